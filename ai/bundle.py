@@ -1,0 +1,179 @@
+"""A model bundle: a folder with `manifest.json` and one or more safetensors files, checked before it is used.
+
+The manifest holds everything that the weights depend on, so that a bundle cannot be run with the wrong spacing, windows,
+threshold or calibration.  Weights are safetensors: no code is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from ai.decode import Calibration, Platt
+from ai.errors import BundleError
+from ai.inference import Tiling
+from ai.preprocess import Preprocessing
+from ai.unet import UNet, UNetSettings
+
+T = TypeVar("T")
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+DEFAULT_BUNDLE = Path(__file__).parent / "models" / "willis"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says about itself.
+
+    `threshold`: the probability from which a lesion is reported.  `trained_on`: a sentence for people.  `weights_sha256`:
+    file name → digest; several files are an ensemble.  `figures`: measured before shipping, on the data they name.
+    """
+
+    name: str
+    version: str
+    trained_on: str
+    network: UNetSettings
+    preprocessing: Preprocessing
+    tiling: Tiling
+    calibration: Calibration
+    threshold: float
+    weights_sha256: dict[str, str]
+    figures: dict[str, float]
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.threshold < 1.0:
+            raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold}")
+        if not self.weights_sha256:
+            raise ValueError("weights_sha256 names no file")
+        if any(Path(name).name != name or not name.endswith(".safetensors") for name in self.weights_sha256):
+            raise ValueError(f"weights_sha256 must name .safetensors files in the bundle's folder, got {sorted(self.weights_sha256)}")
+        if self.network.in_channels != self.preprocessing.channel_count:
+            raise ValueError(f"the network reads {self.network.in_channels} channels, preprocessing makes {self.preprocessing.channel_count}")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A manifest and its networks, on the CPU and in evaluation mode."""
+
+    manifest: Manifest
+    networks: tuple[UNet, ...]
+
+
+def load_bundle(folder: Path | str = DEFAULT_BUNDLE) -> Bundle:
+    """Return the bundle in a folder, every file checked against its digest.  Raises BundleError."""
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    networks = tuple(_network(folder / name, digest, manifest.network) for name, digest in manifest.weights_sha256.items())
+    return Bundle(manifest, networks)
+
+
+def read_manifest(folder: Path | str) -> Manifest:
+    """Return a bundle's manifest without touching its weights.  Raises BundleError."""
+    path = Path(folder) / MANIFEST
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}): point [ai] bundle at a folder with a {MANIFEST}") from error
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON: copy the bundle again") from error
+    if not isinstance(document, dict):
+        raise BundleError(f"{path} is not a JSON object: copy the bundle again")
+    if document.pop("format", None) != FORMAT:
+        raise BundleError(f"{path} is not of format {FORMAT}: use a bundle made for this version of Willis")
+    try:
+        return _manifest(document)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BundleError(f"{path}: {error}; export the bundle again") from error
+
+
+def save_bundle(folder: Path, manifest: Manifest, networks: tuple[UNet, ...]) -> Manifest:
+    """Write a bundle, its weights first and its manifest last, each file replaced in one step; return the final manifest.
+
+    The weights' names and digests in `manifest` are replaced by those of what was written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    digests: dict[str, str] = {}
+    for number, network in enumerate(networks):
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
+        digest = hashlib.sha256(data).hexdigest()
+        name = f"model-{number}-{digest[:8]}.safetensors" if len(networks) > 1 else f"model-{digest[:8]}.safetensors"
+        _replace(folder / name, data)
+        digests[name] = digest
+    final = Manifest(**{**{field.name: getattr(manifest, field.name) for field in fields(Manifest)}, "weights_sha256": digests})
+    text = json.dumps({"format": FORMAT, **asdict(final)}, indent=2) + "\n"
+    _replace(folder / MANIFEST, text.encode())
+    for old in folder.glob("*.safetensors"):
+        if old.name not in digests:
+            old.unlink()
+    return final
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def _network(path: Path, sha256: str, settings: UNetSettings) -> UNet:
+    """One weight set as a network.  Raises BundleError when it is missing, altered, misshapen or not finite."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}): copy the bundle again") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise BundleError(f"{path} does not have the sha256 in {MANIFEST}: the file is damaged or was exchanged; copy the bundle again")
+    network = UNet(settings)
+    try:
+        weights = load(data)
+        network.load_state_dict(weights)
+    except (SafetensorError, RuntimeError) as error:
+        raise BundleError(f"{path} does not fit the network that {MANIFEST} describes: export the bundle again") from error
+    for name, tensor in weights.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise BundleError(f"{path} holds values in {name} that are not finite: train and export the bundle again")
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network.eval().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+
+
+def _manifest(document: dict[str, Any]) -> Manifest:
+    """A manifest from JSON, every key known and none missing.  Raises ValueError, TypeError or KeyError."""
+    _only(document, Manifest, "")
+    calibration = document["calibration"]
+    _only(calibration, Calibration, "calibration.")
+    return Manifest(
+        **{
+            **document,
+            "network": _settings(UNetSettings, document["network"], "network."),
+            "preprocessing": _settings(Preprocessing, document["preprocessing"], "preprocessing."),
+            "tiling": _settings(Tiling, document["tiling"], "tiling."),
+            "calibration": Calibration(
+                _settings(Platt, calibration["present"], "calibration.present."),
+                _settings(Platt, calibration["location"], "calibration.location."),
+            ),
+        }
+    )
+
+
+def _settings(kind: type[T], values: dict[str, Any], prefix: str) -> T:
+    _only(values, kind, prefix)
+    return kind(**{key: _tuples(value) for key, value in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _only(values: dict[str, Any], kind: type[Any], prefix: str) -> None:
+    known = {field.name for field in fields(cast(Any, kind))}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"unknown key {prefix}{unknown[0]}")
+    if missing := sorted(known - set(values)):
+        raise ValueError(f"missing key {prefix}{missing[0]}")

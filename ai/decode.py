@@ -1,0 +1,141 @@
+"""The network's maps become candidates, and candidates become `Findings`."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ai.findings import MAX_LESIONS, Findings, Lesion
+from ai.inference import Maps
+from ai.locations import LOCATIONS
+
+Float32Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Platt:
+    """A logistic calibration: probability = 1 / (1 + exp(-(slope · score + intercept)))."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.slope > 0.0 and math.isfinite(self.slope) and math.isfinite(self.intercept)):
+            raise ValueError(f"a calibration needs a positive slope and a finite intercept, got {self.slope} and {self.intercept}")
+
+    def __call__(self, score: float) -> float:
+        """The calibrated probability of a score."""
+        exponent = min(max(-(self.slope * score + self.intercept), -60.0), 60.0)
+        return 1.0 / (1.0 + math.exp(exponent))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From scores to probabilities: `present` for a lesion and for the scan, `location` for the 13 columns."""
+
+    present: Platt = Platt()
+    location: Platt = Platt()
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A peak of the lesion map before calibration.
+
+    `score`: mean lesion logit over the peak's core.  `location_shares`: 13 float, sum 1.
+    """
+
+    score: float
+    centre_lps_mm: tuple[float, float, float]
+    diameter_mm: float
+    location_shares: NDArray[np.float64]
+
+
+NO_LESION_SCORE = -12.0
+"""The score of a scan without a single candidate."""
+
+_MIN_PEAK_LOGIT = -5.0
+_CORE_CELLS = 9
+_SMOOTHING_CELLS = 0.6
+_MIN_APART_MM = 4.0
+
+
+def candidates(maps: Maps) -> tuple[Candidate, ...]:
+    """Return at most `MAX_LESIONS` peaks of the lesion map, best first, none within another's radius."""
+    logit_DHW = np.maximum(maps.lesion_DHW, -15.0)
+    smooth_DHW = ndimage.gaussian_filter(logit_DHW, _SMOOTHING_CELLS)
+    peaks_DHW = (smooth_DHW == ndimage.maximum_filter(smooth_DHW, size=3)) & (smooth_DHW > _MIN_PEAK_LOGIT)
+    found: list[Candidate] = []
+    for index in sorted(map(tuple, np.argwhere(peaks_DHW)), key=lambda cell: -smooth_DHW[cell]):
+        at = np.array(index)
+        centre = (maps.affine_lps @ np.append(at, 1.0))[:3]
+        if any(_apart(centre, other.centre_lps_mm) < max(_MIN_APART_MM, 0.6 * other.diameter_mm) for other in found):
+            continue
+        found.append(_candidate(maps, logit_DHW, at))
+        if len(found) == MAX_LESIONS:
+            break
+    return tuple(sorted(found, key=lambda candidate: -candidate.score))
+
+
+def findings(found: tuple[Candidate, ...], calibration: Calibration, threshold: float) -> Findings:
+    """Return the calibrated findings.  "Aneurysm Present" is the most probable lesion's probability.
+
+    A location's score is the best sum, over candidates, of the score and the log of the share it gives that location.
+    """
+    lesions = [
+        Lesion(
+            LOCATIONS[int(np.argmax(candidate.location_shares))],
+            calibration.present(candidate.score),
+            candidate.centre_lps_mm,
+            candidate.diameter_mm,
+        )
+        for candidate in found
+    ]
+    present = max((lesion.probability for lesion in lesions), default=calibration.present(NO_LESION_SCORE))
+    located = [calibration.location(score) for score in location_scores(found)]
+    listed = sorted((lesion for lesion in lesions if lesion.probability >= threshold), key=lambda lesion: -lesion.probability)
+    return Findings((*located, present), tuple(listed), threshold)
+
+
+def location_scores(found: tuple[Candidate, ...]) -> list[float]:
+    """The uncalibrated score of each of the 13 locations."""
+    scores = np.full(len(LOCATIONS), NO_LESION_SCORE - 5.0)
+    for candidate in found:
+        scores = np.maximum(scores, candidate.score + np.log(candidate.location_shares + 1e-3))
+    return [float(score) for score in scores]
+
+
+def present_score(found: tuple[Candidate, ...]) -> float:
+    """The uncalibrated score of "Aneurysm Present"."""
+    return max((candidate.score for candidate in found), default=NO_LESION_SCORE)
+
+
+def _candidate(maps: Maps, logit_DHW: Float32Array, at: NDArray[np.intp]) -> Candidate:
+    """Measure what lies around a peak: the network's diameter first, then everything within that radius."""
+    cell_mm = float(np.linalg.norm(maps.affine_lps[:3, 0]))
+    guess_mm = math.exp(float(maps.log_diameter_DHW[tuple(at)]))
+    radius = int(np.clip(math.ceil(0.75 * guess_mm / cell_mm), 2, 8))
+    box = tuple(slice(max(0, int(i) - radius), int(i) + radius + 1) for i in at)
+    logit = logit_DHW[box]
+    offsets = np.stack(np.meshgrid(*(np.arange(axis.start, axis.start + side) for axis, side in zip(box, logit.shape, strict=True)), indexing="ij"))
+    apart = np.linalg.norm(offsets - at[:, None, None, None], axis=0)
+    weight = np.where(apart <= radius, 1.0 / (1.0 + np.exp(-logit)), 0.0)
+    weight = np.where(weight >= 0.25 * weight.max(), weight, 0.0)  # the lesion, not the slopes of its neighbours
+    total = float(weight.sum())
+    centre = (maps.affine_lps @ np.append((offsets * weight).sum(axis=(1, 2, 3)) / total, 1.0))[:3]
+    location = maps.location_CDHW[(slice(None), *box)].astype(np.float64)
+    shares = np.exp(location - location.max(axis=0))
+    shares = (shares / shares.sum(axis=0) * weight).sum(axis=(1, 2, 3)) / total
+    core = np.sort(logit[apart <= 2.0])[-_CORE_CELLS:]
+    diameter_mm = math.exp(float((maps.log_diameter_DHW[box] * weight).sum() / total))
+    return Candidate(
+        score=float(core.mean()),
+        centre_lps_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
+        diameter_mm=float(np.clip(diameter_mm, 1.0, 40.0)),
+        location_shares=shares / shares.sum(),
+    )
+
+
+def _apart(one: NDArray[np.float64], other: tuple[float, float, float]) -> float:
+    return float(np.linalg.norm(one - np.array(other)))

@@ -1,0 +1,60 @@
+"""What the network found, as values that cannot be wrong."""
+
+from dataclasses import dataclass
+
+from ai.locations import COLUMNS, PRESENT, Location
+
+MAX_LESIONS = 10
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One suspected aneurysm.
+
+    `centre_lps_mm` is in the patient's LPS frame of reference; `diameter_mm` is the diameter of the sphere of equal
+    volume; `probability` is calibrated, 0 to 1.
+    """
+
+    location: Location
+    probability: float
+    centre_lps_mm: tuple[float, float, float]
+    diameter_mm: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.probability <= 1.0:
+            raise ValueError(f"probability must lie in 0..1, got {self.probability}")
+        if not self.diameter_mm > 0.0:
+            raise ValueError(f"diameter_mm must be positive, got {self.diameter_mm}")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The 14 calibrated probabilities in the order of `COLUMNS`, and the lesions at or above `threshold`, most probable first.
+
+    A positive result always has a lesion to show and a negative one never has: `positive` is the probability of
+    "Aneurysm Present" reaching `threshold`.
+    """
+
+    probabilities: tuple[float, ...]
+    lesions: tuple[Lesion, ...]
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if len(self.probabilities) != len(COLUMNS):
+            raise ValueError(f"expected {len(COLUMNS)} probabilities, got {len(self.probabilities)}")
+        if not all(0.0 <= p <= 1.0 for p in self.probabilities):
+            raise ValueError(f"probabilities must lie in 0..1, got {self.probabilities}")
+        if len(self.lesions) > MAX_LESIONS:
+            raise ValueError(f"at most {MAX_LESIONS} lesions, got {len(self.lesions)}")
+        if self.positive != bool(self.lesions):
+            raise ValueError(f"{PRESENT} is {self.present:.3f} at threshold {self.threshold} but {len(self.lesions)} lesions are listed")
+
+    @property
+    def present(self) -> float:
+        """The probability of "Aneurysm Present"."""
+        return self.probabilities[-1]
+
+    @property
+    def positive(self) -> bool:
+        """Whether the scan is called positive."""
+        return self.present >= self.threshold

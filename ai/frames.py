@@ -1,0 +1,246 @@
+"""An instance's headers as `Frame` values, single-frame or multi-frame alike; and the pixels of one frame in HU."""
+
+import math
+import struct
+from collections.abc import Iterator, MutableSequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.charset import convert_encodings, default_encoding
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
+from pydicom.errors import BytesLengthException
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID, AllTransferSyntaxes, ExplicitVRBigEndian
+
+from ai.errors import NotAnalysable, Reason
+
+AIR_HU = -1024
+"""What padding and everything below it becomes."""
+_MAX_HU = 32767
+MAX_FRAMES = 20_000
+"""No CT has more; a header that claims more must not cost hours."""
+GARBLED = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    NotImplementedError,
+    struct.error,
+    EOFError,
+    OSError,
+    BytesLengthException,
+)
+"""What pydicom raises for bytes that are not what their tag and VR say."""
+_NAN3, _NAN6, _NAN2 = (math.nan,) * 3, (math.nan,) * 6, (math.nan,) * 2
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The geometry and the rescale of one frame; NaN where the header does not say.
+
+    `number` counts from 1 inside its instance; `multi_frame` tells whether the instance has functional groups or
+    several frames, so that a reference to it must name the frame.  `position_mm` and `orientation` are LPS;
+    `pixel_spacing_mm` is (between rows, between columns).
+    """
+
+    sop_instance_uid: str
+    number: int
+    multi_frame: bool
+    position_mm: tuple[float, ...]
+    orientation: tuple[float, ...]
+    pixel_spacing_mm: tuple[float, ...]
+    rows: int
+    columns: int
+    slope: float
+    intercept: float
+    frame_of_reference_uid: str
+
+    @property
+    def has_geometry(self) -> bool:
+        """Whether a point of the patient can be found on this frame."""
+        return all(math.isfinite(v) for v in (*self.position_mm, *self.orientation, *self.pixel_spacing_mm))
+
+
+def frames(ds: Dataset) -> Iterator[Frame]:
+    """The frames of one instance in stored order.  What the header lacks or garbles is NaN; nothing is raised."""
+    shared = _item(ds, "SharedFunctionalGroupsSequence")
+    per_frame = _value(ds, "PerFrameFunctionalGroupsSequence") or []
+    count = min(max(_integer(ds, "NumberOfFrames") or 1, 1), MAX_FRAMES)
+    multi_frame = bool(per_frame) or count > 1
+    uid, reference = text_of(ds, "SOPInstanceUID"), text_of(ds, "FrameOfReferenceUID")
+    rows, columns = _integer(ds, "Rows") or 0, _integer(ds, "Columns") or 0
+    for index in range(count):
+        own = per_frame[index] if index < len(per_frame) else None
+
+        def find(macro: str, keyword: str, empty: tuple[float, ...], own: Dataset | None = own) -> tuple[float, ...]:
+            if not multi_frame:
+                return _numbers(ds, keyword, empty)
+            group = _item(own, macro) or _item(shared, macro)
+            return _numbers(group, keyword, empty) if group is not None else empty
+
+        yield Frame(
+            sop_instance_uid=uid,
+            number=index + 1,
+            multi_frame=multi_frame,
+            position_mm=find("PlanePositionSequence", "ImagePositionPatient", _NAN3),
+            orientation=find("PlaneOrientationSequence", "ImageOrientationPatient", _NAN6),
+            pixel_spacing_mm=find("PixelMeasuresSequence", "PixelSpacing", _NAN2),
+            rows=rows,
+            columns=columns,
+            slope=find("PixelValueTransformationSequence", "RescaleSlope", (math.nan,))[0],
+            intercept=find("PixelValueTransformationSequence", "RescaleIntercept", (math.nan,))[0],
+            frame_of_reference_uid=reference,
+        )
+
+
+def frame_hu(ds: Dataset, frame: Frame, stride: int = 1) -> NDArray[np.int16]:
+    """Every `stride`-th row and column of the frame as int16 HU (rows, columns); padding and values below air are air.
+
+    `ds` is not changed and keeps no decoded copy.  Raises NotAnalysable: MISSING_RESCALE, MISSING_PIXELS,
+    PIXELS_TRUNCATED, PIXELS_UNDECODABLE.
+    """
+    if not (math.isfinite(frame.slope) and math.isfinite(frame.intercept)) or frame.slope == 0.0:
+        raise NotAnalysable(Reason.MISSING_RESCALE, f"slope {frame.slope}, intercept {frame.intercept}")
+    stored = _stored_values(ds, frame)[::stride, ::stride]
+    if frame.slope == 1.0 and frame.intercept.is_integer() and abs(frame.intercept) < 1e6:
+        wide = stored.astype(np.int32)
+        wide += int(frame.intercept)
+        hu = np.clip(wide, AIR_HU, _MAX_HU).astype(np.int16)
+    else:
+        hu = np.clip(np.rint(stored * frame.slope + frame.intercept), AIR_HU, _MAX_HU).astype(np.int16)
+    padding = _padding_range(ds, stored.dtype)
+    if padding is not None:
+        hu[(stored >= padding[0]) & (stored <= padding[1])] = AIR_HU
+    return hu
+
+
+def _stored_values(ds: Dataset, frame: Frame) -> NDArray[np.integer]:
+    """The stored pixel values (rows, columns), with the sign that PixelRepresentation gives them."""
+    allocated, samples = _integer(ds, "BitsAllocated"), _integer(ds, "SamplesPerPixel")
+    if frame.rows < 1 or frame.columns < 1 or "PixelData" not in ds:
+        raise NotAnalysable(Reason.MISSING_PIXELS, f"matrix {frame.rows} x {frame.columns}")
+    if allocated not in (8, 16) or samples != 1:
+        raise NotAnalysable(Reason.PIXELS_UNDECODABLE, f"{samples} samples a pixel of {allocated} bits")
+    syntax = transfer_syntax(ds)
+    if syntax is not None and syntax not in AllTransferSyntaxes:
+        raise NotAnalysable(Reason.PIXELS_UNDECODABLE, "a transfer syntax that is not in the Standard")
+    if syntax is not None and syntax.is_compressed:
+        return _decoded(ds, frame, syntax)
+    return _native(ds, frame, allocated, ">" if syntax == ExplicitVRBigEndian else "<")
+
+
+def _native(ds: Dataset, frame: Frame, allocated: int, byte_order: str) -> NDArray[np.integer]:
+    """Uncompressed pixel values, straight from the dataset's bytes (PS3.5 8.1.1)."""
+    stored = _integer(ds, "BitsStored") or allocated
+    high = _integer(ds, "HighBit")
+    high = stored - 1 if high is None else high
+    if not 1 <= stored <= high + 1 <= allocated:
+        detail = f"{stored} bits stored up to bit {high} of {allocated}"
+        raise NotAnalysable(Reason.PIXELS_UNDECODABLE, detail)
+    signed = _integer(ds, "PixelRepresentation") == 1
+    dtype = np.dtype(f"{byte_order}{'i' if signed else 'u'}{allocated // 8}")
+    count = frame.rows * frame.columns
+    offset = (frame.number - 1) * count * dtype.itemsize
+    data = _value(ds, "PixelData")
+    if data is None or len(data) == 0:
+        raise NotAnalysable(Reason.MISSING_PIXELS, "0 bytes")
+    if len(data) < offset + count * dtype.itemsize:
+        raise NotAnalysable(Reason.PIXELS_TRUNCATED, f"{len(data)} bytes of at least {offset + count * dtype.itemsize}")
+    values = np.frombuffer(data, dtype=dtype, count=count, offset=offset).reshape(frame.rows, frame.columns)
+    if stored < allocated:
+        # The bits above High Bit are not pixel value: old scanners keep overlays there.
+        values = (values.astype(dtype.newbyteorder("=")) << (allocated - 1 - high)) >> (allocated - stored)
+    return values
+
+
+def _decoded(ds: Dataset, frame: Frame, syntax: UID) -> NDArray[np.integer]:
+    index = frame.number - 1 if frame.multi_frame else None
+    try:
+        return np.asarray(pixel_array(ds, index=index, raw=True)).reshape(frame.rows, frame.columns)
+    except Exception as error:
+        kind = type(error).__name__
+        raise NotAnalysable(Reason.PIXELS_UNDECODABLE, f"transfer syntax {syntax}: {kind}") from error
+
+
+def transfer_syntax(ds: Dataset) -> UID | None:
+    """The dataset's transfer syntax; None when it has no file meta information (then little endian, uncompressed)."""
+    meta = getattr(ds, "file_meta", None)
+    uid = meta.get("TransferSyntaxUID") if meta is not None else None
+    return UID(str(uid)) if uid else None
+
+
+def _padding_range(ds: Dataset, dtype: np.dtype[np.integer]) -> tuple[int, int] | None:
+    """Lowest and highest stored value that is padding (PS3.3 C.7.5.1.1.2), read in the pixels' own sign."""
+    value, limit = _integer(ds, "PixelPaddingValue"), _integer(ds, "PixelPaddingRangeLimit")
+    if value is None:
+        return None
+    # A signed value read as unsigned, or the reverse, is a common fault of implicit VR.
+    ends = [_wrapped(v, dtype) for v in (value, limit) if v is not None]
+    return min(ends), max(ends)
+
+
+def _wrapped(value: int, dtype: np.dtype[np.integer]) -> int:
+    """`value` as the pixels' type reads its bits."""
+    bits = 8 * dtype.itemsize
+    if dtype.kind == "i" and value >= 1 << (bits - 1):
+        return value - (1 << bits)
+    return value + (1 << bits) if dtype.kind == "u" and value < 0 else value
+
+
+def text_of(ds: Dataset, keyword: str) -> str:
+    """The attribute as text, "" when absent, empty or undecodable.
+
+    The dataset keeps the bytes as received: reading them through pydicom would replace them by what their character
+    set makes of them.
+    """
+    tag = tag_for_keyword(keyword)
+    if tag is None or tag not in ds:
+        return ""
+    element = ds.get_item(tag)
+    if isinstance(element, RawDataElement):
+        try:
+            element = convert_raw_data_element(element, encoding=encodings_of(ds), ds=ds)
+        except GARBLED:
+            return ""
+    return str(element.value) if element.value is not None else ""
+
+
+def encodings_of(ds: Dataset) -> str | MutableSequence[str]:
+    """What pydicom calls the dataset's character set."""
+    character_set = _value(ds, "SpecificCharacterSet")
+    return convert_encodings(character_set) if character_set else default_encoding
+
+
+def _item(ds: Dataset | None, keyword: str) -> Dataset | None:
+    """The first item of a sequence, or None."""
+    sequence = _value(ds, keyword) if ds is not None else None
+    return sequence[0] if sequence else None
+
+
+def _value(ds: Dataset, keyword: str) -> Any:
+    """The attribute's value; None when absent, empty or undecodable."""
+    try:
+        return ds.get(keyword)
+    except GARBLED:
+        return None
+
+
+def _numbers(ds: Dataset, keyword: str, empty: tuple[float, ...]) -> tuple[float, ...]:
+    """As many floats as `empty` has; `empty` when absent, garbled or of another number."""
+    try:
+        value = _value(ds, keyword)
+        values = tuple(float(v) for v in value) if isinstance(value, MutableSequence) else (float(value),)
+    except (TypeError, ValueError, OverflowError):
+        return empty
+    return values if len(values) == len(empty) else empty
+
+
+def _integer(ds: Dataset, keyword: str) -> int | None:
+    """The attribute as an integer; None when absent, empty or garbled."""
+    try:
+        return int(_value(ds, keyword))
+    except (TypeError, ValueError, OverflowError):
+        return None

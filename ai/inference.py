@@ -1,0 +1,128 @@
+"""The forward pass over a region of interest, in overlapping tiles, on a CPU or a GPU."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ai.locations import LOCATIONS
+from ai.preprocess import Preprocessing, Region, channels, coordinates
+from ai.unet import OUTPUT_STRIDE, UNet
+
+Float32Array = NDArray[np.float32]
+Progress = Callable[[float], None]
+"""Called between tiles with the share done, 0 to 1; may raise to cancel."""
+
+MIRRORED_LOCATIONS = tuple(LOCATIONS.index(location.mirrored) for location in LOCATIONS)
+"""At position i, the index that location i becomes when left and right are exchanged."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the region is cut: sides and least overlap in voxels, and whether the mirrored region is read as well."""
+
+    size: int = 96
+    overlap: int = 16
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size % 16 or not 0 < self.overlap <= self.size // 2 or self.overlap % (2 * OUTPUT_STRIDE):
+            raise ValueError(f"size must be a multiple of 16 and overlap a multiple of 4 up to half of it, got {self.size} and {self.overlap}")
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """What the networks say at half the region's resolution, averaged over weight sets and mirror images.
+
+    `lesion_DHW`: float32 logits.  `location_CDHW`: 13 float16 logits.  `log_diameter_DHW`: float32, ln mm.
+    `affine_lps`: (d, h, w, 1) of an output cell's centre to LPS mm.
+    """
+
+    lesion_DHW: Float32Array
+    location_CDHW: NDArray[np.float16]
+    log_diameter_DHW: Float32Array
+    affine_lps: NDArray[np.float64]
+
+
+def output_affine(affine_lps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The affine of the output grid whose input grid has this one: cells twice as wide, centred on their 2×2×2 voxels."""
+    affine = affine_lps.copy()
+    affine[:3, :3] *= OUTPUT_STRIDE
+    affine[:3, 3] = (affine_lps @ np.array([0.5, 0.5, 0.5, 1.0]))[:3]
+    return affine
+
+
+@torch.inference_mode()
+def infer(
+    networks: Sequence[UNet],
+    region: Region,
+    preprocessing: Preprocessing,
+    tiling: Tiling,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> Maps:
+    """Return the maps of a region.  Raises what `progress` raises, and torch.OutOfMemoryError when a tile does not fit."""
+    shape = region.hu_DHW.shape
+    lines = coordinates(region, preprocessing)
+    half = tuple(-(-side // OUTPUT_STRIDE) for side in shape)
+    total = torch.zeros((2 + len(LOCATIONS), *half))
+    weight = torch.zeros(half)
+    tiles = list(_tiles(shape, tiling))
+    passes = [(network, flip) for network in networks for flip in ((False, True) if tiling.flip else (False,))]
+    done = 0
+    for corner in tiles:
+        box = tuple(slice(start, start + min(tiling.size, side)) for start, side in zip(corner, shape, strict=True))
+        cut = (lines[0][box[0]], lines[1][box[1]], lines[2][box[2]])
+        tile = torch.from_numpy(channels(region.hu_DHW[box], cut, preprocessing)).permute(3, 0, 1, 2)[None]
+        tile = tile.to(device)
+        target = tuple(slice(axis.start // OUTPUT_STRIDE, -(-axis.stop // OUTPUT_STRIDE)) for axis in box)
+        extent = tuple(axis.stop - axis.start for axis in target)
+        ramp = _ramp(extent, tiling.overlap // OUTPUT_STRIDE)
+        for network, flip in passes:
+            answer = _forward(network, tile, flip).to("cpu")[:, : extent[0], : extent[1], : extent[2]]
+            total[(slice(None), *target)] += answer * ramp
+            weight[target] += ramp
+            done += 1
+            if progress is not None:
+                progress(done / (len(tiles) * len(passes)))
+    total /= weight
+    mean = total.numpy()
+    return Maps(mean[0], mean[2:].astype(np.float16), mean[1], output_affine(region.affine_lps))
+
+
+def _forward(network: UNet, tile: Tensor, flip: bool) -> Tensor:
+    """Lesion logit, log diameter and 13 location logits of one tile, (15, d, h, w); mirrored in and back when `flip`."""
+    if flip:
+        tile = tile.flip(-1)
+        tile[:, -1] *= -1.0  # the x coordinate
+    out = network(tile.contiguous(memory_format=torch.channels_last_3d))
+    location = out.location[:, list(MIRRORED_LOCATIONS)] if flip else out.location
+    joined = torch.cat((out.lesion, out.log_diameter, location), dim=1)[0].float()
+    return joined.flip(-1) if flip else joined
+
+
+def _tiles(shape: tuple[int, ...], tiling: Tiling) -> Iterator[tuple[int, int, int]]:
+    """Corners of evenly spread tiles that cover the region with at least the overlap, at even positions."""
+
+    def starts(side: int) -> list[int]:
+        if side <= tiling.size:
+            return [0]
+        count = 1 + -(-(side - tiling.size) // (tiling.size - tiling.overlap))
+        return [min(round(i * (side - tiling.size) / (count - 1) / 2.0) * 2, side - tiling.size) for i in range(count)]
+
+    for d in starts(shape[0]):
+        for h in starts(shape[1]):
+            for w in starts(shape[2]):
+                yield d, h, w
+
+
+def _ramp(extent: tuple[int, ...], rise: int) -> Tensor:
+    """Weights that fall towards a tile's sides, where the network sees least of the surroundings."""
+    lines = []
+    for side in extent:
+        index = torch.arange(side)
+        lines.append(torch.clamp((torch.minimum(index, side - 1 - index) + 1.0) / (rise + 1.0), max=1.0))
+    return lines[0][:, None, None] * lines[1][None, :, None] * lines[2][None, None, :]

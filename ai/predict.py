@@ -1,0 +1,101 @@
+"""The whole room in one call: a volume, or a folder of DICOM files, to findings."""
+
+from pathlib import Path
+
+import torch
+
+from ai.bundle import Bundle, load_bundle
+from ai.coverage import head_extent, require_coverage
+from ai.decode import Candidate, candidates, findings
+from ai.errors import NotAnalysable, Reason
+from ai.findings import Findings
+from ai.inference import Maps, Progress, Tiling, infer
+from ai.locations import COLUMNS
+from ai.preprocess import Region, contrast_filled_arteries, region_of_interest
+from ai.volume import Volume
+
+
+def analyse(
+    volume: Volume,
+    bundle: Bundle,
+    device: str = "auto",
+    *,
+    require_contrast: bool = True,
+    check_coverage: bool = True,
+    progress: Progress | None = None,
+) -> Findings:
+    """Return the findings of a head CT angiography.
+
+    `device`: "auto" (a CUDA GPU when there is one, else the CPU), "cpu", "cuda" or "cuda:N".  Raises
+    NotAnalysable(NOT_A_HEAD, COVERAGE or NO_CONTRAST), and whatever `progress` raises.
+    """
+    region = prepared_region(volume, bundle, require_contrast=require_contrast, check_coverage=check_coverage)
+    return findings(found_candidates(region, bundle, device, progress), bundle.manifest.calibration, bundle.manifest.threshold)
+
+
+def prepared_region(volume: Volume, bundle: Bundle, *, require_contrast: bool = True, check_coverage: bool = True) -> Region:
+    """Return what the network will read.  Raises NotAnalysable (NOT_A_HEAD, COVERAGE or NO_CONTRAST)."""
+    extent = head_extent(volume)
+    if check_coverage or extent.circle_centre_lps_mm is None:
+        require_coverage(extent)
+    if extent.circle_centre_lps_mm is None:
+        raise NotAnalysable(Reason.COVERAGE)
+    if require_contrast and not contrast_filled_arteries(volume, extent):
+        raise NotAnalysable(Reason.NO_CONTRAST)
+    return region_of_interest(volume, extent.circle_centre_lps_mm, bundle.manifest.preprocessing)
+
+
+def found_candidates(region: Region, bundle: Bundle, device: str = "auto", progress: Progress | None = None) -> tuple[Candidate, ...]:
+    """Return the uncalibrated candidates.  When a GPU's memory does not suffice: smaller tiles, then the CPU."""
+    return candidates(_maps(region, bundle, chosen_device(device), progress))
+
+
+def chosen_device(name: str = "auto") -> torch.device:
+    """The device that a setting names; "auto" is a CUDA GPU when there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _maps(region: Region, bundle: Bundle, device: torch.device, progress: Progress | None) -> Maps:
+    whole = bundle.manifest.tiling
+    smaller = Tiling(size=max(32, whole.size // 32 * 16), overlap=16, flip=whole.flip)
+    tries = [(device, whole), (device, smaller), (torch.device("cpu"), whole)] if device.type == "cuda" else [(device, whole)]
+    for where, tiling in tries[:-1]:
+        try:
+            return _maps_on(where, region, bundle, tiling, progress)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    where, tiling = tries[-1]
+    return _maps_on(where, region, bundle, tiling, progress)
+
+
+def _maps_on(device: torch.device, region: Region, bundle: Bundle, tiling: Tiling, progress: Progress | None) -> Maps:
+    for network in bundle.networks:
+        network.to(device)
+    return infer(bundle.networks, region, bundle.manifest.preprocessing, tiling, device, progress)
+
+
+def predict_single_scan(model: Bundle | Path | str, series_dir: Path | str, device: str = "auto") -> dict[str, float]:
+    """Return the 14 probabilities, by column title, of the one series in a folder of DICOM files.
+
+    `model`: a loaded bundle or its folder.  Raises NotAnalysable, BundleError, and FileNotFoundError for a folder
+    without DICOM files.
+    """
+    bundle = model if isinstance(model, Bundle) else load_bundle(model)
+    result = analyse(_volume_in(Path(series_dir)), bundle, device)
+    return dict(zip(COLUMNS, result.probabilities, strict=True))
+
+
+def _volume_in(series_dir: Path) -> Volume:
+    import pydicom
+
+    from ai.volume import volume_from_datasets
+
+    datasets = []
+    for path in sorted(series_dir.rglob("*")):
+        if path.is_file() and pydicom.misc.is_dicom(path):
+            datasets.append(pydicom.dcmread(path))
+    if not datasets:
+        raise FileNotFoundError(f"{series_dir} holds no DICOM files: name a folder with the slices of one series")
+    return volume_from_datasets(datasets)

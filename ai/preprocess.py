@@ -1,0 +1,208 @@
+"""From a volume to what the network reads: orient, cut out the region of interest, resample, turn HU into channels.
+
+The only copy of these steps: training uses them through the same functions as inference.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ai.coverage import HeadExtent
+from ai.volume import Volume
+
+Float32Array = NDArray[np.float32]
+
+HU_RANGE = (-1024, 3071)
+"""Padding (-2000, -3024) and int16 overflow are clipped to this."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels become channels; kept in a bundle's manifest because the weights depend on every value.
+
+    `spacing_mm`: of the resampled region, isotropic.  `size_DHW`: its shape in voxels.  `offset_lps_mm`: from the middle
+    of the circle of Willis to the middle of the region.  `windows_hu`: (low, high) of each HU channel, mapped to -1..1.
+    `coordinate_scale_mm`: the z, y and x channels are the distance from the middle of the circle divided by this.
+    """
+
+    spacing_mm: float = 0.7
+    size_DHW: tuple[int, int, int] = (160, 160, 176)
+    offset_lps_mm: tuple[float, float, float] = (0.0, 1.0, -6.0)
+    windows_hu: tuple[tuple[float, float], ...] = ((-50.0, 150.0), (0.0, 600.0), (-1000.0, 2000.0))
+    coordinate_scale_mm: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not 0.2 <= self.spacing_mm <= 2.0:
+            raise ValueError(f"spacing_mm must lie in 0.2..2.0, got {self.spacing_mm}")
+        if len(self.size_DHW) != 3 or any(side < 16 or side % 16 for side in self.size_DHW):
+            raise ValueError(f"size_DHW must be three multiples of 16 voxels, got {self.size_DHW}")
+        if not self.windows_hu or any(low >= high for low, high in self.windows_hu):
+            raise ValueError(f"windows_hu must be (low, high) pairs, got {self.windows_hu}")
+
+    @property
+    def channel_count(self) -> int:
+        """One channel per window and three of coordinates."""
+        return len(self.windows_hu) + 3
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A resampled region of interest, its axes along z, y and x of the LPS frame.
+
+    `hu_DHW`: int16.  `affine_lps`: (d, h, w, 1) to LPS mm, diagonal spacing.  `circle_centre_lps_mm`: where the
+    coordinates are counted from.
+    """
+
+    hu_DHW: NDArray[np.int16]
+    affine_lps: NDArray[np.float64]
+    circle_centre_lps_mm: tuple[float, float, float]
+
+
+def region_of_interest(volume: Volume, circle_centre_lps_mm: tuple[float, float, float], settings: Preprocessing) -> Region:
+    """Return the region around the circle of Willis, resampled to `settings.spacing_mm` along the LPS axes.
+
+    Beyond the volume the region holds air.
+    """
+    step = settings.spacing_mm
+    middle = np.array(circle_centre_lps_mm) + np.array(settings.offset_lps_mm)
+    affine = np.zeros((4, 4))
+    for column, (row, size) in enumerate(zip((2, 1, 0), settings.size_DHW, strict=True)):
+        affine[row, column] = step
+        affine[row, 3] = middle[row] - step * (size - 1) / 2.0
+    affine[3, 3] = 1.0
+    return Region(resample(volume, affine, settings.size_DHW), affine, circle_centre_lps_mm)
+
+
+def resample(volume: Volume, affine_lps: NDArray[np.float64], size_DHW: tuple[int, int, int]) -> NDArray[np.int16]:
+    """Return the volume's HU, clipped to `HU_RANGE`, at the voxels of another grid; int16, air outside the volume.
+
+    Coarser targets are averaged over their voxel (a triangle filter), so that noise does not alias.
+    """
+    mapping = np.linalg.solve(volume.affine_lps, affine_lps)  # target index → source index
+    scale = np.diag(mapping[:3, :3])
+    skew = mapping[:3, :3] - np.diag(scale)
+    if np.abs(skew).max() * max(size_DHW) < 0.25 and scale.min() > 0:
+        fine = _resample_aligned(volume.hu_DHW, scale, mapping[:3, 3], size_DHW)
+    else:
+        fine = _resample_oblique(volume.hu_DHW, mapping, size_DHW)
+    return np.rint(fine).astype(np.int16)
+
+
+def _resample_oblique(hu_DHW: NDArray[np.int16], mapping: NDArray[np.float64], size_DHW: tuple[int, int, int]) -> Float32Array:
+    """Trilinear interpolation on a grid that is turned or sheared (gantry tilt); float32."""
+    ends = np.array(np.meshgrid(*((0, side - 1) for side in size_DHW), [1.0], indexing="ij")).reshape(4, -1)
+    corners = (mapping @ ends)[:3]
+    low = np.clip(np.floor(corners.min(axis=1)).astype(int) - 1, 0, np.array(hu_DHW.shape) - 1)
+    high = np.clip(np.ceil(corners.max(axis=1)).astype(int) + 2, low + 1, hu_DHW.shape)
+    cropped = hu_DHW[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    fine: Float32Array = ndimage.affine_transform(
+        np.clip(cropped, *HU_RANGE).astype(np.float32),
+        mapping[:3, :3],
+        mapping[:3, 3] - low,
+        output_shape=size_DHW,
+        order=1,
+        cval=HU_RANGE[0],
+    )
+    return fine
+
+
+def _resample_aligned(
+    hu_DHW: NDArray[np.int16], scale: NDArray[np.float64], start: NDArray[np.float64], size_DHW: tuple[int, int, int]
+) -> Float32Array:
+    """Separable interpolation as one small matrix per axis; float32."""
+    matrices: list[Float32Array] = []
+    crops: list[slice] = []
+    for axis in range(3):
+        matrix = _triangle_filter(start[axis] + scale[axis] * np.arange(size_DHW[axis]), float(scale[axis]), hu_DHW.shape[axis])
+        used = np.flatnonzero(matrix.any(axis=0))
+        if used.size == 0:
+            return np.full(size_DHW, HU_RANGE[0], np.float32)
+        crops.append(slice(int(used[0]), int(used[-1]) + 1))
+        matrices.append(np.ascontiguousarray(matrix[:, crops[-1]]))
+    cropped = np.clip(hu_DHW[tuple(crops)], *HU_RANGE).astype(np.float32) - HU_RANGE[0]  # zero is air: what is outside adds nothing
+    along_d, along_h, along_w = matrices
+    planes = (along_d @ cropped.reshape(cropped.shape[0], -1)).reshape(-1, *cropped.shape[1:])
+    fine: Float32Array = np.matmul(np.matmul(along_h, planes), np.ascontiguousarray(along_w.T)) + HU_RANGE[0]
+    return fine
+
+
+def _triangle_filter(positions: NDArray[np.float64], scale: float, source_size: int) -> Float32Array:
+    """The (target × source) weights of linear interpolation, widened where the target is the coarser grid."""
+    width = max(1.0, scale)
+    distance = np.abs(positions[:, None] - np.arange(source_size)[None, :])
+    weights = np.clip(1.0 - distance / width, 0.0, None)
+    outside = (positions < -0.5) | (positions > source_size - 0.5)
+    weights[outside] = 0.0
+    return (weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)).astype(np.float32)
+
+
+def coordinates(region: Region, settings: Preprocessing) -> tuple[Float32Array, Float32Array, Float32Array]:
+    """Return the normalised z, y and x of the region's planes, rows and columns, counted from the middle of the circle."""
+    lines = []
+    for column, row in enumerate((2, 1, 0)):
+        start = region.affine_lps[row, 3] - region.circle_centre_lps_mm[row]
+        mm = start + region.affine_lps[row, column] * np.arange(region.hu_DHW.shape[column])
+        lines.append((mm / settings.coordinate_scale_mm).astype(np.float32))
+    return lines[0], lines[1], lines[2]
+
+
+def channels(
+    hu_DHW: NDArray[np.int16] | Float32Array, coordinate_lines: tuple[Float32Array, Float32Array, Float32Array], settings: Preprocessing
+) -> Float32Array:
+    """Return D×H×W×C float32: each HU window mapped to -1..1 and clipped there, then the z, y and x coordinates.
+
+    Channels come last in memory because that is the layout in which convolutions on a CPU run fastest.
+    """
+    out = np.empty((*hu_DHW.shape, settings.channel_count), np.float32)
+    hu = hu_DHW.astype(np.float32)
+    for channel, (low, high) in enumerate(settings.windows_hu):
+        np.clip((hu - (low + high) / 2.0) * (2.0 / (high - low)), -1.0, 1.0, out=out[..., channel])
+    z, y, x = coordinate_lines
+    out[..., -3] = z[:, None, None]
+    out[..., -2] = y[None, :, None]
+    out[..., -1] = x[None, None, :]
+    return out
+
+
+ENHANCED_HU = (150, 700)
+_BONE_HU = 600
+_CONTRAST_STEP_MM = 1.0
+_CONTRAST_REACH_MM = 40.0
+_BONE_DISTANCE_MM = 3.0
+_ARTERY_MM3 = 120.0
+_ARTERY_LENGTH_MM = 14.0
+
+
+def contrast_filled_arteries(volume: Volume, extent: HeadExtent) -> bool:
+    """Whether enhanced tubes are seen around the circle of Willis, away from bone: CT angiography rather than plain CT.
+
+    Judged at 1 mm in a cube of 80 mm: connected voxels of `ENHANCED_HU` that are neither bone nor within 3 mm of it
+    must be long (a calcified pineal gland is not) and together hold at least 120 mm³.
+    """
+    if extent.circle_centre_lps_mm is None:
+        return False
+    size = round(2 * _CONTRAST_REACH_MM / _CONTRAST_STEP_MM)
+    grid = Preprocessing(spacing_mm=_CONTRAST_STEP_MM, size_DHW=(size, size, size), offset_lps_mm=(0.0, 0.0, 5.0))
+    hu = ndimage.gaussian_filter(region_of_interest(volume, extent.circle_centre_lps_mm, grid).hu_DHW.astype(np.float32), 0.6)
+    near_bone = ndimage.distance_transform_edt(~_bone(hu), sampling=_CONTRAST_STEP_MM) <= _BONE_DISTANCE_MM
+    inside = ndimage.gaussian_filter(hu, 4.0) > -100.0  # not beside an air-filled sinus, nor in an empty skull
+    enhanced = (hu >= ENHANCED_HU[0]) & (hu <= ENHANCED_HU[1]) & ~near_bone & inside
+    labels, _ = ndimage.label(enhanced, structure=np.ones((3, 3, 3)))
+    tubes_mm3 = 0.0
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        length_mm = _CONTRAST_STEP_MM * max(axis.stop - axis.start for axis in box)
+        filled_mm3 = float((labels[box] == label).sum()) * _CONTRAST_STEP_MM**3
+        if length_mm >= _ARTERY_LENGTH_MM and filled_mm3 <= 0.25 * length_mm**3:
+            tubes_mm3 += filled_mm3
+    return tubes_mm3 >= _ARTERY_MM3
+
+
+def _bone(hu_DHW: Float32Array) -> NDArray[np.bool_]:
+    """Voxels of bone: dense, and part of something larger than a clip or a calcified wall."""
+    labels, _ = ndimage.label(hu_DHW > _BONE_HU)
+    size = np.bincount(labels.ravel())
+    size[0] = 0
+    kept: NDArray[np.bool_] = (size >= 400)[labels]
+    return kept

@@ -1,0 +1,207 @@
+"""DICOM slices become a `Volume` in the patient's frame of reference, or `NotAnalysable` says why not.
+
+Order and spacing come from the slice positions alone (`ai/stack.py`), pixels from `ai/frames.py`.  A gantry tilt is
+kept as the true, sheared affine: whoever resamples uses the affine and is right.  Nothing is repaired silently.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+
+from ai.errors import NotAnalysable, Reason
+from ai.frames import AIR_HU, GARBLED, Frame, frame_hu, frames, text_of
+from ai.stack import Stack, stack_geometry
+
+__all__ = [
+    "AIR_HU",
+    "Stack",
+    "Volume",
+    "stack_geometry",
+    "stack_of",
+    "subsampled_volume",
+    "volume_from_datasets",
+    "volume_from_files",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A CT volume whose geometry is known.
+
+    `hu_DHW`: int16 Hounsfield units; d runs from feet to head, h from anterior to posterior (rows), w from the
+    patient's right to left (columns), as in an axial slice.  `affine_lps`: 4×4 float64, maps (d, h, w, 1) of a voxel
+    centre to LPS mm.  `sop_instance_uids`: the instance each slice d came from; `frame_numbers`: its frame in that
+    instance, counted from 1.
+    """
+
+    hu_DHW: NDArray[np.int16]  # noqa: N815
+    affine_lps: NDArray[np.float64]
+    sop_instance_uids: tuple[str, ...] = ()
+    frame_numbers: tuple[int, ...] = ()
+
+    @property
+    def spacing_mm_DHW(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxel centres along d, h and w, in mm."""
+        d, h, w = np.linalg.norm(self.affine_lps[:3, :3], axis=0)
+        return float(d), float(h), float(w)
+
+
+def volume_from_datasets(datasets: Sequence[Dataset]) -> Volume:
+    """The series as one `Volume`.
+
+    `datasets`: all instances of one series, in any order, with pixels: single-frame CT or Enhanced CT.  They are not
+    changed.  The volume is the only array of its size that is made.  Raises NotAnalysable.
+    """
+    _check_one_patient(datasets)
+    headers, owners = _all_frames(datasets)
+    stack = _stack(headers)
+    return _fill(headers, stack, lambda index: datasets[owners[index]])
+
+
+def volume_from_files(paths: Sequence[str | os.PathLike[str]]) -> Volume:
+    """As `volume_from_datasets`, from files: all headers, then the pixels of one at a time.  Raises NotAnalysable."""
+    datasets = [_read(path, stop_before_pixels=True) for path in paths]
+    _check_one_patient(datasets)
+    headers, owners = _all_frames(datasets)
+    stack = _stack(headers)
+    held: list[tuple[int, Dataset]] = []  # one instance: a multi-frame file is read once, not once a frame
+
+    def dataset(index: int) -> Dataset:
+        owner = owners[index]
+        if not held or held[0][0] != owner:
+            held[:] = [(owner, _read(paths[owner]))]
+        return held[0][1]
+
+    return _fill(headers, stack, dataset)
+
+
+def stack_of(datasets: Sequence[Dataset]) -> Stack:
+    """The stack that the headers describe; pixels are not needed.  Raises NotAnalysable."""
+    return _stack(_all_frames(datasets)[0])
+
+
+def subsampled_volume(
+    paths: Sequence[str | os.PathLike[str]], stack: Stack, slice_mm: float = 4.0, pixel_mm: float = 2.0
+) -> Volume:
+    """A coarse `Volume` for judging coverage: about one slice every `slice_mm` and one pixel every `pixel_mm`.
+
+    `paths[i]` holds the slice whose position was `positions_mm[i]` of `stack_geometry`; or one path holds all frames.
+    Only the slices that are kept are read.  Voxels are picked, not averaged.  Raises NotAnalysable when a file cannot
+    be read, decoded or does not agree with `stack`.
+    """
+    every = max(1, round(slice_mm / stack.spacing_mm))
+    picked = stack.order[::every]
+    if len(paths) == 1 and len(stack) > 1:
+        whole = _read(paths[0])
+        all_frames = list(frames(whole))
+        if len(all_frames) != len(stack):
+            raise NotAnalysable(Reason.MISSING_GEOMETRY, f"{len(all_frames)} frames for a stack of {len(stack)} slices")
+        chosen = [(whole, all_frames[int(i)]) for i in picked]
+    elif len(paths) == len(stack):
+        datasets = (_read(paths[int(i)]) for i in picked)
+        chosen = [(ds, next(frames(ds))) for ds in datasets]
+    else:
+        raise NotAnalysable(Reason.MISSING_GEOMETRY, f"{len(paths)} files for a stack of {len(stack)} slices")
+    first = chosen[0][1]
+    _check_frames_alike([frame for _, frame in chosen])
+    stride = max(1, round(pixel_mm / first.pixel_spacing_mm[0]))
+    affine = stack.affine_lps((first.pixel_spacing_mm[0], first.pixel_spacing_mm[1]))
+    affine[:3, 0] *= every
+    affine[:3, 1:3] *= stride
+    rows, columns = -(-first.rows // stride), -(-first.columns // stride)
+    turn, affine = _patient_axes(affine, rows, columns)
+    planes = [turn(frame_hu(ds, frame, stride)) for ds, frame in chosen]
+    return Volume(
+        np.stack(planes), affine, tuple(f.sop_instance_uid for _, f in chosen), tuple(f.number for _, f in chosen)
+    )
+
+
+def _read(path: str | os.PathLike[str], stop_before_pixels: bool = False) -> Dataset:
+    try:
+        return dcmread(path, stop_before_pixels=stop_before_pixels)
+    except (InvalidDicomError, *GARBLED) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's fault, not the file's: worth another attempt
+        raise NotAnalysable(
+            Reason.PIXELS_TRUNCATED, f"a file of {Path(path).stat().st_size} bytes is not a whole DICOM file"
+        ) from error
+
+
+def _all_frames(datasets: Sequence[Dataset]) -> tuple[list[Frame], list[int]]:
+    """All frames of all datasets, and the index of the dataset that each came from."""
+    pairs = [(frame, owner) for owner, ds in enumerate(datasets) for frame in frames(ds)]
+    return [frame for frame, _ in pairs], [owner for _, owner in pairs]
+
+
+def _stack(headers: Sequence[Frame]) -> Stack:
+    return stack_geometry(
+        np.array([f.position_mm for f in headers]).reshape(-1, 3),
+        np.array([f.orientation for f in headers]).reshape(-1, 6),
+        pixel_spacings_mm=np.array([f.pixel_spacing_mm for f in headers]).reshape(-1, 2),
+        matrices=np.array([(f.rows, f.columns) for f in headers]).reshape(-1, 2),
+        frames_of_reference=[f.frame_of_reference_uid for f in headers],
+    )
+
+
+def _check_frames_alike(headers: Sequence[Frame]) -> None:
+    if not all(frame.has_geometry for frame in headers):
+        raise NotAnalysable(Reason.MISSING_GEOMETRY, "a slice without position, orientation or pixel spacing")
+    if len({(f.rows, f.columns, f.pixel_spacing_mm) for f in headers}) > 1:
+        raise NotAnalysable(Reason.MIXED_MATRIX, "slices of different matrix or pixel spacing")
+
+
+def _check_one_patient(datasets: Sequence[Dataset]) -> None:
+    """Raises MIXED_PATIENTS or MIXED_STUDIES: a stack can be even and still be two people's."""
+    patients = {(text_of(ds, "PatientID"), text_of(ds, "IssuerOfPatientID")) for ds in datasets}
+    if len(patients) > 1:
+        raise NotAnalysable(Reason.MIXED_PATIENTS, f"{len(patients)} patients")
+    studies = {text_of(ds, "StudyInstanceUID") for ds in datasets}
+    if len(studies) > 1:
+        raise NotAnalysable(Reason.MIXED_STUDIES, f"{len(studies)} studies")
+
+
+def _fill(headers: Sequence[Frame], stack: Stack, dataset: Callable[[int], Dataset]) -> Volume:
+    """The volume, slice by slice into one array; `dataset(i)` is the instance that holds `headers[i]`."""
+    first = headers[0]
+    affine = stack.affine_lps((first.pixel_spacing_mm[0], first.pixel_spacing_mm[1]))
+    turn, affine = _patient_axes(affine, first.rows, first.columns)
+    planes = (turn(frame_hu(dataset(int(index)), headers[int(index)])) for index in stack.order)
+    lowest = next(planes)  # before the large array is made: a header may claim any matrix, pixels prove it
+    hu = np.empty((len(stack), *lowest.shape), dtype=np.int16)
+    hu[0] = lowest
+    for d, plane in enumerate(planes, start=1):
+        hu[d] = plane
+    ordered = [headers[int(index)] for index in stack.order]
+    return Volume(hu, affine, tuple(f.sop_instance_uid for f in ordered), tuple(f.number for f in ordered))
+
+
+Turn = Callable[[NDArray[np.int16]], NDArray[np.int16]]
+
+
+def _patient_axes(affine: NDArray[np.float64], rows: int, columns: int) -> tuple[Turn, NDArray[np.float64]]:
+    """How a stored plane is turned so that h runs to posterior and w to the patient's left, and the affine afterwards.
+
+    Only exchanges and reversals: no voxel value changes, and every voxel keeps its place in the patient.
+    """
+    affine = affine.copy()
+    exchange = abs(affine[0, 2]) < abs(affine[0, 1])  # the patient lay on the side: columns run along x
+    if exchange:
+        affine[:, [1, 2]] = affine[:, [2, 1]]
+        rows, columns = columns, rows
+    flip_h, flip_w = affine[1, 1] < 0.0, affine[0, 2] < 0.0
+    for flip, axis, size in ((flip_h, 1, rows), (flip_w, 2, columns)):
+        if flip:
+            affine[:3, 3] += affine[:3, axis] * (size - 1)
+            affine[:3, axis] *= -1.0
+
+    def turn(plane: NDArray[np.int16]) -> NDArray[np.int16]:
+        plane = plane.T if exchange else plane
+        return plane[:: -1 if flip_h else 1, :: -1 if flip_w else 1]
+
+    return turn, affine

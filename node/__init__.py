@@ -1,0 +1,1 @@
+"""The DICOM node: everything that talks to a network, a person or a clock."""

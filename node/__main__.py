@@ -1,0 +1,5 @@
+"""`python -m node` is `willis`."""
+
+from node.cli import app
+
+app()

@@ -1,0 +1,102 @@
+"""DICOM from the command line: send files, or be a PACS."""
+
+import re
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from node import log
+from node.cli import app, complaints, console, one_line_errors
+from node.config import Peer
+from node.errors import ConfigError
+from node.peer import Fault, SimulatedPeer
+from node.sender import Timeouts, entity, send_files
+
+_ADDRESS = re.compile(r"(?P<ae>[^@]{1,16})@(?P<host>\[[0-9a-fA-F:]+\]|[^:@]+):(?P<port>\d{1,5})\Z")
+
+
+def address(text: str) -> Peer:
+    """The peer that `AE@HOST:PORT` means.  Raises ConfigError."""
+    match = _ADDRESS.match(text)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise ConfigError(f"{text!r} is no address; write AE@HOST:PORT, for example WILLIS@127.0.0.1:11112")
+    return Peer(ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
+
+
+def files_in(paths: Iterable[Path]) -> Iterator[Path]:
+    """Every file under the paths, folders in order of name."""
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(entry for entry in path.rglob("*") if entry.is_file())
+        elif path.exists():
+            yield path
+        else:
+            raise ConfigError(f"{path} does not exist")
+
+
+@app.command(epilog="Example: willis send study/ --to WILLIS@127.0.0.1:11112 --as PACS")
+def send(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files or folders of them.")],
+    to: Annotated[str, typer.Option(help="Where to: AE@HOST:PORT.")],
+    calling: Annotated[str, typer.Option("--as", help="The AE title that we call ourselves.")] = "WILLIS-SEND",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say only what was refused, and the total.")] = False,
+) -> None:
+    """Send DICOM files to a peer; exit status 1 when any was refused.  What is not DICOM is skipped and named."""
+    log.configure()
+    with one_line_errors():
+        peer, files = address(to), list(files_in(paths))
+        counts = {"sent": 0, "skipped": 0, "refused": 0}
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=complaints, disable=quiet) as progress:
+            task = progress.add_task(f"sending to {peer.ae_title}", total=len(files))
+            for sent in send_files(entity(calling, Timeouts()), peer, files):
+                progress.advance(task)
+                counts[sent.word if sent.error else "sent"] += 1
+                if sent.error or not quiet:
+                    said = f"{sent.word}: {sent.error}" if sent.error else sent.word
+                    progress.console.print(f"{sent.path}: {said}", highlight=False, markup=False, soft_wrap=True)
+        console.print(", ".join(f"{count} {word}" for word, count in counts.items()), highlight=False)
+        if counts["refused"] or not counts["sent"]:
+            raise typer.Exit(1)
+
+
+@app.command(epilog="Example: willis peer --port 11113 --folder received --fault refuse --status 0xA700")
+def peer(
+    port: Annotated[int, typer.Option(help="TCP port to listen on.")] = 11113,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    ae_title: Annotated[str, typer.Option("--ae", help="Its AE title.")] = "PACS",
+    folder: Annotated[Path, typer.Option(help="Where it keeps what it gets.")] = Path("var/peer"),
+    fault: Annotated[Fault, typer.Option(help="How it misbehaves.")] = Fault.NONE,
+    status: Annotated[str, typer.Option(help="The status that `--fault refuse` answers.")] = "0xA700",
+    delay_seconds: Annotated[float, typer.Option(help="The delay of `--fault slow`.")] = 5.0,
+) -> None:
+    """Be a PACS: store what comes, answer C-ECHO, and C-FIND for counts, until Ctrl-C."""
+    log.configure()
+    with one_line_errors():
+        pacs = SimulatedPeer(
+            folder,
+            ae_title,
+            fault,
+            _status(status),
+            delay_seconds,
+            on_stored=lambda path: console.print(f"received {path}", highlight=False, soft_wrap=True),
+        )
+        pacs.start(port, host)
+        console.print(f"{ae_title} listens on {host}:{port}, fault: {fault.value}; Ctrl-C ends it", highlight=False)
+        stopping = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _signal, _frame: stopping.set())
+        stopping.wait()
+        pacs.stop()
+
+
+def _status(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise ConfigError(f"--status {text!r} is no number; write for example 0xA700") from None

@@ -1,0 +1,99 @@
+"""Is this series whole?  Pure rules: evidence first, the quiet timer last.
+
+A count that the sender confirms decides at once.  So does release of every association that brought the series, when
+the slices are evenly spaced and both ends are shown to be there: by the anatomy, or by a peer that sends a series on
+one association.  Even spacing alone proves nothing: the first 100 of 400 slices are evenly spaced too.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from node.config import Completion
+from storage.records import Closed, Contribution, Series
+
+
+class Evidence(StrEnum):
+    """Why a series was taken to be whole; kept with it."""
+
+    COUNT = "count"
+    MULTI_FRAME = "multi_frame"
+    ONE_ASSOCIATION = "one_association"
+    ANATOMY = "anatomy"
+    QUIET = "quiet"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The series is taken to be whole."""
+
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Not yet.  `ask_count`: the sender should be asked how many instances the series has."""
+
+    ask_count: bool = False
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the slices themselves show; each question may be expensive and is asked only when it decides."""
+
+    is_multi_frame: Callable[[], bool]
+    is_even: Callable[[], bool]
+    shows_both_ends: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Sender:
+    """What is known of the peer: whether it answers queries, and whether it sends a series on one association."""
+
+    answers_queries: bool
+    series_on_one_association: bool
+
+
+ASK_AFTER = timedelta(seconds=0.25)
+"""A sender in full flow is not asked: the count would be stale with the next slice."""
+
+
+def judge(
+    series: Series,
+    contributions: Sequence[Contribution],
+    sender: Sender,
+    geometry: Geometry,
+    now: datetime,
+    rules: Completion,
+) -> Whole | Wait:
+    """Whether the series, as read together with its contributions at `now`, is whole."""
+    idle = now - series.last_instance_at
+    open_ones = [part for part in contributions if part.closed is None]
+    released = all(part.closed is Closed.RELEASED for part in contributions)
+
+    if series.expected_count == series.instance_count:
+        return Whole(Evidence.COUNT)
+    more_expected = series.expected_count is not None and series.expected_count > series.instance_count
+    if released and not more_expected and (evidence := _from_geometry(contributions, sender, geometry)):
+        return Whole(evidence)
+    limit_seconds = rules.open_association_quiet_seconds if open_ones else rules.quiet_seconds
+    if idle >= timedelta(seconds=limit_seconds):
+        return Whole(Evidence.QUIET)
+    asked = series.count_asked_at is not None and series.count_asked_at > series.last_instance_at
+    return Wait(ask_count=sender.answers_queries and not asked and (released or idle >= ASK_AFTER))
+
+
+def _from_geometry(contributions: Sequence[Contribution], sender: Sender, geometry: Geometry) -> Evidence | None:
+    if geometry.is_multi_frame():
+        return Evidence.MULTI_FRAME
+    if not geometry.is_even():
+        return None
+    if sender.series_on_one_association and len(contributions) == 1:
+        return Evidence.ONE_ASSOCIATION
+    return Evidence.ANATOMY if geometry.shows_both_ends() else None
+
+
+def is_habit(history: Sequence[tuple[int, int]], enough: int) -> bool:
+    """Whether a peer's last series, as (revision, associations), show that it sends each whole on one association."""
+    return 0 < enough <= len(history) and all(part == (1, 1) for part in history)

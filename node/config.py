@@ -1,0 +1,254 @@
+"""The configuration: one TOML file, each key overridable by `WILLIS_SECTION__KEY`, checked before anything starts."""
+
+import difflib
+import os
+import tomllib
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from node.errors import ConfigError
+
+AETitle = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
+]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+PREFIX = "WILLIS_"
+
+
+class Section(BaseModel):
+    """A table of the file.  Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Node(Section):
+    """[node]: our side of an association."""
+
+    ae_title: AETitle = "WILLIS"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    allowed_calling_ae: tuple[AETitle, ...] = ()
+    require_called_ae: bool = False
+    maximum_associations: Annotated[int, Field(ge=1, le=1000)] = 100
+    maximum_pdu_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
+    acse_timeout_seconds: Seconds = 30
+    dimse_timeout_seconds: Seconds = 60
+    network_timeout_seconds: Seconds = 60
+    stop_seconds: Annotated[float, Field(gt=0, le=10)] = 8
+
+
+class Storage(Section):
+    """[storage]: where files and database are."""
+
+    directory: Path = Path("var")
+    database_url: str = ""
+
+    @property
+    def url(self) -> str:
+        """The database's SQLAlchemy URL; without one, SQLite in the directory."""
+        return self.database_url or f"sqlite:///{self.directory.absolute() / 'willis.db'}"
+
+
+class Completion(Section):
+    """[completion]: when a series is taken to be whole."""
+
+    quiet_seconds: Seconds = 20
+    open_association_quiet_seconds: Seconds = 60
+    coverage_margin_mm: Annotated[float, Field(ge=0, le=50)] = 5
+    observed_series: Annotated[int, Field(ge=0, le=100)] = 5
+
+
+class Eligibility(Section):
+    """[eligibility]: which series are analysed."""
+
+    minimum_slices: Annotated[int, Field(ge=2, le=10_000)] = 60
+    maximum_spacing_mm: Annotated[float, Field(gt=0, le=10)] = 1.5
+    require_contrast: bool = True
+    excluded_image_types: tuple[str, ...] = (
+        "LOCALIZER",
+        "MPR",
+        "MIP",
+        "MINIP",
+        "PROJECTION IMAGE",
+        "REFORMATTED",
+        "VOLUME RENDERING",
+        "CURVED",
+        "SCREEN SAVE",
+    )
+    excluded_descriptions: tuple[str, ...] = (r"\bmip\b", r"\bmpr\b", r"\bvrt?\b", r"\b(cor|sag)(onal|ittal)?\b")
+    sharp_kernels: tuple[str, ...] = (
+        r"^(h|j|hr|q)[rp]?[5-9]\d",
+        r"bone",
+        r"edge",
+        r"lung",
+        r"detail",
+        r"sharp",
+        r"^y[a-f]$",
+        r"^fc[3-8]\d",
+        r"^b[5-9]\d",
+    )
+    sibling_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 20
+
+
+class Ai(Section):
+    """[ai]: the analysis."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    bundle: Path | None = None
+    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    time_limit_seconds: Annotated[float, Field(ge=1, le=7200)] = 300
+
+
+class Reporting(Section):
+    """[report]: what is sent back."""
+
+    not_analysed: Literal["suspected", "always", "never"] = "suspected"
+    region: Literal["2d", "3d"] = "2d"
+    series_number: Annotated[int, Field(ge=1, le=2**31 - 1)] = 9901
+
+
+class DeliverySettings(Section):
+    """[delivery]: how long the outbox tries."""
+
+    default_destination: str = ""
+    first_retry_seconds: Seconds = 2
+    maximum_retry_seconds: Seconds = 600
+    give_up_hours: Annotated[float, Field(ge=24, le=24 * 90)] = 72
+
+
+class Log(Section):
+    """[log]: what is written to standard error."""
+
+    format: Literal["json", "console"] = "console"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Peer(Section):
+    """[peers.NAME]: a PACS or a modality."""
+
+    ae_title: AETitle
+    host: str
+    port: Port
+    answers_queries: bool = False
+    series_on_one_association: bool = False
+    destination: str = ""
+
+
+class Config(Section):
+    """The whole file."""
+
+    node: Node = Node()
+    storage: Storage = Storage()
+    completion: Completion = Completion()
+    eligibility: Eligibility = Eligibility()
+    ai: Ai = Ai()
+    report: Reporting = Reporting()
+    delivery: DeliverySettings = DeliverySettings()
+    log: Log = Log()
+    peers: Mapping[str, Peer] = Field(default_factory=lambda: types.MappingProxyType({}))
+
+    @model_validator(mode="after")
+    def _destinations_exist(self) -> "Config":
+        wanted = {"[delivery] default_destination": self.delivery.default_destination}
+        wanted |= {f"[peers.{name}] destination": peer.destination for name, peer in self.peers.items()}
+        for key, name in wanted.items():
+            if name and name not in self.peers:
+                raise ValueError(
+                    f"{key} = {name!r} is not a configured peer; peers are: {', '.join(self.peers) or 'none'}"
+                )
+        return self
+
+    @property
+    def allowed_calling_ae(self) -> tuple[str, ...]:
+        """Who may send to us: every peer and whoever is listed.  Nobody configured: everybody."""
+        return tuple(dict.fromkeys((*(peer.ae_title for peer in self.peers.values()), *self.node.allowed_calling_ae)))
+
+    def peer_named(self, calling_ae: str) -> tuple[str, Peer] | None:
+        """Name and settings of the peer with this AE title."""
+        return next(((name, peer) for name, peer in self.peers.items() if peer.ae_title == calling_ae), None)
+
+    def destinations(self, calling_ae: str) -> tuple[str, ...]:
+        """The names of the peers that receive the reports of what `calling_ae` sent."""
+        found = self.peer_named(calling_ae)
+        name = (found[1].destination or found[0]) if found else self.delivery.default_destination
+        return (name,) if name else ()
+
+
+def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
+    """The configuration in `path` (None: the defaults), with what `environment` overrides.
+
+    Raises ConfigError: one line that names the key, the value and the remedy.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}; name the file with --config") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not TOML: {error}") from None
+    _override(values, environment)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path or 'configuration'}: {_first_line(error)}") from None
+
+
+def _override(values: dict[str, Any], environment: Mapping[str, str]) -> None:
+    for name, text in sorted(environment.items()):
+        if not name.startswith(PREFIX) or "__" not in name:
+            continue
+        *sections, key = name.removeprefix(PREFIX).split("__")
+        table: Any = values
+        for section in sections:
+            table = table.setdefault(_matching(table, section), {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{name}: {section.lower()!r} is not a section")
+        table[_matching(table, key)] = _toml_value(text)
+
+
+def _matching(table: Mapping[str, Any], name: str) -> str:
+    """The key of `table` that `name` means, whatever its case (peers keep theirs)."""
+    return next((key for key in table if key.lower() == name.lower()), name.lower())
+
+
+def _toml_value(text: str) -> Any:
+    """`text` as a TOML value where it is one (numbers, booleans, lists), else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _first_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], _keys(location[:-1]), n=1, cutoff=0.4)
+        return f"unknown key {key}{f'; did you mean {near[0]}?' if near else ''}"
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    if not location:
+        return str(first["ctx"]["error"])
+    return f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _keys(path: list[str]) -> Iterator[str]:
+    """The keys that the section at `path` knows."""
+    section: type[BaseModel] = Config
+    for part in path:
+        section = Peer if section is Config and part == "peers" else _section_type(section, part)
+    yield from section.model_fields
+
+
+def _section_type(section: type[BaseModel], part: str) -> type[BaseModel]:
+    field = section.model_fields.get(part)
+    kinds = [field.annotation, *get_args(field.annotation)] if field else []
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), section)

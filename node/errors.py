@@ -1,0 +1,26 @@
+"""What can go wrong, and what is done about it: the map of all rooms.
+
+NodeError
+├── ConfigError       the configuration cannot be used; one line for the administrator, exit status 2
+├── Unavailable       a peer or the machine cannot do it now: tried again with backoff
+└── Refused           a peer will never do it: needs a person
+
+`ai.errors`: NotAnalysable is never retried and is reported; BundleError stops the worker.
+`storage.errors`: StorageFull becomes C-STORE status 0xA700; Damaged counts as an attempt of the analysis.
+"""
+
+
+class NodeError(Exception):
+    """The root of this room's errors."""
+
+
+class ConfigError(NodeError):
+    """The configuration cannot be used.  The message is one line that names the key, the value and the remedy."""
+
+
+class Unavailable(NodeError):
+    """It cannot be done now; trying again later may help."""
+
+
+class Refused(NodeError):
+    """It was refused for good; trying again will not help."""

@@ -1,0 +1,50 @@
+"""The processes of a node and how they know of each other."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+CONFIG_ERROR = 2
+"""The exit status of a process that cannot use its configuration: starting it again will not help."""
+MAXIMUM_RESTART_SECONDS = 30.0
+
+
+def worker_name(pid: int) -> str:
+    """What a worker process signs its claims with."""
+    return f"{socket.gethostname()}:{pid}"
+
+
+@dataclass
+class Child:
+    """A process of ours and how often it was started again lately."""
+
+    role: str
+    arguments: list[str]
+    environment: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    restart_seconds: float = 1.0
+    start_at: float = 0.0
+    started_at: float = 0.0
+
+    def start(self) -> None:
+        """The process runs.  It ends by itself when we are gone: its standard input closes."""
+        command = [sys.executable, "-m", "node", self.role, *self.arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env=dict(self.environment))  # noqa: S603
+        self.started_at = time.monotonic()
+
+
+def end_with_parent() -> None:
+    """This process ends when its supervisor has: its standard input then reads end of file."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()

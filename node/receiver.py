@@ -1,0 +1,213 @@
+"""The Storage SCP: an instance is on disk and in the database before its sender reads "success"."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+    Verification,
+)
+
+from node import headers, log
+from node.config import Config
+from node.errors import ConfigError
+from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, MismatchedDataset, UnreadableDataset
+from node.wakeup import NODE_BELL, ring
+from storage.errors import StorageFull
+from storage.files import Files
+from storage.records import Added, Closed
+from storage.store import Store
+
+STORAGE_CLASSES = (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    SecondaryCaptureImageStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+)
+TRANSFER_SYNTAXES = (
+    "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
+    "1.2.840.10008.1.2",  # Implicit VR Little Endian
+    "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
+    "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
+    "1.2.840.10008.1.2.4.70",  # JPEG Lossless, first-order prediction
+    "1.2.840.10008.1.2.4.57",  # JPEG Lossless
+    "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
+    "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-lossless
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
+    "1.2.840.10008.1.2.4.91",  # JPEG 2000
+    "1.2.840.10008.1.2.4.201",  # HTJ2K Lossless
+    "1.2.840.10008.1.2.4.202",  # HTJ2K Lossless RPCL
+    "1.2.840.10008.1.2.4.203",  # HTJ2K
+    "1.2.840.10008.1.2.5",  # RLE Lossless
+    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
+    "1.2.840.10008.1.2.4.51",  # JPEG Extended (12 bit)
+)
+SUCCESS = 0x0000
+ELEMENTS_DISCARDED = 0xB006
+OUT_OF_RESOURCES = 0xA700
+MISMATCH = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+
+
+class Receiver:
+    """The Storage and Verification SCP of one process."""
+
+    def __init__(self, config: Config, store: Store, files: Files, wake: Callable[[], None]) -> None:
+        """`wake` is called when an association has ended, and so a series may be whole."""
+        self._config = config
+        self._store = store
+        self._files = files
+        self._wake = wake
+        self._name = f"{config.node.host}:{config.node.port}"
+        self._associations: dict[Any, int] = {}
+        self._lock = threading.Lock()
+        self._server: Any = None
+        self._log = log.get()
+
+    def start(self) -> None:
+        """Associations are accepted from now on.  Raises ConfigError when the port cannot be had."""
+        self._store.intake.lose_associations(self._name, _now())
+        self._files.sweep_incoming()
+        handlers = [
+            (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_RELEASED, self._on_end, [Closed.RELEASED]),
+            (evt.EVT_ABORTED, self._on_end, [Closed.ABORTED]),
+            (evt.EVT_CONN_CLOSE, self._on_end, [Closed.ABORTED]),
+            (evt.EVT_REJECTED, self._on_rejected),
+        ]
+        settings = self._config.node
+        try:
+            self._server = self._entity().start_server(
+                (settings.host, settings.port), block=False, evt_handlers=handlers
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"[node] port = {settings.port}: {error.strerror}; stop the program that holds {settings.host}:{settings.port} "
+                "or choose another port"
+            ) from None
+        self._log.info("receiver_started", host=settings.host, port=settings.port)
+
+    def stop(self, patience_seconds: float = 0.0) -> None:
+        """No association is accepted any longer; those still open after `patience_seconds` are aborted."""
+        if self._server is None:
+            return
+        self._server.shutdown()
+        deadline = time.monotonic() + patience_seconds
+        while self._associations and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for association in list(self._associations):
+            association.abort()
+
+    def _entity(self) -> AE:
+        settings = self._config.node
+        entity = AE(ae_title=settings.ae_title)
+        entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        entity.maximum_associations = settings.maximum_associations
+        entity.maximum_pdu_size = settings.maximum_pdu_bytes
+        entity.acse_timeout = settings.acse_timeout_seconds
+        entity.dimse_timeout = settings.dimse_timeout_seconds
+        entity.network_timeout = settings.network_timeout_seconds
+        entity.require_calling_aet = list(self._config.allowed_calling_ae)
+        entity.require_called_aet = settings.require_called_ae
+        entity.add_supported_context(Verification)
+        for sop_class in STORAGE_CLASSES:
+            entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
+        return entity
+
+    def _on_store(self, event: Any) -> Dataset:
+        request = event.request
+        calling_ae = str(event.assoc.requestor.ae_title).strip()
+        try:
+            dataset = event.encoded_dataset(include_meta=False)
+            added = self._keep(
+                dataset, request.AffectedSOPClassUID, request.AffectedSOPInstanceUID, event.context.transfer_syntax,
+                calling_ae, event.assoc,
+            )  # fmt: skip
+        except MismatchedDataset as error:
+            return self._refuse(MISMATCH, calling_ae, str(error))
+        except UnreadableDataset as error:
+            return self._refuse(CANNOT_UNDERSTAND, calling_ae, str(error))
+        except StorageFull:
+            return self._refuse(OUT_OF_RESOURCES, calling_ae, "no space left on the disk")
+        except Exception as error:  # noqa: BLE001  the edge: whatever it is, this instance was not kept, and only this one
+            return self._refuse(OUT_OF_RESOURCES, calling_ae, f"cannot store now: {type(error).__name__}")
+        if added is Added.DIFFERENT:
+            return self._refuse(
+                ELEMENTS_DISCARDED, calling_ae, "SOPInstanceUID is known with other content; first kept"
+            )
+        return _status(SUCCESS)
+
+    def _keep(
+        self, dataset: bytes, sop_class: str, sop_uid: str, syntax: str, calling_ae: str, association: Any
+    ) -> Added:
+        """The instance is durable and known.  Raises what `read_header` and `Files.write_instance` raise."""
+        header = headers.read_header(dataset, str(syntax), str(sop_class), str(sop_uid))
+        meta = headers.file_meta((header.sop_class_uid, header.sop_instance_uid), str(syntax), calling_ae)
+        file = self._files.write_instance(header.series_instance_uid, header.sop_instance_uid, meta, dataset)
+        association_id = self._association_id(association, calling_ae)
+        added = self._store.intake.add_instance(header, file, association_id, calling_ae, _now())
+        if added is Added.DIFFERENT:
+            self._files.discard(file)
+        return added
+
+    def _association_id(self, association: Any, calling_ae: str) -> int:
+        with self._lock:
+            if association not in self._associations:
+                self._associations[association] = self._store.intake.open_association(self._name, calling_ae, _now())
+            return self._associations[association]
+
+    def _refuse(self, status: int, calling_ae: str, comment: str) -> Dataset:
+        self._log.warning("instance_refused", calling_ae=calling_ae, status=status, error=comment)
+        return _status(status, comment)
+
+    def _on_end(self, event: Any, how: Closed) -> None:
+        with self._lock:
+            association_id = self._associations.pop(event.assoc, None)
+        if association_id is None:
+            return
+        self._store.intake.close_association(association_id, how, _now())
+        self._log.info("association_ended", association=association_id, reason=how)
+        self._wake()
+
+    def _on_rejected(self, event: Any) -> None:
+        self._log.warning("association_rejected", calling_ae=str(event.assoc.requestor.ae_title).strip())
+
+
+def receive(config: Config) -> None:
+    """The receiver process: accepts associations until SIGTERM, then lets the open ones end for a while."""
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: stopping.set())
+    store, directory = Store.open(config.storage.url), config.storage.directory
+    receiver = Receiver(config, store, Files(directory), lambda: ring(directory, NODE_BELL))
+    receiver.start()
+    stopping.wait()
+    receiver.stop(patience_seconds=config.node.stop_seconds / 2)
+    store.close()
+
+
+def _status(code: int, comment: str = "") -> Dataset:
+    status = Dataset()
+    status.Status = code
+    if comment:
+        status.ErrorComment = comment[:64]
+    return status
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

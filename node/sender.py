@@ -1,0 +1,170 @@
+"""The Storage SCU: sends an object, and turns what the peer answers into success or one of two errors."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom import AE, _config, build_context
+from pynetdicom.association import Association
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
+
+from node.config import Peer
+from node.errors import Refused, Unavailable
+from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+# Files are sent as they lie on disk, never decoded and encoded again.
+_config.STORE_SEND_CHUNKED_DATASET = True
+
+DUPLICATE = 0x0111
+_WARNINGS = (0x0107, 0x0116, 0xB000, 0xB006, 0xB007)
+_TRANSIENT = (0x0110, 0x0213)
+MAXIMUM_CONTEXTS = 128
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds: to connect and negotiate, for an answer, and of silence on the network."""
+
+    acse: float = 30
+    dimse: float = 60
+    network: float = 60
+
+
+def judge(status: int) -> str:
+    """A word for a C-STORE status that means that the peer has the object.
+
+    Raises Unavailable where trying again may help, Refused where it will not (PS3.4 B.2.3, PS3.7 C).
+    """
+    if status == 0x0000:
+        return "success"
+    if status == DUPLICATE:
+        return "already there"
+    if status in _WARNINGS:
+        return f"warning 0x{status:04X}"
+    if 0xA700 <= status <= 0xA7FF or status in _TRANSIENT:
+        raise Unavailable(f"status 0x{status:04X}")
+    raise Refused(f"status 0x{status:04X}")
+
+
+def entity(ae_title: str, timeouts: Timeouts) -> AE:
+    """An application entity of ours that opens associations."""
+    ae = AE(ae_title=ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.acse_timeout = timeouts.acse
+    ae.dimse_timeout = timeouts.dimse
+    ae.network_timeout = timeouts.network
+    ae.connection_timeout = timeouts.acse
+    return ae
+
+
+def associate(ae: AE, peer: Peer, contexts: list[tuple[str, str]]) -> Association:
+    """An established association for these (SOP class, transfer syntax) pairs.  Raises Unavailable."""
+    proposed = [build_context(UID(sop_class), UID(syntax)) for sop_class, syntax in contexts]
+    assoc = ae.associate(peer.host, peer.port, contexts=proposed, ae_title=peer.ae_title, max_pdu=131_072)
+    if assoc.is_established:
+        return assoc
+    where = f"{peer.ae_title} at {peer.host}:{peer.port}"
+    if assoc.is_rejected:
+        raise Unavailable(f"{where} rejected the association")
+    raise Unavailable(f"no association with {where}")
+
+
+def store(assoc: Association, path: Path, sop_class: str) -> str:
+    """The peer has the object in `path`; returns `judge`'s word.  Raises Unavailable or Refused."""
+    try:
+        status = assoc.send_c_store(path)
+    except ValueError:
+        raise Refused(f"the peer does not accept {UID(sop_class).name} in the file's transfer syntax") from None
+    except (RuntimeError, AttributeError):
+        raise Unavailable("the association ended") from None
+    if "Status" not in status:
+        raise Unavailable("no answer: the association ended or timed out")
+    return judge(int(status.Status))
+
+
+def deliver(ae: AE, peer: Peer, path: Path) -> str:
+    """The peer has the object in `path`, sent on an association of its own.  Raises Unavailable or Refused."""
+    sop_class, syntax = identify(path)
+    assoc = associate(ae, peer, [(sop_class, syntax)])
+    try:
+        return store(assoc, path, sop_class)
+    finally:
+        _end(assoc)
+
+
+def identify(path: Path) -> tuple[str, str]:
+    """(SOP class UID, transfer syntax UID) of a DICOM file.  Raises Refused when it is not one that can be sent."""
+    try:
+        meta = dcmread(path, specific_tags=["SOPClassUID"], stop_before_pixels=True).file_meta
+        return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+    except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
+        raise Refused("not a DICOM file") from None
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of one file.  `error` is empty when the peer has it."""
+
+    path: Path
+    word: str
+    error: str = ""
+
+
+def send_files(ae: AE, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:
+    """Each file is sent on one association (a new one when the peer ended it), and what became of it is told.
+
+    Raises Unavailable when no association can be had.
+    """
+    known: list[tuple[Path, tuple[str, str]]] = []
+    for path in paths:
+        try:
+            known.append((path, identify(path)))
+        except Refused as error:
+            yield Sent(path, "skipped", str(error))
+    contexts = list(dict.fromkeys(kind for _, kind in known))[:MAXIMUM_CONTEXTS]
+    assoc: Association | None = None
+    try:
+        for path, (sop_class, _) in known:
+            if assoc is None or not assoc.is_established:
+                assoc = associate(ae, peer, contexts)
+            try:
+                yield Sent(path, store(assoc, path, sop_class))
+            except (Unavailable, Refused) as error:
+                yield Sent(path, "refused", str(error))
+    finally:
+        if assoc is not None:
+            _end(assoc)
+
+
+def ask_count(ae: AE, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> int | None:
+    """How many instances the peer says the series has (C-FIND, PS3.4 C.3.4); None when it does not say.
+
+    Raises Unavailable when there is no answer.
+    """
+    query = Dataset()
+    query.QueryRetrieveLevel = "SERIES"
+    query.StudyInstanceUID = study_instance_uid
+    query.SeriesInstanceUID = series_instance_uid
+    query.NumberOfSeriesRelatedInstances = None
+    model = StudyRootQueryRetrieveInformationModelFind
+    assoc = associate(ae, peer, [(model, "1.2.840.10008.1.2.1"), (model, "1.2.840.10008.1.2")])
+    try:
+        for status, answer in assoc.send_c_find(query, model):
+            if "Status" not in status:
+                raise Unavailable("no answer: the association ended or timed out")
+            if answer is not None and answer.get("NumberOfSeriesRelatedInstances") is not None:
+                return int(answer.NumberOfSeriesRelatedInstances)
+    except ValueError:
+        raise Unavailable("the peer does not accept queries") from None
+    finally:
+        _end(assoc)
+    return None
+
+
+def _end(assoc: Association) -> None:
+    if assoc.is_established:
+        assoc.release()

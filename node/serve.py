@@ -1,0 +1,112 @@
+"""`willis serve`: settles and delivers, and supervises the receiver and the worker, each a process of its own."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from types import FrameType
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from node import log, pipeline
+from node.beat import Beat
+from node.config import Config
+from node.pipeline import Desk
+from node.processes import CONFIG_ERROR, MAXIMUM_RESTART_SECONDS, Child, worker_name
+from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
+from storage.files import Files
+from storage.store import Store
+
+
+class Supervisor:
+    """The node: two children, three verbs, one metronome."""
+
+    def __init__(self, config: Config, arguments: list[str]) -> None:
+        """`arguments` are those with which a child finds the same configuration."""
+        self._config = config
+        directory = config.storage.directory
+        self._files = Files(directory)
+        self._store = Store.open(config.storage.url)
+        self._desk = Desk(config, self._store, self._files, lambda: ring(directory, WORKER_BELL))
+        environment = dict(os.environ)
+        if config.ai.threads:
+            environment["OMP_NUM_THREADS"] = str(config.ai.threads)
+        self._children = [Child(role, arguments, environment) for role in ("receive", "work")]
+        self._stopping = threading.Event()
+        self._beats = [
+            Beat("settle", lambda: pipeline.settle(self._desk)),
+            Beat("deliver", lambda: pipeline.deliver(self._desk)),
+            Beat("rescue", lambda: pipeline.rescue(self._desk)),
+        ]
+
+    def run(self) -> int:
+        """Runs until SIGTERM or SIGINT; returns the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        scheduler = BackgroundScheduler()
+        for beat, seconds in zip(self._beats, (0.5, 1.0, 10.0), strict=True):
+            scheduler.add_job(beat.ring, "interval", seconds=seconds, coalesce=True, max_instances=1)
+            beat.start()
+        with Bell(self._config.storage.directory, NODE_BELL) as bell:
+            scheduler.start()
+            status = self._supervise(bell)
+            scheduler.shutdown(wait=False)
+        self._stop_children()
+        self._store.close()
+        log.get().info("node_stopped", exit_code=status)
+        return status
+
+    def _supervise(self, bell: Bell) -> int:
+        while not self._stopping.is_set():
+            for child in self._children:
+                if self._look_after(child) == CONFIG_ERROR:
+                    return CONFIG_ERROR
+            if bell.wait(0.2):
+                for beat in self._beats[:2]:
+                    beat.ring()
+        return 0
+
+    def _look_after(self, child: Child) -> int | None:
+        """The child runs, or will be started again after a pause; its exit status when it has just ended."""
+        if child.process is None:
+            if time.monotonic() >= child.start_at:
+                child.start()
+            return None
+        code = child.process.poll()
+        if code is None:
+            return None
+        log.get().error("process_ended", process=child.role, exit_code=code)
+        self._give_back(child.process.pid, refund=False)
+        if time.monotonic() - child.started_at > MAXIMUM_RESTART_SECONDS:
+            child.restart_seconds = 1.0
+        child.start_at = time.monotonic() + child.restart_seconds
+        child.restart_seconds = min(2 * child.restart_seconds, MAXIMUM_RESTART_SECONDS)
+        child.process = None
+        return code
+
+    def _give_back(self, pid: int, refund: bool) -> None:
+        if self._store.queue.give_back(worker_name(pid), refund):
+            ring(self._config.storage.directory, WORKER_BELL)
+
+    def _stop_children(self) -> None:
+        """Every child has ended, killed if need be, and what it held is given back."""
+        running = [child.process for child in self._children if child.process is not None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + self._config.node.stop_seconds
+        for process in running:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            self._give_back(process.pid, refund=True)
+
+    def _on_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stopping.set()
+
+
+def serve(config: Config, arguments: list[str]) -> int:
+    """Runs the node; returns the exit status: 2 when a child found that the configuration cannot be used."""
+    return Supervisor(config, arguments).run()

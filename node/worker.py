@@ -1,0 +1,128 @@
+"""The analysis process: torch lives here and nowhere else at run time.  A crash or a hang costs one attempt.
+
+The kernel ends an analysis that takes too long: the alarm's default action kills the process, whatever holds the
+interpreter.  The supervisor starts the next one and gives back what this one held.
+"""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from importlib.metadata import version
+from types import FrameType
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from ai.bundle import DEFAULT_BUNDLE, Manifest, load_bundle
+from ai.errors import BundleError
+from node import log
+from node.analysis import Bench, analyse
+from node.beat import Beat
+from node.config import Config
+from node.errors import ConfigError
+from node.pipeline import utc_now
+from node.processes import worker_name
+from node.report import Algorithm
+from node.report_identity import derive_uid
+from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
+from storage.files import Files
+from storage.store import Store
+
+LEASE_SLACK_SECONDS = 30
+"""The alarm kills a hung analysis before its lease ends."""
+
+
+class StopRequested(Exception):
+    """The worker was asked to stop while it analysed."""
+
+
+def algorithm_of(manifest: Manifest) -> Algorithm:
+    """The identity that reports carry."""
+    software = version("willis")
+    return Algorithm(
+        name=manifest.name,
+        version=manifest.version,
+        software_version=software,
+        device_uid=derive_uid("device", socket.gethostname()),
+    )
+
+
+class Worker:
+    """Claims and analyses until it is asked to stop."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises ConfigError when the bundle cannot be used."""
+        try:
+            bundle = load_bundle(config.ai.bundle or DEFAULT_BUNDLE)
+        except BundleError as error:
+            raise ConfigError(f"[ai] bundle: {error}") from None
+        self._config = config
+        self._name = worker_name(os.getpid())
+        self._store = Store.open(config.storage.url)
+        self._stopping = threading.Event()
+        self._bench = Bench(
+            config,
+            self._store,
+            Files(config.storage.directory),
+            bundle,
+            algorithm_of(bundle.manifest),
+            utc_now,
+            self._progress,
+        )
+        self._beat = Beat("worker", self._work)
+
+    def run(self) -> None:
+        """Works until SIGTERM; what it holds then is given back without counting the attempt."""
+        signal.signal(signal.SIGTERM, self._on_term)
+        scheduler = BackgroundScheduler()
+        scheduler.add_job(self._beat.ring, "interval", seconds=2, coalesce=True, max_instances=1)
+        scheduler.start()
+        directory = self._config.storage.directory
+        with Bell(directory, WORKER_BELL) as bell:
+            threading.Thread(target=_listen, args=(bell, self._beat.ring, self._stopping), daemon=True).start()
+            log.get().info("worker_started", pid=os.getpid(), model=self._bench.algorithm.version)
+            self._beat.ring()
+            self._beat.run()
+        scheduler.shutdown(wait=False)
+        self._store.queue.give_back(self._name, refund=True)
+        self._store.close()
+
+    def _on_term(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stopping.set()
+        self._beat.stop()
+
+    def _progress(self, _share: float) -> None:
+        if self._stopping.is_set():
+            raise StopRequested
+
+    def _work(self) -> None:
+        """Nothing waits for analysis any longer, or the worker is asked to stop."""
+        settings, queue = self._config.ai, self._store.queue
+        lease = timedelta(seconds=settings.time_limit_seconds + LEASE_SLACK_SECONDS)
+        while not self._stopping.is_set():
+            now = utc_now()
+            claim = queue.claim_exhausted(self._name, now, lease, settings.attempts) or queue.claim(
+                self._name, now, lease, settings.attempts
+            )
+            if claim is None:
+                return
+            log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)
+            signal.setitimer(signal.ITIMER_REAL, settings.time_limit_seconds)
+            try:
+                analyse(self._bench, claim)
+            except StopRequested:
+                return
+            except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs this attempt and nothing else
+                log.get().error("attempt_failed", case=claim.series.id, error=type(error).__name__)
+                queue.give_back(self._name, refund=False)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            ring(self._config.storage.directory, NODE_BELL)
+
+
+def _listen(bell: Bell, wake: Callable[[], None], stopping: threading.Event) -> None:
+    while not stopping.is_set():
+        if bell.wait(1.0):
+            wake()

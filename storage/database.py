@@ -1,0 +1,75 @@
+"""Opens the database: SQLite (WAL, flushed at every commit) or PostgreSQL, migrated to this version."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError
+
+from storage.errors import DatabaseUnusable
+
+_LOCK_KEY = 0x57494C4C4953  # "WILLIS": one migration at a time on PostgreSQL
+
+
+def open_database(url: str) -> Engine:
+    """An engine whose tables are those of this version.
+
+    `url` is an SQLAlchemy URL (`sqlite:////var/lib/willis/willis.db`, `postgresql+psycopg://user@host/name`).  Raises
+    DatabaseUnusable, saying what to do.
+    """
+    try:
+        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    except (ArgumentError, ImportError) as error:
+        raise DatabaseUnusable(f"[storage] database_url {make_safe(url)!r} cannot be used: {error}") from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    try:
+        _migrate(engine)
+    except CommandError as error:
+        raise DatabaseUnusable(
+            f"the database {make_safe(url)} was made by another version of Willis ({error}); install that version or "
+            "restore the backup that fits this one"
+        ) from None
+    except DatabaseError as error:
+        raise DatabaseUnusable(
+            f"the database {make_safe(url)} cannot be opened ({type(error.orig).__name__}); check that the server "
+            "runs and lets us in, or that the folder exists and can be written to"
+        ) from None
+    return engine
+
+
+def make_safe(url: str) -> str:
+    """`url` without its password, for messages."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url.split("@")[-1]
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves, below
+    connection.execute("PRAGMA busy_timeout = 30000")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes the write lock at once, so that it never fails half-way for having read first."""
+    reads_only = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+
+def _migrate(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,31 @@
+"""What can go wrong in this room.
+
+StorageError
+├── IllegalTransition   the state machine does not allow this event in this stage; nothing was changed
+├── StorageFull         the disk (or a quota) refused the write; nothing half-written remains
+├── Damaged             a file differs from what the database says of it
+└── DatabaseUnusable    the database cannot be opened or migrated; the message says what to do
+"""
+
+
+class StorageError(Exception):
+    """The root of this room's errors."""
+
+
+class IllegalTransition(StorageError):
+    """The state machine does not allow this event in this stage; nothing was changed."""
+
+    def __init__(self, stage: str, event: str) -> None:
+        super().__init__(f"a series that is {stage!r} cannot be {event!r}")
+
+
+class StorageFull(StorageError):
+    """The disk refused the write; nothing half-written remains under the instance's name."""
+
+
+class Damaged(StorageError):
+    """A file is missing or differs from the sha256 that the database holds for it."""
+
+
+class DatabaseUnusable(StorageError):
+    """The database cannot be opened or migrated; the message says what to do."""

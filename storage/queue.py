@@ -1,0 +1,169 @@
+"""The queue between receiver and worker: claims, their leases, and how they end."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select, update
+
+from storage.records import Claim, Conclusion, ReportObject, Series, StoredFile
+from storage.rows import as_series, reopen
+from storage.schema import PROBABILITY_COLUMNS, DeliveryRow, ReportRow, SeriesRow
+from storage.stages import DeliveryStage, Event, Stage, advance, sources
+from storage.transactions import Transactions
+
+
+class Queue:
+    """Claims on series that are ready.  Each public method is one transaction."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """`transactions` are those of the store's database."""
+        self._transactions = transactions
+
+    def claim(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
+        """The right to analyse the series that has waited longest; None when none waits.  The attempt is counted."""
+        waits = (SeriesRow.stage == Stage.READY.value) & (SeriesRow.attempts < max_attempts)
+        return self._claim(waits, worker, now, lease)
+
+    def claim_exhausted(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
+        """The right to report a series that failed at its last attempt."""
+        waits = (SeriesRow.stage == Stage.READY.value) & (SeriesRow.attempts >= max_attempts)
+        return self._claim(waits, worker, now, lease, exhausted=True)
+
+    def _claim(self, waits: Any, worker: str, now: datetime, lease: timedelta, exhausted: bool = False) -> Claim | None:
+        oldest = (
+            select(SeriesRow.id).where(waits).order_by(SeriesRow.ready_at).limit(1).with_for_update(skip_locked=True)
+        )
+        token = secrets.token_hex(16)
+        with self._transactions.writing() as session:
+            row = session.scalars(
+                update(SeriesRow)
+                .where(SeriesRow.id == oldest.scalar_subquery(), SeriesRow.stage == Stage.READY.value)
+                .values(
+                    stage=advance(Stage.READY, Event.CLAIMED).value,
+                    attempts=SeriesRow.attempts + (0 if exhausted else 1),
+                    claim_token=token,
+                    claimed_by=worker,
+                    claimed_at=now,
+                    lease_until=now + lease,
+                )
+                .returning(SeriesRow)
+            ).first()
+            return Claim(as_series(row), token, now + lease, exhausted) if row else None
+
+    def give_back(self, worker: str, refund: bool) -> int:
+        """What `worker` holds is READY again; with `refund` the attempt does not count.  Returns how many."""
+        return self._give_back(SeriesRow.claimed_by == worker, refund)
+
+    def expire(self, now: datetime) -> int:
+        """What is held beyond its lease is READY again; the attempt counts.  Returns how many."""
+        return self._give_back(SeriesRow.lease_until < now, refund=False)
+
+    def _give_back(self, which: Any, refund: bool) -> int:
+        with self._transactions.writing() as session:
+            returned = session.execute(
+                update(SeriesRow)
+                .where(which, SeriesRow.stage == Stage.ANALYSING.value)
+                .values(
+                    stage=advance(Stage.ANALYSING, Event.GIVEN_BACK).value,
+                    attempts=SeriesRow.attempts - (1 if refund else 0),
+                    claim_token=None,
+                    claimed_by=None,
+                    lease_until=None,
+                )
+                .returning(SeriesRow.id)
+            )
+            return len(returned.all())
+
+    def predecessor(self, series_id: int) -> tuple[str, StoredFile] | None:
+        """UID and file of the series' latest report."""
+        with self._transactions.reading() as session:
+            row = session.scalar(
+                select(ReportRow).where(ReportRow.series_id == series_id).order_by(ReportRow.revision.desc()).limit(1)
+            )
+            return (row.sop_instance_uid, StoredFile(row.path, row.sha256, row.size_bytes)) if row else None
+
+    def finish(
+        self,
+        claim: Claim,
+        conclusion: Conclusion,
+        report: ReportObject | None,
+        destinations: Sequence[str],
+        now: datetime,
+    ) -> bool:
+        """The series has ended and its report is in the outbox.  False, changing nothing, when the claim is stale.
+
+        `report` is None where the configuration wants none for this outcome.
+        """
+        event = Event.EXHAUSTED if claim.exhausted else Event.REPORTED
+        with self._transactions.writing() as session:
+            row = session.scalar(
+                select(SeriesRow)
+                .where(
+                    SeriesRow.id == claim.series.id,
+                    SeriesRow.stage == Stage.ANALYSING.value,
+                    SeriesRow.claim_token == claim.token,
+                    SeriesRow.revision == claim.series.revision,
+                )
+                .with_for_update()
+            )
+            if row is None:
+                return False
+            row.stage = advance(Stage(row.stage), event)
+            row.outcome, row.reason, row.detail = conclusion.outcome.value, conclusion.reason, conclusion.detail
+            row.claim_token = row.claimed_by = row.lease_until = None
+            row.ended_at = now
+            if report is not None:
+                inserted = _report_row(claim.series, conclusion, report, now)
+                session.add(inserted)
+                session.flush()
+                row.report_id = inserted.id
+                session.add_all(_delivery_row(inserted.id, destination, now) for destination in destinations)
+            return True
+
+    def retry(self, series_id: int) -> bool:
+        """The series is READY again as a new revision.  False when it has not ended.  Its old report stays."""
+        with self._transactions.writing() as session:
+            row = session.get_one(SeriesRow, series_id, with_for_update=True)
+            if Stage(row.stage) not in sources(Event.RETRIED):
+                return False
+            row.stage = advance(Stage(row.stage), Event.RETRIED)
+            ready_at, evidence = row.ready_at, row.evidence
+            reopen(row)
+            row.ready_at, row.evidence = ready_at, evidence
+            return True
+
+
+def _report_row(series: Series, conclusion: Conclusion, report: ReportObject, now: datetime) -> ReportRow:
+    top = conclusion.lesions[0] if conclusion.lesions else None
+    return ReportRow(
+        series_id=series.id,
+        revision=series.revision,
+        sop_instance_uid=report.sop_instance_uid,
+        path=report.file.path,
+        sha256=report.file.sha256,
+        size_bytes=report.file.size_bytes,
+        outcome=conclusion.outcome.value,
+        reason=conclusion.reason,
+        detail=conclusion.detail,
+        model=conclusion.model,
+        predecessor_uid=report.predecessor_uid,
+        lesions=[asdict(lesion) for lesion in conclusion.lesions],
+        top_location=top and top.location,
+        diameter_mm=top and top.diameter_mm,
+        created_at=now,
+        **{f"{step}_seconds": seconds for step, seconds in conclusion.seconds.items()},
+        **dict(zip(PROBABILITY_COLUMNS, conclusion.probabilities, strict=False)),
+    )
+
+
+def _delivery_row(report_id: int, destination: str, now: datetime) -> DeliveryRow:
+    return DeliveryRow(
+        report_id=report_id,
+        destination=destination,
+        stage=DeliveryStage.PENDING.value,
+        created_at=now,
+        next_attempt_at=now,
+    )

@@ -1,0 +1,168 @@
+"""The frozen values that cross between the rooms.  Times are aware `datetime`s in UTC."""
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from storage.stages import DeliveryStage, Outcome, Stage
+
+
+class Added(StrEnum):
+    """What became of an instance that was offered to the store."""
+
+    STORED = "stored"
+    SAME = "same"
+    DIFFERENT = "different"
+    """The UID is known with other bytes: the first are kept."""
+
+
+class Closed(StrEnum):
+    """How an association ended."""
+
+    RELEASED = "released"
+    ABORTED = "aborted"
+    LOST = "lost"
+    """The receiver died with it open."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What completion, eligibility and the worklist need to know of an instance, as decoded from its dataset.
+
+    `position_mm` and `orientation`: Image Position and Orientation (Patient), LPS; None where absent or unusable.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    patient_id: str = ""
+    issuer_of_patient_id: str = ""
+    patient_name: str = ""
+    accession_number: str = ""
+    study_date: str = ""
+    modality: str = ""
+    series_description: str = ""
+    convolution_kernel: str = ""
+    image_type: tuple[str, ...] = ()
+    acquisition_key: str = ""
+    frame_of_reference_uid: str = ""
+    position_mm: tuple[float, float, float] | None = None
+    orientation: tuple[float, ...] | None = None
+    number_of_frames: int = 1
+    has_pixels: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        """The header as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Header":
+        """The inverse of `as_json`."""
+        tupled: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**tupled)
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """Bytes that are durable: `path` relative to the files' root, sha256 of the whole file's dataset bytes."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """The part that one association had in a series."""
+
+    association_id: int
+    instances: int
+    closed: Closed | None
+    moved_on: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series as the state machine sees it."""
+
+    id: int
+    series_instance_uid: str
+    study_instance_uid: str
+    calling_ae: str
+    stage: Stage
+    revision: int
+    instance_count: int
+    expected_count: int | None
+    count_asked_at: datetime | None
+    conflicts: tuple[str, ...]
+    attempts: int
+    first_instance_at: datetime
+    last_instance_at: datetime
+    outcome: Outcome | None = None
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right of one worker to analyse one revision of a series until the lease ends.  `token` proves it."""
+
+    series: Series
+    token: str
+    lease_until: datetime
+    exhausted: bool = False
+
+
+@dataclass(frozen=True)
+class LesionRecord:
+    """One lesion of a report.  See `ai.findings.Lesion`."""
+
+    location: str
+    probability: float
+    centre_lps_mm: tuple[float, float, float]
+    diameter_mm: float
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What came of a series.  `probabilities`: none, or the 14 in the challenge's order."""
+
+    outcome: Outcome
+    reason: str = ""
+    detail: str = ""
+    model: str = ""
+    probabilities: tuple[float, ...] = ()
+    lesions: tuple[LesionRecord, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long "volume", "inference" and "report" took."""
+
+
+@dataclass(frozen=True)
+class ReportObject:
+    """A DICOM report that is durable on disk."""
+
+    sop_instance_uid: str
+    file: StoredFile
+    predecessor_uid: str | None = None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One report on its way to one destination."""
+
+    id: int
+    destination: str
+    stage: DeliveryStage
+    attempts: int
+    created_at: datetime
+    sop_instance_uid: str
+    file: StoredFile
+    next_attempt_at: datetime | None = None
+    last_error: str = ""
+    delivered_at: datetime | None = None
+    series_id: int = 0

@@ -1,0 +1,156 @@
+"""What is known of series that are still being received, and how they leave that stage."""
+
+from datetime import datetime
+
+from sqlalchemy import func, literal, select, update
+from sqlalchemy.orm import Session
+
+from storage.records import Closed, Contribution, Header, Series, StoredFile
+from storage.rows import as_series
+from storage.schema import AssociationRow, InstanceRow, SeriesRow
+from storage.stages import Event, Outcome, Stage, advance
+from storage.transactions import Transactions
+
+
+class Settling:
+    """The evidence for completion.  Each public method is one transaction."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """`transactions` are those of the store's database."""
+        self._transactions = transactions
+
+    def receiving(self) -> list[Series]:
+        """The series that are still being received, the longest quiet first."""
+        with self._transactions.reading() as session:
+            rows = session.scalars(
+                select(SeriesRow).where(SeriesRow.stage == Stage.RECEIVING.value).order_by(SeriesRow.last_instance_at)
+            )
+            return [as_series(row) for row in rows]
+
+    def contributions(self, series_id: int) -> list[Contribution]:
+        """The associations that brought the series' instances."""
+        latest = (
+            select(
+                InstanceRow.association_id, func.max(InstanceRow.id).label("latest"), func.count().label("instances")
+            )
+            .where(InstanceRow.series_id == series_id)
+            .group_by(InstanceRow.association_id)
+            .subquery()
+        )
+        moved_on = (
+            select(literal(1))
+            .where(InstanceRow.association_id == latest.c.association_id, InstanceRow.id > latest.c.latest)
+            .exists()
+        )
+        with self._transactions.reading() as session:
+            rows = session.execute(
+                select(AssociationRow.id, latest.c.instances, AssociationRow.closed, moved_on)
+                .join(latest, latest.c.association_id == AssociationRow.id)
+                .order_by(AssociationRow.id)
+            )
+            return [
+                Contribution(id_, instances, Closed(closed) if closed else None, moved)
+                for id_, instances, closed, moved in rows
+            ]
+
+    def instances(self, series_id: int) -> list[tuple[Header, StoredFile]]:
+        """The series' instances in order of arrival."""
+        with self._transactions.reading() as session:
+            rows = session.scalars(
+                select(InstanceRow).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
+            )
+            return [(Header.from_json(row.header), StoredFile(row.path, row.sha256, row.size_bytes)) for row in rows]
+
+    def siblings(self, series: Series) -> list[tuple[Series, Header]]:
+        """The other series of the same acquisition of the same study, each with the header of its first instance."""
+        with self._transactions.reading() as session:
+            mine = session.get_one(SeriesRow, series.id)
+            rows = session.scalars(
+                select(SeriesRow)
+                .where(
+                    SeriesRow.study_instance_uid == mine.study_instance_uid,
+                    SeriesRow.acquisition_key == mine.acquisition_key,
+                    SeriesRow.id != series.id,
+                )
+                .order_by(SeriesRow.id)
+            ).all()
+            return [(as_series(row), self._first_header(session, row.id)) for row in rows]
+
+    @staticmethod
+    def _first_header(session: Session, series_id: int) -> Header:
+        first = select(InstanceRow.header).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id).limit(1)
+        return Header.from_json(session.scalars(first).one())
+
+    def last_arrival_in_study(self, study_instance_uid: str) -> datetime:
+        """When the latest slice of any series of the study arrived."""
+        with self._transactions.reading() as session:
+            return session.scalars(
+                select(SeriesRow.last_instance_at)
+                .where(SeriesRow.study_instance_uid == study_instance_uid)
+                .order_by(SeriesRow.last_instance_at.desc())
+                .limit(1)
+            ).one()
+
+    def habits(self, calling_ae: str, last: int) -> list[tuple[int, int]]:
+        """(revision, associations that contributed) of the last settled series of a peer, newest first."""
+        with self._transactions.reading() as session:
+            recent = session.execute(
+                select(SeriesRow.id, SeriesRow.revision)
+                .where(
+                    SeriesRow.calling_ae == calling_ae,
+                    SeriesRow.stage != Stage.RECEIVING.value,
+                    SeriesRow.instance_count > 1,
+                )
+                .order_by(SeriesRow.id.desc())
+                .limit(last)
+            ).all()
+            count = func.count(func.distinct(InstanceRow.association_id))
+            return [
+                (revision, session.scalar(select(count).where(InstanceRow.series_id == id_)) or 0)
+                for id_, revision in recent
+            ]
+
+    def note_expected_count(self, series_id: int, expected: int | None, now: datetime) -> None:
+        """The sender was asked how many instances the series has; None when it gave no answer."""
+        with self._transactions.writing() as session:
+            session.execute(
+                update(SeriesRow).where(SeriesRow.id == series_id).values(expected_count=expected, count_asked_at=now)
+            )
+
+    def leave(
+        self,
+        series: Series,
+        event: Event,
+        evidence: str,
+        now: datetime,
+        outcome: Outcome | None = None,
+        reason: str = "",
+        detail: str = "",
+    ) -> bool:
+        """The series is READY for the worker (SETTLED), or has ended without analysis and without report (SET_ASIDE).
+
+        READY with an outcome: the worker only reports it.  False, changing nothing, when a slice came since `series`
+        was read.  Raises IllegalTransition for any other event.
+        """
+        stage = advance(Stage.RECEIVING, event)
+        with self._transactions.writing() as session:
+            changed = session.execute(
+                update(SeriesRow)
+                .where(
+                    SeriesRow.id == series.id,
+                    SeriesRow.stage == Stage.RECEIVING.value,
+                    SeriesRow.revision == series.revision,
+                    SeriesRow.instance_count == series.instance_count,
+                )
+                .values(
+                    stage=stage.value,
+                    evidence=evidence,
+                    outcome=outcome.value if outcome else None,
+                    reason=reason,
+                    detail=detail,
+                    ready_at=now,
+                    ended_at=now if stage is Stage.SET_ASIDE else None,
+                )
+                .returning(SeriesRow.id)
+            )
+            return changed.first() is not None

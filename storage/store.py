@@ -1,0 +1,40 @@
+"""The database, by who uses it.  Each public method of each part is one transaction."""
+
+from dataclasses import dataclass
+
+from storage.database import open_database
+from storage.intake import Intake
+from storage.outbox import Outbox
+from storage.queue import Queue
+from storage.settling import Settling
+from storage.transactions import Transactions
+from storage.worklist import Worklist
+
+
+@dataclass(frozen=True)
+class Store:
+    """One database: the receiver's part, completion's, the worker's, the sender's, and people's."""
+
+    intake: Intake
+    settling: Settling
+    queue: Queue
+    outbox: Outbox
+    worklist: Worklist
+    transactions: Transactions
+
+    @classmethod
+    def open(cls, url: str) -> "Store":
+        """The store at `url`, migrated to this version.  Raises DatabaseUnusable."""
+        transactions = Transactions(open_database(url))
+        return cls(
+            Intake(transactions),
+            Settling(transactions),
+            Queue(transactions),
+            Outbox(transactions),
+            Worklist(transactions),
+            transactions,
+        )
+
+    def close(self) -> None:
+        """No connection is open any longer."""
+        self.transactions.engine.dispose()

@@ -1,0 +1,39 @@
+"""One transaction at a time, in the words of either database."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.dialects.postgresql import insert as insert_postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+from sqlalchemy.orm import Session
+
+
+class Transactions:
+    """The transactions of one database.  When `writing` has ended without an error, its changes survive a crash."""
+
+    def __init__(self, engine: Engine) -> None:
+        """`engine` comes from `open_database`."""
+        self.engine = engine
+        self._reader = engine.execution_options(reads_only=True)
+        # SQLite has one writer: threads queue here, fairly and without polling for its lock.
+        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session that is committed at the end, or rolled back by an error."""
+        with self._turn, Session(self.engine) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that never takes the write lock."""
+        with Session(self._reader) as session:
+            yield session
+
+    def insert_unless_there(self, table: Any) -> Any:
+        """An INSERT that does nothing when a unique key is taken, in the dialect's words."""
+        dialect = insert_sqlite if self.engine.dialect.name == "sqlite" else insert_postgresql
+        return dialect(table).on_conflict_do_nothing()

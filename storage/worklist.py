@@ -1,0 +1,143 @@
+"""What people ask of the database."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import false, func, or_, select
+
+from storage.outbox import as_delivery
+from storage.records import Delivery
+from storage.schema import WORKLIST, DeliveryRow, ReportRow, SeriesRow
+from storage.stages import DeliveryStage, Stage
+from storage.transactions import Transactions
+
+Row = Mapping[str, Any]
+"""One row of the view `worklist`; the keys are its columns."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where the time of one delivered case went, in seconds."""
+
+    settle: float
+    wait: float
+    volume: float
+    inference: float
+    report: float
+    delivery: float
+    total: float
+    """From the last slice's arrival to the report's acceptance."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """The node at a glance."""
+
+    stages: Mapping[Stage, int]
+    deliveries: Mapping[DeliveryStage, int]
+    oldest_ready_at: datetime | None
+    oldest_pending_at: datetime | None
+    errors: tuple[tuple[datetime, str], ...]
+    """The last delivery errors, newest first."""
+    clocks: tuple[Clock, ...]
+    """Of the last delivered cases, newest first."""
+
+
+class Worklist:
+    """Reads only."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """`transactions` are those of the store's database."""
+        self._transactions = transactions
+
+    def rows(self, limit: int = 100) -> list[Row]:
+        """The most urgent rows: by priority, then probability, then time of waiting."""
+        view = WORKLIST.c
+        urgent = (view.priority, func.coalesce(view.p_present, 0.0).desc(), view.last_instance_at)
+        with self._transactions.reading() as session:
+            return [dict(row) for row in session.execute(select(WORKLIST).order_by(*urgent).limit(limit)).mappings()]
+
+    def case(self, case: str) -> Row | None:
+        """The row whose case number, Series Instance UID or report UID is `case`."""
+        view = WORKLIST.c
+        number = view.case_id == int(case) if case.isdecimal() and len(case) < 10 else false()
+        matches = or_(number, view.series_instance_uid == case, view.report_uid == case)
+        with self._transactions.reading() as session:
+            row = session.execute(select(WORKLIST).where(matches)).mappings().first()
+            return dict(row) if row else None
+
+    def reports(self, case_id: int) -> list[Row]:
+        """Every report of the case, oldest first: revision, uid, outcome, predecessor, time and path."""
+        with self._transactions.reading() as session:
+            rows = session.scalars(select(ReportRow).where(ReportRow.series_id == case_id).order_by(ReportRow.revision))
+            return [
+                {
+                    "id": row.id,
+                    "revision": row.revision,
+                    "sop_instance_uid": row.sop_instance_uid,
+                    "predecessor_uid": row.predecessor_uid,
+                    "outcome": row.outcome,
+                    "created_at": row.created_at,
+                    "path": row.path,
+                }
+                for row in rows
+            ]
+
+    def deliveries(self, case_id: int) -> list[Delivery]:
+        """Every delivery of the case, oldest first."""
+        with self._transactions.reading() as session:
+            rows = session.execute(
+                select(DeliveryRow, ReportRow)
+                .join(ReportRow, ReportRow.id == DeliveryRow.report_id)
+                .where(ReportRow.series_id == case_id)
+                .order_by(DeliveryRow.id)
+            )
+            return [as_delivery(delivery, report) for delivery, report in rows]
+
+    def status(self, last: int = 1000) -> Status:
+        """Counts, the oldest that waits, the last errors, and the clocks of the `last` delivered cases."""
+        pending = DeliveryRow.stage == DeliveryStage.PENDING.value
+        with self._transactions.reading() as session:
+            stages = session.execute(select(SeriesRow.stage, func.count()).group_by(SeriesRow.stage)).all()
+            deliveries = session.execute(select(DeliveryRow.stage, func.count()).group_by(DeliveryRow.stage)).all()
+            errors = session.execute(
+                select(DeliveryRow.created_at, DeliveryRow.destination, DeliveryRow.last_error)
+                .where(DeliveryRow.last_error != "")
+                .order_by(DeliveryRow.id.desc())
+                .limit(5)
+            ).all()
+            return Status(
+                stages={Stage(stage): count for stage, count in stages},
+                deliveries={DeliveryStage(stage): count for stage, count in deliveries},
+                oldest_ready_at=session.scalar(
+                    select(func.min(SeriesRow.ready_at)).where(SeriesRow.stage == Stage.READY.value)
+                ),
+                oldest_pending_at=session.scalar(select(func.min(DeliveryRow.created_at)).where(pending)),
+                errors=tuple((at, f"{destination}: {error}") for at, destination, error in errors),
+                clocks=tuple(_clock(row) for row in self._delivered(last)),
+            )
+
+    def _delivered(self, last: int) -> list[Row]:
+        newest = WORKLIST.c.case_id.desc()
+        with self._transactions.reading() as session:
+            rows = session.execute(
+                select(WORKLIST).where(WORKLIST.c.delivery == "delivered").order_by(newest).limit(last)
+            )
+            return [dict(row) for row in rows.mappings()]
+
+
+def _clock(row: Row) -> Clock:
+    def between(start: str, end: str) -> float:
+        return float((row[end] - row[start]).total_seconds())
+
+    return Clock(
+        settle=between("last_instance_at", "ready_at"),
+        wait=between("ready_at", "claimed_at"),
+        volume=row["volume_seconds"] or 0.0,
+        inference=row["inference_seconds"] or 0.0,
+        report=row["report_seconds"] or 0.0,
+        delivery=between("reported_at", "delivered_at"),
+        total=between("last_instance_at", "delivered_at"),
+    )

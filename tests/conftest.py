@@ -1,0 +1,139 @@
+"""Fixtures that many tests share: a clock, a files' root, and a store on either database."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from storage.files import Files
+from storage.store import Store
+from tests.builders import FakeClock
+
+BOTH_DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql))
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that stands still until the test moves it."""
+    return FakeClock()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """The files of an installation in a folder of the test's own."""
+    return Files(tmp_path / "files")
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    """An empty store; the test runs once on SQLite and once on PostgreSQL."""
+    opened = Store.open(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sqlite_store(sqlite_url: str) -> Iterator[Store]:
+    """An empty store on SQLite, for tests in which the database makes no difference."""
+    opened = Store.open(sqlite_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=BOTH_DATABASES)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty, migrated database of the test's own; the test runs once on each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
+    """The URL of an empty, migrated SQLite database of the test's own."""
+    shutil.copy(sqlite_template, tmp_path / "willis.db")
+    return f"sqlite:///{tmp_path / 'willis.db'}"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite database to copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    Store.open(f"sqlite:///{path}").close()
+    return path
+
+
+@dataclass
+class PostgreSQL:
+    """A PostgreSQL server of the tests' own."""
+
+    folder: Path
+    numbers: Iterator[int]
+
+    def url(self, database: str) -> str:
+        """The SQLAlchemy URL of a database."""
+        return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"
+
+    def run(self, statement: str) -> None:
+        """The statement was executed, outside any transaction."""
+        import psycopg
+
+        with psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres", autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    @contextmanager
+    def database(self, template: str = "template1") -> Iterator[str]:
+        """The URL of a new database, which is gone afterwards."""
+        name = f"test_{next(self.numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        try:
+            yield self.url(name)
+        finally:
+            self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """A running server with a migrated template database; skips where its programs are absent (in CI: fails)."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if not programs:
+        reason = "no PostgreSQL server (/usr/lib/postgresql/*/bin): apt-get install postgresql"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="willis-pg-", dir="/tmp"))
+    as_postgres: list[str] = []
+    if os.geteuid() == 0:  # initdb refuses root
+        shutil.chown(folder, "postgres")
+        as_postgres = ["runuser", "-u", "postgres", "--"]
+    binaries, data = programs[-1].parent, folder / "data"
+
+    def run(program: str, *arguments: str) -> None:
+        with (folder / "output").open("ab") as output:  # not a pipe: the server would hold it open
+            subprocess.run(
+                [*as_postgres, str(binaries / program), "-D", str(data), *arguments],
+                check=True, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder,
+            )  # fmt: skip
+
+    run("initdb", "--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--no-locale")
+    settings = f"-F -k {folder} -c listen_addresses='' -c max_connections=200 -c synchronous_commit=off"
+    run("pg_ctl", "start", "-w", "-l", str(folder / "log"), "-o", settings)
+    try:
+        server = PostgreSQL(folder, itertools.count())
+        server.run("CREATE DATABASE migrated")
+        Store.open(server.url("migrated")).close()
+        yield server
+    finally:
+        run("pg_ctl", "stop", "-m", "immediate")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: PostgreSQL) -> Iterator[str]:
+    """The URL of an empty, migrated PostgreSQL database of the test's own.  Mark the test `postgresql`."""
+    with postgresql_server.database(template="migrated") as url:
+        yield url

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The test command: linters, types, import rules, every test, coverage.  Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=.venv/bin
+
+# Real peers: dcmtk and Orthanc to talk to, dicom3tools and PixelMed to validate, PostgreSQL to store in.
+peers=(dcmtk orthanc dicom3tools libpixelmed-java default-jre-headless postgresql)
+missing=()
+for package in "${peers[@]}"; do
+    dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -q '^installed$' || missing+=("$package")
+done
+if ((${#missing[@]})); then
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        echo "installing ${missing[*]}"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    else
+        echo "not installed, and not root: ${missing[*]}; the tests that need them are left out and named below"
+    fi
+fi
+
+$bin/ruff check .
+$bin/ruff format --check .
+$bin/mypy
+$bin/lint-imports
+$bin/coverage erase
+$bin/coverage run -m pytest "$@"
+$bin/coverage combine --quiet
+$bin/coverage report --fail-under="${WILLIS_COVERAGE:-90}"

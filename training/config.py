@@ -1,0 +1,124 @@
+"""A training run as values, read once from TOML."""
+
+import tomllib
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from ai.preprocess import Preprocessing
+from ai.unet import UNetSettings
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """A training configuration that cannot be used; the message names the key."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which phantoms, and where their prepared regions are kept.
+
+    `cache`: a folder, made when missing.  Seeds are first and count; training, validation and test never overlap.
+    `workers`: processes that build phantoms.
+    """
+
+    cache: str = "runs/cache"
+    first_seed: int = 10_000
+    scans: int = 300
+    validation_first_seed: int = 900_000
+    validation_scans: int = 40
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        training = range(self.first_seed, self.first_seed + self.scans)
+        validation = range(self.validation_first_seed, self.validation_first_seed + self.validation_scans)
+        if self.scans < 1 or max(training.start, validation.start) < min(training.stop, validation.stop):
+            raise ValueError("training and validation seeds overlap, or there are none")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which patches are cut: side in voxels and patches a step.
+
+    `lesion_share` of them hold a lesion; of the others, `hard_share` are centred on mined mistakes, `vessel_share` on vessels.
+    """
+
+    patch: int = 64
+    batch: int = 2
+    lesion_share: float = 0.6
+    hard_share: float = 0.3
+    vessel_share: float = 0.4
+    coordinate_jitter_mm: float = 5.0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Weights of the parts.  `hardest`: share of voxels that the BCE sees.  Tversky: `alpha` weighs false positives, `beta` misses."""
+
+    bce: float = 1.0
+    hardest: float = 0.2
+    tversky: float = 1.0
+    alpha: float = 0.3
+    beta: float = 0.7
+    gamma: float = 0.75
+    vessel: float = 0.5
+    location: float = 0.2
+    diameter: float = 0.2
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """AdamW with warm-up and cosine decay; `ema` is the decay of the averaged weights that are exported."""
+
+    steps: int = 3000
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    warmup_steps: int = 100
+    clip: float = 5.0
+    ema: float = 0.998
+    checkpoint_every: int = 100
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.  `folder` holds its checkpoints and TensorBoard events."""
+
+    folder: str
+    seed: int = 1
+    device: str = "auto"
+    threads: int = 2
+    initial_weights: str = ""
+    data: Data = field(default_factory=Data)
+    network: UNetSettings = field(default_factory=UNetSettings)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    sampling: Sampling = field(default_factory=Sampling)
+    loss: Loss = field(default_factory=Loss)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+
+
+def read_config(path: Path | str) -> TrainConfig:
+    """Return the run that a TOML file describes.  Raises ConfigError, which names the file and the key."""
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return _built(TrainConfig, document, "")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _built(kind: type[T], values: dict[str, Any], prefix: str) -> T:
+    hints = get_type_hints(kind)
+    known = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"unknown key {prefix}{unknown[0]}; known are {', '.join(sorted(known))}")
+    built = {}
+    for key, value in values.items():
+        inner = hints[key]
+        built[key] = _built(inner, value, f"{prefix}{key}.") if is_dataclass(inner) and isinstance(inner, type) else _tuples(value)
+    return kind(**built)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

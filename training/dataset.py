@@ -1,0 +1,239 @@
+"""Phantoms become prepared regions on disk, and regions become augmented patches.
+
+A region is kept as plain `.npy` arrays that are memory-mapped: a patch then costs one small read instead of the
+decompression of a whole scan, which on two cores is worth the disk (about 10 MB a scan).
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ai.inference import output_affine
+from ai.locations import LOCATIONS, Location
+from ai.preprocess import Preprocessing, Region, channels, coordinates
+from training.config import Sampling
+from training.phantom import make_scan
+from training.phantom.scan import OTHER_ARTERY, VEIN, PhantomScan, TrueLesion
+
+Float32Array = NDArray[np.float32]
+
+MIRRORED_VESSEL = np.array([0, *(1 + LOCATIONS.index(location.mirrored) for location in LOCATIONS), OTHER_ARTERY, VEIN], np.uint8)
+"""What each vessel label becomes when left and right are exchanged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A region with its truth at the network's output resolution (half).
+
+    `lesion_DHW`: uint8, 0 or the index in `lesions` plus one.  `vessel_DHW`: uint8, 0..15.
+    """
+
+    seed: int
+    region: Region
+    lesions: tuple[TrueLesion, ...]
+    lesion_DHW: NDArray[np.uint8]
+    vessel_DHW: NDArray[np.uint8]
+    confounders: tuple[str, ...]
+
+
+def prepare(scan: PhantomScan) -> Prepared:
+    """Return a region-of-interest scan with labels at half resolution, its sides cut to multiples of 16 voxels."""
+    d, h, w = (side // 16 * 16 for side in scan.volume.hu_DHW.shape)
+    region = Region(scan.volume.hu_DHW[:d, :h, :w], scan.volume.affine_lps, circle_centre(scan.vessel_DHW, scan.volume.affine_lps))
+    lesion, vessel = (_half(labels[:d, :h, :w], 3) for labels in (scan.lesion_DHW, scan.vessel_DHW))
+    cells = output_affine(region.affine_lps)
+    for number, true in enumerate(scan.lesions, start=1):  # a lesion smaller than a cell still has one
+        cell = np.rint(np.linalg.solve(cells, np.append(true.centre_lps_mm, 1.0))[:3]).astype(int)
+        if (cell >= 0).all() and (cell < lesion.shape).all() and not (lesion == number).any():
+            lesion[tuple(cell)] = number
+    return Prepared(scan.seed, region, scan.lesions, lesion, vessel, scan.confounders)
+
+
+def circle_centre(vessel_DHW: NDArray[np.uint8], affine_lps: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The middle of the circle of Willis in LPS mm: half way between the two supraclinoid carotids.
+
+    This is the point that `ai.coverage` estimates.  Raises ValueError when a side is not labelled.
+    """
+    sides = []
+    for location in (Location.LEFT_SUPRACLINOID_ICA, Location.RIGHT_SUPRACLINOID_ICA):
+        cells = np.argwhere(vessel_DHW == 1 + LOCATIONS.index(location))
+        if len(cells) == 0:
+            raise ValueError(f"no voxel is labelled {location.value}")
+        sides.append((affine_lps @ np.append(cells.mean(axis=0), 1.0))[:3])
+    x, y, z = (sides[0] + sides[1]) / 2.0
+    return float(x), float(y), float(z)
+
+
+def _half(labels_DHW: NDArray[np.uint8], needed: int) -> NDArray[np.uint8]:
+    """Labels of 2×2×2 blocks: the largest label where at least `needed` of the eight voxels are labelled."""
+    d, h, w = (side // 2 for side in labels_DHW.shape)
+    blocks = labels_DHW[: 2 * d, : 2 * h, : 2 * w].reshape(d, 2, h, 2, w, 2)
+    filled = (blocks > 0).sum(axis=(1, 3, 5)) >= needed
+    largest: NDArray[np.uint8] = blocks.max(axis=(1, 3, 5)) * filled.astype(np.uint8)
+    return largest
+
+
+def save_prepared(folder: Path, prepared: Prepared) -> None:
+    """Write a prepared scan as one folder that appears whole or not at all."""
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True, exist_ok=True)
+    np.save(temporary / "hu.npy", prepared.region.hu_DHW)
+    np.save(temporary / "lesion.npy", prepared.lesion_DHW)
+    np.save(temporary / "vessel.npy", prepared.vessel_DHW)
+    truth = {
+        "seed": prepared.seed,
+        "affine_lps": prepared.region.affine_lps.tolist(),
+        "circle_centre_lps_mm": list(prepared.region.circle_centre_lps_mm),
+        "confounders": list(prepared.confounders),
+        "lesions": [
+            {"location": lesion.location.value, "centre_lps_mm": list(lesion.centre_lps_mm), "diameter_mm": lesion.diameter_mm}
+            for lesion in prepared.lesions
+        ],
+    }
+    (temporary / "truth.json").write_text(json.dumps(truth))
+    os.replace(temporary, folder)
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """Return a prepared scan whose arrays stay on disk until they are read."""
+    truth = json.loads((folder / "truth.json").read_text())
+    lesions = tuple(
+        TrueLesion(Location(lesion["location"]), tuple(lesion["centre_lps_mm"]), lesion["diameter_mm"]) for lesion in truth["lesions"]
+    )
+    region = Region(
+        np.load(folder / "hu.npy", mmap_mode="r"), np.array(truth["affine_lps"]), tuple(truth["circle_centre_lps_mm"])
+    )
+    lesion_DHW, vessel_DHW = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("lesion", "vessel"))
+    return Prepared(truth["seed"], region, lesions, lesion_DHW, vessel_DHW, tuple(truth["confounders"]))
+
+
+def build_cache(cache: Path, seeds: Sequence[int], preprocessing: Preprocessing, workers: int = 1) -> Iterator[Path]:
+    """Yield the folder of each seed's prepared phantom, making those that are missing."""
+    cache.mkdir(parents=True, exist_ok=True)
+    missing = [seed for seed in seeds if not (cache / str(seed)).exists()]
+    for seed in seeds:
+        if seed not in set(missing):
+            yield cache / str(seed)
+    if workers <= 1:
+        for seed in missing:
+            yield _build(cache, seed, preprocessing)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        for job in [pool.submit(_build, cache, seed, preprocessing) for seed in missing]:
+            yield job.result()
+
+
+def _build(cache: Path, seed: int, preprocessing: Preprocessing) -> Path:
+    scan = make_scan(seed, extent="roi", spacing_mm=preprocessing.spacing_mm)
+    save_prepared(cache / str(seed), prepare(scan))
+    return cache / str(seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """What one training example consists of; D H W of the truth are half of the channels'.
+
+    `channels_DHWC`: float32.  `lesion_DHW`: uint8 0 or 1.  `vessel_DHW`: uint8 0..15.  `location_DHW`: uint8, the index
+    in `LOCATIONS` inside lesions.  `log_diameter_DHW`: float32, ln mm inside lesions.
+    """
+
+    channels_DHWC: Float32Array
+    lesion_DHW: NDArray[np.uint8]
+    vessel_DHW: NDArray[np.uint8]
+    location_DHW: NDArray[np.uint8]
+    log_diameter_DHW: Float32Array
+
+
+def cut_patch(
+    prepared: Prepared,
+    sampling: Sampling,
+    preprocessing: Preprocessing,
+    rng: np.random.Generator,
+    on_lesion: bool,
+    hard_cells: Sequence[tuple[int, int, int]] = (),
+) -> Patch:
+    """Return one augmented patch.
+
+    `on_lesion`: one of the scan's lesions, of which there must be one, lies in it.  Otherwise `hard_cells` (where the
+    model was wrong on this scan before, in output cells), vessels and anywhere are drawn by their shares.
+    """
+    half = sampling.patch // 2
+    centre = _chosen_cell(prepared, sampling, rng, on_lesion, hard_cells)
+    start = [int(np.clip(c - half // 2, 0, side - half)) for c, side in zip(centre, prepared.lesion_DHW.shape, strict=True)]
+    fine = tuple(slice(2 * s, 2 * s + sampling.patch) for s in start)
+    cells = tuple(slice(s, s + half) for s in start)
+    lesion = np.array(prepared.lesion_DHW[cells])
+    vessel = np.array(prepared.vessel_DHW[cells])
+    location = np.zeros(lesion.shape, np.uint8)
+    log_diameter = np.zeros(lesion.shape, np.float32)
+    for number, true in enumerate(prepared.lesions, start=1):
+        location[lesion == number] = LOCATIONS.index(true.location)
+        log_diameter[lesion == number] = np.log(true.diameter_mm)
+    hu = augmented(np.array(prepared.region.hu_DHW[fine]), rng)
+    z, y, x = coordinates(prepared.region, preprocessing)
+    shift = rng.uniform(-1.0, 1.0, 3).astype(np.float32) * np.float32(sampling.coordinate_jitter_mm / preprocessing.coordinate_scale_mm)
+    lines = (z[fine[0]] + shift[0], y[fine[1]] + shift[1], x[fine[2]] + shift[2])
+    patch = Patch(channels(hu, lines, preprocessing), (lesion > 0).astype(np.uint8), vessel, location, log_diameter)
+    return mirrored(patch) if rng.random() < 0.5 else patch
+
+
+def mirrored(patch: Patch) -> Patch:
+    """The patch with left and right exchanged: the arrays, the x coordinate and every label that names a side."""
+    swapped = np.ascontiguousarray(patch.channels_DHWC[:, :, ::-1])
+    swapped[..., -1] *= -1.0
+    locations = np.array([LOCATIONS.index(location.mirrored) for location in LOCATIONS], np.uint8)
+    inside = patch.lesion_DHW > 0
+    return Patch(
+        swapped,
+        np.ascontiguousarray(patch.lesion_DHW[:, :, ::-1]),
+        np.ascontiguousarray(MIRRORED_VESSEL[patch.vessel_DHW][:, :, ::-1]),
+        np.ascontiguousarray((locations[patch.location_DHW] * inside)[:, :, ::-1]).astype(np.uint8),
+        np.ascontiguousarray(patch.log_diameter_DHW[:, :, ::-1]),
+    )
+
+
+def augmented(hu_DHW: NDArray[np.int16], rng: np.random.Generator) -> Float32Array:
+    """HU as another scanner might have measured them: sharpness, contrast filling, offset and noise drawn anew."""
+    hu = hu_DHW.astype(np.float32)
+    if rng.random() < 0.3:
+        hu = ndimage.gaussian_filter(hu, float(rng.uniform(0.3, 0.8)))
+    elif rng.random() < 0.3:
+        hu += float(rng.uniform(0.2, 0.8)) * (hu - ndimage.gaussian_filter(hu, 1.0))
+    hu = np.where(hu > 60.0, 60.0 + (hu - 60.0) * float(rng.uniform(0.75, 1.2)), hu)
+    hu += float(rng.normal(0.0, 6.0))
+    if rng.random() < 0.5:
+        noise = rng.standard_normal(hu.shape, dtype=np.float32)
+        sigma = float(rng.uniform(0.0, 0.9))
+        if sigma > 0.3:
+            noise = ndimage.gaussian_filter(noise, sigma)
+            noise /= float(noise.std())
+        hu += noise * np.float32(rng.uniform(2.0, 14.0))
+    return hu.astype(np.float32)
+
+
+def _chosen_cell(
+    prepared: Prepared, sampling: Sampling, rng: np.random.Generator, on_lesion: bool, hard_cells: Sequence[tuple[int, int, int]]
+) -> tuple[int, int, int]:
+    """The output cell that the patch is centred on, randomly shifted by less than a quarter of its side."""
+    reach = sampling.patch // 4 - 4
+    draw = float(rng.random())
+    cells = np.empty((0, 3), int)
+    if on_lesion:
+        numbers = np.unique(prepared.lesion_DHW)[1:]
+        cells = np.argwhere(prepared.lesion_DHW == rng.choice(numbers))
+    elif hard_cells and draw < sampling.hard_share:
+        cells = np.array(hard_cells)
+    elif draw < sampling.hard_share + sampling.vessel_share:
+        cells = np.argwhere((prepared.vessel_DHW[::4, ::4, ::4] > 0)) * 4
+    if len(cells) == 0:
+        cell = rng.integers(0, prepared.lesion_DHW.shape)
+    else:
+        cell = cells[int(rng.integers(len(cells)))] + rng.integers(-reach, reach + 1, 3)
+    return int(cell[0]), int(cell[1]), int(cell[2])

@@ -1,0 +1,87 @@
+"""A checkpoint becomes a bundle: calibration and threshold are fitted on validation phantoms.
+
+`python -m training.export CONFIG.toml VERSION [BUNDLE_FOLDER]`
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+
+from ai.bundle import DEFAULT_BUNDLE, Bundle, Manifest, save_bundle
+from ai.decode import Calibration, Platt, location_scores, present_score
+from ai.inference import Tiling
+from ai.locations import LOCATIONS
+from training.config import TrainConfig, read_config
+from training.dataset import build_cache, load_prepared
+from training.evaluate import Scored, measure, score_scans
+from training.train import averaged_network
+
+TRAINED_ON = "Synthetic phantoms only: no patient data. Research use; not a medical device."
+
+
+def export(configs: Sequence[TrainConfig], folder: Path, version: str, tiling: Tiling | None = None) -> dict[str, float]:
+    """Write the bundle of one run, or the ensemble of several alike, and return its figures on the validation phantoms."""
+    config = configs[0]
+    networks, steps = zip(*(averaged_network(each) for each in configs), strict=True)
+    manifest = Manifest(
+        name="willis",
+        version=version,
+        trained_on=TRAINED_ON,
+        network=config.network,
+        preprocessing=config.preprocessing,
+        tiling=tiling or Tiling(),
+        calibration=Calibration(),
+        threshold=0.5,
+        weights_sha256={"unsaved.safetensors": ""},
+        figures={},
+    )
+    seeds = range(config.data.validation_first_seed, config.data.validation_first_seed + config.data.validation_scans)
+    folders = build_cache(Path(config.data.cache), seeds, config.preprocessing, config.data.workers)
+    scored = score_scans(Bundle(manifest, networks), [load_prepared(each) for each in folders], config.device)
+    manifest = replace(manifest, calibration=calibrated(scored))
+    figures = measure(scored, Bundle(manifest, networks)) | {"steps": float(sum(steps))}
+    save_bundle(folder, replace(manifest, figures={name: round(value, 4) for name, value in figures.items() if np.isfinite(value)}), networks)
+    return figures
+
+
+def calibrated(scored: Sequence[Scored]) -> Calibration:
+    """Fit both logistic calibrations; one half is then the threshold at which a scan is as likely positive as negative."""
+    present = platt([present_score(scan.candidates) for scan in scored], [bool(scan.lesions) for scan in scored])
+    scores = [score for scan in scored for score in location_scores(scan.candidates)]
+    truth = [any(lesion.location is location for lesion in scan.lesions) for scan in scored for location in LOCATIONS]
+    return Calibration(present, platt(scores, truth))
+
+
+def platt(scores: Sequence[float], positive: Sequence[bool]) -> Platt:
+    """The logistic curve of largest likelihood, with Platt's smoothed targets, so that separable scores stay finite."""
+    x, truth = np.asarray(scores, float), np.asarray(positive, bool)
+    count = int(truth.sum())
+    target = np.where(truth, (count + 1.0) / (count + 2.0), 1.0 / (len(x) - count + 2.0))
+
+    def loss(parameters: np.ndarray) -> float:  # type: ignore[type-arg]
+        logit = np.exp(parameters[0]) * x + parameters[1]
+        return float((np.logaddexp(0.0, logit) - target * logit).sum())
+
+    best = minimize(loss, np.array([0.0, 0.0]), method="Nelder-Mead", options={"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-6})
+    return Platt(float(np.exp(np.clip(best.x[0], -4.0, 4.0))), float(best.x[1]))
+
+
+def main(arguments: list[str]) -> int:
+    """`CONFIG VERSION [BUNDLE]`: export and print the figures."""
+    if not 2 <= len(arguments) <= 3:
+        print("usage: python -m training.export CONFIG.toml VERSION [BUNDLE_FOLDER]", file=sys.stderr)
+        return 2
+    torch.set_num_threads(2)
+    folder = Path(arguments[2]) if len(arguments) == 3 else DEFAULT_BUNDLE
+    for name, value in export([read_config(arguments[0])], folder, arguments[1]).items():
+        print(f"{name:32s} {value:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,56 @@
+"""What the network is taught: dense lesion supervision first, vessels as the auxiliary task."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ai.unet import Outputs
+from training.config import Loss
+
+
+def hardest_bce(logits: Tensor, target: Tensor, share: float) -> Tensor:
+    """Mean binary cross-entropy of the `share` of voxels where it is largest."""
+    each = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten()
+    return each.topk(max(1, int(share * each.numel()))).values.mean()
+
+
+def focal_tversky(logits: Tensor, target: Tensor, alpha: float, beta: float, gamma: float) -> Tensor:
+    """(1 - Tversky index) ** gamma over the whole batch (arXiv:1810.07842); `alpha` weighs false positives, `beta` misses."""
+    probability = torch.sigmoid(logits)
+    hit = (probability * target).sum()
+    false = (probability * (1.0 - target)).sum()
+    missed = ((1.0 - probability) * target).sum()
+    index = (hit + 1.0) / (hit + alpha * false + beta * missed + 1.0)
+    return (1.0 - index).clamp_min(1e-6) ** gamma
+
+
+def vessel_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy with the background held down, plus soft Dice of all vessels together; logits N×16×D×H×W, target N×D×H×W."""
+    weight = torch.ones(logits.shape[1], device=logits.device)
+    weight[0] = 0.1
+    entropy = F.cross_entropy(logits, target, weight=weight)
+    any_vessel = 1.0 - torch.softmax(logits, dim=1)[:, 0]
+    truth = (target > 0).float()
+    dice = (2.0 * (any_vessel * truth).sum() + 1.0) / (any_vessel.sum() + truth.sum() + 1.0)
+    return entropy + 1.0 - dice
+
+
+def total_loss(
+    outputs: Outputs, lesion: Tensor, vessel: Tensor, location: Tensor, log_diameter: Tensor, settings: Loss
+) -> tuple[Tensor, dict[str, float]]:
+    """Return the weighted sum and its parts by name.
+
+    `lesion`: N×D×H×W float 0 or 1.  `vessel`, `location`: N×D×H×W int64.  `log_diameter`: N×D×H×W float.
+    """
+    logits = outputs.lesion[:, 0]
+    parts = {"vessel": settings.vessel * vessel_loss(outputs.vessel, vessel)}
+    if settings.bce:
+        parts["bce"] = settings.bce * hardest_bce(logits, lesion, settings.hardest)
+    if settings.tversky:
+        parts["tversky"] = settings.tversky * focal_tversky(logits, lesion, settings.alpha, settings.beta, settings.gamma)
+    inside = lesion > 0
+    if bool(inside.any()):
+        parts["location"] = settings.location * F.cross_entropy(outputs.location.movedim(1, -1)[inside], location[inside])
+        parts["diameter"] = settings.diameter * F.l1_loss(outputs.log_diameter[:, 0][inside], log_diameter[inside])
+    total = torch.stack(list(parts.values())).sum()
+    return total, {name: float(part.detach()) for name, part in parts.items()}

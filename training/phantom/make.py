@@ -1,0 +1,256 @@
+"""A phantom scan from a seed."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Literal
+
+import numpy as np
+
+from ai.locations import Location
+from ai.volume import Volume
+from training.phantom.confounders import Blob, Scene, across_axes, add_background, add_confounders
+from training.phantom.frame import Float32Array, FloatArray, Grid, Pose, covering, draw_pose, smooth_noise
+from training.phantom.head import draw_head
+from training.phantom.lesions import Sac, draw_diameter_mm, draw_location, draw_sac
+from training.phantom.painting import segments_of
+from training.phantom.render import Posed, render
+from training.phantom.scan import PhantomScan, TrueLesion
+from training.phantom.scanner import (
+    HELD_OUT_TORTUOSITY,
+    TORTUOSITY,
+    Noise,
+    Scanner,
+    draw_scanner,
+    noise_gain,
+    resampled_noise,
+)
+from training.phantom.tissues import COARSE_MM, Canvas, draw_tissues
+from training.phantom.veins import draw_veins
+from training.phantom.vessels import draw_arteries
+
+ROI_MM_DHW = (128.0, 112.0, 112.0)
+"""Extent of a region-of-interest scan."""
+Extent = Literal["full", "roi"]
+Spec = Sequence[tuple[Location, float]]
+
+
+def make_scan(
+    seed: int,
+    *,
+    lesions: int | Spec | None = None,
+    location: Location | None = None,
+    diameter_mm: float | None = None,
+    positive: bool | None = None,
+    extent: Extent = "full",
+    spacing_mm: float | None = None,
+    held_out: bool = False,
+    matrix: int = 512,
+    contrast: bool = True,
+    cropped: bool = False,
+    confounders: Sequence[str] | None = None,
+) -> PhantomScan:
+    """A synthetic head CTA; the same arguments give the same bytes.
+
+    `lesions`: how many, or exactly which (location, diameter in mm); by default half of all scans have at least one,
+    as `positive` decides when given.  `location` and `diameter_mm` are then those of the first lesion.  `extent`:
+    "full" is a series as a scanner sends it, `matrix`² pixels, slices every `spacing_mm` (drawn when None); "roi" is
+    the box of 128 × 112 × 112 mm about the circle of Willis, resampled to `spacing_mm` (0.7 when None).
+    `held_out`: head turns, tortuosity, contrast, kernel and slice spacing from ranges that False never draws.
+    `contrast`: False is the head before contrast (no lesion shows, so none may be asked for).  `cropped`: a full scan
+    that misses part of the circle of Willis.  `confounders`: exactly these (`KINDS` in confounders.py); None draws
+    them for half of all scans.
+    Raises ValueError for arguments that contradict each other.
+    """
+    wanted = draw_lesions(np.random.default_rng([seed, 1]), lesions, location, diameter_mm, positive, contrast=contrast)
+    head = draw_head(np.random.default_rng([seed, 2]))
+    rng = np.random.default_rng([seed, 3])
+    pose = draw_pose(rng, held_out=held_out)
+    scanner = draw_scanner(np.random.default_rng([seed, 4]), held_out=held_out, contrast=contrast)
+    low, high = HELD_OUT_TORTUOSITY if held_out else TORTUOSITY
+    tortuosity = float(rng.uniform(low, high))
+    tree = draw_arteries(head, rng, tortuosity=tortuosity)
+    scene = Scene(tree, draw_veins(head, rng), scanner)
+    rng = np.random.default_rng([seed, 5])
+    add_background(scene, rng)
+    if confounders is not None:
+        add_confounders(scene, rng, tuple(confounders))
+    elif is_confounded(seed):
+        add_confounders(scene, rng)
+    scanner = scene.scanner
+    blood = float(rng.uniform(38, 52))
+    arterial = scanner.arterial_hu - blood
+    tubes = [tube.posed(pose) for tube in tree.tubes.values()]
+    arteries = segments_of(tubes, [blood + arterial * _opacity(tube.name, rng) for tube in tubes])
+    veins = [tube.posed(pose) for tube in scene.veins]
+    venous = [blood + min(arterial * scanner.venous_fraction * tube.filling, 1.05 * arterial) for tube in veins]
+    drawn: list[tuple[Sac, TrueLesion]] = []
+    lesion_rng = np.random.default_rng([seed, 6])
+    for where, size in wanted:
+        drawn.append(draw_sac(where, size, tree.tubes, arteries, pose, lesion_rng))
+    spacing = spacing_mm if extent == "roi" and spacing_mm else 0.7
+    if extent == "full":
+        if spacing_mm:
+            scanner = replace(
+                scanner, slice_spacing_mm=spacing_mm, slice_thickness_mm=max(spacing_mm, scanner.slice_thickness_mm)
+            )
+        grid = _full_grid(pose, scanner, matrix, cropped, np.random.default_rng([seed, 7]))
+    else:
+        grid = _roi_grid(pose, spacing, np.random.default_rng([seed, 8]))
+    low_lps = np.array([grid.axis(2)[0], grid.axis(1)[0], grid.axis(0)[0]])
+    high_lps = np.array([grid.axis(2)[-1], grid.axis(1)[-1], grid.axis(0)[-1]])
+    drawn = [one for one in drawn if np.all((low_lps <= one[1].centre_lps_mm) & (high_lps >= one[1].centre_lps_mm))]
+    coarse = covering(low_lps, high_lps, COARSE_MM)
+    posed = Posed(
+        draw_tissues(head, pose, coarse),
+        _shade(coarse, pose, scanner, np.random.default_rng([seed, 9])),
+        arteries,
+        segments_of(veins, venous),
+        tuple(sac for sac, _ in drawn),
+        blood + arterial * float(lesion_rng.uniform(0.92, 1.02)),
+        (*(blob.posed(pose) for blob in scene.blobs), *_calcified([sac for sac, _ in drawn], lesion_rng)),
+        seed,
+    )
+    pixel = scanner.field_of_view_mm / 512
+    rendered = render(posed, grid, scanner, (scanner.slice_spacing_mm, pixel) if extent == "roi" else (0.0, 0.0))
+    _add_noise(rendered.hu_DHW, grid, scanner, pose, extent, pixel, np.random.default_rng([seed, 10]))
+    truth = tuple(lesion for _, lesion in drawn)
+    settings: dict[str, float | str] = {
+        **asdict(scanner),
+        "tortuosity": tortuosity,
+        "blood_hu": blood,
+        "variants": "; ".join(tree.variants),
+    }
+    return PhantomScan(
+        seed,
+        Volume(rendered.hu_DHW, grid.affine_lps()),
+        truth,
+        rendered.lesion_DHW,
+        rendered.vessel_DHW,
+        tuple(scene.names),
+        settings,
+    )
+
+
+def is_confounded(seed: int) -> bool:
+    """Whether a seed's scan gets confounders when none are asked for: half of all, with lesions or without."""
+    return bool(np.random.default_rng([seed, 11]).uniform() < 0.5)
+
+
+def _calcified(sacs: list[Sac], rng: np.random.Generator) -> list[Blob]:
+    """Calcium in the wall of some of the larger sacs, in LPS mm."""
+    found = []
+    for sac in sacs:
+        if sac.radii.min() < 3 or rng.uniform() > 0.12:
+            continue
+        for _ in range(int(rng.integers(1, 4))):
+            way = rng.normal(0, 1, 3)
+            way = np.array([way[0], way[1], abs(way[2])]) / np.linalg.norm(way)
+            size = np.array([0.45, rng.uniform(0.6, 2.0), rng.uniform(0.6, 2.0)])
+            axes = across_axes(way @ sac.axes, rng)
+            found.append(Blob(sac.centre + (way * sac.radii) @ sac.axes, size, axes, float(rng.uniform(400, 1000))))
+    return found
+
+
+def draw_lesions(
+    rng: np.random.Generator,
+    lesions: int | Spec | None,
+    location: Location | None,
+    diameter_mm: float | None,
+    positive: bool | None,
+    *,
+    contrast: bool,
+) -> list[tuple[Location, float]]:
+    """Location and diameter of each lesion to paint; half of all scans get some unless more is said."""
+    if lesions is not None and not isinstance(lesions, int):
+        found = [(where, float(size)) for where, size in lesions]
+    else:
+        asked = location is not None or diameter_mm is not None
+        if positive is False and asked:
+            raise ValueError("positive=False contradicts a location or a diameter")
+        if lesions is None:
+            some = contrast and rng.uniform() < 0.5 if positive is None else positive
+            lesions = int(rng.choice([1, 2, 3], p=[0.88, 0.09, 0.03])) if some or asked else 0
+        found = []
+        for _ in range(lesions):
+            where, size = draw_location(rng), draw_diameter_mm(rng)
+            if not found:
+                where, size = location or where, diameter_mm or size
+            while any(where is other for other, _ in found):
+                where = draw_location(rng)
+            found.append((where, size))
+    if positive is not None and positive != bool(found):
+        raise ValueError(f"positive={positive} contradicts {len(found)} lesions")
+    if found and not contrast:
+        raise ValueError("a scan without contrast shows no aneurysm: leave out the lesions")
+    return found
+
+
+def _opacity(name: str, rng: np.random.Generator) -> float:
+    """How full of contrast an artery is; small and extracranial ones vary more."""
+    return float(np.clip(rng.normal(0.99, 0.03 if "ICA" in name or name[-2:] in ("M1", "A1") else 0.06), 0.75, 1.1))
+
+
+def _roi_grid(pose: Pose, spacing_mm: float, rng: np.random.Generator) -> Grid:
+    """The box about the circle of Willis, placed as imprecisely as a finder places it."""
+    centre = pose.to_lps(np.array([0.0, 2.0, -4.0])) + np.clip(rng.normal(0, 5, 3), -12, 12)
+    shape = tuple(round(extent / spacing_mm) for extent in ROI_MM_DHW)
+    origin = tuple(float(centre[2 - axis] - spacing_mm * (shape[axis] - 1) / 2) for axis in range(3))
+    return Grid((origin[0], origin[1], origin[2]), (spacing_mm,) * 3, (shape[0], shape[1], shape[2]))
+
+
+def _full_grid(pose: Pose, scanner: Scanner, matrix: int, cropped: bool, rng: np.random.Generator) -> Grid:
+    """The series: off-centre within the field of view, from the neck to the vertex unless it is cropped."""
+    pixel = scanner.field_of_view_mm / matrix
+    middle = pose.to_lps(np.array([0.0, -14.0, 10.0])) + rng.normal(0, [4, 6, 0])
+    low, high = -float(rng.uniform(60, 125)), float(rng.uniform(84, 110))
+    if cropped:
+        low, high = (low, float(rng.uniform(-28, -6))) if rng.uniform() < 0.5 else (float(rng.uniform(0, 18)), high)
+    base = float(pose.to_lps(np.zeros(3))[2])
+    count = int((high - low) / scanner.slice_spacing_mm) + 1
+    half = pixel * (matrix - 1) / 2
+    return Grid(
+        (base + low, float(middle[1] - half), float(middle[0] - half)),
+        (scanner.slice_spacing_mm, pixel, pixel),
+        (count, matrix, matrix),
+    )
+
+
+def _shade(coarse: Grid, pose: Pose, scanner: Scanner, rng: np.random.Generator) -> Float32Array:
+    """Cupping, and the dark bands and streaks between the petrous bones, as HU to add."""
+    x, y, z = Canvas(coarse, pose).x, Canvas(coarse, pose).y, Canvas(coarse, pose).z
+    out = np.float32(scanner.cupping_hu) * (((x / 75) ** 2 + ((y + 18) / 95) ** 2) - 0.5)
+    stripes = smooth_noise(
+        Grid((0, 0, 0), (COARSE_MM, COARSE_MM, COARSE_MM), (coarse.shape_DHW[0], coarse.shape_DHW[1], 4)), 5.0, rng
+    )[:, :, :1]
+    level = np.exp(-(((z + 26) / 12) ** 2))
+    between = 1 / (1 + np.exp((np.abs(x) - 42) / 5))
+    band = -1.0 * np.exp(-(((y + 26) / 9) ** 2)) + 0.45 * stripes
+    out += np.float32(scanner.petrous_band_hu) * level * between * band
+    out += np.float32(rng.uniform(0, 5)) * smooth_noise(coarse, 40.0, rng)
+    return np.clip(out, -60, 60).astype(np.float32)
+
+
+def _add_noise(
+    hu: FloatArray | np.ndarray,
+    grid: Grid,
+    scanner: Scanner,
+    pose: Pose,
+    extent: Extent,
+    pixel: float,
+    rng: np.random.Generator,
+) -> None:
+    """Add the scanner's noise in place."""
+    along, radial = noise_gain(grid, pose.to_lps(np.zeros(3)))
+    if extent == "roi":
+        noise = resampled_noise(scanner, pixel, grid, rng)
+        noise *= along[:, None, None] * radial
+        np.clip(hu + noise, -1024, 8000, out=noise)
+        hu[:] = noise
+        return
+    source = Noise(scanner, grid.spacing_DHW[1], grid.shape_DHW[1:], rng)
+    for first in range(0, grid.shape_DHW[0], 16):
+        last = min(first + 16, grid.shape_DHW[0])
+        noise = source.slices(first, last)
+        noise *= along[first:last, None, None] * radial
+        noise += hu[first:last]
+        hu[first:last] = np.clip(noise, -1024, 8000)

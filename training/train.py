@@ -1,0 +1,208 @@
+"""The training loop: `python -m training.train training/configs/willis.toml`.
+
+Everything random at a step is drawn from (seed, step), so a run that was stopped and resumed sees the same patches as one
+that was not.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from ai.predict import chosen_device
+from ai.unet import UNet
+from training.config import TrainConfig, read_config
+from training.dataset import Patch, Prepared, build_cache, cut_patch, load_prepared
+from training.losses import total_loss
+
+CHECKPOINT = "checkpoint.pt"
+HARD_CELLS = "hard_cells.json"
+"""In the cache folder: seed → output cells where an earlier model was wrong; written by `training.mine`."""
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def train(config: TrainConfig, stop_after_seconds: float = math.inf, report: Callable[[str], None] = print) -> bool:
+    """Train until the configured steps are done, or until time is up; return whether it is done.
+
+    Continues from the checkpoint in `config.folder`.  The checkpoint is replaced atomically, so that a kill costs at most
+    `checkpoint_every` steps.
+    """
+    began = time.monotonic()
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    device = chosen_device(config.device)
+    folder = Path(config.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    network = UNet(config.network).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if config.initial_weights:
+        network.load_state_dict(load_file(config.initial_weights), strict=False)
+    average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=config.optimisation.learning_rate, weight_decay=config.optimisation.weight_decay
+    )
+    step = _resume(folder / CHECKPOINT, network, average, optimiser, device)
+    if step:
+        report(f"continuing at step {step}")
+    total = config.optimisation.steps
+    with SummaryWriter(str(folder)) as events, _bar() as bar:
+        task = bar.add_task("training", total=total, completed=step, note="")
+        for step, batch in _batches(config, step, total):
+            parts = _step(network, average, optimiser, batch, config, step, device)
+            bar.update(task, completed=step + 1, note=" ".join(f"{name} {value:.3f}" for name, value in parts.items()))
+            if step % 10 == 0:
+                for name, value in parts.items():
+                    events.add_scalar(f"loss/{name}", value, step)
+            done = step + 1
+            late = time.monotonic() - began > stop_after_seconds
+            if done % config.optimisation.checkpoint_every == 0 or done == total or late:
+                _save(folder / CHECKPOINT, network, average, optimiser, done)
+                report(f"step {done}/{total} " + " ".join(f"{name} {value:.3f}" for name, value in parts.items()))
+            if late:
+                return done == total
+    return True
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, then half a cosine down to a hundredth."""
+    settings = config.optimisation
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    share = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0))))
+
+
+def averaged_network(config: TrainConfig) -> tuple[UNet, int]:
+    """Return the averaged weights of the run's checkpoint as a network, and the step they are from.
+
+    Raises FileNotFoundError when the run has no checkpoint yet.
+    """
+    state = torch.load(Path(config.folder) / CHECKPOINT, map_location="cpu", weights_only=True)
+    network = UNet(config.network)
+    network.load_state_dict(state["average"])
+    return network.eval().to(memory_format=torch.channels_last_3d), int(state["step"])  # type: ignore[call-overload]
+
+
+def _step(
+    network: UNet,
+    average: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    config: TrainConfig,
+    step: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """One optimiser step; return the parts of the loss by name."""
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(config, step)
+    channels, lesion, vessel, location, log_diameter = (tensor.to(device, non_blocking=True) for tensor in batch)
+    loss, parts = total_loss(network(channels), lesion, vessel, location, log_diameter, config.loss)
+    if not bool(torch.isfinite(loss)):
+        raise FloatingPointError(f"the loss is not finite at step {step}: lower the learning rate; the last checkpoint is sound")
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimisation.clip)
+    optimiser.step()
+    decay = min(config.optimisation.ema, (1.0 + step) / (10.0 + step))
+    for name, tensor in network.state_dict().items():
+        average[name].lerp_(tensor.detach(), 1.0 - decay)
+    return parts
+
+
+def _batches(config: TrainConfig, first_step: int, steps: int) -> Iterator[tuple[int, Batch]]:
+    """Yield (step, batch), each prepared in a thread while the one before it is being learned from."""
+    scans, hard_cells = _scans(config)
+    positive = [scan for scan in scans if scan.lesion_DHW.any()]
+
+    def patch(step: int, number: int) -> Patch:
+        rng = np.random.default_rng((config.seed, step, number))
+        on_lesion = bool(positive) and rng.random() < config.sampling.lesion_share
+        scan = (positive if on_lesion else scans)[int(rng.integers(len(positive if on_lesion else scans)))]
+        return cut_patch(scan, config.sampling, config.preprocessing, rng, on_lesion, hard_cells.get(scan.seed, ()))
+
+    def batch(step: int) -> Batch:
+        return _stacked([patch(step, number) for number in range(config.sampling.batch)])
+
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(batch, first_step)
+        for step in range(first_step, steps):
+            ready = coming.result()
+            coming = ahead.submit(batch, step + 1)
+            yield step, ready
+        coming.cancel()
+
+
+def _scans(config: TrainConfig) -> tuple[list[Prepared], dict[int, list[tuple[int, int, int]]]]:
+    """The training scans, built where the cache lacks them, and what was mined on them."""
+    cache = Path(config.data.cache)
+    seeds = range(config.data.first_seed, config.data.first_seed + config.data.scans)
+    scans = [load_prepared(folder) for folder in build_cache(cache, seeds, config.preprocessing, config.data.workers)]
+    scans.sort(key=lambda scan: scan.seed)
+    mined = cache / HARD_CELLS
+    if not mined.exists():
+        return scans, {}
+    return scans, {int(seed): [tuple(cell) for cell in cells] for seed, cells in json.loads(mined.read_text()).items()}
+
+
+def _stacked(patches: list[Patch]) -> Batch:
+    """Patches as tensors: channels N×C×D×H×W (channels last in memory), the truth N×D×H×W."""
+    return (
+        torch.from_numpy(np.stack([patch.channels_DHWC for patch in patches])).permute(0, 4, 1, 2, 3),
+        torch.from_numpy(np.stack([patch.lesion_DHW for patch in patches])).float(),
+        torch.from_numpy(np.stack([patch.vessel_DHW for patch in patches])).long(),
+        torch.from_numpy(np.stack([patch.location_DHW for patch in patches])).long(),
+        torch.from_numpy(np.stack([patch.log_diameter_DHW for patch in patches])),
+    )
+
+
+def _save(path: Path, network: UNet, average: dict[str, Tensor], optimiser: torch.optim.Optimizer, step: int) -> None:
+    temporary = path.with_suffix(".tmp")
+    torch.save(
+        {"network": network.state_dict(), "average": average, "optimiser": optimiser.state_dict(), "step": step, "shape": asdict(network.settings)},
+        temporary,
+    )
+    os.replace(temporary, path)
+
+
+def _resume(path: Path, network: UNet, average: dict[str, Tensor], optimiser: torch.optim.Optimizer, device: torch.device) -> int:
+    """Load a checkpoint when there is one; return the steps already done."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location=device, weights_only=True)
+    network.load_state_dict(state["network"])
+    optimiser.load_state_dict(state["optimiser"])
+    for name, tensor in state["average"].items():
+        average[name].copy_(tensor)
+    return int(state["step"])
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        disable=not sys.stderr.isatty(), transient=True,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """`CONFIG [SECONDS]`: train, stopping after so many seconds; exit status 3 when there is more to do."""
+    if not 1 <= len(arguments) <= 2:
+        print("usage: python -m training.train CONFIG.toml [STOP_AFTER_SECONDS]", file=sys.stderr)
+        return 2
+    seconds = float(arguments[1]) if len(arguments) == 2 else math.inf
+    return 0 if train(read_config(arguments[0]), seconds, lambda line: print(line, flush=True)) else 3
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
