@@ -2,19 +2,17 @@
 
 import re
 import struct
-import zlib
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
 from pydicom import config as pydicom_config
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filebase import DicomBytesIO
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_file_meta_info
-from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.tag import Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from node.elements import Elements, InflatedElements, Malformed, Walker
 from storage.records import Header
 
 # A wrong value in a dataset is no reason to print it: pydicom's warnings carry the value.
@@ -25,7 +23,6 @@ IMPLEMENTATION_VERSION_NAME = "WILLIS_0.1"
 MAXIMUM_INFLATED_BYTES = 1 << 31
 _UID = re.compile(r"(?=.{1,64}\Z)(0|[1-9]\d*)(\.(0|[1-9]\d*))*\Z", re.ASCII)
 _PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
-_UNDEFINED_LENGTH = 0xFFFFFFFF
 _TAGS = tuple(map(Tag, (
 
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "AccessionNumber", "Modality",
@@ -33,6 +30,7 @@ _TAGS = tuple(map(Tag, (
     "ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID", "AcquisitionNumber", "ImagePositionPatient",
     "ImageOrientationPatient", "FrameOfReferenceUID", "NumberOfFrames",
 )))  # fmt: skip
+_WANTED = frozenset(int(tag) for tag in _TAGS)
 
 
 class UnreadableDataset(ValueError):
@@ -54,7 +52,18 @@ def read_header(dataset: bytes, transfer_syntax_uid: str, sop_class_uid: str, so
     Raises UnreadableDataset (missing or malformed UIDs, truncated), or MismatchedDataset when it is not the
     instance announced as `sop_instance_uid` of `sop_class_uid`.
     """
-    ds, has_pixels = _parse(dataset, transfer_syntax_uid)
+    walker = walk(transfer_syntax_uid)
+    try:
+        walker.feed(dataset)
+        walker.finish()
+    except Malformed as error:
+        raise UnreadableDataset(str(error)) from None
+    return header_of(walker, transfer_syntax_uid, sop_class_uid, sop_instance_uid)
+
+
+def header_of(walker: Walker, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Header:
+    """The header that `walker` has found, once it is complete; raises what `read_header` does."""
+    ds = _decode(walker, transfer_syntax_uid)
     for keyword in ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID"):
         if not is_uid(_text(ds, keyword)):
             state = "is not a valid UID" if _text(ds, keyword) else "is missing"
@@ -83,80 +92,54 @@ def read_header(dataset: bytes, transfer_syntax_uid: str, sop_class_uid: str, so
         position_mm=_numbers(ds, "ImagePositionPatient", 3),  # type: ignore[arg-type]  # exactly three
         orientation=_numbers(ds, "ImageOrientationPatient", 6),
         number_of_frames=_value(ds, "NumberOfFrames", int) or 1,
-        has_pixels=has_pixels,
+        has_pixels=walker.has_pixels,
     )
 
 
 def file_meta(header_uids: tuple[str, str], transfer_syntax_uid: str, source_ae: str) -> bytes:
     """Preamble, prefix and File Meta Information (PS3.10 7.1) for (SOP class, SOP instance)."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = map(UID, header_uids)
-    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    meta.SourceApplicationEntityTitle = source_ae
-    buffer = DicomBytesIO()
-    buffer.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(buffer, meta)
-    return buffer.getvalue()
+    elements = b"".join(
+        (
+            _explicit(0x0001, b"OB", b"\0\x01", 0),
+            _explicit(0x0002, b"UI", header_uids[0].encode("ascii"), 0),
+            _explicit(0x0003, b"UI", header_uids[1].encode("ascii"), 0),
+            _explicit(0x0010, b"UI", transfer_syntax_uid.encode("ascii"), 0),
+            _explicit(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode("ascii"), 0),
+            _explicit(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode("ascii"), 0x20),
+            _explicit(0x0016, b"AE", source_ae.encode("ascii", "replace"), 0x20),
+        )
+    )
+    return b"\0" * 128 + b"DICM" + _explicit(0x0000, b"UL", struct.pack("<L", len(elements)), 0) + elements
 
 
-def _parse(dataset: bytes, transfer_syntax_uid: str) -> tuple[Dataset, bool]:
-    """The elements of `_TAGS` that are there, and whether pixel data follow.  Raises UnreadableDataset."""
-    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        dataset = _inflate(dataset)
-    stream = BytesIO(dataset)
-    pixels: list[tuple[int, int]] = []
+def _explicit(element: int, vr: bytes, value: bytes, padding: int) -> bytes:
+    """An element of group 0002 in Explicit VR Little Endian."""
+    value += bytes([padding]) * (len(value) % 2)
+    length = struct.pack("<HL", 0, len(value)) if vr == b"OB" else struct.pack("<H", len(value))
+    return struct.pack("<HH2s", 0x0002, element, vr) + length + value
 
-    def at_pixels(tag: int, _vr: str | None, length: int) -> bool:
-        if tag in _PIXEL_TAGS:
-            pixels.append((stream.tell(), length))
-        return tag in _PIXEL_TAGS
 
-    little = transfer_syntax_uid != ExplicitVRBigEndian
+def walk(transfer_syntax_uid: str) -> Walker:
+    """Walks through a dataset in this transfer syntax, whose bytes are fed to it, for `header_of`."""
+    elements = Elements(
+        implicit=transfer_syntax_uid == ImplicitVRLittleEndian,
+        little=transfer_syntax_uid != ExplicitVRBigEndian,
+        wanted=_WANTED,
+        pixels=_PIXEL_TAGS,
+    )
+    deflated = transfer_syntax_uid == DeflatedExplicitVRLittleEndian
+    return InflatedElements(elements, MAXIMUM_INFLATED_BYTES) if deflated else elements
+
+
+def _decode(walker: Walker, transfer_syntax_uid: str) -> Dataset:
     try:
-        ds = read_dataset(
-            stream,
+        return read_dataset(
+            BytesIO(walker.captured),
             transfer_syntax_uid == ImplicitVRLittleEndian,
-            little,
-            stop_when=at_pixels,
-            specific_tags=[*_TAGS],
+            transfer_syntax_uid != ExplicitVRBigEndian,
         )
     except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
         raise UnreadableDataset("the dataset cannot be parsed") from None
-    if pixels:
-        start, length = pixels[0]
-        complete = _fragments_end(dataset, start) if length == _UNDEFINED_LENGTH else start + length <= len(dataset)
-    else:
-        complete = stream.tell() == len(dataset)
-    if not complete:
-        raise UnreadableDataset("the dataset is truncated")
-    return ds, bool(pixels)
-
-
-def _inflate(deflated: bytes) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflated = inflater.decompress(deflated, MAXIMUM_INFLATED_BYTES)
-    except zlib.error:
-        raise UnreadableDataset("the deflated dataset is damaged") from None
-    if inflater.unconsumed_tail:
-        raise UnreadableDataset("the deflated dataset is larger than 2 GiB")
-    if not inflater.eof:
-        raise UnreadableDataset("the deflated dataset is truncated")
-    return inflated
-
-
-def _fragments_end(dataset: bytes, start: int) -> bool:
-    """Whether the encapsulated fragments from `start` on reach their sequence delimiter (PS3.5 A.4)."""
-    while start + 8 <= len(dataset):
-        group, element, length = struct.unpack_from("<HHL", dataset, start)
-        if (group, element) == (0xFFFE, 0xE0DD):
-            return True
-        if (group, element) != (0xFFFE, 0xE000):
-            return False
-        start += 8 + length
-    return False
 
 
 def _acquisition_key(ds: Dataset) -> str:

@@ -23,6 +23,82 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+class InstanceWriter:
+    """An instance on its way to disk, in a temporary of its own: made by `Files.begin_instance`.
+
+    Its bytes are hashed as they are written, so that memory does not grow with them.  What is not committed by the end
+    is aborted; `sweep_incoming` removes the temporary of a process that died.
+    """
+
+    def __init__(self, files: "Files", preamble: bytes) -> None:
+        """The temporary exists and begins with `preamble`.  Raises StorageFull."""
+        self._files = files
+        self._temporary = files.root / "incoming" / secrets.token_hex(16)
+        self._digest = hashlib.sha256()
+        self._final: Path | None = None
+        self._size_bytes = len(preamble)
+        self._descriptor = -1
+        with _StorageFullNamed(self):
+            self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            _write_all(self._descriptor, preamble)
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """`chunk` follows what was written before.  Raises StorageFull; then nothing is left."""
+        with _StorageFullNamed(self):
+            _write_all(self._descriptor, chunk)
+        self._digest.update(chunk)
+        self._size_bytes += len(chunk)
+
+    def seal(self, series_uid: str, sop_uid: str) -> StoredFile:
+        """The name and content that `commit` will make durable: all that was written, which is all there will be."""
+        digest = self._digest.hexdigest()
+        name = _instance_name(series_uid, sop_uid, digest)
+        self._final = self._files.root / name
+        return StoredFile(name, digest, self._size_bytes)
+
+    def commit(self) -> None:
+        """The sealed instance survives power loss under its name.  Raises StorageFull; then nothing is left."""
+        if self._final is None:
+            raise StorageError("an instance is sealed before it is committed")
+        with _StorageFullNamed(self):
+            self._files.make_durable(self._final.parent)
+            os.fsync(self._descriptor)
+            self._close()
+            self._temporary.rename(self._final)
+            _flush_folder(self._final.parent)
+
+    def abort(self) -> None:
+        """Nothing of an instance that was not committed is left.  Again: nothing happens."""
+        self._close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class _StorageFullNamed:
+    """An error inside aborts the writer; one that says that there is no space becomes StorageFull."""
+
+    def __init__(self, writer: InstanceWriter) -> None:
+        self._writer = writer
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is not None:
+            self._writer.abort()
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise StorageFull("no space left for a file; free some or move [storage] directory") from None
+
+
+def _instance_name(series_uid: str, sop_uid: str, digest: str) -> str:
+    series = _hash(series_uid)
+    return f"instances/{series[:2]}/{series}/{_hash(sop_uid)}-{digest[:16]}.dcm"
+
+
 class Files:
     """The files of one installation, under one root folder."""
 
@@ -48,10 +124,13 @@ class Files:
         The sha256 is that of `dataset`: the sender's bytes as they came.  Raises StorageFull.
         """
         digest = hashlib.sha256(dataset).hexdigest()
-        series = _hash(series_uid)
-        name = f"instances/{series[:2]}/{series}/{_hash(sop_uid)}-{digest[:16]}.dcm"
+        name = _instance_name(series_uid, sop_uid, digest)
         self._write(name, (preamble, dataset))
         return StoredFile(name, digest, len(preamble) + len(dataset))
+
+    def begin_instance(self, preamble: bytes) -> InstanceWriter:
+        """A writer for an instance that comes in pieces and whose name is known at its end.  Raises StorageFull."""
+        return InstanceWriter(self, preamble)
 
     def write_report(self, sop_uid: str, content: bytes) -> StoredFile:
         """The report's bytes lie on disk, flushed, and no later report can replace them.  Raises StorageFull."""
@@ -65,7 +144,7 @@ class Files:
         final = self.root / name
         temporary = self.root / "incoming" / secrets.token_hex(16)
         try:
-            self._make_durable(final.parent)
+            self.make_durable(final.parent)
             with temporary.open("xb", buffering=0) as file:
                 for chunk in chunks:
                     _write_all(file.fileno(), chunk)
@@ -78,7 +157,7 @@ class Files:
                 raise StorageFull("no space left for a file; free some or move [storage] directory") from None
             raise
 
-    def _make_durable(self, folder: Path) -> None:
+    def make_durable(self, folder: Path) -> None:
         """`folder` exists and so do its entries in its parents after power loss, whoever made them."""
         with self._lock:
             if folder in self._durable and folder.exists():

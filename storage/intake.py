@@ -1,11 +1,13 @@
 """Associations and the instances they bring."""
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
-from storage.records import Added, Closed, Header, StoredFile
+from storage.records import Added, Arrived, Closed, Header, StoredFile
 from storage.rows import reopen
 from storage.schema import AssociationRow, InstanceRow, SeriesRow
 from storage.stages import Event, Stage, advance
@@ -14,6 +16,28 @@ from storage.transactions import Transactions
 INSTANCES_DIFFER = "instances_differ"
 MIXED_PATIENTS = "mixed_patients"
 MIXED_STUDIES = "mixed_studies"
+_SERIES = (
+    select(
+        SeriesRow.id,
+        SeriesRow.stage,
+        SeriesRow.instance_count,
+        SeriesRow.conflicts,
+        SeriesRow.patient_id,
+        SeriesRow.issuer_of_patient_id,
+        SeriesRow.study_instance_uid,
+    )
+    .where(SeriesRow.series_instance_uid == bindparam("uid"))
+    .with_for_update()
+)
+_COUNT_ONE = (
+    update(SeriesRow.__table__)  # type: ignore[arg-type]  # declared as FromClause
+    .where(SeriesRow.id == bindparam("series"))
+    .values(instance_count=SeriesRow.instance_count + 1, last_instance_at=bindparam("now"))
+)
+_FORGET_IF_EMPTY = delete(SeriesRow.__table__).where(  # type: ignore[arg-type]
+    SeriesRow.id == bindparam("series"), SeriesRow.instance_count == 0
+)
+"""A series that was made for an instance which turns out to belong to another one must not stay."""
 
 
 class Intake:
@@ -22,6 +46,8 @@ class Intake:
     def __init__(self, transactions: Transactions) -> None:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
+        self._insert_series = transactions.insert_unless_there(SeriesRow.__table__)
+        self._insert_instance = transactions.insert_unless_there(InstanceRow.__table__).returning(InstanceRow.id)
 
     def open_association(self, receiver: str, calling_ae: str, now: datetime) -> int:
         """The association is known as open; returns its id."""
@@ -65,66 +91,92 @@ class Intake:
         A new one makes the series RECEIVING again, whatever it was: outside RECEIVING that raises the revision and
         voids the claim.  SAME changes nothing.  DIFFERENT changes nothing but the series' conflicts.
         """
-        with self._transactions.writing() as session:
-            series = self._series_for(session, header, calling_ae, now)
-            inserted = session.execute(
-                self._transactions.insert_unless_there(InstanceRow)
-                .values(
-                    sop_instance_uid=header.sop_instance_uid,
-                    series_id=series.id,
-                    association_id=association_id,
-                    path=file.path,
-                    sha256=file.sha256,
-                    size_bytes=file.size_bytes,
-                    header=header.as_json(),
-                    received_at=now,
-                )
-                .returning(InstanceRow.id)
-            ).first()
-            if inserted is None:
-                if series.instance_count == 0:
-                    session.delete(series)  # made for an instance that belongs to another series
-                return self._known(session, header, file)
-            self._note_conflicts(series, header)
-            stage = Stage(series.stage)
-            if stage is not Stage.RECEIVING:
-                reopen(series)
-            series.stage = advance(stage, Event.ARRIVED)
-            series.instance_count += 1
-            series.last_instance_at = now
-            return Added.STORED
+        return self.add_instances([Arrived(header, file, association_id, calling_ae, now)])[0]
 
-    def _series_for(self, session: Session, header: Header, calling_ae: str, now: datetime) -> SeriesRow:
-        """The series' row, locked, made if there was none."""
-        mine = select(SeriesRow).where(SeriesRow.series_instance_uid == header.series_instance_uid).with_for_update()
-        series = session.scalar(mine)
+    def add_instances(
+        self, arrived: Sequence[Arrived], before_commit: Callable[[], None] = lambda: None
+    ) -> list[Added]:
+        """Each instance belongs to its series, as by `add_instance`: all of them, or after an error none.
+
+        `before_commit` is called when everything but the commit is done; when it raises, nothing was added.
+        """
+        outcome: dict[int, Added] = {}
+        with self._transactions.writing() as session:
+            # In one order everywhere, so that two receivers on one PostgreSQL cannot wait for each other.
+            for index in sorted(range(len(arrived)), key=lambda i: arrived[i].key):
+                outcome[index] = self._add(session, arrived[index])
+            session.flush()
+            before_commit()
+        return [outcome[index] for index in range(len(arrived))]
+
+    def _add(self, session: Session, arrived: Arrived) -> Added:
+        """Plain statements where nothing is decided, the series' row as an object where something is."""
+        header, file, connection = arrived.header, arrived.file, session.connection()
+        series = self._series_for(connection, arrived)
+        inserted = connection.execute(
+            self._insert_instance,
+            {
+                "sop_instance_uid": header.sop_instance_uid,
+                "series_id": series.id,
+                "association_id": arrived.association_id,
+                "path": file.path,
+                "sha256": file.sha256,
+                "size_bytes": file.size_bytes,
+                "header": header.as_json(),
+                "received_at": arrived.at,
+            },
+        ).first()
+        if inserted is None:
+            connection.execute(_FORGET_IF_EMPTY, {"series": series.id})
+            return self._known(session, header, file)
+        stage, conflicts = Stage(series.stage), _conflicts(series, header)
+        if stage is Stage.RECEIVING and conflicts == series.conflicts:
+            advance(stage, Event.ARRIVED)
+            connection.execute(_COUNT_ONE, {"series": series.id, "now": arrived.at})
+            return Added.STORED
+        row = session.get_one(SeriesRow, series.id, populate_existing=True)
+        row.conflicts = conflicts
+        if stage is not Stage.RECEIVING:
+            reopen(row)
+        row.stage = advance(stage, Event.ARRIVED)
+        row.instance_count += 1
+        row.last_instance_at = arrived.at
+        session.flush()
+        return Added.STORED
+
+    def _series_for(self, connection: Connection, arrived: Arrived) -> Any:
+        """What `_SERIES` selects of the series' row, locked, made if there was none."""
+        header, now = arrived.header, arrived.at
+        uid = {"uid": header.series_instance_uid}
+        series = connection.execute(_SERIES, uid).first()
         if series is None:
-            session.execute(
-                self._transactions.insert_unless_there(SeriesRow).values(
-                    series_instance_uid=header.series_instance_uid,
-                    study_instance_uid=header.study_instance_uid,
-                    patient_id=header.patient_id,
-                    issuer_of_patient_id=header.issuer_of_patient_id,
-                    patient_name=header.patient_name,
-                    accession_number=header.accession_number,
-                    study_date=header.study_date,
-                    modality=header.modality,
-                    series_description=header.series_description,
-                    acquisition_key=header.acquisition_key,
-                    calling_ae=calling_ae,
-                    stage=Stage.RECEIVING.value,
-                    reason="",
-                    detail="",
-                    evidence="",
-                    conflicts=[],
-                    revision=1,
-                    instance_count=0,
-                    attempts=0,
-                    first_instance_at=now,
-                    last_instance_at=now,
-                )
+            connection.execute(
+                self._insert_series,
+                {
+                    "series_instance_uid": header.series_instance_uid,
+                    "study_instance_uid": header.study_instance_uid,
+                    "patient_id": header.patient_id,
+                    "issuer_of_patient_id": header.issuer_of_patient_id,
+                    "patient_name": header.patient_name,
+                    "accession_number": header.accession_number,
+                    "study_date": header.study_date,
+                    "modality": header.modality,
+                    "series_description": header.series_description,
+                    "acquisition_key": header.acquisition_key,
+                    "calling_ae": arrived.calling_ae,
+                    "stage": Stage.RECEIVING.value,
+                    "reason": "",
+                    "detail": "",
+                    "evidence": "",
+                    "conflicts": [],
+                    "revision": 1,
+                    "instance_count": 0,
+                    "attempts": 0,
+                    "first_instance_at": now,
+                    "last_instance_at": now,
+                },
             )
-            series = session.scalars(mine).one()
+            series = connection.execute(_SERIES, uid).one()
         return series
 
     @staticmethod
@@ -134,14 +186,15 @@ class Intake:
             return Added.SAME
         owner = session.get_one(SeriesRow, kept.series_id, with_for_update=True)
         owner.conflicts = sorted({*owner.conflicts, INSTANCES_DIFFER})
+        session.flush()
         return Added.DIFFERENT
 
-    @staticmethod
-    def _note_conflicts(series: SeriesRow, header: Header) -> None:
-        conflicts = set(series.conflicts)
-        if (series.patient_id, series.issuer_of_patient_id) != (header.patient_id, header.issuer_of_patient_id):
-            conflicts.add(MIXED_PATIENTS)
-        if series.study_instance_uid != header.study_instance_uid:
-            conflicts.add(MIXED_STUDIES)
-        if conflicts != set(series.conflicts):
-            series.conflicts = sorted(conflicts)
+
+def _conflicts(series: Any, header: Header) -> list[str]:
+    """The series' conflicts, with those that this instance brings."""
+    conflicts = set(series.conflicts)
+    if (series.patient_id, series.issuer_of_patient_id) != (header.patient_id, header.issuer_of_patient_id):
+        conflicts.add(MIXED_PATIENTS)
+    if series.study_instance_uid != header.study_instance_uid:
+        conflicts.add(MIXED_STUDIES)
+    return sorted(conflicts)

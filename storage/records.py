@@ -1,6 +1,6 @@
 """The frozen values that cross between the rooms.  Times are aware `datetime`s in UTC."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -56,7 +56,7 @@ class Header:
 
     def as_json(self) -> dict[str, Any]:
         """The header as JSON values."""
-        return asdict(self)
+        return dict(vars(self))  # every value is immutable: `asdict` would copy each for nothing
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Header":
@@ -74,6 +74,22 @@ class StoredFile:
     path: str
     sha256: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """An instance that an association brought, and the file that is to hold it."""
+
+    header: Header
+    file: StoredFile
+    association_id: int
+    calling_ae: str
+    at: datetime
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What instances are ordered by."""
+        return self.header.series_instance_uid, self.header.sop_instance_uid
 
 
 @dataclass(frozen=True)

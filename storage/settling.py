@@ -62,9 +62,14 @@ class Settling:
             return [(Header.from_json(row.header), StoredFile(row.path, row.sha256, row.size_bytes)) for row in rows]
 
     def siblings(self, series: Series) -> list[tuple[Series, Header]]:
-        """The other series of the same acquisition of the same study, each with the header of its first instance."""
+        """The other series of the same acquisition of the same study, each with the header of its first instance.
+
+        A series that does not tell its acquisition has none.
+        """
         with self._transactions.reading() as session:
             mine = session.get_one(SeriesRow, series.id)
+            if not mine.acquisition_key:
+                return []
             rows = session.scalars(
                 select(SeriesRow)
                 .where(

@@ -143,6 +143,18 @@ def save(series: Sequence[Dataset], folder: Path) -> list[Path]:
     return paths
 
 
+def rotated(about: str, degrees: float) -> tuple[float, ...]:
+    """The axial orientation turned about a patient axis."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turn = {"x": [[1, 0, 0], [0, c, -s], [0, s, c]], "z": [[c, -s, 0], [s, c, 0], [0, 0, 1]]}[about]
+    return tuple(np.concatenate([np.array(turn) @ AXIAL[:3], np.array(turn) @ AXIAL[3:]]))
+
+
+def shuffled(series: list[Dataset], seed: int = 1) -> list[Dataset]:
+    """The same instances as they may arrive."""
+    return [series[i] for i in np.random.default_rng(seed).permutation(len(series))]
+
+
 def lps_of(ds: Dataset, row: float, column: float) -> NDArray[np.float64]:
     """Where the Standard says a pixel's centre lies (PS3.3 equation C.7.6.2.1-1)."""
     orientation = np.asarray(ds.ImageOrientationPatient, dtype=np.float64)

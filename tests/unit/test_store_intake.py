@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import StatementError
 
-from storage.records import Added, Claim, Closed, Header
+from storage.records import Added, Arrived, Claim, Closed, Header
 from storage.schema import AssociationRow, InstanceRow, SeriesRow
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
@@ -279,3 +279,53 @@ def test_threads_that_bring_one_uid_in_many_series_leave_no_empty_series(store: 
     results = at_once(offers(store, clock, strays))
     assert sorted(results) == [Added.DIFFERENT] * 5 + [Added.STORED]
     assert count(store, SeriesRow) == 1
+
+
+def arrived(store: Store, clock: FakeClock, *offered: tuple[Header, str]) -> list[Arrived]:
+    association = store.intake.open_association("receiver", "PACS", clock())
+    return [Arrived(head, stored_file(head, content), association, "PACS", clock()) for head, content in offered]
+
+
+def test_a_group_is_answered_in_the_order_in_which_it_was_offered(store: Store, clock: FakeClock) -> None:
+    add(store, clock, header(1))
+    group = arrived(
+        store, clock, (header(3), "first"), (header(1), "first"), (header(1), "second"), (header(2), "first"),
+        (header(3), "first"), (header(1, "2.25.1"), "first"),
+    )  # fmt: skip
+    assert store.intake.add_instances(group) == [
+        Added.STORED, Added.SAME, Added.DIFFERENT, Added.STORED, Added.SAME, Added.STORED,
+    ]  # fmt: skip
+    assert (series_now(store).instance_count, series_now(store, "2.25.1").instance_count) == (3, 1)
+
+
+def test_a_group_notes_every_conflict_of_a_series(store: Store, clock: FakeClock) -> None:
+    add(store, clock, header(1))
+    group = arrived(
+        store, clock, (header(1), "second"), (header(2, patient_id="P-2"), "first"), (header(3), "first"),
+        (header(4, study_instance_uid="2.25.2"), "first"),
+    )  # fmt: skip
+    store.intake.add_instances(group)
+    assert series_now(store).conflicts == ("instances_differ", "mixed_patients", "mixed_studies")
+    assert series_now(store).instance_count == 4
+
+
+def test_a_group_of_late_slices_raises_the_revision_once(store: Store, clock: FakeClock) -> None:
+    claimed(store, clock)
+    store.intake.add_instances(arrived(store, clock, *((header(number), "first") for number in (4, 5, 6))))
+    series = series_now(store)
+    assert (series.revision, series.instance_count, series.stage) == (2, 6, Stage.RECEIVING)
+
+
+def test_nothing_of_a_group_is_added_when_it_cannot_be_committed(store: Store, clock: FakeClock) -> None:
+    add(store, clock, header(1))
+    before = series_now(store)
+
+    def fail() -> None:
+        raise OSError
+
+    with pytest.raises(OSError):
+        store.intake.add_instances(
+            arrived(store, clock, (header(2), "first"), (header(1), "second"), (header(1, "2.25.1"), "first")), fail
+        )
+    assert series_now(store) == before
+    assert (count(store, SeriesRow), count(store, InstanceRow)) == (1, 1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from training.phantom.frame import FloatArray, Pose
+from training.phantom.head import cavity_at
 from training.phantom.scanner import Scanner
 from training.phantom.tree import Tree, mirror
 from training.phantom.tubes import Tube, curve
@@ -117,6 +118,7 @@ def add_background(scene: Scene, rng: np.random.Generator) -> None:
                     spot, np.array([0.7, rng.uniform(1, 4), rng.uniform(1, 4)]), np.eye(3), float(rng.uniform(300, 900))
                 )
             )
+    _bone_islands(scene, rng)
     if rng.uniform() < 0.35:  # fillings in teeth
         for _ in range(int(rng.integers(1, 4))):
             spot = np.array([rng.choice([-1, 1]) * rng.uniform(10, 27), rng.uniform(32, 60), rng.uniform(-84, -74)])
@@ -127,6 +129,17 @@ def add_background(scene: Scene, rng: np.random.Generator) -> None:
     if rng.uniform() < 0.3:
         name = f"{rng.choice(['L', 'R'])}_ICA_infra"
         scene.blobs += plaques(scene.tree.tubes[name], rng, int(rng.integers(1, 3)), 0.45, 1.0)
+
+
+def _bone_islands(scene: Scene, rng: np.random.Generator) -> None:
+    """Crumbs of bone, calcium and enhancing mucosa about the base of the skull, as bright as vessels, or brighter."""
+    count = int(rng.integers(20, 60))
+    spots = rng.uniform((-60, -48, -62), (60, 60, 2), (count, 3))
+    depth = cavity_at(scene.tree.head, spots)
+    for spot in spots[(depth > -1.5) & (depth < 25)]:
+        size = rng.uniform(0.5, 1.6) * rng.uniform(0.6, 1.6, 3)
+        hu = float(rng.choice([rng.uniform(90, 350), rng.uniform(350, 1100)]))
+        scene.blobs.append(Blob(spot, size, across_axes(None, rng), hu, over=False))
 
 
 def add_confounders(scene: Scene, rng: np.random.Generator, kinds: tuple[str, ...] | None = None) -> None:

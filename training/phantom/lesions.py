@@ -117,7 +117,7 @@ def draw_sac(
     lateral = np.cross(toward, rng.normal(0, 1, 3))
     lateral /= np.linalg.norm(lateral)
     axes = np.stack([lateral, np.cross(toward, lateral), toward])
-    shape = np.array([1.0, float(np.clip(rng.normal(1, 0.13), 0.7, 1.4)), rng.uniform(0.8, 1.45)])
+    shape = np.array([1.0, float(np.clip(rng.normal(1, 0.13), 0.7, 1.4)), rng.uniform(0.75, 1.7)])
     lobules = []
     if rng.uniform() < (0.15 if diameter_mm < 8 else 0.35):
         for _ in range(rng.integers(1, 3)):
@@ -133,7 +133,7 @@ def draw_sac(
         axes,
         shape * half,
         float(rng.uniform(0.4, 0.8)) * half,
-        float(rng.uniform(0.55, 1.0)),
+        float(rng.uniform(0.5, 1.12)),
         tuple(lobules),
         dents,
         thrombus,

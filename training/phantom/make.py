@@ -63,6 +63,8 @@ def make_scan(
     """
     wanted = draw_lesions(np.random.default_rng([seed, 1]), lesions, location, diameter_mm, positive, contrast=contrast)
     head = draw_head(np.random.default_rng([seed, 2]))
+    if not contrast:
+        head = replace(head, enhancement=-0.4)
     rng = np.random.default_rng([seed, 3])
     pose = draw_pose(rng, held_out=held_out)
     scanner = draw_scanner(np.random.default_rng([seed, 4]), held_out=held_out, contrast=contrast)
@@ -76,6 +78,8 @@ def make_scan(
         add_confounders(scene, rng, tuple(confounders))
     elif is_confounded(seed):
         add_confounders(scene, rng)
+    if not contrast:  # what takes up contrast is then as bright as brain
+        scene.blobs = [replace(blob, hu=48.0) if not blob.over and blob.hu < 350 else blob for blob in scene.blobs]
     scanner = scene.scanner
     blood = float(rng.uniform(38, 52))
     arterial = scanner.arterial_hu - blood

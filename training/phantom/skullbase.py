@@ -112,8 +112,9 @@ class _Painter:
         """Air cells scattered in bone: the more, the larger `amount` (about −1..1)."""
         for each in self._sides((centre,), both):
             where, distance = self.shape(each, radii, "ellipsoid", 0.0, 0.5)
-            cell = np.maximum(distance, (np.float32(0.35 - 0.8 * amount) - self.fine[where]) * np.float32(1.1))
-            air = self.canvas.fields["air"]
+            cell = np.maximum(distance, (np.float32(0.45 - 0.6 * amount) - self.fine[where]) * np.float32(1.1))
+            air, bone = self.canvas.fields["air"], self.canvas.fields["bone"]
+            cell = np.maximum(cell, bone[where] + np.float32(1.0))  # the bone keeps its surface
             air[where] = np.minimum(air[where], cell)
 
 
@@ -159,7 +160,7 @@ def _temporal(p: _Painter, head: Head, rng: np.random.Generator) -> None:
     p.bone(((33, -25, -24),), (8, 5.5, 5.5), kind="ellipsoid", both=True, hu=float(rng.uniform(1700, 2300)), rough=0.4)
     p.carve(((15, -21, -23), (27, -23, -23.5)), (2.8, 2.2), hu=10.0, both=True, rough=0.2)
     p.air(((40, -20, -30),), (3.5, 4.5, 6), both=True, wall=0, rough=0.5)
-    p.air(((45, -21, -33), (78, -22, -34)), (2.6, 4.0), kind="cone", both=True, wall=1.5, rough=0.4)
+    p.air(((45, -21, -33), (64, -22, -34)), (2.6, 3.6), kind="cone", both=True, wall=1.5, rough=0.4)
     amount = head.mastoid_cells
     p.cells((51, -38, -34), (15, 14, 18), amount)
     if amount > 0.5:

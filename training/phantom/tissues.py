@@ -90,7 +90,8 @@ def draw_tissues(head: Head, pose: Pose, grid: Grid) -> Tissues:
     skin = np.maximum(canvas.fields["air"] - np.float32(1.9), outside - 3)
     canvas.fill("soft", skin, _EVERYWHERE, 45.0)
     skullbase.paint(canvas, head, rng, fine, wobble)
-    canvas.fields["bone_hu"] *= 1 + 0.12 * fine
+    bone_hu = canvas.fields["bone_hu"]  # marrow is coarser grained than cortex
+    bone_hu *= 1 + (0.1 + 0.22 * (1 - rising(bone_hu, 500, 1100))) * fine
     return Tissues(grid, canvas.fields["soft"], canvas.fields["bone"], canvas.fields["bone_hu"], canvas.fields["air"])
 
 

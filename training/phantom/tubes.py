@@ -73,5 +73,5 @@ def curve(
         path = path + wiggle_mm * octave * (fade[:, None] * np.sin(where[:, None] * number + rng.uniform(0, 6.3, 3)))
     spread = np.linspace(0, length, len(diameters))
     radius = np.interp(where, spread, diameters) / 2
-    ripple = 1 + 0.05 * np.sin(where * 2 * np.pi / rng.uniform(6, 20) + rng.uniform(0, 6.3))
+    ripple = 1 + rng.uniform(0.01, 0.1) * np.sin(where * 2 * np.pi / rng.uniform(5, 20) + rng.uniform(0, 6.3))
     return path, radius * ripple

@@ -1,0 +1,228 @@
+"""Walks through a dataset as it arrives: no I/O, memory that does not grow with the dataset.
+
+It finds the top-level elements that are wanted, where the pixels begin, and whether the dataset is whole (PS3.5 7).
+Sequences and fragments of undefined length are walked item by item; whatever has a length is stepped over.
+"""
+
+import zlib
+from collections.abc import Iterator, Set
+from struct import Struct
+from typing import NamedTuple
+
+LONGEST_VALUE_BYTES = 16_384
+LARGEST_CAPTURE_BYTES = 262_144
+DEEPEST_NESTING = 64
+INFLATED_STEP_BYTES = 65_536
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_HEADER_BYTES = 12
+
+
+class Malformed(ValueError):
+    """The bytes are no dataset.  The message, at most 64 characters, holds nothing of them."""
+
+
+class _Element(NamedTuple):
+    tag: int
+    length: int
+    header_bytes: int
+    implicit_inside: bool
+
+
+class Elements:
+    """The top-level elements of one dataset: `feed` the bytes in pieces of any size, then `finish`."""
+
+    def __init__(self, implicit: bool, little: bool, wanted: Set[int], pixels: Set[int]) -> None:
+        """`wanted` tags are captured; the first of `pixels` ends the header."""
+        self._implicit, self._wanted, self._pixels = implicit, wanted, pixels
+        order = "<" if little else ">"
+        self._unpack_explicit = Struct(f"{order}HH2sH").unpack_from
+        self._unpack_implicit = Struct(f"{order}HHL").unpack_from
+        self._unpack_length = Struct(f"{order}L").unpack_from
+        self._first = True
+        self._rest = bytearray()
+        self._wait_for = 0
+        self._skip = 0
+        # What we are in, innermost last: True for an item (of undefined length), False for a sequence or fragments.
+        self._inside: list[bool] = []
+        self._implicit_inside: list[bool] = []
+        self.captured = bytearray()
+        """The wanted elements as they came, one after the other."""
+        self.has_pixels = False
+        self.header_is_complete = False
+        self._is_whole = False
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """`data` follows what was fed before.  Raises Malformed."""
+        if self._is_whole:
+            return
+        size = len(data)
+        if self._skip:
+            stepped = min(self._skip, size)
+            self._skip -= stepped
+            if stepped == size:
+                return
+            data = memoryview(data)[stepped:]
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._wait_for:
+                return
+            data, self._rest = bytes(self._rest), bytearray()
+        self._wait_for = 0
+        at = self._walk(data)
+        if not self._is_whole:
+            self._rest += memoryview(data)[at:]
+
+    def finish(self) -> None:
+        """Nothing follows.  Raises Malformed when the dataset is truncated."""
+        pixels_are_whole = self.has_pixels and not self._inside and not self._skip
+        at_a_boundary = not (self._rest or self._skip or self._inside)
+        if not (self._is_whole or pixels_are_whole or at_a_boundary):
+            raise Malformed("the dataset is truncated")
+        self.header_is_complete = True
+
+    def _walk(self, data: bytes | memoryview) -> int:
+        """Where the first element begins that is not there whole; beyond the end are bytes to skip."""
+        at, size = 0, len(data)
+        while not self._is_whole:
+            if self.has_pixels and not self._inside:
+                self._is_whole = True
+                break
+            element = self._element(data, at, size)
+            if element is None:
+                break
+            step = self._enter(element, data, at, size)
+            if step < 0:
+                break
+            at += step
+            if at > size:
+                self._skip = at - size
+                return size
+        return at
+
+    def _enter(self, element: _Element, data: bytes | memoryview, at: int, size: int) -> int:
+        """How many bytes to step over; -1 to wait for more."""
+        tag, length, header_bytes, implicit_inside = element
+        if tag >> 16 == 0xFFFE:
+            return self._delimit(tag, length)
+        if self._inside and not self._inside[-1]:
+            raise Malformed("a sequence holds something that is no item")
+        if not self._inside:
+            if tag in self._pixels:
+                self.has_pixels = self.header_is_complete = True
+            elif tag in self._wanted and length != _UNDEFINED:
+                if length > LONGEST_VALUE_BYTES:
+                    raise Malformed("a value of the header is too long")
+                if at + header_bytes + length > size:
+                    self._wait_for = header_bytes + length
+                    return -1
+                self.captured += data[at : at + header_bytes + length]
+                if len(self.captured) > LARGEST_CAPTURE_BYTES:
+                    raise Malformed("the header repeats its elements")
+        if length == _UNDEFINED:
+            self._open(False, implicit_inside)
+            return header_bytes
+        return header_bytes + length
+
+    def _delimit(self, tag: int, length: int) -> int:
+        """Items and delimiters, which have neither VR nor, the delimiters, a value (PS3.5 7.5)."""
+        in_item = bool(self._inside) and self._inside[-1]
+        in_sequence = bool(self._inside) and not self._inside[-1]
+        if tag == _ITEM and in_sequence:
+            if length == _UNDEFINED:
+                self._open(True, self._implicit_inside[-1])
+                return 8
+            return 8 + length
+        if (tag == _SEQUENCE_END and in_sequence) or (tag == _ITEM_END and in_item):
+            self._inside.pop()
+            self._implicit_inside.pop()
+            return 8
+        raise Malformed("an item or delimiter is out of place")
+
+    def _open(self, item: bool, implicit_inside: bool) -> None:
+        if len(self._inside) >= DEEPEST_NESTING:
+            raise Malformed("sequences are nested too deeply")
+        self._inside.append(item)
+        self._implicit_inside.append(implicit_inside)
+
+    def _element(self, data: bytes | memoryview, at: int, size: int) -> _Element | None:
+        """The element that begins at `at`; None when its header is not there whole."""
+        if size - at < 8:
+            return None
+        group, number, length = self._unpack_implicit(data, at)
+        if group == 0xFFFE:
+            return _Element(group << 16 | number, length, 8, False)
+        implicit = self._implicit_inside[-1] if self._implicit_inside else self._implicit
+        if self._first:
+            # As pydicom does: some senders announce the one and send the other.
+            self._first = False
+            implicit = self._implicit = not _is_vr(bytes(data[at + 4 : at + 6]))
+        if not implicit:
+            group, number, vr, short = self._unpack_explicit(data, at)
+            if vr in _LONG_VRS:
+                if size - at < _HEADER_BYTES:
+                    return None
+                (length,) = self._unpack_length(data, at + 8)
+                return _Element(group << 16 | number, length, 12, vr == b"UN")
+            if _is_vr(vr):
+                return _Element(group << 16 | number, short, 8, False)
+        return _Element(group << 16 | number, length, 8, True)
+
+
+class InflatedElements:
+    """The same for a deflated dataset: inflated in small steps, and only up to a limit."""
+
+    def __init__(self, elements: Elements, limit_bytes: int) -> None:
+        """More than `limit_bytes` are refused."""
+        self._elements, self._limit_bytes = elements, limit_bytes
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._inflated_bytes = 0
+
+    @property
+    def captured(self) -> bytearray:
+        """See Elements."""
+        return self._elements.captured
+
+    @property
+    def has_pixels(self) -> bool:
+        """See Elements."""
+        return self._elements.has_pixels
+
+    @property
+    def header_is_complete(self) -> bool:
+        """See Elements."""
+        return self._elements.header_is_complete
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """See Elements."""
+        for piece in self._pieces(data):
+            self._inflated_bytes += len(piece)
+            if self._inflated_bytes > self._limit_bytes:
+                raise Malformed("the deflated dataset is larger than 2 GiB")
+            self._elements.feed(piece)
+
+    def _pieces(self, data: bytes | memoryview) -> Iterator[bytes]:
+        try:
+            while not self._inflater.eof:
+                piece = self._inflater.decompress(data, INFLATED_STEP_BYTES)
+                data = self._inflater.unconsumed_tail
+                if piece:
+                    yield piece
+                elif not data:
+                    return
+        except zlib.error:
+            raise Malformed("the deflated dataset is damaged") from None
+
+    def finish(self) -> None:
+        """See Elements."""
+        if not self._inflater.eof:
+            raise Malformed("the deflated dataset is truncated")
+        self._elements.finish()
+
+
+def _is_vr(two: bytes) -> bool:
+    return len(two) == 2 and 0x41 <= two[0] <= 0x5A and 0x41 <= two[1] <= 0x5A
+
+
+Walker = Elements | InflatedElements

@@ -1,0 +1,349 @@
+"""The byte path under pynetdicom's associations: one thread each, which blocks in the kernel instead of polling.
+
+pynetdicom runs two threads an association; both sleep 1 ms between looks and read 4,096 bytes at a time.  Here its
+negotiation (ACSE), its PDU classes and its state machine stay, and one thread drives them:
+
+| what comes | who handles it |
+|---|---|
+| A-ASSOCIATE, A-RELEASE, A-ABORT, an unknown PDU, the end of the connection | pynetdicom's state machine (PS3.8 9.2) |
+| P-DATA of a C-STORE request | streamed into a sink; in Sta6 its action DT-2 changes no state, so none is run |
+| P-DATA of anything else (C-ECHO) | collected, within a limit, for pynetdicom's DIMSE and service classes |
+
+What this file knows of pynetdicom's inside is listed in `node.pynetdicom_guard` and compared when it is imported.
+"""
+
+import contextlib
+import errno
+import queue
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pynetdicom import evt, fsm
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+
+from node import log
+from node.pdv import (
+    P_DATA_TF,
+    Begin,
+    Messages,
+    OtherMessage,
+    ProtocolViolation,
+    Store,
+    command_pdus,
+    store_response,
+)
+from node.pynetdicom_guard import check_pynetdicom
+from node.wire import Closed, TooSlow, Wire, is_too_slow
+
+LARGEST_CONTROL_PDU_BYTES = 1 << 20
+LINGER_SECONDS = 5.0
+_A_ASSOCIATE_RQ, _A_ABORT = 0x01, 0x07
+_KNOWN_PDUS = range(_A_ASSOCIATE_RQ, _A_ABORT + 1)
+
+check_pynetdicom()
+
+
+class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no types here
+    """An acceptor whose thread does all the work.  `begin` makes the sink of each C-STORE request."""
+
+    def __init__(self, entity: Any, begin: Callable[[Any], Begin]) -> None:
+        super().__init__(entity, "acceptor")
+        self._messages = Messages(begin(self))
+        self._wire: Wire | None = None
+        self._stop_wanted = False
+        self._message_began = 0.0
+        self._log = log.get()
+
+    def _bind_defaults(self) -> None:
+        """Only what answers requests; the handlers that print PDUs and datasets stay away."""
+        for event in evt._INTERVENTION_EVENTS:  # noqa: SLF001
+            self.bind(event, evt.get_default_handler(event))
+
+    # What other threads, and handlers of this one, may call.
+
+    def _abort_blocking(self, block: bool = True) -> None:
+        """The association's thread aborts it as soon as it has finished the instance that is complete."""
+        self._stop_wanted = True
+        if threading.current_thread() is self:
+            return
+        if self._wire is not None:
+            self._wire.interrupt()
+        if block:
+            self.join(LINGER_SECONDS)
+
+    def _abort_nonblocking(self, block: bool = False) -> None:  # noqa: ARG002
+        self._abort_blocking(block=False)
+
+    # The thread.
+
+    def run_reactor(self) -> None:
+        """Serves the association until its connection is closed; then nothing of it is left."""
+        wire = self._wire = Wire(self.dul.socket.socket, self.acse_timeout)
+        try:
+            self._dul_ready.set()
+            self._turn()
+            self._serve(wire)
+        except Exception as error:  # noqa: BLE001  the edge: whatever it is, it ends this association and no other
+            self._log.warning("association_failed", error=type(error).__name__)
+        finally:
+            self._messages.abandon()
+            self._end(wire)
+
+    def _serve(self, wire: Wire) -> None:
+        try:
+            wire.shake_hands()
+            self._negotiate(wire)
+            wire.set_timeout(self.network_timeout)
+            while self.is_established:
+                self._next_pdu(wire, self._acceptor_limit())
+                self._attend()
+        except Closed:
+            if self._stop_wanted and self.is_established:
+                self._abort("stopped")
+            else:
+                self._event("Evt17")
+        except TooSlow:
+            if self.is_established:
+                self._abort("timeout")
+            else:
+                self._event("Evt18")
+        except ProtocolViolation as error:
+            self._drop(str(error))
+            self._event("Evt19")
+        self._attend()
+        if self.dul.state_machine.current_state == "Sta13":
+            closed = wire.discard_until_closed(min(self.acse_timeout, LINGER_SECONDS))
+            self._event("Evt17" if closed else "Evt18")
+
+    def _acceptor_limit(self) -> int:
+        """The longest P-DATA-TF that the peer may send: what we announced."""
+        limit = self.acceptor.maximum_length
+        return int(limit) if limit else LARGEST_CONTROL_PDU_BYTES
+
+    def _negotiate(self, wire: Wire) -> None:
+        """As pynetdicom's acceptor does: the request is answered."""
+        self._next_pdu(wire, 0)
+        primitive = self.dul.receive_pdu(wait=False)
+        if not isinstance(primitive, A_ASSOCIATE):
+            return
+        self.requestor.primitive = primitive
+        evt.trigger(self, evt.EVT_REQUESTED, {})
+        if not self.is_aborted and not self.is_rejected:
+            self.acse.negotiate_association()
+        self._turn()
+
+    def _next_pdu(self, wire: Wire, longest_data: int) -> None:
+        """The next PDU was handled.  Raises Closed, TooSlow, ProtocolViolation."""
+        wire.begin()
+        kind, _, length = struct.unpack(">BBL", wire.take(6))
+        if kind == P_DATA_TF and longest_data:
+            if length > longest_data:
+                raise ProtocolViolation("PDU longer than announced")
+            self._take_data(wire, length)
+            return
+        if kind not in _KNOWN_PDUS:
+            raise ProtocolViolation("unknown PDU")
+        if length > (LARGEST_CONTROL_PDU_BYTES if kind == _A_ASSOCIATE_RQ else 4096):
+            raise ProtocolViolation("control PDU too long")
+        body = bytearray(struct.pack(">BBL", kind, 0, length))
+        for piece in wire.pieces(length):
+            body += piece
+        self._hand_over(body)
+
+    def _take_data(self, wire: Wire, length: int) -> None:
+        """The presentation data values of one P-DATA-TF (PS3.8 9.3.5) have gone where they belong."""
+        messages = self._messages
+        if length < 6:
+            raise ProtocolViolation("P-DATA without a value")
+        while length:
+            if length < 6:
+                raise ProtocolViolation("P-DATA value truncated")
+            size, context_id, flags = struct.unpack(">LBB", wire.take(6))
+            length -= 4 + size
+            if size < 2 or length < 0:
+                raise ProtocolViolation("P-DATA value of impossible length")
+            if messages.is_between_messages:
+                self._message_began = time.monotonic()
+                if context_id not in self._accepted_cx:
+                    raise ProtocolViolation("presentation context was not accepted")
+            messages.begin_fragment(context_id, flags)
+            for piece in wire.pieces(size - 2):
+                messages.data(piece)
+            message = messages.end_fragment()
+            if isinstance(message, OtherMessage):
+                self._serve_other(message)
+            elif message is not None:
+                self._answer(wire, message)
+            elif is_too_slow(messages.message_bytes, time.monotonic() - self._message_began, self.network_timeout):
+                raise TooSlow
+
+    def _answer(self, wire: Wire, store: Store) -> None:
+        request, answer = store
+        response = store_response(request, answer)
+        wire.send(b"".join(command_pdus(request.context_id, response, self.requestor.maximum_length)))
+        if self._stop_wanted:
+            raise Closed
+
+    def _serve_other(self, message: OtherMessage) -> None:
+        """pynetdicom's DIMSE and service classes have answered, or aborted."""
+        for part in message.parts:
+            primitive = P_DATA()
+            primitive.presentation_data_value_list.append([message.context_id, part[1]])
+            self.dimse.receive_primitive(primitive)
+        context_id, request = self.dimse.get_msg(block=False)
+        if request:
+            self._serve_request(request, context_id)
+        self._turn()
+        if self._stop_wanted:
+            raise Closed
+
+    # pynetdicom's state machine, turned by hand.
+
+    def _hand_over(self, pdu_bytes: bytearray) -> None:
+        """The state machine has dealt with a PDU that is not ours: as `DULServiceProvider._read_pdu_data` does."""
+        provider = self.dul
+        try:
+            pdu, event = provider._decode_pdu(pdu_bytes)  # noqa: SLF001
+        except Exception:  # noqa: BLE001  the edge: pynetdicom raises whatever its parser stumbles over
+            raise ProtocolViolation("PDU cannot be decoded") from None
+        provider._recv_pdu.put(pdu)  # noqa: SLF001
+        self._event(event)
+
+    def _event(self, event: str) -> None:
+        self.dul.event_queue.put(event)
+        self._turn()
+
+    def _turn(self) -> None:
+        """No event and no primitive waits any longer: one round of `DULServiceProvider.run_reactor` after the other."""
+        provider = self.dul
+        while True:
+            try:
+                event = provider.event_queue.get(block=False)
+            except queue.Empty:
+                if not provider._process_recv_primitive():  # noqa: SLF001
+                    return
+                continue
+            if (event, provider.state_machine.current_state) in fsm.TRANSITION_TABLE:
+                provider.state_machine.do_action(event)
+
+    def _attend(self) -> None:
+        """A release was answered, an abort noted: as `Association._run_reactor` does."""
+        if self.is_established and self.acse.is_release_requested():
+            self._messages.abandon()
+            self.acse.send_release(is_response=True)
+            self.is_released, self.is_established = True, False
+            self._turn()
+            evt.trigger(self, evt.EVT_RELEASED, {})
+        elif self.acse.is_aborted():
+            self._messages.abandon()
+            self.dul.receive_pdu(wait=False)
+            self.is_aborted, self.is_established = True, False
+            evt.trigger(self, evt.EVT_ABORTED, {})
+        elif self._stop_wanted and self.is_established:
+            self._abort("stopped")
+
+    def _abort(self, reason: str) -> None:
+        self._drop(reason)
+        self._sent_abort = True
+        self.acse.send_abort(0x00)
+        self._turn()
+        evt.trigger(self, evt.EVT_ABORTED, {})
+
+    def _drop(self, reason: str) -> None:
+        self._messages.abandon()
+        self._log.warning("association_dropped", calling_ae=str(self.requestor.ae_title).strip(), reason=reason)
+
+    def _end(self, wire: Wire) -> None:
+        """Nothing holds the connection, the buffer or, through it, the receiver's memory."""
+        self._kill, self.is_established = True, False
+        self.dul.kill_dul()
+        with contextlib.suppress(OSError):
+            wire.close()
+        self.dul.socket.socket = None
+        if self.dul.state_machine.current_state != "Sta1":
+            evt.trigger(self, evt.EVT_CONN_CLOSE, {"address": self.requestor.address_info.as_tuple})
+
+
+class _Handler(RequestHandler):  # type: ignore[misc]  # pynetdicom has no types here
+    """As pynetdicom's, but the association is ours and shares the supported contexts, which negotiation only reads."""
+
+    def _create_association(self) -> DirectAssociation:
+        server = self.server
+        assoc = DirectAssociation(self.ae, server.begin)
+        assoc._server = server  # noqa: SLF001
+        assoc.name = "AcceptorThread"
+        assoc.set_socket(AssociationSocket(assoc, client_socket=self.request))
+        assoc.acceptor.maximum_length = self.ae.maximum_pdu_size
+        assoc.acceptor.ae_title = server.ae_title
+        assoc.acceptor.address_info = self.local
+        assoc.acceptor.implementation_class_uid = self.ae.implementation_class_uid
+        assoc.acceptor.implementation_version_name = self.ae.implementation_version_name
+        assoc.acceptor.supported_contexts = server.contexts
+        assoc.requestor.address_info = self.remote
+        for event, handlers in server._handlers.items():  # noqa: SLF001
+            for handler in [handlers] if event.is_intervention else handlers:
+                if handler[0] is not None:
+                    assoc.bind(event, *handler)
+        return assoc
+
+
+class DirectServer(AssociationServer):  # type: ignore[misc]  # pynetdicom has no types here
+    """Accepts connections; each gets an association with a thread of its own."""
+
+    request_queue_size = 1024
+
+    def __init__(self, *arguments: Any, begin: Callable[[Any], Begin], **keywords: Any) -> None:
+        """`begin(association)` makes what `Messages` calls for each C-STORE request of it."""
+        self.begin = begin
+        super().__init__(*arguments, request_handler=_Handler, **keywords)
+
+    @classmethod
+    def start(
+        cls,
+        entity: Any,
+        address: tuple[str, int],
+        begin: Callable[[Any], Begin],
+        handlers: list[Any],
+        ssl_context: Any = None,
+    ) -> "DirectServer":
+        """A server that accepts from now on, in a thread.  Raises OSError when the address cannot be had."""
+        server: DirectServer = entity.make_server(
+            address, evt_handlers=handlers, ssl_context=ssl_context, server_class=cls, begin=begin
+        )
+        entity._servers.append(server)  # noqa: SLF001
+        threading.Thread(target=server.serve_forever, args=(0.05,), name="AcceptorServer", daemon=True).start()
+        return server
+
+    def _bind_defaults(self) -> None:
+        for event in evt._INTERVENTION_EVENTS:  # noqa: SLF001
+            self.bind(event, evt.get_default_handler(event))
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """A connection; the TLS handshake waits for the association's own thread."""
+        try:
+            connection, address = self.socket.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(0.1)  # otherwise the waiting connection would make us spin
+            raise
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.ssl_context:
+            connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        """The association's thread closes its connection itself."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """An association that could not be made is closed, and nothing printed."""
+        log.get().warning("association_failed", error="cannot be served")
+        request.close()
+
+    def service_actions(self) -> None:
+        """No collection of all garbage every minute: it would hold up whoever is sending."""

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ai.locations import LOCATIONS, Location
+from ai.preprocess import Preprocessing
+from tests.unit.made_up_scan import AFFINE, scan
+from training import dataset
+from training.config import Sampling
+from training.dataset import build_cache, circle_centre, cut_patch, load_prepared, mirrored, prepare, save_prepared
+
+SETTINGS = Preprocessing(spacing_mm=1.0, size_DHW=(64, 64, 64))
+SAMPLING = Sampling(patch=32, coordinate_jitter_mm=0.0)
+LEFT, RIGHT = (LOCATIONS.index(location) for location in (Location.LEFT_SUPRACLINOID_ICA, Location.RIGHT_SUPRACLINOID_ICA))
+
+
+def test_the_middle_of_the_circle_lies_between_the_carotids() -> None:
+    made = scan(0)
+    assert np.allclose(circle_centre(made.vessel_DHW, AFFINE), (0.0, -8.0, 129.0), atol=0.6)
+    with pytest.raises(ValueError, match="Left Supraclinoid"):
+        circle_centre(np.zeros((4, 4, 4), np.uint8), AFFINE)
+
+
+def test_labels_are_halved_where_their_voxels_are() -> None:
+    made = scan(1)
+    prepared = prepare(made)
+    assert prepared.region.hu_DHW.shape == (64, 64, 64)  # 66 slices cut to a multiple of 16
+    assert prepared.lesion_DHW.shape == prepared.vessel_DHW.shape == (32, 32, 32)
+    centre = np.argwhere(prepared.lesion_DHW == 1).mean(axis=0)
+    assert np.allclose(centre, (np.array([30, 26, 44]) - 0.5) / 2, atol=0.3)
+    assert set(np.unique(prepared.vessel_DHW)) == {0, 1 + LEFT, 1 + RIGHT}
+
+
+def test_a_lesion_smaller_than_a_cell_keeps_one() -> None:
+    made = scan(1)
+    made.lesion_DHW[:] = 0
+    assert (prepare(made).lesion_DHW == 1).sum() == 1
+
+
+def test_a_prepared_scan_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    prepared = prepare(scan(1))
+    save_prepared(tmp_path / "1", prepared)
+    loaded = load_prepared(tmp_path / "1")
+    assert loaded.lesions == prepared.lesions and loaded.confounders == prepared.confounders
+    assert loaded.region.circle_centre_lps_mm == prepared.region.circle_centre_lps_mm
+    assert np.array_equal(loaded.region.affine_lps, prepared.region.affine_lps)
+    for one, other in ((loaded.region.hu_DHW, prepared.region.hu_DHW), (loaded.lesion_DHW, prepared.lesion_DHW), (loaded.vessel_DHW, prepared.vessel_DHW)):
+        assert np.array_equal(one, other)
+
+
+def test_only_missing_scans_are_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+
+    def counted(seed: int, **settings: object) -> object:
+        built.append(seed)
+        return scan(seed)
+
+    monkeypatch.setattr(dataset, "make_scan", counted)
+    list(build_cache(tmp_path, [1, 2], SETTINGS))
+    folders = list(build_cache(tmp_path, [1, 2, 3], SETTINGS))
+    assert built == [1, 2, 3] and sorted(folder.name for folder in folders) == ["1", "2", "3"]
+
+
+def test_a_patch_on_a_lesion_holds_it_and_says_what_it_is() -> None:
+    prepared = prepare(scan(1))
+    for number in range(10):
+        patch = cut_patch(prepared, SAMPLING, SETTINGS, np.random.default_rng(number), on_lesion=True)
+        assert patch.channels_DHWC.shape == (32, 32, 32, 6)
+        inside = patch.lesion_DHW > 0
+        assert inside.any()
+        assert np.allclose(patch.log_diameter_DHW[inside], np.log(6.0))
+        side = np.sign(patch.channels_DHWC[..., -1][::2, ::2, ::2][inside].mean())  # x grows to the patient's left
+        assert set(patch.location_DHW[inside]) == ({LEFT} if side > 0 else {RIGHT})
+
+
+def test_patches_are_drawn_alike_from_the_same_random_state() -> None:
+    prepared = prepare(scan(1))
+    one, other = (cut_patch(prepared, SAMPLING, SETTINGS, np.random.default_rng(5), on_lesion=False) for _ in range(2))
+    assert np.array_equal(one.channels_DHWC, other.channels_DHWC)
+
+
+def test_a_mined_mistake_is_looked_at_again() -> None:
+    prepared = prepare(scan(0))
+    always = Sampling(patch=32, hard_share=1.0, coordinate_jitter_mm=0.0)
+    for number in range(5):
+        patch = cut_patch(prepared, always, SETTINGS, np.random.default_rng(number), on_lesion=False, hard_cells=[(4, 4, 4)])
+        lines_mm = np.sort(patch.channels_DHWC[..., -3].reshape(32, -1)[:, 0]) * SETTINGS.coordinate_scale_mm + 129.0
+        assert lines_mm[0] <= 100.0 + 2 * 4 <= lines_mm[-1] + 1.0
+
+
+def test_mirroring_swaps_sides_and_twice_changes_nothing() -> None:
+    patch = cut_patch(prepare(scan(1)), SAMPLING, SETTINGS, np.random.default_rng(0), on_lesion=True)
+    once, twice = mirrored(patch), mirrored(mirrored(patch))
+    assert np.array_equal(twice.channels_DHWC, patch.channels_DHWC)
+    assert np.array_equal(twice.vessel_DHW, patch.vessel_DHW) and np.array_equal(twice.location_DHW, patch.location_DHW)
+    assert np.array_equal(once.channels_DHWC[..., -1], -patch.channels_DHWC[:, :, ::-1, -1])
+    before, after = (set(each.location_DHW[each.lesion_DHW > 0]) for each in (patch, once))
+    assert before != after and before | after == {LEFT, RIGHT}

@@ -1,0 +1,197 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ai.bundle import load_bundle
+from ai.decode import Candidate, Platt
+from ai.inference import Tiling
+from ai.locations import Location
+from ai.preprocess import Preprocessing
+from ai.unet import Outputs, UNetSettings
+from tests.unit.made_up_scan import scan
+from training import dataset, losses
+from training.config import ConfigError, Data, Loss, Optimisation, Sampling, TrainConfig, read_config
+from training.evaluate import Scored, auc, is_hit, measure
+from training.export import export, platt
+from training.phantom.scan import TrueLesion
+from training.train import CHECKPOINT, averaged_network, learning_rate, main, train
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+    monkeypatch.setattr(dataset, "make_scan", scan)
+    return TrainConfig(
+        folder=str(tmp_path / "run"),
+        device="cpu",
+        threads=1,
+        data=Data(cache=str(tmp_path / "cache"), first_seed=0, scans=4, validation_first_seed=100, validation_scans=4),
+        network=UNetSettings(widths=(8, 16, 16), convolutions=(1, 1, 1), groups=4),
+        preprocessing=Preprocessing(spacing_mm=1.0, size_DHW=(64, 64, 64)),
+        sampling=Sampling(patch=32),
+        optimisation=Optimisation(steps=6, warmup_steps=2, checkpoint_every=2),
+    )
+
+
+def weights(config: TrainConfig) -> dict[str, torch.Tensor]:
+    return averaged_network(config)[0].state_dict()
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def test_a_run_ends_with_a_checkpoint_of_its_last_step(config: TrainConfig) -> None:
+    assert train(config, report=quiet)
+    assert averaged_network(config)[1] == 6
+    assert [path.name for path in Path(config.folder).glob("*.tmp")] == []
+
+
+def test_a_run_in_pieces_ends_where_an_unbroken_one_does(config: TrainConfig) -> None:
+    whole = replace(config, folder=config.folder + "-whole")
+    train(whole, report=quiet)
+    lines: list[str] = []
+    pieces = 0
+    while not train(config, stop_after_seconds=0.0, report=lines.append):
+        pieces += 1
+    assert pieces >= 3 and any("continuing at step" in line for line in lines)
+    for name, tensor in weights(whole).items():
+        assert torch.allclose(tensor, weights(config)[name], atol=1e-5), name
+
+
+def test_training_teaches(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    real = losses.total_loss
+
+    def watched(*arguments: object) -> tuple[torch.Tensor, dict[str, float]]:
+        total, parts = real(*arguments)  # type: ignore[arg-type]
+        seen.append(float(total.detach()))
+        return total, parts
+
+    monkeypatch.setattr("training.train.total_loss", watched)
+    train(replace(config, optimisation=Optimisation(steps=25, warmup_steps=2, checkpoint_every=100)), report=quiet)
+    assert np.mean(seen[-5:]) < np.mean(seen[:5])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(replace(config, optimisation=replace(config.optimisation, steps=2)), report=quiet)
+    before = (Path(config.folder) / CHECKPOINT).read_bytes()
+    nan = torch.tensor(float("nan"))
+    monkeypatch.setattr("training.train.total_loss", lambda *_: (nan, {}))
+    with pytest.raises(FloatingPointError, match="not finite at step 2"):
+        train(config, report=quiet)
+    assert (Path(config.folder) / CHECKPOINT).read_bytes() == before
+
+
+def test_the_learning_rate_warms_up_and_decays(config: TrainConfig) -> None:
+    rates = [learning_rate(config, step) for step in range(6)]
+    assert rates[0] < rates[1] == config.optimisation.learning_rate
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_a_checkpoint_becomes_a_bundle_that_loads(config: TrainConfig, tmp_path: Path) -> None:
+    train(config, report=quiet)
+    figures = export([config], tmp_path / "bundle", "0.1", Tiling(size=64))
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.manifest.version == "0.1" and "phantoms" in bundle.manifest.trained_on
+    assert figures["scans"] == 4 and bundle.manifest.calibration.present.slope > 0
+    assert all(torch.equal(tensor, weights(config)[name]) for name, tensor in bundle.networks[0].state_dict().items())
+
+
+def test_without_a_checkpoint_there_is_nothing_to_export(config: TrainConfig) -> None:
+    with pytest.raises(FileNotFoundError):
+        averaged_network(config)
+
+
+def test_the_shipped_config_reads_and_leaves_no_seed_in_both_sets() -> None:
+    config = read_config(Path(__file__).parents[2] / "training" / "configs" / "willis.toml")
+    assert config.network.in_channels == config.preprocessing.channel_count
+    with pytest.raises(ValueError, match="overlap"):
+        Data(first_seed=0, scans=10, validation_first_seed=5)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('folder = "x"\nspeed = 3', "unknown key speed"),
+        ('folder = "x"\n[data]\nscan = 3', "unknown key data.scan"),
+        ("folder = ", "config.toml"),
+        ("seed = 1", "folder"),
+        ('folder = "x"\n[preprocessing]\nspacing_mm = 9.0', "spacing_mm"),
+    ],
+)
+def test_a_config_that_cannot_be_used_names_its_key(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(ConfigError, match=named):
+        read_config(tmp_path / "config.toml")
+
+
+def test_a_missing_config_is_named_and_wrong_usage_is_status_two(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere.toml"):
+        read_config(tmp_path / "nowhere.toml")
+    assert main([]) == 2
+
+
+def test_hardest_voxels_decide_the_entropy() -> None:
+    logits, target = torch.full((1, 4, 4, 4), -10.0), torch.zeros(1, 4, 4, 4)
+    target[0, 0, 0, 0] = 1.0
+    assert losses.hardest_bce(logits, target, 1 / 64) == pytest.approx(10.0, abs=1e-3)
+    assert losses.hardest_bce(logits, target, 1.0) == pytest.approx(10.0 / 64, abs=1e-3)
+
+
+def test_a_perfect_answer_costs_next_to_nothing_and_a_patch_without_lesion_is_no_special_case() -> None:
+    lesion = torch.zeros(1, 8, 8, 8)
+    lesion[0, 2:5, 2:5, 2:5] = 1.0
+    vessel = (lesion * 3).long()
+    outputs = Outputs(
+        (lesion[:, None] * 2 - 1) * 20,
+        torch.nn.functional.one_hot(vessel, 16).movedim(-1, 1).float() * 40,
+        torch.zeros(1, 13, 8, 8, 8),
+        torch.full((1, 1, 8, 8, 8), 1.5),
+    )
+    where = torch.zeros(1, 8, 8, 8).long()
+    total, parts = losses.total_loss(outputs, lesion, vessel, where, torch.full((1, 8, 8, 8), 1.5), Loss(location=0.0))
+    assert float(total) < 0.05 and set(parts) == {"vessel", "bce", "tversky", "location", "diameter"}
+    empty, parts = losses.total_loss(outputs, torch.zeros_like(lesion), vessel, where, lesion, Loss())
+    assert torch.isfinite(empty) and "location" not in parts
+
+
+def test_missing_a_lesion_costs_more_than_a_false_alarm_of_the_same_size() -> None:
+    lesion = torch.zeros(1, 8, 8, 8)
+    lesion[0, :3, :3, :3] = 1.0
+    half = torch.full((1, 8, 8, 8), -20.0)
+    half[0, 0:2, :3, :3] = 20.0
+    double = torch.full((1, 8, 8, 8), -20.0)
+    double[0, 0:4, :3, :3] = 20.0
+    missed, alarmed = (losses.focal_tversky(logits, lesion, 0.3, 0.7, 0.75) for logits in (half, double))
+    assert missed > alarmed
+
+
+def test_auc_counts_ties_as_half_and_needs_both_classes() -> None:
+    assert auc([1, 2, 3, 4], [False, False, True, True]) == 1.0
+    assert auc([1, 1], [False, True]) == 0.5
+    assert np.isnan(auc([1, 2], [True, True]))
+
+
+def test_platt_s_curve_is_monotone_and_finite_even_when_scores_separate() -> None:
+    curve = platt([-5.0, -4.0, 2.0, 3.0], [False, False, True, True])
+    assert curve(-5.0) < 0.5 < curve(3.0) and 0.0 < curve(-5.0) and curve(3.0) < 1.0
+    assert isinstance(curve, Platt)
+
+
+def test_figures_count_hits_within_the_radius(config: TrainConfig, tmp_path: Path) -> None:
+    lesion = TrueLesion(Location.ACOM, (0.0, 0.0, 0.0), 8.0)
+    assert is_hit((3.9, 0.0, 0.0), lesion) and not is_hit((4.1, 0.0, 0.0), lesion)
+    train(replace(config, optimisation=replace(config.optimisation, steps=2)), report=quiet)
+    export([config], tmp_path / "bundle", "0.1", Tiling(size=64))
+    bundle = load_bundle(tmp_path / "bundle")
+    bundle = replace(bundle, manifest=replace(bundle.manifest, calibration=type(bundle.manifest.calibration)()))
+    shares = np.eye(13)[6]
+    found = Candidate(3.0, (1.0, 0.0, 0.0), 7.5, shares)
+    away = Candidate(2.0, (30.0, 0.0, 0.0), 7.5, shares)
+    figures = measure([Scored(1, (lesion,), (found, away)), Scored(2, (), ())], bundle)
+    assert figures["sensitivity"] == figures["specificity"] == figures["auc_present"] == 1.0
+    assert figures["lesion_sensitivity_from_4mm"] == 1.0 and figures["false_positives_per_scan"] == 0.5
+    assert figures["median_centre_error_mm"] == 1.0 and figures["median_diameter_error_mm"] == 0.5
