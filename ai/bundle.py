@@ -53,9 +53,13 @@ class Manifest:
         if not self.weights_sha256:
             raise ValueError("weights_sha256 names no file")
         if any(Path(name).name != name or not name.endswith(".safetensors") for name in self.weights_sha256):
-            raise ValueError(f"weights_sha256 must name .safetensors files in the bundle's folder, got {sorted(self.weights_sha256)}")
+            raise ValueError(
+                f"weights_sha256 must name .safetensors files in the bundle's folder, got {sorted(self.weights_sha256)}"
+            )
         if self.network.in_channels != self.preprocessing.channel_count:
-            raise ValueError(f"the network reads {self.network.in_channels} channels, preprocessing makes {self.preprocessing.channel_count}")
+            raise ValueError(
+                f"the network reads {self.network.in_channels} channels, preprocessing makes {self.preprocessing.channel_count}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +74,9 @@ def load_bundle(folder: Path | str = DEFAULT_BUNDLE) -> Bundle:
     """Return the bundle in a folder, every file checked against its digest.  Raises BundleError."""
     folder = Path(folder)
     manifest = read_manifest(folder)
-    networks = tuple(_network(folder / name, digest, manifest.network) for name, digest in manifest.weights_sha256.items())
+    networks = tuple(
+        _network(folder / name, digest, manifest.network) for name, digest in manifest.weights_sha256.items()
+    )
     return Bundle(manifest, networks)
 
 
@@ -80,7 +86,9 @@ def read_manifest(folder: Path | str) -> Manifest:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror}): point [ai] bundle at a folder with a {MANIFEST}") from error
+        raise BundleError(
+            f"{path} cannot be read ({error.strerror}): point [ai] bundle at a folder with a {MANIFEST}"
+        ) from error
     except ValueError as error:
         raise BundleError(f"{path} is not JSON: copy the bundle again") from error
     if not isinstance(document, dict):
@@ -106,7 +114,9 @@ def save_bundle(folder: Path, manifest: Manifest, networks: tuple[UNet, ...]) ->
         name = f"model-{number}-{digest[:8]}.safetensors" if len(networks) > 1 else f"model-{digest[:8]}.safetensors"
         _replace(folder / name, data)
         digests[name] = digest
-    final = Manifest(**{**{field.name: getattr(manifest, field.name) for field in fields(Manifest)}, "weights_sha256": digests})
+    final = Manifest(
+        **{**{field.name: getattr(manifest, field.name) for field in fields(Manifest)}, "weights_sha256": digests}
+    )
     text = json.dumps({"format": FORMAT, **asdict(final)}, indent=2) + "\n"
     _replace(folder / MANIFEST, text.encode())
     for old in folder.glob("*.safetensors"):
@@ -128,13 +138,17 @@ def _network(path: Path, sha256: str, settings: UNetSettings) -> UNet:
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}): copy the bundle again") from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise BundleError(f"{path} does not have the sha256 in {MANIFEST}: the file is damaged or was exchanged; copy the bundle again")
+        raise BundleError(
+            f"{path} does not have the sha256 in {MANIFEST}: the file is damaged or was exchanged; copy the bundle again"
+        )
     network = UNet(settings)
     try:
         weights = load(data)
         network.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as error:
-        raise BundleError(f"{path} does not fit the network that {MANIFEST} describes: export the bundle again") from error
+        raise BundleError(
+            f"{path} does not fit the network that {MANIFEST} describes: export the bundle again"
+        ) from error
     for name, tensor in weights.items():
         if not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{path} holds values in {name} that are not finite: train and export the bundle again")

@@ -96,7 +96,9 @@ def head_extent(volume: Volume) -> HeadExtent:
         or not _HEAD_WIDTH_MM[0] <= width_mm <= _HEAD_WIDTH_MM[1]
         or not _HEAD_LENGTH_MM[0] <= length_mm <= _HEAD_LENGTH_MM[1]
     ):
-        raise NotAnalysable(Reason.NOT_A_HEAD, f"bone encloses {volume_cm3:.0f} cm³, at most {area_cm2[widest]:.0f} cm² in a slice")
+        raise NotAnalysable(
+            Reason.NOT_A_HEAD, f"bone encloses {volume_cm3:.0f} cm³, at most {area_cm2[widest]:.0f} cm² in a slice"
+        )
     return _located(volume, affine, bone_DHW, cavity_DHW, area_cm2, bottom, top)
 
 
@@ -113,12 +115,16 @@ def require_coverage(extent: HeadExtent, margin_mm: float = 0.0) -> None:
 
 def _coarse(volume: Volume) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
     """The volume at every n-th voxel, not finer than `COARSE_MM_DHW`, and its affine."""
-    strides = [max(1, int(coarse / spacing)) for coarse, spacing in zip(COARSE_MM_DHW, volume.spacing_mm_DHW, strict=True)]
+    strides = [
+        max(1, int(coarse / spacing)) for coarse, spacing in zip(COARSE_MM_DHW, volume.spacing_mm_DHW, strict=True)
+    ]
     affine = volume.affine_lps @ np.diag([*strides, 1.0])
     return volume.hu_DHW[:: strides[0], :: strides[1], :: strides[2]], affine
 
 
-def _cavity(hu_DHW: NDArray[np.int16], bone_DHW: NDArray[np.bool_], pixel_h_mm: float, pixel_w_mm: float) -> NDArray[np.bool_]:
+def _cavity(
+    hu_DHW: NDArray[np.int16], bone_DHW: NDArray[np.bool_], pixel_h_mm: float, pixel_w_mm: float
+) -> NDArray[np.bool_]:
     """In each slice, the largest region that bone encloses, once gaps up to `_RING_GAP_MM` are bridged.
 
     A skull that the field of view cuts off at the sides still encloses: what meets the border there is not air.
@@ -131,9 +137,16 @@ def _cavity(hu_DHW: NDArray[np.int16], bone_DHW: NDArray[np.bool_], pixel_h_mm: 
     labels, count = ndimage.label(~thick, structure=in_plane)
     size = np.bincount(labels.ravel(), minlength=count + 1)
     contact_mm, air_mm = np.zeros(count + 1), np.zeros(count + 1)
-    for side, pixel_mm in ((np.s_[:, 0], pixel_w_mm), (np.s_[:, -1], pixel_w_mm), (np.s_[:, :, 0], pixel_h_mm), (np.s_[:, :, -1], pixel_h_mm)):
+    for side, pixel_mm in (
+        (np.s_[:, 0], pixel_w_mm),
+        (np.s_[:, -1], pixel_w_mm),
+        (np.s_[:, :, 0], pixel_h_mm),
+        (np.s_[:, :, -1], pixel_h_mm),
+    ):
         contact_mm += pixel_mm * np.bincount(labels[side].ravel(), minlength=count + 1)
-        air_mm += pixel_mm * np.bincount(labels[side].ravel(), weights=(hu_DHW[side] < AIR_HU).ravel(), minlength=count + 1)
+        air_mm += pixel_mm * np.bincount(
+            labels[side].ravel(), weights=(hu_DHW[side] < AIR_HU).ravel(), minlength=count + 1
+        )
     size[(contact_mm > _CUT_OFF_MM) | (air_mm > 0.3 * contact_mm)] = 0
     size[0] = 0
     cavity = np.zeros_like(thick)
@@ -142,7 +155,8 @@ def _cavity(hu_DHW: NDArray[np.int16], bone_DHW: NDArray[np.bool_], pixel_h_mm: 
         largest = inside[np.argmax(size[inside])]
         if size[largest]:
             cavity[d] = plane == largest
-    return ndimage.binary_dilation(cavity, structure=disc[None]) & ~bone_DHW
+    grown: NDArray[np.bool_] = ndimage.binary_dilation(cavity, structure=disc[None]) & ~bone_DHW
+    return grown
 
 
 def _longest_run(area_cm2: NDArray[np.float64]) -> tuple[int, int]:
@@ -211,7 +225,8 @@ def _dorsum_sellae(
     if strip.size == 0:
         return None
     floor_mm = np.where(strip.any(axis=0), start - np.argmax(strip[::-1], axis=0), -1) * slice_mm
-    floor_mm = ndimage.grey_closing(floor_mm, size=max(3, round(_PIT_MM / row_mm)))  # the sella, and sinuses behind thin bone
+    # Closing fills the pit of the sella, and sinuses seen through thin bone.
+    floor_mm = ndimage.grey_closing(floor_mm, size=max(3, round(_PIT_MM / row_mm)))
     first, last = (min(round(front + share * (back - front)), len(floor_mm) - 1) for share in (0.22, 0.75))
     plateau_mm = float(np.median(floor_mm[first : first + max(2, round(20.0 / row_mm))]))
     deep = np.flatnonzero(floor_mm[first : last + 1] <= max(plateau_mm - _CLIVUS_MM, 0.0))
@@ -235,7 +250,9 @@ def _outline(
 ) -> tuple[float, float, Callable[[float], float]]:
     """First and last row of the vault, and its middle column as a function of the slice, so that a rolled head is followed."""
     inside = [
-        d for d in range(max(0, top - 1 - round(80.0 / slice_mm)), top - round(25.0 / slice_mm)) if area_cm2[d] >= 0.6 * area_cm2.max()
+        d
+        for d in range(max(0, top - 1 - round(80.0 / slice_mm)), top - round(25.0 / slice_mm))
+        if area_cm2[d] >= 0.6 * area_cm2.max()
     ] or [int(np.argmax(area_cm2))]
     fronts, backs, middles = [], [], []
     for d in inside:

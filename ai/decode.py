@@ -23,7 +23,9 @@ class Platt:
 
     def __post_init__(self) -> None:
         if not (self.slope > 0.0 and math.isfinite(self.slope) and math.isfinite(self.intercept)):
-            raise ValueError(f"a calibration needs a positive slope and a finite intercept, got {self.slope} and {self.intercept}")
+            raise ValueError(
+                f"a calibration needs a positive slope and a finite intercept, got {self.slope} and {self.intercept}"
+            )
 
     def __call__(self, score: float) -> float:
         """The calibrated probability of a score."""
@@ -94,7 +96,9 @@ def findings(found: tuple[Candidate, ...], calibration: Calibration, threshold: 
     ]
     present = max((lesion.probability for lesion in lesions), default=calibration.present(NO_LESION_SCORE))
     located = [calibration.location(score) for score in location_scores(found)]
-    listed = sorted((lesion for lesion in lesions if lesion.probability >= threshold), key=lambda lesion: -lesion.probability)
+    listed = sorted(
+        (lesion for lesion in lesions if lesion.probability >= threshold), key=lambda lesion: -lesion.probability
+    )
     return Findings((*located, present), tuple(listed), threshold)
 
 
@@ -118,7 +122,12 @@ def _candidate(maps: Maps, logit_DHW: Float32Array, at: NDArray[np.intp]) -> Can
     radius = int(np.clip(math.ceil(0.75 * guess_mm / cell_mm), 2, 8))
     box = tuple(slice(max(0, int(i) - radius), int(i) + radius + 1) for i in at)
     logit = logit_DHW[box]
-    offsets = np.stack(np.meshgrid(*(np.arange(axis.start, axis.start + side) for axis, side in zip(box, logit.shape, strict=True)), indexing="ij"))
+    offsets = np.stack(
+        np.meshgrid(
+            *(np.arange(axis.start, axis.start + side) for axis, side in zip(box, logit.shape, strict=True)),
+            indexing="ij",
+        )
+    )
     apart = np.linalg.norm(offsets - at[:, None, None, None], axis=0)
     weight = np.where(apart <= radius, 1.0 / (1.0 + np.exp(-logit)), 0.0)
     weight = np.where(weight >= 0.25 * weight.max(), weight, 0.0)  # the lesion, not the slopes of its neighbours

@@ -47,7 +47,9 @@ class Findings:
         if len(self.lesions) > MAX_LESIONS:
             raise ValueError(f"at most {MAX_LESIONS} lesions, got {len(self.lesions)}")
         if self.positive != bool(self.lesions):
-            raise ValueError(f"{PRESENT} is {self.present:.3f} at threshold {self.threshold} but {len(self.lesions)} lesions are listed")
+            raise ValueError(
+                f"{PRESENT} is {self.present:.3f} at threshold {self.threshold} but {len(self.lesions)} lesions are listed"
+            )
 
     @property
     def present(self) -> float:

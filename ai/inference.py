@@ -30,7 +30,9 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if self.size % 16 or not 0 < self.overlap <= self.size // 2 or self.overlap % (2 * OUTPUT_STRIDE):
-            raise ValueError(f"size must be a multiple of 16 and overlap a multiple of 4 up to half of it, got {self.size} and {self.overlap}")
+            raise ValueError(
+                f"size must be a multiple of 16 and overlap a multiple of 4 up to half of it, got {self.size} and {self.overlap}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

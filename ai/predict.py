@@ -30,10 +30,14 @@ def analyse(
     NotAnalysable(NOT_A_HEAD, COVERAGE or NO_CONTRAST), and whatever `progress` raises.
     """
     region = prepared_region(volume, bundle, require_contrast=require_contrast, check_coverage=check_coverage)
-    return findings(found_candidates(region, bundle, device, progress), bundle.manifest.calibration, bundle.manifest.threshold)
+    return findings(
+        found_candidates(region, bundle, device, progress), bundle.manifest.calibration, bundle.manifest.threshold
+    )
 
 
-def prepared_region(volume: Volume, bundle: Bundle, *, require_contrast: bool = True, check_coverage: bool = True) -> Region:
+def prepared_region(
+    volume: Volume, bundle: Bundle, *, require_contrast: bool = True, check_coverage: bool = True
+) -> Region:
     """Return what the network will read.  Raises NotAnalysable (NOT_A_HEAD, COVERAGE or NO_CONTRAST)."""
     extent = head_extent(volume)
     if check_coverage or extent.circle_centre_lps_mm is None:
@@ -45,7 +49,9 @@ def prepared_region(volume: Volume, bundle: Bundle, *, require_contrast: bool = 
     return region_of_interest(volume, extent.circle_centre_lps_mm, bundle.manifest.preprocessing)
 
 
-def found_candidates(region: Region, bundle: Bundle, device: str = "auto", progress: Progress | None = None) -> tuple[Candidate, ...]:
+def found_candidates(
+    region: Region, bundle: Bundle, device: str = "auto", progress: Progress | None = None
+) -> tuple[Candidate, ...]:
     """Return the uncalibrated candidates.  When a GPU's memory does not suffice: smaller tiles, then the CPU."""
     return candidates(_maps(region, bundle, chosen_device(device), progress))
 
@@ -60,7 +66,11 @@ def chosen_device(name: str = "auto") -> torch.device:
 def _maps(region: Region, bundle: Bundle, device: torch.device, progress: Progress | None) -> Maps:
     whole = bundle.manifest.tiling
     smaller = Tiling(size=max(32, whole.size // 32 * 16), overlap=16, flip=whole.flip)
-    tries = [(device, whole), (device, smaller), (torch.device("cpu"), whole)] if device.type == "cuda" else [(device, whole)]
+    tries = (
+        [(device, whole), (device, smaller), (torch.device("cpu"), whole)]
+        if device.type == "cuda"
+        else [(device, whole)]
+    )
     for where, tiling in tries[:-1]:
         try:
             return _maps_on(where, region, bundle, tiling, progress)

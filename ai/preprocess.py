@@ -60,7 +60,9 @@ class Region:
     circle_centre_lps_mm: tuple[float, float, float]
 
 
-def region_of_interest(volume: Volume, circle_centre_lps_mm: tuple[float, float, float], settings: Preprocessing) -> Region:
+def region_of_interest(
+    volume: Volume, circle_centre_lps_mm: tuple[float, float, float], settings: Preprocessing
+) -> Region:
     """Return the region around the circle of Willis, resampled to `settings.spacing_mm` along the LPS axes.
 
     Beyond the volume the region holds air.
@@ -80,7 +82,8 @@ def resample(volume: Volume, affine_lps: NDArray[np.float64], size_DHW: tuple[in
 
     Coarser targets are averaged over their voxel (a triangle filter), so that noise does not alias.
     """
-    mapping = np.linalg.solve(volume.affine_lps, affine_lps)  # target index → source index
+    # target index → source index
+    mapping: NDArray[np.float64] = np.linalg.solve(volume.affine_lps, affine_lps).astype(np.float64)
     scale = np.diag(mapping[:3, :3])
     skew = mapping[:3, :3] - np.diag(scale)
     if np.abs(skew).max() * max(size_DHW) < 0.25 and scale.min() > 0:
@@ -90,7 +93,9 @@ def resample(volume: Volume, affine_lps: NDArray[np.float64], size_DHW: tuple[in
     return np.rint(fine).astype(np.int16)
 
 
-def _resample_oblique(hu_DHW: NDArray[np.int16], mapping: NDArray[np.float64], size_DHW: tuple[int, int, int]) -> Float32Array:
+def _resample_oblique(
+    hu_DHW: NDArray[np.int16], mapping: NDArray[np.float64], size_DHW: tuple[int, int, int]
+) -> Float32Array:
     """Trilinear interpolation on a grid that is turned or sheared (gantry tilt); float32."""
     ends = np.array(np.meshgrid(*((0, side - 1) for side in size_DHW), [1.0], indexing="ij")).reshape(4, -1)
     corners = (mapping @ ends)[:3]
@@ -115,13 +120,16 @@ def _resample_aligned(
     matrices: list[Float32Array] = []
     crops: list[slice] = []
     for axis in range(3):
-        matrix = _triangle_filter(start[axis] + scale[axis] * np.arange(size_DHW[axis]), float(scale[axis]), hu_DHW.shape[axis])
+        matrix = _triangle_filter(
+            start[axis] + scale[axis] * np.arange(size_DHW[axis]), float(scale[axis]), hu_DHW.shape[axis]
+        )
         used = np.flatnonzero(matrix.any(axis=0))
         if used.size == 0:
             return np.full(size_DHW, HU_RANGE[0], np.float32)
         crops.append(slice(int(used[0]), int(used[-1]) + 1))
         matrices.append(np.ascontiguousarray(matrix[:, crops[-1]]))
-    cropped = np.clip(hu_DHW[tuple(crops)], *HU_RANGE).astype(np.float32) - HU_RANGE[0]  # zero is air: what is outside adds nothing
+    # Zero is air while weights are summed, so that what lies outside adds nothing.
+    cropped = np.clip(hu_DHW[tuple(crops)], *HU_RANGE).astype(np.float32) - HU_RANGE[0]
     along_d, along_h, along_w = matrices
     planes = (along_d @ cropped.reshape(cropped.shape[0], -1)).reshape(-1, *cropped.shape[1:])
     fine: Float32Array = np.matmul(np.matmul(along_h, planes), np.ascontiguousarray(along_w.T)) + HU_RANGE[0]
@@ -135,7 +143,8 @@ def _triangle_filter(positions: NDArray[np.float64], scale: float, source_size: 
     weights = np.clip(1.0 - distance / width, 0.0, None)
     outside = (positions < -0.5) | (positions > source_size - 0.5)
     weights[outside] = 0.0
-    return (weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)).astype(np.float32)
+    normalised: Float32Array = (weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)).astype(np.float32)
+    return normalised
 
 
 def coordinates(region: Region, settings: Preprocessing) -> tuple[Float32Array, Float32Array, Float32Array]:
@@ -149,7 +158,9 @@ def coordinates(region: Region, settings: Preprocessing) -> tuple[Float32Array, 
 
 
 def channels(
-    hu_DHW: NDArray[np.int16] | Float32Array, coordinate_lines: tuple[Float32Array, Float32Array, Float32Array], settings: Preprocessing
+    hu_DHW: NDArray[np.int16] | Float32Array,
+    coordinate_lines: tuple[Float32Array, Float32Array, Float32Array],
+    settings: Preprocessing,
 ) -> Float32Array:
     """Return D×H×W×C float32: each HU window mapped to -1..1 and clipped there, then the z, y and x coordinates.
 
@@ -185,7 +196,9 @@ def contrast_filled_arteries(volume: Volume, extent: HeadExtent) -> bool:
         return False
     size = round(2 * _CONTRAST_REACH_MM / _CONTRAST_STEP_MM)
     grid = Preprocessing(spacing_mm=_CONTRAST_STEP_MM, size_DHW=(size, size, size), offset_lps_mm=(0.0, 0.0, 5.0))
-    hu = ndimage.gaussian_filter(region_of_interest(volume, extent.circle_centre_lps_mm, grid).hu_DHW.astype(np.float32), 0.6)
+    hu = ndimage.gaussian_filter(
+        region_of_interest(volume, extent.circle_centre_lps_mm, grid).hu_DHW.astype(np.float32), 0.6
+    )
     near_bone = ndimage.distance_transform_edt(~_bone(hu), sampling=_CONTRAST_STEP_MM) <= _BONE_DISTANCE_MM
     inside = ndimage.gaussian_filter(hu, 4.0) > -100.0  # not beside an air-filled sinus, nor in an empty skull
     enhanced = (hu >= ENHANCED_HU[0]) & (hu <= ENHANCED_HU[1]) & ~near_bone & inside

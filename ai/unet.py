@@ -41,7 +41,9 @@ class UNetSettings:
 
     def __post_init__(self) -> None:
         if len(self.widths) < 3 or len(self.widths) != len(self.convolutions):
-            raise ValueError(f"widths {self.widths} and convolutions {self.convolutions} must name the same three or more levels")
+            raise ValueError(
+                f"widths {self.widths} and convolutions {self.convolutions} must name the same three or more levels"
+            )
         if any(width % self.groups for width in self.widths):
             raise ValueError(f"every width in {self.widths} must be a multiple of groups = {self.groups}")
 
@@ -123,7 +125,8 @@ class UNet(nn.Module):
             fan_in = width
         self.levels = nn.ModuleList(levels)
         self.decoders = nn.ModuleList(
-            Decoder(widths[level + 1], widths[level], groups, settings.attention) for level in range(len(widths) - 2, 0, -1)
+            Decoder(widths[level + 1], widths[level], groups, settings.attention)
+            for level in range(len(widths) - 2, 0, -1)
         )
         self.lesion = nn.Conv3d(widths[1], 1, 1)
         self.vessel = nn.Conv3d(widths[1], VESSEL_CLASSES, 1)

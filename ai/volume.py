@@ -40,7 +40,7 @@ class Volume:
     instance, counted from 1.
     """
 
-    hu_DHW: NDArray[np.int16]  # noqa: N815
+    hu_DHW: NDArray[np.int16]
     affine_lps: NDArray[np.float64]
     sop_instance_uids: tuple[str, ...] = ()
     frame_numbers: tuple[int, ...] = ()

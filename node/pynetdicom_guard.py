@@ -79,11 +79,11 @@ RELIED_UPON = {
 
 
 def check_pynetdicom(relied_upon: dict[str, str] = RELIED_UPON) -> None:
-    """pynetdicom's inside is the one that the receive path was written for.  Raises ConfigError, naming what differs."""
+    """pynetdicom is inside what `node.transport` was written for.  Raises ConfigError, naming what differs."""
     differing = [name for name, digest in relied_upon.items() if source_digest(name) != digest]
     if differing:
         raise ConfigError(
-            f"pynetdicom {pynetdicom.__version__} differs inside ({', '.join(sorted(differing))}) from the version that "
+            f"pynetdicom {pynetdicom.__version__} differs inside ({', '.join(sorted(differing))}) from the one that "
             f"node/transport.py was written for; install pynetdicom=={WRITTEN_FOR}, as constraints.txt says"
         )
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import (
     CTImageStorage,
@@ -20,14 +19,17 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from node import headers, log
+from node import log
+from node.arrival import Arrival
 from node.config import Config
 from node.errors import ConfigError
-from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, MismatchedDataset, UnreadableDataset
+from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.pdv import Answer, Begin, Sink, StoreRequest
+from node.transport import DirectServer
 from node.wakeup import NODE_BELL, ring
-from storage.errors import StorageFull
 from storage.files import Files
-from storage.records import Added, Closed
+from storage.group_commit import GroupCommit
+from storage.records import Closed
 from storage.store import Store
 
 STORAGE_CLASSES = (
@@ -57,11 +59,22 @@ TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.4.50",  # JPEG Baseline
     "1.2.840.10008.1.2.4.51",  # JPEG Extended (12 bit)
 )
-SUCCESS = 0x0000
-ELEMENTS_DISCARDED = 0xB006
-OUT_OF_RESOURCES = 0xA700
-MISMATCH = 0xA900
-CANNOT_UNDERSTAND = 0xC000
+
+
+class _Logged:
+    """An arrival whose refusal is logged."""
+
+    def __init__(self, arrival: Arrival, calling_ae: str, logger: Any) -> None:
+        self._arrival, self._calling_ae, self._log = arrival, calling_ae, logger
+        self.write, self.abandon = arrival.write, arrival.abandon
+
+    def finish(self) -> Answer:
+        answer = self._arrival.finish()
+        if answer.status:
+            self._log.warning(
+                "instance_refused", calling_ae=self._calling_ae, status=answer.status, error=answer.comment
+            )
+        return answer
 
 
 class Receiver:
@@ -72,6 +85,7 @@ class Receiver:
         self._config = config
         self._store = store
         self._files = files
+        self._commits = GroupCommit(store.intake)
         self._wake = wake
         self._name = f"{config.node.host}:{config.node.port}"
         self._associations: dict[Any, int] = {}
@@ -84,21 +98,20 @@ class Receiver:
         self._store.intake.lose_associations(self._name, _now())
         self._files.sweep_incoming()
         handlers = [
-            (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_RELEASED, self._on_end, [Closed.RELEASED]),
             (evt.EVT_ABORTED, self._on_end, [Closed.ABORTED]),
             (evt.EVT_CONN_CLOSE, self._on_end, [Closed.ABORTED]),
             (evt.EVT_REJECTED, self._on_rejected),
         ]
         settings = self._config.node
+        self._commits.start()
         try:
-            self._server = self._entity().start_server(
-                (settings.host, settings.port), block=False, evt_handlers=handlers
-            )
+            self._server = DirectServer.start(self._entity(), (settings.host, settings.port), self._begin, handlers)
         except OSError as error:
+            self._commits.stop()
             raise ConfigError(
-                f"[node] port = {settings.port}: {error.strerror}; stop the program that holds {settings.host}:{settings.port} "
-                "or choose another port"
+                f"[node] port = {settings.port}: {error.strerror}; stop the program that holds "
+                f"{settings.host}:{settings.port} or choose another port"
             ) from None
         self._log.info("receiver_started", host=settings.host, port=settings.port)
 
@@ -110,8 +123,11 @@ class Receiver:
         deadline = time.monotonic() + patience_seconds
         while self._associations and time.monotonic() < deadline:
             time.sleep(0.05)
-        for association in list(self._associations):
-            association.abort()
+        for association in self._server.active_associations:
+            association.abort(block=False)
+        for association in self._server.active_associations:
+            association.join(max(1.0, deadline - time.monotonic()))
+        self._commits.stop()
 
     def _entity(self) -> AE:
         settings = self._config.node
@@ -130,51 +146,29 @@ class Receiver:
             entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
         return entity
 
-    def _on_store(self, event: Any) -> Dataset:
-        request = event.request
-        calling_ae = str(event.assoc.requestor.ae_title).strip()
-        try:
-            dataset = event.encoded_dataset(include_meta=False)
-            added = self._keep(
-                dataset, request.AffectedSOPClassUID, request.AffectedSOPInstanceUID, event.context.transfer_syntax,
-                calling_ae, event.assoc,
-            )  # fmt: skip
-        except MismatchedDataset as error:
-            return self._refuse(MISMATCH, calling_ae, str(error))
-        except UnreadableDataset as error:
-            return self._refuse(CANNOT_UNDERSTAND, calling_ae, str(error))
-        except StorageFull:
-            return self._refuse(OUT_OF_RESOURCES, calling_ae, "no space left on the disk")
-        except Exception as error:  # noqa: BLE001  the edge: whatever it is, this instance was not kept, and only this one
-            return self._refuse(OUT_OF_RESOURCES, calling_ae, f"cannot store now: {type(error).__name__}")
-        if added is Added.DIFFERENT:
-            return self._refuse(
-                ELEMENTS_DISCARDED, calling_ae, "SOPInstanceUID is known with other content; first kept"
-            )
-        return _status(SUCCESS)
+    def _begin(self, association: Any) -> Begin:
+        """What `association` calls for each C-STORE request."""
 
-    def _keep(
-        self, dataset: bytes, sop_class: str, sop_uid: str, syntax: str, calling_ae: str, association: Any
-    ) -> Added:
-        """The instance is durable and known.  Raises what `read_header` and `Files.write_instance` raise."""
-        header = headers.read_header(dataset, str(syntax), str(sop_class), str(sop_uid))
-        meta = headers.file_meta((header.sop_class_uid, header.sop_instance_uid), str(syntax), calling_ae)
-        file = self._files.write_instance(header.series_instance_uid, header.sop_instance_uid, meta, dataset)
-        association_id = self._association_id(association, calling_ae)
-        added = self._store.intake.add_instance(header, file, association_id, calling_ae, _now())
-        if added is Added.DIFFERENT:
-            self._files.discard(file)
-        return added
+        def begin(request: StoreRequest) -> Sink:
+            calling_ae = str(association.requestor.ae_title).strip()
+            arrival = Arrival(
+                request,
+                str(association.accepted_context(request.context_id).transfer_syntax[0]),
+                calling_ae,
+                self._files,
+                self._commits,
+                lambda: self._association_id(association, calling_ae),
+                _now,
+            )
+            return _Logged(arrival, calling_ae, self._log)
+
+        return begin
 
     def _association_id(self, association: Any, calling_ae: str) -> int:
         with self._lock:
             if association not in self._associations:
                 self._associations[association] = self._store.intake.open_association(self._name, calling_ae, _now())
             return self._associations[association]
-
-    def _refuse(self, status: int, calling_ae: str, comment: str) -> Dataset:
-        self._log.warning("instance_refused", calling_ae=calling_ae, status=status, error=comment)
-        return _status(status, comment)
 
     def _on_end(self, event: Any, how: Closed) -> None:
         with self._lock:
@@ -199,14 +193,6 @@ def receive(config: Config) -> None:
     stopping.wait()
     receiver.stop(patience_seconds=config.node.stop_seconds / 2)
     store.close()
-
-
-def _status(code: int, comment: str = "") -> Dataset:
-    status = Dataset()
-    status.Status = code
-    if comment:
-        status.ErrorComment = comment[:64]
-    return status
 
 
 def _now() -> datetime:

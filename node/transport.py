@@ -52,6 +52,10 @@ check_pynetdicom()
 class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no types here
     """An acceptor whose thread does all the work.  `begin` makes the sink of each C-STORE request."""
 
+    is_established: bool
+    is_aborted: bool
+    is_released: bool
+
     def __init__(self, entity: Any, begin: Callable[[Any], Begin]) -> None:
         super().__init__(entity, "acceptor")
         self._messages = Messages(begin(self))
@@ -64,6 +68,10 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
         """Only what answers requests; the handlers that print PDUs and datasets stay away."""
         for event in evt._INTERVENTION_EVENTS:  # noqa: SLF001
             self.bind(event, evt.get_default_handler(event))
+
+    def accepted_context(self, context_id: int) -> Any:
+        """The presentation context that was accepted under this number."""
+        return self._accepted_cx[context_id]
 
     # What other threads, and handlers of this one, may call.
 

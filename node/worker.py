@@ -81,10 +81,12 @@ class Worker:
         scheduler.start()
         directory = self._config.storage.directory
         with Bell(directory, WORKER_BELL) as bell:
-            threading.Thread(target=_listen, args=(bell, self._beat.ring, self._stopping), daemon=True).start()
+            listener = threading.Thread(target=_listen, args=(bell, self._beat.ring, self._stopping))
+            listener.start()
             log.get().info("worker_started", pid=os.getpid(), model=self._bench.algorithm.version)
             self._beat.ring()
             self._beat.run()
+            listener.join()
         scheduler.shutdown(wait=False)
         self._store.queue.give_back(self._name, refund=True)
         self._store.close()
@@ -124,5 +126,5 @@ class Worker:
 
 def _listen(bell: Bell, wake: Callable[[], None], stopping: threading.Event) -> None:
     while not stopping.is_set():
-        if bell.wait(1.0):
+        if bell.wait(0.5):
             wake()

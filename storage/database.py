@@ -23,7 +23,7 @@ def open_database(url: str) -> Engine:
     """
     try:
         engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-    except (ArgumentError, ImportError) as error:
+    except (ArgumentError, ImportError, ValueError) as error:
         raise DatabaseUnusable(f"[storage] database_url {make_safe(url)!r} cannot be used: {error}") from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
@@ -47,7 +47,7 @@ def make_safe(url: str) -> str:
     """`url` without its password, for messages."""
     try:
         return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return url.split("@")[-1]
 
 

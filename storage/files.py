@@ -64,8 +64,7 @@ class InstanceWriter:
             self._files.make_durable(self._final.parent)
             os.fsync(self._descriptor)
             self._close()
-            self._temporary.rename(self._final)
-            _flush_folder(self._final.parent)
+            _give_name(self._temporary, self._final)
 
     def abort(self) -> None:
         """Nothing of an instance that was not committed is left.  Again: nothing happens."""
@@ -108,8 +107,11 @@ class Files:
         self._durable: set[Path] = set()
         self._lock = threading.Lock()
         try:
-            for folder in ("instances", "reports", "incoming"):
-                (root / folder).mkdir(parents=True, exist_ok=True)
+            new = [folder for folder in (root, *root.parents) if not folder.exists()]
+            for name in ("instances", "reports", "incoming"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+            for folder in (root, *(folder.parent for folder in new)):
+                _flush_folder(folder)
             probe = root / "incoming" / f"probe-{secrets.token_hex(4)}"
             probe.touch()
             probe.unlink()
@@ -149,8 +151,7 @@ class Files:
                 for chunk in chunks:
                     _write_all(file.fileno(), chunk)
                 os.fsync(file.fileno())
-            temporary.rename(final)
-            _flush_folder(final.parent)
+            _give_name(temporary, final)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             if error.errno in _FULL:
@@ -210,6 +211,15 @@ def _write_all(descriptor: int, chunk: bytes | memoryview) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _give_name(temporary: Path, final: Path) -> None:
+    """The flushed bytes keep their name through power loss.  A file that has it already holds the same and stays."""
+    if final.exists():
+        temporary.unlink()
+    else:
+        temporary.rename(final)
+    _flush_folder(final.parent)
 
 
 def _flush_folder(folder: Path) -> None:

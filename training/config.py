@@ -116,7 +116,11 @@ def _built(kind: type[T], values: dict[str, Any], prefix: str) -> T:
     built = {}
     for key, value in values.items():
         inner = hints[key]
-        built[key] = _built(inner, value, f"{prefix}{key}.") if is_dataclass(inner) and isinstance(inner, type) else _tuples(value)
+        built[key] = (
+            _built(inner, value, f"{prefix}{key}.")
+            if is_dataclass(inner) and isinstance(inner, type)
+            else _tuples(value)
+        )
     return kind(**built)
 
 

@@ -24,7 +24,9 @@ from training.phantom.scan import OTHER_ARTERY, VEIN, PhantomScan, TrueLesion
 
 Float32Array = NDArray[np.float32]
 
-MIRRORED_VESSEL = np.array([0, *(1 + LOCATIONS.index(location.mirrored) for location in LOCATIONS), OTHER_ARTERY, VEIN], np.uint8)
+MIRRORED_VESSEL = np.array(
+    [0, *(1 + LOCATIONS.index(location.mirrored) for location in LOCATIONS), OTHER_ARTERY, VEIN], np.uint8
+)
 """What each vessel label becomes when left and right are exchanged."""
 
 
@@ -46,7 +48,9 @@ class Prepared:
 def prepare(scan: PhantomScan) -> Prepared:
     """Return a region-of-interest scan with labels at half resolution, its sides cut to multiples of 16 voxels."""
     d, h, w = (side // 16 * 16 for side in scan.volume.hu_DHW.shape)
-    region = Region(scan.volume.hu_DHW[:d, :h, :w], scan.volume.affine_lps, circle_centre(scan.vessel_DHW, scan.volume.affine_lps))
+    region = Region(
+        scan.volume.hu_DHW[:d, :h, :w], scan.volume.affine_lps, circle_centre(scan.vessel_DHW, scan.volume.affine_lps)
+    )
     lesion, vessel = (_half(labels[:d, :h, :w], 3) for labels in (scan.lesion_DHW, scan.vessel_DHW))
     cells = output_affine(region.affine_lps)
     for number, true in enumerate(scan.lesions, start=1):  # a lesion smaller than a cell still has one
@@ -93,7 +97,11 @@ def save_prepared(folder: Path, prepared: Prepared) -> None:
         "circle_centre_lps_mm": list(prepared.region.circle_centre_lps_mm),
         "confounders": list(prepared.confounders),
         "lesions": [
-            {"location": lesion.location.value, "centre_lps_mm": list(lesion.centre_lps_mm), "diameter_mm": lesion.diameter_mm}
+            {
+                "location": lesion.location.value,
+                "centre_lps_mm": list(lesion.centre_lps_mm),
+                "diameter_mm": lesion.diameter_mm,
+            }
             for lesion in prepared.lesions
         ],
     }
@@ -105,7 +113,8 @@ def load_prepared(folder: Path) -> Prepared:
     """Return a prepared scan whose arrays stay on disk until they are read."""
     truth = json.loads((folder / "truth.json").read_text())
     lesions = tuple(
-        TrueLesion(Location(lesion["location"]), tuple(lesion["centre_lps_mm"]), lesion["diameter_mm"]) for lesion in truth["lesions"]
+        TrueLesion(Location(lesion["location"]), tuple(lesion["centre_lps_mm"]), lesion["diameter_mm"])
+        for lesion in truth["lesions"]
     )
     region = Region(
         np.load(folder / "hu.npy", mmap_mode="r"), np.array(truth["affine_lps"]), tuple(truth["circle_centre_lps_mm"])
@@ -166,7 +175,9 @@ def cut_patch(
     """
     half = sampling.patch // 2
     centre = _chosen_cell(prepared, sampling, rng, on_lesion, hard_cells)
-    start = [int(np.clip(c - half // 2, 0, side - half)) for c, side in zip(centre, prepared.lesion_DHW.shape, strict=True)]
+    start = [
+        int(np.clip(c - half // 2, 0, side - half)) for c, side in zip(centre, prepared.lesion_DHW.shape, strict=True)
+    ]
     fine = tuple(slice(2 * s, 2 * s + sampling.patch) for s in start)
     cells = tuple(slice(s, s + half) for s in start)
     lesion = np.array(prepared.lesion_DHW[cells])
@@ -178,7 +189,9 @@ def cut_patch(
         log_diameter[lesion == number] = np.log(true.diameter_mm)
     hu = augmented(np.array(prepared.region.hu_DHW[fine]), rng)
     z, y, x = coordinates(prepared.region, preprocessing)
-    shift = rng.uniform(-1.0, 1.0, 3).astype(np.float32) * np.float32(sampling.coordinate_jitter_mm / preprocessing.coordinate_scale_mm)
+    shift = rng.uniform(-1.0, 1.0, 3).astype(np.float32) * np.float32(
+        sampling.coordinate_jitter_mm / preprocessing.coordinate_scale_mm
+    )
     lines = (z[fine[0]] + shift[0], y[fine[1]] + shift[1], x[fine[2]] + shift[2])
     patch = Patch(channels(hu, lines, preprocessing), (lesion > 0).astype(np.uint8), vessel, location, log_diameter)
     return mirrored(patch) if rng.random() < 0.5 else patch
@@ -219,7 +232,11 @@ def augmented(hu_DHW: NDArray[np.int16], rng: np.random.Generator) -> Float32Arr
 
 
 def _chosen_cell(
-    prepared: Prepared, sampling: Sampling, rng: np.random.Generator, on_lesion: bool, hard_cells: Sequence[tuple[int, int, int]]
+    prepared: Prepared,
+    sampling: Sampling,
+    rng: np.random.Generator,
+    on_lesion: bool,
+    hard_cells: Sequence[tuple[int, int, int]],
 ) -> tuple[int, int, int]:
     """The output cell that the patch is centred on, randomly shifted by less than a quarter of its side."""
     reach = sampling.patch // 4 - 4
@@ -231,7 +248,7 @@ def _chosen_cell(
     elif hard_cells and draw < sampling.hard_share:
         cells = np.array(hard_cells)
     elif draw < sampling.hard_share + sampling.vessel_share:
-        cells = np.argwhere((prepared.vessel_DHW[::4, ::4, ::4] > 0)) * 4
+        cells = np.argwhere(prepared.vessel_DHW[::4, ::4, ::4] > 0) * 4
     if len(cells) == 0:
         cell = rng.integers(0, prepared.lesion_DHW.shape)
     else:

@@ -30,7 +30,9 @@ class Scored:
 
 def score_scans(bundle: Bundle, scans: Sequence[Prepared], device: str = "auto") -> list[Scored]:
     """Run the network over prepared regions.  The centre is shifted as an estimated one would be."""
-    return [Scored(scan.seed, seen(scan), found_candidates(scan.region, bundle, device), scan.confounders) for scan in scans]
+    return [
+        Scored(scan.seed, seen(scan), found_candidates(scan.region, bundle, device), scan.confounders) for scan in scans
+    ]
 
 
 def seen(scan: Prepared) -> tuple[TrueLesion, ...]:
@@ -63,7 +65,9 @@ def measure(scored: Sequence[Scored], bundle: Bundle) -> dict[str, float]:
         "auc_present": auc([present_score(scan.candidates) for scan in scored], truth),
         "auc_locations": _location_auc(scored),
         "sensitivity": _share([result.positive for result, positive in zip(results, truth, strict=True) if positive]),
-        "specificity": _share([not result.positive for result, positive in zip(results, truth, strict=True) if not positive]),
+        "specificity": _share(
+            [not result.positive for result, positive in zip(results, truth, strict=True) if not positive]
+        ),
         "false_positives_per_scan": _false_positives(scored, results),
     }
     errors, diameters, located = [], [], []
@@ -96,7 +100,9 @@ def _location_auc(scored: Sequence[Scored]) -> float:
     """Mean AUC over the locations that occur and do not always occur."""
     scores: NDArray[np.float64] = np.array([location_scores(scan.candidates) for scan in scored])
     each = [
-        auc(scores[:, column].tolist(), [any(lesion.location is location for lesion in scan.lesions) for scan in scored])
+        auc(
+            scores[:, column].tolist(), [any(lesion.location is location for lesion in scan.lesions) for scan in scored]
+        )
         for column, location in enumerate(LOCATIONS)
     ]
     return float(np.nanmean(each)) if not np.isnan(each).all() else float("nan")

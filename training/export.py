@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from ai.bundle import DEFAULT_BUNDLE, Bundle, Manifest, save_bundle
@@ -24,7 +25,9 @@ from training.train import averaged_network
 TRAINED_ON = "Synthetic phantoms only: no patient data. Research use; not a medical device."
 
 
-def export(configs: Sequence[TrainConfig], folder: Path, version: str, tiling: Tiling | None = None) -> dict[str, float]:
+def export(
+    configs: Sequence[TrainConfig], folder: Path, version: str, tiling: Tiling | None = None
+) -> dict[str, float]:
     """Write the bundle of one run, or the ensemble of several alike, and return its figures on the validation phantoms."""
     config = configs[0]
     networks, steps = zip(*(averaged_network(each) for each in configs), strict=True)
@@ -45,7 +48,11 @@ def export(configs: Sequence[TrainConfig], folder: Path, version: str, tiling: T
     scored = score_scans(Bundle(manifest, networks), [load_prepared(each) for each in folders], config.device)
     manifest = replace(manifest, calibration=calibrated(scored))
     figures = measure(scored, Bundle(manifest, networks)) | {"steps": float(sum(steps))}
-    save_bundle(folder, replace(manifest, figures={name: round(value, 4) for name, value in figures.items() if np.isfinite(value)}), networks)
+    save_bundle(
+        folder,
+        replace(manifest, figures={name: round(value, 4) for name, value in figures.items() if np.isfinite(value)}),
+        networks,
+    )
     return figures
 
 
@@ -63,11 +70,13 @@ def platt(scores: Sequence[float], positive: Sequence[bool]) -> Platt:
     count = int(truth.sum())
     target = np.where(truth, (count + 1.0) / (count + 2.0), 1.0 / (len(x) - count + 2.0))
 
-    def loss(parameters: np.ndarray) -> float:  # type: ignore[type-arg]
+    def loss(parameters: NDArray[np.float64]) -> float:
         logit = np.exp(parameters[0]) * x + parameters[1]
         return float((np.logaddexp(0.0, logit) - target * logit).sum())
 
-    best = minimize(loss, np.array([0.0, 0.0]), method="Nelder-Mead", options={"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-6})
+    best = minimize(
+        loss, np.array([0.0, 0.0]), method="Nelder-Mead", options={"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-6}
+    )
     return Platt(float(np.exp(np.clip(best.x[0], -4.0, 4.0))), float(best.x[1]))
 
 

@@ -47,10 +47,14 @@ def total_loss(
     if settings.bce:
         parts["bce"] = settings.bce * hardest_bce(logits, lesion, settings.hardest)
     if settings.tversky:
-        parts["tversky"] = settings.tversky * focal_tversky(logits, lesion, settings.alpha, settings.beta, settings.gamma)
+        parts["tversky"] = settings.tversky * focal_tversky(
+            logits, lesion, settings.alpha, settings.beta, settings.gamma
+        )
     inside = lesion > 0
     if bool(inside.any()):
-        parts["location"] = settings.location * F.cross_entropy(outputs.location.movedim(1, -1)[inside], location[inside])
+        parts["location"] = settings.location * F.cross_entropy(
+            outputs.location.movedim(1, -1)[inside], location[inside]
+        )
         parts["diameter"] = settings.diameter * F.l1_loss(outputs.log_diameter[:, 0][inside], log_diameter[inside])
     total = torch.stack(list(parts.values())).sum()
     return total, {name: float(part.detach()) for name, part in parts.items()}

@@ -53,13 +53,13 @@ def train(config: TrainConfig, stop_after_seconds: float = math.inf, report: Cal
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=config.optimisation.learning_rate, weight_decay=config.optimisation.weight_decay
     )
-    step = _resume(folder / CHECKPOINT, network, average, optimiser, device)
-    if step:
-        report(f"continuing at step {step}")
+    first_step = _resume(folder / CHECKPOINT, network, average, optimiser, device)
+    if first_step:
+        report(f"continuing at step {first_step}")
     total = config.optimisation.steps
     with SummaryWriter(str(folder)) as events, _bar() as bar:
-        task = bar.add_task("training", total=total, completed=step, note="")
-        for step, batch in _batches(config, step, total):
+        task = bar.add_task("training", total=total, completed=first_step, note="")
+        for step, batch in _batches(config, first_step, total):
             parts = _step(network, average, optimiser, batch, config, step, device)
             bar.update(task, completed=step + 1, note=" ".join(f"{name} {value:.3f}" for name, value in parts.items()))
             if step % 10 == 0:
@@ -110,7 +110,9 @@ def _step(
     channels, lesion, vessel, location, log_diameter = (tensor.to(device, non_blocking=True) for tensor in batch)
     loss, parts = total_loss(network(channels), lesion, vessel, location, log_diameter, config.loss)
     if not bool(torch.isfinite(loss)):
-        raise FloatingPointError(f"the loss is not finite at step {step}: lower the learning rate; the last checkpoint is sound")
+        raise FloatingPointError(
+            f"the loss is not finite at step {step}: lower the learning rate; the last checkpoint is sound"
+        )
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimisation.clip)
@@ -170,13 +172,21 @@ def _stacked(patches: list[Patch]) -> Batch:
 def _save(path: Path, network: UNet, average: dict[str, Tensor], optimiser: torch.optim.Optimizer, step: int) -> None:
     temporary = path.with_suffix(".tmp")
     torch.save(
-        {"network": network.state_dict(), "average": average, "optimiser": optimiser.state_dict(), "step": step, "shape": asdict(network.settings)},
+        {
+            "network": network.state_dict(),
+            "average": average,
+            "optimiser": optimiser.state_dict(),
+            "step": step,
+            "shape": asdict(network.settings),
+        },
         temporary,
     )
     os.replace(temporary, path)
 
 
-def _resume(path: Path, network: UNet, average: dict[str, Tensor], optimiser: torch.optim.Optimizer, device: torch.device) -> int:
+def _resume(
+    path: Path, network: UNet, average: dict[str, Tensor], optimiser: torch.optim.Optimizer, device: torch.device
+) -> int:
     """Load a checkpoint when there is one; return the steps already done."""
     if not path.exists():
         return 0
@@ -190,8 +200,13 @@ def _resume(path: Path, network: UNet, average: dict[str, Tensor], optimiser: to
 
 def _bar() -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        disable=not sys.stderr.isatty(), transient=True,
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        disable=not sys.stderr.isatty(),
+        transient=True,
     )
 
 

@@ -95,7 +95,7 @@ def _free_port() -> int:
 def _node(config: Path, log_file: Path) -> Iterator[None]:
     """A node of its own processes runs inside, its log in a file."""
     with log_file.open("wb") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "node", "serve", "--config", str(config)], stderr=output, env=dict(os.environ)
         )
         try:

@@ -25,7 +25,11 @@ def head(
     fov_mm: float = 230.0,
 ) -> Volume:
     """A head shown from `low_mm` to `high_mm` relative to its circle of Willis; arteries only with `contrast_hu`."""
-    shape = (round((high_mm - low_mm) / spacing_mm_DHW[0]), round(fov_mm / spacing_mm_DHW[1]), round(fov_mm / spacing_mm_DHW[2]))
+    shape = (
+        round((high_mm - low_mm) / spacing_mm_DHW[0]),
+        round(fov_mm / spacing_mm_DHW[1]),
+        round(fov_mm / spacing_mm_DHW[2]),
+    )
     x0, y0, z0 = circle_lps_mm
     matrix = affine(spacing_mm_DHW, (x0 - fov_mm / 2, y0 - fov_mm / 2 + 10.0, z0 + low_mm))
     z, y, x = (

@@ -108,7 +108,10 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         ({"threshold": 1.5}, "threshold"),
         ({"weights_sha256": {}}, "weights_sha256"),
         ({"weights_sha256": {"../elsewhere.safetensors": "0"}}, "weights_sha256"),
-        ({"calibration": {"present": {"slope": -1, "intercept": 0}, "location": {"slope": 1, "intercept": 0}}}, "slope"),
+        (
+            {"calibration": {"present": {"slope": -1, "intercept": 0}, "location": {"slope": 1, "intercept": 0}}},
+            "slope",
+        ),
         ({"network": None}, MANIFEST),
         ({"preprocessing": {"spacing_mm": 9.0}}, "preprocessing"),
     ],

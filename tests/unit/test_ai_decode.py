@@ -43,8 +43,13 @@ def test_a_large_lesion_is_not_reported_twice() -> None:
 
 
 def test_two_lesions_are_told_apart_and_the_more_probable_one_comes_first() -> None:
-    found = candidates(maps([((10, 10, 10), 1.0, 4.0, Location.LEFT_MCA), ((28, 28, 30), 5.0, 5.0, Location.BASILAR_TIP)]))
-    assert [LOCATIONS[int(np.argmax(each.location_shares))] for each in found] == [Location.BASILAR_TIP, Location.LEFT_MCA]
+    found = candidates(
+        maps([((10, 10, 10), 1.0, 4.0, Location.LEFT_MCA), ((28, 28, 30), 5.0, 5.0, Location.BASILAR_TIP)])
+    )
+    assert [LOCATIONS[int(np.argmax(each.location_shares))] for each in found] == [
+        Location.BASILAR_TIP,
+        Location.LEFT_MCA,
+    ]
 
 
 def test_at_most_ten_lesions_are_reported() -> None:

@@ -52,7 +52,9 @@ def test_contrast_and_coverage_may_be_waived(bundle: Bundle) -> None:
     ai.analyse(head(low_mm=20.0), bundle, require_contrast=False, check_coverage=False)
 
 
-def test_waiving_coverage_cannot_place_a_circle_that_nothing_shows(bundle: Bundle, cta: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiving_coverage_cannot_place_a_circle_that_nothing_shows(
+    bundle: Bundle, cta: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ai.coverage import HeadExtent
 
     monkeypatch.setattr(predict, "head_extent", lambda volume: HeadExtent(None, vertex_inside=False))
@@ -79,7 +81,9 @@ def test_when_a_gpu_is_out_of_memory_tiles_shrink_and_then_the_cpu_takes_over(
     assert asked == [("cuda", 64), ("cuda", 32), ("cpu", 64)]
 
 
-def test_a_folder_of_slices_gives_the_fourteen_columns(bundle: Bundle, cta: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_slices_gives_the_fourteen_columns(
+    bundle: Bundle, cta: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_bundle(tmp_path / "model", bundle.manifest, bundle.networks)
     monkeypatch.setattr(predict, "_volume_in", lambda folder: cta)
     for model in (bundle, tmp_path / "model", str(tmp_path / "model")):

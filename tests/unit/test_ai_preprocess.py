@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from ai.coverage import HeadExtent, head_extent
-from ai.preprocess import HU_RANGE, Preprocessing, channels, contrast_filled_arteries, coordinates, region_of_interest, resample
+from ai.preprocess import (
+    HU_RANGE,
+    Preprocessing,
+    channels,
+    contrast_filled_arteries,
+    coordinates,
+    region_of_interest,
+    resample,
+)
 from ai.volume import Volume
 from tests.unit.made_up_head import affine, head
 
@@ -24,7 +32,8 @@ def ramp(spacing: tuple[float, float, float]) -> Volume:
 def expected(region_affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     d, h, w = np.indices(shape)
     lps = np.einsum("ij,jdhw->idhw", region_affine, np.stack([d, h, w, np.ones_like(d)]))
-    return 2 * lps[0] + 3 * lps[1] + 5 * lps[2]
+    values: np.ndarray = 2 * lps[0] + 3 * lps[1] + 5 * lps[2]
+    return values
 
 
 @pytest.mark.parametrize("spacing", [(0.5, 0.5, 0.5), (1.0, 0.4, 0.4), (3.0, 1.5, 1.5), (0.2, 0.9, 0.9)])
@@ -77,7 +86,14 @@ def test_channels_are_windows_then_coordinates_counted_from_the_circle() -> None
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"spacing_mm": 0.0}, {"spacing_mm": 5.0}, {"size_DHW": (160, 160, 100)}, {"windows_hu": ()}, {"windows_hu": ((5.0, 5.0),)}]
+    "wrong",
+    [
+        {"spacing_mm": 0.0},
+        {"spacing_mm": 5.0},
+        {"size_DHW": (160, 160, 100)},
+        {"windows_hu": ()},
+        {"windows_hu": ((5.0, 5.0),)},
+    ],
 )
 def test_a_wrong_setting_cannot_be_built(wrong: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -21,17 +21,59 @@ from tests.builders import (
 )
 
 # Other programs rely on these names: columns are added at will, never renamed or removed.
-COLUMNS = """
-    case_id priority patient_id issuer_of_patient_id patient_name accession_number study_date modality
-    series_description study_instance_uid series_instance_uid calling_ae instance_count
-    stage outcome reason detail evidence conflicts revision attempts
-    p_left_infraclinoid_ica p_right_infraclinoid_ica p_left_supraclinoid_ica p_right_supraclinoid_ica
-    p_left_mca p_right_mca p_acom p_left_aca p_right_aca p_left_pcom p_right_pcom
-    p_basilar_tip p_other_posterior p_present
-    top_location diameter_mm lesions model report_uid report_path delivery
-    first_instance_at last_instance_at ready_at claimed_at reported_at delivered_at
-    volume_seconds inference_seconds report_seconds
-""".split()
+COLUMNS = [  # noqa: E501
+    "case_id",
+    "priority",
+    "patient_id",
+    "issuer_of_patient_id",
+    "patient_name",
+    "accession_number",
+    "study_date",
+    "modality",
+    "series_description",
+    "study_instance_uid",
+    "series_instance_uid",
+    "calling_ae",
+    "instance_count",
+    "stage",
+    "outcome",
+    "reason",
+    "detail",
+    "evidence",
+    "conflicts",
+    "revision",
+    "attempts",
+    "p_left_infraclinoid_ica",
+    "p_right_infraclinoid_ica",
+    "p_left_supraclinoid_ica",
+    "p_right_supraclinoid_ica",
+    "p_left_mca",
+    "p_right_mca",
+    "p_acom",
+    "p_left_aca",
+    "p_right_aca",
+    "p_left_pcom",
+    "p_right_pcom",
+    "p_basilar_tip",
+    "p_other_posterior",
+    "p_present",
+    "top_location",
+    "diameter_mm",
+    "lesions",
+    "model",
+    "report_uid",
+    "report_path",
+    "delivery",
+    "first_instance_at",
+    "last_instance_at",
+    "ready_at",
+    "claimed_at",
+    "reported_at",
+    "delivered_at",
+    "volume_seconds",
+    "inference_seconds",
+    "report_seconds",
+]
 
 
 def test_the_views_columns_are_stable(store: Store) -> None:
@@ -90,9 +132,7 @@ def test_the_most_urgent_come_first(store: Store, clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("reach", [received, ready, claimed])
-def test_what_is_still_at_work_comes_before_what_is_negative(
-    store: Store, clock: FakeClock, reach: object
-) -> None:
+def test_what_is_still_at_work_comes_before_what_is_negative(store: Store, clock: FakeClock, reach: object) -> None:
     reported(store, clock, Outcome.NEGATIVE, series="2.25.1")
     assert callable(reach)
     reach(store, clock)

@@ -12,7 +12,9 @@ from training.dataset import build_cache, circle_centre, cut_patch, load_prepare
 
 SETTINGS = Preprocessing(spacing_mm=1.0, size_DHW=(64, 64, 64))
 SAMPLING = Sampling(patch=32, coordinate_jitter_mm=0.0)
-LEFT, RIGHT = (LOCATIONS.index(location) for location in (Location.LEFT_SUPRACLINOID_ICA, Location.RIGHT_SUPRACLINOID_ICA))
+LEFT, RIGHT = (
+    LOCATIONS.index(location) for location in (Location.LEFT_SUPRACLINOID_ICA, Location.RIGHT_SUPRACLINOID_ICA)
+)
 
 
 def test_the_middle_of_the_circle_lies_between_the_carotids() -> None:
@@ -45,7 +47,11 @@ def test_a_prepared_scan_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert loaded.lesions == prepared.lesions and loaded.confounders == prepared.confounders
     assert loaded.region.circle_centre_lps_mm == prepared.region.circle_centre_lps_mm
     assert np.array_equal(loaded.region.affine_lps, prepared.region.affine_lps)
-    for one, other in ((loaded.region.hu_DHW, prepared.region.hu_DHW), (loaded.lesion_DHW, prepared.lesion_DHW), (loaded.vessel_DHW, prepared.vessel_DHW)):
+    for one, other in (
+        (loaded.region.hu_DHW, prepared.region.hu_DHW),
+        (loaded.lesion_DHW, prepared.lesion_DHW),
+        (loaded.vessel_DHW, prepared.vessel_DHW),
+    ):
         assert np.array_equal(one, other)
 
 
@@ -84,7 +90,9 @@ def test_a_mined_mistake_is_looked_at_again() -> None:
     prepared = prepare(scan(0))
     always = Sampling(patch=32, hard_share=1.0, coordinate_jitter_mm=0.0)
     for number in range(5):
-        patch = cut_patch(prepared, always, SETTINGS, np.random.default_rng(number), on_lesion=False, hard_cells=[(4, 4, 4)])
+        patch = cut_patch(
+            prepared, always, SETTINGS, np.random.default_rng(number), on_lesion=False, hard_cells=[(4, 4, 4)]
+        )
         lines_mm = np.sort(patch.channels_DHWC[..., -3].reshape(32, -1)[:, 0]) * SETTINGS.coordinate_scale_mm + 129.0
         assert lines_mm[0] <= 100.0 + 2 * 4 <= lines_mm[-1] + 1.0
 
