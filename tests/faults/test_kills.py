@@ -1,0 +1,90 @@
+"""Processes die at the worst moment; every acknowledged instance and exactly one report survive."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from tests.node_fixtures import NodeFactory
+from tests.running import wait_until
+
+pytestmark = pytest.mark.faults
+
+
+def test_a_worker_killed_in_mid_analysis_costs_one_attempt_and_nothing_else(
+    node_in: NodeFactory, negative_series: list[Path]
+) -> None:
+    node = node_in()
+    node.send(negative_series)
+    node.wait_for_stage("analysing")
+    worker = next(pid for pid in node.children() if b"work" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+    os.kill(worker, signal.SIGKILL)
+    (row,) = node.wait_for_delivered()
+    assert (row["outcome"], row["attempts"]) == ("negative", 2)
+    assert node.pacs.requests == [row["report_uid"]]
+
+
+def test_a_node_killed_in_mid_receive_keeps_what_it_acknowledged_and_ends_right(
+    node_in: NodeFactory, negative_series: list[Path]
+) -> None:
+    node = node_in()
+    acknowledged: list[Path] = []
+    enough = threading.Event()
+
+    def send() -> None:
+        from node.errors import Unavailable
+        from node.sender import Timeouts, entity, send_files
+
+        try:
+            for sent in send_files(entity("PACS", Timeouts(acse=3, dimse=10)), node.address, negative_series):
+                if not sent.error:
+                    acknowledged.append(sent.path)
+                if len(acknowledged) >= 60:
+                    enough.set()
+        except Unavailable:
+            return
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert enough.wait(60)
+    node.kill()
+    sender.join(60)
+    assert 60 <= len(acknowledged) < len(negative_series)
+
+    node.start()
+    kept = {header.sop_instance_uid: file for header, file in node.store.settling.instances(1)}
+    for path in acknowledged:
+        source = dcmread(path)
+        stored = dcmread(node.config.storage.directory / kept[source.SOPInstanceUID].path)
+        assert stored.PixelData == source.PixelData
+    node.send(negative_series)
+    (row,) = node.wait_for_delivered()
+    assert (row["outcome"], row["instance_count"]) == ("negative", len(negative_series))
+
+
+def test_an_analysis_beyond_its_time_limit_is_killed_and_ends_as_not_analysed_in_the_pacs(
+    node_in: NodeFactory, negative_series: list[Path]
+) -> None:
+    node = node_in(ai__time_limit_seconds="1", ai__attempts="2")
+    node.send(negative_series)
+    (row,) = node.wait_for_delivered(seconds=180)
+    assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
+
+
+def test_a_clean_stop_in_mid_analysis_gives_the_claim_back_within_ten_seconds(
+    node_in: NodeFactory, negative_series: list[Path]
+) -> None:
+    node = node_in()
+    node.send(negative_series)
+    node.wait_for_stage("analysing")
+    assert node.stop() < 10
+    (row,) = node.rows()
+    assert row["stage"] in ("ready", "reported")
+    assert row["stage"] == "reported" or row["attempts"] == 0
+    node.start()
+    (row,) = node.wait_for_delivered()
+    assert row["outcome"] == "negative"
+    wait_until(lambda: node.pacs.requests == [row["report_uid"]])
