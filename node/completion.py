@@ -74,14 +74,14 @@ def judge(
 
     if series.expected_count == series.instance_count:
         return Whole(Evidence.COUNT)
+    asked = series.count_asked_at is not None and series.count_asked_at > series.last_instance_at
+    if sender.answers_queries and not asked and (released or idle >= ASK_AFTER):
+        return Wait(ask_count=True)
     more_expected = series.expected_count is not None and series.expected_count > series.instance_count
     if released and not more_expected and (evidence := _from_geometry(contributions, sender, geometry)):
         return Whole(evidence)
     limit_seconds = rules.open_association_quiet_seconds if open_ones else rules.quiet_seconds
-    if idle >= timedelta(seconds=limit_seconds):
-        return Whole(Evidence.QUIET)
-    asked = series.count_asked_at is not None and series.count_asked_at > series.last_instance_at
-    return Wait(ask_count=sender.answers_queries and not asked and (released or idle >= ASK_AFTER))
+    return Whole(Evidence.QUIET) if idle >= timedelta(seconds=limit_seconds) else Wait()
 
 
 def _from_geometry(contributions: Sequence[Contribution], sender: Sender, geometry: Geometry) -> Evidence | None:

@@ -22,7 +22,8 @@ ALLOWED_KEYS = frozenset(
         "slices", "signal", "free_bytes", "sop_class", "transfer_syntax", "bytes", "where",
     }
 )  # fmt: skip
-_PLAIN = re.compile(r"[\w .:/+=()\-]{0,80}\Z", re.ASCII)
+# Enough for our own messages, among them `[section] key` and "the file's"; what a person's name has (^) is not in it.
+_PLAIN = re.compile(r"[\w .,:;/+='()\[\]\-]{0,120}\Z", re.ASCII)
 
 
 def _allow_only(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -49,7 +50,8 @@ def _plain(value: Any) -> Any:
 def configure(form: str = "console", level: str = "info") -> None:
     """From now on every log line of this process goes to standard error, allow-listed.
 
-    Other libraries' loggers stay silent below CRITICAL: pynetdicom prints datasets at lower levels.
+    Other libraries' loggers stay silent below CRITICAL, and warnings altogether: pynetdicom prints datasets at lower
+    levels, and pydicom's warnings carry values.
     """
     renderer: Any = (
         structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer(colors=False)
@@ -66,6 +68,7 @@ def configure(form: str = "console", level: str = "info") -> None:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr, force=True)
+    logging.captureWarnings(True)
     for name in ("pynetdicom", "pydicom", "apscheduler", "alembic", "sqlalchemy", "highdicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 

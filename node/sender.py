@@ -1,5 +1,6 @@
 """The Storage SCU: sends an object, and turns what the peer answers into success or one of two errors."""
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ def associate(ae: AE, peer: Peer, contexts: list[tuple[str, str]]) -> Associatio
 
 def store(assoc: Association, path: Path, sop_class: str) -> str:
     """The peer has the object in `path`; returns `judge`'s word.  Raises Unavailable or Refused."""
+    _let_reader_run(assoc)
     try:
         status = assoc.send_c_store(path)
     except ValueError:
@@ -84,6 +86,16 @@ def store(assoc: Association, path: Path, sop_class: str) -> str:
     if "Status" not in status:
         raise Unavailable("no answer: the association ended or timed out")
     return judge(int(status.Status))
+
+
+def _let_reader_run(assoc: Association, seconds: float = 1.0) -> None:
+    """pynetdicom's reader thread has left the pause of the operation before.
+
+    An operation that starts earlier finds it "paused", and then that thread takes its answer ("unexpected C-STORE").
+    """
+    deadline = time.monotonic() + seconds
+    while assoc._is_paused and time.monotonic() < deadline:  # noqa: SLF001  nothing public tells
+        time.sleep(0)
 
 
 def deliver(ae: AE, peer: Peer, path: Path) -> str:

@@ -35,6 +35,7 @@ class Bell:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(self._path))
         self._path.chmod(0o600)
+        self._inode = self._path.stat().st_ino
         self._socket.setblocking(False)
 
     def wait(self, timeout_seconds: float) -> bool:
@@ -53,5 +54,7 @@ class Bell:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with suppress(FileNotFoundError):
+            if self._path.stat().st_ino == self._inode:  # else a later bell hangs there
+                self._path.unlink()
         self._socket.close()
-        self._path.unlink(missing_ok=True)

@@ -103,7 +103,7 @@ def test_an_unknown_or_missing_key_is_named_with_the_nearest(tmp_path: Path, con
         ("[node]\nstop_seconds = 11", "node.stop_seconds", "11"),
         ('[node]\nae_title = ""', "node.ae_title", "''"),
         ('[node]\nae_title = "A_TITLE_THAT_IS_TOO_LONG"', "node.ae_title", "'A_TITLE_THAT_IS_TOO_LONG'"),
-        ('[node]\nae_title = "BACK\\\\SLASH"', "node.ae_title", "'BACK\\\\\\\\SLASH'"),
+        ('[node]\nae_title = "BACK\\\\SLASH"', "node.ae_title", r"'BACK\\SLASH'"),
         ('[node]\nallowed_calling_ae = ["GOOD", "É"]', "node.allowed_calling_ae.1", "'É'"),
         ("[node]\nallowed_calling_ae = 5", "node.allowed_calling_ae", "5"),
         ("[eligibility]\nminimum_slices = 1", "eligibility.minimum_slices", "1"),
