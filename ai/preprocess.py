@@ -183,7 +183,9 @@ _BONE_DISTANCE_MM = 4.5
 _ARTERIES_MM3 = 200.0
 _ARTERY_LENGTH_MM = 12.0
 _AROUND = Preprocessing(spacing_mm=1.0, size_DHW=(80, 128, 128), offset_lps_mm=(0.0, 12.0, 24.0))
-_ABOVE_THE_BASE = np.s_[16:60, 22:104, 14:114]  # of `_AROUND`: 0 to 44 mm above the circle, clear of skull base and vault
+_ABOVE_THE_BASE = np.s_[
+    16:60, 22:104, 14:114
+]  # of `_AROUND`: 0 to 44 mm above the circle, clear of skull base and vault
 
 
 def contrast_filled_arteries(volume: Volume, extent: HeadExtent) -> bool:

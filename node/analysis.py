@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
 
 import ai
 from ai.errors import NotAnalysable, Reason
@@ -18,7 +19,7 @@ from node.config import Config
 from node.report import Algorithm, NotAnalysed, Predecessor, Region, build_report, encode
 from node.report_identity import derive_uid, missing_identity
 from storage import intake
-from storage.errors import Damaged
+from storage.errors import Damaged, StorageFull
 from storage.files import Files
 from storage.records import Claim, Conclusion, LesionRecord, ReportObject, Series
 from storage.stages import Outcome
@@ -63,14 +64,15 @@ class Stopwatch:
 def analyse(bench: Bench, claim: Claim) -> bool:
     """The claimed series has ended, its report is in the outbox.  False when a late slice voided the claim.
 
-    Raises Damaged when a file of the series is not as it was written, and whatever `progress` raises.
+    Raises Damaged when a file of the series is not as it was written, and whatever `progress` raises.  A claim that is
+    exhausted ends whatever happens, if need be without a report: it would come back for ever.
     """
     watch = Stopwatch()
     with watch.step("volume"):
-        datasets = _read(bench, claim.series)
+        datasets = _read(bench, claim)
     said = _examine(bench, claim, datasets, watch)
     with watch.step("report"):
-        report = _report(bench, claim.series, datasets, said)
+        report = _report(bench, claim, datasets, said)
     conclusion = _conclusion(bench, claim.series, said, watch.seconds)
     destinations = bench.config.destinations(claim.series.calling_ae)
     kept = bench.store.queue.finish(claim, conclusion, report, destinations, bench.clock())
@@ -85,13 +87,15 @@ def analyse(bench: Bench, claim: Claim) -> bool:
     return kept
 
 
-def _read(bench: Bench, series: Series) -> list[Dataset]:
+def _read(bench: Bench, claim: Claim) -> list[Dataset]:
+    """The series' datasets; of an exhausted claim those that can be read.  Raises Damaged."""
     datasets: list[Dataset] = []
-    for _, file in bench.store.settling.instances(series.id):
+    for _, file in bench.store.settling.instances(claim.series.id):
         try:
             datasets.append(dcmread(bench.files.path(file)))
-        except (OSError, ValueError, EOFError):
-            raise Damaged(f"{file.path} cannot be read") from None
+        except (OSError, ValueError, EOFError, InvalidDicomError):
+            if not claim.exhausted:
+                raise Damaged(f"{file.path} cannot be read") from None
     return datasets
 
 
@@ -144,6 +148,21 @@ def _conclusion(bench: Bench, series: Series, said: Findings | NotAnalysed, seco
 
 
 def _report(
+    bench: Bench, claim: Claim, datasets: Sequence[Dataset], said: Findings | NotAnalysed
+) -> ReportObject | None:
+    """As `_written`; None also where the report of an exhausted claim cannot be made.  Raises StorageFull."""
+    try:
+        return _written(bench, claim.series, datasets, said)
+    except StorageFull:
+        raise
+    except Exception as error:
+        if not claim.exhausted:
+            raise
+        log.get().error("report_failed", case=claim.series.id, error=type(error).__name__)
+        return None
+
+
+def _written(
     bench: Bench, series: Series, datasets: Sequence[Dataset], said: Findings | NotAnalysed
 ) -> ReportObject | None:
     """The report, durable on disk; None where none is wanted, or where the images do not say whose it would be."""

@@ -1,5 +1,6 @@
 """Reads what Willis needs to know of an instance from the sender's bytes, without decoding the rest."""
 
+import math
 import re
 import struct
 from collections.abc import Callable
@@ -161,9 +162,9 @@ def _value(ds: Dataset, keyword: str, convert: Callable[[Any], Any]) -> Any:
 
 
 def _text(ds: Dataset, keyword: str) -> str:
-    return _value(ds, keyword, str) or ""
+    return (_value(ds, keyword, str) or "").replace("\0", "")  # which PostgreSQL cannot hold
 
 
 def _numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
     values = _value(ds, keyword, lambda value: tuple(float(number) for number in value))
-    return values if values is not None and len(values) == count else None
+    return values if values is not None and len(values) == count and all(map(math.isfinite, values)) else None

@@ -90,7 +90,7 @@ class Slices:
         try:
             volume = subsampled_volume([self._files.path(file) for _, file in self._instances], self.stack)
             return head_extent(volume).covers_circle_of_willis(self._margin_mm)
-        except NotAnalysable:
+        except Exception:  # noqa: BLE001  the edge: whatever cannot be read shows nothing, and the quiet timer decides
             return False
 
     @property
@@ -100,11 +100,16 @@ class Slices:
 
 
 def settle(desk: Desk) -> int:
-    """Every series that is whole has left RECEIVING; returns how many did."""
+    """Every series that is whole has left RECEIVING; returns how many did.  One that fails does not stop the others."""
     receiving = desk.store.settling.receiving()
     known = {_key(series) for series in receiving}
     desk.slices = {key: slices for key, slices in desk.slices.items() if key in known}
-    settled = sum(_settle_one(desk, series) for series in receiving)
+    settled = 0
+    for series in receiving:
+        try:
+            settled += _settle_one(desk, series)
+        except Exception as error:  # noqa: BLE001  the edge: the next beat tries this one again
+            log.get().error("settle_failed", case=series.id, error=type(error).__name__)
     if settled:
         desk.wake_worker()
     return settled

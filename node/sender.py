@@ -76,7 +76,7 @@ def associate(ae: AE, peer: Peer, contexts: list[tuple[str, str]]) -> Associatio
 
 def store(assoc: Association, path: Path, sop_class: str) -> str:
     """The peer has the object in `path`; returns `judge`'s word.  Raises Unavailable or Refused."""
-    _let_reader_run(assoc)
+    let_reader_run(assoc)
     try:
         status = assoc.send_c_store(path)
     except ValueError:
@@ -88,7 +88,7 @@ def store(assoc: Association, path: Path, sop_class: str) -> str:
     return judge(int(status.Status))
 
 
-def _let_reader_run(assoc: Association, seconds: float = 1.0) -> None:
+def let_reader_run(assoc: Association, seconds: float = 1.0) -> None:
     """pynetdicom's reader thread has left the pause of the operation before.
 
     An operation that starts earlier finds it "paused", and then that thread takes its answer ("unexpected C-STORE").
@@ -172,6 +172,8 @@ def ask_count(ae: AE, peer: Peer, study_instance_uid: str, series_instance_uid: 
                 return int(answer.NumberOfSeriesRelatedInstances)
     except ValueError:
         raise Unavailable("the peer does not accept queries") from None
+    except RuntimeError:
+        raise Unavailable("the association ended") from None
     finally:
         _end(assoc)
     return None

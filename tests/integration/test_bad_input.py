@@ -10,6 +10,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
 
 from node.errors import Unavailable
+from node.sender import let_reader_run
 from tests.dicom_factory import identity
 from tests.node_fixtures import NodeFactory
 from tests.running import RunningNode, wait_until
@@ -40,7 +41,10 @@ def store(node: RunningNode, *datasets: Dataset) -> list[tuple[int, str]]:
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     assoc = ae.associate("127.0.0.1", node.config.node.port, ae_title="WILLIS")
     assert assoc.is_established
-    answers = [assoc.send_c_store(ds) for ds in datasets]
+    answers = []
+    for ds in datasets:
+        let_reader_run(assoc)
+        answers.append(assoc.send_c_store(ds))
     assoc.release()
     return [(answer.Status, answer.get("ErrorComment", "")) for answer in answers]
 

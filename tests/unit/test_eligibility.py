@@ -83,9 +83,9 @@ def test_too_few_slices_are_told_with_their_number() -> None:
 
 
 def test_frames_of_a_multi_frame_object_count_as_slices() -> None:
-    enhanced = {"sop_class_uid": EnhancedCTImageStorage}
-    assert reason([header(number_of_frames=60, **enhanced)]) is None
-    assert reason([header(number_of_frames=59, **enhanced)]) is Ineligible.TOO_FEW_SLICES
+    enhanced = str(EnhancedCTImageStorage)
+    assert reason([header(number_of_frames=60, sop_class_uid=enhanced)]) is None
+    assert reason([header(number_of_frames=59, sop_class_uid=enhanced)]) is Ineligible.TOO_FEW_SLICES
 
 
 def test_a_part_of_a_long_series_is_not_taken_for_a_short_one() -> None:

@@ -91,16 +91,21 @@ def test_the_header_is_the_same_in_every_transfer_syntax(syntax: str) -> None:
 
 
 @pytest.mark.parametrize("syntax", EVERY_SYNTAX)
-def test_a_dataset_cut_anywhere_is_unreadable_or_means_the_same(syntax: str) -> None:
+def test_a_dataset_cut_anywhere_is_unreadable_or_only_lacks_what_was_cut_off(syntax: str) -> None:
     content = wire(slice_with(), syntax)
     whole = read(content, syntax)
+    nothing = replace(Header("", "", "", "", ""), has_pixels=False)
+    readable = 0
     for length in range(len(content)):
         try:
             cut = read(content[:length], syntax)
         except UnreadableDataset as error:
             assert len(str(error)) <= 64
-        else:  # cut between two elements: everything but the pixels is there
-            assert cut == replace(whole, has_pixels=cut.has_pixels)
+        else:  # cut between two elements: nothing in the bytes tells that more should follow
+            readable += 1
+            for key, value in vars(cut).items():
+                assert value in (getattr(whole, key), getattr(nothing, key)), key
+    assert readable < 20
 
 
 @pytest.mark.parametrize("syntax", [*NATIVE, DeflatedExplicitVRLittleEndian, JPEGLSLossless])
@@ -111,6 +116,7 @@ def test_pixel_data_that_are_cut_are_unreadable(syntax: str) -> None:
             read(content[:-missing], syntax)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), syntax=st.sampled_from(EVERY_SYNTAX))
 def test_damaged_bytes_are_unreadable_or_some_header_and_nothing_else(data: st.DataObject, syntax: str) -> None:
@@ -161,6 +167,7 @@ def test_names_decode_by_their_character_set(character_set: str | list[str], nam
     assert header_with(SpecificCharacterSet=character_set, PatientName=name).patient_name == name
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_name_that_does_not_decode_or_an_unknown_character_set_is_no_reason_to_refuse() -> None:
     content = encoded(slice_with(PatientName="Buc^Jerome", SpecificCharacterSet="ISO_IR 192"))
     assert read(content.replace(b"Jerome", b"J\xe9r\xf4me")).patient_name.startswith("Buc^J")
@@ -294,7 +301,7 @@ def test_a_dataset_without_pixels_says_so() -> None:
 def test_nested_sequences_and_private_elements_are_stepped_over() -> None:
     ds = slice_with()
     icon, code = Dataset(), Dataset()
-    icon.SOPInstanceUID, icon.Rows, icon.PixelData = "2.25.999", 1, b"\0\0"
+    icon.SOPInstanceUID, icon.BitsAllocated, icon.PixelData = "2.25.999", 8, b"\0\0"
     code.CodeValue = "T-A0100"
     icon.ViewCodeSequence = Items([code, code])
     ds.IconImageSequence = Items([icon])

@@ -2,6 +2,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import func, select
@@ -251,7 +252,7 @@ def at_once(tasks: list[Callable[[], Added]]) -> list[Added]:
 def offers(store: Store, clock: FakeClock, offered: list[tuple[Header, str]]) -> list[Callable[[], Added]]:
     associations = [store.intake.open_association("receiver", "PACS", clock()) for _ in offered]
     return [
-        lambda head=head, content=content, association=association: add(store, clock, head, association, content)
+        partial(add, store, clock, head, association, content)
         for (head, content), association in zip(offered, associations, strict=True)
     ]
 

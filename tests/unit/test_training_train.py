@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from ai.locations import Location
 from ai.preprocess import Preprocessing
 from ai.unet import Outputs, UNetSettings
 from tests.unit.made_up_scan import scan
-from training import dataset, losses
+from training import dataset, losses, mine
 from training.config import ConfigError, Data, Loss, Optimisation, Sampling, TrainConfig, read_config
 from training.evaluate import Scored, auc, is_hit, measure
 from training.export import export, platt
 from training.phantom.scan import TrueLesion
-from training.train import CHECKPOINT, averaged_network, learning_rate, main, train
+from training.train import CHECKPOINT, HARD_CELLS, averaged_network, learning_rate, main, train
 
 
 @pytest.fixture
@@ -197,3 +198,19 @@ def test_figures_count_hits_within_the_radius(config: TrainConfig, tmp_path: Pat
     assert figures["sensitivity"] == figures["specificity"] == figures["auc_present"] == 1.0
     assert figures["lesion_sensitivity_from_4mm"] == 1.0 and figures["false_positives_per_scan"] == 0.5
     assert figures["median_centre_error_mm"] == 1.0 and figures["median_diameter_error_mm"] == 0.5
+
+
+def test_mined_mistakes_are_cells_without_a_lesion_and_the_next_run_reads_them(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(replace(config, optimisation=replace(config.optimisation, steps=2)), report=quiet)
+    export([config], tmp_path / "bundle", "0.1", Tiling(size=64))
+    shares = np.eye(13)[6]
+    on_lesion = Candidate(3.0, (12.0, -14.0, 130.0), 6.0, shares)  # of odd seeds
+    elsewhere = Candidate(2.0, (-20.0, -30.0, 110.0), 4.0, shares)
+    unsure = Candidate(-4.0, (-20.0, -30.0, 140.0), 4.0, shares)
+    monkeypatch.setattr(mine, "found_candidates", lambda *_: (on_lesion, elsewhere, unsure))
+    assert mine.mine(config, load_bundle(tmp_path / "bundle")) == 2 * 2 + 2  # even seeds have no lesion
+    cells = json.loads((Path(config.data.cache) / HARD_CELLS).read_text())
+    assert cells["1"] == [[5, 5, 6]] and len(cells["0"]) == 2
+    train(config, report=quiet)

@@ -1,0 +1,62 @@
+"""Hard negatives: where a bundle sees lesions on training scans that have none there.
+
+`python -m training.mine CONFIG.toml BUNDLE` writes the cells that the next run samples patches from.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ai.bundle import Bundle, load_bundle
+from ai.inference import output_affine
+from ai.predict import found_candidates
+from training.config import TrainConfig, read_config
+from training.dataset import Prepared, build_cache, load_prepared
+from training.evaluate import is_hit
+from training.train import HARD_CELLS
+
+LEAST_SCORE = -3.0
+"""Candidates below this mean logit teach nothing."""
+
+
+def mine(config: TrainConfig, bundle: Bundle) -> int:
+    """Write the mistakes of a bundle on the training scans into the cache folder; return how many there are."""
+    cache = Path(config.data.cache)
+    seeds = range(config.data.first_seed, config.data.first_seed + config.data.scans)
+    mistakes = {}
+    for folder in build_cache(cache, seeds, config.preprocessing, config.data.workers):
+        scan = load_prepared(folder)
+        if cells := mistaken_cells(scan, bundle, config.device):
+            mistakes[scan.seed] = cells
+    temporary = cache / f"{HARD_CELLS}.tmp"
+    temporary.write_text(json.dumps(mistakes), encoding="utf-8")
+    os.replace(temporary, cache / HARD_CELLS)
+    return sum(len(cells) for cells in mistakes.values())
+
+
+def mistaken_cells(scan: Prepared, bundle: Bundle, device: str = "auto") -> list[tuple[int, int, int]]:
+    """The output cells of the candidates that hit no lesion, worst first."""
+    to_cell = np.linalg.inv(output_affine(scan.region.affine_lps))
+    cells = []
+    for candidate in found_candidates(scan.region, bundle, device):
+        if candidate.score < LEAST_SCORE or any(is_hit(candidate.centre_lps_mm, lesion) for lesion in scan.lesions):
+            continue
+        d, h, w = np.rint((to_cell @ np.append(candidate.centre_lps_mm, 1.0))[:3]).astype(int)
+        cells.append((int(d), int(h), int(w)))
+    return cells
+
+
+def main(arguments: list[str]) -> int:
+    """`CONFIG BUNDLE`: mine and say how many mistakes were found."""
+    if len(arguments) != 2:
+        print("usage: python -m training.mine CONFIG.toml BUNDLE_FOLDER", file=sys.stderr)
+        return 2
+    print(f"{mine(read_config(arguments[0]), load_bundle(arguments[1]))} mistakes")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
