@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydicom.uid import CTImageStorage
+from pydicom.uid import UID, CTImageStorage
 
 from tests.builders import encoded
 from tests.dicom_factory import ct_series, save
@@ -158,7 +158,7 @@ def make(folder: Path, count: int, pixels: int, series: int) -> Path:
     slices = ct_series(1, rows=pixels, columns=pixels, SeriesInstanceUID=uid, StudyInstanceUID=f"{uid}.1")
     for index in range(count):
         ds = slices[0]
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{uid}.{index + 1}"
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(f"{uid}.{index + 1}")
         ds.ImagePositionPatient = [0, 0, index]
         save([ds], folder)
     return folder
