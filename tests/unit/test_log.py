@@ -159,7 +159,15 @@ def test_the_console_form_is_a_line_for_people(capsys: pytest.CaptureFixture[str
     assert "\x1b" not in text
 
 
-LIBRARIES = ("pynetdicom", "pynetdicom.acse", "pydicom", "apscheduler.scheduler", "sqlalchemy.engine", "highdicom", "any")
+LIBRARIES = (
+    "pynetdicom",
+    "pynetdicom.acse",
+    "pydicom",
+    "apscheduler.scheduler",
+    "sqlalchemy.engine",
+    "highdicom",
+    "any",
+)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
