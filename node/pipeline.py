@@ -158,7 +158,7 @@ def _ask_count(desk: Desk, series: Series, verdict: Wait) -> None:
     try:
         ae = sender.entity(desk.config.node.ae_title, sender.Timeouts(acse=3, dimse=5, network=5))
         expected = sender.ask_count(ae, peer, series.study_instance_uid, series.series_instance_uid)
-    except Unavailable as error:
+    except (Unavailable, Refused) as error:
         log.get().warning("count_unanswered", case=series.id, peer=name, error=str(error))
     desk.store.settling.note_expected_count(series.id, expected, desk.clock())
     log.get().info("count_asked", case=series.id, peer=name, expected=expected, instances=series.instance_count)

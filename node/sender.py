@@ -63,7 +63,10 @@ def entity(ae_title: str, timeouts: Timeouts) -> AE:
 
 
 def associate(ae: AE, peer: Peer, contexts: list[tuple[str, str]]) -> Association:
-    """An established association for these (SOP class, transfer syntax) pairs.  Raises Unavailable."""
+    """An established association for these (SOP class, transfer syntax) pairs.
+
+    Raises Unavailable, or Refused when the peer accepts none of them.
+    """
     proposed = [build_context(UID(sop_class), UID(syntax)) for sop_class, syntax in contexts]
     assoc = ae.associate(peer.host, peer.port, contexts=proposed, ae_title=peer.ae_title, max_pdu=131_072)
     if assoc.is_established:
@@ -71,6 +74,8 @@ def associate(ae: AE, peer: Peer, contexts: list[tuple[str, str]]) -> Associatio
     where = f"{peer.ae_title} at {peer.host}:{peer.port}"
     if assoc.is_rejected:
         raise Unavailable(f"{where} rejected the association")
+    if assoc.rejected_contexts and not assoc.accepted_contexts:
+        raise Refused(f"{where} accepts none of: {', '.join(sorted({UID(kind).name for kind, _ in contexts}))}")
     raise Unavailable(f"no association with {where}")
 
 
@@ -141,8 +146,12 @@ def send_files(ae: AE, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:
     assoc: Association | None = None
     try:
         for path, (sop_class, _) in known:
-            if assoc is None or not assoc.is_established:
-                assoc = associate(ae, peer, contexts)
+            try:
+                if assoc is None or not assoc.is_established:
+                    assoc = associate(ae, peer, contexts)
+            except Refused as error:
+                yield Sent(path, "refused", str(error))
+                continue
             try:
                 yield Sent(path, store(assoc, path, sop_class))
             except (Unavailable, Refused) as error:
