@@ -61,6 +61,7 @@ _MIN_PEAK_LOGIT = -5.0
 _CORE_CELLS = 9
 _SMOOTHING_CELLS = 0.6
 _MIN_APART_MM = 4.0
+_CLEARLY_ASIDE_MM = 8.0
 
 
 def candidates(maps: Maps) -> tuple[Candidate, ...]:
@@ -136,6 +137,8 @@ def _candidate(maps: Maps, logit_DHW: Float32Array, at: NDArray[np.intp]) -> Can
     location = maps.location_CDHW[(slice(None), *box)].astype(np.float64)
     shares = np.exp(location - location.max(axis=0))
     shares = (shares / shares.sum(axis=0) * weight).sum(axis=(1, 2, 3)) / total
+    midline_x_mm = (maps.affine_lps @ np.append((np.array(logit_DHW.shape) - 1) / 2.0, 1.0))[0]
+    shares = _on_its_side(shares, float(centre[0] - midline_x_mm))
     core = np.sort(logit[apart <= 2.0])[-_CORE_CELLS:]
     diameter_mm = math.exp(float((maps.log_diameter_DHW[box] * weight).sum() / total))
     return Candidate(
@@ -144,6 +147,22 @@ def _candidate(maps: Maps, logit_DHW: Float32Array, at: NDArray[np.intp]) -> Can
         diameter_mm=float(np.clip(diameter_mm, 1.0, 40.0)),
         location_shares=shares / shares.sum(),
     )
+
+
+def _on_its_side(shares: NDArray[np.float64], left_of_midline_mm: float) -> NDArray[np.float64]:
+    """`shares` with those of the other side given to their mirror images, for what lies clearly to one side.
+
+    A small patch does not show which side it is from; the position in the patient does.
+    """
+    if abs(left_of_midline_mm) < _CLEARLY_ASIDE_MM:
+        return shares
+    wrong = "Right " if left_of_midline_mm > 0 else "Left "
+    moved = shares.copy()
+    for index, location in enumerate(LOCATIONS):
+        if location.value.startswith(wrong):
+            moved[LOCATIONS.index(location.mirrored)] += moved[index]
+            moved[index] = 0.0
+    return moved
 
 
 def _apart(one: NDArray[np.float64], other: tuple[float, float, float]) -> float:

@@ -44,12 +44,19 @@ def test_a_large_lesion_is_not_reported_twice() -> None:
 
 def test_two_lesions_are_told_apart_and_the_more_probable_one_comes_first() -> None:
     found = candidates(
-        maps([((10, 10, 10), 1.0, 4.0, Location.LEFT_MCA), ((28, 28, 30), 5.0, 5.0, Location.BASILAR_TIP)])
+        maps([((10, 10, 10), 1.0, 4.0, Location.RIGHT_MCA), ((28, 28, 30), 5.0, 5.0, Location.BASILAR_TIP)])
     )
     assert [LOCATIONS[int(np.argmax(each.location_shares))] for each in found] == [
         Location.BASILAR_TIP,
-        Location.LEFT_MCA,
+        Location.RIGHT_MCA,
     ]
+
+
+def test_a_lesion_clearly_to_one_side_is_never_named_after_the_other() -> None:
+    (found,) = candidates(maps([((10, 10, 10), 5.0, 6.0, Location.LEFT_MCA)]))
+    assert found.centre_lps_mm[0] < candidates(maps([((10, 10, 30), 5.0, 6.0, Location.LEFT_MCA)]))[0].centre_lps_mm[0]
+    assert LOCATIONS[int(np.argmax(found.location_shares))] is Location.RIGHT_MCA
+    assert found.location_shares.sum() == pytest.approx(1.0)
 
 
 def test_at_most_ten_lesions_are_reported() -> None:
