@@ -1,6 +1,7 @@
 """Fixtures that many tests share: a clock, a files' root, and a store on either database."""
 
 import itertools
+import logging
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import text
 
 from storage.files import Files
@@ -25,6 +27,20 @@ BOTH_DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgre
 def clock() -> FakeClock:
     """A clock that stands still until the test moves it."""
     return FakeClock()
+
+
+@pytest.fixture
+def logging_restored() -> Iterator[None]:
+    """For a test that configures logging: the tests after it find it as it was."""
+    names = (None, "pynetdicom", "pydicom", "apscheduler", "alembic", "sqlalchemy", "highdicom")
+    levels = {name: logging.getLogger(name).level for name in names}
+    handlers = list(logging.getLogger().handlers)
+    yield
+    structlog.reset_defaults()
+    logging.captureWarnings(False)
+    logging.getLogger().handlers[:] = handlers
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from node import log
@@ -25,7 +26,12 @@ def address(text: str) -> Peer:
     match = _ADDRESS.match(text)
     if match is None or not 0 < int(match["port"]) < 65536:
         raise ConfigError(f"{text!r} is no address; write AE@HOST:PORT, for example WILLIS@127.0.0.1:11112")
-    return Peer(ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
+    try:
+        return Peer(ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
+    except ValidationError:
+        raise ConfigError(
+            f"{match['ae']!r} is no AE title: at most 16 printable ASCII characters, no backslash"
+        ) from None
 
 
 def files_in(paths: Iterable[Path]) -> Iterator[Path]:

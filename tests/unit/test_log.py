@@ -2,14 +2,11 @@ import json
 import logging
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from node import log
 from storage.stages import Stage
@@ -17,17 +14,7 @@ from storage.stages import Stage
 SECRET = "Doe^Jane"
 
 
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    """Other tests find logging as it was."""
-    levels = {name: logging.getLogger(name).level for name in (None, "pynetdicom", "pydicom", "sqlalchemy")}
-    with warnings.catch_warnings():
-        yield
-    structlog.reset_defaults()
-    logging.captureWarnings(False)
-    logging.getLogger().handlers.clear()
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 def line(capsys: pytest.CaptureFixture[str], **values: Any) -> dict[str, Any]:

@@ -1,0 +1,412 @@
+"""The worker's verb with a real store and real files; the network's findings are made up."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from pydicom import Dataset, dcmread
+
+import ai
+from ai.bundle import Bundle
+from ai.errors import NotAnalysable, Reason
+from ai.findings import Findings, Lesion
+from ai.locations import Location
+from node import analysis
+from node.analysis import Bench, Stopwatch, analyse
+from node.config import Config
+from node.report import Algorithm
+from storage.errors import Damaged, StorageFull
+from storage.files import Files
+from storage.records import Claim
+from storage.stages import Event, Outcome, Stage
+from storage.store import Store
+from tests.builders import LEASE, PROBABILITIES, FakeClock, add, header, keep, series_now
+from tests.dicom_factory import ct_series
+
+NEGATIVE = Findings((0.02,) * 14, (), 0.5)
+POSITIVE = Findings(PROBABILITIES, (Lesion(Location.LEFT_MCA, 0.9, (-18.4, -28.5, 103.0), 4.2),), 0.5)
+
+
+@pytest.fixture
+def store(sqlite_store: Store) -> Store:
+    """The queue's SQL is tested on both databases elsewhere."""
+    return sqlite_store
+
+
+@dataclass
+class Workshop:
+    """A bench, and the findings that the network will have."""
+
+    bench: Bench
+    clock: FakeClock
+    seen: list[Any]
+
+    def claim(self, series: Sequence[Dataset] | None = None, **changes: Any) -> Claim:
+        """A claimed series of these slices."""
+        kept = keep(self.bench.store, self.bench.files, self.clock, series or ct_series(6, **changes))
+        return self.claim_again(str(kept.series_instance_uid))
+
+    def claim_again(self, uid: str = "2.25.1002", **options: Any) -> Claim:
+        store, series = self.bench.store, series_now(self.bench.store, uid)
+        assert store.settling.leave(series, Event.SETTLED, "count", self.clock(), **options)
+        claim = store.queue.claim("worker:1", self.clock(), LEASE, 3)
+        assert claim is not None
+        return claim
+
+    def exhausted(self, claim: Claim) -> Claim:
+        """The claim on the same series after its last attempt failed."""
+        self.bench.store.queue.give_back("worker:1", refund=False)
+        last = self.bench.store.queue.claim_exhausted("worker:1", self.clock(), LEASE, claim.series.attempts)
+        assert last is not None
+        return last
+
+    def row(self, case: int = 1) -> dict[str, Any]:
+        row = self.bench.store.worklist.case(str(case))
+        assert row is not None
+        return dict(row)
+
+    def report(self, case: int = 1) -> Dataset:
+        """The latest report of the case."""
+        found = self.bench.store.queue.predecessor(case)
+        assert found is not None
+        self.bench.files.verify(found[1])
+        return dcmread(BytesIO(self.bench.files.read(found[1])))
+
+
+@pytest.fixture
+def workshop(store: Store, files: Files, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Workshop]:
+    """Makes a workshop whose network finds `findings` or raises it, with these sections of the configuration."""
+
+    def make(findings: Findings | Exception = NEGATIVE, **sections: Any) -> Workshop:
+        seen: list[Any] = []
+
+        def network(volume: Any, _bundle: Any, device: str, *, require_contrast: bool, progress: Any) -> Findings:
+            seen.append((volume.hu_DHW.shape, device, require_contrast))
+            progress(0.5)
+            if isinstance(findings, Exception):
+                raise findings
+            return findings
+
+        monkeypatch.setattr(ai, "analyse", network, raising=False)
+        peers = {"PACS": {"ae_title": "PACS", "host": "127.0.0.1", "port": 104}}
+        config = Config.model_validate({"peers": peers} | sections)
+        algorithm = Algorithm("Willis", "0.1.0+weights", "0.1.0", "2.25.5")
+        bench = Bench(config, store, files, cast(Bundle, SimpleNamespace()), algorithm, clock)
+        return Workshop(bench, clock, seen)
+
+    return make
+
+
+def words(ds: Dataset) -> str:
+    """All text of a report."""
+    return "\n".join(str(element.value) for element in ds.iterall() if element.VR in ("UT", "LO", "SH", "ST"))
+
+
+def test_a_negative_series_is_reported_and_the_report_waits_for_delivery(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop(NEGATIVE)
+    claim = shop.claim()
+    shop.clock.advance(3)
+    assert analyse(shop.bench, claim)
+    row = shop.row()
+    assert (row["stage"], row["outcome"], row["reason"], row["delivery"]) == ("reported", "negative", "", "pending")
+    assert (row["model"], row["p_present"], row["lesions"]) == ("0.1.0+weights", 0.02, [])
+    assert shop.seen == [((6, 8, 9), "auto", True)]
+    assert "No intracranial aneurysm was detected" in words(shop.report())
+    [delivery] = shop.bench.store.worklist.deliveries(1)
+    assert delivery.destination == "PACS"
+
+
+def test_a_positive_series_keeps_its_lesions(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop(POSITIVE)
+    assert analyse(shop.bench, shop.claim())
+    row = shop.row()
+    assert (row["outcome"], row["top_location"], row["diameter_mm"]) == (
+        "positive", "Left Middle Cerebral Artery", 4.2,
+    )  # fmt: skip
+    assert row["lesions"][0]["centre_lps_mm"] == [-18.4, -28.5, 103.0]
+    assert "Suspected intracranial aneurysm" in words(shop.report())
+
+
+@pytest.mark.parametrize(("region", "value_type"), [("2d", "SCOORD"), ("3d", "SCOORD3D")])
+def test_a_lesion_is_marked_as_configured(workshop: Callable[..., Workshop], region: str, value_type: str) -> None:
+    shop = workshop(POSITIVE, report={"region": region, "series_number": 77})
+    analyse(shop.bench, shop.claim())
+    kinds = {str(element.value) for element in shop.report().iterall() if element.keyword == "ValueType"}
+    assert value_type in kinds
+    assert shop.report().SeriesNumber == 77
+
+
+def test_the_time_of_every_step_is_kept(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop()
+    analyse(shop.bench, shop.claim())
+    row = shop.row()
+    assert row["volume_seconds"] > 0
+    assert row["report_seconds"] > 0
+    assert row["inference_seconds"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("findings", "changes", "reason"),
+    [
+        (NotAnalysable(Reason.NO_CONTRAST, "peak 60 HU"), {}, "no_contrast"),
+        (NotAnalysable(Reason.COVERAGE), {}, "coverage"),
+        (NEGATIVE, {"RescaleSlope": None}, "missing_rescale"),
+        (NEGATIVE, {"PixelData": b"\0\0"}, "pixels_truncated"),
+        (NEGATIVE, {"ImagePositionPatient": None}, "missing_geometry"),
+    ],
+)
+def test_what_cannot_be_analysed_is_reported_with_its_reason_and_never_called_negative(
+    workshop: Callable[..., Workshop], findings: Any, changes: dict[str, Any], reason: str
+) -> None:
+    shop = workshop(findings)
+    assert analyse(shop.bench, shop.claim(**changes))
+    row = shop.row()
+    assert (row["stage"], row["outcome"], row["reason"], row["delivery"]) == (
+        "reported", "not_analysed", reason, "pending",
+    )  # fmt: skip
+    assert row["p_present"] is None
+    said = words(shop.report())
+    assert "NOT ANALYSED" in said
+    assert "No intracranial aneurysm" not in said
+
+
+def test_where_no_report_is_wanted_the_worklist_alone_says_it(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop(NotAnalysable(Reason.GAP), report={"not_analysed": "never"})
+    assert analyse(shop.bench, shop.claim())
+    row = shop.row()
+    assert (row["outcome"], row["reason"], row["report_uid"], row["delivery"]) == ("not_analysed", "gap", None, None)
+
+
+def test_a_result_is_reported_even_where_failures_are_not(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop(NEGATIVE, report={"not_analysed": "never"})
+    analyse(shop.bench, shop.claim())
+    assert shop.row()["delivery"] == "pending"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "reason"),
+    [("PatientID", "P-0002", "mixed_patients"), ("StudyInstanceUID", "2.25.8", "mixed_studies")],
+)
+def test_slices_of_two_patients_or_studies_are_not_analysed(
+    workshop: Callable[..., Workshop], keyword: str, value: str, reason: str
+) -> None:
+    shop = workshop()
+    series = ct_series(6)
+    setattr(series[5], keyword, value)
+    assert analyse(shop.bench, shop.claim(series))
+    assert (shop.row()["outcome"], shop.row()["reason"], shop.seen) == ("not_analysed", reason, [])
+
+
+def test_the_same_instance_with_other_bytes_alone_does_not_stop_the_analysis(
+    workshop: Callable[..., Workshop],
+) -> None:
+    shop = workshop()
+    keep(shop.bench.store, shop.bench.files, shop.clock, ct_series(6))
+    [(first, _), *_] = shop.bench.store.settling.instances(1)
+    add(shop.bench.store, shop.clock, first, content="other")
+    assert analyse(shop.bench, shop.claim_again())
+    assert shop.row()["outcome"] == "negative"
+    assert shop.row()["conflicts"] == ["instances_differ"]
+
+
+def test_a_series_of_which_the_sender_has_more_is_incomplete(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop()
+    series = keep(shop.bench.store, shop.bench.files, shop.clock, ct_series(6))
+    shop.bench.store.settling.note_expected_count(series.id, 400, shop.clock())
+    assert analyse(shop.bench, shop.claim_again())
+    assert (shop.row()["reason"], shop.row()["detail"], shop.seen) == ("incomplete", "6 of 400 slices", [])
+
+
+def test_an_ineligible_series_keeps_its_outcome_and_its_report_says_why(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop(report={"not_analysed": "always"})
+    keep(shop.bench.store, shop.bench.files, shop.clock, ct_series(6))
+    claim = shop.claim_again(outcome=Outcome.NOT_ELIGIBLE, reason="too_few_slices", detail="6 slices")
+    assert analyse(shop.bench, claim)
+    row = shop.row()
+    assert (row["outcome"], row["reason"], row["detail"], shop.seen) == (
+        "not_eligible", "too_few_slices", "6 slices", [],
+    )  # fmt: skip
+    assert "too_few_slices" in words(shop.report())
+
+
+def test_images_that_do_not_say_whose_they_are_get_no_report_and_no_gpu_time(
+    workshop: Callable[..., Workshop],
+) -> None:
+    shop = workshop()
+    assert analyse(shop.bench, shop.claim(PatientID="", PatientName=""))
+    row = shop.row()
+    assert (row["reason"], row["detail"], row["report_uid"]) == ("missing_identity", "PatientID", None)
+    assert shop.seen == []
+
+
+def test_nobody_configured_to_get_the_report_leaves_it_on_disk(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop(peers={})
+    analyse(shop.bench, shop.claim())
+    assert (shop.row()["delivery"], shop.row()["report_uid"] is None) == (None, False)
+    assert shop.report().Modality == "SR"
+
+
+def test_a_late_slice_during_the_analysis_discards_the_result(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop()
+    claim = shop.claim()
+
+    def late(_share: float) -> None:
+        add(shop.bench.store, shop.clock, header(99, "2.25.1002"))
+
+    shop.bench.progress = late
+    assert not analyse(shop.bench, claim)
+    row = shop.row()
+    assert (row["stage"], row["revision"], row["outcome"], row["delivery"]) == ("receiving", 2, None, None)
+
+
+def test_the_report_of_a_later_revision_names_its_predecessor_and_has_another_uid(
+    workshop: Callable[..., Workshop],
+) -> None:
+    shop = workshop()
+    analyse(shop.bench, shop.claim())
+    first = shop.report()
+    shop.clock.advance(60)
+    [late] = ct_series(1, origin_mm=(-20, -30, 106), SOPInstanceUID="2.25.99")
+    assert analyse(shop.bench, shop.claim([late]))
+    second = shop.report()
+    assert second.SOPInstanceUID != first.SOPInstanceUID
+    assert (second.SeriesInstanceUID, second.InstanceNumber) == (first.SeriesInstanceUID, 2)
+    predecessor = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert predecessor.ReferencedSOPInstanceUID == first.SOPInstanceUID
+    assert [report["predecessor_uid"] for report in shop.bench.store.worklist.reports(1)] == [
+        None, first.SOPInstanceUID,
+    ]  # fmt: skip
+
+
+def test_an_attempt_that_died_before_its_record_makes_the_same_object_again(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = workshop()
+    claim = shop.claim()
+    with monkeypatch.context() as patched:
+        patched.setattr(type(shop.bench.store.queue), "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            analyse(shop.bench, claim)
+    [orphan] = (shop.bench.files.root / "reports").rglob("*.dcm")
+    shop.bench.store.queue.give_back("worker:1", refund=False)
+    again = shop.bench.store.queue.claim("worker:1", shop.clock(), LEASE, 3)
+    assert again is not None
+    assert analyse(shop.bench, again)
+    assert list((shop.bench.files.root / "reports").rglob("*.dcm")) == [orphan]
+
+
+def test_what_progress_raises_ends_the_analysis_and_changes_nothing(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop()
+    claim = shop.claim()
+
+    def stop(_share: float) -> None:
+        raise KeyboardInterrupt
+
+    shop.bench.progress = stop
+    with pytest.raises(KeyboardInterrupt):
+        analyse(shop.bench, claim)
+    assert series_now(shop.bench.store, "2.25.1002").stage is Stage.ANALYSING
+
+
+DAMAGES: dict[str, Callable[[Any], object]] = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "not DICOM": lambda path: path.write_bytes(b"x" * 1000),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_costs_the_attempt(workshop: Callable[..., Workshop], damage: str) -> None:
+    shop = workshop()
+    claim = shop.claim()
+    (_, file), *_ = shop.bench.store.settling.instances(1)
+    DAMAGES[damage](shop.bench.files.path(file))
+    with pytest.raises(Damaged):
+        analyse(shop.bench, claim)
+    assert shop.row()["stage"] == "analysing"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_after_the_last_attempt_a_damaged_series_ends_as_failed_with_a_report(
+    workshop: Callable[..., Workshop], damage: str
+) -> None:
+    shop = workshop()
+    claim = shop.claim()
+    (_, file), *_ = shop.bench.store.settling.instances(1)
+    DAMAGES[damage](shop.bench.files.path(file))
+    assert analyse(shop.bench, shop.exhausted(claim))
+    row = shop.row()
+    assert (row["stage"], row["outcome"], row["reason"], row["detail"]) == (
+        "failed", "not_analysed", "attempts_exhausted", "1 attempts",
+    )  # fmt: skip
+    assert row["delivery"] == "pending"
+    assert shop.seen == []
+
+
+def test_a_series_none_of_whose_files_is_left_ends_as_failed_without_a_report(
+    workshop: Callable[..., Workshop],
+) -> None:
+    shop = workshop()
+    claim = shop.claim()
+    for _, file in shop.bench.store.settling.instances(1):
+        shop.bench.files.discard(file)
+    assert analyse(shop.bench, shop.exhausted(claim))
+    assert (shop.row()["stage"], shop.row()["reason"], shop.row()["report_uid"]) == (
+        "failed", "attempts_exhausted", None,
+    )  # fmt: skip
+
+
+def test_a_report_that_cannot_be_made_costs_the_attempt_and_in_the_end_only_the_report(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = workshop()
+    claim = shop.claim()
+
+    def broken(*_arguments: Any, **_options: Any) -> Dataset:
+        raise ValueError("Doe^Jane")
+
+    monkeypatch.setattr(analysis, "build_report", broken)
+    with pytest.raises(ValueError, match="Doe"):
+        analyse(shop.bench, claim)
+    assert shop.row()["stage"] == "analysing"
+    assert analyse(shop.bench, shop.exhausted(claim))
+    assert (shop.row()["stage"], shop.row()["report_uid"]) == ("failed", None)
+    said = "".join(capsys.readouterr())
+    assert "report_failed" in said
+    assert "Doe" not in said
+
+
+def test_a_full_disk_does_not_end_a_series_without_its_report(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = workshop()
+    last = shop.exhausted(shop.claim())
+
+    def full(*_arguments: Any) -> None:
+        raise StorageFull("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Files, "write_report", full)
+        with pytest.raises(StorageFull):
+            analyse(shop.bench, last)
+    assert shop.row()["stage"] == "analysing"
+    assert analyse(shop.bench, last)
+    assert (shop.row()["stage"], shop.row()["delivery"]) == ("failed", "pending")
+
+
+def test_a_stopwatch_adds_up_and_counts_a_step_that_failed() -> None:
+    watch = Stopwatch()
+
+    def fail() -> None:
+        with watch.step("volume"):
+            raise ValueError
+
+    with watch.step("volume"):
+        pass
+    first = watch.seconds["volume"]
+    with pytest.raises(ValueError):
+        fail()
+    assert watch.seconds["volume"] > first
