@@ -30,7 +30,7 @@ def address(text: str) -> Peer:
         return Peer(ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
     except ValidationError:
         raise ConfigError(
-            f"{match['ae']!r} is no AE title: at most 16 printable ASCII characters, no backslash"
+            f"{match['ae']!r} is no AE title (at most 16 printable ASCII characters, no backslash); write AE@HOST:PORT"
         ) from None
 
 
