@@ -9,8 +9,8 @@ from node.headers import MismatchedDataset, UnreadableDataset
 from node.pdv import Answer, StoreRequest
 from storage.errors import StorageFull
 from storage.files import Files, InstanceWriter
-from storage.group_commit import GroupCommit
-from storage.records import Added, Arrived, Header
+from storage.group_commit import GroupCommit, Offer
+from storage.records import Added, Arrived, Header, StoredFile
 
 SUCCESS = 0x0000
 ELEMENTS_DISCARDED = 0xB006
@@ -33,13 +33,14 @@ class Arrival:
         calling_ae: str,
         files: Files,
         commits: GroupCommit,
+        forget: Callable[[str, StoredFile], None],
         association_id: Callable[[], int],
         now: Callable[[], datetime],
     ) -> None:
-        """`association_id` is asked for when the instance is whole."""
+        """`association_id` is asked for when the instance is whole; `forget` takes a row back."""
         self._request, self._transfer_syntax_uid, self._calling_ae = request, transfer_syntax_uid, calling_ae
         self._files, self._commits = files, commits
-        self._association_id, self._now = association_id, now
+        self._forget, self._association_id, self._now = forget, association_id, now
         self._walker = headers.walk(transfer_syntax_uid)
         self._header: Header | None = None
         self._writer: InstanceWriter | None = None
@@ -96,17 +97,22 @@ class Arrival:
             raise UnreadableDataset("the command has no valid UIDs")
         association_id = self._association_id()
         file = writer.seal(header.series_instance_uid, header.sop_instance_uid)
+        writer.publish()
         offer = self._commits.offer(Arrived(header, file, association_id, self._calling_ae, self._now()))
         try:
-            writer.commit()
-        except BaseException:
-            offer.withdraw()
+            writer.flush()
+        except Exception:
+            self._take_back(offer, file)
             raise
-        self._writer = None
         added = offer.outcome()
         if added is Added.DIFFERENT:
             self._files.discard(file)
         return added
+
+    def _take_back(self, offer: Offer, file: StoredFile) -> None:
+        """A row whose file could not be flushed is gone; what is left of it after an error, `willis fsck` finds."""
+        if offer.outcome() is Added.STORED:
+            self._forget(self._request.sop_instance_uid, file)
 
     def abandon(self) -> None:
         """Nothing is left of what was written."""

@@ -10,7 +10,6 @@ from struct import Struct
 from typing import NamedTuple
 
 LONGEST_VALUE_BYTES = 16_384
-LARGEST_CAPTURE_BYTES = 262_144
 DEEPEST_NESTING = 64
 INFLATED_STEP_BYTES = 65_536
 _UNDEFINED = 0xFFFFFFFF
@@ -47,8 +46,8 @@ class Elements:
         # What we are in, innermost last: True for an item (of undefined length), False for a sequence or fragments.
         self._inside: list[bool] = []
         self._implicit_inside: list[bool] = []
-        self.captured = bytearray()
-        """The wanted elements as they came, one after the other."""
+        self.captured: dict[int, bytes] = {}
+        """The wanted elements by their tags, as they came."""
         self.has_pixels = False
         self.header_is_complete = False
         self._is_whole = False
@@ -117,9 +116,7 @@ class Elements:
                 if at + header_bytes + length > size:
                     self._wait_for = header_bytes + length
                     return -1
-                self.captured += data[at : at + header_bytes + length]
-                if len(self.captured) > LARGEST_CAPTURE_BYTES:
-                    raise Malformed("the header repeats its elements")
+                self.captured[tag] = bytes(data[at : at + header_bytes + length])
         if length == _UNDEFINED:
             self._open(False, implicit_inside)
             return header_bytes
@@ -180,7 +177,7 @@ class InflatedElements:
         self._inflated_bytes = 0
 
     @property
-    def captured(self) -> bytearray:
+    def captured(self) -> dict[int, bytes]:
         """See Elements."""
         return self._elements.captured
 

@@ -4,11 +4,11 @@ import math
 import re
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
 from pydicom import config as pydicom_config
-from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
@@ -24,14 +24,14 @@ IMPLEMENTATION_VERSION_NAME = "WILLIS_0.1"
 MAXIMUM_INFLATED_BYTES = 1 << 31
 _UID = re.compile(r"(?=.{1,64}\Z)(0|[1-9]\d*)(\.(0|[1-9]\d*))*\Z", re.ASCII)
 _PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
-_TAGS = tuple(map(Tag, (
-
+_KEYWORDS = (
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "AccessionNumber", "Modality",
     "SeriesDescription", "AcquisitionUID", "AcquisitionDate", "PatientName", "PatientID", "IssuerOfPatientID",
     "ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID", "AcquisitionNumber", "ImagePositionPatient",
     "ImageOrientationPatient", "FrameOfReferenceUID", "NumberOfFrames",
-)))  # fmt: skip
-_WANTED = frozenset(int(tag) for tag in _TAGS)
+)  # fmt: skip
+_TAG_OF = {keyword: int(Tag(keyword)) for keyword in _KEYWORDS}
+_WANTED = frozenset(_TAG_OF.values())
 
 
 class UnreadableDataset(ValueError):
@@ -64,7 +64,7 @@ def read_header(dataset: bytes, transfer_syntax_uid: str, sop_class_uid: str, so
 
 def header_of(walker: Walker, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Header:
     """The header that `walker` has found, once it is complete; raises what `read_header` does."""
-    ds = _decode(walker, transfer_syntax_uid)
+    ds = _Found(walker, transfer_syntax_uid)
     for keyword in ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID"):
         if not is_uid(_text(ds, keyword)):
             state = "is not a valid UID" if _text(ds, keyword) else "is missing"
@@ -132,25 +132,36 @@ def walk(transfer_syntax_uid: str) -> Walker:
     return InflatedElements(elements, MAXIMUM_INFLATED_BYTES) if deflated else elements
 
 
-def _decode(walker: Walker, transfer_syntax_uid: str) -> Dataset:
-    try:
-        return read_dataset(
-            BytesIO(walker.captured),
-            transfer_syntax_uid == ImplicitVRLittleEndian,
-            transfer_syntax_uid != ExplicitVRBigEndian,
-        )
-    except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
-        raise UnreadableDataset("the dataset cannot be parsed") from None
+class _Found:
+    """The elements that a walker has captured, decoded when they are asked for."""
+
+    def __init__(self, walker: Walker, transfer_syntax_uid: str) -> None:
+        self._captured = walker.captured
+        self._character_set = walker.captured.get(_TAG_OF["SpecificCharacterSet"], b"")
+        self._implicit = transfer_syntax_uid == ImplicitVRLittleEndian
+        self._little = transfer_syntax_uid != ExplicitVRBigEndian
+
+    def get(self, keyword: str) -> Any:
+        """The value as pydicom decodes it; None where the element is absent.  Raises whatever pydicom does."""
+        tag = _TAG_OF[keyword]
+        element = self._captured.get(tag)
+        return None if element is None else _decoded(tag, element, self._character_set, self._implicit, self._little)
 
 
-def _acquisition_key(ds: Dataset) -> str:
+@lru_cache(maxsize=2048)
+def _decoded(tag: int, element: bytes, character_set: bytes, implicit: bool, little: bool) -> Any:
+    """The value of one encoded element.  Most are the same in all slices of a series: those are decoded once."""
+    return read_dataset(BytesIO(character_set + element), implicit, little)[tag].value
+
+
+def _acquisition_key(ds: _Found) -> str:
     """The same for all reconstructions of one acquisition; "" when nothing says which acquisition it was."""
     uid = _text(ds, "AcquisitionUID")
     parts = (_text(ds, "FrameOfReferenceUID"), _text(ds, "AcquisitionNumber"))
     return uid or ("/".join((*parts, _text(ds, "AcquisitionDate"))) if all(parts) else "")
 
 
-def _value(ds: Dataset, keyword: str, convert: Callable[[Any], Any]) -> Any:
+def _value(ds: _Found, keyword: str, convert: Callable[[Any], Any]) -> Any:
     """The converted value, None where the element is absent, empty or malformed."""
     try:
         value = ds.get(keyword)
@@ -161,10 +172,10 @@ def _value(ds: Dataset, keyword: str, convert: Callable[[Any], Any]) -> Any:
         return None
 
 
-def _text(ds: Dataset, keyword: str) -> str:
+def _text(ds: _Found, keyword: str) -> str:
     return (_value(ds, keyword, str) or "").replace("\0", "")  # which PostgreSQL cannot hold
 
 
-def _numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+def _numbers(ds: _Found, keyword: str, count: int) -> tuple[float, ...] | None:
     values = _value(ds, keyword, lambda value: tuple(float(number) for number in value))
     return values if values is not None and len(values) == count and all(map(math.isfinite, values)) else None

@@ -95,7 +95,7 @@ class Receiver:
 
     def start(self) -> None:
         """Associations are accepted from now on.  Raises ConfigError when the port cannot be had."""
-        self._store.intake.lose_associations(self._name, _now())
+        self._recover()
         self._files.sweep_incoming()
         handlers = [
             (evt.EVT_RELEASED, self._on_end, [Closed.RELEASED]),
@@ -114,6 +114,16 @@ class Receiver:
                 f"{settings.host}:{settings.port} or choose another port"
             ) from None
         self._log.info("receiver_started", host=settings.host, port=settings.port)
+
+    def _recover(self) -> None:
+        """What power loss took before it was acknowledged is not in the database either."""
+        intake = self._store.intake
+        for sop_instance_uid, file in intake.doubtful_instances(self._name).items():
+            if not self._files.holds(file):
+                intake.forget_instance(sop_instance_uid, file)
+                self._files.discard(file)
+                self._log.warning("unacknowledged_instance_forgotten")
+        intake.lose_associations(self._name, _now())
 
     def stop(self, patience_seconds: float = 0.0) -> None:
         """No association is accepted any longer; those still open after `patience_seconds` are aborted."""
@@ -157,6 +167,7 @@ class Receiver:
                 calling_ae,
                 self._files,
                 self._commits,
+                self._store.intake.forget_instance,
                 lambda: self._association_id(association, calling_ae),
                 _now,
             )

@@ -42,7 +42,7 @@ from node.pynetdicom_guard import check_pynetdicom
 from node.wire import Closed, TooSlow, Wire, is_too_slow
 
 LARGEST_CONTROL_PDU_BYTES = 1 << 20
-LINGER_SECONDS = 5.0
+LINGER_SECONDS = 1.0
 _A_ASSOCIATE_RQ, _A_ABORT = 0x01, 0x07
 _KNOWN_PDUS = range(_A_ASSOCIATE_RQ, _A_ABORT + 1)
 
@@ -83,7 +83,7 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
         if self._wire is not None:
             self._wire.interrupt()
         if block:
-            self.join(LINGER_SECONDS)
+            self.join(2 * LINGER_SECONDS)
 
     def _abort_nonblocking(self, block: bool = False) -> None:  # noqa: ARG002
         self._abort_blocking(block=False)

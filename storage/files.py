@@ -14,8 +14,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from storage.errors import Damaged, StorageError, StorageFull
+from storage.flushes import FolderFlushes, flush_folder
 from storage.records import StoredFile
 
+_META_LENGTH_AT = 140  # preamble, prefix, then the element header of (0002,0000)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -26,8 +28,8 @@ def _hash(text: str) -> str:
 class InstanceWriter:
     """An instance on its way to disk, in a temporary of its own: made by `Files.begin_instance`.
 
-    Its bytes are hashed as they are written, so that memory does not grow with them.  What is not committed by the end
-    is aborted; `sweep_incoming` removes the temporary of a process that died.
+    Its bytes are hashed as they are written, so that memory does not grow with them.  The order is `write`, `seal`,
+    `publish`, `flush`; `abort` at any time.  `sweep_incoming` removes the temporary of a process that died.
     """
 
     def __init__(self, files: "Files", preamble: bytes) -> None:
@@ -36,6 +38,7 @@ class InstanceWriter:
         self._temporary = files.root / "incoming" / secrets.token_hex(16)
         self._digest = hashlib.sha256()
         self._final: Path | None = None
+        self._replaces = False
         self._size_bytes = len(preamble)
         self._descriptor = -1
         with _StorageFullNamed(self):
@@ -50,24 +53,45 @@ class InstanceWriter:
         self._size_bytes += len(chunk)
 
     def seal(self, series_uid: str, sop_uid: str) -> StoredFile:
-        """The name and content that `commit` will make durable: all that was written, which is all there will be."""
+        """The name and content that will be published: all that was written, which is all there will be."""
         digest = self._digest.hexdigest()
         name = _instance_name(series_uid, sop_uid, digest)
         self._final = self._files.root / name
         return StoredFile(name, digest, self._size_bytes)
 
-    def commit(self) -> None:
-        """The sealed instance survives power loss under its name.  Raises StorageFull; then nothing is left."""
+    def publish(self) -> None:
+        """The sealed instance lies under its name, but power loss may still take it: `flush` comes next.
+
+        A file that is there already is as durable as before, so it is replaced only by one that is durable.
+        """
         if self._final is None:
-            raise StorageError("an instance is sealed before it is committed")
+            raise StorageError("an instance is sealed before it is published")
         with _StorageFullNamed(self):
             self._files.make_durable(self._final.parent)
+            try:
+                os.link(self._temporary, self._final)
+            except OSError:  # the name is taken, or this file system has no links
+                os.fsync(self._descriptor)
+                self._replaces = self._final.exists()
+                self._temporary.rename(self._final)
+
+    def flush(self) -> None:
+        """The published instance survives power loss under its name.  Raises OSError; then it is not published."""
+        if self._final is None:
+            raise StorageError("an instance is published before it is flushed")
+        try:
+            flushed = self._files.folders.flush(self._final.parent)
             os.fsync(self._descriptor)
-            self._close()
-            _give_name(self._temporary, self._final)
+            flushed()
+        except BaseException:
+            if not self._replaces:  # else it may be acknowledged, and both the old and the new file hold the same
+                self._final.unlink(missing_ok=True)
+            raise
+        finally:
+            self.abort()
 
     def abort(self) -> None:
-        """Nothing of an instance that was not committed is left.  Again: nothing happens."""
+        """The temporary is gone, and with it an instance that was not published.  Again: nothing happens."""
         self._close()
         self._temporary.unlink(missing_ok=True)
 
@@ -104,6 +128,7 @@ class Files:
     def __init__(self, root: Path) -> None:
         """`root` is created.  Raises StorageError, naming the folder, when it cannot be written to."""
         self.root = root
+        self.folders = FolderFlushes()
         self._durable: set[Path] = set()
         self._lock = threading.Lock()
         try:
@@ -111,7 +136,7 @@ class Files:
             for name in ("instances", "reports", "incoming"):
                 (root / name).mkdir(parents=True, exist_ok=True)
             for folder in (root, *(folder.parent for folder in new)):
-                _flush_folder(folder)
+                flush_folder(folder)
             probe = root / "incoming" / f"probe-{secrets.token_hex(4)}"
             probe.touch()
             probe.unlink()
@@ -165,7 +190,7 @@ class Files:
                 return
             folder.mkdir(parents=True, exist_ok=True)
             for parent in folder.parents:
-                _flush_folder(parent)
+                flush_folder(parent)
                 if parent == self.root:
                     break
             self._durable.add(folder)
@@ -188,6 +213,22 @@ class Files:
         """The file is whole: for one whose sha256 is that of all its bytes, a report.  Raises Damaged."""
         if hashlib.sha256(self.read(file)).hexdigest() != file.sha256:
             raise Damaged(f"{file.path} differs from what was written")
+
+    def holds(self, file: StoredFile) -> bool:
+        """Whether the instance is there and its dataset is what `sha256` says.  Reads the whole file, in pieces.
+
+        Its length says nothing: another sender of the same bytes may have left its own file meta before them.
+        """
+        digest = hashlib.sha256()
+        try:
+            with self.path(file).open("rb") as stream:
+                group_length = stream.read(_META_LENGTH_AT + 4)[_META_LENGTH_AT:]
+                stream.seek(int.from_bytes(group_length, "little"), os.SEEK_CUR)
+                while piece := stream.read(1 << 20):
+                    digest.update(piece)
+                return digest.hexdigest() == file.sha256
+        except FileNotFoundError:
+            return False
 
     def discard(self, file: StoredFile) -> None:
         """The file is gone.  For bytes that were never acknowledged as kept."""
@@ -219,12 +260,4 @@ def _give_name(temporary: Path, final: Path) -> None:
         temporary.unlink()
     else:
         temporary.rename(final)
-    _flush_folder(final.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush_folder(final.parent)

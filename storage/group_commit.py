@@ -1,13 +1,12 @@
 """Several associations' instances in one transaction: one flush of the database answers all that wait for it.
 
-An association offers its instance when the bytes are complete, then makes the file durable; meanwhile the one
-committing thread runs the statements.  It commits when every file of its group is durable, so a row never promises a
-file that power loss could take.  Whoever offers while a group is being committed belongs to the next one.
+An association offers its instance when the file lies under its name, and flushes the file while the one committing
+thread adds the row: the disk then does all flushes at once.  Whoever offers while a group is being committed belongs to
+the next one.  See docs/receive-path.md for what this means after power loss.
 """
 
 import queue
 import threading
-from collections.abc import Iterable
 
 from storage.intake import Intake
 from storage.records import Added, Arrived
@@ -15,45 +14,25 @@ from storage.records import Added, Arrived
 LARGEST_GROUP = 64
 
 
-class Withdrawn(Exception):
-    """An instance of the group has no file: the group begins again without it."""
-
-
 class Offer:
-    """An instance that waits to be committed.  Its association calls either `withdraw` or `outcome`, once."""
+    """An instance that waits to be committed."""
 
     def __init__(self, arrived: Arrived) -> None:
         self.arrived = arrived
-        self.withdrawn = False
-        self._file = threading.Lock()
-        self._file.acquire()
-        self._done = threading.Lock()
-        self._done.acquire()
-        self._outcome: Added | Exception = Withdrawn()
-
-    def withdraw(self) -> None:
-        """There is no file: the instance will not be added."""
-        self.withdrawn = True
-        self._file.release()
+        self._done = threading.Event()
+        self._outcome: Added | Exception | None = None
 
     def outcome(self) -> Added:
-        """The file is durable; returns what became of the instance once its row is too.  Raises what went wrong."""
-        self._file.release()
-        self._done.acquire()
-        if isinstance(self._outcome, Exception):
-            raise self._outcome
+        """What became of the instance, once that is durable.  Raises what went wrong; then there is no new row."""
+        self._done.wait()
+        if not isinstance(self._outcome, Added):
+            raise self._outcome or AssertionError("an offer is settled with an outcome")
         return self._outcome
-
-    def wait_for_file(self) -> None:
-        """The association has made up its mind.  Raises Withdrawn."""
-        with self._file:
-            if self.withdrawn:
-                raise Withdrawn
 
     def settle(self, outcome: Added | Exception) -> None:
         """The association may answer."""
         self._outcome = outcome
-        self._done.release()
+        self._done.set()
 
 
 class GroupCommit:
@@ -81,7 +60,7 @@ class GroupCommit:
             thread.join()
 
     def offer(self, arrived: Arrived) -> Offer:
-        """The statements for `arrived` run soon; they are committed when its file is durable."""
+        """`arrived` is added soon, together with what others offer meanwhile."""
         offer = Offer(arrived)
         with self._lock:
             running = self._thread is not None
@@ -105,7 +84,7 @@ class GroupCommit:
         if not group:
             return
         try:
-            added = self._add(group)
+            added = self._intake.add_instances([offer.arrived for offer in group])
         except Exception as error:  # noqa: BLE001  the edge: whatever it is, the associations are told, and answer it
             if len(group) == 1:
                 group[0].settle(error)
@@ -115,10 +94,3 @@ class GroupCommit:
         else:
             for offer, outcome in zip(group, added, strict=True):
                 offer.settle(outcome)
-
-    def _add(self, group: list[Offer]) -> list[Added]:
-        def files_are_durable(offers: Iterable[Offer] = group) -> None:
-            for offer in offers:
-                offer.wait_for_file()
-
-        return self._intake.add_instances([offer.arrived for offer in group], files_are_durable)

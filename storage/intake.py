@@ -1,10 +1,10 @@
 """Associations and the instances they bring."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.records import Added, Arrived, Closed, Header, StoredFile
@@ -77,6 +77,39 @@ class Intake:
             )
             return len(lost.all())
 
+    def doubtful_instances(self, receiver: str) -> dict[str, StoredFile]:
+        """By UID, what `receiver` may have recorded but not flushed when it died: the last of each open association."""
+        with self._transactions.reading() as session:
+            last = (
+                select(func.max(InstanceRow.id))
+                .join(AssociationRow, AssociationRow.id == InstanceRow.association_id)
+                .where(AssociationRow.receiver == receiver, AssociationRow.closed.is_(None))
+                .group_by(InstanceRow.association_id)
+            )
+            rows = session.scalars(select(InstanceRow).where(InstanceRow.id.in_(last)))
+            return {row.sop_instance_uid: StoredFile(row.path, row.sha256, row.size_bytes) for row in rows}
+
+    def forget_instance(self, sop_instance_uid: str, file: StoredFile) -> None:
+        """An instance that was never acknowledged, and that no file holds, is not there.  Its series is RECEIVING."""
+        with self._transactions.writing() as session:
+            row = session.scalar(
+                select(InstanceRow).where(
+                    InstanceRow.sop_instance_uid == sop_instance_uid, InstanceRow.path == file.path
+                )
+            )
+            if row is None:
+                return
+            series = session.scalars(select(SeriesRow).where(SeriesRow.id == row.series_id).with_for_update()).one()
+            session.delete(row)
+            session.flush()
+            if series.instance_count == 1 and series.revision == 1:
+                session.delete(series)
+                return
+            if series.stage != Stage.RECEIVING:
+                reopen(series)
+            series.stage = advance(Stage(series.stage), Event.ARRIVED)
+            series.instance_count -= 1
+
     def known_instance(self, sop_instance_uid: str) -> StoredFile | None:
         """The file kept under this UID, if there is one."""
         with self._transactions.reading() as session:
@@ -93,25 +126,18 @@ class Intake:
         """
         return self.add_instances([Arrived(header, file, association_id, calling_ae, now)])[0]
 
-    def add_instances(
-        self, arrived: Sequence[Arrived], before_commit: Callable[[], None] = lambda: None
-    ) -> list[Added]:
-        """Each instance belongs to its series, as by `add_instance`: all of them, or after an error none.
-
-        `before_commit` is called when everything but the commit is done; when it raises, nothing was added.
-        """
+    def add_instances(self, arrived: Sequence[Arrived]) -> list[Added]:
+        """Each instance belongs to its series, as by `add_instance`: all of them, or after an error none."""
         outcome: dict[int, Added] = {}
-        with self._transactions.writing() as session:
+        with self._transactions.writing_plainly() as connection:
             # In one order everywhere, so that two receivers on one PostgreSQL cannot wait for each other.
             for index in sorted(range(len(arrived)), key=lambda i: arrived[i].key):
-                outcome[index] = self._add(session, arrived[index])
-            session.flush()
-            before_commit()
+                outcome[index] = self._add(connection, arrived[index])
         return [outcome[index] for index in range(len(arrived))]
 
-    def _add(self, session: Session, arrived: Arrived) -> Added:
+    def _add(self, connection: Connection, arrived: Arrived) -> Added:
         """Plain statements where nothing is decided, the series' row as an object where something is."""
-        header, file, connection = arrived.header, arrived.file, session.connection()
+        header, file = arrived.header, arrived.file
         series = self._series_for(connection, arrived)
         inserted = connection.execute(
             self._insert_instance,
@@ -128,20 +154,21 @@ class Intake:
         ).first()
         if inserted is None:
             connection.execute(_FORGET_IF_EMPTY, {"series": series.id})
-            return self._known(session, header, file)
+            return self._known(connection, header, file)
         stage, conflicts = Stage(series.stage), _conflicts(series, header)
         if stage is Stage.RECEIVING and conflicts == series.conflicts:
             advance(stage, Event.ARRIVED)
             connection.execute(_COUNT_ONE, {"series": series.id, "now": arrived.at})
             return Added.STORED
-        row = session.get_one(SeriesRow, series.id, populate_existing=True)
-        row.conflicts = conflicts
-        if stage is not Stage.RECEIVING:
-            reopen(row)
-        row.stage = advance(stage, Event.ARRIVED)
-        row.instance_count += 1
-        row.last_instance_at = arrived.at
-        session.flush()
+        with Session(connection) as session:
+            row = session.get_one(SeriesRow, series.id)
+            row.conflicts = conflicts
+            if stage is not Stage.RECEIVING:
+                reopen(row)
+            row.stage = advance(stage, Event.ARRIVED)
+            row.instance_count += 1
+            row.last_instance_at = arrived.at
+            session.flush()
         return Added.STORED
 
     def _series_for(self, connection: Connection, arrived: Arrived) -> Any:
@@ -180,14 +207,16 @@ class Intake:
         return series
 
     @staticmethod
-    def _known(session: Session, header: Header, file: StoredFile) -> Added:
-        kept = session.scalars(select(InstanceRow).where(InstanceRow.sop_instance_uid == header.sop_instance_uid)).one()
-        if kept.sha256 == file.sha256:
-            return Added.SAME
-        owner = session.get_one(SeriesRow, kept.series_id, with_for_update=True)
-        owner.conflicts = sorted({*owner.conflicts, INSTANCES_DIFFER})
-        session.flush()
-        return Added.DIFFERENT
+    def _known(connection: Connection, header: Header, file: StoredFile) -> Added:
+        with Session(connection) as session:
+            mine = select(InstanceRow).where(InstanceRow.sop_instance_uid == header.sop_instance_uid)
+            kept = session.scalars(mine).one()
+            if kept.sha256 == file.sha256:
+                return Added.SAME
+            owner = session.get_one(SeriesRow, kept.series_id)
+            owner.conflicts = sorted({*owner.conflicts, INSTANCES_DIFFER})
+            session.flush()
+            return Added.DIFFERENT
 
 
 def _conflicts(series: Any, header: Header) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.orm import Session
@@ -26,6 +26,12 @@ class Transactions:
         """A session that is committed at the end, or rolled back by an error."""
         with self._turn, Session(self.engine) as session, session.begin():
             yield session
+
+    @contextmanager
+    def writing_plainly(self) -> Iterator[Connection]:
+        """The same without a session's bookkeeping, for what is done for every instance."""
+        with self._turn, self.engine.begin() as connection:
+            yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

@@ -140,30 +140,33 @@ def postgresql_server() -> Iterator[PostgreSQL]:
     if not programs:
         reason = "no PostgreSQL server (/usr/lib/postgresql/*/bin): apt-get install postgresql"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="willis-pg-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=f"willis-pg-{os.getpid()}-", dir="/tmp"))
     as_postgres: list[str] = []
     if os.geteuid() == 0:  # initdb refuses root
         shutil.chown(folder, "postgres")
         as_postgres = ["runuser", "-u", "postgres", "--"]
-    binaries, data = programs[-1].parent, folder / "data"
 
-    def run(program: str, *arguments: str) -> None:
+    def run(program: str, data: Path, *arguments: str, check: bool = True) -> None:
         with (folder / "output").open("ab") as output:  # not a pipe: the server would hold it open
             subprocess.run(
-                [*as_postgres, str(binaries / program), "-D", str(data), *arguments],
-                check=True, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder,
+                [*as_postgres, str(programs[-1].parent / program), "-D", str(data), *arguments],
+                check=check, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder,
             )  # fmt: skip
 
-    run("initdb", "--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--no-locale")
+    for left in Path("/tmp").glob("willis-pg-*-*"):  # by a test run that was killed
+        if left.owner() == folder.owner() and not Path("/proc", left.name.split("-")[2]).exists():
+            run("pg_ctl", left / "data", "stop", "-m", "immediate", check=False)
+            shutil.rmtree(left, ignore_errors=True)
+    run("initdb", folder / "data", "--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--no-locale")
     settings = f"-F -k {folder} -c listen_addresses='' -c max_connections=200 -c synchronous_commit=off"
-    run("pg_ctl", "start", "-w", "-l", str(folder / "log"), "-o", settings)
+    run("pg_ctl", folder / "data", "start", "-w", "-l", str(folder / "log"), "-o", settings)
     try:
         server = PostgreSQL(folder, itertools.count())
         server.run("CREATE DATABASE migrated")
         Store.open(server.url("migrated")).close()
         yield server
     finally:
-        run("pg_ctl", "stop", "-m", "immediate")
+        run("pg_ctl", folder / "data", "stop", "-m", "immediate")
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
+from node.headers import file_meta
 from storage.errors import Damaged, StorageError, StorageFull
 from storage.files import Files
 from storage.records import StoredFile
 
 SERIES, SOP = "1.2.840.113619.2.1", "1.2.840.113619.2.1.77"
 PREAMBLE, DATASET = b"\0" * 128 + b"DICM", bytes(range(256)) * 40
+FILE_META, OTHER_FILE_META = (
+    file_meta(("1.2.840.10008.5.1.4.1.1.2", SOP), "1.2.840.10008.1.2.1", sender) for sender in ("PACS", "ANOTHER_PACS")
+)
 Write = Callable[[Files], StoredFile]
 
 
@@ -26,7 +30,8 @@ def write_in_pieces(files: Files) -> StoredFile:
     for start in range(0, len(DATASET), 1000):
         writer.write(memoryview(DATASET)[start : start + 1000])
     file = writer.seal(SERIES, SOP)
-    writer.commit()
+    writer.publish()
+    writer.flush()
     return file
 
 
@@ -72,7 +77,7 @@ class Recorder:
         monkeypatch.setattr(os, "rename", recorded_rename)
 
 
-@EVERY_WAY
+@pytest.mark.parametrize("write", [write_whole, write_report])
 def test_bytes_are_flushed_before_they_get_their_name_and_the_name_before_it_counts(
     monkeypatch: pytest.MonkeyPatch, files: Files, write: Write
 ) -> None:
@@ -86,6 +91,17 @@ def test_bytes_are_flushed_before_they_get_their_name_and_the_name_before_it_cou
     assert last_write < flush < rename < flush_folder
     parents = [str(parent) for parent in Path(folder).parents]
     assert all(("fsync", parent) in calls for parent in parents), "the folder's own entry must survive too"
+
+
+def test_an_instance_in_pieces_is_flushed_with_its_folders_before_it_counts(
+    monkeypatch: pytest.MonkeyPatch, files: Files
+) -> None:
+    recorder = Recorder(monkeypatch, files.root)
+    folder = Path(write_in_pieces(files).path).parent
+    calls = recorder.calls
+    after_the_last_write = calls[max(i for i, call in enumerate(calls) if call[0] == "write") :]
+    assert {("fsync", "file in incoming"), ("fsync", str(folder))} <= set(after_the_last_write)
+    assert all(("fsync", str(parent)) in calls for parent in folder.parents)
 
 
 def test_folders_that_are_durable_are_not_flushed_again(monkeypatch: pytest.MonkeyPatch, files: Files) -> None:
@@ -148,18 +164,46 @@ def test_other_bytes_under_the_same_uid_never_replace_the_first(files: Files) ->
     assert files.write_report("2.25.77", b"a").path != files.write_report("2.25.77", b"b").path
 
 
-@pytest.mark.parametrize("in_pieces", [False, True])
-def test_the_same_bytes_from_another_sender_leave_the_first_file_as_it_is(files: Files, in_pieces: bool) -> None:
-    first = files.write_instance(SERIES, SOP, PREAMBLE, DATASET)
-    if in_pieces:
-        writer = files.begin_instance(PREAMBLE + b"another sender")
-        writer.write(DATASET)
-        writer.seal(SERIES, SOP)
-        writer.commit()
-    else:
-        files.write_instance(SERIES, SOP, PREAMBLE + b"another sender", DATASET)
-    assert files.read(first) == PREAMBLE + DATASET
+def test_the_same_bytes_from_another_sender_leave_the_instance_whole(files: Files) -> None:
+    first = files.write_instance(SERIES, SOP, FILE_META, DATASET)
+    files.write_instance(SERIES, SOP, OTHER_FILE_META, DATASET)
+    assert files.read(first) == FILE_META + DATASET
+    writer = files.begin_instance(OTHER_FILE_META)
+    writer.write(DATASET)
+    writer.seal(SERIES, SOP)
+    writer.publish()
+    writer.flush()
+    assert files.holds(first)
     assert everything(files) == [Path(first.path)]
+
+
+def test_a_flush_that_fails_takes_back_a_new_instance_but_no_earlier_one(
+    monkeypatch: pytest.MonkeyPatch, files: Files
+) -> None:
+    for earlier in (False, True):
+        if earlier:
+            file = files.write_instance(SERIES, SOP, FILE_META, DATASET)
+        writer = files.begin_instance(OTHER_FILE_META)
+        writer.write(DATASET)
+        file = writer.seal(SERIES, SOP)
+        writer.publish()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", fail_with(errno.EIO))
+            with pytest.raises(OSError, match="Input/output error"):
+                writer.flush()
+        assert files.holds(file) is earlier
+        assert len(everything(files)) == int(earlier)
+
+
+def test_an_instance_that_was_damaged_is_not_held(files: Files) -> None:
+    file = files.write_instance(SERIES, SOP, FILE_META, DATASET)
+    assert files.holds(file)
+    whole = files.path(file).read_bytes()
+    for damaged in (whole[:-1], whole[:-1] + b"x", whole + b"x", b""):
+        files.path(file).write_bytes(damaged)
+        assert not files.holds(file)
+    files.discard(file)
+    assert not files.holds(file)
 
 
 def fail_with(code: int, after_calls: int = 0) -> Callable[..., Any]:
@@ -231,10 +275,12 @@ def test_an_aborted_instance_leaves_nothing(files: Files) -> None:
     assert everything(files) == []
 
 
-def test_an_instance_cannot_be_committed_before_it_is_sealed(files: Files) -> None:
+def test_an_instance_is_sealed_before_it_is_published_and_published_before_it_is_flushed(files: Files) -> None:
     writer = files.begin_instance(PREAMBLE)
     with pytest.raises(StorageError, match="sealed"):
-        writer.commit()
+        writer.publish()
+    with pytest.raises(StorageError, match="published"):
+        writer.flush()
     writer.abort()
 
 

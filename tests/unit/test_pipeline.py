@@ -1,5 +1,6 @@
 """The verbs with a real store, real files and a real peer on loopback; only the clock is made up."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -88,8 +89,8 @@ def peer(tmp_path: Path) -> Iterator[PeerFactory]:
         return simulated
 
     yield start
-    for simulated in started:
-        simulated.stop()
+    for simulated in started:  # each takes half a second, which nobody needs to wait for
+        threading.Thread(target=simulated.stop, daemon=True).start()
 
 
 def peers(port: int, **changes: Any) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def peer(tmp_path: Path) -> Iterator[PeerFactory]:
         return simulated, Peer(ae_title=simulated.ae_title, host="127.0.0.1", port=port)
 
     yield start
-    for simulated in started:
-        simulated.stop()
+    for simulated in started:  # each takes half a second, which nobody needs to wait for
+        threading.Thread(target=simulated.stop, daemon=True).start()
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def scp() -> Iterator[Callable[..., Peer]]:
 
     yield start
     for server in servers:
-        server.shutdown()
+        threading.Thread(target=server.shutdown, daemon=True).start()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -317,16 +318,54 @@ def test_a_group_of_late_slices_raises_the_revision_once(store: Store, clock: Fa
     assert (series.revision, series.instance_count, series.stage) == (2, 6, Stage.RECEIVING)
 
 
-def test_nothing_of_a_group_is_added_when_it_cannot_be_committed(store: Store, clock: FakeClock) -> None:
+def test_nothing_of_a_group_is_added_when_one_of_it_cannot_be(store: Store, clock: FakeClock) -> None:
     add(store, clock, header(1))
     before = series_now(store)
-
-    def fail() -> None:
-        raise OSError
-
-    with pytest.raises(OSError):
-        store.intake.add_instances(
-            arrived(store, clock, (header(2), "first"), (header(1), "second"), (header(1, "2.25.1"), "first")), fail
-        )
+    group = arrived(store, clock, (header(2), "first"), (header(1), "second"), (header(1, "2.25.1"), "first"))
+    naive = replace(group[0], header=header(9, "2.25.9"), at=clock().replace(tzinfo=None))
+    with pytest.raises(StatementError):
+        store.intake.add_instances([*group, naive])
     assert series_now(store) == before
     assert (count(store, SeriesRow), count(store, InstanceRow)) == (1, 1)
+
+
+def test_what_a_dead_receiver_may_not_have_flushed_is_the_last_of_each_open_association(
+    store: Store, clock: FakeClock
+) -> None:
+    received(store, clock, series="2.25.1", count=2)
+    received(store, clock, series="2.25.2", count=2, closed=None)
+    received(store, clock, series="2.25.3", count=1, closed=None)
+    assert store.intake.doubtful_instances("receiver") == {
+        head.sop_instance_uid: stored_file(head) for head in (header(2, "2.25.2"), header(1, "2.25.3"))
+    }
+    assert store.intake.doubtful_instances("other") == {}
+
+
+def test_an_instance_that_no_file_holds_is_forgotten_and_can_come_again(store: Store, clock: FakeClock) -> None:
+    received(store, clock, count=3)
+    store.intake.forget_instance(header(3).sop_instance_uid, stored_file(header(3)))
+    assert (series_now(store).instance_count, series_now(store).stage) == (2, Stage.RECEIVING)
+    assert store.intake.known_instance(header(3).sop_instance_uid) is None
+    assert add(store, clock, header(3)) is Added.STORED
+    assert series_now(store).instance_count == 3
+
+
+def test_a_series_of_nothing_but_a_forgotten_instance_is_gone(store: Store, clock: FakeClock) -> None:
+    received(store, clock, count=1)
+    store.intake.forget_instance(header(1).sop_instance_uid, stored_file(header(1)))
+    assert count(store, SeriesRow) == count(store, InstanceRow) == 0
+
+
+def test_forgetting_an_instance_undoes_what_was_decided_of_its_series(store: Store, clock: FakeClock) -> None:
+    reported(store, clock)
+    store.intake.forget_instance(header(3).sop_instance_uid, stored_file(header(3)))
+    series = series_now(store)
+    assert (series.stage, series.revision, series.instance_count) == (Stage.RECEIVING, 2, 2)
+
+
+def test_an_instance_is_not_forgotten_for_another_file(store: Store, clock: FakeClock) -> None:
+    received(store, clock, count=2)
+    before = series_now(store)
+    store.intake.forget_instance(header(2).sop_instance_uid, stored_file(header(2), "second"))
+    store.intake.forget_instance("2.25.404", stored_file(header(2)))
+    assert series_now(store) == before

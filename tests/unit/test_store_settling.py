@@ -6,7 +6,7 @@ from storage.errors import IllegalTransition
 from storage.records import Closed, Contribution
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
-from tests.builders import FakeClock, add, header, ready, received, series_now
+from tests.builders import FakeClock, add, header, ready, received, series_now, stored_file
 
 
 def test_receiving_lists_the_longest_quiet_first_and_nothing_else(store: Store, clock: FakeClock) -> None:
@@ -57,6 +57,16 @@ def test_leave_does_nothing_when_the_series_was_reopened_meanwhile(store: Store,
     assert stale.revision == series.revision + 1
     assert not store.settling.leave(series, Event.SETTLED, "quiet", clock())
     assert series_now(store).stage is Stage.RECEIVING
+
+
+def test_leave_does_nothing_for_another_revision_with_as_many_slices(store: Store, clock: FakeClock) -> None:
+    stale = received(store, clock)
+    ready(store, clock, count=0)
+    store.intake.forget_instance(header(3).sop_instance_uid, stored_file(header(3)))
+    again = received(store, clock, count=1, first=3)
+    assert (again.revision, again.instance_count, again.stage) == (2, stale.instance_count, stale.stage)
+    assert not store.settling.leave(stale, Event.SETTLED, "quiet", clock())
+    assert series_now(store) == again
 
 
 def test_leave_happens_once(store: Store, clock: FakeClock) -> None:

@@ -1,0 +1,91 @@
+"""What is offered is added in groups, and everybody is told what became of his own."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy.exc import StatementError
+
+from storage.group_commit import GroupCommit
+from storage.intake import Intake
+from storage.records import Added, Arrived, Header
+from storage.store import Store
+from tests.builders import FakeClock, header, series_now, stored_file
+
+
+@pytest.fixture
+def commits(store: Store) -> Iterator[GroupCommit]:
+    """A group commit that runs, on either database."""
+    running = GroupCommit(store.intake)
+    running.start()
+    yield running
+    running.stop()
+
+
+def arrived(store: Store, clock: FakeClock, head: Header, content: str = "first") -> Arrived:
+    association = store.intake.open_association("receiver", "PACS", clock())
+    return Arrived(head, stored_file(head, content), association, "PACS", clock())
+
+
+def test_an_offer_is_added_and_told(store: Store, clock: FakeClock, commits: GroupCommit) -> None:
+    assert commits.offer(arrived(store, clock, header(1))).outcome() is Added.STORED
+    assert commits.offer(arrived(store, clock, header(1))).outcome() is Added.SAME
+    assert commits.offer(arrived(store, clock, header(1), "other")).outcome() is Added.DIFFERENT
+    assert series_now(store).instance_count == 1
+
+
+def test_what_is_offered_during_a_commit_goes_into_the_next_one(
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[int] = []
+    inside, release = threading.Event(), threading.Event()
+    add = Intake.add_instances
+
+    def watched(self: Intake, group: list[Arrived]) -> list[Added]:
+        groups.append(len(group))
+        inside.set()
+        assert release.wait(5)
+        return add(self, group)
+
+    monkeypatch.setattr(Intake, "add_instances", watched)
+    commits = GroupCommit(store.intake)
+    commits.start()
+    offers = [commits.offer(arrived(store, clock, header(1)))]
+    assert inside.wait(5)
+    offers += [commits.offer(arrived(store, clock, header(number))) for number in range(2, 8)]
+    release.set()
+    assert {offer.outcome() for offer in offers} == {Added.STORED}
+    commits.stop()
+    assert groups == [1, 6]
+    assert series_now(store).instance_count == 7
+
+
+def test_one_that_cannot_be_added_does_not_harm_its_group(
+    store: Store, clock: FakeClock, commits: GroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = [arrived(store, clock, header(number)) for number in range(1, 6)]
+    bad = Arrived(header(9), stored_file(header(9)), good[0].association_id, "PACS", clock().replace(tzinfo=None))
+    offers = [commits.offer(one) for one in (*good[:2], bad, *good[2:])]
+    with pytest.raises(StatementError):
+        offers.pop(2).outcome()
+    assert {offer.outcome() for offer in offers} == {Added.STORED}
+    assert series_now(store).instance_count == 5
+
+
+def test_what_was_offered_before_the_stop_is_added_and_what_comes_later_is_refused(
+    store: Store, clock: FakeClock
+) -> None:
+    commits = GroupCommit(store.intake)
+    early, late = (arrived(store, clock, header(number)) for number in (1, 2))
+    with pytest.raises(RuntimeError, match="stopping"):
+        commits.offer(late).outcome()
+    commits.start()
+    offer = commits.offer(early)
+    commits.stop()
+    assert offer.outcome() is Added.STORED
+    with pytest.raises(RuntimeError, match="stopping"):
+        commits.offer(late).outcome()
+    commits.stop()
+    commits.start()
+    assert commits.offer(late).outcome() is Added.STORED
+    commits.stop()
