@@ -99,10 +99,9 @@ class Eligibility(Section):
         r"bone",
         r"edge",
         r"lung",
-        r"detail",
         r"sharp",
         r"^y[a-f]$",
-        r"^fc[3-8]\d",
+        r"^fc[35-8]\d",
     )
     sibling_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 20
 

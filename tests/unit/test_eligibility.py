@@ -120,7 +120,7 @@ def test_every_reason_is_explained_in_a_sentence(reason: Ineligible) -> None:
     "kernel",
     [
         "H60s", "H70h", "J70h", "Hr68h", "Qr59d", "B60f", "B70f", "Br64d", "Bl57f",  # Siemens
-        "BONE", "BONEPLUS", "EDGE", "LUNG", "DETAIL",  # GE
+        "BONE", "BONEPLUS", "EDGE", "LUNG",  # GE
         "YA", "YB", "YC", "YD", "YE",  # Philips
         "FC30", "FC51", "FC81",  # Toshiba and Canon
     ],
@@ -134,9 +134,9 @@ def test_bone_and_lung_kernels_are_sharp(kernel: str) -> None:
     "kernel",
     [
         "H20f", "H30s", "H40s", "J30s", "J40s", "Hr38", "Hv40f", "Bv36f", "Br40d", "Qr40", "B20f", "B26f", "B30f",
-        "STANDARD", "SOFT",
+        "STANDARD", "SOFT", "DETAIL",
         "UA", "UB", "A", "B", "C",
-        "FC08", "FC10", "FC21", "FC24", "FC26",
+        "FC08", "FC10", "FC21", "FC24", "FC26", "FC43", "FC44",
         "",
     ],
 )  # fmt: skip
