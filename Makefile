@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test lint setup clean
+.PHONY: run serve test lint bench-receive bench-latency setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS
 	@$(BIN)/willis demo
@@ -15,6 +15,12 @@ test: setup         ## linters, types, import rules, and every test
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench-receive: setup  ## receiving, beside storescp and Orthanc
+	@$(BIN)/python -m tests.benchmarks.bench_receive
+
+bench-latency: setup  ## from the last slice to the report in the PACS
+	@$(BIN)/python -m tests.benchmarks.bench_latency
 
 setup: .venv/installed
 
