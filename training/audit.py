@@ -1,0 +1,111 @@
+"""How often the region of interest holds what it must: `python -m training.audit [FIRST_SEED] [COUNT]`.
+
+Whole phantom series, half of them from the held-out ranges, go through the same steps as a patient's before the network:
+head, coverage, contrast, region.  A share of the series lacks contrast or part of the circle of Willis.
+"""
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from rich.progress import track
+
+from ai.coverage import head_extent
+from ai.errors import NotAnalysable
+from ai.preprocess import Preprocessing, contrast_filled_arteries
+from training.dataset import circle_centre, enriched_lesions
+from training.phantom import make_scan
+
+FIRST_SEED = 9_200_000
+"""Neither training, validation, the demo nor the benchmarks draw from here."""
+MARGIN_MM = 5.0
+"""A lesion nearer than this to the region's side counts as lost: the network would see half of its surroundings."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """One series.  `kind`: whole, cropped or plain (without contrast).  `error_mm` of the circle's centre, z y x; nan unless found."""
+
+    seed: int
+    kind: str
+    found: bool
+    covered: bool
+    contrast: bool
+    error_mm: tuple[float, float, float]
+    lesions: int
+    inside: int
+
+
+def audit(seed: int, settings: Preprocessing) -> Audited:
+    """What is said of the phantom `seed`, and how far that is from the truth."""
+    kind = "cropped" if seed % 8 == 6 else "plain" if seed % 8 == 7 else "whole"
+    scan = make_scan(
+        seed,
+        lesions=enriched_lesions(seed, (4,)) if kind == "whole" else 0,
+        held_out=seed % 2 == 1,
+        matrix=256,
+        spacing_mm=1.0,
+        contrast=kind != "plain",
+        cropped=kind == "cropped",
+    )
+    nowhere = (np.nan,) * 3
+    try:
+        extent = head_extent(scan.volume)
+    except NotAnalysable:
+        return Audited(seed, kind, False, False, False, nowhere, len(scan.lesions), 0)
+    if extent.circle_centre_lps_mm is None:
+        return Audited(seed, kind, False, False, False, nowhere, len(scan.lesions), 0)
+    half_mm = settings.spacing_mm * np.array(settings.size_DHW[::-1]) / 2.0 - MARGIN_MM
+    middle = np.array(extent.circle_centre_lps_mm) + np.array(settings.offset_lps_mm)
+    inside = sum(bool((np.abs(np.array(each.centre_lps_mm) - middle) <= half_mm).all()) for each in scan.lesions)
+    error = np.array(extent.circle_centre_lps_mm) - np.array(circle_centre(scan.vessel_DHW, scan.volume.affine_lps))
+    return Audited(
+        seed,
+        kind,
+        True,
+        extent.covers_circle_of_willis(),
+        contrast_filled_arteries(scan.volume, extent),
+        (float(error[2]), float(error[1]), float(error[0])),
+        len(scan.lesions),
+        inside,
+    )
+
+
+def summary(audited: list[Audited]) -> list[str]:
+    """The figures, a line each."""
+    of = {kind: [each for each in audited if each.kind == kind] for kind in ("whole", "cropped", "plain")}
+    errors = np.array([each.error_mm for each in of["whole"] if each.found])
+    lesions = sum(each.lesions for each in of["whole"])
+    inside = sum(each.inside for each in of["whole"])
+    lines = [f"phantom figures; {len(audited)} series"]
+    if of["whole"]:
+        good = sum(each.covered and each.contrast for each in of["whole"])
+        lines += [
+            f"whole: analysed {good} of {len(of['whole'])}; lesions inside the region {inside} of {lesions}",
+            "centre error z, y, x mm, median of absolute: "
+            + ", ".join(f"{value:.1f}" for value in np.median(np.abs(errors), axis=0))
+            + f"; largest distance {np.linalg.norm(errors, axis=1).max():.1f}",
+        ]
+    for kind, word in (("cropped", "covered"), ("plain", "contrast")):
+        if of[kind]:
+            wrong = sum(getattr(each, word) for each in of[kind])
+            lines.append(f"{kind}: taken for {word} {wrong} of {len(of[kind])}")
+    return lines
+
+
+def main(arguments: list[str]) -> int:
+    """`[FIRST_SEED] [COUNT]`: print the figures and the series that were worst."""
+    first = int(arguments[0]) if arguments else FIRST_SEED
+    count = int(arguments[1]) if len(arguments) > 1 else 40
+    audited = [audit(seed, Preprocessing()) for seed in track(range(first, first + count), "auditing")]
+    for line in summary(audited):
+        print(line)
+    for each in audited:
+        wrong = each.inside < each.lesions or (each.kind == "whole") != (each.covered and each.contrast)
+        if wrong:
+            print(each)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
