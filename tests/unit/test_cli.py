@@ -80,19 +80,7 @@ def test_version_is_printed(run: Run) -> None:
     assert (result.exit_code, bool(re.match(r"willis \d+\.\d+\.\d+\n", result.stdout))) == (0, True)
 
 
-COMMANDS = [
-    "serve",
-    "worklist",
-    "show",
-    "explain",
-    "status",
-    "retry",
-    "send",
-    "peer",
-    "phantom",
-    "demo",
-    "config check",
-]
+COMMANDS = ["serve", "worklist", "show", "status", "retry", "send", "peer", "phantom", "demo", "config check"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

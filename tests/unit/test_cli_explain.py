@@ -105,3 +105,8 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_work(run: Run, c
 def test_a_bundle_that_cannot_be_used_is_one_line(run: Run, case: Path) -> None:  # noqa: F811
     case.write_text(case.read_text().replace("bundle-", "no-bundle-"))
     assert "[ai] bundle" in one_line(run("explain", "1", "--config", case), 2)
+
+
+def test_the_command_has_help_with_an_example(run: Run) -> None:  # noqa: F811
+    result = run("explain", "--help")
+    assert result.exit_code == 0 and "Example: willis explain 7" in " ".join(result.stdout.split())
