@@ -20,7 +20,8 @@ class Data:
     """Which phantoms, and where their prepared regions are kept.
 
     `cache`: a folder, made when missing.  Seeds are first and count; training, validation and test never overlap.
-    `workers`: processes that build phantoms.
+    `workers`: processes that build phantoms.  `lesions_per_scan`: a training scan has one of these numbers of lesions, at
+    random; empty: as often as in patients, which teaches less, since most scans then show one lesion or none.
     """
 
     cache: str = "runs/cache"
@@ -29,6 +30,7 @@ class Data:
     validation_first_seed: int = 900_000
     validation_scans: int = 40
     workers: int = 1
+    lesions_per_scan: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         training = range(self.first_seed, self.first_seed + self.scans)
@@ -42,6 +44,7 @@ class Sampling:
     """Which patches are cut: side in voxels and patches a step.
 
     `lesion_share` of them hold a lesion; of the others, `hard_share` are centred on mined mistakes, `vessel_share` on vessels.
+    `turned_share` of all are from a head turned by up to `turned_degrees` about each axis and scaled by up to `scaled_share`.
     """
 
     patch: int = 64
@@ -50,14 +53,20 @@ class Sampling:
     hard_share: float = 0.3
     vessel_share: float = 0.4
     coordinate_jitter_mm: float = 5.0
+    turned_share: float = 0.5
+    turned_degrees: float = 20.0
+    scaled_share: float = 0.12
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Weights of the parts.  `hardest`: share of voxels that the BCE sees.  Tversky: `alpha` weighs false positives, `beta` misses."""
+    """Weights of the parts.  `hardest`: share of voxels that the BCE sees; `small`: how much more it sees of small lesions
+    (see `lesion_weight`).  Tversky: `alpha` weighs false positives, `beta` misses.
+    """
 
     bce: float = 1.0
     hardest: float = 0.2
+    small: float = 1.5
     tversky: float = 1.0
     alpha: float = 0.3
     beta: float = 0.7

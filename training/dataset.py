@@ -10,16 +10,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from ai.inference import output_affine
 from ai.locations import LOCATIONS, Location
-from ai.preprocess import Preprocessing, Region, channels, coordinates
+from ai.preprocess import HU_RANGE, Preprocessing, Region, channels
 from training.config import Sampling
 from training.phantom import make_scan
+from training.phantom.lesions import draw_diameter_mm, draw_location
 from training.phantom.scan import OTHER_ARTERY, VEIN, PhantomScan, TrueLesion
 
 Float32Array = NDArray[np.float32]
@@ -123,8 +126,17 @@ def load_prepared(folder: Path) -> Prepared:
     return Prepared(truth["seed"], region, lesions, lesion_DHW, vessel_DHW, tuple(truth["confounders"]))
 
 
-def build_cache(cache: Path, seeds: Sequence[int], preprocessing: Preprocessing, workers: int = 1) -> Iterator[Path]:
-    """Yield the folder of each seed's prepared phantom, making those that are missing."""
+def build_cache(
+    cache: Path,
+    seeds: Sequence[int],
+    preprocessing: Preprocessing,
+    workers: int = 1,
+    lesions_per_scan: Sequence[int] = (),
+) -> Iterator[Path]:
+    """Yield the folder of each seed's prepared phantom, making those that are missing.
+
+    `lesions_per_scan`: see `Data`; a folder that is there already is taken as it is.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     missing = [seed for seed in seeds if not (cache / str(seed)).exists()]
     for seed in seeds:
@@ -132,17 +144,30 @@ def build_cache(cache: Path, seeds: Sequence[int], preprocessing: Preprocessing,
             yield cache / str(seed)
     if workers <= 1:
         for seed in missing:
-            yield _build(cache, seed, preprocessing)
+            yield _build(cache, seed, preprocessing, lesions_per_scan)
         return
     with ProcessPoolExecutor(workers) as pool:
-        for job in [pool.submit(_build, cache, seed, preprocessing) for seed in missing]:
+        for job in [pool.submit(_build, cache, seed, preprocessing, lesions_per_scan) for seed in missing]:
             yield job.result()
 
 
-def _build(cache: Path, seed: int, preprocessing: Preprocessing) -> Path:
-    scan = make_scan(seed, extent="roi", spacing_mm=preprocessing.spacing_mm)
+def _build(cache: Path, seed: int, preprocessing: Preprocessing, lesions_per_scan: Sequence[int]) -> Path:
+    lesions = enriched_lesions(seed, lesions_per_scan) if lesions_per_scan else None
+    scan = make_scan(seed, lesions=lesions, extent="roi", spacing_mm=preprocessing.spacing_mm)
     save_prepared(cache / str(seed), prepare(scan))
     return cache / str(seed)
+
+
+def enriched_lesions(seed: int, lesions_per_scan: Sequence[int]) -> list[tuple[Location, float]]:
+    """Location and diameter in mm of a training scan's lesions: half of them from the rarer locations and smaller sizes."""
+    rng = np.random.default_rng([seed, 12])
+    found: dict[Location, float] = {}
+    count = int(rng.choice(lesions_per_scan))
+    while len(found) < count:
+        location = LOCATIONS[int(rng.integers(len(LOCATIONS)))] if rng.random() < 0.5 else draw_location(rng)
+        small = float(np.exp(rng.uniform(np.log(2.0), np.log(6.0))))
+        found[location] = small if rng.random() < 0.5 else draw_diameter_mm(rng)
+    return list(found.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,26 +200,100 @@ def cut_patch(
     """
     half = sampling.patch // 2
     centre = _chosen_cell(prepared, sampling, rng, on_lesion, hard_cells)
-    start = [
-        int(np.clip(c - half // 2, 0, side - half)) for c, side in zip(centre, prepared.lesion_DHW.shape, strict=True)
-    ]
-    fine = tuple(slice(2 * s, 2 * s + sampling.patch) for s in start)
-    cells = tuple(slice(s, s + half) for s in start)
-    lesion = np.array(prepared.lesion_DHW[cells])
-    vessel = np.array(prepared.vessel_DHW[cells])
-    location = np.zeros(lesion.shape, np.uint8)
-    log_diameter = np.zeros(lesion.shape, np.float32)
-    for number, true in enumerate(prepared.lesions, start=1):
-        location[lesion == number] = LOCATIONS.index(true.location)
-        log_diameter[lesion == number] = np.log(true.diameter_mm)
-    hu = augmented(np.array(prepared.region.hu_DHW[fine]), rng)
-    z, y, x = coordinates(prepared.region, preprocessing)
-    shift = rng.uniform(-1.0, 1.0, 3).astype(np.float32) * np.float32(
-        sampling.coordinate_jitter_mm / preprocessing.coordinate_scale_mm
+    start = np.array(
+        [np.clip(c - half // 2, 0, side - half) for c, side in zip(centre, prepared.lesion_DHW.shape, strict=True)]
     )
-    lines = (z[fine[0]] + shift[0], y[fine[1]] + shift[1], x[fine[2]] + shift[2])
-    patch = Patch(channels(hu, lines, preprocessing), (lesion > 0).astype(np.uint8), vessel, location, log_diameter)
+    turn, turned = drawn_turn(sampling, rng), rng.random() < sampling.turned_share
+    cut = _turned(prepared, start, half, turn) if turned else _straight(prepared, start, half)
+    location = np.zeros(cut.lesion_DHW.shape, np.uint8)
+    log_diameter = np.zeros(cut.lesion_DHW.shape, np.float32)
+    for number, true in enumerate(prepared.lesions, start=1):
+        location[cut.lesion_DHW == number] = LOCATIONS.index(true.location)
+        log_diameter[cut.lesion_DHW == number] = np.log(true.diameter_mm / cut.shrunk)
+    hu = augmented(cut.hu_DHW, rng)
+    middle_mm = cut.middle_mm + rng.uniform(-1.0, 1.0, 3) * sampling.coordinate_jitter_mm
+    along_mm = preprocessing.spacing_mm * (np.arange(sampling.patch) - (sampling.patch - 1) / 2.0)
+    z, y, x = ((at + along_mm).astype(np.float32) / preprocessing.coordinate_scale_mm for at in middle_mm)
+    patch = Patch(
+        channels(hu, (z, y, x), preprocessing),
+        (cut.lesion_DHW > 0).astype(np.uint8),
+        cut.vessel_DHW,
+        location,
+        log_diameter,
+    )
     return mirrored(patch) if rng.random() < 0.5 else patch
+
+
+class _Cut(NamedTuple):
+    """A piece of a prepared scan.  `middle_mm`: its middle, z y x from the middle of the circle.  `shrunk`: sizes were divided by it."""
+
+    hu_DHW: NDArray[np.int16]
+    lesion_DHW: NDArray[np.uint8]
+    vessel_DHW: NDArray[np.uint8]
+    middle_mm: NDArray[np.float64]
+    shrunk: float = 1.0
+
+
+def _straight(prepared: Prepared, start: NDArray[np.intp], half: int) -> _Cut:
+    """The piece of `half`³ output cells from cell `start`, as it is."""
+    fine = tuple(slice(2 * s, 2 * (s + half)) for s in start)
+    cells = tuple(slice(s, s + half) for s in start)
+    return _Cut(
+        np.array(prepared.region.hu_DHW[fine]),
+        np.array(prepared.lesion_DHW[cells]),
+        np.array(prepared.vessel_DHW[cells]),
+        _from_circle_mm(prepared, (start + (half - 1) / 2.0).astype(np.float64)),
+    )
+
+
+def _turned(prepared: Prepared, start: NDArray[np.intp], half: int, turn: NDArray[np.float64]) -> _Cut:
+    """The same about the same middle, of a head that was turned and scaled about the middle of its circle of Willis.
+
+    `turn`: 3×3, from an offset in the new head to the offset in the old one.
+    """
+    cell = (start + (half - 1) / 2.0).astype(np.float64)
+    return _Cut(
+        _resampled(prepared.region.hu_DHW, 2.0 * cell + 0.5, turn, 2 * half, order=1, outside=HU_RANGE[0]),
+        _resampled(prepared.lesion_DHW, cell, turn, half, order=0, outside=0),
+        _resampled(prepared.vessel_DHW, cell, turn, half, order=0, outside=0),
+        np.linalg.solve(turn, _from_circle_mm(prepared, cell)).astype(np.float64),
+        float(np.cbrt(np.linalg.det(turn))),
+    )
+
+
+def drawn_turn(sampling: Sampling, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A rotation by up to `turned_degrees` about each axis, and a scale."""
+    angles = rng.uniform(-1.0, 1.0, 3) * np.deg2rad(sampling.turned_degrees)
+    scale = float(np.exp(rng.uniform(-1.0, 1.0) * sampling.scaled_share))
+    turn: NDArray[np.float64] = scale * Rotation.from_rotvec(angles).as_matrix()
+    return turn
+
+
+def _resampled(
+    source_DHW: NDArray[Any],
+    middle: NDArray[np.float64],
+    turn: NDArray[np.float64],
+    side: int,
+    order: int,
+    outside: int,
+) -> NDArray[Any]:
+    """A cube of `side`³ whose middle is the index `middle` of the source; only the part that is needed is read."""
+    first = middle - turn @ np.full(3, (side - 1) / 2.0)
+    corners = first + np.array(list(np.ndindex(2, 2, 2))) * (side - 1) @ turn.T
+    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - 1, 0, np.array(source_DHW.shape) - 1)
+    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 2, low + 1, source_DHW.shape)
+    needed = np.array(source_DHW[tuple(slice(a, b) for a, b in zip(low, high, strict=True))])
+    cube: NDArray[Any] = ndimage.affine_transform(
+        needed, turn, first - low, output_shape=(side,) * 3, order=order, cval=outside
+    )
+    return cube
+
+
+def _from_circle_mm(prepared: Prepared, cell: NDArray[np.float64]) -> NDArray[np.float64]:
+    """z, y, x in mm of an output cell, counted from the middle of the circle of Willis."""
+    lps = (output_affine(prepared.region.affine_lps) @ np.append(cell, 1.0))[:3]
+    offset: NDArray[np.float64] = (lps - np.array(prepared.region.circle_centre_lps_mm))[::-1]
+    return offset
 
 
 def mirrored(patch: Patch) -> Patch:

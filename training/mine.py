@@ -27,7 +27,8 @@ def mine(config: TrainConfig, bundle: Bundle) -> int:
     cache = Path(config.data.cache)
     seeds = range(config.data.first_seed, config.data.first_seed + config.data.scans)
     mistakes = {}
-    for folder in build_cache(cache, seeds, config.preprocessing, config.data.workers):
+    data = config.data
+    for folder in build_cache(cache, seeds, config.preprocessing, data.workers, data.lesions_per_scan):
         scan = load_prepared(folder)
         if cells := mistaken_cells(scan, bundle, config.device):
             mistakes[scan.seed] = cells

@@ -150,7 +150,8 @@ def _scans(config: TrainConfig) -> tuple[list[Prepared], dict[int, list[tuple[in
     """The training scans, built where the cache lacks them, and what was mined on them."""
     cache = Path(config.data.cache)
     seeds = range(config.data.first_seed, config.data.first_seed + config.data.scans)
-    scans = [load_prepared(folder) for folder in build_cache(cache, seeds, config.preprocessing, config.data.workers)]
+    folders = build_cache(cache, seeds, config.preprocessing, config.data.workers, config.data.lesions_per_scan)
+    scans = [load_prepared(folder) for folder in folders]
     scans.sort(key=lambda scan: scan.seed)
     mined = cache / HARD_CELLS
     if not mined.exists():

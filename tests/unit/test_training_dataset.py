@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,36 @@ from ai.preprocess import Preprocessing
 from tests.unit.made_up_scan import AFFINE, scan
 from training import dataset
 from training.config import Sampling
-from training.dataset import build_cache, circle_centre, cut_patch, load_prepared, mirrored, prepare, save_prepared
+from training.dataset import (
+    Patch,
+    Prepared,
+    build_cache,
+    circle_centre,
+    cut_patch,
+    enriched_lesions,
+    load_prepared,
+    mirrored,
+    prepare,
+    save_prepared,
+)
 
 SETTINGS = Preprocessing(spacing_mm=1.0, size_DHW=(64, 64, 64))
-SAMPLING = Sampling(patch=32, coordinate_jitter_mm=0.0)
+SAMPLING = Sampling(patch=32, coordinate_jitter_mm=0.0, turned_share=0.0)
+TURNED = replace(SAMPLING, turned_share=1.0)
 LEFT, RIGHT = (
     LOCATIONS.index(location) for location in (Location.LEFT_SUPRACLINOID_ICA, Location.RIGHT_SUPRACLINOID_ICA)
 )
+
+
+class _Cutter:
+    """Cuts a patch on a lesion, from the same random state each time."""
+
+    def __init__(self, sampling: Sampling, seed: int = 3) -> None:
+        self._sampling, self._seed = sampling, seed
+
+    def __call__(self, prepared: Prepared) -> Patch:
+        rng = np.random.default_rng(self._seed)
+        return cut_patch(prepared, self._sampling, SETTINGS, rng, on_lesion=True)
 
 
 def test_the_middle_of_the_circle_lies_between_the_carotids() -> None:
@@ -88,13 +112,39 @@ def test_patches_are_drawn_alike_from_the_same_random_state() -> None:
 
 def test_a_mined_mistake_is_looked_at_again() -> None:
     prepared = prepare(scan(0))
-    always = Sampling(patch=32, hard_share=1.0, coordinate_jitter_mm=0.0)
+    always = replace(SAMPLING, hard_share=1.0)
     for number in range(5):
         patch = cut_patch(
             prepared, always, SETTINGS, np.random.default_rng(number), on_lesion=False, hard_cells=[(4, 4, 4)]
         )
         lines_mm = np.sort(patch.channels_DHWC[..., -3].reshape(32, -1)[:, 0]) * SETTINGS.coordinate_scale_mm + 129.0
         assert lines_mm[0] <= 100.0 + 2 * 4 <= lines_mm[-1] + 1.0
+
+
+def test_a_turn_that_does_not_turn_changes_nothing() -> None:
+    prepared = prepare(scan(1))
+    unturned = replace(TURNED, turned_degrees=0.0, scaled_share=0.0)
+    straight, other = (_Cutter(sampling)(prepared) for sampling in (replace(unturned, turned_share=0.0), unturned))
+    assert np.allclose(straight.channels_DHWC, other.channels_DHWC, atol=0.02)
+    assert np.array_equal(straight.vessel_DHW, other.vessel_DHW)
+    assert np.array_equal(straight.log_diameter_DHW, other.log_diameter_DHW)
+
+
+def test_in_a_turned_head_the_lesion_lies_where_the_coordinates_say_and_is_scaled() -> None:
+    prepared = prepare(scan(1))
+    lesion = prepared.lesions[0]
+    offset = (np.array(lesion.centre_lps_mm) - np.array(prepared.region.circle_centre_lps_mm))[::-1]
+    for number in range(10):
+        patch = _Cutter(TURNED, number)(prepared)
+        inside = patch.lesion_DHW > 0
+        assert inside.any()
+        scale = 6.0 / np.exp(patch.log_diameter_DHW[inside][0])
+        assert 0.88 < scale < 1.13
+        cells_mm = patch.channels_DHWC[..., -3:].reshape(16, 2, 16, 2, 16, 2, 3).mean(axis=(1, 3, 5)) * 60.0
+        distance_mm = np.linalg.norm(cells_mm[inside].mean(axis=0))
+        assert distance_mm * scale == pytest.approx(np.linalg.norm(offset), abs=2.0)
+        volume_mm3 = inside.sum() * 8.0
+        assert volume_mm3 * scale**3 == pytest.approx((prepared.lesion_DHW > 0).sum() * 8.0, rel=0.35)
 
 
 def test_mirroring_swaps_sides_and_twice_changes_nothing() -> None:
@@ -105,3 +155,11 @@ def test_mirroring_swaps_sides_and_twice_changes_nothing() -> None:
     assert np.array_equal(once.channels_DHWC[..., -1], -patch.channels_DHWC[:, :, ::-1, -1])
     before, after = (set(each.location_DHW[each.lesion_DHW > 0]) for each in (patch, once))
     assert before != after and before | after == {LEFT, RIGHT}
+
+
+def test_training_scans_may_have_more_lesions_than_patients_do() -> None:
+    drawn = [enriched_lesions(seed, (0, 2, 4)) for seed in range(60)]
+    assert {len(lesions) for lesions in drawn} == {0, 2, 4}
+    assert drawn[0] == enriched_lesions(0, (0, 2, 4))
+    assert {location for lesions in drawn for location, _ in lesions} == set(LOCATIONS)
+    assert all(1.8 <= diameter_mm <= 22.0 for lesions in drawn for _, diameter_mm in lesions)

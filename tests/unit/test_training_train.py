@@ -144,6 +144,13 @@ def test_hardest_voxels_decide_the_entropy() -> None:
     assert losses.hardest_bce(logits, target, 1.0) == pytest.approx(10.0 / 64, abs=1e-3)
 
 
+def test_small_lesions_weigh_more_and_what_is_no_lesion_weighs_one() -> None:
+    lesion, log_mm = torch.tensor([1.0, 1.0, 1.0, 0.0]), torch.log(torch.tensor([2.5, 5.0, 15.0, 2.5]))
+    small, median, large, outside = losses.lesion_weight(lesion, log_mm, 1.0).tolist()
+    assert (small, median, large, outside) == pytest.approx((2.0, 1.0, 0.5, 1.0), rel=0.02)
+    assert losses.lesion_weight(lesion, log_mm, 0.0).tolist() == [1.0] * 4
+
+
 def test_a_perfect_answer_costs_next_to_nothing_and_a_patch_without_lesion_is_no_special_case() -> None:
     lesion = torch.zeros(1, 8, 8, 8)
     lesion[0, 2:5, 2:5, 2:5] = 1.0
