@@ -86,21 +86,23 @@ def findings(found: tuple[Candidate, ...], calibration: Calibration, threshold: 
 
     A location's score is the best sum, over candidates, of the score and the log of the share it gives that location.
     """
-    lesions = [
-        Lesion(
-            LOCATIONS[int(np.argmax(candidate.location_shares))],
-            calibration.present(candidate.score),
-            candidate.centre_lps_mm,
-            candidate.diameter_mm,
-        )
-        for candidate in found
-    ]
+    lesions = [lesion_of(candidate, calibration) for candidate in found]
     present = max((lesion.probability for lesion in lesions), default=calibration.present(NO_LESION_SCORE))
     located = [calibration.location(score) for score in location_scores(found)]
     listed = sorted(
         (lesion for lesion in lesions if lesion.probability >= threshold), key=lambda lesion: -lesion.probability
     )
     return Findings((*located, present), tuple(listed), threshold)
+
+
+def lesion_of(candidate: Candidate, calibration: Calibration) -> Lesion:
+    """A candidate with its calibrated probability and its most likely location."""
+    return Lesion(
+        LOCATIONS[int(np.argmax(candidate.location_shares))],
+        calibration.present(candidate.score),
+        candidate.centre_lps_mm,
+        candidate.diameter_mm,
+    )
 
 
 def location_scores(found: tuple[Candidate, ...]) -> list[float]:

@@ -32,12 +32,13 @@ class Findings:
     """The 14 calibrated probabilities in the order of `COLUMNS`, and the lesions at or above `threshold`, most probable first.
 
     A positive result always has a lesion to show and a negative one never has: `positive` is the probability of
-    "Aneurysm Present" reaching `threshold`.
+    "Aneurysm Present" reaching `threshold`.  `note`: what was unusual about the analysis, in our own words; "" as a rule.
     """
 
     probabilities: tuple[float, ...]
     lesions: tuple[Lesion, ...]
     threshold: float
+    note: str = ""
 
     def __post_init__(self) -> None:
         if len(self.probabilities) != len(COLUMNS):

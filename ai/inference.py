@@ -40,13 +40,14 @@ class Maps:
     """What the networks say at half the region's resolution, averaged over weight sets and mirror images.
 
     `lesion_DHW`: float32 logits.  `location_CDHW`: 13 float16 logits.  `log_diameter_DHW`: float32, ln mm.
-    `affine_lps`: (d, h, w, 1) of an output cell's centre to LPS mm.
+    `affine_lps`: (d, h, w, 1) of an output cell's centre to LPS mm.  `note`: what was unusual about the pass.
     """
 
     lesion_DHW: Float32Array
     location_CDHW: NDArray[np.float16]
     log_diameter_DHW: Float32Array
     affine_lps: NDArray[np.float64]
+    note: str = ""
 
 
 def output_affine(affine_lps: NDArray[np.float64]) -> NDArray[np.float64]:

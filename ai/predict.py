@@ -1,5 +1,6 @@
 """The whole room in one call: a volume, or a folder of DICOM files, to findings."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,13 +27,14 @@ def analyse(
 ) -> Findings:
     """Return the findings of a head CT angiography.
 
-    `device`: "auto" (a CUDA GPU when there is one, else the CPU), "cpu", "cuda" or "cuda:N".  Raises
+    `device`: "auto" (a CUDA GPU when there is one, else the CPU), "cpu", "cuda" or "cuda:N".  When a GPU's memory does
+    not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  Raises
     NotAnalysable(NOT_A_HEAD, COVERAGE or NO_CONTRAST), and whatever `progress` raises.
     """
     region = prepared_region(volume, bundle, require_contrast=require_contrast, check_coverage=check_coverage)
-    return findings(
-        found_candidates(region, bundle, device, progress), bundle.manifest.calibration, bundle.manifest.threshold
-    )
+    maps = _maps(region, bundle, chosen_device(device), progress)
+    result = findings(candidates(maps), bundle.manifest.calibration, bundle.manifest.threshold)
+    return replace(result, note=maps.note)
 
 
 def prepared_region(
@@ -66,18 +68,17 @@ def chosen_device(name: str = "auto") -> torch.device:
 def _maps(region: Region, bundle: Bundle, device: torch.device, progress: Progress | None) -> Maps:
     whole = bundle.manifest.tiling
     smaller = Tiling(size=max(32, whole.size // 32 * 16), overlap=16, flip=whole.flip)
-    tries = (
-        [(device, whole), (device, smaller), (torch.device("cpu"), whole)]
-        if device.type == "cuda"
-        else [(device, whole)]
-    )
-    for where, tiling in tries[:-1]:
+    tries = [(device, whole, "")]
+    if device.type != "cpu":
+        tries.append((device, smaller, "out of GPU memory: analysed in smaller tiles"))
+        tries.append((torch.device("cpu"), whole, "out of GPU memory: analysed on the CPU"))
+    for where, tiling, note in tries[:-1]:
         try:
-            return _maps_on(where, region, bundle, tiling, progress)
+            return replace(_maps_on(where, region, bundle, tiling, progress), note=note)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-    where, tiling = tries[-1]
-    return _maps_on(where, region, bundle, tiling, progress)
+    where, tiling, note = tries[-1]
+    return replace(_maps_on(where, region, bundle, tiling, progress), note=note)
 
 
 def _maps_on(device: torch.device, region: Region, bundle: Bundle, tiling: Tiling, progress: Progress | None) -> Maps:

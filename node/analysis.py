@@ -71,6 +71,8 @@ def analyse(bench: Bench, claim: Claim) -> bool:
     with watch.step("volume"):
         datasets = _read(bench, claim)
     said = _examine(bench, claim, datasets, watch)
+    if isinstance(said, Findings) and said.note:
+        log.get().warning("analysed_with_a_note", case=claim.series.id, reason=said.note)
     with watch.step("report"):
         report = _report(bench, claim, datasets, said)
     conclusion = _conclusion(bench, claim.series, said, watch.seconds)
@@ -144,7 +146,7 @@ def _conclusion(bench: Bench, series: Series, said: Findings | NotAnalysed, seco
         for lesion in said.lesions
     )
     outcome = Outcome.POSITIVE if said.positive else Outcome.NEGATIVE
-    return Conclusion(outcome, "", "", bench.algorithm.version, said.probabilities, lesions, seconds)
+    return Conclusion(outcome, "", said.note, bench.algorithm.version, said.probabilities, lesions, seconds)
 
 
 def _report(

@@ -8,7 +8,6 @@ import ai
 from ai import predict
 from ai.bundle import Bundle, save_bundle
 from ai.errors import NotAnalysable, Reason
-from ai.inference import Maps, Tiling
 from ai.locations import COLUMNS
 from ai.unet import UNet
 from ai.volume import Volume
@@ -61,24 +60,6 @@ def test_waiving_coverage_cannot_place_a_circle_that_nothing_shows(
     with pytest.raises(NotAnalysable) as caught:
         ai.analyse(cta, bundle, check_coverage=False)
     assert caught.value.reason is Reason.COVERAGE
-
-
-def test_when_a_gpu_is_out_of_memory_tiles_shrink_and_then_the_cpu_takes_over(
-    bundle: Bundle, cta: Volume, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, int]] = []
-    real = predict._maps_on
-
-    def full(device: torch.device, *rest: object) -> Maps:
-        asked.append((device.type, rest[2].size))  # type: ignore[attr-defined]
-        if device.type == "cuda":
-            raise torch.OutOfMemoryError("full")
-        return real(device, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(predict, "_maps_on", full)
-    large = Bundle(manifest(tiling=Tiling(size=64, overlap=16)), bundle.networks)
-    ai.analyse(cta, large, device="cuda")
-    assert asked == [("cuda", 64), ("cuda", 32), ("cpu", 64)]
 
 
 def test_a_folder_of_slices_gives_the_fourteen_columns(
