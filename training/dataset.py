@@ -6,10 +6,11 @@ decompression of a whole scan, which on two cores is worth the disk (about 10 MB
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,8 +124,18 @@ def load_prepared(folder: Path) -> Prepared:
     return Prepared(truth["seed"], region, lesions, lesion_DHW, vessel_DHW, tuple(truth["confounders"]))
 
 
-def build_cache(cache: Path, seeds: Sequence[int], preprocessing: Preprocessing, workers: int = 1) -> Iterator[Path]:
-    """Yield the folder of each seed's prepared phantom, making those that are missing."""
+def build_cache(
+    cache: Path,
+    seeds: Sequence[int],
+    preprocessing: Preprocessing,
+    workers: int = 1,
+    drawn: Mapping[int, Mapping[str, Any]] | None = None,
+) -> Iterator[Path]:
+    """Yield the folder of each seed's prepared phantom, making those that are missing.
+
+    `drawn`: further arguments of `make_scan` by seed.
+    """
+    options = drawn or {}
     cache.mkdir(parents=True, exist_ok=True)
     missing = [seed for seed in seeds if not (cache / str(seed)).exists()]
     for seed in seeds:
@@ -132,15 +143,16 @@ def build_cache(cache: Path, seeds: Sequence[int], preprocessing: Preprocessing,
             yield cache / str(seed)
     if workers <= 1:
         for seed in missing:
-            yield _build(cache, seed, preprocessing)
+            yield _build(cache, seed, preprocessing, options.get(seed, {}))
         return
     with ProcessPoolExecutor(workers) as pool:
-        for job in [pool.submit(_build, cache, seed, preprocessing) for seed in missing]:
+        jobs = [pool.submit(_build, cache, seed, preprocessing, options.get(seed, {})) for seed in missing]
+        for job in jobs:
             yield job.result()
 
 
-def _build(cache: Path, seed: int, preprocessing: Preprocessing) -> Path:
-    scan = make_scan(seed, extent="roi", spacing_mm=preprocessing.spacing_mm)
+def _build(cache: Path, seed: int, preprocessing: Preprocessing, options: Mapping[str, Any]) -> Path:
+    scan = make_scan(seed, extent="roi", spacing_mm=preprocessing.spacing_mm, **options)
     save_prepared(cache / str(seed), prepare(scan))
     return cache / str(seed)
 
