@@ -17,10 +17,11 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class Data:
-    """Which phantoms, and where their prepared regions are kept.
+    """Which scans, and where their prepared regions are kept.
 
     `cache`: a folder, made when missing.  Seeds are first and count; training, validation and test never overlap.
-    `workers`: processes that build phantoms.
+    `workers`: processes that build phantoms.  `rsna`: the folder of the RSNA data, whose series of `rsna_modalities`
+    then take the place of the phantoms; of `folds` folds, `fold` is for validation.
     """
 
     cache: str = "runs/cache"
@@ -29,12 +30,18 @@ class Data:
     validation_first_seed: int = 900_000
     validation_scans: int = 40
     workers: int = 1
+    rsna: str = ""
+    rsna_modalities: tuple[str, ...] = ("CTA",)
+    folds: int = 5
+    fold: int = 0
 
     def __post_init__(self) -> None:
         training = range(self.first_seed, self.first_seed + self.scans)
         validation = range(self.validation_first_seed, self.validation_first_seed + self.validation_scans)
         if self.scans < 1 or max(training.start, validation.start) < min(training.stop, validation.stop):
             raise ValueError("training and validation seeds overlap, or there are none")
+        if self.folds < 2 or not 0 <= self.fold < self.folds:
+            raise ValueError(f"fold must lie in 0..folds-1 of two or more folds, got {self.fold} of {self.folds}")
 
 
 @dataclass(frozen=True)

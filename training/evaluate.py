@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from training.cases import Scored, case, is_hit
 from training.config import ConfigError
 from training.dataset import Prepared, build_cache, load_prepared
 from training.figures import figures
+from training.files import write_whole
 from training.held_out import held_out_scans
 from training.phantom import make_scan
 from training.phantom.scan import PhantomScan, TrueLesion
@@ -176,13 +176,6 @@ def measure(scored: Sequence[Scored], bundle: Bundle) -> dict[str, float]:
         flat[f"lesion_sensitivity_{name}"] = found["by_size"][name]["at_threshold"]
         flat[f"lesions_{name}"] = float(found["by_size"][name]["lesions"])
     return flat
-
-
-def write_whole(path: Path, text: str) -> None:
-    """The file has this text, or what it had before, whatever happens."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _common(scans: ScanSet) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from ai.unet import Outputs
 from training.config import Loss
+from training.dataset import UNKNOWN_VESSEL
 
 
 def hardest_bce(logits: Tensor, target: Tensor, share: float) -> Tensor:
@@ -25,12 +26,18 @@ def focal_tversky(logits: Tensor, target: Tensor, alpha: float, beta: float, gam
 
 
 def vessel_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy with the background held down, plus soft Dice of all vessels together; logits N×16×D×H×W, target N×D×H×W."""
+    """Cross-entropy with the background held down, plus soft Dice of all vessels together; logits N×16×D×H×W, target N×D×H×W.
+
+    Cells that are `UNKNOWN_VESSEL` count for nothing; where all are, the loss is 0.
+    """
+    known = target != UNKNOWN_VESSEL
+    if not bool(known.any()):
+        return 0.0 * logits.sum()
     weight = torch.ones(logits.shape[1], device=logits.device)
     weight[0] = 0.1
-    entropy = F.cross_entropy(logits, target, weight=weight)
-    any_vessel = 1.0 - torch.softmax(logits, dim=1)[:, 0]
-    truth = (target > 0).float()
+    entropy = F.cross_entropy(logits, target, weight=weight, ignore_index=UNKNOWN_VESSEL)
+    any_vessel = (1.0 - torch.softmax(logits, dim=1)[:, 0]) * known
+    truth = ((target > 0) & known).float()
     dice = (2.0 * (any_vessel * truth).sum() + 1.0) / (any_vessel.sum() + truth.sum() + 1.0)
     return entropy + 1.0 - dice
 
@@ -40,7 +47,8 @@ def total_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the weighted sum and its parts by name.
 
-    `lesion`: N×D×H×W float 0 or 1.  `vessel`, `location`: N×D×H×W int64.  `log_diameter`: N×D×H×W float.
+    `lesion`: N×D×H×W float 0 or 1.  `vessel`, `location`: N×D×H×W int64.  `log_diameter`: N×D×H×W float,
+    nan where it is not known.
     """
     logits = outputs.lesion[:, 0]
     parts = {"vessel": settings.vessel * vessel_loss(outputs.vessel, vessel)}
@@ -55,6 +63,8 @@ def total_loss(
         parts["location"] = settings.location * F.cross_entropy(
             outputs.location.movedim(1, -1)[inside], location[inside]
         )
-        parts["diameter"] = settings.diameter * F.l1_loss(outputs.log_diameter[:, 0][inside], log_diameter[inside])
+        sized = inside & torch.isfinite(log_diameter)
+        if bool(sized.any()):
+            parts["diameter"] = settings.diameter * F.l1_loss(outputs.log_diameter[:, 0][sized], log_diameter[sized])
     total = torch.stack(list(parts.values())).sum()
     return total, {name: float(part.detach()) for name, part in parts.items()}

@@ -14,8 +14,8 @@ from ai.preprocess import Region
 from training import report_plots
 from training.cases import Case, Scored, case
 from training.config import ConfigError
-from training.evaluate import write_whole
 from training.figures import Figures, figures
+from training.files import write_whole
 from training.report_pictures import Worst, picture, worst_cases
 
 PHANTOM = "Phantom figures: synthetic scans only. They say nothing about patients. Research use; not a medical device."

@@ -1,7 +1,6 @@
 """A folder of series becomes the challenge's table: one row a series, 14 probabilities each."""
 
 import csv
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -16,6 +15,7 @@ from ai.errors import NotAnalysable
 from ai.locations import COLUMNS
 from ai.predict import analyse
 from ai.volume import volume_from_files
+from training.files import write_whole
 from training.phantom.lesions import RSNA_POSITIVES
 
 HEADER = ("SeriesInstanceUID", *COLUMNS)
@@ -76,7 +76,5 @@ def write_submission(path: Path, table: Iterable[Row]) -> list[Row]:
     writer.writerow(HEADER)
     writer.writerows((row.series_instance_uid, *(f"{value:.6f}" for value in row.probabilities)) for row in written)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
-    os.replace(temporary, path)
+    write_whole(path, text.getvalue())
     return written
