@@ -106,9 +106,14 @@ class TrainConfig:
 
 def read_config(path: Path | str) -> TrainConfig:
     """Return the run that a TOML file describes.  Raises ConfigError, which names the file and the key."""
+    return read_settings(path, TrainConfig)
+
+
+def read_settings(path: Path | str, kind: type[T]) -> T:
+    """Return the dataclass that a TOML file describes.  Raises ConfigError, which names the file and the key."""
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        return _built(TrainConfig, document, "")
+        return _built(kind, document, "")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, TypeError, ValueError) as error:

@@ -76,9 +76,9 @@ def score_all(
     missing = [seed for seed in seeds if not (folder / f"{seed}.json").exists()]
     if missing:
         for scored in score(missing):
-            write_whole(folder / f"{scored.seed}.json", json.dumps(_document(scored)))
+            write_whole(folder / f"{scored.seed}.json", json.dumps(document_of(scored)))
             each(scored)
-    return [_scored(json.loads((folder / f"{seed}.json").read_text(encoding="utf-8"))) for seed in seeds]
+    return [scored_of(json.loads((folder / f"{seed}.json").read_text(encoding="utf-8"))) for seed in seeds]
 
 
 def identity_of(bundle: Bundle, scans: ScanSet, mode: str) -> dict[str, Any]:
@@ -193,7 +193,8 @@ def _fitting(scan: Prepared, bundle: Bundle, cache: Path) -> Prepared:
     return scan
 
 
-def _document(scored: Scored) -> dict[str, Any]:
+def document_of(scored: Scored) -> dict[str, Any]:
+    """An answer for JSON."""
     return {
         "seed": scored.seed,
         "lesions": [
@@ -215,7 +216,8 @@ def _document(scored: Scored) -> dict[str, Any]:
     }
 
 
-def _scored(document: Mapping[str, Any]) -> Scored:
+def scored_of(document: Mapping[str, Any]) -> Scored:
+    """The answer that `document_of` described."""
     probabilities = document["probabilities"]
     return Scored(
         document["seed"],
