@@ -17,11 +17,13 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class Data:
-    """Which phantoms, and where their prepared regions are kept.
+    """Which scans, and where their prepared regions are kept.
 
     `cache`: a folder, made when missing.  Seeds are first and count; training, validation and test never overlap.
     `workers`: processes that build phantoms.  `lesions_per_scan`: a training scan has one of these numbers of lesions, at
     random; empty: as often as in patients, which teaches less, since most scans then show one lesion or none.
+    `rsna`: the folder of the RSNA data, whose series of `rsna_modalities` then take the place of the phantoms; of `folds`
+    folds, `fold` is for validation.
     """
 
     cache: str = "runs/cache"
@@ -31,12 +33,18 @@ class Data:
     validation_scans: int = 40
     workers: int = 1
     lesions_per_scan: tuple[int, ...] = ()
+    rsna: str = ""
+    rsna_modalities: tuple[str, ...] = ("CTA",)
+    folds: int = 5
+    fold: int = 0
 
     def __post_init__(self) -> None:
         training = range(self.first_seed, self.first_seed + self.scans)
         validation = range(self.validation_first_seed, self.validation_first_seed + self.validation_scans)
         if self.scans < 1 or max(training.start, validation.start) < min(training.stop, validation.stop):
             raise ValueError("training and validation seeds overlap, or there are none")
+        if self.folds < 2 or not 0 <= self.fold < self.folds:
+            raise ValueError(f"fold must lie in 0..folds-1 of two or more folds, got {self.fold} of {self.folds}")
 
 
 @dataclass(frozen=True)
@@ -108,9 +116,14 @@ class TrainConfig:
 
 def read_config(path: Path | str) -> TrainConfig:
     """Return the run that a TOML file describes.  Raises ConfigError, which names the file and the key."""
+    return read_settings(path, TrainConfig)
+
+
+def read_settings(path: Path | str, kind: type[T]) -> T:
+    """Return the dataclass that a TOML file describes.  Raises ConfigError, which names the file and the key."""
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        return _built(TrainConfig, document, "")
+        return _built(kind, document, "")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, TypeError, ValueError) as error:

@@ -6,7 +6,7 @@ decompression of a whole scan, which on two cores is worth the disk (about 10 MB
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,17 +27,20 @@ from training.phantom.scan import OTHER_ARTERY, VEIN, PhantomScan, TrueLesion
 
 Float32Array = NDArray[np.float32]
 
-MIRRORED_VESSEL = np.array(
-    [0, *(1 + LOCATIONS.index(location.mirrored) for location in LOCATIONS), OTHER_ARTERY, VEIN], np.uint8
-)
+UNKNOWN_VESSEL = 255
+"""The vessel label where nobody has labelled vessels: it teaches nothing."""
+MIRRORED_VESSEL = np.arange(256, dtype=np.uint8)
 """What each vessel label becomes when left and right are exchanged."""
+MIRRORED_VESSEL[: VEIN + 1] = [0, *(1 + LOCATIONS.index(each.mirrored) for each in LOCATIONS), OTHER_ARTERY, VEIN]
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A region with its truth at the network's output resolution (half).
 
-    `lesion_DHW`: uint8, 0 or the index in `lesions` plus one.  `vessel_DHW`: uint8, 0..15.
+    `seed`: of the phantom, or the number of a series.  `lesion_DHW`: uint8, 0 or the index in `lesions` plus one.
+    `vessel_DHW`: uint8, 0..15 or `UNKNOWN_VESSEL`.  `sized`: whether the diameters are known; points only have a stated
+    one.
     """
 
     seed: int
@@ -46,6 +49,7 @@ class Prepared:
     lesion_DHW: NDArray[np.uint8]
     vessel_DHW: NDArray[np.uint8]
     confounders: tuple[str, ...]
+    sized: bool = True
 
 
 def prepare(scan: PhantomScan) -> Prepared:
@@ -54,7 +58,7 @@ def prepare(scan: PhantomScan) -> Prepared:
     region = Region(
         scan.volume.hu_DHW[:d, :h, :w], scan.volume.affine_lps, circle_centre(scan.vessel_DHW, scan.volume.affine_lps)
     )
-    lesion, vessel = (_half(labels[:d, :h, :w], 3) for labels in (scan.lesion_DHW, scan.vessel_DHW))
+    lesion, vessel = (halved(labels[:d, :h, :w], 3) for labels in (scan.lesion_DHW, scan.vessel_DHW))
     cells = output_affine(region.affine_lps)
     for number, true in enumerate(scan.lesions, start=1):  # a lesion smaller than a cell still has one
         cell = np.rint(np.linalg.solve(cells, np.append(true.centre_lps_mm, 1.0))[:3]).astype(int)
@@ -78,7 +82,7 @@ def circle_centre(vessel_DHW: NDArray[np.uint8], affine_lps: NDArray[np.float64]
     return float(x), float(y), float(z)
 
 
-def _half(labels_DHW: NDArray[np.uint8], needed: int) -> NDArray[np.uint8]:
+def halved(labels_DHW: NDArray[np.uint8], needed: int) -> NDArray[np.uint8]:
     """Labels of 2×2×2 blocks: the largest label where at least `needed` of the eight voxels are labelled."""
     d, h, w = (side // 2 for side in labels_DHW.shape)
     blocks = labels_DHW[: 2 * d, : 2 * h, : 2 * w].reshape(d, 2, h, 2, w, 2)
@@ -99,6 +103,7 @@ def save_prepared(folder: Path, prepared: Prepared) -> None:
         "affine_lps": prepared.region.affine_lps.tolist(),
         "circle_centre_lps_mm": list(prepared.region.circle_centre_lps_mm),
         "confounders": list(prepared.confounders),
+        "sized": prepared.sized,
         "lesions": [
             {
                 "location": lesion.location.value,
@@ -123,7 +128,8 @@ def load_prepared(folder: Path) -> Prepared:
         np.load(folder / "hu.npy", mmap_mode="r"), np.array(truth["affine_lps"]), tuple(truth["circle_centre_lps_mm"])
     )
     lesion_DHW, vessel_DHW = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("lesion", "vessel"))
-    return Prepared(truth["seed"], region, lesions, lesion_DHW, vessel_DHW, tuple(truth["confounders"]))
+    confounders = tuple(truth["confounders"])
+    return Prepared(truth["seed"], region, lesions, lesion_DHW, vessel_DHW, confounders, truth.get("sized", True))
 
 
 def build_cache(
@@ -131,12 +137,13 @@ def build_cache(
     seeds: Sequence[int],
     preprocessing: Preprocessing,
     workers: int = 1,
-    lesions_per_scan: Sequence[int] = (),
+    drawn: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> Iterator[Path]:
     """Yield the folder of each seed's prepared phantom, making those that are missing.
 
-    `lesions_per_scan`: see `Data`; a folder that is there already is taken as it is.
+    `drawn`: further arguments of `make_scan` by seed.
     """
+    options = drawn or {}
     cache.mkdir(parents=True, exist_ok=True)
     missing = [seed for seed in seeds if not (cache / str(seed)).exists()]
     for seed in seeds:
@@ -144,16 +151,16 @@ def build_cache(
             yield cache / str(seed)
     if workers <= 1:
         for seed in missing:
-            yield _build(cache, seed, preprocessing, lesions_per_scan)
+            yield _build(cache, seed, preprocessing, options.get(seed, {}))
         return
     with ProcessPoolExecutor(workers) as pool:
-        for job in [pool.submit(_build, cache, seed, preprocessing, lesions_per_scan) for seed in missing]:
+        jobs = [pool.submit(_build, cache, seed, preprocessing, options.get(seed, {})) for seed in missing]
+        for job in jobs:
             yield job.result()
 
 
-def _build(cache: Path, seed: int, preprocessing: Preprocessing, lesions_per_scan: Sequence[int]) -> Path:
-    lesions = enriched_lesions(seed, lesions_per_scan) if lesions_per_scan else None
-    scan = make_scan(seed, lesions=lesions, extent="roi", spacing_mm=preprocessing.spacing_mm)
+def _build(cache: Path, seed: int, preprocessing: Preprocessing, options: Mapping[str, Any]) -> Path:
+    scan = make_scan(seed, extent="roi", spacing_mm=preprocessing.spacing_mm, **options)
     save_prepared(cache / str(seed), prepare(scan))
     return cache / str(seed)
 
@@ -174,8 +181,9 @@ def enriched_lesions(seed: int, lesions_per_scan: Sequence[int]) -> list[tuple[L
 class Patch:
     """What one training example consists of; D H W of the truth are half of the channels'.
 
-    `channels_DHWC`: float32.  `lesion_DHW`: uint8 0 or 1.  `vessel_DHW`: uint8 0..15.  `location_DHW`: uint8, the index
-    in `LOCATIONS` inside lesions.  `log_diameter_DHW`: float32, ln mm inside lesions.
+    `channels_DHWC`: float32.  `lesion_DHW`: uint8 0 or 1.  `vessel_DHW`: uint8 0..15 or
+    `UNKNOWN_VESSEL`.  `location_DHW`: uint8, the index in `LOCATIONS` inside lesions.  `log_diameter_DHW`: float32, ln mm
+    inside lesions, nan where it is not known.
     """
 
     channels_DHWC: Float32Array
@@ -209,7 +217,7 @@ def cut_patch(
     log_diameter = np.zeros(cut.lesion_DHW.shape, np.float32)
     for number, true in enumerate(prepared.lesions, start=1):
         location[cut.lesion_DHW == number] = LOCATIONS.index(true.location)
-        log_diameter[cut.lesion_DHW == number] = np.log(true.diameter_mm / cut.shrunk)
+        log_diameter[cut.lesion_DHW == number] = np.log(true.diameter_mm / cut.shrunk) if prepared.sized else np.nan
     hu = augmented(cut.hu_DHW, rng)
     middle_mm = cut.middle_mm + rng.uniform(-1.0, 1.0, 3) * sampling.coordinate_jitter_mm
     along_mm = preprocessing.spacing_mm * (np.arange(sampling.patch) - (sampling.patch - 1) / 2.0)
@@ -347,7 +355,8 @@ def _chosen_cell(
     elif hard_cells and draw < sampling.hard_share:
         cells = np.array(hard_cells)
     elif draw < sampling.hard_share + sampling.vessel_share:
-        cells = np.argwhere(prepared.vessel_DHW[::4, ::4, ::4] > 0) * 4
+        coarse = prepared.vessel_DHW[::4, ::4, ::4]
+        cells = np.argwhere((coarse > 0) & (coarse != UNKNOWN_VESSEL)) * 4
     if len(cells) == 0:
         cell = rng.integers(0, prepared.lesion_DHW.shape)
     else:

@@ -1,35 +1,132 @@
-"""How good a bundle is on phantoms that training never saw."""
+"""A bundle is run over phantoms, one at a time, so that a killed evaluation continues where it was.
 
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+`willis evaluate` is the command.  Every scan's answer is a file in the report's folder; figures are made from those.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ai.bundle import Bundle, load_bundle
-from ai.decode import Candidate, findings, location_scores, present_score
-from ai.findings import Findings
-from ai.locations import LOCATIONS
-from ai.predict import found_candidates
+from ai.bundle import Bundle
+from ai.coverage import head_extent
+from ai.decode import Candidate
+from ai.errors import NotAnalysable
+from ai.locations import Location
+from ai.predict import found_candidates, prepared_region
+from ai.preprocess import Region, region_of_interest
+from training.cases import Scored, case, is_hit
+from training.config import ConfigError
 from training.dataset import Prepared, build_cache, load_prepared
-from training.phantom.scan import TrueLesion
+from training.figures import figures
+from training.files import write_whole
+from training.held_out import held_out_scans
+from training.phantom import make_scan
+from training.phantom.scan import PhantomScan, TrueLesion
+
+__all__ = ["ScanSet", "Scored", "is_hit", "measure", "score_scans"]
+
+SCORES = "scores"
+IDENTITY = "identity.json"
+
+Score = Callable[[Sequence[int]], Iterator[Scored]]
+"""Yields the answer for each of the seeds, in any order."""
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One scan: its true lesions and what the network found, before calibration."""
+class ScanSet:
+    """Which phantoms: their seeds, the further arguments of `make_scan` by seed, and what a report calls them."""
 
-    seed: int
-    lesions: tuple[TrueLesion, ...]
-    candidates: tuple[Candidate, ...]
-    confounders: tuple[str, ...] = ()
+    said: str
+    seeds: tuple[int, ...]
+    drawn: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ConfigError("there are no scans to evaluate on: ask for at least one")
+
+
+def held_out_set(count: int | None = None) -> ScanSet:
+    """The fixed test set, or its first scans.  Raises ConfigError when it has fewer."""
+    drawn = held_out_scans()
+    seeds = tuple(drawn)[:count]
+    if count is not None and not 0 < count <= len(drawn):
+        raise ConfigError(f"the held-out set has {len(drawn)} scans, not {count}")
+    return ScanSet(f"{len(seeds)} held-out phantoms", seeds, drawn)
+
+
+def score_all(
+    folder: Path, identity: Mapping[str, Any], seeds: Sequence[int], score: Score, each: Callable[[Scored], None]
+) -> list[Scored]:
+    """Return the answers in the order of `seeds`; those that `folder` has already are not computed again.
+
+    `identity`: what the answers depend on.  `each` is called with every answer that is computed.  Raises ConfigError
+    when the folder holds the answers of something else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    told = json.loads(json.dumps(dict(identity)))
+    if (folder / IDENTITY).exists():
+        if json.loads((folder / IDENTITY).read_text(encoding="utf-8")) != told:
+            raise ConfigError(f"{folder} holds the answers of another model or other scans: name another --out")
+    else:
+        write_whole(folder / IDENTITY, json.dumps(told, indent=1))
+    missing = [seed for seed in seeds if not (folder / f"{seed}.json").exists()]
+    if missing:
+        for scored in score(missing):
+            write_whole(folder / f"{scored.seed}.json", json.dumps(document_of(scored)))
+            each(scored)
+    return [scored_of(json.loads((folder / f"{seed}.json").read_text(encoding="utf-8"))) for seed in seeds]
+
+
+def identity_of(bundle: Bundle, scans: ScanSet, mode: str) -> dict[str, Any]:
+    """What a bundle's uncalibrated answers depend on."""
+    manifest = bundle.manifest
+    return {
+        "weights": manifest.weights_sha256,
+        "preprocessing": asdict(manifest.preprocessing),
+        "tiling": asdict(manifest.tiling),
+        "mode": mode,
+        "drawn_as": {str(key): value for key, value in _common(scans).items()},
+    }
+
+
+def region_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str = "auto", workers: int = 1) -> Score:
+    """Answers from prepared regions, which are built where the cache lacks them.
+
+    The middle of the circle is the true one: how well it is found is for `series_scorer` to say.
+    """
+
+    def score(seeds: Sequence[int]) -> Iterator[Scored]:
+        for folder in build_cache(cache, seeds, bundle.manifest.preprocessing, workers, scans.drawn):
+            yield from score_scans(bundle, [_fitting(load_prepared(folder), bundle, cache)], device)
+
+    return score
+
+
+def series_scorer(bundle: Bundle, scans: ScanSet, device: str = "auto", matrix: int = 512) -> Score:
+    """Answers from whole series, as the node gives them: the head is found, coverage and contrast are checked."""
+
+    def score(seeds: Sequence[int]) -> Iterator[Scored]:
+        for seed in seeds:
+            yield score_series(bundle, make_scan(seed, matrix=matrix, **scans.drawn.get(seed, {})), device)
+
+    return score
+
+
+def score_series(bundle: Bundle, scan: PhantomScan, device: str = "auto") -> Scored:
+    """Run the whole way from a volume; what cannot be analysed has a reason and no answer."""
+    try:
+        found = found_candidates(prepared_region(scan.volume, bundle), bundle, device)
+    except NotAnalysable as error:
+        return Scored(scan.seed, scan.lesions, (), scan.confounders, reason=error.reason.value)
+    return Scored(scan.seed, scan.lesions, found, scan.confounders)
 
 
 def score_scans(bundle: Bundle, scans: Sequence[Prepared], device: str = "auto") -> list[Scored]:
-    """Run the network over prepared regions.  The centre is shifted as an estimated one would be."""
+    """Run the network over prepared regions."""
     return [
         Scored(scan.seed, seen(scan), found_candidates(scan.region, bundle, device), scan.confounders) for scan in scans
     ]
@@ -41,99 +138,100 @@ def seen(scan: Prepared) -> tuple[TrueLesion, ...]:
     return tuple(lesion for number, lesion in enumerate(scan.lesions, start=1) if number in present)
 
 
-def auc(scores: Sequence[float], positive: Sequence[bool]) -> float:
-    """Area under the ROC curve; ties count half; nan when one class is missing."""
-    values, truth = np.asarray(scores, float), np.asarray(positive, bool)
-    if truth.all() or not truth.any():
-        return float("nan")
-    wins = values[truth][:, None] - values[~truth][None, :]
-    return float((wins > 0).mean() + 0.5 * (wins == 0).mean())
+def region_view(cache: Path) -> Callable[[int], Region]:
+    """Where a report's pictures come from: the prepared regions."""
+    return lambda seed: load_prepared(cache / str(seed)).region
 
 
-def is_hit(candidate_mm: tuple[float, float, float], lesion: TrueLesion) -> bool:
-    """Whether a centre lies within the lesion's radius, at least 3 mm."""
-    return float(np.linalg.norm(np.subtract(candidate_mm, lesion.centre_lps_mm))) <= max(3.0, lesion.diameter_mm / 2.0)
+def series_view(bundle: Bundle, scans: ScanSet, matrix: int = 512) -> Callable[[int], Region]:
+    """Where a report's pictures come from: the series painted again."""
+
+    def view(seed: int) -> Region:
+        volume = make_scan(seed, matrix=matrix, **scans.drawn.get(seed, {})).volume
+        centre = head_extent(volume).circle_centre_lps_mm
+        assert centre is not None  # it was analysed
+        return region_of_interest(volume, centre, bundle.manifest.preprocessing)
+
+    return view
 
 
 def measure(scored: Sequence[Scored], bundle: Bundle) -> dict[str, float]:
-    """Return the figures by name, at the bundle's calibration and threshold."""
-    manifest = bundle.manifest
-    results = [findings(scan.candidates, manifest.calibration, manifest.threshold) for scan in scored]
-    truth = [bool(scan.lesions) for scan in scored]
-    figures = {
-        "scans": float(len(scored)),
-        "auc_present": auc([present_score(scan.candidates) for scan in scored], truth),
-        "auc_locations": _location_auc(scored),
-        "sensitivity": _share([result.positive for result, positive in zip(results, truth, strict=True) if positive]),
-        "specificity": _share(
-            [not result.positive for result, positive in zip(results, truth, strict=True) if not positive]
-        ),
-        "false_positives_per_scan": _false_positives(scored, results),
+    """Return the chief figures by name, at the bundle's calibration and threshold; they go into its manifest."""
+    found = figures([case(one, bundle.manifest.calibration) for one in scored], bundle.manifest.threshold, draws=0)
+    placed = found["localisation"]
+    flat = {
+        "scans": float(found["scans"]),
+        "auc_present": found["auc_present"],
+        "auc_locations": found["auc_locations"],
+        "competition_score": found["competition_score"],
+        "sensitivity": found["at_threshold"]["sensitivity"],
+        "specificity": found["at_threshold"]["specificity"],
+        "false_positives_per_scan": found["at_threshold"]["false_positives_per_scan"],
+        "cpm": found["froc"]["cpm"],
+        "median_centre_error_mm": placed["median_centre_error_mm"],
+        "median_diameter_error_mm": placed["median_absolute_diameter_error_mm"],
+        "right_location": placed["right_location"],
     }
-    errors, diameters, located = [], [], []
-    for low, high, name in ((0.0, 3.0, "under_3mm"), (3.0, 4.0, "3_to_4mm"), (4.0, 99.0, "from_4mm")):
-        hits = []
-        for scan, result in zip(scored, results, strict=True):
-            for lesion in scan.lesions:
-                if low <= lesion.diameter_mm < high:
-                    hit = next((found for found in result.lesions if is_hit(found.centre_lps_mm, lesion)), None)
-                    hits.append(hit is not None)
-                    if hit is not None:
-                        errors.append(float(np.linalg.norm(np.subtract(hit.centre_lps_mm, lesion.centre_lps_mm))))
-                        diameters.append(abs(hit.diameter_mm - lesion.diameter_mm))
-                        located.append(hit.location is lesion.location)
-        figures[f"lesion_sensitivity_{name}"] = _share(hits)
-        figures[f"lesions_{name}"] = float(len(hits))
-    figures["median_centre_error_mm"] = float(np.median(errors)) if errors else float("nan")
-    figures["median_diameter_error_mm"] = float(np.median(diameters)) if diameters else float("nan")
-    figures["right_location"] = _share(located)
-    return figures
+    for name in ("under_3mm", "3_to_4mm", "from_4mm"):
+        flat[f"lesion_sensitivity_{name}"] = found["by_size"][name]["at_threshold"]
+        flat[f"lesions_{name}"] = float(found["by_size"][name]["lesions"])
+    return flat
 
 
-def evaluate(bundle: Bundle, cache: Path, seeds: Sequence[int], device: str = "auto") -> dict[str, float]:
-    """Build the phantoms that are missing, run the bundle over them and return the figures."""
-    folders = build_cache(cache, seeds, bundle.manifest.preprocessing)
-    return measure(score_scans(bundle, [load_prepared(folder) for folder in folders], device), bundle)
+def _common(scans: ScanSet) -> dict[str, Any]:
+    """The arguments of `make_scan` that all scans of a set share."""
+    each = [scans.drawn.get(seed, {}) for seed in scans.seeds]
+    return {key: value for key, value in each[0].items() if all(one.get(key) == value for one in each)}
 
 
-def _location_auc(scored: Sequence[Scored]) -> float:
-    """Mean AUC over the locations that occur and do not always occur."""
-    scores: NDArray[np.float64] = np.array([location_scores(scan.candidates) for scan in scored])
-    each = [
-        auc(
-            scores[:, column].tolist(), [any(lesion.location is location for lesion in scan.lesions) for scan in scored]
+def _fitting(scan: Prepared, bundle: Bundle, cache: Path) -> Prepared:
+    spacing_mm, wanted_mm = float(scan.region.affine_lps[0, 2]), bundle.manifest.preprocessing.spacing_mm
+    if abs(spacing_mm - wanted_mm) > 1e-6:
+        raise ConfigError(
+            f"{cache} holds regions at {spacing_mm:g} mm and the bundle reads {wanted_mm:g} mm: name another --cache"
         )
-        for column, location in enumerate(LOCATIONS)
-    ]
-    return float(np.nanmean(each)) if not np.isnan(each).all() else float("nan")
+    return scan
 
 
-def _false_positives(scored: Sequence[Scored], results: Sequence[Findings]) -> float:
-    wrong = sum(
-        not any(is_hit(found.centre_lps_mm, lesion) for lesion in scan.lesions)
-        for scan, result in zip(scored, results, strict=True)
-        for found in result.lesions
+def document_of(scored: Scored) -> dict[str, Any]:
+    """An answer for JSON."""
+    return {
+        "seed": scored.seed,
+        "lesions": [
+            {"location": one.location.value, "centre_lps_mm": one.centre_lps_mm, "diameter_mm": one.diameter_mm}
+            for one in scored.lesions
+        ],
+        "confounders": scored.confounders,
+        "candidates": [
+            {
+                "score": one.score,
+                "centre_lps_mm": one.centre_lps_mm,
+                "diameter_mm": one.diameter_mm,
+                "location_shares": one.location_shares.tolist(),
+            }
+            for one in scored.candidates
+        ],
+        "probabilities": scored.probabilities,
+        "reason": scored.reason,
+    }
+
+
+def scored_of(document: Mapping[str, Any]) -> Scored:
+    """The answer that `document_of` described."""
+    probabilities = document["probabilities"]
+    return Scored(
+        document["seed"],
+        tuple(
+            TrueLesion(Location(one["location"]), tuple(one["centre_lps_mm"]), one["diameter_mm"])
+            for one in document["lesions"]
+        ),
+        tuple(
+            Candidate(
+                one["score"], tuple(one["centre_lps_mm"]), one["diameter_mm"], np.array(one["location_shares"], float)
+            )
+            for one in document["candidates"]
+        ),
+        tuple(document["confounders"]),
+        None if probabilities is None else tuple(probabilities),
+        document["reason"],
     )
-    return wrong / len(scored)
-
-
-def _share(hits: Sequence[bool]) -> float:
-    return sum(hits) / len(hits) if hits else float("nan")
-
-
-def main(arguments: list[str]) -> int:
-    """`BUNDLE CACHE FIRST_SEED COUNT`: print the figures."""
-    if len(arguments) != 4:
-        print("usage: python -m training.evaluate BUNDLE CACHE FIRST_SEED COUNT", file=sys.stderr)
-        return 2
-    began = time.monotonic()
-    first = int(arguments[2])
-    figures = evaluate(load_bundle(arguments[0]), Path(arguments[1]), range(first, first + int(arguments[3])))
-    for name, value in figures.items():
-        print(f"{name:32s} {value:.3f}")
-    print(f"{'seconds':32s} {time.monotonic() - began:.0f}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

@@ -18,23 +18,21 @@ from ai.decode import Calibration, Platt, location_scores, present_score
 from ai.inference import Tiling
 from ai.locations import LOCATIONS
 from training.config import TrainConfig, read_config
-from training.dataset import build_cache, load_prepared
 from training.evaluate import Scored, measure, score_scans
+from training.scans import trained_on, validation_scans
 from training.train import averaged_network
-
-TRAINED_ON = "Synthetic phantoms only: no patient data. Research use; not a medical device."
 
 
 def export(
     configs: Sequence[TrainConfig], folder: Path, version: str, tiling: Tiling | None = None
 ) -> dict[str, float]:
-    """Write the bundle of one run, or the ensemble of several alike, and return its figures on the validation phantoms."""
+    """Write the bundle of one run, or the ensemble of several alike, and return its figures on the validation scans."""
     config = configs[0]
     networks, steps = zip(*(averaged_network(each) for each in configs), strict=True)
     manifest = Manifest(
         name="willis",
         version=version,
-        trained_on=TRAINED_ON,
+        trained_on=trained_on(config),
         network=config.network,
         preprocessing=config.preprocessing,
         tiling=tiling or Tiling(),
@@ -43,9 +41,7 @@ def export(
         weights_sha256={"unsaved.safetensors": ""},
         figures={},
     )
-    seeds = range(config.data.validation_first_seed, config.data.validation_first_seed + config.data.validation_scans)
-    folders = build_cache(Path(config.data.cache), seeds, config.preprocessing, config.data.workers)
-    scored = score_scans(Bundle(manifest, networks), [load_prepared(each) for each in folders], config.device)
+    scored = score_scans(Bundle(manifest, networks), validation_scans(config), config.device)
     manifest = replace(manifest, calibration=calibrated(scored))
     figures = measure(scored, Bundle(manifest, networks)) | {"steps": float(sum(steps))}
     save_bundle(

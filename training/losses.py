@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from ai.unet import Outputs
 from training.config import Loss
+from training.dataset import UNKNOWN_VESSEL
 
 MEDIAN_LOG_MM = 1.6
 """Logarithm of the median diameter of an aneurysm, 5 mm."""
@@ -20,9 +21,10 @@ def hardest_bce(logits: Tensor, target: Tensor, share: float, weight: Tensor | N
 def lesion_weight(lesion: Tensor, log_diameter: Tensor, exponent: float) -> Tensor:
     """One outside lesions; inside, the median diameter over the lesion's to the `exponent`, within 0.5..4.
 
-    A lesion of 3 mm has 5 voxels and one of 10 mm has 190: unweighted, only the large ones would be learned.
+    A lesion of 3 mm has 5 voxels and one of 10 mm has 190: unweighted, only the large ones would be learned.  One whose
+    size nobody measured (nan) weighs one.
     """
-    weight = torch.exp((MEDIAN_LOG_MM - log_diameter) * exponent).clamp(0.5, 4.0)
+    weight = torch.exp((MEDIAN_LOG_MM - log_diameter) * exponent).clamp(0.5, 4.0).nan_to_num(1.0)
     return torch.where(lesion > 0, weight, torch.ones_like(weight))
 
 
@@ -37,12 +39,18 @@ def focal_tversky(logits: Tensor, target: Tensor, alpha: float, beta: float, gam
 
 
 def vessel_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy with the background held down, plus soft Dice of all vessels together; logits N×16×D×H×W, target N×D×H×W."""
+    """Cross-entropy with the background held down, plus soft Dice of all vessels together; logits N×16×D×H×W, target N×D×H×W.
+
+    Cells that are `UNKNOWN_VESSEL` count for nothing; where all are, the loss is 0.
+    """
+    known = target != UNKNOWN_VESSEL
+    if not bool(known.any()):
+        return 0.0 * logits.sum()
     weight = torch.ones(logits.shape[1], device=logits.device)
     weight[0] = 0.1
-    entropy = F.cross_entropy(logits, target, weight=weight)
-    any_vessel = 1.0 - torch.softmax(logits, dim=1)[:, 0]
-    truth = (target > 0).float()
+    entropy = F.cross_entropy(logits, target, weight=weight, ignore_index=UNKNOWN_VESSEL)
+    any_vessel = (1.0 - torch.softmax(logits, dim=1)[:, 0]) * known
+    truth = ((target > 0) & known).float()
     dice = (2.0 * (any_vessel * truth).sum() + 1.0) / (any_vessel.sum() + truth.sum() + 1.0)
     return entropy + 1.0 - dice
 
@@ -52,7 +60,8 @@ def total_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the weighted sum and its parts by name.
 
-    `lesion`: N×D×H×W float 0 or 1.  `vessel`, `location`: N×D×H×W int64.  `log_diameter`: N×D×H×W float.
+    `lesion`: N×D×H×W float 0 or 1.  `vessel`, `location`: N×D×H×W int64.  `log_diameter`: N×D×H×W float,
+    nan where it is not known.
     """
     logits = outputs.lesion[:, 0]
     parts = {"vessel": settings.vessel * vessel_loss(outputs.vessel, vessel)}
@@ -68,6 +77,8 @@ def total_loss(
         parts["location"] = settings.location * F.cross_entropy(
             outputs.location.movedim(1, -1)[inside], location[inside]
         )
-        parts["diameter"] = settings.diameter * F.l1_loss(outputs.log_diameter[:, 0][inside], log_diameter[inside])
+        sized = inside & torch.isfinite(log_diameter)
+        if bool(sized.any()):
+            parts["diameter"] = settings.diameter * F.l1_loss(outputs.log_diameter[:, 0][sized], log_diameter[sized])
     total = torch.stack(list(parts.values())).sum()
     return total, {name: float(part.detach()) for name, part in parts.items()}

@@ -14,8 +14,9 @@ from ai.bundle import Bundle, load_bundle
 from ai.inference import output_affine
 from ai.predict import found_candidates
 from training.config import TrainConfig, read_config
-from training.dataset import Prepared, build_cache, load_prepared
+from training.dataset import Prepared
 from training.evaluate import is_hit
+from training.scans import training_scans
 from training.train import HARD_CELLS
 
 LEAST_SCORE = -3.0
@@ -25,11 +26,8 @@ LEAST_SCORE = -3.0
 def mine(config: TrainConfig, bundle: Bundle) -> int:
     """Write the mistakes of a bundle on the training scans into the cache folder; return how many there are."""
     cache = Path(config.data.cache)
-    seeds = range(config.data.first_seed, config.data.first_seed + config.data.scans)
     mistakes = {}
-    data = config.data
-    for folder in build_cache(cache, seeds, config.preprocessing, data.workers, data.lesions_per_scan):
-        scan = load_prepared(folder)
+    for scan in training_scans(config):
         if cells := mistaken_cells(scan, bundle, config.device):
             mistakes[scan.seed] = cells
     temporary = cache / f"{HARD_CELLS}.tmp"

@@ -24,8 +24,9 @@ from torch.utils.tensorboard import SummaryWriter
 from ai.predict import chosen_device
 from ai.unet import UNet
 from training.config import TrainConfig, read_config
-from training.dataset import Patch, Prepared, build_cache, cut_patch, load_prepared
+from training.dataset import Patch, Prepared, cut_patch
 from training.losses import total_loss
+from training.scans import training_scans
 
 CHECKPOINT = "checkpoint.pt"
 HARD_CELLS = "hard_cells.json"
@@ -148,12 +149,8 @@ def _batches(config: TrainConfig, first_step: int, steps: int) -> Iterator[tuple
 
 def _scans(config: TrainConfig) -> tuple[list[Prepared], dict[int, list[tuple[int, int, int]]]]:
     """The training scans, built where the cache lacks them, and what was mined on them."""
-    cache = Path(config.data.cache)
-    seeds = range(config.data.first_seed, config.data.first_seed + config.data.scans)
-    folders = build_cache(cache, seeds, config.preprocessing, config.data.workers, config.data.lesions_per_scan)
-    scans = [load_prepared(folder) for folder in folders]
-    scans.sort(key=lambda scan: scan.seed)
-    mined = cache / HARD_CELLS
+    scans = training_scans(config)
+    mined = Path(config.data.cache) / HARD_CELLS
     if not mined.exists():
         return scans, {}
     return scans, {int(seed): [tuple(cell) for cell in cells] for seed, cells in json.loads(mined.read_text()).items()}

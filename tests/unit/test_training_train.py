@@ -15,7 +15,7 @@ from ai.unet import Outputs, UNetSettings
 from tests.unit.made_up_scan import scan
 from training import dataset, losses, mine
 from training.config import ConfigError, Data, Loss, Optimisation, Sampling, TrainConfig, read_config
-from training.evaluate import Scored, auc, is_hit, measure
+from training.evaluate import Scored, is_hit, measure
 from training.export import export, platt
 from training.phantom.scan import TrueLesion
 from training.train import CHECKPOINT, HARD_CELLS, averaged_network, learning_rate, main, train
@@ -177,12 +177,6 @@ def test_missing_a_lesion_costs_more_than_a_false_alarm_of_the_same_size() -> No
     double[0, 0:4, :3, :3] = 20.0
     missed, alarmed = (losses.focal_tversky(logits, lesion, 0.3, 0.7, 0.75) for logits in (half, double))
     assert missed > alarmed
-
-
-def test_auc_counts_ties_as_half_and_needs_both_classes() -> None:
-    assert auc([1, 2, 3, 4], [False, False, True, True]) == 1.0
-    assert auc([1, 1], [False, True]) == 0.5
-    assert np.isnan(auc([1, 2], [True, True]))
 
 
 def test_platt_s_curve_is_monotone_and_finite_even_when_scores_separate() -> None:

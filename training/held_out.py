@@ -1,0 +1,20 @@
+"""The fixed test set: which phantoms, and how they are made."""
+
+import tomllib
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+HELD_OUT = Path(__file__).parent / "configs" / "held_out.toml"
+STRATA = ("positive_confounded", "negative_confounded", "positive_plain", "negative_plain")
+
+
+def held_out_scans() -> dict[int, Mapping[str, Any]]:
+    """Return the further arguments of `make_scan` by seed.  Any multiple of four scans from the start holds every kind
+    alike.
+    """
+    seeds = tomllib.loads(HELD_OUT.read_text(encoding="utf-8"))
+    rounds = zip(*(seeds[stratum] for stratum in STRATA), strict=True)
+    positive = {seed for stratum in STRATA if stratum.startswith("positive") for seed in seeds[stratum]}
+    return {seed: {"positive": seed in positive, "held_out": True} for seed in chain.from_iterable(rounds)}
