@@ -3,8 +3,9 @@
     python -m training.baseline train training/configs/baseline.toml [STOP_AFTER_SECONDS]
     python -m training.baseline evaluate training/configs/baseline.toml FOLDER [COUNT]
 
-A U-Net of 2.4 M parameters, a little larger than ours, without augmentation, reads one HU window and answers with the 14 columns; the loss is binary
-cross-entropy.  It learns from the same phantoms as the runs it is compared with, and reads as many voxels as they do.
+A U-Net of 2.4 M parameters, a little larger than ours, reads one HU window and answers with the 14 columns, without
+augmentation; the loss is binary cross-entropy.  It learns from the same phantoms as the runs it is compared with, and
+reads as many voxels as they do.
 """
 
 import hashlib
