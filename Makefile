@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test lint bench-receive bench-latency setup clean
+.PHONY: run serve test lint bench-receive bench-latency bench-inference setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS
 	@$(BIN)/willis demo
@@ -21,6 +21,9 @@ bench-receive: setup  ## receiving, beside storescp and Orthanc
 
 bench-latency: setup  ## from the last slice to the report in the PACS
 	@$(BIN)/python -m tests.benchmarks.bench_latency
+
+bench-inference: setup  ## from a volume to findings: seconds, share of the matrix-product rate, memory
+	@$(BIN)/python -m tests.benchmarks.bench_inference
 
 setup: .venv/installed
 

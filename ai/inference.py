@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ai.heap import kept_heap
 from ai.locations import LOCATIONS
 from ai.preprocess import Preprocessing, Region, channels, coordinates
 from ai.unet import OUTPUT_STRIDE, UNet
@@ -18,21 +20,42 @@ Progress = Callable[[float], None]
 
 MIRRORED_LOCATIONS = tuple(LOCATIONS.index(location.mirrored) for location in LOCATIONS)
 """At position i, the index that location i becomes when left and right are exchanged."""
+_MIRRORED_MAPS = [0, 1, *(2 + index for index in MIRRORED_LOCATIONS)]
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How the region is cut: sides and least overlap in voxels, and whether the mirrored region is read as well."""
+    """How the region is cut: sides and least overlap in voxels, and whether the mirrored region is read as well.
 
-    size: int = 96
+    `size`: one side for all, or D, H and W.  Tiles as large as the region compute nothing twice.
+    """
+
+    size: int | tuple[int, int, int] = 96
     overlap: int = 16
     flip: bool = False
 
     def __post_init__(self) -> None:
-        if self.size % 16 or not 0 < self.overlap <= self.size // 2 or self.overlap % (2 * OUTPUT_STRIDE):
+        sides = self.size_DHW
+        if (
+            len(sides) != 3
+            or any(side % 16 for side in sides)
+            or not 0 < self.overlap <= min(sides) // 2
+            or self.overlap % (2 * OUTPUT_STRIDE)
+        ):
             raise ValueError(
                 f"size must be a multiple of 16 and overlap a multiple of 4 up to half of it, got {self.size} and {self.overlap}"
             )
+
+    @property
+    def size_DHW(self) -> tuple[int, int, int]:
+        """The three sides in voxels."""
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size, self.size)
+
+    @property
+    def halved(self) -> "Tiling":
+        """Tiles that need about an eighth of the memory."""
+        d, h, w = (max(32, side // 32 * 16) for side in self.size_DHW)
+        return Tiling(d if d == h == w else (d, h, w), 16, self.flip)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +82,7 @@ def output_affine(affine_lps: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @torch.inference_mode()
+@kept_heap()
 def infer(
     networks: Sequence[UNet],
     region: Region,
@@ -77,7 +101,10 @@ def infer(
     passes = [(network, flip) for network in networks for flip in ((False, True) if tiling.flip else (False,))]
     done = 0
     for corner in tiles:
-        box = tuple(slice(start, start + min(tiling.size, side)) for start, side in zip(corner, shape, strict=True))
+        box = tuple(
+            slice(start, start + min(size, side))
+            for start, size, side in zip(corner, tiling.size_DHW, shape, strict=True)
+        )
         cut = (lines[0][box[0]], lines[1][box[1]], lines[2][box[2]])
         tile = torch.from_numpy(channels(region.hu_DHW[box], cut, preprocessing)).permute(3, 0, 1, 2)[None]
         tile = tile.to(device)
@@ -101,25 +128,20 @@ def _forward(network: UNet, tile: Tensor, flip: bool) -> Tensor:
     if flip:
         tile = tile.flip(-1)
         tile[:, -1] *= -1.0  # the x coordinate
-    out = network(tile.contiguous(memory_format=torch.channels_last_3d))
-    location = out.location[:, list(MIRRORED_LOCATIONS)] if flip else out.location
-    joined = torch.cat((out.lesion, out.log_diameter, location), dim=1)[0].float()
-    return joined.flip(-1) if flip else joined
+    maps = network.finding_maps(tile.contiguous(memory_format=torch.channels_last_3d))[0].float()
+    return maps[_MIRRORED_MAPS].flip(-1) if flip else maps
 
 
 def _tiles(shape: tuple[int, ...], tiling: Tiling) -> Iterator[tuple[int, int, int]]:
     """Corners of evenly spread tiles that cover the region with at least the overlap, at even positions."""
 
-    def starts(side: int) -> list[int]:
-        if side <= tiling.size:
+    def starts(side: int, size: int) -> list[int]:
+        if side <= size:
             return [0]
-        count = 1 + -(-(side - tiling.size) // (tiling.size - tiling.overlap))
-        return [min(round(i * (side - tiling.size) / (count - 1) / 2.0) * 2, side - tiling.size) for i in range(count)]
+        count = 1 + -(-(side - size) // (size - tiling.overlap))
+        return [min(round(i * (side - size) / (count - 1) / 2.0) * 2, side - size) for i in range(count)]
 
-    for d in starts(shape[0]):
-        for h in starts(shape[1]):
-            for w in starts(shape[2]):
-                yield d, h, w
+    yield from product(*map(starts, shape, tiling.size_DHW))
 
 
 def _ramp(extent: tuple[int, ...], rise: int) -> Tensor:

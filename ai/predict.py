@@ -67,10 +67,9 @@ def chosen_device(name: str = "auto") -> torch.device:
 
 def _maps(region: Region, bundle: Bundle, device: torch.device, progress: Progress | None) -> Maps:
     whole = bundle.manifest.tiling
-    smaller = Tiling(size=max(32, whole.size // 32 * 16), overlap=16, flip=whole.flip)
     tries = [(device, whole, "")]
     if device.type != "cpu":
-        tries.append((device, smaller, "out of GPU memory: analysed in smaller tiles"))
+        tries.append((device, whole.halved, "out of GPU memory: analysed in smaller tiles"))
         tries.append((torch.device("cpu"), whole, "out of GPU memory: analysed on the CPU"))
     for where, tiling, note in tries[:-1]:
         try:

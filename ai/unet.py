@@ -136,6 +136,22 @@ class UNet(nn.Module):
         nn.init.constant_(_bias(self.log_diameter), 1.6)  # 5 mm, the median
 
     def forward(self, channels: Tensor) -> Outputs:
+        x = self.features(channels)
+        return Outputs(self.lesion(x), self.vessel(x), self.location(x), self.log_diameter(x))
+
+    def finding_maps(self, channels: Tensor) -> Tensor:
+        """What findings are read from: lesion logit, log diameter and the 13 location logits, N×15×D×H×W.
+
+        The same numbers as `forward` gives, as one matrix product; the vessel head, which only teaches, is left out.
+        """
+        x = self.features(channels)
+        heads = (self.lesion, self.log_diameter, self.location)
+        weight = torch.cat([head.weight.flatten(1) for head in heads])
+        bias = torch.cat([_bias(head) for head in heads])
+        return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
+
+    def features(self, channels: Tensor) -> Tensor:
+        """What the heads read, at half resolution."""
         skips = []
         x = channels
         for level in self.levels:
@@ -143,7 +159,7 @@ class UNet(nn.Module):
             skips.append(x)
         for decoder, skip in zip(self.decoders, skips[-2:0:-1], strict=True):
             x = decoder(x, skip)
-        return Outputs(self.lesion(x), self.vessel(x), self.location(x), self.log_diameter(x))
+        return x
 
     @property
     def parameter_count(self) -> int:

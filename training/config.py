@@ -68,8 +68,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Loss:
-    """Weights of the parts.  `hardest`: share of voxels that the BCE sees; `small`: how much more it sees of small lesions
-    (see `lesion_weight`).  Tversky: `alpha` weighs false positives, `beta` misses.
+    """Weights of the parts; 0 leaves a part out.  `bce`, `focal`, `tversky` and `dice` all teach the lesion map: choose any.
+
+    `hardest`: share of voxels that the BCE sees; `small`: how much more it sees of small lesions (see `lesion_weight`).
+    Tversky: `alpha` weighs false positives, `beta` misses.
     """
 
     bce: float = 1.0
@@ -79,6 +81,8 @@ class Loss:
     alpha: float = 0.3
     beta: float = 0.7
     gamma: float = 0.75
+    focal: float = 0.0
+    dice: float = 0.0
     vessel: float = 0.5
     location: float = 0.2
     diameter: float = 0.2

@@ -38,6 +38,19 @@ def focal_tversky(logits: Tensor, target: Tensor, alpha: float, beta: float, gam
     return (1.0 - index).clamp_min(1e-6) ** gamma
 
 
+def focal(logits: Tensor, target: Tensor) -> Tensor:
+    """Sum of (1 - probability of the truth)² · cross-entropy, divided by the voxels of lesions (arXiv:1708.02002)."""
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    each = (1.0 - torch.exp(-entropy)) ** 2 * entropy
+    return each.sum() / target.sum().clamp_min(1.0)
+
+
+def dice(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - soft Dice over the whole batch; 0 where there is no lesion and none is seen."""
+    probability = torch.sigmoid(logits)
+    return 1.0 - (2.0 * (probability * target).sum() + 1.0) / (probability.sum() + target.sum() + 1.0)
+
+
 def vessel_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy with the background held down, plus soft Dice of all vessels together; logits N×16×D×H×W, target N×D×H×W.
 
@@ -64,7 +77,9 @@ def total_loss(
     nan where it is not known.
     """
     logits = outputs.lesion[:, 0]
-    parts = {"vessel": settings.vessel * vessel_loss(outputs.vessel, vessel)}
+    parts = {}
+    if settings.vessel:
+        parts["vessel"] = settings.vessel * vessel_loss(outputs.vessel, vessel)
     if settings.bce:
         weight = lesion_weight(lesion, log_diameter, settings.small)
         parts["bce"] = settings.bce * hardest_bce(logits, lesion, settings.hardest, weight)
@@ -72,6 +87,10 @@ def total_loss(
         parts["tversky"] = settings.tversky * focal_tversky(
             logits, lesion, settings.alpha, settings.beta, settings.gamma
         )
+    if settings.focal:
+        parts["focal"] = settings.focal * focal(logits, lesion)
+    if settings.dice:
+        parts["dice"] = settings.dice * dice(logits, lesion)
     inside = lesion > 0
     if bool(inside.any()):
         parts["location"] = settings.location * F.cross_entropy(

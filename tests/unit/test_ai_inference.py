@@ -109,3 +109,20 @@ def test_an_output_cell_lies_in_the_middle_of_its_eight_voxels() -> None:
 
 def test_mirroring_twice_changes_nothing() -> None:
     assert [MIRRORED_LOCATIONS[i] for i in MIRRORED_LOCATIONS] == list(range(len(LOCATIONS)))
+
+
+def test_what_findings_are_read_from_equals_the_heads_one_by_one() -> None:
+    net = network()
+    read = torch.randn(1, 6, 16, 16, 32)
+    with torch.inference_mode():
+        out, maps = net(read), net.finding_maps(read)
+    assert torch.allclose(maps, torch.cat((out.lesion, out.log_diameter, out.location), dim=1), atol=1e-5)
+
+
+def test_tiles_need_not_be_cubes() -> None:
+    cut, net = region(), network()
+    whole, exact = (infer([net], cut, SETTINGS, Tiling(size=size, overlap=8), CPU) for size in (64, (48, 48, 64)))
+    assert np.allclose(whole.lesion_DHW, exact.lesion_DHW, atol=1e-5)
+    assert Tiling((64, 96, 160)).halved == Tiling((32, 48, 80)) and Tiling(96).halved == Tiling(48)
+    flat = infer([net], cut, SETTINGS, Tiling(size=(32, 48, 32), overlap=8), CPU)
+    assert np.isfinite(flat.lesion_DHW).all()

@@ -1,0 +1,188 @@
+"""From a volume to findings, split into its parts; the forward pass beside the machine's own matrix products; memory.
+
+`make bench-inference`.  A 400-slice 512² phantom; everything is measured several times, and before and after each forward
+pass large float32 matrices are multiplied, so that whatever else the machine does slows both alike.  Floating-point
+operations are those of the convolutions as the network defines them, for the voxels of the region: what overlapping tiles
+compute twice, and what a pass saves by other means, does not count.  The memory is that of a worker's process that
+analyses 800 slices and writes their report (VmHWM).
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from pydicom import dcmread
+from torch import nn
+
+from ai.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from ai.coverage import head_extent
+from ai.decode import candidates, findings
+from ai.inference import infer
+from ai.preprocess import contrast_filled_arteries, region_of_interest
+from ai.unet import UNet, UNetSettings
+from ai.volume import Volume
+from node.analysis import Bench, analyse
+from node.config import Config
+from node.worker import algorithm_of
+from storage.files import Files
+from storage.stages import Event
+from storage.store import Store
+from tests.builders import LEASE, FakeClock, keep
+from training.phantom import make_scan, write_series
+from training.phantom.scan import PhantomScan
+
+T = TypeVar("T")
+SEED = 9_200_001
+"""Neither training nor the demo draws from here."""
+MATRIX = 2048
+PARTS = ("coverage", "contrast check", "resample", "forward", "decode", "total")
+
+
+def main() -> None:
+    """Prints the table."""
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--slices", type=int, default=400)
+    arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE)
+    arguments.add_argument("--tile", type=int, nargs=3, metavar=("D", "H", "W"), help="other tiles than the bundle's")
+    arguments.add_argument("--without-memory", action="store_true", help="leave the 800 slices out")
+    arguments.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    options = arguments.parse_args()
+    if options.worker:
+        return _work(options.worker, options.bundle)
+    print("painting the phantom", file=sys.stderr)
+    scan = _with_slices(make_scan(SEED, positive=True, matrix=512, spacing_mm=0.8), options.slices)
+    bundle = load_bundle(options.bundle)
+    if options.tile:
+        tiling = replace(bundle.manifest.tiling, size=tuple(options.tile))
+        bundle = replace(bundle, manifest=replace(bundle.manifest, tiling=tiling))
+    _print_speed(scan.volume, bundle, options.repeats)
+    if not options.without_memory:
+        _print_memory(_with_slices(scan, 2 * options.slices), options.bundle)
+    return None
+
+
+def _with_slices(scan: PhantomScan, count: int) -> PhantomScan:
+    """The same head in so many slices, the nearest of those painted: as many bytes, at a fraction of the painting."""
+    painted = len(scan.volume.hu_DHW)
+    affine = scan.volume.affine_lps.copy()
+    affine[:, 0] *= painted / count
+    nearest = np.minimum((np.arange(count) + 0.5) * painted / count, painted - 1).astype(int)
+    return replace(scan, volume=Volume(scan.volume.hu_DHW[nearest], affine))
+
+
+def _print_speed(volume: Volume, bundle: Bundle, repeats: int) -> None:
+    manifest = bundle.manifest
+    teraflop = flops(manifest.network, manifest.preprocessing.size_DHW) * len(bundle.networks) / 1e12
+    runs = [_one_run(volume, bundle) for _ in range(repeats)]
+    print(
+        f"{volume.hu_DHW.shape} voxels, {torch.get_num_threads()} threads, tiles of {manifest.tiling.size_DHW}, ",
+        end="",
+    )
+    print(f"{repeats} repeats; seconds\n\n| part | median | least |\n|---|---|---|")
+    for part in PARTS:
+        values = [run[part] for run in runs]
+        print(f"| {part} | {statistics.median(values):.2f} | {min(values):.2f} |")
+    shares = [teraflop / run["forward"] / run["rate"] for run in runs]
+    rate = statistics.median(run["rate"] for run in runs)
+    print(f"\nforward pass: {teraflop:.3f} TFLOP; matrix products run at {rate:.3f} TFLOP/s")
+    print(f"share of the matrix-product rate: median {statistics.median(shares):.2f}, best {max(shares):.2f}")
+
+
+def _one_run(volume: Volume, bundle: Bundle) -> dict[str, float]:
+    """Seconds by part, and the matrix-product rate in TFLOP/s around the forward pass."""
+    seconds: dict[str, float] = {}
+    manifest = bundle.manifest
+
+    def timed(part: str, work: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        result = work()
+        seconds[part] = time.perf_counter() - start
+        return result
+
+    extent = timed("coverage", lambda: head_extent(volume))
+    centre = extent.circle_centre_lps_mm
+    assert centre is not None
+    timed("contrast check", lambda: contrast_filled_arteries(volume, extent))
+    region = timed("resample", lambda: region_of_interest(volume, centre, manifest.preprocessing))
+    before = product_rate()
+    maps = timed(
+        "forward",
+        lambda: infer(bundle.networks, region, manifest.preprocessing, manifest.tiling, torch.device("cpu")),
+    )
+    rate = (before + product_rate()) / 2.0
+    timed("decode", lambda: findings(candidates(maps), manifest.calibration, manifest.threshold))
+    return {**seconds, "total": sum(seconds.values()), "rate": rate}
+
+
+def product_rate() -> float:
+    """TFLOP/s of large float32 matrix products on this machine now, the median of several."""
+    one, other = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
+    rates = []
+    for _ in range(7):
+        start = time.perf_counter()
+        torch.mm(one, other)
+        rates.append(2.0 * MATRIX**3 / (time.perf_counter() - start) / 1e12)
+    return statistics.median(rates[1:])
+
+
+def flops(settings: UNetSettings, shape: tuple[int, int, int]) -> int:
+    """Floating-point operations of the convolutions of one pass, vessel head left out; nothing is computed."""
+    counted: list[int] = []
+
+    def count(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        assert isinstance(module, nn.Conv3d)
+        counted.append(2 * output.numel() * module.weight[0].numel())
+
+    network = UNet(settings).to("meta")
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d) and module is not network.vessel:
+            module.register_forward_hook(count)
+    network(torch.zeros(1, settings.in_channels, *shape, device="meta"))
+    return sum(counted)
+
+
+def _print_memory(scan: PhantomScan, bundle: Path) -> None:
+    """Prints the peak of a process of its own that claims, analyses and reports this series."""
+    with tempfile.TemporaryDirectory(prefix="willis-bench-") as name:
+        folder = Path(name)
+        print("writing the series", file=sys.stderr)
+        paths = write_series(scan, folder / "series")
+        store, clock = Store.open(f"sqlite:///{folder / 'willis.db'}"), FakeClock()
+        series = keep(store, Files(folder / "files"), clock, [dcmread(path) for path in paths])
+        assert store.settling.leave(series, Event.SETTLED, "count", clock())
+        store.close()
+        command = [sys.executable, "-m", "tests.benchmarks.bench_inference", "--worker", name, "--bundle", str(bundle)]
+        said = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
+    print(f"peak memory of a worker, {len(paths)} slices of {scan.volume.hu_DHW.shape[1]}²: {said.strip()}")
+
+
+def _work(folder: Path, bundle_folder: Path) -> None:
+    """The one series in the folder is analysed and reported; prints the outcome and the most memory ever held."""
+    store, bundle = Store.open(f"sqlite:///{folder / 'willis.db'}"), load_bundle(bundle_folder)
+    clock = FakeClock()
+    claim = store.queue.claim("worker:1", clock(), LEASE, 3)
+    assert claim is not None
+    bench = Bench(
+        Config(), store, Files(folder / "files"), bundle, algorithm_of(bundle.manifest), lambda: datetime.now(UTC)
+    )
+    analyse(bench, claim)
+    row = store.worklist.case("1")
+    assert row is not None
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(f"{int(peak.split()[1]) / 2**20:.2f} GiB ({row['outcome']})")
+
+
+if __name__ == "__main__":
+    main()
