@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test lint bench-receive bench-latency setup clean
+.PHONY: run serve test test-faults lint bench-receive bench-latency setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS
 	@$(BIN)/willis demo
@@ -12,6 +12,10 @@ serve: setup        ## the node, with config.toml, until Ctrl-C
 
 test: setup         ## linters, types, import rules, and every test
 	@tests/run.sh
+
+KILLS ?= 200
+test-faults: setup  ## kill it at every point, and KILLS=200 times at random under load
+	WILLIS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -20,8 +20,10 @@ from node.completion import Geometry, Sender, Wait, Whole
 from node.config import Config
 from node.eligibility import Covered, NotEligible, Sibling, Turn
 from node.errors import Refused, Unavailable
+from node.processes import has_died
 from storage.errors import Damaged
 from storage.files import Files
+from storage.killpoints import here
 from storage.records import Delivery, Header, Series, StoredFile
 from storage.stages import Event, Outcome
 from storage.store import Store
@@ -222,6 +224,7 @@ def _deliver_one(desk: Desk, delivery: Delivery) -> bool:
         desk.store.outbox.refused(delivery, str(error))
         logger.error("delivery_refused", error=str(error), attempts=delivery.attempts)
         return False
+    here("after_acceptance")
     desk.store.outbox.accepted(delivery, desk.clock())
     logger.info("delivery_accepted", status=word, attempts=delivery.attempts)
     return True
@@ -252,9 +255,11 @@ def backoff_seconds(attempts: int, first: float, maximum: float, jitter: float) 
 
 
 def rescue(desk: Desk) -> int:
-    """What a dead worker held beyond its lease is ready again; returns how many."""
-    returned = desk.store.queue.expire(desk.clock())
+    """What a dead worker held is ready again: at once on this host, else after its lease; returns how many."""
+    queue = desk.store.queue
+    returned = queue.expire(desk.clock())
+    returned += sum(queue.give_back(worker, refund=False) for worker in queue.claimants() if has_died(worker))
     if returned:
-        log.get().warning("leases_expired", count=returned)
+        log.get().warning("claims_given_back", count=returned)
         desk.wake_worker()
     return returned

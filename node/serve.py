@@ -48,6 +48,7 @@ class Supervisor:
         for beat, seconds in zip(self._beats, (0.5, 1.0, 10.0), strict=True):
             scheduler.add_job(beat.ring, "interval", seconds=seconds, coalesce=True, max_instances=1)
             beat.start()
+            beat.ring()  # for what the last run left
         with Bell(self._config.storage.directory, NODE_BELL) as bell:
             scheduler.start()
             status = self._supervise(bell)

@@ -28,6 +28,7 @@ from node.report import Algorithm
 from node.report_identity import derive_uid
 from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
 from storage.files import Files
+from storage.killpoints import here
 from storage.store import Store
 
 LEASE_SLACK_SECONDS = 30
@@ -96,6 +97,7 @@ class Worker:
         self._beat.stop()
 
     def _progress(self, _share: float) -> None:
+        here("between_tiles")
         if self._stopping.is_set():
             raise StopRequested
 

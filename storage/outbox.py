@@ -29,7 +29,7 @@ class Outbox:
             .limit(1)
             .with_for_update(skip_locked=True)
         )
-        with self._transactions.writing() as session:
+        with self._transactions.writing("attempt") as session:
             row = session.scalar(
                 update(DeliveryRow)
                 .where(DeliveryRow.id == due.scalar_subquery(), DeliveryRow.next_attempt_at <= now)
@@ -63,7 +63,7 @@ class Outbox:
     ) -> None:
         """The delivery after `event`; nothing changes when it is no longer pending: another sender was faster."""
         stage = advance_delivery(DeliveryStage.PENDING, event)
-        with self._transactions.writing() as session:
+        with self._transactions.writing("delivery") as session:
             session.execute(
                 update(DeliveryRow)
                 .where(DeliveryRow.id == delivery.id, DeliveryRow.stage == DeliveryStage.PENDING.value)

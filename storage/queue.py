@@ -37,7 +37,7 @@ class Queue:
             select(SeriesRow.id).where(waits).order_by(SeriesRow.ready_at).limit(1).with_for_update(skip_locked=True)
         )
         token = secrets.token_hex(16)
-        with self._transactions.writing() as session:
+        with self._transactions.writing("claim") as session:
             row = session.scalars(
                 update(SeriesRow)
                 .where(SeriesRow.id == oldest.scalar_subquery(), SeriesRow.stage == Stage.READY.value)
@@ -60,6 +60,17 @@ class Queue:
     def expire(self, now: datetime) -> int:
         """What is held beyond its lease is READY again; the attempt counts.  Returns how many."""
         return self._give_back(SeriesRow.lease_until < now, refund=False)
+
+    def claimants(self) -> set[str]:
+        """The workers that hold a claim."""
+        with self._transactions.reading() as session:
+            return {
+                name
+                for name in session.scalars(
+                    select(SeriesRow.claimed_by).where(SeriesRow.stage == Stage.ANALYSING.value).distinct()
+                )
+                if name
+            }
 
     def _give_back(self, which: Any, refund: bool) -> int:
         with self._transactions.writing() as session:
@@ -98,7 +109,7 @@ class Queue:
         `report` is None where the configuration wants none for this outcome.
         """
         event = Event.EXHAUSTED if claim.exhausted else Event.REPORTED
-        with self._transactions.writing() as session:
+        with self._transactions.writing("report") as session:
             row = session.scalar(
                 select(SeriesRow)
                 .where(

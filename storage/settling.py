@@ -138,7 +138,7 @@ class Settling:
         was read.  Raises IllegalTransition for any other event.
         """
         stage = advance(Stage.RECEIVING, event)
-        with self._transactions.writing() as session:
+        with self._transactions.writing("settling") as session:
             changed = session.execute(
                 update(SeriesRow)
                 .where(
