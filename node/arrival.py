@@ -114,8 +114,11 @@ class Arrival:
         return added
 
     def _take_back(self, offer: Offer, file: StoredFile) -> None:
-        """A row whose file could not be flushed is gone; what is left of it after an error, `willis fsck` finds."""
-        if offer.outcome() is Added.STORED:
+        """A row whose file could not be flushed is gone, unless another association's file holds the same.
+
+        What is left of it after an error, `willis fsck` finds.
+        """
+        if offer.outcome() is Added.STORED and not self._files.holds(file):
             self._forget(self._request.sop_instance_uid, file)
 
     def abandon(self) -> None:

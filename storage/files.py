@@ -84,11 +84,18 @@ class InstanceWriter:
             os.fsync(self._descriptor)
             flushed()
         except BaseException:
-            if not self._replaces:  # else it may be acknowledged, and both the old and the new file hold the same
+            if not self._replaces and self._is_still_ours(self._final):
                 self._final.unlink(missing_ok=True)
             raise
         finally:
             self.abort()
+
+    def _is_still_ours(self, final: Path) -> bool:
+        """Else it may be acknowledged: to whoever was there before, or sent the same bytes meanwhile."""
+        try:
+            return os.path.samestat(final.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
 
     def abort(self) -> None:
         """The temporary is gone, and with it an instance that was not published.  Again: nothing happens."""
