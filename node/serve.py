@@ -9,7 +9,7 @@ from types import FrameType
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from node import log, pipeline
+from node import log, pipeline, retention
 from node.beat import Beat
 from node.config import Config
 from node.pipeline import Desk
@@ -20,7 +20,7 @@ from storage.store import Store
 
 
 class Supervisor:
-    """The node: two children, three verbs, one metronome."""
+    """The node: two children, four verbs, one metronome."""
 
     def __init__(self, config: Config, arguments: list[str]) -> None:
         """`arguments` are those with which a child finds the same configuration."""
@@ -38,6 +38,7 @@ class Supervisor:
             Beat("settle", lambda: pipeline.settle(self._desk)),
             Beat("deliver", lambda: pipeline.deliver(self._desk)),
             Beat("rescue", lambda: pipeline.rescue(self._desk)),
+            Beat("retain", lambda: retention.retain(self._desk)),
         ]
 
     def run(self) -> int:
@@ -45,7 +46,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         scheduler = BackgroundScheduler()
-        for beat, seconds in zip(self._beats, (0.5, 1.0, 10.0), strict=True):
+        for beat, seconds in zip(self._beats, (0.5, 1.0, 10.0, 60.0), strict=True):
             scheduler.add_job(beat.ring, "interval", seconds=seconds, coalesce=True, max_instances=1)
             beat.start()
             beat.ring()  # for what the last run left

@@ -126,6 +126,7 @@ class Queue:
             row.outcome, row.reason, row.detail = conclusion.outcome.value, conclusion.reason, conclusion.detail
             row.claim_token = row.claimed_by = row.lease_until = None
             row.ended_at = now
+            row.p_present = conclusion.probabilities[-1] if conclusion.probabilities else None
             if report is not None:
                 inserted = _report_row(claim.series, conclusion, report, now)
                 session.add(inserted)
