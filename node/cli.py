@@ -139,4 +139,4 @@ def _check_parts(config: Config) -> None:
         raise ConfigError(f"[ai] bundle: {error}") from None
 
 
-from node.commands import demo, network, people, phantoms  # noqa: E402, F401  each adds its commands to `app`
+from node.commands import demo, fsck, network, people, phantoms  # noqa: E402, F401  each adds its commands to `app`
