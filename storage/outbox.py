@@ -82,6 +82,17 @@ class Outbox:
             )
             return len(requeued.all())
 
+    def hasten(self, now: datetime, longest: timedelta) -> int:
+        """What has longer to wait than the `longest`, because the clock was set back, is due now.  Returns how many."""
+        with self._transactions.writing() as session:
+            hastened = session.execute(
+                update(DeliveryRow)
+                .where(DeliveryRow.stage == DeliveryStage.PENDING.value, DeliveryRow.next_attempt_at > now + longest)
+                .values(next_attempt_at=now)
+                .returning(DeliveryRow.id)
+            )
+            return len(hastened.all())
+
     def next_due(self) -> datetime | None:
         """When the next pending delivery is due."""
         with self._transactions.reading() as session:

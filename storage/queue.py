@@ -57,9 +57,12 @@ class Queue:
         """What `worker` holds is READY again; with `refund` the attempt does not count.  Returns how many."""
         return self._give_back(SeriesRow.claimed_by == worker, refund)
 
-    def expire(self, now: datetime) -> int:
-        """What is held beyond its lease is READY again; the attempt counts.  Returns how many."""
-        return self._give_back(SeriesRow.lease_until < now, refund=False)
+    def expire(self, now: datetime, longest: timedelta = timedelta(days=36_500)) -> int:
+        """What is held beyond its lease is READY again; the attempt counts.  Returns how many.
+
+        A lease that has longer to go than the `longest` was given before the clock was set back: it has ended too.
+        """
+        return self._give_back((SeriesRow.lease_until < now) | (SeriesRow.lease_until > now + longest), refund=False)
 
     def claimants(self) -> set[str]:
         """The workers that hold a claim."""
