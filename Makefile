@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test test-faults lint bench-receive bench-latency setup clean
+.PHONY: run serve test test-faults lint bench-database bench-receive bench-latency setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS
 	@$(BIN)/willis demo
@@ -22,6 +22,9 @@ lint: setup
 
 bench-receive: setup  ## receiving, beside storescp and Orthanc
 	@$(BIN)/python -m tests.benchmarks.bench_receive
+
+bench-database: setup  ## state queries with a million finished series
+	@$(BIN)/python -m tests.benchmarks.bench_database
 
 bench-latency: setup  ## from the last slice to the report in the PACS
 	@$(BIN)/python -m tests.benchmarks.bench_latency

@@ -25,7 +25,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from node import headers
+from node import headers, log
 from node.elements import Malformed
 from node.headers import UnreadableDataset
 from node.pdv import Answer, Messages, ProtocolViolation, StoreRequest, read_command
@@ -223,6 +223,7 @@ def main() -> None:
     arguments.add_argument("--sockets", type=int, default=3000)
     arguments.add_argument("--seed", type=int, default=1)
     options = arguments.parse_args()
+    log.configure("json", "critical")
     random, said = Random(options.seed), Counter[str]()
     parsers(random, min(2000, options.inputs), Counter())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
