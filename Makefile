@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test lint bench-receive bench-latency bench-inference setup clean
+.PHONY: run serve test test-faults lint bench-database bench-receive bench-latency bench-inference setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS
 	@$(BIN)/willis demo
@@ -13,11 +13,18 @@ serve: setup        ## the node, with config.toml, until Ctrl-C
 test: setup         ## linters, types, import rules, and every test
 	@tests/run.sh
 
+KILLS ?= 200
+test-faults: setup  ## kill it at every point, and KILLS=200 times at random under load
+	WILLIS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults
+
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 bench-receive: setup  ## receiving, beside storescp and Orthanc
 	@$(BIN)/python -m tests.benchmarks.bench_receive
+
+bench-database: setup  ## state queries with a million finished series
+	@$(BIN)/python -m tests.benchmarks.bench_database
 
 bench-latency: setup  ## from the last slice to the report in the PACS
 	@$(BIN)/python -m tests.benchmarks.bench_latency

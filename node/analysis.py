@@ -21,6 +21,7 @@ from node.report_identity import derive_uid, missing_identity
 from storage import intake
 from storage.errors import Damaged, StorageFull
 from storage.files import Files
+from storage.killpoints import here
 from storage.records import Claim, Conclusion, LesionRecord, ReportObject, Series
 from storage.stages import Outcome
 from storage.store import Store
@@ -70,11 +71,13 @@ def analyse(bench: Bench, claim: Claim) -> bool:
     watch = Stopwatch()
     with watch.step("volume"):
         datasets = _read(bench, claim)
+    here("in_analysis")
     said = _examine(bench, claim, datasets, watch)
     if isinstance(said, Findings) and said.note:
         log.get().warning("analysed_with_a_note", case=claim.series.id, reason=said.note)
     with watch.step("report"):
         report = _report(bench, claim, datasets, said)
+    here("after_report_file")
     conclusion = _conclusion(bench, claim.series, said, watch.seconds)
     destinations = bench.config.destinations(claim.series.calling_ae)
     kept = bench.store.queue.finish(claim, conclusion, report, destinations, bench.clock())

@@ -10,6 +10,7 @@ from node.pdv import Answer, StoreRequest
 from storage.errors import StorageFull
 from storage.files import Files, InstanceWriter
 from storage.group_commit import GroupCommit, Offer
+from storage.killpoints import here
 from storage.records import Added, Arrived, Header, StoredFile
 
 SUCCESS = 0x0000
@@ -90,6 +91,7 @@ class Arrival:
 
     def _keep(self) -> Added:
         self._walker.finish()
+        here("after_temporary")
         if self._header is None:
             self._read_header()
         header, writer = self._header, self._writer
@@ -98,20 +100,25 @@ class Arrival:
         association_id = self._association_id()
         file = writer.seal(header.series_instance_uid, header.sop_instance_uid)
         writer.publish()
+        here("after_publish")
         offer = self._commits.offer(Arrived(header, file, association_id, self._calling_ae, self._now()))
         try:
             writer.flush()
         except Exception:
             self._take_back(offer, file)
             raise
+        here("after_flush")
         added = offer.outcome()
         if added is Added.DIFFERENT:
             self._files.discard(file)
         return added
 
     def _take_back(self, offer: Offer, file: StoredFile) -> None:
-        """A row whose file could not be flushed is gone; what is left of it after an error, `willis fsck` finds."""
-        if offer.outcome() is Added.STORED:
+        """A row whose file could not be flushed is gone, unless another association's file holds the same.
+
+        What is left of it after an error, `willis fsck` finds.
+        """
+        if offer.outcome() is Added.STORED and not self._files.holds(file):
             self._forget(self._request.sop_instance_uid, file)
 
     def abandon(self) -> None:

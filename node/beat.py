@@ -9,9 +9,13 @@ from node import log
 class Beat:
     """Runs `verb` after each ring.  A ring during a run causes one more run."""
 
-    def __init__(self, name: str, verb: Callable[[], object]) -> None:
-        """`name` is for the log."""
+    def __init__(self, name: str, verb: Callable[[], object], longest_pause_seconds: float | None = None) -> None:
+        """`name` is for the log.  After the longest pause the verb runs without a ring.
+
+        The metronome follows the wall clock: when that is set back it would not ring until it is as late again.
+        """
         self.name = name
+        self._longest_pause_seconds = longest_pause_seconds
         self._verb = verb
         self._rung = threading.Event()
         self._stopping = False
@@ -28,7 +32,7 @@ class Beat:
     def run(self) -> None:
         """Runs the verb ring by ring until `stop`.  An error of the verb is logged; the next ring tries again."""
         while True:
-            self._rung.wait()
+            self._rung.wait(self._longest_pause_seconds)
             self._rung.clear()
             if self._stopping:
                 return

@@ -139,4 +139,12 @@ def _check_parts(config: Config) -> None:
         raise ConfigError(f"[ai] bundle: {error}") from None
 
 
-from node.commands import demo, explain, network, people, phantoms, training  # noqa: E402, F401  each adds its commands to `app`
+from node.commands import (  # noqa: E402  each adds its commands to `app`
+    demo,  # noqa: F401
+    explain,  # noqa: F401
+    fsck,  # noqa: F401
+    network,  # noqa: F401
+    people,  # noqa: F401
+    phantoms,  # noqa: F401
+    training,  # noqa: F401
+)

@@ -60,6 +60,8 @@ class Storage(Section):
 
     directory: Path = Path("var")
     database_url: str = ""
+    retention_days: Annotated[float, Field(ge=0, le=36_500)] = 0
+    high_water_percent: Annotated[float, Field(ge=0, lt=100)] = 0
 
     @property
     def url(self) -> str:

@@ -20,8 +20,10 @@ from node.completion import Geometry, Sender, Wait, Whole
 from node.config import Config
 from node.eligibility import Covered, NotEligible, Sibling, Turn
 from node.errors import Refused, Unavailable
+from node.processes import has_died
 from storage.errors import Damaged
 from storage.files import Files
+from storage.killpoints import here
 from storage.records import Delivery, Header, Series, StoredFile
 from storage.stages import Event, Outcome
 from storage.store import Store
@@ -222,6 +224,7 @@ def _deliver_one(desk: Desk, delivery: Delivery) -> bool:
         desk.store.outbox.refused(delivery, str(error))
         logger.error("delivery_refused", error=str(error), attempts=delivery.attempts)
         return False
+    here("after_acceptance")
     desk.store.outbox.accepted(delivery, desk.clock())
     logger.info("delivery_accepted", status=word, attempts=delivery.attempts)
     return True
@@ -251,10 +254,26 @@ def backoff_seconds(attempts: int, first: float, maximum: float, jitter: float) 
     return min(doubled, maximum) * (1.0 - 0.25 * jitter)
 
 
+LEASE_SLACK_SECONDS = 30
+"""The alarm kills a hung analysis before its lease ends."""
+
+
 def rescue(desk: Desk) -> int:
-    """What a dead worker held beyond its lease is ready again; returns how many."""
-    returned = desk.store.queue.expire(desk.clock())
+    """What a dead worker held is ready again: at once on this host, else after its lease; returns how many."""
+    _after_the_clock_was_set_back(desk)
+    queue = desk.store.queue
+    returned = queue.expire(desk.clock(), timedelta(seconds=desk.config.ai.time_limit_seconds + LEASE_SLACK_SECONDS))
+    returned += sum(queue.give_back(worker, refund=False) for worker in queue.claimants() if has_died(worker))
     if returned:
-        log.get().warning("leases_expired", count=returned)
+        log.get().warning("claims_given_back", count=returned)
         desk.wake_worker()
     return returned
+
+
+def _after_the_clock_was_set_back(desk: Desk) -> None:
+    """Nothing waits for a time that the clock, set back meanwhile, will show only much later."""
+    now, node = desk.clock(), desk.config.node
+    longest_seconds = max(desk.config.delivery.maximum_retry_seconds, 3 * node.network_timeout_seconds)
+    changed = desk.store.settling.stamp_anew(now) + desk.store.outbox.hasten(now, timedelta(seconds=longest_seconds))
+    if changed:
+        log.get().warning("clock_was_set_back", count=changed)

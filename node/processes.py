@@ -20,6 +20,20 @@ def worker_name(pid: int) -> str:
     return f"{socket.gethostname()}:{pid}"
 
 
+def has_died(worker: str) -> bool:
+    """Whether the process that signed so ran on this host and is gone.  A process id used again looks alive."""
+    host, _, pid = worker.rpartition(":")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
 @dataclass
 class Child:
     """A process of ours and how often it was started again lately."""

@@ -15,6 +15,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 from node.config import Peer
 from node.errors import Refused, Unavailable
 from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from storage.killpoints import here
 
 # Files are sent as they lie on disk, never decoded and encoded again.
 _config.STORE_SEND_CHUNKED_DATASET = True
@@ -107,6 +108,7 @@ def deliver(ae: AE, peer: Peer, path: Path) -> str:
     """The peer has the object in `path`, sent on an association of its own.  Raises Unavailable or Refused."""
     sop_class, syntax = identify(path)
     assoc = associate(ae, peer, [(sop_class, syntax)])
+    here("before_send")
     try:
         return store(assoc, path, sop_class)
     finally:

@@ -9,7 +9,7 @@ from types import FrameType
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from node import log, pipeline
+from node import log, pipeline, retention
 from node.beat import Beat
 from node.config import Config
 from node.pipeline import Desk
@@ -18,9 +18,12 @@ from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
 from storage.files import Files
 from storage.store import Store
 
+PERIODS_SECONDS = (0.5, 1.0, 10.0, 60.0)
+"""Of settle, deliver, rescue and retain."""
+
 
 class Supervisor:
-    """The node: two children, three verbs, one metronome."""
+    """The node: two children, four verbs, one metronome."""
 
     def __init__(self, config: Config, arguments: list[str]) -> None:
         """`arguments` are those with which a child finds the same configuration."""
@@ -35,9 +38,10 @@ class Supervisor:
         self._children = [Child(role, arguments, environment) for role in ("receive", "work")]
         self._stopping = threading.Event()
         self._beats = [
-            Beat("settle", lambda: pipeline.settle(self._desk)),
-            Beat("deliver", lambda: pipeline.deliver(self._desk)),
-            Beat("rescue", lambda: pipeline.rescue(self._desk)),
+            Beat("settle", lambda: pipeline.settle(self._desk), 2 * PERIODS_SECONDS[0]),
+            Beat("deliver", lambda: pipeline.deliver(self._desk), 2 * PERIODS_SECONDS[1]),
+            Beat("rescue", lambda: pipeline.rescue(self._desk), 2 * PERIODS_SECONDS[2]),
+            Beat("retain", lambda: retention.retain(self._desk), 2 * PERIODS_SECONDS[3]),
         ]
 
     def run(self) -> int:
@@ -45,9 +49,10 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         scheduler = BackgroundScheduler()
-        for beat, seconds in zip(self._beats, (0.5, 1.0, 10.0), strict=True):
+        for beat, seconds in zip(self._beats, PERIODS_SECONDS, strict=True):
             scheduler.add_job(beat.ring, "interval", seconds=seconds, coalesce=True, max_instances=1)
             beat.start()
+            beat.ring()  # for what the last run left
         with Bell(self._config.storage.directory, NODE_BELL) as bell:
             scheduler.start()
             status = self._supervise(bell)

@@ -40,6 +40,7 @@ from node.pdv import (
 )
 from node.pynetdicom_guard import check_pynetdicom
 from node.wire import Closed, TooSlow, Wire, is_too_slow
+from storage.killpoints import here
 
 LARGEST_CONTROL_PDU_BYTES = 1 << 20
 LINGER_SECONDS = 1.0
@@ -194,7 +195,9 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
     def _answer(self, wire: Wire, store: Store) -> None:
         request, answer = store
         response = store_response(request, answer)
+        here("before_answer")
         wire.send(b"".join(command_pdus(request.context_id, response, self.requestor.maximum_length)))
+        here("after_answer")
         if self._stop_wanted:
             raise Closed
 

@@ -22,16 +22,14 @@ from node.analysis import Bench, analyse
 from node.beat import Beat
 from node.config import Config
 from node.errors import ConfigError
-from node.pipeline import utc_now
+from node.pipeline import LEASE_SLACK_SECONDS, utc_now
 from node.processes import worker_name
 from node.report import Algorithm
 from node.report_identity import derive_uid
 from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
 from storage.files import Files
+from storage.killpoints import here
 from storage.store import Store
-
-LEASE_SLACK_SECONDS = 30
-"""The alarm kills a hung analysis before its lease ends."""
 
 
 class StopRequested(Exception):
@@ -71,7 +69,7 @@ class Worker:
             utc_now,
             self._progress,
         )
-        self._beat = Beat("worker", self._work)
+        self._beat = Beat("worker", self._work, 4.0)
 
     def run(self) -> None:
         """Works until SIGTERM; what it holds then is given back without counting the attempt."""
@@ -96,6 +94,7 @@ class Worker:
         self._beat.stop()
 
     def _progress(self, _share: float) -> None:
+        here("between_tiles")
         if self._stopping.is_set():
             raise StopRequested
 

@@ -84,11 +84,18 @@ class InstanceWriter:
             os.fsync(self._descriptor)
             flushed()
         except BaseException:
-            if not self._replaces:  # else it may be acknowledged, and both the old and the new file hold the same
+            if not self._replaces and self._is_still_ours(self._final):
                 self._final.unlink(missing_ok=True)
             raise
         finally:
             self.abort()
+
+    def _is_still_ours(self, final: Path) -> bool:
+        """Else it may be acknowledged: to whoever was there before, or sent the same bytes meanwhile."""
+        try:
+            return os.path.samestat(final.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
 
     def abort(self) -> None:
         """The temporary is gone, and with it an instance that was not published.  Again: nothing happens."""
@@ -117,9 +124,14 @@ class _StorageFullNamed:
             raise StorageFull("no space left for a file; free some or move [storage] directory") from None
 
 
-def _instance_name(series_uid: str, sop_uid: str, digest: str) -> str:
+def series_folder(series_uid: str) -> str:
+    """The folder of a series' instances, relative to the root."""
     series = _hash(series_uid)
-    return f"instances/{series[:2]}/{series}/{_hash(sop_uid)}-{digest[:16]}.dcm"
+    return f"instances/{series[:2]}/{series}"
+
+
+def _instance_name(series_uid: str, sop_uid: str, digest: str) -> str:
+    return f"{series_folder(series_uid)}/{_hash(sop_uid)}-{digest[:16]}.dcm"
 
 
 class Files:
@@ -242,10 +254,31 @@ class Files:
             count += 1
         return count
 
+    def move(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Of each pair, what lay at the first lies at the second, both relative to the root, also after power loss.
+
+        Nothing happens to what is not there, or whose target is taken.  Folders are made for the targets.
+        """
+        folders: set[Path] = set()
+        for source, target in pairs:
+            old, new = self.root / source, self.root / target
+            if old.exists() and not new.exists():
+                self.make_durable(new.parent)
+                old.rename(new)
+                folders |= {new.parent, old.parent}
+        for folder in sorted(folders):
+            flush_folder(folder)
+
     def free_bytes(self) -> int:
         """Bytes that this process may still write on the files' disk."""
         stat = os.statvfs(self.root)
         return stat.f_bavail * stat.f_frsize
+
+    def excess_bytes(self, percent: float) -> int:
+        """How many bytes more than `percent` of the files' disk are in use, as `df` counts; 0 for none."""
+        stat = os.statvfs(self.root)
+        used = stat.f_blocks - stat.f_bfree
+        return max(0, int((used - percent / 100 * (used + stat.f_bavail)) * stat.f_frsize))
 
 
 def _write_all(descriptor: int, chunk: bytes | memoryview) -> None:

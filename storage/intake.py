@@ -51,7 +51,7 @@ class Intake:
 
     def open_association(self, receiver: str, calling_ae: str, now: datetime) -> int:
         """The association is known as open; returns its id."""
-        with self._transactions.writing() as session:
+        with self._transactions.writing("opening") as session:
             row = AssociationRow(receiver=receiver, calling_ae=calling_ae, opened_at=now)
             session.add(row)
             session.flush()
@@ -59,7 +59,7 @@ class Intake:
 
     def close_association(self, association_id: int, how: Closed, now: datetime) -> None:
         """The association is known as closed."""
-        with self._transactions.writing() as session:
+        with self._transactions.writing("closing") as session:
             session.execute(
                 update(AssociationRow)
                 .where(AssociationRow.id == association_id, AssociationRow.closed.is_(None))
@@ -129,7 +129,7 @@ class Intake:
     def add_instances(self, arrived: Sequence[Arrived]) -> list[Added]:
         """Each instance belongs to its series, as by `add_instance`: all of them, or after an error none."""
         outcome: dict[int, Added] = {}
-        with self._transactions.writing_plainly() as connection:
+        with self._transactions.writing_plainly("instances") as connection:
             # In one order everywhere, so that two receivers on one PostgreSQL cannot wait for each other.
             for index in sorted(range(len(arrived)), key=lambda i: arrived[i].key):
                 outcome[index] = self._add(connection, arrived[index])

@@ -29,7 +29,7 @@ class Outbox:
             .limit(1)
             .with_for_update(skip_locked=True)
         )
-        with self._transactions.writing() as session:
+        with self._transactions.writing("attempt") as session:
             row = session.scalar(
                 update(DeliveryRow)
                 .where(DeliveryRow.id == due.scalar_subquery(), DeliveryRow.next_attempt_at <= now)
@@ -63,7 +63,7 @@ class Outbox:
     ) -> None:
         """The delivery after `event`; nothing changes when it is no longer pending: another sender was faster."""
         stage = advance_delivery(DeliveryStage.PENDING, event)
-        with self._transactions.writing() as session:
+        with self._transactions.writing("delivery") as session:
             session.execute(
                 update(DeliveryRow)
                 .where(DeliveryRow.id == delivery.id, DeliveryRow.stage == DeliveryStage.PENDING.value)
@@ -81,6 +81,17 @@ class Outbox:
                 .returning(DeliveryRow.id)
             )
             return len(requeued.all())
+
+    def hasten(self, now: datetime, longest: timedelta) -> int:
+        """What has longer to wait than the `longest`, because the clock was set back, is due now.  Returns how many."""
+        with self._transactions.writing() as session:
+            hastened = session.execute(
+                update(DeliveryRow)
+                .where(DeliveryRow.stage == DeliveryStage.PENDING.value, DeliveryRow.next_attempt_at > now + longest)
+                .values(next_attempt_at=now)
+                .returning(DeliveryRow.id)
+            )
+            return len(hastened.all())
 
     def next_due(self) -> datetime | None:
         """When the next pending delivery is due."""

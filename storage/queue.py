@@ -37,7 +37,7 @@ class Queue:
             select(SeriesRow.id).where(waits).order_by(SeriesRow.ready_at).limit(1).with_for_update(skip_locked=True)
         )
         token = secrets.token_hex(16)
-        with self._transactions.writing() as session:
+        with self._transactions.writing("claim") as session:
             row = session.scalars(
                 update(SeriesRow)
                 .where(SeriesRow.id == oldest.scalar_subquery(), SeriesRow.stage == Stage.READY.value)
@@ -57,9 +57,23 @@ class Queue:
         """What `worker` holds is READY again; with `refund` the attempt does not count.  Returns how many."""
         return self._give_back(SeriesRow.claimed_by == worker, refund)
 
-    def expire(self, now: datetime) -> int:
-        """What is held beyond its lease is READY again; the attempt counts.  Returns how many."""
-        return self._give_back(SeriesRow.lease_until < now, refund=False)
+    def expire(self, now: datetime, longest: timedelta = timedelta(days=36_500)) -> int:
+        """What is held beyond its lease is READY again; the attempt counts.  Returns how many.
+
+        A lease that has longer to go than the `longest` was given before the clock was set back: it has ended too.
+        """
+        return self._give_back((SeriesRow.lease_until < now) | (SeriesRow.lease_until > now + longest), refund=False)
+
+    def claimants(self) -> set[str]:
+        """The workers that hold a claim."""
+        with self._transactions.reading() as session:
+            return {
+                name
+                for name in session.scalars(
+                    select(SeriesRow.claimed_by).where(SeriesRow.stage == Stage.ANALYSING.value).distinct()
+                )
+                if name
+            }
 
     def _give_back(self, which: Any, refund: bool) -> int:
         with self._transactions.writing() as session:
@@ -98,7 +112,7 @@ class Queue:
         `report` is None where the configuration wants none for this outcome.
         """
         event = Event.EXHAUSTED if claim.exhausted else Event.REPORTED
-        with self._transactions.writing() as session:
+        with self._transactions.writing("report") as session:
             row = session.scalar(
                 select(SeriesRow)
                 .where(
@@ -115,6 +129,7 @@ class Queue:
             row.outcome, row.reason, row.detail = conclusion.outcome.value, conclusion.reason, conclusion.detail
             row.claim_token = row.claimed_by = row.lease_until = None
             row.ended_at = now
+            row.p_present = conclusion.probabilities[-1] if conclusion.probabilities else None
             if report is not None:
                 inserted = _report_row(claim.series, conclusion, report, now)
                 session.add(inserted)

@@ -6,8 +6,10 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Computed,
     DateTime,
     Dialect,
+    Double,
     Float,
     ForeignKey,
     Index,
@@ -17,6 +19,7 @@ from sqlalchemy import (
     TypeDecorator,
     column,
     table,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -46,17 +49,37 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
 
 
+PRIORITY = """CASE
+    WHEN outcome = 'positive' THEN 1
+    WHEN outcome = 'not_analysed' THEN 2
+    WHEN stage IN ('receiving', 'ready', 'analysing') THEN 3
+    WHEN outcome = 'negative' THEN 4
+    ELSE 5
+END"""
+"""As the view `worklist` has it."""
+P_ABSENT = "1.0 - COALESCE(p_present, 0.0)"
+
+
 class AssociationRow(Base):
     """An association that brought instances."""
 
     __tablename__ = "association"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    receiver: Mapped[str] = mapped_column(String(80), index=True)
+    receiver: Mapped[str] = mapped_column(String(80))
     calling_ae: Mapped[str] = mapped_column(String(16))
     opened_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
     closed: Mapped[str | None] = mapped_column(String(16))
+
+    __table_args__ = (
+        Index(
+            "ix_association_open",
+            "receiver",
+            sqlite_where=text("closed IS NULL"),
+            postgresql_where=text("closed IS NULL"),
+        ),
+    )
 
 
 class SeriesRow(Base):
@@ -75,7 +98,7 @@ class SeriesRow(Base):
     modality: Mapped[str] = mapped_column(Text)
     series_description: Mapped[str] = mapped_column(Text)
     acquisition_key: Mapped[str] = mapped_column(Text)
-    calling_ae: Mapped[str] = mapped_column(String(16), index=True)
+    calling_ae: Mapped[str] = mapped_column(String(16))
     stage: Mapped[str] = mapped_column(String(16))
     outcome: Mapped[str | None] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text, default="")
@@ -95,9 +118,17 @@ class SeriesRow(Base):
     last_instance_at: Mapped[datetime]
     ready_at: Mapped[datetime | None]
     claimed_at: Mapped[datetime | None]
-    ended_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None] = mapped_column(index=True)
+    p_present: Mapped[float | None]
+    """As its report says; here, so that the worklist is read in the order of an index."""
+    priority: Mapped[int | None] = mapped_column(Integer, Computed(PRIORITY))
+    p_absent: Mapped[float | None] = mapped_column(Double, Computed(P_ABSENT))
 
-    __table_args__ = (Index("ix_series_stage", "stage", "ready_at"),)
+    __table_args__ = (
+        Index("ix_series_stage", "stage", "ready_at"),
+        Index("ix_series_calling_ae", "calling_ae", "id"),
+        Index("ix_series_urgent", "priority", "p_absent", "last_instance_at"),
+    )
 
 
 class InstanceRow(Base):
@@ -108,12 +139,14 @@ class InstanceRow(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
-    association_id: Mapped[int] = mapped_column(ForeignKey("association.id"), index=True)
+    association_id: Mapped[int] = mapped_column(ForeignKey("association.id"))
     path: Mapped[str] = mapped_column(Text)
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     header: Mapped[dict[str, Any]]
     received_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_instance_association_id", "association_id", "id"),)
 
 
 class ReportRow(Base):
@@ -176,6 +209,24 @@ class DeliveryRow(Base):
     delivered_at: Mapped[datetime | None]
 
     __table_args__ = (Index("ix_delivery_due", "stage", "next_attempt_at"),)
+
+
+class RemovalRow(Base):
+    """A case that was removed to make room; what is left of it.  See `storage.retention`."""
+
+    __tablename__ = "removal"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    case_id: Mapped[int]
+    reason: Mapped[str] = mapped_column(String(16))
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    report_uid: Mapped[str | None] = mapped_column(String(64))
+    instance_count: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    begun_at: Mapped[datetime]
+    forgotten_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
 WORKLIST_TIMES = ("first_instance_at", "last_instance_at", "ready_at", "claimed_at", "reported_at", "delivered_at")

@@ -1,6 +1,6 @@
 """What is known of series that are still being received, and how they leave that stage."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, literal, select, update
 from sqlalchemy.orm import Session
@@ -10,6 +10,9 @@ from storage.rows import as_series
 from storage.schema import AssociationRow, InstanceRow, SeriesRow
 from storage.stages import Event, Outcome, Stage, advance
 from storage.transactions import Transactions
+
+CLOCKS_DIFFER = timedelta(seconds=5)
+"""Between two hosts; more than that and the clock was set back."""
 
 
 class Settling:
@@ -122,6 +125,17 @@ class Settling:
                 update(SeriesRow).where(SeriesRow.id == series_id).values(expected_count=expected, count_asked_at=now)
             )
 
+    def stamp_anew(self, now: datetime) -> int:
+        """What is being received and arrived in the future, because the clock was set back, arrived now: how many."""
+        with self._transactions.writing() as session:
+            stamped = session.execute(
+                update(SeriesRow)
+                .where(SeriesRow.stage == Stage.RECEIVING.value, SeriesRow.last_instance_at > now + CLOCKS_DIFFER)
+                .values(last_instance_at=now)
+                .returning(SeriesRow.id)
+            )
+            return len(stamped.all())
+
     def leave(
         self,
         series: Series,
@@ -138,7 +152,7 @@ class Settling:
         was read.  Raises IllegalTransition for any other event.
         """
         stage = advance(Stage.RECEIVING, event)
-        with self._transactions.writing() as session:
+        with self._transactions.writing("settling") as session:
             changed = session.execute(
                 update(SeriesRow)
                 .where(

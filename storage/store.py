@@ -6,6 +6,7 @@ from storage.database import open_database
 from storage.intake import Intake
 from storage.outbox import Outbox
 from storage.queue import Queue
+from storage.retention import Retention
 from storage.settling import Settling
 from storage.transactions import Transactions
 from storage.worklist import Worklist
@@ -13,13 +14,14 @@ from storage.worklist import Worklist
 
 @dataclass(frozen=True)
 class Store:
-    """One database: the receiver's part, completion's, the worker's, the sender's, and people's."""
+    """One database: the receiver's part, completion's, the worker's, the sender's, people's, and retention's."""
 
     intake: Intake
     settling: Settling
     queue: Queue
     outbox: Outbox
     worklist: Worklist
+    retention: Retention
     transactions: Transactions
 
     @classmethod
@@ -32,6 +34,7 @@ class Store:
             Queue(transactions),
             Outbox(transactions),
             Worklist(transactions),
+            Retention(transactions),
             transactions,
         )
 

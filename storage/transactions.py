@@ -10,6 +10,8 @@ from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.orm import Session
 
+from storage.killpoints import here
+
 
 class Transactions:
     """The transactions of one database.  When `writing` has ended without an error, its changes survive a crash."""
@@ -22,16 +24,22 @@ class Transactions:
         self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     @contextmanager
-    def writing(self) -> Iterator[Session]:
-        """A session that is committed at the end, or rolled back by an error."""
-        with self._turn, Session(self.engine) as session, session.begin():
-            yield session
+    def writing(self, what: str = "") -> Iterator[Session]:
+        """A session that is committed at the end, or rolled back by an error.  `what` names it for `killpoints`."""
+        with self._turn, Session(self.engine) as session:
+            with session.begin():
+                yield session
+                here(f"before_commit_of_{what}")
+            here(f"after_commit_of_{what}")
 
     @contextmanager
-    def writing_plainly(self) -> Iterator[Connection]:
+    def writing_plainly(self, what: str = "") -> Iterator[Connection]:
         """The same without a session's bookkeeping, for what is done for every instance."""
-        with self._turn, self.engine.begin() as connection:
-            yield connection
+        with self._turn:
+            with self.engine.begin() as connection:
+                yield connection
+                here(f"before_commit_of_{what}")
+            here(f"after_commit_of_{what}")
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

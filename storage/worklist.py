@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import false, func, or_, select
+from sqlalchemy import Select, false, func, or_, select
 
 from storage.outbox import as_delivery
 from storage.records import Delivery
@@ -45,6 +45,16 @@ class Status:
     """Of the last delivered cases, newest first."""
 
 
+def most_urgent(limit: int) -> Select[Any]:
+    """The worklist's first rows, in the order of `ix_series_urgent`."""
+    return (
+        select(WORKLIST)
+        .join(SeriesRow, SeriesRow.id == WORKLIST.c.case_id)
+        .order_by(SeriesRow.priority, SeriesRow.p_absent, SeriesRow.last_instance_at)
+        .limit(limit)
+    )
+
+
 class Worklist:
     """Reads only."""
 
@@ -54,10 +64,8 @@ class Worklist:
 
     def rows(self, limit: int = 100) -> list[Row]:
         """The most urgent rows: by priority, then probability, then time of waiting."""
-        view = WORKLIST.c
-        urgent = (view.priority, func.coalesce(view.p_present, 0.0).desc(), view.last_instance_at)
         with self._transactions.reading() as session:
-            return [dict(row) for row in session.execute(select(WORKLIST).order_by(*urgent).limit(limit)).mappings()]
+            return [dict(row) for row in session.execute(most_urgent(limit)).mappings()]
 
     def case(self, case: str) -> Row | None:
         """The row whose case number, Series Instance UID or report UID is `case`."""

@@ -195,6 +195,22 @@ def test_a_flush_that_fails_takes_back_a_new_instance_but_no_earlier_one(
         assert len(everything(files)) == int(earlier)
 
 
+def test_a_flush_that_fails_leaves_the_same_bytes_that_another_sender_brought_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, files: Files
+) -> None:
+    unlucky, lucky = (files.begin_instance(meta) for meta in (FILE_META, OTHER_FILE_META))
+    for writer in (unlucky, lucky):
+        writer.write(DATASET)
+        file = writer.seal(SERIES, SOP)
+        writer.publish()
+    lucky.flush()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail_with(errno.EIO))
+        with pytest.raises(OSError, match="Input/output error"):
+            unlucky.flush()
+    assert files.holds(file)
+
+
 def test_an_instance_that_was_damaged_is_not_held(files: Files) -> None:
     file = files.write_instance(SERIES, SOP, FILE_META, DATASET)
     assert files.holds(file)

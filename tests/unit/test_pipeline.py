@@ -1,5 +1,7 @@
 """The verbs with a real store, real files and a real peer on loopback; only the clock is made up."""
 
+import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -14,6 +16,7 @@ from node import eligibility, pipeline
 from node.config import Config
 from node.peer import Fault, SimulatedPeer
 from node.pipeline import Desk, backoff_seconds, deliver, rescue, settle
+from node.processes import worker_name
 from storage.files import Files
 from storage.records import Closed, Contribution, Delivery, ReportObject, Series
 from storage.settling import Settling
@@ -577,6 +580,24 @@ def test_what_a_dead_worker_held_is_ready_again_and_the_worker_is_woken(office: 
     desk.clock.advance(60.1)
     assert rescue(desk.desk) == 1
     assert (series_now(desk.store).stage, desk.wakes) == (Stage.READY, [1])
+
+
+def test_what_a_worker_of_this_host_held_when_it_died_is_ready_again_at_once(office: Callable[..., Office]) -> None:
+    desk = office()
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    claimed(desk.store, desk.clock, worker=worker_name(dead.pid))
+    assert rescue(desk.desk) == 1
+    assert series_now(desk.store).stage is Stage.READY
+    assert series_now(desk.store).attempts == 1
+
+
+@pytest.mark.parametrize("worker", [worker_name(os.getpid()), worker_name(1), "elsewhere:4194304", "elsewhere", ""])
+def test_a_worker_that_may_be_alive_keeps_its_claim(office: Callable[..., Office], worker: str) -> None:
+    desk = office()
+    claimed(desk.store, desk.clock, worker=worker)
+    assert rescue(desk.desk) == 0
+    assert series_now(desk.store).stage is Stage.ANALYSING
 
 
 def test_the_clock_of_a_running_node_tells_utc() -> None:

@@ -1,0 +1,167 @@
+"""Compares files, database and sha256; with `repair`, mends what can be mended without deleting anything.
+
+| difference | what it means | mended by |
+|---|---|---|
+| MISSING | a row whose file is not there | the sender, who sends the instance again |
+| DAMAGED | a file that is not what was written | the same: the file is replaced, the row stays |
+| STRAY | a file that no row names: never acknowledged, or of a report that was not needed | moving it to `lost+found/` |
+| COUNT | a series that counts other than its rows | counting again |
+| HALF_WRITTEN | a temporary of a receiver that died | the receiver, at its next start |
+
+It may run beside a working node: what is younger than `GRACE_SECONDS` may be on its way and is left alone.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from sqlalchemy import func, select, update
+
+from storage.errors import Damaged
+from storage.files import Files, series_folder
+from storage.records import StoredFile
+from storage.schema import InstanceRow, ReportRow, SeriesRow
+from storage.store import Store
+
+GRACE_SECONDS = 3600.0
+_AT_ONCE = 200
+
+
+class Kind(StrEnum):
+    """What differs."""
+
+    MISSING = "missing"
+    DAMAGED = "damaged"
+    STRAY = "stray"
+    COUNT = "count"
+    HALF_WRITTEN = "half_written"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as it should be.  `path` is relative to the root; `case` is None for a stray file."""
+
+    kind: Kind
+    path: str = ""
+    case: int | None = None
+    mended: bool = False
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How much was compared."""
+
+    series: int
+    files: int
+
+
+def check(
+    store: Store, files: Files, repair: bool = False, now_seconds: float | None = None
+) -> Iterator[Difference | Checked]:
+    """Every difference, and at last how much was compared.  `repair` mends; nothing is ever deleted."""
+    check_ = _Check(store, files, repair, time.time() if now_seconds is None else now_seconds)
+    yield from check_.series()
+    yield from check_.reports()
+    yield from check_.incoming()
+    yield Checked(check_.compared_series, check_.compared_files)
+
+
+class _Check:
+    def __init__(self, store: Store, files: Files, repair: bool, now_seconds: float) -> None:
+        self._store, self._files, self._repair, self._now = store, files, repair, now_seconds
+        self.compared_series = self.compared_files = 0
+
+    def series(self) -> Iterator[Difference]:
+        """Every series' rows against its folder; then the folders of no series."""
+        folders: set[str] = set()
+        last = 0
+        while some := self._next_series(last):
+            for id_, uid, count in some:
+                folders.add(series_folder(uid))
+                yield from self._one_series(id_, uid, count)
+            last = some[-1][0]
+        for folder in _folders(self._files.root, "instances"):
+            if folder not in folders:
+                yield from self._strays(folder, set())
+
+    def _next_series(self, last: int) -> Sequence[tuple[int, str, int]]:
+        columns = (SeriesRow.id, SeriesRow.series_instance_uid, SeriesRow.instance_count)
+        with self._store.transactions.reading() as session:
+            rows = session.execute(select(*columns).where(SeriesRow.id > last).order_by(SeriesRow.id).limit(_AT_ONCE))
+            return [(id_, uid, count) for id_, uid, count in rows]
+
+    def _one_series(self, case: int, uid: str, count: int) -> Iterator[Difference]:
+        self.compared_series += 1
+        kept = [file for _, file in self._store.settling.instances(case)]
+        if len(kept) != count and self._still_counts_wrong(case):
+            yield Difference(Kind.COUNT, case=case, mended=self._repair)
+        for file in kept:
+            self.compared_files += 1
+            path = self._files.path(file)
+            if self._files.holds(file) or not self._still_known(case, file):
+                continue
+            yield Difference(Kind.DAMAGED if path.exists() else Kind.MISSING, file.path, case)
+        yield from self._strays(series_folder(uid), {file.path for file in kept})
+
+    def _still_counts_wrong(self, case: int) -> bool:
+        """Whether, in one transaction, the count differs from the rows; with `repair` it no longer does."""
+        rows = select(func.count()).where(InstanceRow.series_id == case).scalar_subquery()
+        wrong = (SeriesRow.id == case) & (SeriesRow.instance_count != rows)
+        with self._store.transactions.writing("counting") as session:
+            if self._repair:
+                counted = update(SeriesRow).where(wrong).values(instance_count=rows).returning(SeriesRow.id)
+                return session.scalar(counted) is not None
+            return session.scalar(select(SeriesRow.id).where(wrong)) is not None
+
+    def _still_known(self, case: int, file: StoredFile) -> bool:
+        """Retention may have removed the case meanwhile."""
+        with self._store.transactions.reading() as session:
+            known = select(InstanceRow.id).where(InstanceRow.series_id == case, InstanceRow.path == file.path)
+            return session.scalar(known) is not None
+
+    def reports(self) -> Iterator[Difference]:
+        """Every report's row against its file; then the files of no row."""
+        known: set[str] = set()
+        with self._store.transactions.reading() as session:
+            columns = (ReportRow.series_id, ReportRow.path, ReportRow.sha256, ReportRow.size_bytes)
+            rows = session.execute(select(*columns).order_by(ReportRow.id)).all()
+        for case, path, sha256, size_bytes in rows:
+            known.add(path)
+            self.compared_files += 1
+            try:
+                self._files.verify(StoredFile(path, sha256, size_bytes))
+            except Damaged:
+                kind = Kind.DAMAGED if (self._files.root / path).exists() else Kind.MISSING
+                yield Difference(kind, path, case)
+        for folder in sorted((self._files.root / "reports").iterdir()):
+            yield from self._strays(f"reports/{folder.name}", known)
+
+    def incoming(self) -> Iterator[Difference]:
+        """What a receiver that died has left; one that receives removes it when it is done."""
+        for path in sorted((self._files.root / "incoming").iterdir()):
+            if self._is_old(path):
+                yield Difference(Kind.HALF_WRITTEN, f"incoming/{path.name}")
+
+    def _strays(self, folder: str, known: set[str]) -> Iterator[Difference]:
+        place = self._files.root / folder
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            name = f"{folder}/{path.name}"
+            if name not in known and self._is_old(path):
+                if self._repair:
+                    self._files.move([(name, f"lost+found/{name.replace('/', '_')}")])
+                yield Difference(Kind.STRAY, name, mended=self._repair and not path.exists())
+
+    def _is_old(self, path: Path) -> bool:
+        try:
+            return self._now - path.stat().st_mtime > GRACE_SECONDS
+        except FileNotFoundError:
+            return False
+
+
+def _folders(root: Path, room: str) -> Iterator[str]:
+    """The folders of series, relative to the root."""
+    for first in sorted((root / room).iterdir()):
+        for folder in sorted(first.iterdir()):
+            yield f"{room}/{first.name}/{folder.name}"

@@ -1,0 +1,153 @@
+"""Cases that are removed to make room, without a moment in which something that is in work could go with them.
+
+A removal has three steps, each a transaction, and is recorded before the first file moves:
+
+1. `begin`: the case has ended and nothing of it is owed to anybody; it is recorded.  Then its files are moved to `removed/`.
+2. `forget`: if that is still so, its rows are deleted.  A slice that came meanwhile has made it RECEIVING again: nothing is.
+3. `end`, at a later beat: whatever the database knows of the series again was moved back; the rest of the files was deleted.
+
+A crash leaves a removal that has begun; the next beat ends it, either way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
+from sqlalchemy.orm import Session
+
+from storage.files import series_folder
+from storage.schema import DeliveryRow, InstanceRow, RemovalRow, ReportRow, SeriesRow
+from storage.stages import DeliveryStage, Stage
+from storage.transactions import Transactions
+
+
+class Why(StrEnum):
+    """Why a case is removed."""
+
+    AGE = "age"
+    SPACE = "space"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A case on its way out.  `paths`: all its files, relative to the root."""
+
+    id: int
+    series_instance_uid: str
+    case_id: int
+    size_bytes: int
+    paths: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie until it has ended, relative to the root."""
+        return f"removed/{self.id}-{series_folder(self.series_instance_uid).rpartition('/')[2]}"
+
+
+class Retention:
+    """Each public method is one transaction."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """`transactions` are those of the store's database."""
+        self._transactions = transactions
+
+    def candidates(self, before: datetime, limit: int) -> list[int]:
+        """The cases that ended longest ago, before this time, and of which nothing is owed."""
+        with self._transactions.reading() as session:
+            return list(
+                session.scalars(
+                    select(SeriesRow.id)
+                    .where(SeriesRow.ended_at < before, SeriesRow.last_instance_at < before, _owes_nothing())
+                    .order_by(SeriesRow.ended_at)
+                    .limit(limit)
+                )
+            )
+
+    def begin(self, case_id: int, why: Why, now: datetime) -> Removal | None:
+        """The removal is recorded; None when something is owed after all."""
+        with self._transactions.writing("removal") as session:
+            series = session.scalar(select(SeriesRow).where(SeriesRow.id == case_id, _owes_nothing()))
+            if series is None:
+                return None
+            files = _files_of(session, case_id)
+            uid = select(ReportRow.sop_instance_uid).where(ReportRow.id == series.report_id)
+            row = RemovalRow(
+                series_instance_uid=series.series_instance_uid,
+                case_id=case_id,
+                reason=why.value,
+                outcome=series.outcome,
+                report_uid=session.scalar(uid),
+                instance_count=series.instance_count,
+                size_bytes=sum(size for _, size in files),
+                begun_at=now,
+            )
+            session.add(row)
+            session.flush()
+            return Removal(row.id, row.series_instance_uid, case_id, row.size_bytes, tuple(path for path, _ in files))
+
+    def forget(self, removal: Removal, now: datetime) -> bool:
+        """The case is no longer in the database.  False, changing nothing, when something is owed meanwhile."""
+        case = removal.case_id
+        with self._transactions.writing("forgetting") as session:
+            mine = SeriesRow.series_instance_uid == removal.series_instance_uid
+            series = session.scalar(
+                select(SeriesRow).where(SeriesRow.id == case, mine, _owes_nothing()).with_for_update()
+            )
+            if series is None or {path for path, _ in _files_of(session, case)} != set(removal.paths):
+                return False
+            reports = select(ReportRow.id).where(ReportRow.series_id == case)
+            session.execute(delete(DeliveryRow).where(DeliveryRow.report_id.in_(reports)))
+            session.execute(delete(ReportRow).where(ReportRow.series_id == case))
+            session.execute(delete(InstanceRow).where(InstanceRow.series_id == case))
+            session.delete(series)
+            session.get_one(RemovalRow, removal.id).forgotten_at = now
+            return True
+
+    def unended(self) -> list[tuple[Removal, Sequence[str]]]:
+        """Removals that have begun and not ended, each with the files that the database knows of its series now."""
+        with self._transactions.reading() as session:
+            rows = session.scalars(select(RemovalRow).where(RemovalRow.ended_at.is_(None)).order_by(RemovalRow.id))
+            return [
+                (
+                    Removal(row.id, row.series_instance_uid, row.case_id, row.size_bytes),
+                    _files_known(session, row.series_instance_uid),
+                )
+                for row in rows.all()
+            ]
+
+    def end(self, removal: Removal, now: datetime) -> None:
+        """The files of the removal are gone or back.  One that came to nothing leaves no record."""
+        with self._transactions.writing("removed") as session:
+            row = session.get_one(RemovalRow, removal.id)
+            if row.forgotten_at is None:
+                session.delete(row)
+            else:
+                row.ended_at = now
+
+
+def _owes_nothing() -> ColumnElement[bool]:
+    """It was reported and every delivery of it was accepted, or it ended where no report was wanted."""
+    mine = exists().where(DeliveryRow.report_id == ReportRow.id, ReportRow.series_id == SeriesRow.id)
+    open_ones = mine.where(DeliveryRow.stage != DeliveryStage.DELIVERED.value)
+    delivered = exists().where(
+        DeliveryRow.report_id == SeriesRow.report_id, DeliveryRow.stage == DeliveryStage.DELIVERED.value
+    )
+    unreported = and_(SeriesRow.stage == Stage.REPORTED.value, SeriesRow.report_id.is_(None))
+    reported = and_(SeriesRow.stage.in_((Stage.REPORTED.value, Stage.FAILED.value)), delivered)
+    return and_(or_(SeriesRow.stage == Stage.SET_ASIDE.value, unreported, reported), ~open_ones)
+
+
+def _files_of(session: Session, case_id: int) -> list[tuple[str, int]]:
+    """(path, bytes) of every instance and report of the case."""
+    found: list[Any] = []
+    for table in (InstanceRow, ReportRow):
+        found += session.execute(select(table.path, table.size_bytes).where(table.series_id == case_id)).all()
+    return [(path, size) for path, size in found]
+
+
+def _files_known(session: Session, series_instance_uid: str) -> list[str]:
+    case = session.scalar(select(SeriesRow.id).where(SeriesRow.series_instance_uid == series_instance_uid))
+    return [] if case is None else [path for path, _ in _files_of(session, case)]

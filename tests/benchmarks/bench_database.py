@@ -1,0 +1,196 @@
+"""The state tables with a million finished series: `make bench-database`.
+
+Fills SQLite in a temporary folder, and PostgreSQL where its programs are, with finished series by bulk SQL, and a few at work;
+then times what the node asks again and again, and prints the query plans of what is not asked by a key.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select, text
+
+from storage.schema import DeliveryRow, SeriesRow
+from storage.stages import Stage
+from storage.store import Store
+from storage.worklist import most_urgent
+
+GOAL_MS = 20.0
+ROUNDS = 30
+HEADER = "{" + ", ".join(
+    f'"{key}": "2.25.1"'
+    for key in (
+        "sop_instance_uid", "sop_class_uid", "series_instance_uid", "study_instance_uid", "transfer_syntax_uid",
+    )
+) + "}"  # fmt: skip
+AT_WORK = 20
+"""Series of each stage before the end, and pending deliveries."""
+_NUMBERS = {
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :last) SELECT {} FROM n",
+    "postgresql": "SELECT {} FROM generate_series(1, :last) AS n(i)",
+}
+_THEN = {
+    "sqlite": "datetime('2020-01-01', '+' || {} || ' seconds') || '.000000'",
+    "postgresql": "timestamp '2020-01-01' + {} * interval '1 second'",
+}
+
+
+def fill(store: Store, count: int) -> None:
+    """`count` finished series, each with one instance and report, all delivered; and some of each stage at work."""
+    kind = store.transactions.engine.dialect.name
+    rows = _NUMBERS[kind]
+    then = _THEN[kind].format("i")
+    soon = _THEN[kind].format("0")
+    outcome = (
+        "CASE i % 5 WHEN 0 THEN 'positive' WHEN 1 THEN 'not_analysed' WHEN 2 THEN 'not_eligible' ELSE 'negative' END"
+    )
+    stage = (
+        f"CASE WHEN i > :last - {AT_WORK} THEN 'receiving' WHEN i > :last - {2 * AT_WORK} THEN 'ready' "
+        f"WHEN i > :last - {3 * AT_WORK} THEN 'analysing' ELSE 'reported' END"
+    )
+    statements = [
+        "INSERT INTO association (id, receiver, calling_ae, opened_at, closed_at, closed) "
+        + rows.format(f"i, '127.0.0.1:11112', 'PACS', {then}, {then}, 'released'"),
+        "INSERT INTO series (id, series_instance_uid, study_instance_uid, patient_id, issuer_of_patient_id, patient_name,"
+        " accession_number, study_date, modality, series_description, acquisition_key, calling_ae, stage, outcome, reason,"
+        " detail, evidence, conflicts, revision, instance_count, attempts, report_id, first_instance_at, last_instance_at,"
+        " ready_at, claimed_at, ended_at, lease_until, p_present) "
+        + rows.format(
+            f"i, '2.25.1' || i, '2.25.2' || i, 'P' || i, '', 'Doe^' || i, 'A' || i, '20260101', 'CT', 'CTA', '2.25.3' || i,"
+            f" 'PACS', {stage}, CASE WHEN i > :last - {3 * AT_WORK} THEN NULL ELSE {outcome} END, '', '', 'count', '[]', 1, 2, 1,"
+            f" i, {then}, {then}, {then}, {then}, CASE WHEN i > :last - {3 * AT_WORK} THEN NULL ELSE {then} END,"
+            f" {then}, (i % 997) / 997.0"
+        ),
+        "INSERT INTO instance (id, sop_instance_uid, series_id, association_id, path, sha256, size_bytes, header, received_at) "
+        + rows.format(f"i, '2.25.4' || i, i, i, 'instances/' || i, '', 526336, '{HEADER}', {then}"),
+        "INSERT INTO report (id, series_id, revision, sop_instance_uid, path, sha256, size_bytes, outcome, reason, detail,"
+        " model, lesions, created_at, p_present) "
+        + rows.format(
+            f"i, i, 1, '2.25.5' || i, 'reports/' || i, '', 20000, {outcome}, '', '', '0.1', '[]', {then}, (i % 997) / 997.0"
+        ),
+        "INSERT INTO delivery (id, report_id, destination, stage, attempts, created_at, next_attempt_at, last_error,"
+        " delivered_at) "
+        + rows.format(
+            f"i, i, 'PACS', CASE WHEN i % {max(1, count // AT_WORK)} = 0 THEN 'pending' ELSE 'delivered' END, 1, {then},"
+            f" CASE WHEN i % {max(1, count // AT_WORK)} = 0 THEN {soon} ELSE NULL END, '', {then}"
+        ),
+    ]  # fmt: skip
+    with store.transactions.writing() as session:
+        for statement in statements:
+            session.execute(text(statement), {"last": count})
+        if kind == "postgresql":
+            for table in ("association", "series", "instance", "report", "delivery"):
+                session.execute(text(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {count})"))
+    with store.transactions.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE" if kind == "postgresql" else "ANALYZE"))
+
+
+def asked(store: Store, count: int) -> dict[str, Callable[[], Any]]:
+    """What the node asks again and again."""
+    now, hour = datetime.now(UTC), timedelta(hours=1)
+    one = store.settling.receiving()[0]
+    return {
+        "settle: series being received": store.settling.receiving,
+        "settle: who brought a series": lambda: store.settling.contributions(one.id),
+        "settle: its instances": lambda: store.settling.instances(one.id),
+        "settle: its siblings": lambda: store.settling.siblings(one),
+        "settle: last arrival in its study": lambda: store.settling.last_arrival_in_study(one.study_instance_uid),
+        "settle: a peer's habits": lambda: store.settling.habits("PACS", 5),
+        "settle: a stranger's habits": lambda: store.settling.habits("NOBODY", 5),
+        "claim": lambda: store.queue.claim("worker", now, hour, 3),
+        "claim: exhausted": lambda: store.queue.claim_exhausted("worker", now, hour, 3),
+        "rescue: leases that ended": lambda: store.queue.expire(datetime(2019, 1, 1, tzinfo=UTC)),
+        "rescue: who holds claims": store.queue.claimants,
+        "outbox: claim what is due": lambda: store.outbox.claim_due(now, hour),
+        "outbox: next due": store.outbox.next_due,
+        "worklist: the most urgent 100": store.worklist.rows,
+        "worklist: a case by its number": lambda: store.worklist.case(str(count // 2)),
+        "start: doubtful instances": lambda: store.intake.doubtful_instances("127.0.0.1:11112"),
+        "start: lost associations": lambda: store.intake.lose_associations("127.0.0.1:11112", now),
+        "retention: candidates": lambda: store.retention.candidates(datetime(2019, 1, 1, tzinfo=UTC), 50),
+        "retention: candidates, all old": lambda: store.retention.candidates(now, 50),
+    }
+
+
+def plans(store: Store) -> Iterator[str]:
+    """The plans of the queries that go over whole tables in an index's order."""
+    begin = "EXPLAIN QUERY PLAN " if store.transactions.engine.dialect.name == "sqlite" else "EXPLAIN "
+    waiting = (
+        select(SeriesRow.id)
+        .where(SeriesRow.stage == Stage.READY.value, SeriesRow.attempts < 3)
+        .order_by(SeriesRow.ready_at)
+    )
+    due = (
+        select(DeliveryRow.id)
+        .where(DeliveryRow.stage == "pending", DeliveryRow.next_attempt_at <= datetime.now(UTC))
+        .order_by(DeliveryRow.next_attempt_at)
+    )
+    receiving = select(SeriesRow.id).where(SeriesRow.stage == "receiving").order_by(SeriesRow.last_instance_at)
+    queries = {"worklist": most_urgent(100), "claim": waiting.limit(1), "outbox": due.limit(1), "settle": receiving}
+    with store.transactions.engine.connect() as connection:
+        for name, query in queries.items():
+            said = str(query.compile(connection, compile_kwargs={"literal_binds": True}))
+            yield f"{name}:"
+            yield from (f"    {row[-1]}" for row in connection.exec_driver_sql(begin + said.replace("%", "%%")))
+
+
+@contextmanager
+def stores(count: int) -> Iterator[dict[str, Store]]:
+    """A filled store on each database that is here."""
+    from tests.conftest import postgresql_server
+
+    with tempfile.TemporaryDirectory(prefix="willis-bench-") as folder:
+        found = {"SQLite": Store.open(f"sqlite:///{Path(folder) / 'willis.db'}")}
+        server = None
+        if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+            server = postgresql_server.__wrapped__()
+            running = next(server)
+            running.run("CREATE DATABASE bench")
+            found["PostgreSQL"] = Store.open(running.url("bench"))
+        try:
+            for store in found.values():
+                fill(store, count)
+            yield found
+        finally:
+            for store in found.values():
+                store.close()
+            if server is not None:
+                next(server, None)
+
+
+def main() -> None:
+    """Prints the table and the plans."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--series", type=int, default=1_000_000)
+    options = arguments.parse_args()
+    slow = []
+    with stores(options.series) as found:
+        print(f"{options.series} series; ms, median of {ROUNDS} (most)\n")
+        print(f"| query | {' | '.join(found)} |\n|---|{'---|' * len(found)}")
+        for name in asked(next(iter(found.values())), options.series):
+            cells = []
+            for store in found.values():
+                ask, took = asked(store, options.series)[name], []
+                for _ in range(ROUNDS):
+                    began = time.perf_counter()
+                    ask()
+                    took.append(1000 * (time.perf_counter() - began))
+                cells.append(f"{statistics.median(took):.1f} ({max(took):.1f})")
+                if statistics.median(took) > GOAL_MS:
+                    slow.append(name)
+            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        for database, store in found.items():
+            print(f"\n{database}:")
+            print("\n".join(plans(store)))
+    if slow:
+        raise SystemExit(f"slower than {GOAL_MS:g} ms: {', '.join(slow)}")
+
+
+if __name__ == "__main__":
+    main()
