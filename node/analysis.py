@@ -104,7 +104,7 @@ def _examine(bench: Bench, claim: Claim, datasets: Sequence[Dataset], watch: Sto
     try:
         _raise_what_is_known(claim, datasets)
         with watch.step("volume"):
-            volume = volume_from_datasets(datasets)
+            volume = volume_from_datasets(datasets, config.ai.threads)
         with watch.step("inference"):
             return ai.analyse(
                 volume,
