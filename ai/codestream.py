@@ -6,6 +6,7 @@ let other threads run, so that a series can be decoded on every core.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -80,7 +81,7 @@ def decoded(frame: bytes, syntax: UID, rows: int, columns: int, bits_stored: int
     header = codestream(frame)
     if (header.rows, header.columns, header.samples) != (rows, columns, 1):
         raise ValueError(f"a frame of {header.rows} x {header.columns} x {header.samples}")
-    values = np.asarray(codec(frame))
+    values: NDArray[Any] = np.asarray(codec(frame))
     if values.shape != (rows, columns) or values.dtype.kind not in "iu" or values.dtype.itemsize > 2:
         raise ValueError(f"decoded to {values.dtype} {values.shape}")
     if signed and values.dtype.kind == "u":

@@ -40,7 +40,7 @@ CODECS: dict[str, UID] = {
 def by_dcmtk(datasets: Sequence[Dataset], command: Sequence[str], folder: Path) -> list[Dataset]:
     """What dcmtk's encoder makes of the datasets; it must be installed."""
     assert shutil.which(command[0])
-    encoded = []
+    encoded: list[Dataset] = []
     for number, ds in enumerate(datasets):
         source, target = folder / f"{number}-in.dcm", folder / f"{number}-out.dcm"
         ds.save_as(source, enforce_file_format=True)

@@ -114,7 +114,6 @@ def test_a_jpeg_ls_study_is_received_and_gives_the_findings_of_its_uncompressed_
     run(program("dcmsend"), "+sd", "-aet", "PACS", "-aec", "WILLIS", "127.0.0.1", str(node.config.node.port), tmp_path)
     (row,) = node.wait_for_delivered()
     assert (row["outcome"], row["instance_count"]) == ("positive", len(positive_series))
-    assert [lesion["centre_lps_mm"] for lesion in row["lesions"]] == pytest.approx(
-        [list(lesion.centre_lps_mm) for lesion in expected.lesions], abs=1e-3
-    )
+    centres = [lesion["centre_lps_mm"] for lesion in row["lesions"]]
+    np.testing.assert_allclose(centres, [lesion.centre_lps_mm for lesion in expected.lesions], atol=1e-3)
     assert row["p_present"] == pytest.approx(expected.present, abs=1e-4)

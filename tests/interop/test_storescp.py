@@ -67,7 +67,8 @@ NAMES = {
 def test_a_report_is_stored_in_the_syntax_that_the_peer_takes(
     storescp: StoreScp, tmp_path: Path, options: list[str], syntax: str
 ) -> None:
-    peer, reports = storescp(*options), {}
+    peer = storescp(*options)
+    reports: dict[str, Path] = {}
     for name, (character_set, patient_name) in NAMES.items():
         headers = [
             received(ds, character_set, PatientName=patient_name, IssuerOfPatientID=b"HOSPITAL A")
