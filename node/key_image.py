@@ -102,6 +102,7 @@ def _series_and_equipment(
     ds.Modality = "OT"
     ds.SeriesInstanceUID, ds.SeriesNumber = UID(series_uid), series_number
     ds.SeriesDescription = SERIES_DESCRIPTION
+    ds.BodyPartExamined = "HEAD"
     ds.ConversionType = "WSD"
     ds.Manufacturer, ds.ManufacturerModelName = algorithm.manufacturer, algorithm.model_name
     ds.SoftwareVersions = algorithm.software_version
