@@ -12,10 +12,11 @@ from pydicom import Dataset
 from pydicom.charset import convert_encodings, default_encoding
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
+from pydicom.encaps import get_frame
 from pydicom.errors import BytesLengthException
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, AllTransferSyntaxes, ExplicitVRBigEndian
+from pydicom.uid import UID, AllTransferSyntaxes, ExplicitVRBigEndian, RLELossless
 
+from ai.codestream import decoded, unpacked
 from ai.errors import NotAnalysable, Reason
 
 AIR_HU = -1024
@@ -127,42 +128,70 @@ def _stored_values(ds: Dataset, frame: Frame) -> NDArray[np.integer]:
     syntax = transfer_syntax(ds)
     if syntax is not None and syntax not in AllTransferSyntaxes:
         raise NotAnalysable(Reason.PIXELS_UNDECODABLE, "a transfer syntax that is not in the Standard")
-    if syntax is not None and syntax.is_compressed:
-        return _decoded(ds, frame, syntax)
-    return _native(ds, frame, allocated, ">" if syntax == ExplicitVRBigEndian else "<")
+    data, layout = _value(ds, "PixelData"), _layout(ds, allocated)
+    if data is None or len(data) == 0:
+        raise NotAnalysable(Reason.MISSING_PIXELS, "0 bytes")
+    if syntax is not None and syntax.is_encapsulated:
+        return _decoded(ds, data, frame, layout, syntax)
+    return _native(data, frame, layout, frame.number - 1, ">" if syntax == ExplicitVRBigEndian else "<")
 
 
-def _native(ds: Dataset, frame: Frame, allocated: int, byte_order: str) -> NDArray[np.integer]:
-    """Uncompressed pixel values, straight from the dataset's bytes (PS3.5 8.1.1)."""
+def _native(data: bytes, frame: Frame, layout: "_Layout", index: int, byte_order: str) -> NDArray[np.integer]:
+    """Uncompressed pixel values of the frame at `index`, straight from the bytes (PS3.5 8.1.1)."""
+    dtype = np.dtype(f"{byte_order}{'i' if layout.signed else 'u'}{layout.allocated // 8}")
+    count = frame.rows * frame.columns
+    offset = index * count * dtype.itemsize
+    if len(data) < offset + count * dtype.itemsize:
+        raise NotAnalysable(Reason.PIXELS_TRUNCATED, f"{len(data)} bytes of at least {offset + count * dtype.itemsize}")
+    values = np.frombuffer(data, dtype=dtype, count=count, offset=offset).reshape(frame.rows, frame.columns)
+    if layout.stored < layout.allocated:
+        # The bits above High Bit are not pixel value: old scanners keep overlays there.
+        wide = values.astype(dtype.newbyteorder("=")) << (layout.allocated - 1 - layout.high)
+        values = wide >> (layout.allocated - layout.stored)
+    return values
+
+
+def _decoded(ds: Dataset, data: bytes, frame: Frame, layout: "_Layout", syntax: UID) -> NDArray[np.integer]:
+    try:
+        encoded = get_frame(
+            data,
+            frame.number - 1,
+            number_of_frames=(_integer(ds, "NumberOfFrames") or 1) if frame.multi_frame else 1,
+            extended_offsets=_extended_offsets(ds),
+        )
+        if syntax == RLELossless:
+            return _native(unpacked(encoded, layout.allocated), frame, layout, 0, "<")
+        return decoded(encoded, syntax, frame.rows, frame.columns, layout.stored, layout.signed)
+    except NotAnalysable:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise NotAnalysable(Reason.PIXELS_UNDECODABLE, f"transfer syntax {syntax}: {kind}") from error
+
+
+def _extended_offsets(ds: Dataset) -> tuple[bytes, bytes] | None:
+    table, lengths = _value(ds, "ExtendedOffsetTable"), _value(ds, "ExtendedOffsetTableLengths")
+    return (table, lengths) if table and lengths else None
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a pixel value lies in its bits (PS3.5 8.1.1)."""
+
+    allocated: int
+    stored: int
+    high: int
+    signed: bool
+
+
+def _layout(ds: Dataset, allocated: int) -> _Layout:
     stored = _integer(ds, "BitsStored") or allocated
     high = _integer(ds, "HighBit")
     high = stored - 1 if high is None else high
     if not 1 <= stored <= high + 1 <= allocated:
         detail = f"{stored} bits stored up to bit {high} of {allocated}"
         raise NotAnalysable(Reason.PIXELS_UNDECODABLE, detail)
-    signed = _integer(ds, "PixelRepresentation") == 1
-    dtype = np.dtype(f"{byte_order}{'i' if signed else 'u'}{allocated // 8}")
-    count = frame.rows * frame.columns
-    offset = (frame.number - 1) * count * dtype.itemsize
-    data = _value(ds, "PixelData")
-    if data is None or len(data) == 0:
-        raise NotAnalysable(Reason.MISSING_PIXELS, "0 bytes")
-    if len(data) < offset + count * dtype.itemsize:
-        raise NotAnalysable(Reason.PIXELS_TRUNCATED, f"{len(data)} bytes of at least {offset + count * dtype.itemsize}")
-    values = np.frombuffer(data, dtype=dtype, count=count, offset=offset).reshape(frame.rows, frame.columns)
-    if stored < allocated:
-        # The bits above High Bit are not pixel value: old scanners keep overlays there.
-        values = (values.astype(dtype.newbyteorder("=")) << (allocated - 1 - high)) >> (allocated - stored)
-    return values
-
-
-def _decoded(ds: Dataset, frame: Frame, syntax: UID) -> NDArray[np.integer]:
-    index = frame.number - 1 if frame.multi_frame else None
-    try:
-        return np.asarray(pixel_array(ds, index=index, raw=True)).reshape(frame.rows, frame.columns)
-    except Exception as error:
-        kind = type(error).__name__
-        raise NotAnalysable(Reason.PIXELS_UNDECODABLE, f"transfer syntax {syntax}: {kind}") from error
+    return _Layout(allocated, stored, high, _integer(ds, "PixelRepresentation") == 1)
 
 
 def transfer_syntax(ds: Dataset) -> UID | None:

@@ -5,8 +5,10 @@ kept as the true, sheared affine: whoever resamples uses the affine and is right
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -52,20 +54,21 @@ class Volume:
         return float(d), float(h), float(w)
 
 
-def volume_from_datasets(datasets: Sequence[Dataset]) -> Volume:
+def volume_from_datasets(datasets: Sequence[Dataset], threads: int = 0) -> Volume:
     """The series as one `Volume`.
 
     `datasets`: all instances of one series, in any order, with pixels: single-frame CT or Enhanced CT.  They are not
-    changed.  The volume is the only array of its size that is made.  Raises NotAnalysable.
+    changed.  The volume is the only array of its size that is made.  `threads` decode; 0: as many as there are cores.
+    Raises NotAnalysable.
     """
     _check_one_patient(datasets)
     headers, owners = _all_frames(datasets)
     stack = _stack(headers)
-    return _fill(headers, stack, lambda index: datasets[owners[index]])
+    return _fill(headers, stack, lambda index: datasets[owners[index]], threads)
 
 
 def volume_from_files(paths: Sequence[str | os.PathLike[str]]) -> Volume:
-    """As `volume_from_datasets`, from files: all headers, then the pixels of one at a time.  Raises NotAnalysable."""
+    """As `volume_from_datasets`, from files: all headers, then the pixels of a few at a time.  Raises NotAnalysable."""
     datasets = [_read(path, stop_before_pixels=True) for path in paths]
     _check_one_patient(datasets)
     headers, owners = _all_frames(datasets)
@@ -78,7 +81,7 @@ def volume_from_files(paths: Sequence[str | os.PathLike[str]]) -> Volume:
             held[:] = [(owner, _read(paths[owner]))]
         return held[0][1]
 
-    return _fill(headers, stack, dataset)
+    return _fill(headers, stack, dataset, threads=0)
 
 
 def stack_of(datasets: Sequence[Dataset]) -> Stack:
@@ -166,12 +169,13 @@ def _check_one_patient(datasets: Sequence[Dataset]) -> None:
         raise NotAnalysable(Reason.MIXED_STUDIES, f"{len(studies)} studies")
 
 
-def _fill(headers: Sequence[Frame], stack: Stack, dataset: Callable[[int], Dataset]) -> Volume:
+def _fill(headers: Sequence[Frame], stack: Stack, dataset: Callable[[int], Dataset], threads: int) -> Volume:
     """The volume, slice by slice into one array; `dataset(i)` is the instance that holds `headers[i]`."""
     first = headers[0]
     affine = stack.affine_lps((first.pixel_spacing_mm[0], first.pixel_spacing_mm[1]))
     turn, affine = _patient_axes(affine, first.rows, first.columns)
-    planes = (turn(frame_hu(dataset(int(index)), headers[int(index)])) for index in stack.order)
+    pairs = ((dataset(int(index)), headers[int(index)]) for index in stack.order)
+    planes = (turn(plane) for plane in _decoded_planes(pairs, threads or os.cpu_count() or 1))
     lowest = next(planes)  # before the large array is made: a header may claim any matrix, pixels prove it
     hu = np.empty((len(stack), *lowest.shape), dtype=np.int16)
     hu[0] = lowest
@@ -179,6 +183,13 @@ def _fill(headers: Sequence[Frame], stack: Stack, dataset: Callable[[int], Datas
         hu[d] = plane
     ordered = [headers[int(index)] for index in stack.order]
     return Volume(hu, affine, tuple(f.sop_instance_uid for f in ordered), tuple(f.number for f in ordered))
+
+
+def _decoded_planes(pairs: Iterator[tuple[Dataset, Frame]], threads: int) -> Iterator[NDArray[np.int16]]:
+    """The planes in HU, in order.  Compressed ones are decoded on several cores; only a few are held at a time."""
+    with ThreadPoolExecutor(threads) as pool:
+        while batch := list(islice(pairs, 4 * threads)):
+            yield from pool.map(lambda pair: frame_hu(*pair), batch)
 
 
 Turn = Callable[[NDArray[np.int16]], NDArray[np.int16]]

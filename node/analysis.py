@@ -13,16 +13,18 @@ from pydicom.errors import InvalidDicomError
 import ai
 from ai.errors import NotAnalysable, Reason
 from ai.findings import Findings
-from ai.volume import volume_from_datasets
+from ai.volume import Volume, volume_from_datasets
 from node import log
 from node.config import Config
-from node.report import Algorithm, NotAnalysed, Predecessor, Region, build_report, encode
-from node.report_identity import derive_uid, missing_identity
+from node.report import Algorithm, NotAnalysed, encode
+from node.report import Outcome as Said
+from node.report_identity import missing_identity
+from node.results import Maker
 from storage import intake
 from storage.errors import Damaged, StorageFull
 from storage.files import Files
 from storage.killpoints import here
-from storage.records import Claim, Conclusion, LesionRecord, ReportObject, Series
+from storage.records import Claim, Conclusion, LesionRecord, ReportObject, ResultObject, Series
 from storage.stages import Outcome
 from storage.store import Store
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from ai.bundle import Bundle
 
 _CONFLICTS = {intake.MIXED_PATIENTS: Reason.MIXED_PATIENTS, intake.MIXED_STUDIES: Reason.MIXED_STUDIES}
-_REGIONS = {"2d": Region.CIRCLE_2D, "3d": Region.POINT_3D}
 
 
 @dataclass
@@ -62,6 +63,23 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What the analysis says, and the images that it says it of."""
+
+    said: Said
+    volume: Volume | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The objects of a conclusion, durable on disk, and who gets which."""
+
+    report: ReportObject
+    destinations: tuple[str, ...]
+    beside: tuple[ResultObject, ...]
+
+
 def analyse(bench: Bench, claim: Claim) -> bool:
     """The claimed series has ended, its report is in the outbox.  False when a late slice voided the claim.
 
@@ -72,15 +90,15 @@ def analyse(bench: Bench, claim: Claim) -> bool:
     with watch.step("volume"):
         datasets = _read(bench, claim)
     here("in_analysis")
-    said = _examine(bench, claim, datasets, watch)
-    if isinstance(said, Findings) and said.note:
-        log.get().warning("analysed_with_a_note", case=claim.series.id, reason=said.note)
+    seen = _examine(bench, claim, datasets, watch)
+    if isinstance(seen.said, Findings) and seen.said.note:
+        log.get().warning("analysed_with_a_note", case=claim.series.id, reason=seen.said.note)
     with watch.step("report"):
-        report = _report(bench, claim, datasets, said)
+        results = _report(bench, claim, datasets, seen)
     here("after_report_file")
-    conclusion = _conclusion(bench, claim.series, said, watch.seconds)
-    destinations = bench.config.destinations(claim.series.calling_ae)
-    kept = bench.store.queue.finish(claim, conclusion, report, destinations, bench.clock())
+    conclusion = _conclusion(bench, claim.series, seen.said, watch.seconds)
+    report, destinations, beside = (results.report, results.destinations, results.beside) if results else (None, (), ())
+    kept = bench.store.queue.finish(claim, conclusion, report, destinations, bench.clock(), beside)
     log.get().info(
         "series_reported" if kept else "claim_void",
         case=claim.series.id,
@@ -104,23 +122,24 @@ def _read(bench: Bench, claim: Claim) -> list[Dataset]:
     return datasets
 
 
-def _examine(bench: Bench, claim: Claim, datasets: Sequence[Dataset], watch: Stopwatch) -> Findings | NotAnalysed:
+def _examine(bench: Bench, claim: Claim, datasets: Sequence[Dataset], watch: Stopwatch) -> Seen:
     series, config = claim.series, bench.config
     try:
         _raise_what_is_known(claim, datasets)
         with watch.step("volume"):
-            volume = volume_from_datasets(datasets)
+            volume = volume_from_datasets(datasets, config.ai.threads)
         with watch.step("inference"):
-            return ai.analyse(
+            found = ai.analyse(
                 volume,
                 bench.bundle,
                 config.ai.device,
                 require_contrast=config.eligibility.require_contrast,
                 progress=bench.progress,
             )
+        return Seen(found, volume)
     except NotAnalysable as error:
         log.get().info("not_analysable", case=series.id, reason=error.reason)
-        return NotAnalysed(error.reason, error.detail)
+        return Seen(NotAnalysed(error.reason, error.detail))
 
 
 def _raise_what_is_known(claim: Claim, datasets: Sequence[Dataset]) -> None:
@@ -152,12 +171,10 @@ def _conclusion(bench: Bench, series: Series, said: Findings | NotAnalysed, seco
     return Conclusion(outcome, "", said.note, bench.algorithm.version, said.probabilities, lesions, seconds)
 
 
-def _report(
-    bench: Bench, claim: Claim, datasets: Sequence[Dataset], said: Findings | NotAnalysed
-) -> ReportObject | None:
+def _report(bench: Bench, claim: Claim, datasets: Sequence[Dataset], seen: Seen) -> Results | None:
     """As `_written`; None also where the report of an exhausted claim cannot be made.  Raises StorageFull."""
     try:
-        return _written(bench, claim.series, datasets, said)
+        return _written(bench, claim.series, datasets, seen)
     except StorageFull:
         raise
     except Exception as error:
@@ -167,26 +184,36 @@ def _report(
         return None
 
 
-def _written(
-    bench: Bench, series: Series, datasets: Sequence[Dataset], said: Findings | NotAnalysed
-) -> ReportObject | None:
-    """The report, durable on disk; None where none is wanted, or where the images do not say whose it would be."""
+def _written(bench: Bench, series: Series, datasets: Sequence[Dataset], seen: Seen) -> Results | None:
+    """The objects, durable on disk; None where none are wanted, or where the images do not say whose they would be."""
     settings = bench.config.report
+    said = seen.said
     if (isinstance(said, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
         return None
-    report_uid = derive_uid("report", series.series_instance_uid, series.revision, bench.algorithm.version)
-    series_uid = derive_uid("report series", series.series_instance_uid)
     before = bench.store.queue.predecessor(series.id)
-    ds = build_report(
-        datasets,
-        said,
-        report_uid=report_uid,
-        series_uid=series_uid,
-        series_number=settings.series_number,
-        instance_number=series.revision,
-        created=bench.clock(),
-        algorithm=bench.algorithm,
-        predecessors=[Predecessor(series.study_instance_uid, series_uid, before[0])] if before else [],
-        region=_REGIONS[settings.region],
-    )
-    return ReportObject(report_uid, bench.files.write_report(report_uid, encode(ds)), before[0] if before else None)
+    reports = bench.config.getting("sr", series.calling_ae)
+    summaries = bench.config.getting("sc", series.calling_ae)
+    maker = Maker(series, datasets, said, seen.volume, bench.algorithm, bench.clock(), settings.series_number)
+    own = settings.region
+    ds = maker.report(own, own, before[0] if before else None)
+    uid = str(ds.SOPInstanceUID)
+    report = ReportObject(uid, bench.files.write_report(uid, encode(ds)), before[0] if before else None)
+    beside = []
+    for region, destinations in reports.items():
+        if region != own:
+            kind = f"report {region}"
+            earlier = bench.store.queue.predecessor_beside(series.id, kind)
+            beside.append(_kept(bench, kind, maker.report(region, own, earlier), destinations))
+    for region, destinations in summaries.items():
+        try:
+            beside.append(_kept(bench, "summary", maker.summary(region, own), destinations))
+        except StorageFull:
+            raise
+        except Exception as error:  # noqa: BLE001  the edge: a finding is reported even if it cannot be drawn
+            log.get().error("summary_failed", case=series.id, error=type(error).__name__)
+    return Results(report, reports.get(own, ()), tuple(beside))
+
+
+def _kept(bench: Bench, kind: str, ds: Dataset, destinations: tuple[str, ...]) -> ResultObject:
+    uid = str(ds.SOPInstanceUID)
+    return ResultObject(kind, uid, bench.files.write_report(uid, encode(ds)), destinations)

@@ -18,6 +18,7 @@ AETitle = Annotated[
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+ResultKind = Literal["sr", "sc"]
 PREFIX = "WILLIS_"
 
 
@@ -123,6 +124,7 @@ class Reporting(Section):
 
     not_analysed: Literal["suspected", "always", "never"] = "suspected"
     region: Literal["2d", "3d"] = "2d"
+    results: Annotated[tuple[ResultKind, ...], Field(min_length=1)] = ("sr",)
     series_number: Annotated[int, Field(ge=1, le=2**31 - 1)] = 9901
 
 
@@ -150,7 +152,15 @@ class Peer(Section):
     port: Port
     answers_queries: bool = False
     series_on_one_association: bool = False
-    destination: str = ""
+    destination: str | tuple[str, ...] = ""
+    results: tuple[ResultKind, ...] = ()
+    region: Literal["", "2d", "3d"] = ""
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The peers that get the reports instead of this one, each once."""
+        names = (self.destination,) if isinstance(self.destination, str) else self.destination
+        return tuple(dict.fromkeys(name for name in names if name))
 
 
 class Config(Section):
@@ -168,9 +178,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _destinations_exist(self) -> "Config":
-        wanted = {"[delivery] default_destination": self.delivery.default_destination}
-        wanted |= {f"[peers.{name}] destination": peer.destination for name, peer in self.peers.items()}
-        for key, name in wanted.items():
+        wanted = [("[delivery] default_destination", self.delivery.default_destination)]
+        wanted += [(f"[peers.{name}] destination", to) for name, peer in self.peers.items() for to in peer.named]
+        for key, name in wanted:
             if name and name not in self.peers:
                 raise ValueError(
                     f"{key} = {name!r} is not a configured peer; peers are: {', '.join(self.peers) or 'none'}"
@@ -189,8 +199,19 @@ class Config(Section):
     def destinations(self, calling_ae: str) -> tuple[str, ...]:
         """The names of the peers that receive the reports of what `calling_ae` sent."""
         found = self.peer_named(calling_ae)
-        name = (found[1].destination or found[0]) if found else self.delivery.default_destination
-        return (name,) if name else ()
+        if found:
+            return found[1].named or (found[0],)
+        return (self.delivery.default_destination,) if self.delivery.default_destination else ()
+
+    def getting(self, result: ResultKind, calling_ae: str) -> dict[Literal["2d", "3d"], tuple[str, ...]]:
+        """The destinations of what `calling_ae` sent that get such a result, by how it marks a finding."""
+        chosen: dict[Literal["2d", "3d"], tuple[str, ...]] = {}
+        for name in self.destinations(calling_ae):
+            peer = self.peers[name]
+            if result in (peer.results or self.report.results):
+                region = peer.region or self.report.region
+                chosen[region] = (*chosen.get(region, ()), name)
+        return chosen
 
 
 def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:

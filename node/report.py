@@ -46,7 +46,7 @@ from node.report_slices import KeySlice, key_slice, representative_slices
 
 __all__ = [
     "DISCLAIMER", "Algorithm", "KeySlice", "NotAnalysed", "Outcome", "Predecessor", "Region",
-    "build_report", "derive_uid", "encode", "key_slice", "missing_identity",
+    "build_report", "derive_uid", "encode", "equipment", "key_slice", "local", "missing_identity", "percent",
 ]  # fmt: skip
 
 DISCLAIMER = "Unverified result of a research system; not a medical device."
@@ -129,7 +129,7 @@ def build_report(
     shown = slices or representative_slices(sources)
 
     ds = patient_and_study(sources[0])
-    _document(ds, outcome, report_uid, series_uid, series_number, _local(created, ds), algorithm, instance_number)
+    _document(ds, outcome, report_uid, series_uid, series_number, local(created, ds), algorithm, instance_number)
     if predecessors:
         ds.PredecessorDocumentsSequence = hierarchical_references(
             [(p.study_instance_uid, p.series_instance_uid, p.sop_class_uid, p.sop_instance_uid) for p in predecessors]
@@ -187,7 +187,7 @@ def _document(
     ds.ReferencedPerformedProcedureStepSequence = Items([])
     ds.Manufacturer, ds.ManufacturerModelName = algorithm.manufacturer, algorithm.model_name
     ds.SoftwareVersions = algorithm.software_version
-    ds.ContributingEquipmentSequence = Items([_equipment(algorithm, created)])
+    ds.ContributingEquipmentSequence = Items([equipment(algorithm, created)])
     ds.InstanceNumber = instance_number
     ds.ContentDate, ds.ContentTime = date, time
     ds.VerificationFlag = "UNVERIFIED"
@@ -200,7 +200,8 @@ def _document(
         ds.CompletionFlag = "COMPLETE"
 
 
-def _equipment(algorithm: Algorithm, created: datetime) -> Dataset:
+def equipment(algorithm: Algorithm, created: datetime) -> Dataset:
+    """The item of Contributing Equipment Sequence that names the algorithm (IHE AIR 6.5.3.1)."""
     ds = Dataset()
     ds.PurposeOfReferenceCodeSequence = Items([coded(code.PROCESSING_EQUIPMENT)])
     ds.Manufacturer, ds.ManufacturerModelName = algorithm.manufacturer, algorithm.model_name
@@ -211,7 +212,7 @@ def _equipment(algorithm: Algorithm, created: datetime) -> Dataset:
     return ds
 
 
-def _local(created: datetime, ds: Dataset) -> datetime:
+def local(created: datetime, ds: Dataset) -> datetime:
     """`created` in the timezone that the copied dates are in (PS3.3 C.12.1: one offset serves the whole dataset)."""
     offset = str(ds.get("TimezoneOffsetFromUTC") or "")
     if len(offset) == 5 and offset[0] in "+-" and offset[1:].isdigit():
@@ -324,14 +325,14 @@ def _words(findings: Findings) -> list[str]:
     else:
         headline = "No intracranial aneurysm was detected."
     listed = [
-        f"Aneurysm {number}: {lesion.location.value}, {lesion.diameter_mm:.1f} mm, {_percent(lesion.probability)}"
+        f"Aneurysm {number}: {lesion.location.value}, {lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
         for number, lesion in enumerate(findings.lesions, start=1)
     ]
-    table = "\r\n".join(f"{column}: {_percent(p)}" for column, p in zip(COLUMNS, findings.probabilities, strict=True))
-    return [f"{headline} Probability of aneurysm presence {_percent(findings.present)} ({threshold}).", *listed, table]
+    table = "\r\n".join(f"{column}: {percent(p)}" for column, p in zip(COLUMNS, findings.probabilities, strict=True))
+    return [f"{headline} Probability of aneurysm presence {percent(findings.present)} ({threshold}).", *listed, table]
 
 
-def _percent(probability: float) -> str:
+def percent(probability: float) -> str:
     """One decimal; never rounded up to 100 nor down to 0."""
     percent = min(max(100.0 * probability, 0.05), 99.94) if 0.0 < probability < 1.0 else 100.0 * probability
     return f"{math.floor(percent * 10.0 + 0.5) / 10.0:.1f} %"

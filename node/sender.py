@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, build_context
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
@@ -17,13 +17,15 @@ from node.errors import Refused, Unavailable
 from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from storage.killpoints import here
 
-# Files are sent as they lie on disk, never decoded and encoded again.
+# Files are sent as they lie on disk; only a peer that does not accept their syntax gets them encoded otherwise.
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 DUPLICATE = 0x0111
 _WARNINGS = (0x0107, 0x0116, 0xB000, 0xB006, 0xB007)
 _TRANSIENT = (0x0110, 0x0213)
 MAXIMUM_CONTEXTS = 128
+_UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
+"""Little endian, and each can be had from the others without touching a pixel."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def store(assoc: Association, path: Path, sop_class: str) -> str:
     """The peer has the object in `path`; returns `judge`'s word.  Raises Unavailable or Refused."""
     let_reader_run(assoc)
     try:
-        status = assoc.send_c_store(path)
+        status = assoc.send_c_store(_as_accepted(assoc, path))
     except ValueError:
         raise Refused(f"the peer does not accept {UID(sop_class).name} in the file's transfer syntax") from None
     except (RuntimeError, AttributeError):
@@ -92,6 +94,21 @@ def store(assoc: Association, path: Path, sop_class: str) -> str:
     if "Status" not in status:
         raise Unavailable("no answer: the association ended or timed out")
     return judge(int(status.Status))
+
+
+def _as_accepted(assoc: Association, path: Path) -> Path | Dataset:
+    """The file, or its dataset where the peer accepts another uncompressed syntax than the file's."""
+    kind = identify(path)
+    if kind in {(cx.abstract_syntax, cx.transfer_syntax[0]) for cx in assoc.accepted_contexts}:
+        return path
+    return dcmread(path) if kind[1] in _UNCOMPRESSED else path
+
+
+def ways(sop_class: str, syntax: str) -> list[tuple[str, str]]:
+    """What to propose for such a file, the file's own syntax first (PS3.5 10.1: implicit VR is everybody's)."""
+    if syntax not in _UNCOMPRESSED:
+        return [(sop_class, syntax)]
+    return [(sop_class, way) for way in dict.fromkeys((syntax, *_UNCOMPRESSED[:2]))]
 
 
 def let_reader_run(assoc: Association, seconds: float = 1.0) -> None:
@@ -107,7 +124,7 @@ def let_reader_run(assoc: Association, seconds: float = 1.0) -> None:
 def deliver(ae: AE, peer: Peer, path: Path) -> str:
     """The peer has the object in `path`, sent on an association of its own.  Raises Unavailable or Refused."""
     sop_class, syntax = identify(path)
-    assoc = associate(ae, peer, [(sop_class, syntax)])
+    assoc = associate(ae, peer, ways(sop_class, syntax))
     here("before_send")
     try:
         return store(assoc, path, sop_class)
@@ -144,7 +161,7 @@ def send_files(ae: AE, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:
             known.append((path, identify(path)))
         except Refused as error:
             yield Sent(path, "skipped", str(error))
-    contexts = list(dict.fromkeys(kind for _, kind in known))[:MAXIMUM_CONTEXTS]
+    contexts = list(dict.fromkeys(way for _, kind in known for way in ways(*kind)))[:MAXIMUM_CONTEXTS]
     assoc: Association | None = None
     try:
         for path, (sop_class, _) in known:

@@ -1,11 +1,11 @@
-"""The outbox: reports on their way to their destinations, until each is accepted or refused for good."""
+"""The outbox: reports and the objects beside them on their way to their destinations, until each is accepted or refused for good."""
 
 from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
 
 from storage.records import Delivery, StoredFile
-from storage.schema import DeliveryRow, ReportRow
+from storage.schema import DeliveryRow, ObjectRow, ReportRow
 from storage.stages import DeliveryEvent, DeliveryStage, advance_delivery
 from storage.transactions import Transactions
 
@@ -25,7 +25,7 @@ class Outbox:
         due = (
             select(DeliveryRow.id)
             .where(DeliveryRow.stage == DeliveryStage.PENDING.value, DeliveryRow.next_attempt_at <= now)
-            .order_by(DeliveryRow.next_attempt_at)
+            .order_by(DeliveryRow.next_attempt_at, DeliveryRow.id)
             .limit(1)
             .with_for_update(skip_locked=True)
         )
@@ -39,10 +39,10 @@ class Outbox:
             if row is None:
                 return None
             report = session.get_one(ReportRow, row.report_id)
-            return as_delivery(row, report)
+            return as_delivery(row, report, session.get(ObjectRow, row.object_id) if row.object_id else None)
 
     def accepted(self, delivery: Delivery, now: datetime) -> None:
-        """The destination has the report."""
+        """The destination has the object."""
         self._end(delivery, DeliveryEvent.ACCEPTED, "", delivered_at=now)
 
     def postponed(self, delivery: Delivery, error: str, next_attempt_at: datetime) -> None:
@@ -104,18 +104,20 @@ class Outbox:
             )
 
 
-def as_delivery(row: DeliveryRow, report: ReportRow) -> Delivery:
-    """The row as a record."""
+def as_delivery(row: DeliveryRow, report: ReportRow, beside: ObjectRow | None = None) -> Delivery:
+    """The row as a record; `beside` is the object that it delivers, if that is not the report."""
+    sent = beside or report
     return Delivery(
         id=row.id,
         destination=row.destination,
         stage=DeliveryStage(row.stage),
         attempts=row.attempts,
         created_at=row.created_at,
-        sop_instance_uid=report.sop_instance_uid,
-        file=StoredFile(report.path, report.sha256, report.size_bytes),
+        sop_instance_uid=sent.sop_instance_uid,
+        file=StoredFile(sent.path, sent.sha256, sent.size_bytes),
         next_attempt_at=row.next_attempt_at,
         last_error=row.last_error,
         delivered_at=row.delivered_at,
         series_id=report.series_id,
+        kind=beside.kind if beside else "report",
     )

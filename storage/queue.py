@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from storage.records import Claim, Conclusion, ReportObject, Series, StoredFile
+from storage.records import Claim, Conclusion, ReportObject, ResultObject, Series, StoredFile
 from storage.rows import as_series, reopen
-from storage.schema import PROBABILITY_COLUMNS, DeliveryRow, ReportRow, SeriesRow
+from storage.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow, ReportRow, SeriesRow
 from storage.stages import DeliveryStage, Event, Stage, advance, sources
 from storage.transactions import Transactions
 
@@ -99,6 +99,17 @@ class Queue:
             )
             return (row.sop_instance_uid, StoredFile(row.path, row.sha256, row.size_bytes)) if row else None
 
+    def predecessor_beside(self, series_id: int, kind: str) -> str | None:
+        """The UID of this kind of object beside the series' latest report that had one."""
+        with self._transactions.reading() as session:
+            return session.scalar(
+                select(ObjectRow.sop_instance_uid)
+                .join(ReportRow, ReportRow.id == ObjectRow.report_id)
+                .where(ReportRow.series_id == series_id, ObjectRow.kind == kind)
+                .order_by(ReportRow.revision.desc())
+                .limit(1)
+            )
+
     def finish(
         self,
         claim: Claim,
@@ -106,10 +117,12 @@ class Queue:
         report: ReportObject | None,
         destinations: Sequence[str],
         now: datetime,
+        beside: Sequence[ResultObject] = (),
     ) -> bool:
         """The series has ended and its report is in the outbox.  False, changing nothing, when the claim is stale.
 
-        `report` is None where the configuration wants none for this outcome.
+        `report` is None where the configuration wants none for this outcome; `destinations` get it, those of `beside`
+        get the objects beside it, after it.
         """
         event = Event.EXHAUSTED if claim.exhausted else Event.REPORTED
         with self._transactions.writing("report") as session:
@@ -136,6 +149,12 @@ class Queue:
                 session.flush()
                 row.report_id = inserted.id
                 session.add_all(_delivery_row(inserted.id, destination, now) for destination in destinations)
+                for each in beside:
+                    session.flush()
+                    row_beside = _object_row(inserted.id, each)
+                    session.add(row_beside)
+                    session.flush()
+                    session.add_all(_delivery_row(inserted.id, to, now, row_beside.id) for to in each.destinations)
             return True
 
     def retry(self, series_id: int) -> bool:
@@ -174,9 +193,21 @@ def _report_row(series: Series, conclusion: Conclusion, report: ReportObject, no
     )
 
 
-def _delivery_row(report_id: int, destination: str, now: datetime) -> DeliveryRow:
+def _object_row(report_id: int, beside: ResultObject) -> ObjectRow:
+    return ObjectRow(
+        report_id=report_id,
+        kind=beside.kind,
+        sop_instance_uid=beside.sop_instance_uid,
+        path=beside.file.path,
+        sha256=beside.file.sha256,
+        size_bytes=beside.file.size_bytes,
+    )
+
+
+def _delivery_row(report_id: int, destination: str, now: datetime, object_id: int | None = None) -> DeliveryRow:
     return DeliveryRow(
         report_id=report_id,
+        object_id=object_id,
         destination=destination,
         stage=DeliveryStage.PENDING.value,
         created_at=now,

@@ -168,8 +168,18 @@ class ReportObject:
 
 
 @dataclass(frozen=True)
+class ResultObject:
+    """Another DICOM object that says what the report says, durable on disk, and the destinations that get it."""
+
+    kind: str
+    sop_instance_uid: str
+    file: StoredFile
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Delivery:
-    """One report on its way to one destination."""
+    """One object of a report on its way to one destination.  `kind`: "report", or that of the `ResultObject`."""
 
     id: int
     destination: str
@@ -182,3 +192,4 @@ class Delivery:
     last_error: str = ""
     delivered_at: datetime | None = None
     series_id: int = 0
+    kind: str = "report"

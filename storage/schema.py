@@ -193,13 +193,31 @@ PROBABILITY_COLUMNS = tuple(column.name for column in ReportRow.__table__.column
 """The 14 columns, in the order of the challenge's labels."""
 
 
+class ObjectRow(Base):
+    """A DICOM object beside the report that says the same in another form.  Never changed after it is inserted."""
+
+    __tablename__ = "report_object"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    report_id: Mapped[int] = mapped_column(ForeignKey("report.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    path: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
 class DeliveryRow(Base):
-    """The outbox: one row for each destination of each report, inserted with the report."""
+    """The outbox: one row for each destination of each object, inserted with the report.
+
+    `object_id`: what is delivered; null is the report itself.
+    """
 
     __tablename__ = "delivery"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     report_id: Mapped[int] = mapped_column(ForeignKey("report.id"), index=True)
+    object_id: Mapped[int | None] = mapped_column(Integer)
     destination: Mapped[str] = mapped_column(Text)
     stage: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(Integer, default=0)

@@ -9,7 +9,7 @@ from sqlalchemy import Select, false, func, or_, select
 
 from storage.outbox import as_delivery
 from storage.records import Delivery
-from storage.schema import WORKLIST, DeliveryRow, ReportRow, SeriesRow
+from storage.schema import WORKLIST, DeliveryRow, ObjectRow, ReportRow, SeriesRow
 from storage.stages import DeliveryStage, Stage
 from storage.transactions import Transactions
 
@@ -97,12 +97,13 @@ class Worklist:
         """Every delivery of the case, oldest first."""
         with self._transactions.reading() as session:
             rows = session.execute(
-                select(DeliveryRow, ReportRow)
+                select(DeliveryRow, ReportRow, ObjectRow)
                 .join(ReportRow, ReportRow.id == DeliveryRow.report_id)
+                .outerjoin(ObjectRow, ObjectRow.id == DeliveryRow.object_id)
                 .where(ReportRow.series_id == case_id)
                 .order_by(DeliveryRow.id)
             )
-            return [as_delivery(delivery, report) for delivery, report in rows]
+            return [as_delivery(delivery, report, beside) for delivery, report, beside in rows]
 
     def status(self, last: int = 1000) -> Status:
         """Counts, the oldest that waits, the last errors, and the clocks of the `last` delivered cases."""

@@ -129,7 +129,7 @@ def show(case: CaseArgument, config: ConfigOption = None) -> None:
         for delivery in store.worklist.deliveries(row["case_id"]):
             said = f", last error: {delivery.last_error}" if delivery.last_error else ""
             console.print(
-                f"delivery to {delivery.destination}: {delivery.stage} after {delivery.attempts} attempts{said}",
+                f"delivery of the {delivery.kind} to {delivery.destination}: {delivery.stage} after {delivery.attempts} attempts{said}",
                 highlight=False,
             )
 

@@ -18,6 +18,8 @@ from pydicom import Dataset, dcmread
 from ai.errors import Reason
 from ai.findings import Findings, Lesion
 from ai.locations import LOCATIONS, Location
+from ai.volume import volume_from_datasets
+from node.key_image import build_summary
 from node.report import Algorithm, NotAnalysed, Outcome, Predecessor, Region, build_report, derive_uid, encode
 from tests.dicom_factory import PHILIPS_STUDY, ct_series, enhanced_ct, headers_of
 
@@ -28,6 +30,8 @@ DEVICE_UID_WARNING = "ContributingEquipmentSequence(0018,a001)[1]/DeviceUID(0018
 """dicom3tools' edition predates Device UID there; IHE AIR requires it."""
 CHARACTER_SET_WARNING = ("W: The VR checker does not support", "W: Reading unknown/unsupported SpecificCharacterSet")
 """dcmtk's dump does not know ISO 2022 code extensions, which every Japanese scanner sends."""
+ACCESSION_WARNING = "Different information entities for attribute - Element=<AccessionNumber>"
+"""dcentvfy counts the same attribute to another level in images than in SR; the values are equal."""
 ALGORITHM = Algorithm("Willis aneurysm detection", "0.1.0+weights.1a2b", "0.1.0", derive_uid("device", "test"))
 
 LESIONS = (
@@ -144,6 +148,46 @@ def test_pixelmed_finds_template_1500_and_nothing_to_complain_about(name: str, r
     assert [line for line in lines if re.match(r"Error|Warning", line)] == []
     assert any(line.startswith("Found Root Template TID_1500") for line in lines)
     assert lines[-1] == "IOD validation complete"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Images, and the report and the summary of each outcome, as one study in a PACS."""
+    folder, images = tmp_path_factory.mktemp("study"), ct_series(6)
+    contents = [encode(ds) for ds in images]
+    for name, outcome in (("p", POSITIVE), ("n", NEGATIVE), ("x", NotAnalysed(Reason.GAP, "about 3 slices"))):
+        uid = derive_uid("report", name)
+        contents.append(report(headers_of(images), outcome, report_uid=uid, series_uid=derive_uid("reports", name)))
+        volume = None if isinstance(outcome, NotAnalysed) else volume_from_datasets(images)
+        summary = build_summary(
+            headers_of(images),
+            outcome,
+            volume,
+            summary_uid=derive_uid("summary", name),
+            series_uid=derive_uid("summaries", name),
+            series_number=9902,
+            report_uid=uid,
+            created=datetime(2026, 11, 23, 9, 30, tzinfo=UTC),
+            algorithm=ALGORITHM,
+        )
+        contents.append(encode(summary))
+    paths = [folder / f"{number:02}.dcm" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    return paths
+
+
+def test_dciodvfy_finds_nothing_in_a_summary_of_any_outcome_but_the_allowed_warning(study: list[Path]) -> None:
+    for path in study[7::2]:
+        status, lines = run("dciodvfy", "-new", path)
+        assert [line for line in lines if re.match(r"Error|Warning", line) and DEVICE_UID_WARNING not in line] == []
+        assert (status, "SCImage" in lines) == (0, True)
+        assert dcmread(path).pixel_array.shape == (1024, 1024, 3)
+
+
+def test_dcentvfy_finds_images_reports_and_summaries_to_be_of_one_patient_and_study(study: list[Path]) -> None:
+    _, lines = run("dcentvfy", *study)
+    assert [line for line in lines if re.match(r"Error|Warning", line) and ACCESSION_WARNING not in line] == []
 
 
 def test_a_report_on_a_real_scanner_s_headers_passes(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from ai.bundle import Bundle
 from ai.errors import NotAnalysable, Reason
 from ai.findings import Findings, Lesion
 from ai.locations import Location
-from node import analysis
 from node.analysis import Bench, Stopwatch, analyse
 from node.config import Config
 from node.report import Algorithm
@@ -368,7 +367,7 @@ def test_a_report_that_cannot_be_made_costs_the_attempt_and_in_the_end_only_the_
     def broken(*_arguments: Any, **_options: Any) -> Dataset:
         raise ValueError("Doe^Jane")
 
-    monkeypatch.setattr(analysis, "build_report", broken)
+    monkeypatch.setattr("node.results.build_report", broken)
     with pytest.raises(ValueError, match="Doe"):
         analyse(shop.bench, claim)
     assert shop.row()["stage"] == "analysing"
@@ -410,3 +409,100 @@ def test_a_stopwatch_adds_up_and_counts_a_step_that_failed() -> None:
     with pytest.raises(ValueError):
         fail()
     assert watch.seconds["volume"] > first
+
+
+def delivered(shop: Workshop) -> dict[tuple[str, str], Dataset]:
+    """The objects in the outbox, by kind and destination."""
+    return {
+        (each.kind, each.destination): dcmread(BytesIO(shop.bench.files.read(each.file)))
+        for each in shop.bench.store.worklist.deliveries(1)
+    }
+
+
+def peer(**settings: Any) -> dict[str, Any]:
+    return {"ae_title": "OTHER", "host": "127.0.0.1", "port": 104} | settings
+
+
+@pytest.mark.parametrize("outcome", [POSITIVE, NEGATIVE, NotAnalysable(Reason.NO_CONTRAST, "peak 60 HU")])
+def test_each_destination_gets_what_it_is_configured_to_get(
+    workshop: Callable[..., Workshop], outcome: Findings | NotAnalysable
+) -> None:
+    shop = workshop(
+        outcome,
+        peers={
+            "CT": peer(ae_title="PACS", destination=["ARCHIVE", "SPATIAL", "PLAIN"]),
+            "ARCHIVE": peer(results=["sr", "sc"]),
+            "SPATIAL": peer(results=["sr", "sc"], region="3d"),
+            "PLAIN": peer(results=["sc"]),
+        },
+    )
+    assert analyse(shop.bench, shop.claim())
+    made = delivered(shop)
+    assert list(made) == [
+        ("report", "ARCHIVE"),
+        ("report 3d", "SPATIAL"),
+        ("summary", "ARCHIVE"),
+        ("summary", "PLAIN"),
+        ("summary", "SPATIAL"),
+    ]
+    flat, spatial = made["report", "ARCHIVE"], made["report 3d", "SPATIAL"]
+    assert ("'SCOORD3D'" in str(spatial)) == ("'SCOORD'" in str(flat)) == (outcome is POSITIVE)
+    for report, summary in (
+        (flat, made["summary", "ARCHIVE"]),
+        (flat, made["summary", "PLAIN"]),
+        (spatial, made["summary", "SPATIAL"]),
+    ):
+        assert summary.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == report.SOPInstanceUID
+        assert summary.StudyInstanceUID == report.StudyInstanceUID == "2.25.1001"
+    assert len({ds.SOPInstanceUID for ds in made.values()}) == 4
+    assert len({ds.SeriesInstanceUID for ds in made.values()}) == 2
+    assert (flat.SeriesNumber, made["summary", "PLAIN"].SeriesNumber) == (9901, 9902)
+
+
+def test_a_destination_of_3d_points_gets_circles_where_there_is_no_frame_of_reference(
+    workshop: Callable[..., Workshop],
+) -> None:
+    shop = workshop(POSITIVE, report={"region": "3d"})
+    assert analyse(shop.bench, shop.claim(FrameOfReferenceUID=None))
+    assert shop.row()["outcome"] == "positive"
+    assert "SCOORD3D" not in str(shop.report())
+
+
+def test_a_finding_is_reported_even_if_it_cannot_be_drawn(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(*_: Any) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("node.key_image.summary_picture", draw)
+    shop = workshop(POSITIVE, report={"results": ["sr", "sc"]})
+    assert analyse(shop.bench, shop.claim())
+    assert list(delivered(shop)) == [("report", "PACS")]
+    assert shop.row()["outcome"] == "positive"
+
+
+def test_a_full_disk_while_the_summary_is_written_gives_the_claim_back(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise StorageFull("no space")
+
+    monkeypatch.setattr("node.key_image.summary_picture", full)
+    shop = workshop(POSITIVE, report={"results": ["sr", "sc"]})
+    with pytest.raises(StorageFull):
+        analyse(shop.bench, shop.claim())
+
+
+def test_each_form_of_a_report_names_its_own_predecessor(workshop: Callable[..., Workshop]) -> None:
+    peers = {"CT": peer(ae_title="PACS", destination=["FLAT", "SPATIAL"]), "FLAT": peer(), "SPATIAL": peer(region="3d")}
+    shop = workshop(POSITIVE, peers=peers)
+    assert analyse(shop.bench, shop.claim())
+    first = delivered(shop)
+    assert shop.bench.store.queue.retry(1)
+    claim = shop.bench.store.queue.claim("worker:1", shop.clock(), LEASE, 3)
+    assert claim is not None
+    assert analyse(shop.bench, claim)
+    for key, ds in delivered(shop).items():  # of the same key, the latest
+        [study] = ds.PredecessorDocumentsSequence
+        [before] = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+        assert before.ReferencedSOPInstanceUID == first[key].SOPInstanceUID != ds.SOPInstanceUID

@@ -216,7 +216,7 @@ def test_show_tells_everything_of_a_case(run: Run, config: Path, store: Store, c
         assert result.exit_code == 0
         for word in (
             "Doe^Jane", "Left Middle Cerebral Artery", "1.0, -2.0, 3.5", "report of revision 1: positive, 2.25.77.1.1",
-            "delivery to PACS: pending after 1 attempts, last error: status 0xA700",
+            "delivery of the report to PACS: pending after 1 attempts, last error: status 0xA700",
         ):  # fmt: skip
             assert word in result.stdout, word
 

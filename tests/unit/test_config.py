@@ -53,7 +53,7 @@ def test_the_shipped_peer_shows_every_key_of_a_peer_with_its_default() -> None:
     assert set(peer) == set(Peer.model_fields)
     for key, field in Peer.model_fields.items():
         if not field.is_required():
-            assert peer[key] == field.default, key
+            assert peer[key] == (list(field.default) if isinstance(field.default, tuple) else field.default), key
 
 
 def test_the_shipped_file_is_valid_and_comments_every_key() -> None:
@@ -255,3 +255,48 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 def test_an_ae_title_is_stripped_of_its_padding(tmp_path: Path) -> None:
     assert loaded(tmp_path, '[node]\nae_title = " MY NODE  "').node.ae_title == "MY NODE"
+
+
+TWO_VIEWERS = """
+[report]
+results = ["sr", "sc"]
+
+[peers.CT]
+ae_title = "CT1"
+host = "h"
+port = 104
+destination = ["PACS", "VIEWER", "PACS"]
+
+[peers.PACS]
+ae_title = "PACS"
+host = "h"
+port = 104
+results = ["sr"]
+
+[peers.VIEWER]
+ae_title = "VIEWER"
+host = "h"
+port = 104
+region = "3d"
+"""
+
+
+def test_each_destination_gets_its_own_results_with_its_own_marking(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(TWO_VIEWERS, "utf-8")
+    config = load(path, {})
+    assert config.destinations("CT1") == ("PACS", "VIEWER")
+    assert config.getting("sr", "CT1") == {"2d": ("PACS",), "3d": ("VIEWER",)}
+    assert config.getting("sc", "CT1") == {"3d": ("VIEWER",)}
+    assert config.getting("sc", "VIEWER") == {"3d": ("VIEWER",)}
+    assert config.getting("sr", "STRANGER") == {}
+    path.write_text(TWO_VIEWERS.replace('["PACS", "VIEWER", "PACS"]', '["PACS", "NOBODY"]'), "utf-8")
+    with pytest.raises(ConfigError, match=r"\[peers.CT\] destination = 'NOBODY' is not a configured peer"):
+        load(path, {})
+
+
+def test_an_unknown_result_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[report]\nresults = ["sr", "pdf"]\n', "utf-8")
+    with pytest.raises(ConfigError, match=r"report.results.1 = 'pdf'"):
+        load(path, {})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import JPEG2000, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
@@ -103,9 +103,16 @@ def test_a_sop_class_that_the_peer_does_not_take_is_refused(scp: Callable[..., P
     address = scp(Verification)
     with pytest.raises(Refused, match="accepts none of: CT Image Storage"):
         deliver(us(), address, slices[0])
-    both = scp(Verification, CTImageStorage, syntax=ImplicitVRLittleEndian)
+    both = scp(Verification, CTImageStorage, syntax=JPEG2000)
     with pytest.raises(Refused, match="accepts none of: CT Image Storage"):
         deliver(us(), both, slices[0])  # the file is in Explicit VR Little Endian
+
+
+def test_what_is_proposed_for_a_file_is_its_own_syntax_first_and_implicit_vr_where_it_can_be_had() -> None:
+    explicit, implicit = (CTImageStorage, ExplicitVRLittleEndian), (CTImageStorage, ImplicitVRLittleEndian)
+    assert sender.ways(*explicit) == [explicit, implicit]
+    assert sender.ways(*implicit) == [implicit, explicit]
+    assert sender.ways(CTImageStorage, JPEG2000) == [(CTImageStorage, JPEG2000)]
 
 
 def test_a_context_that_the_peer_rejected_is_refused_by_name(scp: Callable[..., Peer], slices: list[Path]) -> None:

@@ -3,10 +3,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from storage.records import Delivery
+from storage.records import Delivery, ResultObject, StoredFile
 from storage.stages import DeliveryStage
 from storage.store import Store
-from tests.builders import LEASE, FakeClock, claimed, finish, report_object, reported
+from tests.builders import LEASE, FakeClock, claimed, conclusion, finish, report_object, reported
 
 
 def outbox(store: Store, clock: FakeClock, *destinations: str) -> int:
@@ -142,3 +142,38 @@ def test_every_attempt_is_counted(store: Store, clock: FakeClock, attempts: int)
     for _ in range(attempts):
         store.outbox.postponed(due(store, clock), "x", clock())
     assert only(store, case).attempts == attempts
+
+
+def test_objects_beside_the_report_are_delivered_after_it_each_to_its_own_destinations(
+    store: Store, clock: FakeClock
+) -> None:
+    beside = [
+        ResultObject("report 3d", "2.25.88", StoredFile("reports/88.dcm", "b" * 64, 8), ("VIEWER",)),
+        ResultObject("summary", "2.25.99", StoredFile("reports/99.dcm", "c" * 64, 9), ("PACS", "VIEWER")),
+    ]
+    claim = claimed(store, clock)
+    assert store.queue.finish(claim, conclusion(), report_object(), ("PACS",), clock(), beside)
+    sent = []
+    while (delivery := store.outbox.claim_due(clock(), LEASE)) is not None:
+        sent.append((delivery.kind, delivery.destination, delivery.sop_instance_uid, delivery.file.path))
+        store.outbox.accepted(delivery, clock())
+    assert sent == [
+        ("report", "PACS", "2.25.77", "reports/2.25.77.dcm"),
+        ("report 3d", "VIEWER", "2.25.88", "reports/88.dcm"),
+        ("summary", "PACS", "2.25.99", "reports/99.dcm"),
+        ("summary", "VIEWER", "2.25.99", "reports/99.dcm"),
+    ]
+    assert [each.kind for each in store.worklist.deliveries(claim.series.id)] == [kind for kind, *_ in sent]
+
+
+def test_a_case_is_delivered_only_when_every_object_is(store: Store, clock: FakeClock) -> None:
+    beside = [ResultObject("summary", "2.25.99", StoredFile("reports/99.dcm", "c" * 64, 9), ("PACS",))]
+    claim = claimed(store, clock)
+    assert store.queue.finish(claim, conclusion(), report_object(), ("PACS",), clock(), beside)
+    store.outbox.accepted(due(store, clock), clock())
+    assert store.worklist.rows()[0]["delivery"] == "pending"
+    store.outbox.refused(due(store, clock), "status 0xA900")
+    assert store.worklist.rows()[0]["delivery"] == "dead"
+    assert store.outbox.requeue(1, clock()) == 1
+    store.outbox.accepted(due(store, clock), clock())
+    assert store.worklist.rows()[0]["delivery"] == "delivered"

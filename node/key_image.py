@@ -1,0 +1,122 @@
+"""An outcome becomes a Secondary Capture image: what every viewer shows, beside the report that says it in codes.
+
+Pure, and always the same bytes.  No name, number or date of the patient is in the pixels (Burned In Annotation NO);
+the attributes are copied as the report copies them.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.sequence import Sequence as Items
+from pydicom.sr.coding import Code
+from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from ai.findings import Findings
+from ai.volume import Volume
+from node import report_codes as code
+from node.picture import SIDE, summary_picture
+from node.report import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    Algorithm,
+    Outcome,
+    equipment,
+    local,
+)
+from node.report_identity import missing_identity, patient_and_study, reported_on
+from node.report_items import coded, instance_reference
+from node.report_slices import key_slice, representative_slices
+
+SERIES_DESCRIPTION = "Willis summary, research use, not verified"
+
+
+def build_summary(
+    headers: Sequence[Dataset],
+    outcome: Outcome,
+    volume: Volume | None,
+    *,
+    summary_uid: str,
+    series_uid: str,
+    series_number: int,
+    report_uid: str,
+    created: datetime,
+    algorithm: Algorithm,
+    instance_number: int = 1,
+) -> Dataset:
+    """The summary as a dataset with file meta information; `node.report.encode` makes the bytes.
+
+    `headers`, `created` and `outcome` are those of the report `report_uid`, which is referred to as the same in another
+    SOP class.  `volume`: the images that were analysed; None where there are none to show.  Raises ValueError when
+    `created` is naive or `missing_identity` names something.
+    """
+    if created.tzinfo is None:
+        raise ValueError("created must be timezone-aware")
+    if missing := missing_identity(headers):
+        raise ValueError(f"the source images lack {', '.join(missing)}; check missing_identity before analysing")
+    sources = reported_on(headers)
+    lesions = outcome.lesions if isinstance(outcome, Findings) else ()
+    shown = [key_slice(sources, lesion.centre_lps_mm) for lesion in lesions] or representative_slices(sources)
+    unique = {(where.sop_instance_uid, where.frame_number): where for where in shown}.values()
+
+    ds = patient_and_study(sources[0])
+    ds.file_meta = _file_meta(summary_uid)
+    _series_and_equipment(ds, series_uid, series_number, local(created, ds), algorithm)
+    ds.SOPClassUID, ds.SOPInstanceUID = SecondaryCaptureImageStorage, UID(summary_uid)
+    ds.InstanceNumber = instance_number
+    ds.ImageType = ["DERIVED", "SECONDARY"]
+    ds.PatientOrientation = None
+    ds.BurnedInAnnotation = "NO"
+    ds.DerivationDescription = "Summary of an automatic analysis: probabilities, key images and projection"
+    ds.SourceImageSequence = Items([
+        _reference(instance_reference(where.sop_class_uid, where.sop_instance_uid, where.frame_number), code.MONTAGE)
+        for where in unique
+    ])  # fmt: skip
+    ds.ReferencedInstanceSequence = Items(
+        [_reference(instance_reference(Comprehensive3DSRStorage, report_uid), code.SAME_IN_ANOTHER_CLASS)]
+    )
+    _pixels(ds, outcome, algorithm, volume)
+    return ds
+
+
+def _file_meta(summary_uid: str) -> FileMetaDataset:
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = UID(summary_uid)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    return meta
+
+
+def _series_and_equipment(
+    ds: Dataset, series_uid: str, series_number: int, created: datetime, algorithm: Algorithm
+) -> None:
+    """General Series, General and SC Equipment, and the times of the SC Image and SOP Common modules."""
+    date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
+    ds.InstanceCreationDate, ds.InstanceCreationTime = date, time
+    ds.ContentDate, ds.ContentTime = date, time
+    ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = date, time
+    ds.Modality = "OT"
+    ds.SeriesInstanceUID, ds.SeriesNumber = UID(series_uid), series_number
+    ds.SeriesDescription = SERIES_DESCRIPTION
+    ds.BodyPartExamined = "HEAD"
+    ds.ConversionType = "WSD"
+    ds.Manufacturer, ds.ManufacturerModelName = algorithm.manufacturer, algorithm.model_name
+    ds.SoftwareVersions = algorithm.software_version
+    ds.ContributingEquipmentSequence = Items([equipment(algorithm, created)])
+
+
+def _reference(item: Dataset, purpose: Code) -> Dataset:
+    item.PurposeOfReferenceCodeSequence = Items([coded(purpose)])
+    return item
+
+
+def _pixels(ds: Dataset, outcome: Outcome, algorithm: Algorithm, volume: Volume | None) -> None:
+    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
+    ds.Rows = ds.Columns = SIDE
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
+    ds.LossyImageCompression = "00"
+    ds.add_new("PixelData", "OB", summary_picture(outcome, algorithm, volume).tobytes())

@@ -1,0 +1,67 @@
+"""Which objects a conclusion becomes, and what they are called: UIDs are derived, so that the same is never made twice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from pydicom import Dataset
+
+from ai.frames import text_of
+from ai.volume import Volume
+from node.key_image import build_summary
+from node.report import Algorithm, Outcome, Predecessor, Region, build_report
+from node.report_identity import derive_uid
+from storage.records import Series
+
+Marking = Literal["2d", "3d"]
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the objects of one conclusion.  `own` in its methods is the marking of the report that is always made."""
+
+    series: Series
+    headers: Sequence[Dataset]
+    said: Outcome
+    volume: Volume | None
+    algorithm: Algorithm
+    created: datetime
+    series_number: int
+
+    def report(self, marking: Marking, own: Marking, predecessor_uid: str | None = None) -> Dataset:
+        """The SR whose findings are marked so; as circles where the images have no frame of reference for points."""
+        series_uid = derive_uid("report series", self.series.series_instance_uid)
+        spatial = marking == "3d" and all(text_of(ds, "FrameOfReferenceUID") for ds in self.headers)
+        before = [Predecessor(self.series.study_instance_uid, series_uid, predecessor_uid)] if predecessor_uid else []
+        return build_report(
+            self.headers,
+            self.said,
+            report_uid=self._uid("report", marking, own),
+            series_uid=series_uid,
+            series_number=self.series_number,
+            instance_number=self.series.revision,
+            created=self.created,
+            algorithm=self.algorithm,
+            predecessors=before,
+            region=Region.POINT_3D if spatial else Region.CIRCLE_2D,
+        )
+
+    def summary(self, marking: Marking, own: Marking) -> Dataset:
+        """The Secondary Capture that belongs to the report whose findings are marked so."""
+        return build_summary(
+            self.headers,
+            self.said,
+            self.volume,
+            summary_uid=self._uid("summary", marking, own),
+            series_uid=derive_uid("summary series", self.series.series_instance_uid),
+            series_number=self.series_number + 1,
+            instance_number=self.series.revision,
+            report_uid=self._uid("report", marking, own),
+            created=self.created,
+            algorithm=self.algorithm,
+        )
+
+    def _uid(self, kind: str, marking: Marking, own: Marking) -> str:
+        parts = (kind, self.series.series_instance_uid, self.series.revision, self.algorithm.version)
+        return derive_uid(*parts) if marking == own else derive_uid(*parts, marking)
