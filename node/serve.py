@@ -9,7 +9,7 @@ from types import FrameType
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from node import log, pipeline
+from node import committing, log, pipeline
 from node.beat import Beat
 from node.config import Config
 from node.pipeline import Desk
@@ -37,6 +37,7 @@ class Supervisor:
         self._beats = [
             Beat("settle", lambda: pipeline.settle(self._desk)),
             Beat("deliver", lambda: pipeline.deliver(self._desk)),
+            Beat("commit", lambda: (committing.ask(self._desk), committing.tell(self._desk))),
             Beat("rescue", lambda: pipeline.rescue(self._desk)),
         ]
 
@@ -45,7 +46,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         scheduler = BackgroundScheduler()
-        for beat, seconds in zip(self._beats, (0.5, 1.0, 10.0), strict=True):
+        for beat, seconds in zip(self._beats, (0.5, 1.0, 1.0, 10.0), strict=True):
             scheduler.add_job(beat.ring, "interval", seconds=seconds, coalesce=True, max_instances=1)
             beat.start()
         with Bell(self._config.storage.directory, NODE_BELL) as bell:
@@ -63,7 +64,7 @@ class Supervisor:
                 if self._look_after(child) == CONFIG_ERROR:
                     return CONFIG_ERROR
             if bell.wait(0.2):
-                for beat in self._beats[:2]:
+                for beat in self._beats[:3]:
                     beat.ring()
         return 0
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select, update
 
 from storage.records import Delivery, StoredFile
-from storage.schema import DeliveryRow, ReportRow
+from storage.schema import CommitmentRow, DeliveryRow, ReportRow
 from storage.stages import DeliveryEvent, DeliveryStage, advance_delivery
 from storage.transactions import Transactions
 
@@ -41,9 +41,9 @@ class Outbox:
             report = session.get_one(ReportRow, row.report_id)
             return as_delivery(row, report)
 
-    def accepted(self, delivery: Delivery, now: datetime) -> None:
-        """The destination has the report."""
-        self._end(delivery, DeliveryEvent.ACCEPTED, "", delivered_at=now)
+    def accepted(self, delivery: Delivery, now: datetime, transaction_uid: str | None = None) -> None:
+        """The destination has the report; with a transaction UID it is to be asked for storage commitment at once."""
+        self._end(delivery, DeliveryEvent.ACCEPTED, "", delivered_at=now, transaction_uid=transaction_uid)
 
     def postponed(self, delivery: Delivery, error: str, next_attempt_at: datetime) -> None:
         """It could not be delivered now and is due again at `next_attempt_at`."""
@@ -60,15 +60,19 @@ class Outbox:
         error: str,
         next_attempt_at: datetime | None = None,
         delivered_at: datetime | None = None,
+        transaction_uid: str | None = None,
     ) -> None:
         """The delivery after `event`; nothing changes when it is no longer pending: another sender was faster."""
         stage = advance_delivery(DeliveryStage.PENDING, event)
         with self._transactions.writing() as session:
-            session.execute(
+            ended = session.scalar(
                 update(DeliveryRow)
                 .where(DeliveryRow.id == delivery.id, DeliveryRow.stage == DeliveryStage.PENDING.value)
                 .values(stage=stage.value, last_error=error, next_attempt_at=next_attempt_at, delivered_at=delivered_at)
+                .returning(DeliveryRow.id)
             )
+            if ended is not None and transaction_uid is not None and delivered_at is not None:
+                session.add(commitment_row(ended, transaction_uid, delivered_at))
 
     def requeue(self, report_id: int, now: datetime) -> int:
         """The dead letters of a report are pending again, as if new.  Returns how many."""
@@ -93,6 +97,13 @@ class Outbox:
             )
 
 
+def commitment_row(delivery_id: int, transaction_uid: str, due_at: datetime) -> CommitmentRow:
+    """A transaction that is due at `due_at`."""
+    return CommitmentRow(
+        transaction_uid=transaction_uid, delivery_id=delivery_id, created_at=due_at, next_attempt_at=due_at
+    )
+
+
 def as_delivery(row: DeliveryRow, report: ReportRow) -> Delivery:
     """The row as a record."""
     return Delivery(
@@ -106,5 +117,6 @@ def as_delivery(row: DeliveryRow, report: ReportRow) -> Delivery:
         next_attempt_at=row.next_attempt_at,
         last_error=row.last_error,
         delivered_at=row.delivered_at,
+        committed_at=row.committed_at,
         series_id=report.series_id,
     )

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from storage.commitment_requests import CommitmentRequests
+from storage.commitments import Commitments
 from storage.database import open_database
 from storage.intake import Intake
 from storage.outbox import Outbox
@@ -19,6 +21,8 @@ class Store:
     settling: Settling
     queue: Queue
     outbox: Outbox
+    commitments: Commitments
+    commitment_requests: CommitmentRequests
     worklist: Worklist
     transactions: Transactions
 
@@ -31,6 +35,8 @@ class Store:
             Settling(transactions),
             Queue(transactions),
             Outbox(transactions),
+            Commitments(transactions),
+            CommitmentRequests(transactions),
             Worklist(transactions),
             transactions,
         )
