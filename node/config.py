@@ -135,6 +135,7 @@ class DeliverySettings(Section):
     first_retry_seconds: Seconds = 2
     maximum_retry_seconds: Seconds = 600
     give_up_hours: Annotated[float, Field(ge=24, le=24 * 90)] = 72
+    commitment_timeout_seconds: Seconds = 3600
 
 
 class Log(Section):
@@ -152,6 +153,7 @@ class Peer(Section):
     port: Port
     answers_queries: bool = False
     series_on_one_association: bool = False
+    storage_commitment: bool = False
     destination: str | tuple[str, ...] = ""
     results: tuple[ResultKind, ...] = ()
     region: Literal["", "2d", "3d"] = ""

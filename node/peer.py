@@ -1,6 +1,7 @@
 """A simulated PACS, with faults on demand: for demonstrations, for tests, and for trying an installation.
 
-It stores what it gets, answers C-ECHO, and answers C-FIND on the study root with the counts of what it holds.
+It stores what it gets, answers C-ECHO, answers C-FIND on the study root with the counts of what it holds, and commits to
+keep what it holds.
 """
 
 import threading
@@ -13,8 +14,15 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
 
+from node import commitment, sender
+from node.commitment import Result
+from node.config import Peer
 from node.errors import ConfigError
 from node.receiver import TRANSFER_SYNTAXES
 
@@ -35,6 +43,10 @@ class Fault(StrEnum):
     """Never answers a C-STORE."""
     SLOW = "slow"
     """Answers a C-STORE after a delay."""
+    UNCOMMITTED = "uncommitted"
+    """Answers every storage commitment with a failure."""
+    NO_COMMITMENT = "no-commitment"
+    """Takes every request for storage commitment, and never answers it."""
 
 
 class SimulatedPeer:
@@ -48,8 +60,12 @@ class SimulatedPeer:
         status: int = OUT_OF_RESOURCES,
         delay_seconds: float = 5.0,
         on_stored: Callable[[Path], None] = lambda _path: None,
+        commits_to: Peer | None = None,
     ) -> None:
-        """`folder` receives the objects, one `<SOP Instance UID>.dcm` each; `status` is what REFUSE answers."""
+        """`folder` receives the objects, one `<SOP Instance UID>.dcm` each; `status` is what REFUSE answers.
+
+        Storage commitment is answered on an association with `commits_to`, or else on the one of the request.
+        """
         self.folder = folder
         self.ae_title = ae_title
         self.fault = fault
@@ -59,6 +75,11 @@ class SimulatedPeer:
         """Study UID → series UID → SOP Instance UIDs."""
         self.requests: list[str] = []
         """The SOP Instance UID of every C-STORE request, in order."""
+        self.port = 0
+        """Where it listens, once it does."""
+        self.commits_to = commits_to
+        self.transactions: list[str] = []
+        """The Transaction UID of every request for storage commitment, in order."""
         self._on_stored = on_stored
         self._stopping = threading.Event()
         self._server: Any = None
@@ -72,16 +93,19 @@ class SimulatedPeer:
         ae.maximum_associations = 100
         ae.add_supported_context(Verification)
         ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+        ae.add_supported_context(StorageCommitmentPushModel)
         for context in AllStoragePresentationContexts:
             ae.add_supported_context(context.abstract_syntax, list(TRANSFER_SYNTAXES))
         if self.fault is Fault.REJECT:
             ae.require_calling_aet = ["NOBODY"]
         handlers = [(evt.EVT_C_STORE, self._on_store), (evt.EVT_C_FIND, self._on_find)]
+        handlers.append((evt.EVT_N_ACTION, self._on_action))
         try:
             self._server = ae.start_server((host, port), block=False, evt_handlers=handlers)
         except OSError as error:
             raise ConfigError(f"port {port}: {error.strerror}; choose another with --port") from None
-        return int(self._server.socket.getsockname()[1])
+        self.port = int(self._server.socket.getsockname()[1])
+        return self.port
 
     def stop(self) -> None:
         """The peer is gone, like a PACS that is switched off; what it holds stays."""
@@ -107,6 +131,29 @@ class SimulatedPeer:
         self.held[ds.StudyInstanceUID][ds.SeriesInstanceUID].add(ds.SOPInstanceUID)
         self._on_stored(path)
         return SUCCESS
+
+    def _on_action(self, event: Any) -> tuple[int, None]:
+        transaction_uid, items = commitment.read_request(event.action_information)
+        self.transactions.append(transaction_uid)
+        held = {uid for series in self.held.values() for instances in series.values() for uid in instances}
+        lost = {} if self.fault is not Fault.UNCOMMITTED else dict.fromkeys(items, commitment.PROCESSING_FAILURE)
+        lost |= {item: commitment.NO_SUCH_INSTANCE for item in items if item[1] not in held}
+        result = Result(transaction_uid, tuple(item for item in items if item not in lost), lost)
+        if self.fault is not Fault.NO_COMMITMENT:
+            threading.Thread(target=self._commit, args=(event.assoc, result), daemon=True).start()
+        return SUCCESS, None
+
+    def _commit(self, assoc: Any, result: Result) -> None:
+        time.sleep(0.05)  # the request is acknowledged first
+        if self.commits_to is not None:
+            assoc = sender.associate(
+                sender.entity(self.ae_title, sender.Timeouts(5, 5, 5)),
+                self.commits_to, commitment.CONTEXTS, scp_roles=[StorageCommitmentPushModel],
+            )  # fmt: skip
+        information = commitment.result_dataset(result)
+        assoc.send_n_event_report(information, result.event_type, StorageCommitmentPushModel, commitment.INSTANCE_UID)
+        if self.commits_to is not None:
+            sender.end(assoc)
 
     def _on_find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         query = event.identifier

@@ -16,6 +16,7 @@ from ai.errors import NotAnalysable
 from ai.stack import Stack, stack_geometry
 from ai.volume import subsampled_volume
 from node import completion, eligibility, log, sender
+from node.commitment import new_transaction_uid
 from node.completion import Geometry, Sender, Wait, Whole
 from node.config import Config
 from node.eligibility import Covered, NotEligible, Sibling, Turn
@@ -208,9 +209,7 @@ def deliver(desk: Desk) -> int:
 
 def _deliver_one(desk: Desk, delivery: Delivery) -> bool:
     settings, logger = desk.config.node, log.get().bind(case=delivery.series_id, destination=delivery.destination)
-    timeouts = sender.Timeouts(
-        settings.acse_timeout_seconds, settings.dimse_timeout_seconds, settings.network_timeout_seconds
-    )
+    timeouts = sender.timeouts(settings)
     peer = desk.config.peers.get(delivery.destination)
     try:
         if peer is None:
@@ -225,7 +224,8 @@ def _deliver_one(desk: Desk, delivery: Delivery) -> bool:
         logger.error("delivery_refused", error=str(error), attempts=delivery.attempts)
         return False
     here("after_acceptance")
-    desk.store.outbox.accepted(delivery, desk.clock())
+    transaction_uid = new_transaction_uid(desk.random) if peer.storage_commitment else None
+    desk.store.outbox.accepted(delivery, desk.clock(), transaction_uid)
     logger.info("delivery_accepted", status=word, attempts=delivery.attempts)
     return True
 

@@ -16,11 +16,14 @@ from pynetdicom.sop_class import (
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     SecondaryCaptureImageStorage,
+    StorageCommitmentPushModel,
     Verification,
 )
 
 from node import log
 from node.arrival import Arrival
+from node.commitment_scp import CommitmentScp
+from node.committing import Settler
 from node.config import Config
 from node.errors import ConfigError
 from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -102,6 +105,8 @@ class Receiver:
             (evt.EVT_ABORTED, self._on_end, [Closed.ABORTED]),
             (evt.EVT_CONN_CLOSE, self._on_end, [Closed.ABORTED]),
             (evt.EVT_REJECTED, self._on_rejected),
+            (evt.EVT_N_ACTION, CommitmentScp(self._store, self._files, _now).on_action),
+            (evt.EVT_N_EVENT_REPORT, self._on_event_report),
         ]
         settings = self._config.node
         self._commits.start()
@@ -154,6 +159,8 @@ class Receiver:
         entity.add_supported_context(Verification)
         for sop_class in STORAGE_CLASSES:
             entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
+        # As SCP for who sends to us, as SCU for the answer to what we asked, which comes on an association of its own.
+        entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         return entity
 
     def _begin(self, association: Any) -> Begin:
@@ -189,6 +196,11 @@ class Receiver:
         self._store.intake.close_association(association_id, how, _now())
         self._log.info("association_ended", association=association_id, reason=how)
         self._wake()
+
+    def _on_event_report(self, event: Any) -> tuple[int, None]:
+        answer = Settler(self._config, self._store, _now).on_event_report(event)
+        self._wake()
+        return answer
 
     def _on_rejected(self, event: Any) -> None:
         self._log.warning("association_rejected", calling_ae=str(event.assoc.requestor.ae_title).strip())

@@ -1,18 +1,19 @@
 """The Storage SCU: sends an object, and turns what the peer answers into success or one of two errors."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, _config, build_context
+from pynetdicom import AE, _config, build_context, build_role
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
-from node.config import Peer
+from node.config import Node, Peer
 from node.errors import Refused, Unavailable
 from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from storage.killpoints import here
@@ -35,6 +36,11 @@ class Timeouts:
     acse: float = 30
     dimse: float = 60
     network: float = 60
+
+
+def timeouts(settings: Node) -> Timeouts:
+    """Those of [node]."""
+    return Timeouts(settings.acse_timeout_seconds, settings.dimse_timeout_seconds, settings.network_timeout_seconds)
 
 
 def judge(status: int) -> str:
@@ -65,14 +71,30 @@ def entity(ae_title: str, timeouts: Timeouts) -> AE:
     return ae
 
 
-def associate(ae: AE, peer: Peer, contexts: list[tuple[str, str]]) -> Association:
+def associate(
+    ae: AE,
+    peer: Peer,
+    contexts: Sequence[tuple[str, str]],
+    handlers: Sequence[Any] = (),
+    scp_roles: Sequence[str] = (),
+) -> Association:
     """An established association for these (SOP class, transfer syntax) pairs.
 
-    Raises Unavailable, or Refused when the peer accepts none of them.
+    `handlers` are pynetdicom's, for what the peer asks of us on it; we propose to be SCP of the SOP classes
+    `scp_roles`.  Raises Unavailable, or Refused when the peer accepts none of the pairs.
     """
     proposed = [build_context(UID(sop_class), UID(syntax)) for sop_class, syntax in contexts]
-    assoc = ae.associate(peer.host, peer.port, contexts=proposed, ae_title=peer.ae_title, max_pdu=131_072)
+    assoc = ae.associate(
+        peer.host,
+        peer.port,
+        contexts=proposed,
+        ae_title=peer.ae_title,
+        max_pdu=131_072,
+        ext_neg=[build_role(UID(sop_class), scp_role=True) for sop_class in scp_roles],
+        evt_handlers=list(handlers),
+    )
     if assoc.is_established:
+        let_reader_run(assoc)
         return assoc
     where = f"{peer.ae_title} at {peer.host}:{peer.port}"
     if assoc.is_rejected:
@@ -129,7 +151,7 @@ def deliver(ae: AE, peer: Peer, path: Path) -> str:
     try:
         return store(assoc, path, sop_class)
     finally:
-        _end(assoc)
+        end(assoc)
 
 
 def identify(path: Path) -> tuple[str, str]:
@@ -177,7 +199,7 @@ def send_files(ae: AE, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:
                 yield Sent(path, "refused", str(error))
     finally:
         if assoc is not None:
-            _end(assoc)
+            end(assoc)
 
 
 def ask_count(ae: AE, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> int | None:
@@ -203,10 +225,22 @@ def ask_count(ae: AE, peer: Peer, study_instance_uid: str, series_instance_uid: 
     except RuntimeError:
         raise Unavailable("the association ended") from None
     finally:
-        _end(assoc)
+        end(assoc)
     return None
 
 
-def _end(assoc: Association) -> None:
-    if assoc.is_established:
-        assoc.release()
+def end(assoc: Association) -> None:
+    """The association is released, if it is still there.
+
+    As `Association.release`, which waits for ever when the peer ends it at the same moment: the reader thread that it
+    waits for has gone.
+    """
+    let_reader_run(assoc)
+    if not assoc.is_established:
+        return
+    assoc._reactor_checkpoint.clear()  # noqa: SLF001
+    while not assoc._is_paused and assoc.is_alive():  # noqa: SLF001
+        time.sleep(0.0001)
+    if assoc.is_alive() and assoc.is_established:
+        assoc.acse.negotiate_release()
+    assoc._reactor_checkpoint.set()  # noqa: SLF001

@@ -9,7 +9,7 @@ from types import FrameType
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from node import log, pipeline, retention
+from node import committing, log, pipeline, retention
 from node.beat import Beat
 from node.config import Config
 from node.pipeline import Desk
@@ -18,8 +18,8 @@ from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
 from storage.files import Files
 from storage.store import Store
 
-PERIODS_SECONDS = (0.5, 1.0, 10.0, 60.0)
-"""Of settle, deliver, rescue and retain."""
+PERIODS_SECONDS = (0.5, 1.0, 1.0, 10.0, 60.0)
+"""Of settle, deliver, commit, rescue and retain."""
 
 
 class Supervisor:
@@ -40,8 +40,9 @@ class Supervisor:
         self._beats = [
             Beat("settle", lambda: pipeline.settle(self._desk), 2 * PERIODS_SECONDS[0]),
             Beat("deliver", lambda: pipeline.deliver(self._desk), 2 * PERIODS_SECONDS[1]),
-            Beat("rescue", lambda: pipeline.rescue(self._desk), 2 * PERIODS_SECONDS[2]),
-            Beat("retain", lambda: retention.retain(self._desk), 2 * PERIODS_SECONDS[3]),
+            Beat("commit", lambda: (committing.ask(self._desk), committing.tell(self._desk)), 2 * PERIODS_SECONDS[2]),
+            Beat("rescue", lambda: pipeline.rescue(self._desk), 2 * PERIODS_SECONDS[3]),
+            Beat("retain", lambda: retention.retain(self._desk), 2 * PERIODS_SECONDS[4]),
         ]
 
     def run(self) -> int:
@@ -68,7 +69,7 @@ class Supervisor:
                 if self._look_after(child) == CONFIG_ERROR:
                     return CONFIG_ERROR
             if bell.wait(0.2):
-                for beat in self._beats[:2]:
+                for beat in self._beats[:3]:
                     beat.ring()
         return 0
 

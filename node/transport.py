@@ -19,11 +19,14 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from pynetdicom import evt, fsm
 from pynetdicom.association import Association
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
@@ -44,6 +47,7 @@ from storage.killpoints import here
 
 LARGEST_CONTROL_PDU_BYTES = 1 << 20
 LINGER_SECONDS = 1.0
+QUIET_SECONDS = 0.5
 _A_ASSOCIATE_RQ, _A_ABORT = 0x01, 0x07
 _KNOWN_PDUS = range(_A_ASSOCIATE_RQ, _A_ABORT + 1)
 
@@ -63,6 +67,8 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
         self._wire: Wire | None = None
         self._stop_wanted = False
         self._message_began = 0.0
+        self._errands: deque[Callable[[], None]] = deque()
+        self._on_answer: Callable[[Any], None] | None = None
         self._log = log.get()
 
     def _bind_defaults(self) -> None:
@@ -73,6 +79,18 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
     def accepted_context(self, context_id: int) -> Any:
         """The presentation context that was accepted under this number."""
         return self._accepted_cx[context_id]
+
+    # What handlers of this thread may call.
+
+    def when_quiet(self, errand: Callable[[], None]) -> None:
+        """`errand` runs in this thread once the peer has been quiet for a moment, if the association is still open."""
+        self._errands.append(errand)
+
+    def send_request(self, request: Any, context_id: int, on_answer: Callable[[Any], None]) -> None:
+        """A request of ours is with the peer; `on_answer` gets its answer, if one comes."""
+        self._on_answer = on_answer
+        self.dimse.send_msg(request, context_id)
+        self._turn()
 
     # What other threads, and handlers of this one, may call.
 
@@ -110,6 +128,8 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
             self._negotiate(wire)
             wire.set_timeout(self.network_timeout)
             while self.is_established:
+                if self._errands and not wire.has_more_within(QUIET_SECONDS):
+                    self._errands.popleft()()
                 self._next_pdu(wire, self._acceptor_limit())
                 self._attend()
         except Closed:
@@ -203,13 +223,20 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
 
     def _serve_other(self, message: OtherMessage) -> None:
         """pynetdicom's DIMSE and service classes have answered, or aborted."""
-        for part in message.parts:
-            primitive = P_DATA()
-            primitive.presentation_data_value_list.append([message.context_id, part[1]])
-            self.dimse.receive_primitive(primitive)
-        context_id, request = self.dimse.get_msg(block=False)
-        if request:
-            self._serve_request(request, context_id)
+        decoder = DIMSEMessage()
+        try:
+            for part in message.parts:
+                primitive = P_DATA()
+                primitive.presentation_data_value_list.append([message.context_id, part[1]])
+                decoder.decode_msg(primitive, self)
+            request = decoder.message_to_primitive()
+        except Exception:  # noqa: BLE001  the edge: pynetdicom raises whatever its parser stumbles over
+            raise ProtocolViolation("message cannot be decoded") from None
+        if request.is_valid_response and self._on_answer is not None:
+            on_answer, self._on_answer = self._on_answer, None
+            on_answer(request)
+        elif not isinstance(request, C_CANCEL):  # by then whatever it was to cancel has been answered
+            self._serve_request(request, message.context_id)
         self._turn()
         if self._stop_wanted:
             raise Closed

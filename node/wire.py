@@ -1,6 +1,7 @@
 """A socket read into one reused buffer, without polling and without patience for those who dawdle."""
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -80,6 +81,14 @@ class Wire:
             self._start = self._end = 0
             self._receive(len(self._buffer), 0)
         self._began = time.monotonic()
+
+    def has_more_within(self, seconds: float) -> bool:
+        """Whether a byte, or the end of the connection, comes in time."""
+        if self._start < self._end or (isinstance(self._connection, ssl.SSLSocket) and self._connection.pending()):
+            return True
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def take(self, count: int) -> memoryview:
         """The next `count` bytes, few, until the next call.  Raises Closed, TooSlow."""

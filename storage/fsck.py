@@ -22,7 +22,7 @@ from sqlalchemy import func, select, update
 from storage.errors import Damaged
 from storage.files import Files, series_folder
 from storage.records import StoredFile
-from storage.schema import InstanceRow, ReportRow, SeriesRow
+from storage.schema import InstanceRow, ObjectRow, ReportRow, SeriesRow
 from storage.store import Store
 
 GRACE_SECONDS = 3600.0
@@ -122,11 +122,15 @@ class _Check:
             return session.scalar(known) is not None
 
     def reports(self) -> Iterator[Difference]:
-        """Every report's row against its file; then the files of no row."""
+        """Every row of a report, or of an object beside one, against its file; then the files of no row."""
         known: set[str] = set()
         with self._store.transactions.reading() as session:
             columns = (ReportRow.series_id, ReportRow.path, ReportRow.sha256, ReportRow.size_bytes)
-            rows = session.execute(select(*columns).order_by(ReportRow.id)).all()
+            beside = (ReportRow.series_id, ObjectRow.path, ObjectRow.sha256, ObjectRow.size_bytes)
+            rows = [
+                *session.execute(select(*columns).order_by(ReportRow.id)),
+                *session.execute(select(*beside).join(ReportRow, ReportRow.id == ObjectRow.report_id)),
+            ]
         for case, path, sha256, size_bytes in rows:
             known.add(path)
             self.compared_files += 1

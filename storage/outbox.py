@@ -3,9 +3,10 @@
 from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from storage.records import Delivery, StoredFile
-from storage.schema import DeliveryRow, ObjectRow, ReportRow
+from storage.schema import CommitmentRow, DeliveryRow, ObjectRow, ReportRow
 from storage.stages import DeliveryEvent, DeliveryStage, advance_delivery
 from storage.transactions import Transactions
 
@@ -38,12 +39,11 @@ class Outbox:
             )
             if row is None:
                 return None
-            report = session.get_one(ReportRow, row.report_id)
-            return as_delivery(row, report, session.get(ObjectRow, row.object_id) if row.object_id else None)
+            return delivery_of(session, row)
 
-    def accepted(self, delivery: Delivery, now: datetime) -> None:
-        """The destination has the object."""
-        self._end(delivery, DeliveryEvent.ACCEPTED, "", delivered_at=now)
+    def accepted(self, delivery: Delivery, now: datetime, transaction_uid: str | None = None) -> None:
+        """The destination has the object; with a transaction UID it is to be asked for storage commitment at once."""
+        self._end(delivery, DeliveryEvent.ACCEPTED, "", delivered_at=now, transaction_uid=transaction_uid)
 
     def postponed(self, delivery: Delivery, error: str, next_attempt_at: datetime) -> None:
         """It could not be delivered now and is due again at `next_attempt_at`."""
@@ -60,15 +60,19 @@ class Outbox:
         error: str,
         next_attempt_at: datetime | None = None,
         delivered_at: datetime | None = None,
+        transaction_uid: str | None = None,
     ) -> None:
         """The delivery after `event`; nothing changes when it is no longer pending: another sender was faster."""
         stage = advance_delivery(DeliveryStage.PENDING, event)
         with self._transactions.writing("delivery") as session:
-            session.execute(
+            ended = session.scalar(
                 update(DeliveryRow)
                 .where(DeliveryRow.id == delivery.id, DeliveryRow.stage == DeliveryStage.PENDING.value)
                 .values(stage=stage.value, last_error=error, next_attempt_at=next_attempt_at, delivered_at=delivered_at)
+                .returning(DeliveryRow.id)
             )
+            if ended is not None and transaction_uid is not None and delivered_at is not None:
+                session.add(commitment_row(ended, transaction_uid, delivered_at))
 
     def requeue(self, report_id: int, now: datetime) -> int:
         """The dead letters of a report are pending again, as if new.  Returns how many."""
@@ -104,6 +108,19 @@ class Outbox:
             )
 
 
+def commitment_row(delivery_id: int, transaction_uid: str, due_at: datetime) -> CommitmentRow:
+    """A transaction that is due at `due_at`."""
+    return CommitmentRow(
+        transaction_uid=transaction_uid, delivery_id=delivery_id, created_at=due_at, next_attempt_at=due_at
+    )
+
+
+def delivery_of(session: Session, row: DeliveryRow) -> Delivery:
+    """The row as a record, with what it delivers."""
+    beside = session.get(ObjectRow, row.object_id) if row.object_id else None
+    return as_delivery(row, session.get_one(ReportRow, row.report_id), beside)
+
+
 def as_delivery(row: DeliveryRow, report: ReportRow, beside: ObjectRow | None = None) -> Delivery:
     """The row as a record; `beside` is the object that it delivers, if that is not the report."""
     sent = beside or report
@@ -118,6 +135,7 @@ def as_delivery(row: DeliveryRow, report: ReportRow, beside: ObjectRow | None = 
         next_attempt_at=row.next_attempt_at,
         last_error=row.last_error,
         delivered_at=row.delivered_at,
+        committed_at=row.committed_at,
         series_id=report.series_id,
         kind=beside.kind if beside else "report",
     )

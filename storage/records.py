@@ -191,5 +191,41 @@ class Delivery:
     next_attempt_at: datetime | None = None
     last_error: str = ""
     delivered_at: datetime | None = None
+    committed_at: datetime | None = None
     series_id: int = 0
     kind: str = "report"
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """A storage commitment transaction that a destination is to be asked for."""
+
+    transaction_uid: str
+    delivery: Delivery
+    attempts: int
+    asked_at: datetime | None = None
+    """When the destination acknowledged the request; None while it has not."""
+
+
+@dataclass(frozen=True)
+class CommitmentRequest:
+    """A storage commitment that was asked of us and whose result is owed.  `instances`: (SOP class, instance) UIDs."""
+
+    id: int
+    transaction_uid: str
+    calling_ae: str
+    instances: tuple[tuple[str, str], ...]
+    created_at: datetime
+    attempts: int = 0
+
+
+class Reported(StrEnum):
+    """What a destination's answer about a transaction changed."""
+
+    COMMITTED = "committed"
+    UNCOMMITTED = "uncommitted"
+    """It has not kept the object: the delivery is pending again."""
+    NOTHING = "nothing"
+    """The transaction is known, but its delivery does not wait for an answer."""
+    UNKNOWN = "unknown"
+    """No such transaction: nothing changed."""

@@ -19,9 +19,11 @@ from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
 from sqlalchemy.orm import Session
 
 from storage.files import series_folder
-from storage.schema import DeliveryRow, InstanceRow, RemovalRow, ReportRow, SeriesRow
+from storage.schema import CommitmentRow, DeliveryRow, InstanceRow, ObjectRow, RemovalRow, ReportRow, SeriesRow
 from storage.stages import DeliveryStage, Stage
 from storage.transactions import Transactions
+
+_ACCEPTED = (DeliveryStage.DELIVERED.value, DeliveryStage.COMMITTED.value)
 
 
 class Why(StrEnum):
@@ -99,7 +101,10 @@ class Retention:
             if series is None or {path for path, _ in _files_of(session, case)} != set(removal.paths):
                 return False
             reports = select(ReportRow.id).where(ReportRow.series_id == case)
+            deliveries = select(DeliveryRow.id).where(DeliveryRow.report_id.in_(reports))
+            session.execute(delete(CommitmentRow).where(CommitmentRow.delivery_id.in_(deliveries)))
             session.execute(delete(DeliveryRow).where(DeliveryRow.report_id.in_(reports)))
+            session.execute(delete(ObjectRow).where(ObjectRow.report_id.in_(reports)))
             session.execute(delete(ReportRow).where(ReportRow.series_id == case))
             session.execute(delete(InstanceRow).where(InstanceRow.series_id == case))
             session.delete(series)
@@ -129,22 +134,26 @@ class Retention:
 
 
 def _owes_nothing() -> ColumnElement[bool]:
-    """It was reported and every delivery of it was accepted, or it ended where no report was wanted."""
+    """It was reported, every delivery of it was accepted, and no destination has still to say whether it keeps it.
+
+    Or it ended where no report was wanted.
+    """
     mine = exists().where(DeliveryRow.report_id == ReportRow.id, ReportRow.series_id == SeriesRow.id)
-    open_ones = mine.where(DeliveryRow.stage != DeliveryStage.DELIVERED.value)
-    delivered = exists().where(
-        DeliveryRow.report_id == SeriesRow.report_id, DeliveryRow.stage == DeliveryStage.DELIVERED.value
-    )
+    open_ones = mine.where(DeliveryRow.stage.not_in(_ACCEPTED))
+    unanswered = mine.where(CommitmentRow.delivery_id == DeliveryRow.id, CommitmentRow.next_attempt_at.is_not(None))
+    delivered = exists().where(DeliveryRow.report_id == SeriesRow.report_id, DeliveryRow.stage.in_(_ACCEPTED))
     unreported = and_(SeriesRow.stage == Stage.REPORTED.value, SeriesRow.report_id.is_(None))
     reported = and_(SeriesRow.stage.in_((Stage.REPORTED.value, Stage.FAILED.value)), delivered)
-    return and_(or_(SeriesRow.stage == Stage.SET_ASIDE.value, unreported, reported), ~open_ones)
+    return and_(or_(SeriesRow.stage == Stage.SET_ASIDE.value, unreported, reported), ~open_ones, ~unanswered)
 
 
 def _files_of(session: Session, case_id: int) -> list[tuple[str, int]]:
-    """(path, bytes) of every instance and report of the case."""
+    """(path, bytes) of every instance, report and object beside a report of the case."""
     found: list[Any] = []
     for table in (InstanceRow, ReportRow):
         found += session.execute(select(table.path, table.size_bytes).where(table.series_id == case_id)).all()
+    beside = select(ObjectRow.path, ObjectRow.size_bytes).join(ReportRow, ReportRow.id == ObjectRow.report_id)
+    found += session.execute(beside.where(ReportRow.series_id == case_id)).all()
     return [(path, size) for path, size in found]
 
 

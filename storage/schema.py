@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     column,
     table,
     text,
@@ -225,6 +226,7 @@ class DeliveryRow(Base):
     next_attempt_at: Mapped[datetime | None]
     last_error: Mapped[str] = mapped_column(Text, default="")
     delivered_at: Mapped[datetime | None]
+    committed_at: Mapped[datetime | None]
 
     __table_args__ = (Index("ix_delivery_due", "stage", "next_attempt_at"),)
 
@@ -245,6 +247,42 @@ class RemovalRow(Base):
     begun_at: Mapped[datetime]
     forgotten_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
+
+
+class CommitmentRow(Base):
+    """One storage commitment transaction that we ask a destination for; recorded before it is asked."""
+
+    __tablename__ = "commitment"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("delivery.id"), index=True)
+    created_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    asked_at: Mapped[datetime | None]
+    """When the destination acknowledged the request."""
+    next_attempt_at: Mapped[datetime | None] = mapped_column(index=True)
+    """When to ask, or when its answer is overdue; None when nothing more is asked under this UID."""
+
+
+class CommitmentRequestRow(Base):
+    """A storage commitment that somebody asked us for, until its result is with him."""
+
+    __tablename__ = "commitment_request"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(64))
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    instances: Mapped[list[Any]]
+    """[SOP class UID, SOP Instance UID] each."""
+    created_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    next_attempt_at: Mapped[datetime | None] = mapped_column(index=True)
+    """When to send the result; None when it has arrived or was given up."""
+    last_error: Mapped[str] = mapped_column(Text, default="")
+    answered_at: Mapped[datetime | None]
+
+    __table_args__ = (UniqueConstraint("calling_ae", "transaction_uid"),)
 
 
 WORKLIST_TIMES = ("first_instance_at", "last_instance_at", "ready_at", "claimed_at", "reported_at", "delivered_at")
@@ -277,5 +315,6 @@ WORKLIST = table(
     column("delivery", Text),
     *(column(name, UtcDateTime) for name in WORKLIST_TIMES),
     *(column(name, Float) for name in ("volume_seconds", "inference_seconds", "report_seconds")),
+    column("committed_at", UtcDateTime),
 )
 """The view for people and other programs; its columns are documented in the README and only ever added to."""

@@ -6,6 +6,13 @@
 
 ARRIVED (a slice that is new) leads from every stage back to RECEIVING; outside RECEIVING it is a late slice, which
 raises the revision and voids a claim.  RETRIED (a person asks) leads from every end back to READY as a new revision.
+
+    PENDING ──ACCEPTED──▶ DELIVERED ──COMMITTED──▶ COMMITTED
+      │  ▲                 │   │
+      │  └──UNCOMMITTED────┘   │
+      └─────────REFUSED────────┴──▶ DEAD ──REQUEUED──▶ PENDING
+
+DELIVERED is the end where the destination offers no storage commitment; where it does, only COMMITTED is.
 """
 
 from enum import StrEnum
@@ -52,6 +59,9 @@ class DeliveryStage(StrEnum):
 
     PENDING = "pending"
     DELIVERED = "delivered"
+    """The destination answered success to the C-STORE."""
+    COMMITTED = "committed"
+    """The destination has promised to keep it (PS3.4 annex J)."""
     DEAD = "dead"
 
 
@@ -59,6 +69,8 @@ class DeliveryEvent(StrEnum):
     """What happens to a delivery."""
 
     ACCEPTED = "accepted"
+    COMMITTED = "committed"
+    UNCOMMITTED = "uncommitted"
     POSTPONED = "postponed"
     REFUSED = "refused"
     REQUEUED = "requeued"
@@ -77,8 +89,10 @@ _SERIES: dict[Event, dict[Stage, Stage]] = {
 
 _DELIVERY: dict[DeliveryEvent, dict[DeliveryStage, DeliveryStage]] = {
     DeliveryEvent.ACCEPTED: {DeliveryStage.PENDING: DeliveryStage.DELIVERED},
+    DeliveryEvent.COMMITTED: {DeliveryStage.DELIVERED: DeliveryStage.COMMITTED},
+    DeliveryEvent.UNCOMMITTED: {DeliveryStage.DELIVERED: DeliveryStage.PENDING},
     DeliveryEvent.POSTPONED: {DeliveryStage.PENDING: DeliveryStage.PENDING},
-    DeliveryEvent.REFUSED: {DeliveryStage.PENDING: DeliveryStage.DEAD},
+    DeliveryEvent.REFUSED: dict.fromkeys((DeliveryStage.PENDING, DeliveryStage.DELIVERED), DeliveryStage.DEAD),
     DeliveryEvent.REQUEUED: {DeliveryStage.DEAD: DeliveryStage.PENDING},
 }
 

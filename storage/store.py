@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from storage.commitment_requests import CommitmentRequests
+from storage.commitments import Commitments
 from storage.database import open_database
 from storage.intake import Intake
 from storage.outbox import Outbox
@@ -20,6 +22,8 @@ class Store:
     settling: Settling
     queue: Queue
     outbox: Outbox
+    commitments: Commitments
+    commitment_requests: CommitmentRequests
     worklist: Worklist
     retention: Retention
     transactions: Transactions
@@ -33,6 +37,8 @@ class Store:
             Settling(transactions),
             Queue(transactions),
             Outbox(transactions),
+            Commitments(transactions),
+            CommitmentRequests(transactions),
             Worklist(transactions),
             Retention(transactions),
             transactions,

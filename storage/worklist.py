@@ -132,7 +132,7 @@ class Worklist:
         newest = WORKLIST.c.case_id.desc()
         with self._transactions.reading() as session:
             rows = session.execute(
-                select(WORKLIST).where(WORKLIST.c.delivery == "delivered").order_by(newest).limit(last)
+                select(WORKLIST).where(WORKLIST.c.delivery.in_(("delivered", "committed"))).order_by(newest).limit(last)
             )
             return [dict(row) for row in rows.mappings()]
 

@@ -153,7 +153,7 @@ class RunningNode:
         """The worklist once `count` reports are in the PACS."""
         return list(
             wait_until(
-                lambda: sum(r["delivery"] == "delivered" for r in self.rows()) >= count and self.rows(),
+                lambda: sum(r["delivery"] in ("delivered", "committed") for r in self.rows()) >= count and self.rows(),
                 seconds,
                 f"{count} reports delivered",
             )

@@ -138,7 +138,7 @@ def _wait_for_reports(config: Config, count: int, seconds: float) -> list[Row]:
             line.update(
                 "waiting for the reports: " + ", ".join(f"case {row['case_id']} {row['stage']}" for row in rows)
             )
-            if sum(row["delivery"] == "delivered" for row in rows) == count:
+            if sum(row["delivery"] in ("delivered", "committed") for row in rows) == count:
                 return rows
             if time.monotonic() > deadline:
                 raise NodeError(

@@ -1,3 +1,5 @@
 """Nodes and studies; see `tests.node_fixtures`."""
 
+from tests.interop.test_peers import orthanc  # noqa: F401  fixture
 from tests.node_fixtures import negative_series, node_in, positive_series  # noqa: F401  fixtures
+from tests.site import peer, site  # noqa: F401  fixtures

@@ -249,7 +249,7 @@ def test_an_unknown_case_is_one_line_with_the_remedy(run: Run, config: Path, com
 def test_status_is_json_for_programs(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
     empty = json.loads(run("status", "--json", "-c", config).stdout)
     assert empty["series"] == {stage.value: 0 for stage in Stage}
-    assert empty["deliveries"] == {"pending": 0, "delivered": 0, "dead": 0}
+    assert empty["deliveries"] == {"pending": 0, "delivered": 0, "committed": 0, "dead": 0}
     assert (empty["oldest_ready_seconds"], empty["last_errors"], empty["last_slice_to_report_seconds"]) == (
         None, [], {},
     )  # fmt: skip
@@ -265,7 +265,10 @@ def test_status_is_json_for_programs(run: Run, config: Path, store: Store, clock
     assert delivery is not None
     store.outbox.refused(delivery, "status 0x0122")
     status = json.loads(run("status", "--json", "-c", config).stdout)
-    assert (status["series"]["reported"], status["deliveries"]) == (4, {"pending": 0, "delivered": 3, "dead": 1})
+    assert (status["series"]["reported"], status["deliveries"]) == (
+        4,
+        {"pending": 0, "delivered": 3, "committed": 0, "dead": 1},
+    )
     assert status["last_errors"] == ["2026-11-23 09:00:09 PACS: status 0x0122"]
     assert status["last_slice_to_report_seconds"]["total"] == {"median": 2.0, "p95": 8.3}
     assert status["last_slice_to_report_seconds"]["delivery"]["median"] == 2.0

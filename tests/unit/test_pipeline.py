@@ -87,7 +87,7 @@ def peer(tmp_path: Path) -> Iterator[PeerFactory]:
 
     def start(port: int = 0, **options: Any) -> SimulatedPeer:
         simulated = SimulatedPeer(tmp_path / f"peer{len(started)}", **options)
-        simulated.port = simulated.start(port)  # type: ignore[attr-defined]
+        simulated.port = simulated.start(port)
         started.append(simulated)
         return simulated
 
@@ -210,7 +210,7 @@ def test_slices_that_cannot_be_read_are_no_evidence_and_the_quiet_timer_decides(
 
 def test_the_senders_count_decides_and_is_asked_once(office: Callable[..., Office], peer: PeerFactory) -> None:
     pacs = peer()
-    desk = office(peers=peers(pacs.port, answers_queries=True))  # type: ignore[attr-defined]
+    desk = office(peers=peers(pacs.port, answers_queries=True))
     series = ct_series(5)
     pacs.held[series[0].StudyInstanceUID][series[0].SeriesInstanceUID] = {ds.SOPInstanceUID for ds in series}
     desk.keep(series[:3])
@@ -239,7 +239,7 @@ def test_a_peer_that_holds_another_number_postpones_the_end_to_the_quiet_timer(
     office: Callable[..., Office], peer: PeerFactory
 ) -> None:
     pacs = peer()
-    desk = office(peers=peers(pacs.port, answers_queries=True, series_on_one_association=True))  # type: ignore[attr-defined]
+    desk = office(peers=peers(pacs.port, answers_queries=True, series_on_one_association=True))
     series = ct_series(5)
     pacs.held[series[0].StudyInstanceUID][series[0].SeriesInstanceUID] = {ds.SOPInstanceUID for ds in series}
     received_series = ct_series(3, SeriesInstanceUID=series[0].SeriesInstanceUID)
@@ -399,7 +399,7 @@ def test_a_report_arrives_at_the_peer_byte_for_byte_and_is_delivered(
     office: Callable[..., Office], peer: PeerFactory
 ) -> None:
     pacs = peer()
-    desk = office(peers=peers(pacs.port))  # type: ignore[attr-defined]
+    desk = office(peers=peers(pacs.port))
     desk.report()
     assert deliver(desk.desk) == 1
     delivery = desk.delivery()
@@ -414,7 +414,7 @@ def test_a_report_arrives_at_the_peer_byte_for_byte_and_is_delivered(
 @pytest.mark.parametrize("status", [0x0111, 0x0107, 0xB000, 0xB006, 0xB007])
 def test_a_duplicate_or_a_warning_is_delivered(office: Callable[..., Office], peer: PeerFactory, status: int) -> None:
     pacs = peer(fault=Fault.REFUSE, status=status)
-    desk = office(peers=peers(pacs.port))  # type: ignore[attr-defined]
+    desk = office(peers=peers(pacs.port))
     desk.report()
     assert deliver(desk.desk) == 1
     assert desk.delivery().stage is DeliveryStage.DELIVERED
@@ -425,7 +425,7 @@ def test_a_refusal_is_a_dead_letter_with_its_status(
     office: Callable[..., Office], peer: PeerFactory, status: int
 ) -> None:
     pacs = peer(fault=Fault.REFUSE, status=status)
-    desk = office(peers=peers(pacs.port))  # type: ignore[attr-defined]
+    desk = office(peers=peers(pacs.port))
     desk.report()
     assert deliver(desk.desk) == 0
     assert (desk.delivery().stage, desk.delivery().last_error) == (DeliveryStage.DEAD, f"status 0x{status:04X}")
@@ -448,7 +448,7 @@ def test_what_may_pass_is_postponed_by_two_seconds_or_a_little_less(
     office: Callable[..., Office], peer: PeerFactory, options: dict[str, Any], error: str
 ) -> None:
     pacs = peer(**options)
-    desk = office(peers=peers(pacs.port), node=quick())  # type: ignore[attr-defined]
+    desk = office(peers=peers(pacs.port), node=quick())
     desk.report()
     assert deliver(desk.desk) == 0
     delivery = desk.delivery()
@@ -515,7 +515,7 @@ def test_a_report_that_is_damaged_on_disk_is_never_sent(
     office: Callable[..., Office], peer: PeerFactory, damage: str
 ) -> None:
     pacs = peer()
-    desk = office(peers=peers(pacs.port))  # type: ignore[attr-defined]
+    desk = office(peers=peers(pacs.port))
     desk.report()
     path = desk.files.path(desk.delivery().file)
     content = bytearray(path.read_bytes())
@@ -530,7 +530,7 @@ def test_everything_due_is_tried_and_one_failure_holds_nothing_up(
     office: Callable[..., Office], peer: PeerFactory
 ) -> None:
     pacs = peer()
-    desk = office(peers=peers(pacs.port), node=quick())  # type: ignore[attr-defined]
+    desk = office(peers=peers(pacs.port), node=quick())
     desk.report()
     desk.report(["GONE", "PACS"])
     desk.report()
@@ -540,7 +540,7 @@ def test_everything_due_is_tried_and_one_failure_holds_nothing_up(
 
 def test_a_delivery_that_another_sender_holds_is_left_to_it(office: Callable[..., Office], peer: PeerFactory) -> None:
     pacs = peer()
-    desk = office(peers=peers(pacs.port), node=quick())  # type: ignore[attr-defined]
+    desk = office(peers=peers(pacs.port), node=quick())
     desk.report()
     assert desk.store.outbox.claim_due(desk.clock(), timedelta(seconds=60)) is not None
     assert deliver(desk.desk) == 0

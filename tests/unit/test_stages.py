@@ -21,6 +21,9 @@ LEGAL_DELIVERY = {
     (DeliveryStage.PENDING, DeliveryEvent.ACCEPTED): DeliveryStage.DELIVERED,
     (DeliveryStage.PENDING, DeliveryEvent.POSTPONED): DeliveryStage.PENDING,
     (DeliveryStage.PENDING, DeliveryEvent.REFUSED): DeliveryStage.DEAD,
+    (DeliveryStage.DELIVERED, DeliveryEvent.COMMITTED): DeliveryStage.COMMITTED,
+    (DeliveryStage.DELIVERED, DeliveryEvent.UNCOMMITTED): DeliveryStage.PENDING,
+    (DeliveryStage.DELIVERED, DeliveryEvent.REFUSED): DeliveryStage.DEAD,
     (DeliveryStage.DEAD, DeliveryEvent.REQUEUED): DeliveryStage.PENDING,
 }
 

@@ -73,6 +73,7 @@ COLUMNS = [
     "volume_seconds",
     "inference_seconds",
     "report_seconds",
+    "committed_at",
 ]
 
 

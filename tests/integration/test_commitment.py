@@ -1,0 +1,373 @@
+"""Storage commitment with real associations on loopback: what we ask of a peer, and what is asked of us."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pydicom import Dataset
+from pydicom.uid import CTImageStorage
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
+
+from node import commitment, committing, sender
+from node.commitment import CONTEXTS, INSTANCE_UID, Result
+from node.peer import Fault, SimulatedPeer
+from node.pipeline import deliver
+from storage.records import Closed
+from storage.stages import DeliveryStage
+from storage.store import Store
+from tests.builders import FakeClock, keep
+from tests.dicom_factory import ct_series
+from tests.running import free_port, wait_until
+from tests.site import PeerFactory, Site, SiteFactory, peers
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "SAME_ASSOCIATION_SECONDS", 0.5)
+
+
+def committing_site(site: SiteFactory, pacs: SimulatedPeer, **sections: Any) -> Site:
+    return site(peers=peers(pacs.port, storage_commitment=True), **sections)
+
+
+def delivered(made: Site) -> None:
+    made.report()
+    assert deliver(made.desk) == 1
+    assert made.delivery().stage is DeliveryStage.DELIVERED
+
+
+# --- what we ask
+
+
+def test_a_report_is_done_when_the_peer_says_so_on_the_same_association(site: SiteFactory, peer: PeerFactory) -> None:
+    pacs = peer()
+    made = committing_site(site, pacs)
+    delivered(made)
+    assert made.row()["delivery"] == "delivered"
+    assert committing.ask(made.desk) == 1
+    wait_until(lambda: made.delivery().stage is DeliveryStage.COMMITTED, 5)
+    assert made.row()["delivery"] == "committed"
+    assert committing.ask(made.desk) == 0
+    assert len(pacs.transactions) == 1
+
+
+def test_a_report_is_done_when_the_peer_says_so_on_an_association_of_its_own(
+    site: SiteFactory, peer: PeerFactory
+) -> None:
+    pacs = peer()
+    made = committing_site(site, pacs)
+    pacs.commits_to = made.address
+    delivered(made)
+    assert committing.ask(made.desk) == 1
+    wait_until(lambda: made.delivery().stage is DeliveryStage.COMMITTED, 5)
+    assert made.woken
+
+
+def test_a_failure_sends_the_same_object_again(site: SiteFactory, peer: PeerFactory) -> None:
+    pacs = peer(fault=Fault.UNCOMMITTED)
+    made = committing_site(site, pacs)
+    delivered(made)
+    committing.ask(made.desk)
+    wait_until(lambda: made.delivery().stage is DeliveryStage.PENDING, 5)
+    assert made.delivery().last_error == "not committed: reason 0x0110"
+    assert deliver(made.desk) == 0
+    pacs.fault = Fault.NONE
+    made.clock.advance(10)  # the receiver's clock runs, and it says when
+    assert deliver(made.desk) == 1
+    committing.ask(made.desk)
+    wait_until(lambda: made.delivery().stage is DeliveryStage.COMMITTED, 5)
+    assert pacs.requests == [made.delivery().sop_instance_uid] * 2
+    assert len(set(pacs.transactions)) == 2
+
+
+def test_silence_is_asked_again_under_a_new_uid_and_given_up_at_last(site: SiteFactory, peer: PeerFactory) -> None:
+    pacs = peer(fault=Fault.NO_COMMITMENT)
+    made = committing_site(site, pacs)
+    delivered(made)
+    assert committing.ask(made.desk) == 1
+    made.clock.advance(3599)
+    assert committing.ask(made.desk) == 0
+    made.clock.advance(1)
+    assert committing.ask(made.desk) == 1
+    assert len(set(pacs.transactions)) == 2
+    made.clock.advance(72 * 3600)
+    assert committing.ask(made.desk) == 0
+    assert made.delivery().stage is DeliveryStage.DEAD
+    assert made.delivery().last_error == "accepted, but not committed within 72 h"
+
+
+def test_a_peer_that_is_away_is_asked_later_under_the_same_uid(site: SiteFactory, peer: PeerFactory) -> None:
+    pacs = peer()
+    made = committing_site(site, pacs)
+    delivered(made)
+    port = pacs.port
+    pacs.stop()
+    assert committing.ask(made.desk) == 0
+    assert "no association" in made.delivery().last_error
+    assert committing.ask(made.desk) == 0
+    made.clock.advance(2)
+    pacs.start(port)
+    assert committing.ask(made.desk) == 1
+    wait_until(lambda: made.delivery().stage is DeliveryStage.COMMITTED, 5)
+
+
+@pytest.fixture
+def bare(request: pytest.FixtureRequest) -> Iterator[Callable[..., int]]:
+    """Starts an SCP that takes everything and answers commitment with a status; returns the port."""
+    servers: list[Any] = []
+
+    def start(status: int | None) -> int:
+        ae = AE(ae_title="PACS")
+        ae.add_supported_context(CTImageStorage)
+        if status is not None:
+            ae.add_supported_context(StorageCommitmentPushModel)
+
+        def on_action(event: Any) -> tuple[int, None]:
+            return status or 0, None
+
+        handlers = [(evt.EVT_C_STORE, lambda _event: 0x0000), (evt.EVT_N_ACTION, on_action)]
+        server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        servers.append(server)
+        return int(server.socket.getsockname()[1])
+
+    yield start
+    for server in servers:
+        threading.Thread(target=server.shutdown, daemon=True).start()
+
+
+@pytest.mark.parametrize(
+    ("status", "stage", "said"),
+    [
+        (None, DeliveryStage.DEAD, "accepts none of: Storage Commitment Push Model"),
+        (0x0122, DeliveryStage.DEAD, "status 0x0122"),
+        (0x0213, DeliveryStage.DELIVERED, "status 0x0213"),
+        (0x0131, DeliveryStage.DELIVERED, ""),
+    ],
+)
+def test_what_the_peer_answers_to_the_request_decides(
+    site: SiteFactory, bare: Callable[..., int], status: int | None, stage: DeliveryStage, said: str
+) -> None:
+    made = site(peers=peers(bare(status), storage_commitment=True))
+    delivered(made)
+    committing.ask(made.desk)
+    assert made.delivery().stage is stage
+    assert said in made.delivery().last_error
+
+
+def test_a_peer_set_not_to_commit_any_longer_is_not_asked(site: SiteFactory, peer: PeerFactory) -> None:
+    pacs = peer()
+    delivered(committing_site(site, pacs))
+    later = site(peers=peers(pacs.port))
+    assert committing.ask(later.desk) == 0
+    assert pacs.transactions == []
+    assert later.delivery().stage is DeliveryStage.DELIVERED
+
+
+def report_event(made: Site, ds: Dataset, event_type: int = 1) -> int:
+    """The status that the node answers to a result on an association that a PACS opens."""
+    assoc = sender.associate(
+        sender.entity("PACS", sender.Timeouts(5, 5, 5)), made.address, CONTEXTS, scp_roles=[StorageCommitmentPushModel]
+    )
+    try:
+        status, _ = assoc.send_n_event_report(ds, event_type, StorageCommitmentPushModel, INSTANCE_UID)
+        return int(status.Status)
+    finally:
+        sender.end(assoc)
+
+
+def test_a_commitment_for_a_transaction_that_we_do_not_know_is_answered_with_a_failure_and_changes_nothing(
+    site: SiteFactory, peer: PeerFactory
+) -> None:
+    pacs = peer(fault=Fault.NO_COMMITMENT)
+    made = committing_site(site, pacs)
+    delivered(made)
+    committing.ask(made.desk)
+    item = (str(CTImageStorage), made.delivery().sop_instance_uid)
+    assert report_event(made, commitment.result_dataset(Result("2.25.404", (item,)))) == 0x0115
+    assert made.delivery().stage is DeliveryStage.DELIVERED
+    assert report_event(made, commitment.result_dataset(Result(pacs.transactions[0], (item,))), event_type=3) == 0x0113
+    nameless = Dataset()
+    nameless.PatientID = "not a result"
+    assert report_event(made, nameless) == 0x0115
+    assert made.delivery().stage is DeliveryStage.DELIVERED
+
+
+def test_a_commitment_that_names_another_object_is_a_failure(site: SiteFactory, peer: PeerFactory) -> None:
+    pacs = peer(fault=Fault.NO_COMMITMENT)
+    made = committing_site(site, pacs)
+    delivered(made)
+    committing.ask(made.desk)
+    other = Result(pacs.transactions[0], ((str(CTImageStorage), "2.25.404"),))
+    assert report_event(made, commitment.result_dataset(other)) == 0x0000
+    assert made.delivery().stage is DeliveryStage.PENDING
+    assert made.delivery().last_error == "not committed: the answer does not name the object"
+
+
+# --- what is asked of us
+
+
+class Sender:
+    """A modality that asks the node to commit, and listens for the result."""
+
+    def __init__(self, made: Site) -> None:
+        self.results: list[Result] = []
+        self._heard = threading.Event()
+        self.assoc = sender.associate(
+            sender.entity("CT1", sender.Timeouts(5, 5, 5)),
+            made.address,
+            [*CONTEXTS, (str(Verification), "1.2.840.10008.1.2")],
+            [(evt.EVT_N_EVENT_REPORT, self.on_report)],
+        )
+
+    def on_report(self, event: Any) -> tuple[int, None]:
+        self.results.append(commitment.read_result(event.event_information))
+        self._heard.set()
+        return 0x0000, None
+
+    def ask(self, ds: Dataset, action: int = 1, instance: str = INSTANCE_UID) -> int:
+        sender.let_reader_run(self.assoc)
+        status, _ = self.assoc.send_n_action(ds, action, StorageCommitmentPushModel, instance)
+        return int(status.Status)
+
+    def listen(self, seconds: float = 5.0) -> Result:
+        assert self._heard.wait(seconds)
+        return self.results[-1]
+
+
+def listening(made: Callable[[Any], tuple[int, None]], port: int) -> Any:
+    """An SCP of the modality, for results on associations of ours."""
+    ae = AE(ae_title="CT1")
+    ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+    return ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, made)])
+
+
+def request(*instances: str, transaction_uid: str = "2.25.5") -> Dataset:
+    return commitment.request_dataset(transaction_uid, [(str(CTImageStorage), uid) for uid in instances])
+
+
+def stored(made: Site) -> list[str]:
+    """UIDs of three slices that are durable."""
+    datasets = ct_series(3)
+    keep(made.store, made.files, made.clock, datasets, calling_ae="CT1", closed=Closed.RELEASED)
+    return [str(ds.SOPInstanceUID) for ds in datasets]
+
+
+def test_who_stays_on_the_association_gets_the_result_on_it(site: SiteFactory) -> None:
+    made = site()
+    uids = stored(made)
+    modality = Sender(made)
+    assert modality.ask(request(*uids)) == 0x0000
+    result = modality.listen()
+    assert [uid for _, uid in result.committed] == uids
+    assert (result.failed, result.event_type) == ({}, 1)
+    assert modality.assoc.send_c_echo().Status == 0x0000
+    sender.end(modality.assoc)
+    made.clock.advance(100)
+    assert committing.tell(made.desk) == 0
+    assert len(modality.results) == 1
+
+
+def test_only_what_is_known_under_its_class_and_whole_on_disk_is_committed(site: SiteFactory) -> None:
+    made = site()
+    good, damaged, gone = stored(made)
+    files = made.store.commitment_requests.held([("", damaged), ("", gone)])
+    made.files.path(files[gone][1]).unlink()
+    with made.files.path(files[damaged][1]).open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"\xff")
+    ds = request(good, damaged, gone, "2.25.404")
+    other_class = Dataset()
+    other_class.ReferencedSOPClassUID, other_class.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", good
+    ds.ReferencedSOPSequence.append(other_class)
+    modality = Sender(made)
+    assert modality.ask(ds) == 0x0000
+    result = modality.listen()
+    assert result.committed == ((str(CTImageStorage), good),)
+    assert result.failed == {
+        (str(CTImageStorage), damaged): 0x0110,
+        (str(CTImageStorage), gone): 0x0110,
+        (str(CTImageStorage), "2.25.404"): 0x0112,
+        ("1.2.840.10008.5.1.4.1.1.4", good): 0x0119,
+    }
+    sender.end(modality.assoc)
+
+
+def test_who_leaves_gets_the_result_on_a_new_association_when_he_can_be_reached(
+    site: SiteFactory, clock: FakeClock
+) -> None:
+    port = free_port()
+    made = site(peers={"CT1": {"ae_title": "CT1", "host": "127.0.0.1", "port": port}})
+    uids = stored(made)
+    modality = Sender(made)
+    assert modality.ask(request(*uids)) == 0x0000
+    sender.end(modality.assoc)
+    assert committing.tell(made.desk) == 0  # not yet: it might have stayed
+    clock.advance(6)
+    assert committing.tell(made.desk) == 0  # nobody listens
+    server = listening(modality.on_report, port)
+    try:
+        assert committing.tell(made.desk) == 0  # the next attempt has its time
+        clock.advance(2)
+        assert committing.tell(made.desk) == 1
+        assert [uid for _, uid in modality.results[0].committed] == uids
+        clock.advance(100_000)
+        assert committing.tell(made.desk) == 0
+    finally:
+        server.shutdown()
+
+
+def test_a_result_that_is_owed_survives_a_restart(site: SiteFactory, sqlite_url: str, clock: FakeClock) -> None:
+    made = site()
+    uids = stored(made)
+    modality = Sender(made)
+    assert modality.ask(request(*uids)) == 0x0000
+    modality.assoc.abort()
+    again = Store.open(sqlite_url)
+    clock.advance(6)
+    owed = again.commitment_requests.claim_due(clock(), committing._lease(made.desk))
+    assert owed is not None
+    assert [uid for _, uid in owed.instances] == uids
+    again.close()
+
+
+def test_a_stranger_gets_no_result_but_on_his_association(site: SiteFactory, clock: FakeClock) -> None:
+    made = site()
+    modality = Sender(made)
+    assert modality.ask(request("2.25.404")) == 0x0000
+    sender.end(modality.assoc)
+    clock.advance(6)
+    assert committing.tell(made.desk) == 0
+    clock.advance(100_000)
+    assert made.store.commitment_requests.claim_due(clock(), committing._lease(made.desk)) is None
+
+
+def test_a_request_that_is_none_is_refused_with_the_right_status(site: SiteFactory) -> None:
+    made = site()
+    modality = Sender(made)
+    assert modality.ask(request("2.25.1"), action=2) == 0x0123
+    assert modality.ask(request("2.25.1"), instance="1.2.3") == 0x0112
+    assert modality.ask(commitment.request_dataset("2.25.5", [])) == 0x0115
+    assert modality.ask(request("not a uid")) == 0x0115
+    assert modality.ask(request("2.25.1")) == 0x0000
+    assert modality.ask(request("2.25.2")) == 0x0131
+    assert modality.listen().failed
+    sender.end(modality.assoc)
+
+
+def test_an_answer_to_nothing_that_we_asked_is_ignored(site: SiteFactory) -> None:
+    from pynetdicom.dimse_primitives import N_EVENT_REPORT
+
+    made = site()
+    modality = Sender(made)
+    answer = N_EVENT_REPORT()
+    answer.MessageIDBeingRespondedTo = 1
+    answer.AffectedSOPClassUID = StorageCommitmentPushModel
+    answer.Status = 0x0000
+    context = next(cx for cx in modality.assoc.accepted_contexts if cx.abstract_syntax == StorageCommitmentPushModel)
+    modality.assoc.dimse.send_msg(answer, context.context_id)
+    time.sleep(0.1)
+    assert modality.assoc.send_c_echo().Status == 0x0000
+    sender.end(modality.assoc)
