@@ -10,6 +10,7 @@ from ai.bundle import load_bundle
 from ai.decode import Candidate, Platt
 from ai.inference import Tiling
 from ai.locations import Location
+from ai.predict import found_candidates
 from ai.preprocess import Preprocessing
 from ai.unet import Outputs, UNetSettings
 from tests.unit.made_up_scan import scan
@@ -233,8 +234,8 @@ def test_two_runs_become_one_ensemble_that_loads_and_finds(config: TrainConfig, 
     for network, run in zip(bundle.networks, runs, strict=True):
         assert all(torch.equal(tensor, weights(run)[name]) for name, tensor in network.state_dict().items())
     prepared = dataset.prepare(scan(1))
-    both = mine.found_candidates(prepared.region, bundle, "cpu")
-    alone = mine.found_candidates(prepared.region, replace(bundle, networks=bundle.networks[:1]), "cpu")
+    both = found_candidates(prepared.region, bundle, "cpu")
+    alone = found_candidates(prepared.region, replace(bundle, networks=bundle.networks[:1]), "cpu")
     assert both and [each.score for each in both] != [each.score for each in alone]
 
 
