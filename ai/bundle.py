@@ -7,7 +7,7 @@ threshold or calibration.  Weights are safetensors: no code is ever unpickled.
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -68,6 +68,11 @@ class Bundle:
 
     manifest: Manifest
     networks: tuple[UNet, ...]
+
+    def with_flip(self) -> "Bundle":
+        """The same bundle, reading the mirrored region as well."""
+        tiling = replace(self.manifest.tiling, flip=True)
+        return replace(self, manifest=replace(self.manifest, tiling=tiling))
 
 
 def load_bundle(folder: Path | str = DEFAULT_BUNDLE) -> Bundle:

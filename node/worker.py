@@ -56,6 +56,8 @@ class Worker:
             bundle = load_bundle(config.ai.bundle or DEFAULT_BUNDLE)
         except BundleError as error:
             raise ConfigError(f"[ai] bundle: {error}") from None
+        if config.ai.flip:
+            bundle = bundle.with_flip()
         self._config = config
         self._name = worker_name(os.getpid())
         self._store = Store.open(config.storage.url)

@@ -73,7 +73,7 @@ class FullGpu(UNet):
 
     fits = 0
 
-    def to(self, *args: object, **_: object) -> "FullGpu":  # type: ignore[override]
+    def to(self, *args: object, **_: object) -> "FullGpu":
         return self
 
     def forward(self, channels: torch.Tensor) -> Outputs:
@@ -138,3 +138,15 @@ def test_weights_that_cannot_be_trusted_stop_the_node_with_one_line(
     assert named in one_line(run("config", "check", "--config", config), 2)
     with pytest.raises(ConfigError, match=named):
         Worker(load(config))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_mirrored_region_is_read_when_the_configuration_says_so(
+    tmp_path: Path,
+    flip: bool,
+) -> None:
+    save_bundle(tmp_path / "bundle", manifest(), (UNet(TINY),))
+    settings = {"bundle": tmp_path / "bundle", "flip": flip}
+    worker = Worker(Config.model_validate({"storage": {"directory": tmp_path}, "ai": settings}))
+    assert worker._bench.bundle.manifest.tiling.flip is flip
+    worker._store.close()

@@ -10,6 +10,7 @@ from ai.bundle import load_bundle
 from ai.decode import Candidate, Platt
 from ai.inference import Tiling
 from ai.locations import Location
+from ai.predict import found_candidates
 from ai.preprocess import Preprocessing
 from ai.unet import Outputs, UNetSettings
 from tests.unit.made_up_scan import scan
@@ -215,3 +216,25 @@ def test_mined_mistakes_are_cells_without_a_lesion_and_the_next_run_reads_them(
     cells = json.loads((Path(config.data.cache) / HARD_CELLS).read_text())
     assert cells["1"] == [[5, 5, 6]] and len(cells["0"]) == 2
     train(config, report=quiet)
+
+
+def test_two_runs_become_one_ensemble_that_loads_and_finds(config: TrainConfig, tmp_path: Path) -> None:
+    runs = [replace(config, folder=f"{config.folder}-{seed}", seed=seed) for seed in (1, 2)]
+    for run in runs:
+        train(replace(run, optimisation=replace(run.optimisation, steps=2)), report=quiet)
+    export(runs, tmp_path / "bundle", "0.1", Tiling(size=64))
+    bundle = load_bundle(tmp_path / "bundle")
+    assert len(bundle.networks) == 2
+    for network, run in zip(bundle.networks, runs, strict=True):
+        assert all(torch.equal(tensor, weights(run)[name]) for name, tensor in network.state_dict().items())
+    prepared = dataset.prepare(scan(1))
+    both = found_candidates(prepared.region, bundle, "cpu")
+    alone = found_candidates(prepared.region, replace(bundle, networks=bundle.networks[:1]), "cpu")
+    assert both and [each.score for each in both] != [each.score for each in alone]
+
+
+def test_the_same_seed_gives_the_same_weights(config: TrainConfig) -> None:
+    again = replace(config, folder=config.folder + "-again")
+    for run in (config, again):
+        train(run, report=quiet)
+    assert all(torch.equal(tensor, weights(again)[name]) for name, tensor in weights(config).items())
