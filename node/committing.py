@@ -73,7 +73,7 @@ def _request(desk: Desk, peer: Peer, due: Commitment, item: Item, settle: "Settl
         answered.set()
         return status
 
-    ae = sender.entity(desk.config.node.ae_title, sender.timeouts(desk.config.node))
+    ae = sender.entity(desk.config.node.ae_title, sender.timeouts(desk.config.node), desk.config.node.tls)
     assoc = sender.associate(ae, peer, CONTEXTS, [(evt.EVT_N_EVENT_REPORT, on_report)])
     try:
         status, _ = assoc.send_n_action(
@@ -188,7 +188,7 @@ def _tell_one(desk: Desk, due: CommitmentRequest) -> bool:
 
 def _send_result(desk: Desk, peer: Peer, result: Result) -> None:
     """The peer has the result, on an association of its own.  Raises Unavailable, Refused."""
-    ae = sender.entity(desk.config.node.ae_title, sender.timeouts(desk.config.node))
+    ae = sender.entity(desk.config.node.ae_title, sender.timeouts(desk.config.node), desk.config.node.tls)
     roles: Sequence[str] = [StorageCommitmentPushModel]
     assoc = sender.associate(ae, peer, CONTEXTS, scp_roles=roles)
     try:

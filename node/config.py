@@ -40,6 +40,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Tls(Section):
+    """[node.tls]: certificates, for the TLS port and for peers with `tls`."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+    port: Port = 2762
+    required: bool = False
+    require_peer_certificate: bool = True
+
+
 class Node(Section):
     """[node]: our side of an association."""
 
@@ -54,6 +65,7 @@ class Node(Section):
     dimse_timeout_seconds: Seconds = 60
     network_timeout_seconds: Seconds = 60
     stop_seconds: Annotated[float, Field(gt=0, le=10)] = 8
+    tls: Tls | None = None
 
 
 class Storage(Section):
@@ -155,6 +167,9 @@ class Peer(Section):
     answers_queries: bool = False
     series_on_one_association: bool = False
     storage_commitment: bool = False
+    tls: bool = False
+    tls_name: str = ""
+    tls_sha256: Annotated[str, Field(pattern=r"^(([0-9A-Fa-f]{2}:?){32})?$")] = ""
     destination: str | tuple[str, ...] = ""
     results: tuple[ResultKind, ...] = ()
     region: Literal["", "2d", "3d"] = ""
@@ -188,6 +203,13 @@ class Config(Section):
                 raise ValueError(
                     f"{key} = {name!r} is not a configured peer; peers are: {', '.join(self.peers) or 'none'}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _tls_has_certificates(self) -> "Config":
+        for name, peer in self.peers.items():
+            if peer.tls and self.node.tls is None:
+                raise ValueError(f"[peers.{name}] tls = true needs [node.tls] with certificate, key and ca")
         return self
 
     @property

@@ -159,7 +159,7 @@ def _ask_count(desk: Desk, series: Series, verdict: Wait) -> None:
     name, peer = found
     expected: int | None = None
     try:
-        ae = sender.entity(desk.config.node.ae_title, sender.Timeouts(acse=3, dimse=5, network=5))
+        ae = sender.entity(desk.config.node.ae_title, sender.Timeouts(acse=3, dimse=5, network=5), desk.config.node.tls)
         expected = sender.ask_count(ae, peer, series.study_instance_uid, series.series_instance_uid)
     except (Unavailable, Refused) as error:
         log.get().warning("count_unanswered", case=series.id, peer=name, error=str(error))
@@ -215,7 +215,9 @@ def _deliver_one(desk: Desk, delivery: Delivery) -> bool:
         if peer is None:
             raise Refused(f"[peers.{delivery.destination}] is not configured")
         desk.files.verify(delivery.file)
-        word = sender.deliver(sender.entity(settings.ae_title, timeouts), peer, desk.files.path(delivery.file))
+        word = sender.deliver(
+            sender.entity(settings.ae_title, timeouts, settings.tls), peer, desk.files.path(delivery.file)
+        )
     except Unavailable as error:
         _postpone(desk, delivery, str(error))
         return False

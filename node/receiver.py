@@ -1,6 +1,7 @@
 """The Storage SCP: an instance is on disk and in the database before its sender reads "success"."""
 
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from node.config import Config
 from node.errors import ConfigError
 from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.pdv import Answer, Begin, Sink, StoreRequest
+from node.tls import server_context
 from node.transport import DirectServer
 from node.wakeup import NODE_BELL, ring
 from storage.files import Files
@@ -93,7 +95,8 @@ class Receiver:
         self._name = f"{config.node.host}:{config.node.port}"
         self._associations: dict[Any, int] = {}
         self._lock = threading.Lock()
-        self._server: Any = None
+        self._servers: list[Any] = []
+        self._commits_run = False
         self._log = log.get()
 
     def start(self) -> None:
@@ -109,16 +112,28 @@ class Receiver:
             (evt.EVT_N_EVENT_REPORT, self._on_event_report),
         ]
         settings = self._config.node
+        secure = server_context(settings.tls) if settings.tls else None
         self._commits.start()
+        self._commits_run = True
+        entity = self._entity()
+        if secure is None or settings.tls is None or not settings.tls.required:
+            self._listen(entity, "[node]", settings.port, handlers)
+        if secure is not None and settings.tls is not None:
+            self._listen(entity, "[node.tls]", settings.tls.port, handlers, secure)
+
+    def _listen(
+        self, entity: AE, section: str, port: int, handlers: list[Any], secure: ssl.SSLContext | None = None
+    ) -> None:
+        host = self._config.node.host
         try:
-            self._server = DirectServer.start(self._entity(), (settings.host, settings.port), self._begin, handlers)
+            self._servers.append(DirectServer.start(entity, (host, port), self._begin, handlers, secure))
         except OSError as error:
-            self._commits.stop()
+            self.stop()
             raise ConfigError(
-                f"[node] port = {settings.port}: {error.strerror}; stop the program that holds "
-                f"{settings.host}:{settings.port} or choose another port"
+                f"{section} port = {port}: {error.strerror}; stop the program that holds "
+                f"{host}:{port} or choose another port"
             ) from None
-        self._log.info("receiver_started", host=settings.host, port=settings.port)
+        self._log.info("receiver_started", host=host, port=port)
 
     def _recover(self) -> None:
         """What power loss took before it was acknowledged is not in the database either."""
@@ -132,17 +147,19 @@ class Receiver:
 
     def stop(self, patience_seconds: float = 0.0) -> None:
         """No association is accepted any longer; those still open after `patience_seconds` are aborted."""
-        if self._server is None:
-            return
-        self._server.shutdown()
+        for server in self._servers:
+            server.shutdown()
         deadline = time.monotonic() + patience_seconds
         while self._associations and time.monotonic() < deadline:
             time.sleep(0.05)
-        for association in self._server.active_associations:
+        open_ones = [association for server in self._servers for association in server.active_associations]
+        for association in open_ones:
             association.abort(block=False)
-        for association in self._server.active_associations:
+        for association in open_ones:
             association.join(max(1.0, deadline - time.monotonic()))
-        self._commits.stop()
+        if self._commits_run:
+            self._commits.stop()
+        self._servers, self._commits_run = [], False
 
     def _entity(self) -> AE:
         settings = self._config.node

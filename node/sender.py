@@ -1,5 +1,6 @@
 """The Storage SCU: sends an object, and turns what the peer answers into success or one of two errors."""
 
+import ssl
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from pynetdicom import AE, _config, build_context, build_role
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
-from node.config import Node, Peer
+from node.config import Node, Peer, Tls
 from node.errors import Refused, Unavailable
 from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.tls import check_fingerprint, client_context, peer_name, reason_for_failure
 from storage.killpoints import here
 
 # Files are sent as they lie on disk; only a peer that does not accept their syntax gets them encoded otherwise.
@@ -59,9 +61,16 @@ def judge(status: int) -> str:
     raise Refused(f"status 0x{status:04X}")
 
 
-def entity(ae_title: str, timeouts: Timeouts) -> AE:
-    """An application entity of ours that opens associations."""
-    ae = AE(ae_title=ae_title)
+class Entity(AE):  # type: ignore[misc]  # pynetdicom has no types here
+    """An application entity of ours that opens associations; `tls` is for peers that want it."""
+
+    tls: ssl.SSLContext | None = None
+
+
+def entity(ae_title: str, timeouts: Timeouts, settings: Tls | None = None) -> Entity:
+    """An application entity of ours that opens associations.  Raises ConfigError when its certificates are unusable."""
+    ae = Entity(ae_title=ae_title)
+    ae.tls = client_context(settings) if settings else None
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.acse_timeout = timeouts.acse
@@ -72,7 +81,7 @@ def entity(ae_title: str, timeouts: Timeouts) -> AE:
 
 
 def associate(
-    ae: AE,
+    ae: Entity,
     peer: Peer,
     contexts: Sequence[tuple[str, str]],
     handlers: Sequence[Any] = (),
@@ -83,6 +92,9 @@ def associate(
     `handlers` are pynetdicom's, for what the peer asks of us on it; we propose to be SCP of the SOP classes
     `scp_roles`.  Raises Unavailable, or Refused when the peer accepts none of the pairs.
     """
+    context = ae.tls if peer.tls else None
+    if peer.tls and context is None:
+        raise Refused(f"{peer.ae_title} wants TLS, and [node.tls] is not configured")
     proposed = [build_context(UID(sop_class), UID(syntax)) for sop_class, syntax in contexts]
     assoc = ae.associate(
         peer.host,
@@ -92,16 +104,29 @@ def associate(
         max_pdu=131_072,
         ext_neg=[build_role(UID(sop_class), scp_role=True) for sop_class in scp_roles],
         evt_handlers=list(handlers),
+        tls_args=(context, peer_name(peer)) if context else None,
     )
+    where = f"{peer.ae_title} at {peer.host}:{peer.port}"
     if assoc.is_established:
+        if context:
+            _check_fingerprint(assoc, peer)
         let_reader_run(assoc)
         return assoc
-    where = f"{peer.ae_title} at {peer.host}:{peer.port}"
     if assoc.is_rejected:
         raise Unavailable(f"{where} rejected the association")
     if assoc.rejected_contexts and not assoc.accepted_contexts:
         raise Refused(f"{where} accepts none of: {', '.join(sorted({UID(kind).name for kind, _ in contexts}))}")
-    raise Unavailable(f"no association with {where}")
+    why = reason_for_failure(peer, context, ae.acse_timeout) if context else ""
+    raise Unavailable(f"no association with {where}{f': {why}' if why else ''}")
+
+
+def _check_fingerprint(assoc: Association, peer: Peer) -> None:
+    """Nothing but the association request has been sent by then.  Raises Unavailable; the association is aborted."""
+    try:
+        check_fingerprint(peer, assoc.dul.socket.socket.getpeercert(binary_form=True))
+    except Unavailable:
+        assoc.abort()
+        raise
 
 
 def store(assoc: Association, path: Path, sop_class: str) -> str:
@@ -143,7 +168,7 @@ def let_reader_run(assoc: Association, seconds: float = 1.0) -> None:
         time.sleep(0)
 
 
-def deliver(ae: AE, peer: Peer, path: Path) -> str:
+def deliver(ae: Entity, peer: Peer, path: Path) -> str:
     """The peer has the object in `path`, sent on an association of its own.  Raises Unavailable or Refused."""
     sop_class, syntax = identify(path)
     assoc = associate(ae, peer, ways(sop_class, syntax))
@@ -172,7 +197,7 @@ class Sent:
     error: str = ""
 
 
-def send_files(ae: AE, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:
+def send_files(ae: Entity, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:
     """Each file is sent on one association (a new one when the peer ended it), and what became of it is told.
 
     Raises Unavailable when no association can be had.
@@ -202,7 +227,7 @@ def send_files(ae: AE, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:
             end(assoc)
 
 
-def ask_count(ae: AE, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> int | None:
+def ask_count(ae: Entity, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> int | None:
     """How many instances the peer says the series has (C-FIND, PS3.4 C.3.4); None when it does not say.
 
     Raises Unavailable when there is no answer.

@@ -478,7 +478,9 @@ def test_tls_takes_the_same_path(
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
     plain = DirectServer.start.__func__  # type: ignore[attr-defined]
-    monkeypatch.setattr(DirectServer, "start", classmethod(lambda cls, *given: plain(cls, *given, ssl_context=server)))
+    monkeypatch.setattr(
+        DirectServer, "start", classmethod(lambda cls, *given: plain(cls, *given[:4], ssl_context=server))
+    )
     port = start(network_timeout_seconds=2)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE

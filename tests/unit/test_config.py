@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from node.config import Config, Peer, load
+from node.config import Config, Peer, Tls, load
 from node.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[2] / "config.toml"
@@ -43,9 +43,12 @@ def test_the_shipped_file_holds_every_key_with_its_default_and_nothing_else() ->
         for key, value in section.items():
             assert value == plain(getattr(defaults, key)), f"[{name}] {key}"
         absent = set(type(defaults).model_fields) - set(section)
-        assert absent == ({"bundle"} if name == "ai" else set()), f"[{name}]"
+        assert absent == {"ai": {"bundle"}, "node": {"tls"}}.get(name, set()), f"[{name}]"
     assert set(shipped) == set(Config.model_fields)
-    assert re.search(r"^# bundle = ", content, re.MULTILINE), "a key whose default cannot be written is commented out"
+    for key in ("bundle", *Tls.model_fields):
+        assert re.search(rf"^# {key} = ", content, re.MULTILINE), (
+            "a key whose default cannot be written is commented out"
+        )
 
 
 def test_the_shipped_peer_shows_every_key_of_a_peer_with_its_default() -> None:
