@@ -68,7 +68,7 @@ class Retention:
 
     def begin(self, case_id: int, why: Why, now: datetime) -> Removal | None:
         """The removal is recorded; None when something is owed after all."""
-        with self._transactions.writing("removal") as session:
+        with self._transactions.writing() as session:
             series = session.scalar(select(SeriesRow).where(SeriesRow.id == case_id, _owes_nothing()))
             if series is None:
                 return None
@@ -91,7 +91,7 @@ class Retention:
     def forget(self, removal: Removal, now: datetime) -> bool:
         """The case is no longer in the database.  False, changing nothing, when something is owed meanwhile."""
         case = removal.case_id
-        with self._transactions.writing("forgetting") as session:
+        with self._transactions.writing() as session:
             mine = SeriesRow.series_instance_uid == removal.series_instance_uid
             series = session.scalar(
                 select(SeriesRow).where(SeriesRow.id == case, mine, _owes_nothing()).with_for_update()
@@ -120,7 +120,7 @@ class Retention:
 
     def end(self, removal: Removal, now: datetime) -> None:
         """The files of the removal are gone or back.  One that came to nothing leaves no record."""
-        with self._transactions.writing("removed") as session:
+        with self._transactions.writing() as session:
             row = session.get_one(RemovalRow, removal.id)
             if row.forgotten_at is None:
                 session.delete(row)
