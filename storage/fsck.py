@@ -109,7 +109,7 @@ class _Check:
         """Whether, in one transaction, the count differs from the rows; with `repair` it no longer does."""
         rows = select(func.count()).where(InstanceRow.series_id == case).scalar_subquery()
         wrong = (SeriesRow.id == case) & (SeriesRow.instance_count != rows)
-        with self._store.transactions.writing("counting") as session:
+        with self._store.transactions.writing() as session:
             if self._repair:
                 counted = update(SeriesRow).where(wrong).values(instance_count=rows).returning(SeriesRow.id)
                 return session.scalar(counted) is not None

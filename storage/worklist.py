@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, false, func, or_, select
+from sqlalchemy import Select, func, select
 
 from storage.outbox import as_delivery
 from storage.records import Delivery
@@ -69,12 +69,20 @@ class Worklist:
 
     def case(self, case: str) -> Row | None:
         """The row whose case number, Series Instance UID or report UID is `case`."""
-        view = WORKLIST.c
-        number = view.case_id == int(case) if case.isdecimal() and len(case) < 10 else false()
-        matches = or_(number, view.series_instance_uid == case, view.report_uid == case)
+        ways = [  # one after the other: together they would be a search through all cases
+            select(SeriesRow.id).where(SeriesRow.series_instance_uid == case),
+            select(SeriesRow.id)
+            .join(ReportRow, ReportRow.id == SeriesRow.report_id)
+            .where(ReportRow.sop_instance_uid == case),
+        ]
+        if case.isdecimal() and len(case) < 10:
+            ways.insert(0, select(SeriesRow.id).where(SeriesRow.id == int(case)))
         with self._transactions.reading() as session:
-            row = session.execute(select(WORKLIST).where(matches)).mappings().first()
-            return dict(row) if row else None
+            for way in ways:
+                if id_ := session.scalar(way):
+                    row = session.execute(select(WORKLIST).where(WORKLIST.c.case_id == id_)).mappings().one()
+                    return dict(row)
+        return None
 
     def reports(self, case_id: int) -> list[Row]:
         """Every report of the case, oldest first: revision, uid, outcome, predecessor, time and path."""

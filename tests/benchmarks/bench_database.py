@@ -149,7 +149,7 @@ def stores(count: int) -> Iterator[dict[str, Store]]:
         found = {"SQLite": Store.open(f"sqlite:///{Path(folder) / 'willis.db'}")}
         server = None
         if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
-            server = postgresql_server.__wrapped__()
+            server = postgresql_server.__wrapped__()  # type: ignore[attr-defined]
             running = next(server)
             running.run("CREATE DATABASE bench")
             found["PostgreSQL"] = Store.open(running.url("bench"))

@@ -64,7 +64,7 @@ def _dataset(path: Path) -> bytes:
 def _disagreeing(store: Store, files: Files) -> Iterator[str]:
     with store.transactions.reading() as session:
         grouped = select(InstanceRow.series_id, func.count()).group_by(InstanceRow.series_id)
-        counts: dict[int, int] = dict(session.execute(grouped).all())  # type: ignore[arg-type]
+        counts: dict[int, int] = dict(session.execute(grouped).all())
         for series in session.scalars(select(SeriesRow)):
             where = f"series {series.id}, {series.stage}"
             if series.instance_count != counts.get(series.id, 0):

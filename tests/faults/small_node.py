@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from node import log, pipeline
+from node import log, pipeline, sender
 from node.analysis import Bench, analyse
 from node.config import Config
 from node.pipeline import Desk, utc_now
@@ -125,7 +125,7 @@ def break_commit() -> None:
         made.settle(Added.STORED)
         return made
 
-    GroupCommit.offer = offer  # type: ignore[method-assign]
+    GroupCommit.offer = offer  # type: ignore[method-assign, assignment]
 
 
 def break_file() -> None:
@@ -147,7 +147,7 @@ def break_uid() -> None:
 
     from node import analysis
 
-    analysis.derive_uid = lambda *_: f"2.25.{secrets.randbits(100)}"
+    vars(analysis)["derive_uid"] = lambda *_: f"2.25.{secrets.randbits(100)}"
 
 
 def break_outbox() -> None:
@@ -156,8 +156,8 @@ def break_outbox() -> None:
     def deliver(desk: Desk) -> int:
         while delivery := desk.store.outbox.claim_due(desk.clock(), timedelta(seconds=3)):
             desk.store.outbox.accepted(delivery, desk.clock())
-            pipeline.sender.deliver(
-                pipeline.sender.entity("WILLIS", pipeline.sender.Timeouts()),
+            sender.deliver(
+                sender.entity("WILLIS", sender.Timeouts()),
                 desk.config.peers[delivery.destination],
                 desk.files.path(delivery.file),
             )

@@ -17,8 +17,8 @@ from node import analysis, pipeline
 from node.peer import Fault, SimulatedPeer
 from storage.group_commit import GroupCommit, Offer
 from storage.intake import Intake
-from storage.records import Added
-from storage.stages import Stage
+from storage.records import Added, Conclusion
+from storage.stages import Outcome, Stage
 from storage.store import Store
 from tests.builders import FakeClock, claimed, header, received, reported, series_now
 from tests.faults.proof import unreported, violations
@@ -137,7 +137,12 @@ def test_a_pacs_that_is_down_for_a_day_gets_its_report_and_the_attempts_are_few(
     )
     assert send(site.port, small_series(1), site.acknowledged)
     site.peer.stop()
-    wait_until(lambda: site.node.step() or site.rows()[0]["stage"] == "reported", 20)
+
+    def is_reported() -> bool:
+        site.node.step()
+        return site.rows()[0]["stage"] == "reported"
+
+    wait_until(is_reported, 20)
     site.node.desk.clock = clock
     back_at = clock() + timedelta(hours=24)
     while clock() < back_at:
@@ -275,7 +280,7 @@ def test_a_clock_that_jumps_ahead_costs_at_most_a_second_look(site: Site) -> Non
     claim = claimed(desk.store, clock, series="2.25.2", worker="elsewhere:1")
     clock.advance(86_400)
     assert pipeline.rescue(desk) == 1
-    assert not desk.store.queue.finish(claim, analysis.Conclusion(analysis.Outcome.NEGATIVE), None, [], clock())
+    assert not desk.store.queue.finish(claim, Conclusion(Outcome.NEGATIVE), None, [], clock())
     again = desk.store.queue.claim("worker", clock(), timedelta(seconds=60), 3)
     assert again is not None
     assert again.series.attempts == 2
