@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test lint bench-receive bench-latency setup clean
+.PHONY: run serve test test-viewer lint bench-receive bench-latency setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS
 	@$(BIN)/willis demo
@@ -12,6 +12,9 @@ serve: setup        ## the node, with config.toml, until Ctrl-C
 
 test: setup         ## linters, types, import rules, and every test
 	@tests/run.sh
+
+test-viewer: setup  ## OHIF over Orthanc in headless Chromium; look at the pictures in var/viewer
+	@tests/viewer/run.sh
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
