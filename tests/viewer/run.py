@@ -198,7 +198,7 @@ def main() -> int:
             faults = list(seen["errors"])
             faults += [] if "Willis summary" in seen["said"]["opened"] else ["the summary is not listed"]
             if name == "positive" and "8.1" not in seen["said"]["report"]:
-                faults.append("the measurement is not listed")
+                faults.append("the measurement is not shown on the key slice")
             print(f"{name}: {'; '.join(faults) or 'as it should be'}; pictures in {FOLDER}")
             wrong += bool(faults)
         server.shutdown()
