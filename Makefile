@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test test-faults test-viewer lint bench-database bench-receive bench-latency bench-inference setup clean
+.PHONY: run serve test test-faults test-viewer lint bench-database bench-receive bench-latency bench-inference bench-decode setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS
 	@$(BIN)/willis demo
@@ -34,6 +34,9 @@ bench-latency: setup  ## from the last slice to the report in the PACS
 
 bench-inference: setup  ## from a volume to findings: seconds, share of the matrix-product rate, memory
 	@$(BIN)/python -m tests.benchmarks.bench_inference
+
+bench-decode: setup  ## a series in every transfer syntax: seconds to make its volume
+	@$(BIN)/python -m tests.benchmarks.bench_decode
 
 setup: .venv/installed
 
