@@ -127,16 +127,17 @@ class Sibling:
 
 
 def choose(
-    sharp: bool, siblings: Sequence[Sibling], study_quiet_since: datetime, now: datetime, rules: Eligibility
+    mine: Sibling, siblings: Sequence[Sibling], study_quiet_since: datetime, now: datetime, rules: Eligibility
 ) -> Turn | Covered:
-    """Whether a series is analysed now, waits for a better reconstruction, or is covered by one.
+    """Whether a series, `mine`, is analysed now, waits for a better reconstruction, or is covered by one.
 
     A soft kernel goes at once.  A sharp one waits until the study has been quiet for `sibling_wait_seconds`.  A
     reconstruction covers others only once it has an outcome that holds for the acquisition.
     """
+    sharp = mine.sharp
     as_good = [sibling for sibling in siblings if sharp or not sibling.sharp]
     for sibling in as_good:
-        if _speaks_for_the_acquisition(sibling.series):
+        if _speaks_for(mine, sibling):
             return Covered(sibling.series.id)
     if any(sibling.series.stage in (Stage.READY, Stage.ANALYSING) for sibling in as_good):
         return Turn.WAIT
@@ -147,8 +148,15 @@ def choose(
     return Turn.GO
 
 
-def _speaks_for_the_acquisition(series: Series) -> bool:
-    """Whether another reconstruction of the same data would get the same answer."""
+def _speaks_for(mine: Sibling, sibling: Sibling) -> bool:
+    """Whether `mine`, another reconstruction of the same data, would get the same answer.
+
+    Some scanners number every acquisition 1.  Then the plain head that comes before the angiography looks like a sibling
+    of it; so that what has no contrast never covers what has some, it covers only a sharp kernel with as many slices.
+    """
+    series = sibling.series
     if series.stage is not Stage.REPORTED:
         return False
-    return series.outcome in (Outcome.POSITIVE, Outcome.NEGATIVE) or series.reason == Reason.NO_CONTRAST
+    if series.reason == Reason.NO_CONTRAST:
+        return mine.sharp and not sibling.sharp and mine.series.instance_count == series.instance_count
+    return series.outcome in (Outcome.POSITIVE, Outcome.NEGATIVE)

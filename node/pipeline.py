@@ -179,7 +179,8 @@ def _leave(desk: Desk, series: Series, slices: Slices, whole: Whole) -> bool:
         for sibling, header in desk.store.settling.siblings(series)
     ]
     quiet_since = desk.store.settling.last_arrival_in_study(series.study_instance_uid)
-    turn = eligibility.choose(eligibility.is_sharp(slices.headers[0], rules), siblings, quiet_since, now, rules)
+    mine = Sibling(series, eligibility.is_sharp(slices.headers[0], rules))
+    turn = eligibility.choose(mine, siblings, quiet_since, now, rules)
     if turn is Turn.WAIT:
         return False
     if isinstance(turn, Covered):

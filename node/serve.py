@@ -23,7 +23,7 @@ PERIODS_SECONDS = (0.5, 1.0, 1.0, 10.0, 60.0)
 
 
 class Supervisor:
-    """The node: two children, four verbs, one metronome."""
+    """The node: two children, five beats, one metronome."""
 
     def __init__(self, config: Config, arguments: list[str]) -> None:
         """`arguments` are those with which a child finds the same configuration."""

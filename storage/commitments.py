@@ -1,6 +1,6 @@
 """Storage commitments that we ask destinations for (PS3.4 annex J).
 
-A transaction is recorded before it is asked, and stays known for ever: its answer may come hours later, or twice.
+A transaction is recorded before it is asked, and stays known until its case is removed: its answer may come hours later, or twice.
 """
 
 from collections.abc import Callable

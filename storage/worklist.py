@@ -40,7 +40,7 @@ class Status:
     oldest_ready_at: datetime | None
     oldest_pending_at: datetime | None
     errors: tuple[tuple[datetime, str], ...]
-    """The last delivery errors, newest first."""
+    """When and what: the last failed attempts of analysis, then those of delivery (by when the report was made)."""
     clocks: tuple[Clock, ...]
     """Of the last delivered cases, newest first."""
 
@@ -125,6 +125,12 @@ class Worklist:
                 .order_by(DeliveryRow.id.desc())
                 .limit(5)
             ).all()
+            failed = session.execute(
+                select(SeriesRow.claimed_at, SeriesRow.id, SeriesRow.attempts)
+                .where(SeriesRow.stage.in_((Stage.FAILED.value, Stage.READY.value)), SeriesRow.attempts > 0)
+                .order_by(SeriesRow.id.desc())
+                .limit(5)
+            ).all()
             return Status(
                 stages={Stage(stage): count for stage, count in stages},
                 deliveries={DeliveryStage(stage): count for stage, count in deliveries},
@@ -132,7 +138,14 @@ class Worklist:
                     select(func.min(SeriesRow.ready_at)).where(SeriesRow.stage == Stage.READY.value)
                 ),
                 oldest_pending_at=session.scalar(select(func.min(DeliveryRow.created_at)).where(pending)),
-                errors=tuple((at, f"{destination}: {error}") for at, destination, error in errors),
+                errors=(
+                    *(
+                        (at, f"case {case}: {attempts} failed attempts of analysis")
+                        for at, case, attempts in failed
+                        if at
+                    ),
+                    *((at, f"{destination}: {error}") for at, destination, error in errors),
+                ),
                 clocks=tuple(_clock(row) for row in self._delivered(last)),
             )
 

@@ -20,6 +20,7 @@ from storage.intake import Intake
 from storage.records import Added, Conclusion
 from storage.stages import Outcome, Stage
 from storage.store import Store
+from tests.absent import absent
 from tests.builders import FakeClock, claimed, header, received, reported, series_now
 from tests.faults.proof import unreported, violations
 from tests.faults.senders import send, small_series
@@ -188,7 +189,7 @@ def test_a_folder_that_becomes_read_only_is_answered_and_loses_nothing(tmp_path:
         return subprocess.run(["mount", *arguments, str(disk)], capture_output=True, check=False).returncode
 
     if mount("-t", "tmpfs", "-o", "size=16m", "none"):
-        pytest.skip("no file system can be mounted here (not root)")
+        absent("no file system can be mounted here (not root)")
     try:
         config = configuration(disk, free_port(), free_port())
         config = config.model_copy(

@@ -11,6 +11,7 @@ from pynetdicom import AE
 
 from node.errors import Unavailable
 from node.sender import let_reader_run
+from tests.absent import absent
 from tests.dicom_factory import identity
 from tests.node_fixtures import NodeFactory
 from tests.running import RunningNode, wait_until
@@ -156,7 +157,7 @@ def test_a_full_disk_is_answered_with_out_of_resources_and_the_next_try_succeeds
     if subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], capture_output=True, check=False
     ).returncode:
-        pytest.skip("a small file system cannot be mounted here (not root)")
+        absent("a small file system cannot be mounted here (not root)")
     try:
         node = node_in(
             storage__directory=repr(str(disk)), storage__database_url=repr(f"sqlite:///{tmp_path}/elsewhere.db")

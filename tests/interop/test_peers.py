@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.absent import absent
 from tests.dicom_factory import PHILIPS_STUDY
 from tests.node_fixtures import NodeFactory
 from tests.running import RunningNode, free_port, wait_until
@@ -123,7 +124,7 @@ def test_orthanc_forwards_a_study_and_holds_the_report_in_it(
 def send_philips(node: RunningNode) -> None:
     """The whole study, by dcmsend, as the scanner left it."""
     if not PHILIPS_STUDY.exists():
-        pytest.skip(f"the scanner's study is not at {PHILIPS_STUDY}")
+        absent(f"the scanner's study is not at {PHILIPS_STUDY}")
     images = sorted(path for path in PHILIPS_STUDY.rglob("I*") if path.is_file())
     run(program("dcmsend"), "-aet", "PACS", "-aec", "WILLIS", "127.0.0.1", str(node.config.node.port), *images)
 
@@ -160,7 +161,7 @@ def test_the_real_study_is_analysed_when_the_setting_allows_no_contrast(node_in:
 
 def test_objects_without_an_image_are_skipped_by_name_when_willis_sends(node_in: NodeFactory) -> None:
     if not PHILIPS_STUDY.exists():
-        pytest.skip(f"the scanner's study is not at {PHILIPS_STUDY}")
+        absent(f"the scanner's study is not at {PHILIPS_STUDY}")
     node = node_in(completion__quiet_seconds="2")
     sent = node.send(sorted(PHILIPS_STUDY.rglob("DIRFILE")))
     assert len(sent) == 6

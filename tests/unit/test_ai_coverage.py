@@ -9,6 +9,7 @@ import pytest
 from ai.coverage import HeadExtent, head_extent, require_coverage
 from ai.errors import NotAnalysable, Reason
 from ai.volume import Volume
+from tests.absent import absent
 from tests.unit.made_up_head import head
 
 PHILIPS = Path(__file__).parents[3] / "shared" / "data" / "philips-head-study" / "S2020"
@@ -121,8 +122,9 @@ def test_coverage_does_not_need_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.skipif(not PHILIPS.exists(), reason="../shared/data is absent")
 def test_a_real_scanner_s_skull_phantom_is_a_head_that_shows_the_region() -> None:
+    if not PHILIPS.exists():
+        absent(f"the scanner's study is not at {PHILIPS}")
     import pydicom
 
     from ai.volume import volume_from_datasets

@@ -14,6 +14,7 @@ from ai.preprocess import (
     resample,
 )
 from ai.volume import Volume
+from tests.absent import absent
 from tests.unit.made_up_head import affine, head
 
 PHILIPS = Path(__file__).parents[3] / "shared" / "data" / "philips-head-study" / "S2020"
@@ -119,8 +120,9 @@ def test_without_a_located_circle_there_is_no_contrast() -> None:
     assert not contrast_filled_arteries(head(), HeadExtent(None, vertex_inside=False))
 
 
-@pytest.mark.skipif(not PHILIPS.exists(), reason="../shared/data is absent")
 def test_a_real_scanner_s_plain_skull_phantom_has_no_contrast() -> None:
+    if not PHILIPS.exists():
+        absent(f"the scanner's study is not at {PHILIPS}")
     import pydicom
 
     from ai.volume import volume_from_datasets

@@ -80,7 +80,10 @@ def test_version_is_printed(run: Run) -> None:
     assert (result.exit_code, bool(re.match(r"willis \d+\.\d+\.\d+\n", result.stdout))) == (0, True)
 
 
-COMMANDS = ["serve", "worklist", "show", "status", "retry", "send", "peer", "phantom", "demo", "config check"]
+COMMANDS = [
+    "serve", "worklist", "show", "status", "retry", "explain", "fsck", "send", "peer", "phantom", "demo", "config check",
+    "train", "evaluate", "submit",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -160,7 +161,7 @@ def reported(outcome: Outcome, why: str = "", sharp: bool = False) -> Sibling:
 
 
 def turn(sharp: bool, *siblings: Sibling, quiet_seconds: float = 100) -> Turn | Covered:
-    return choose(sharp, siblings, START - timedelta(seconds=quiet_seconds), START, RULES)
+    return choose(other(1, sharp=sharp), siblings, START - timedelta(seconds=quiet_seconds), START, RULES)
 
 
 def test_a_soft_kernel_goes_at_once() -> None:
@@ -192,11 +193,20 @@ def test_a_soft_kernel_does_not_wait_for_a_sharp_one(stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     "sibling",
-    [reported(Outcome.POSITIVE), reported(Outcome.NEGATIVE), reported(Outcome.NOT_ANALYSED, "no_contrast")],
+    [reported(Outcome.POSITIVE), reported(Outcome.NEGATIVE)],
 )
 def test_an_answer_for_the_acquisition_covers_its_other_reconstructions(sibling: Sibling) -> None:
     assert turn(False, sibling) == Covered(2)
     assert turn(True, sibling) == Covered(2)
+
+
+def test_no_contrast_covers_a_sharp_kernel_with_as_many_slices_and_nothing_else() -> None:
+    plain = reported(Outcome.NOT_ANALYSED, "no_contrast")
+    assert turn(True, plain) == Covered(2)
+    assert turn(False, plain) is Turn.GO, "a soft series may be the angiography that came after"
+    assert turn(True, replace(plain, sharp=True)) is Turn.GO
+    fewer = replace(plain, series=replace(plain.series, instance_count=299))
+    assert turn(True, fewer) is Turn.GO
 
 
 def test_the_answer_of_a_sharp_kernel_does_not_cover_a_soft_one() -> None:
