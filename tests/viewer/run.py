@@ -31,7 +31,7 @@ from tests.running import cached_phantom, free_port, wait_until
 
 FOLDER = Path("var/viewer")
 OHIF = FOLDER / "tools" / "ohif" / "dist"
-ALGORITHM = Algorithm("Willis aneurysm detection", "0.1.1", "0.1.0", derive_uid("device", "viewer"))
+ALGORITHM = Algorithm("Willis aneurysm detection", "0.2.0", "0.1.0", derive_uid("device", "viewer"))
 CONFIG = """window.config = {
   routerBasename: null, extensions: [], modes: [], customizationService: {}, showStudyList: true,
   showWarningMessageForCrossOrigin: false, showCPUFallbackMessage: false, investigationalUseDialog: { option: 'never' },
