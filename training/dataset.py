@@ -229,7 +229,7 @@ def cut_patch(
         location,
         log_diameter,
     )
-    return mirrored(patch) if rng.random() < 0.5 else patch
+    return mirrored(patch, preprocessing.coordinates) if rng.random() < 0.5 else patch
 
 
 class _Cut(NamedTuple):
@@ -304,10 +304,11 @@ def _from_circle_mm(prepared: Prepared, cell: NDArray[np.float64]) -> NDArray[np
     return offset
 
 
-def mirrored(patch: Patch) -> Patch:
-    """The patch with left and right exchanged: the arrays, the x coordinate and every label that names a side."""
+def mirrored(patch: Patch, with_x: bool = True) -> Patch:
+    """The patch with left and right exchanged: the arrays, any x coordinate and every label that names a side."""
     swapped = np.ascontiguousarray(patch.channels_DHWC[:, :, ::-1])
-    swapped[..., -1] *= -1.0
+    if with_x:
+        swapped[..., -1] *= -1.0
     locations = np.array([LOCATIONS.index(location.mirrored) for location in LOCATIONS], np.uint8)
     inside = patch.lesion_DHW > 0
     return Patch(

@@ -157,6 +157,16 @@ def test_mirroring_swaps_sides_and_twice_changes_nothing() -> None:
     assert before != after and before | after == {LEFT, RIGHT}
 
 
+def test_without_coordinates_a_mirrored_patch_shows_the_same_tissue() -> None:
+    bare = replace(SETTINGS, coordinates=False)
+    drawn = [cut_patch(prepare(scan(1)), SAMPLING, bare, np.random.default_rng(seed), True) for seed in range(6)]
+    with_coordinates = [
+        cut_patch(prepare(scan(1)), SAMPLING, SETTINGS, np.random.default_rng(seed), True) for seed in range(6)
+    ]
+    for one, other in zip(drawn, with_coordinates, strict=True):
+        assert np.array_equal(one.channels_DHWC, other.channels_DHWC[..., :3])
+
+
 def test_training_scans_may_have_more_lesions_than_patients_do() -> None:
     drawn = [enriched_lesions(seed, (0, 2, 4)) for seed in range(60)]
     assert {len(lesions) for lesions in drawn} == {0, 2, 4}

@@ -225,6 +225,8 @@ def test_two_runs_become_one_ensemble_that_loads_and_finds(config: TrainConfig, 
     export(runs, tmp_path / "bundle", "0.1", Tiling(size=64))
     bundle = load_bundle(tmp_path / "bundle")
     assert len(bundle.networks) == 2
+    with pytest.raises(ConfigError, match="same"):
+        export([runs[0], replace(runs[1], preprocessing=Preprocessing())], tmp_path / "none", "0.1")
     for network, run in zip(bundle.networks, runs, strict=True):
         assert all(torch.equal(tensor, weights(run)[name]) for name, tensor in network.state_dict().items())
     prepared = dataset.prepare(scan(1))
