@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ai.predict import chosen_device
 from ai.unet import UNet
 from training.config import TrainConfig, read_config
-from training.dataset import Patch, Prepared, cut_patch
+from training.dataset import Patch, cut_patch
 from training.losses import total_loss
 from training.scans import training_scans
 
@@ -126,14 +126,14 @@ def _step(
 
 def _batches(config: TrainConfig, first_step: int, steps: int) -> Iterator[tuple[int, Batch]]:
     """Yield (step, batch), each prepared in a thread while the one before it is being learned from."""
-    scans, hard_cells = _scans(config)
+    scans, mined = training_scans(config), hard_cells(config)
     positive = [scan for scan in scans if scan.lesion_DHW.any()]
 
     def patch(step: int, number: int) -> Patch:
         rng = np.random.default_rng((config.seed, step, number))
         on_lesion = bool(positive) and rng.random() < config.sampling.lesion_share
         scan = (positive if on_lesion else scans)[int(rng.integers(len(positive if on_lesion else scans)))]
-        return cut_patch(scan, config.sampling, config.preprocessing, rng, on_lesion, hard_cells.get(scan.seed, ()))
+        return cut_patch(scan, config.sampling, config.preprocessing, rng, on_lesion, mined.get(scan.seed, ()))
 
     def batch(step: int) -> Batch:
         return _stacked([patch(step, number) for number in range(config.sampling.batch)])
@@ -147,13 +147,12 @@ def _batches(config: TrainConfig, first_step: int, steps: int) -> Iterator[tuple
         coming.cancel()
 
 
-def _scans(config: TrainConfig) -> tuple[list[Prepared], dict[int, list[tuple[int, int, int]]]]:
-    """The training scans, built where the cache lacks them, and what was mined on them."""
-    scans = training_scans(config)
+def hard_cells(config: TrainConfig) -> dict[int, list[tuple[int, int, int]]]:
+    """What was mined on the scans of the cache, by seed; empty before the first round."""
     mined = Path(config.data.cache) / HARD_CELLS
     if not mined.exists():
-        return scans, {}
-    return scans, {int(seed): [tuple(cell) for cell in cells] for seed, cells in json.loads(mined.read_text()).items()}
+        return {}
+    return {int(seed): [tuple(cell) for cell in cells] for seed, cells in json.loads(mined.read_text()).items()}
 
 
 def _stacked(patches: list[Patch]) -> Batch:

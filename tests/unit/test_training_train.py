@@ -19,7 +19,7 @@ from training.config import ConfigError, Data, Loss, Optimisation, Sampling, Tra
 from training.evaluate import Scored, is_hit, measure
 from training.export import export, platt
 from training.phantom.scan import TrueLesion
-from training.train import CHECKPOINT, HARD_CELLS, averaged_network, learning_rate, main, train
+from training.train import CHECKPOINT, HARD_CELLS, averaged_network, hard_cells, learning_rate, main, train
 
 
 @pytest.fixture
@@ -216,6 +216,36 @@ def test_mined_mistakes_are_cells_without_a_lesion_and_the_next_run_reads_them(
     cells = json.loads((Path(config.data.cache) / HARD_CELLS).read_text())
     assert cells["1"] == [[5, 5, 6]] and len(cells["0"]) == 2
     train(config, report=quiet)
+
+
+def test_a_second_round_replaces_the_mistakes_on_its_scans_and_keeps_those_on_others(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = replace(config, optimisation=replace(config.optimisation, steps=2))
+    train(quick, report=quiet)
+    export([quick], tmp_path / "first", "0.1", Tiling(size=64))
+    found = {"now": (Candidate(2.0, (-20.0, -30.0, 110.0), 4.0, np.eye(13)[6]),)}
+    monkeypatch.setattr(mine, "found_candidates", lambda *_: found["now"])
+    assert mine.mine(quick, load_bundle(tmp_path / "first")) == 4
+
+    start = str(next((tmp_path / "first").glob("*.safetensors")))
+    second = replace(quick, folder=config.folder + "-2", initial_weights=start, data=replace(config.data, scans=3))
+    train(second, report=quiet)
+    export([second], tmp_path / "second", "0.2", Tiling(size=64))
+    found["now"] = (Candidate(2.0, (-10.0, -30.0, 120.0), 4.0, np.eye(13)[6]),)
+    assert mine.mine(second, load_bundle(tmp_path / "second")) == 3
+    assert hard_cells(second) == {0: [(10, 5, 11)], 1: [(10, 5, 11)], 2: [(10, 5, 11)], 3: [(5, 5, 6)]}
+
+    found["now"] = ()  # a model that makes no mistake any more leaves none on its scans
+    assert mine.mine(second, load_bundle(tmp_path / "second")) == 0 and set(hard_cells(second)) == {3}
+
+
+def test_a_bundle_of_another_spacing_cannot_mine(config: TrainConfig, tmp_path: Path) -> None:
+    train(replace(config, optimisation=replace(config.optimisation, steps=1)), report=quiet)
+    export([config], tmp_path / "bundle", "0.1", Tiling(size=64))
+    coarse = replace(config, preprocessing=replace(config.preprocessing, spacing_mm=1.2))
+    with pytest.raises(ConfigError, match="reads 1 mm and the scans are at 1.2 mm"):
+        mine.mine(coarse, load_bundle(tmp_path / "bundle"))
 
 
 def test_two_runs_become_one_ensemble_that_loads_and_finds(config: TrainConfig, tmp_path: Path) -> None:
