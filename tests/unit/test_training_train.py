@@ -124,6 +124,7 @@ def test_the_shipped_config_reads_and_leaves_no_seed_in_both_sets() -> None:
         ("folder = ", "config.toml"),
         ("seed = 1", "folder"),
         ('folder = "x"\n[preprocessing]\nspacing_mm = 9.0', "spacing_mm"),
+        ('folder = "x"\nprecision = "float16"', "precision"),
     ],
 )
 def test_a_config_that_cannot_be_used_names_its_key(tmp_path: Path, text: str, named: str) -> None:
@@ -224,7 +225,7 @@ def test_a_second_round_replaces_the_mistakes_on_its_scans_and_keeps_those_on_ot
     quick = replace(config, optimisation=replace(config.optimisation, steps=2))
     train(quick, report=quiet)
     export([quick], tmp_path / "first", "0.1", Tiling(size=64))
-    found = {"now": (Candidate(2.0, (-20.0, -30.0, 110.0), 4.0, np.eye(13)[6]),)}
+    found: dict[str, tuple[Candidate, ...]] = {"now": (Candidate(2.0, (-20.0, -30.0, 110.0), 4.0, np.eye(13)[6]),)}
     monkeypatch.setattr(mine, "found_candidates", lambda *_: found["now"])
     assert mine.mine(quick, load_bundle(tmp_path / "first")) == 4
 
