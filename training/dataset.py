@@ -53,18 +53,28 @@ class Prepared:
 
 
 def prepare(scan: PhantomScan) -> Prepared:
-    """Return a region-of-interest scan with labels at half resolution, its sides cut to multiples of 16 voxels."""
-    d, h, w = (side // 16 * 16 for side in scan.volume.hu_DHW.shape)
+    """Return a region-of-interest scan with labels at half resolution.
+
+    Its sides are the nearest multiples of 16 voxels: cut, or filled up with air.
+    """
+    volume = scan.volume
     region = Region(
-        scan.volume.hu_DHW[:d, :h, :w], scan.volume.affine_lps, circle_centre(scan.vessel_DHW, scan.volume.affine_lps)
+        _to_sixteens(volume.hu_DHW, HU_RANGE[0]), volume.affine_lps, circle_centre(scan.vessel_DHW, volume.affine_lps)
     )
-    lesion, vessel = (halved(labels[:d, :h, :w], 3) for labels in (scan.lesion_DHW, scan.vessel_DHW))
+    lesion, vessel = (halved(_to_sixteens(labels, 0), 3) for labels in (scan.lesion_DHW, scan.vessel_DHW))
     cells = output_affine(region.affine_lps)
     for number, true in enumerate(scan.lesions, start=1):  # a lesion smaller than a cell still has one
         cell = np.rint(np.linalg.solve(cells, np.append(true.centre_lps_mm, 1.0))[:3]).astype(int)
         if (cell >= 0).all() and (cell < lesion.shape).all() and not (lesion == number).any():
             lesion[tuple(cell)] = number
     return Prepared(scan.seed, region, scan.lesions, lesion, vessel, scan.confounders)
+
+
+def _to_sixteens(array_DHW: NDArray[Any], outside: int) -> NDArray[Any]:
+    sides = [max(1, round(side / 16)) * 16 for side in array_DHW.shape]
+    d, h, w = sides
+    missing = [(0, max(0, wanted - side)) for wanted, side in zip(sides, array_DHW.shape, strict=True)]
+    return np.pad(array_DHW[:d, :h, :w], missing, constant_values=outside)
 
 
 def circle_centre(vessel_DHW: NDArray[np.uint8], affine_lps: NDArray[np.float64]) -> tuple[float, float, float]:

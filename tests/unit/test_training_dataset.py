@@ -58,6 +58,20 @@ def test_labels_are_halved_where_their_voxels_are() -> None:
     assert set(np.unique(prepared.vessel_DHW)) == {0, 1 + LEFT, 1 + RIGHT}
 
 
+def test_a_side_that_is_nearer_to_the_next_multiple_of_sixteen_is_filled_up_with_air() -> None:
+    made = scan(1)
+    short = replace(
+        made,
+        volume=replace(made.volume, hu_DHW=made.volume.hu_DHW[:58]),
+        lesion_DHW=made.lesion_DHW[:58],
+        vessel_DHW=made.vessel_DHW[:58],
+    )
+    whole, filled = prepare(made), prepare(short)
+    assert filled.region.hu_DHW.shape == (64, 64, 64) and (filled.region.hu_DHW[58:] == -1024).all()
+    assert np.array_equal(filled.region.hu_DHW[:58], whole.region.hu_DHW[:58])
+    assert np.array_equal(filled.lesion_DHW, whole.lesion_DHW) and not filled.vessel_DHW[29:].any()
+
+
 def test_a_lesion_smaller_than_a_cell_keeps_one() -> None:
     made = scan(1)
     made.lesion_DHW[:] = 0
