@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+ADDED_LATER = ("preprocessing.coordinates",)
+"""Keys that manifests of format 1 may lack: their defaults are what older bundles meant."""
 DEFAULT_BUNDLE = Path(__file__).parent / "models" / "willis"
 
 
@@ -194,5 +196,5 @@ def _only(values: dict[str, Any], kind: type[Any], prefix: str) -> None:
     known = {field.name for field in fields(cast(Any, kind))}
     if unknown := sorted(set(values) - known):
         raise ValueError(f"unknown key {prefix}{unknown[0]}")
-    if missing := sorted(known - set(values)):
+    if missing := sorted(name for name in known - set(values) if prefix + name not in ADDED_LATER):
         raise ValueError(f"missing key {prefix}{missing[0]}")

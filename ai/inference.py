@@ -112,7 +112,9 @@ def infer(
         extent = tuple(axis.stop - axis.start for axis in target)
         ramp = _ramp(extent, tiling.overlap // OUTPUT_STRIDE)
         for network, flip in passes:
-            answer = _forward(network, tile, flip).to("cpu")[:, : extent[0], : extent[1], : extent[2]]
+            answer = _forward(network, tile, flip, preprocessing.coordinates).to("cpu")[
+                :, : extent[0], : extent[1], : extent[2]
+            ]
             total[(slice(None), *target)] += answer * ramp
             weight[target] += ramp
             done += 1
@@ -123,11 +125,12 @@ def infer(
     return Maps(mean[0], mean[2:].astype(np.float16), mean[1], output_affine(region.affine_lps))
 
 
-def _forward(network: UNet, tile: Tensor, flip: bool) -> Tensor:
+def _forward(network: UNet, tile: Tensor, flip: bool, with_x: bool) -> Tensor:
     """Lesion logit, log diameter and 13 location logits of one tile, (15, d, h, w); mirrored in and back when `flip`."""
     if flip:
         tile = tile.flip(-1)
-        tile[:, -1] *= -1.0  # the x coordinate
+        if with_x:
+            tile[:, -1] *= -1.0  # the x coordinate
     maps = network.finding_maps(tile.contiguous(memory_format=torch.channels_last_3d))[0].float()
     return maps[_MIRRORED_MAPS].flip(-1) if flip else maps
 

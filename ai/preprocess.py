@@ -25,6 +25,7 @@ class Preprocessing:
     `spacing_mm`: of the resampled region, isotropic.  `size_DHW`: its shape in voxels.  `offset_lps_mm`: from the middle
     of the circle of Willis to the middle of the region.  `windows_hu`: (low, high) of each HU channel, mapped to -1..1.
     `coordinate_scale_mm`: the z, y and x channels are the distance from the middle of the circle divided by this.
+    `coordinates`: whether there are such channels.
     """
 
     spacing_mm: float = 0.7
@@ -32,6 +33,7 @@ class Preprocessing:
     offset_lps_mm: tuple[float, float, float] = (0.0, 1.0, -6.0)
     windows_hu: tuple[tuple[float, float], ...] = ((-50.0, 150.0), (0.0, 600.0), (-1000.0, 2000.0))
     coordinate_scale_mm: float = 60.0
+    coordinates: bool = True
 
     def __post_init__(self) -> None:
         if not 0.2 <= self.spacing_mm <= 2.0:
@@ -43,8 +45,8 @@ class Preprocessing:
 
     @property
     def channel_count(self) -> int:
-        """One channel per window and three of coordinates."""
-        return len(self.windows_hu) + 3
+        """One channel per window and, unless they are left out, three of coordinates."""
+        return len(self.windows_hu) + 3 * self.coordinates
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +164,7 @@ def channels(
     coordinate_lines: tuple[Float32Array, Float32Array, Float32Array],
     settings: Preprocessing,
 ) -> Float32Array:
-    """Return D×H×W×C float32: each HU window mapped to -1..1 and clipped there, then the z, y and x coordinates.
+    """Return D×H×W×C float32: each HU window mapped to -1..1 and clipped there, then any z, y and x coordinates.
 
     Channels come last in memory because that is the layout in which convolutions on a CPU run fastest.
     """
@@ -170,10 +172,11 @@ def channels(
     hu = hu_DHW.astype(np.float32)
     for channel, (low, high) in enumerate(settings.windows_hu):
         np.clip((hu - (low + high) / 2.0) * (2.0 / (high - low)), -1.0, 1.0, out=out[..., channel])
-    z, y, x = coordinate_lines
-    out[..., -3] = z[:, None, None]
-    out[..., -2] = y[None, :, None]
-    out[..., -1] = x[None, None, :]
+    if settings.coordinates:
+        z, y, x = coordinate_lines
+        out[..., -3] = z[:, None, None]
+        out[..., -2] = y[None, :, None]
+        out[..., -1] = x[None, None, :]
     return out
 
 

@@ -103,11 +103,15 @@ class Optimisation:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run.  `folder` holds its checkpoints and TensorBoard events."""
+    """One training run.  `folder` holds its checkpoints and TensorBoard events.
+
+    `precision`: "auto" passes through the network in bfloat16 on CUDA; on a CPU, and with "float32", all is float32.
+    """
 
     folder: str
     seed: int = 1
     device: str = "auto"
+    precision: str = "auto"
     threads: int = 2
     initial_weights: str = ""
     data: Data = field(default_factory=Data)
@@ -116,6 +120,10 @@ class TrainConfig:
     sampling: Sampling = field(default_factory=Sampling)
     loss: Loss = field(default_factory=Loss)
     optimisation: Optimisation = field(default_factory=Optimisation)
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "float32"):
+            raise ValueError(f'precision must be "auto" or "float32", got {self.precision!r}')
 
 
 def read_config(path: Path | str) -> TrainConfig:

@@ -53,18 +53,28 @@ class Prepared:
 
 
 def prepare(scan: PhantomScan) -> Prepared:
-    """Return a region-of-interest scan with labels at half resolution, its sides cut to multiples of 16 voxels."""
-    d, h, w = (side // 16 * 16 for side in scan.volume.hu_DHW.shape)
+    """Return a region-of-interest scan with labels at half resolution.
+
+    Its sides are the nearest multiples of 16 voxels: cut, or filled up with air.
+    """
+    volume = scan.volume
     region = Region(
-        scan.volume.hu_DHW[:d, :h, :w], scan.volume.affine_lps, circle_centre(scan.vessel_DHW, scan.volume.affine_lps)
+        _to_sixteens(volume.hu_DHW, HU_RANGE[0]), volume.affine_lps, circle_centre(scan.vessel_DHW, volume.affine_lps)
     )
-    lesion, vessel = (halved(labels[:d, :h, :w], 3) for labels in (scan.lesion_DHW, scan.vessel_DHW))
+    lesion, vessel = (halved(_to_sixteens(labels, 0), 3) for labels in (scan.lesion_DHW, scan.vessel_DHW))
     cells = output_affine(region.affine_lps)
     for number, true in enumerate(scan.lesions, start=1):  # a lesion smaller than a cell still has one
         cell = np.rint(np.linalg.solve(cells, np.append(true.centre_lps_mm, 1.0))[:3]).astype(int)
         if (cell >= 0).all() and (cell < lesion.shape).all() and not (lesion == number).any():
             lesion[tuple(cell)] = number
     return Prepared(scan.seed, region, scan.lesions, lesion, vessel, scan.confounders)
+
+
+def _to_sixteens(array_DHW: NDArray[Any], outside: int) -> NDArray[Any]:
+    sides = [max(1, round(side / 16)) * 16 for side in array_DHW.shape]
+    d, h, w = sides
+    missing = [(0, max(0, wanted - side)) for wanted, side in zip(sides, array_DHW.shape, strict=True)]
+    return np.pad(array_DHW[:d, :h, :w], missing, constant_values=outside)
 
 
 def circle_centre(vessel_DHW: NDArray[np.uint8], affine_lps: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -229,7 +239,7 @@ def cut_patch(
         location,
         log_diameter,
     )
-    return mirrored(patch) if rng.random() < 0.5 else patch
+    return mirrored(patch, preprocessing.coordinates) if rng.random() < 0.5 else patch
 
 
 class _Cut(NamedTuple):
@@ -304,10 +314,11 @@ def _from_circle_mm(prepared: Prepared, cell: NDArray[np.float64]) -> NDArray[np
     return offset
 
 
-def mirrored(patch: Patch) -> Patch:
-    """The patch with left and right exchanged: the arrays, the x coordinate and every label that names a side."""
+def mirrored(patch: Patch, with_x: bool = True) -> Patch:
+    """The patch with left and right exchanged: the arrays, any x coordinate and every label that names a side."""
     swapped = np.ascontiguousarray(patch.channels_DHWC[:, :, ::-1])
-    swapped[..., -1] *= -1.0
+    if with_x:
+        swapped[..., -1] *= -1.0
     locations = np.array([LOCATIONS.index(location.mirrored) for location in LOCATIONS], np.uint8)
     inside = patch.lesion_DHW > 0
     return Patch(

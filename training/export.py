@@ -1,6 +1,6 @@
 """A checkpoint becomes a bundle: calibration and threshold are fitted on validation phantoms.
 
-`python -m training.export CONFIG.toml VERSION [BUNDLE_FOLDER]`
+`python -m training.export CONFIG.toml [CONFIG.toml ...] VERSION [BUNDLE_FOLDER]`: several are an ensemble.
 """
 
 import sys
@@ -17,7 +17,7 @@ from ai.bundle import DEFAULT_BUNDLE, Bundle, Manifest, save_bundle
 from ai.decode import Calibration, Platt, location_scores, present_score
 from ai.inference import Tiling
 from ai.locations import LOCATIONS
-from training.config import TrainConfig, read_config
+from training.config import ConfigError, TrainConfig, read_config
 from training.evaluate import Scored, measure, score_scans
 from training.scans import trained_on, validation_scans
 from training.train import averaged_network
@@ -26,8 +26,13 @@ from training.train import averaged_network
 def export(
     configs: Sequence[TrainConfig], folder: Path, version: str, tiling: Tiling | None = None
 ) -> dict[str, float]:
-    """Write the bundle of one run, or the ensemble of several alike, and return its figures on the validation scans."""
+    """Write the bundle of one run, or the ensemble of several alike, and return its figures on the validation scans.
+
+    Raises ConfigError when the runs do not read the same input with the same network.
+    """
     config = configs[0]
+    if any((each.network, each.preprocessing) != (config.network, config.preprocessing) for each in configs):
+        raise ConfigError("the runs of an ensemble must have the same [network] and [preprocessing]")
     networks, steps = zip(*(averaged_network(each) for each in configs), strict=True)
     manifest = Manifest(
         name="willis",
@@ -77,13 +82,15 @@ def platt(scores: Sequence[float], positive: Sequence[bool]) -> Platt:
 
 
 def main(arguments: list[str]) -> int:
-    """`CONFIG VERSION [BUNDLE]`: export and print the figures."""
-    if not 2 <= len(arguments) <= 3:
-        print("usage: python -m training.export CONFIG.toml VERSION [BUNDLE_FOLDER]", file=sys.stderr)
+    """`CONFIG... VERSION [BUNDLE]`: export and print the figures."""
+    configs = [read_config(argument) for argument in arguments if argument.endswith(".toml")]
+    version_and_folder = arguments[len(configs) :]
+    if not configs or not 1 <= len(version_and_folder) <= 2:
+        print("usage: python -m training.export CONFIG.toml [CONFIG.toml ...] VERSION [BUNDLE_FOLDER]", file=sys.stderr)
         return 2
     torch.set_num_threads(2)
-    folder = Path(arguments[2]) if len(arguments) == 3 else DEFAULT_BUNDLE
-    for name, value in export([read_config(arguments[0])], folder, arguments[1]).items():
+    folder = Path(version_and_folder[1]) if len(version_and_folder) == 2 else DEFAULT_BUNDLE
+    for name, value in export(configs, folder, version_and_folder[0]).items():
         print(f"{name:32s} {value:.3f}")
     return 0
 

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -13,26 +12,31 @@ import numpy as np
 from ai.bundle import Bundle, load_bundle
 from ai.inference import output_affine
 from ai.predict import found_candidates
-from training.config import TrainConfig, read_config
+from training.config import ConfigError, TrainConfig, read_config
 from training.dataset import Prepared
 from training.evaluate import is_hit
+from training.files import write_whole
 from training.scans import training_scans
-from training.train import HARD_CELLS
+from training.train import HARD_CELLS, hard_cells
 
 LEAST_SCORE = -3.0
 """Candidates below this mean logit teach nothing."""
 
 
 def mine(config: TrainConfig, bundle: Bundle) -> int:
-    """Write the mistakes of a bundle on the training scans into the cache folder; return how many there are."""
-    cache = Path(config.data.cache)
-    mistakes = {}
-    for scan in training_scans(config):
-        if cells := mistaken_cells(scan, bundle, config.device):
-            mistakes[scan.seed] = cells
-    temporary = cache / f"{HARD_CELLS}.tmp"
-    temporary.write_text(json.dumps(mistakes), encoding="utf-8")
-    os.replace(temporary, cache / HARD_CELLS)
+    """Write the mistakes of a bundle on the training scans into the cache folder; return how many there are.
+
+    They replace what was mined on these scans before; the cache's other scans keep theirs.  Raises ConfigError when the
+    bundle reads another spacing.
+    """
+    wanted_mm, spacing_mm = config.preprocessing.spacing_mm, bundle.manifest.preprocessing.spacing_mm
+    if abs(spacing_mm - wanted_mm) > 1e-6:
+        raise ConfigError(
+            f"the bundle reads {spacing_mm:g} mm and the scans are at {wanted_mm:g} mm: mine with another"
+        )
+    mistakes = {scan.seed: mistaken_cells(scan, bundle, config.device) for scan in training_scans(config)}
+    kept = {seed: cells for seed, cells in (hard_cells(config) | mistakes).items() if cells}
+    write_whole(Path(config.data.cache) / HARD_CELLS, json.dumps(kept))
     return sum(len(cells) for cells in mistakes.values())
 
 

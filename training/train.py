@@ -1,7 +1,7 @@
-"""The training loop: `python -m training.train training/configs/willis.toml`.
+"""The training loop: `python -m training.train training/configs/willis.toml`, or under `torchrun` on several GPUs.
 
-Everything random at a step is drawn from (seed, step), so a run that was stopped and resumed sees the same patches as one
-that was not.
+Everything random at a step is drawn from (seed, step, number of the patch), so a run that was stopped and resumed sees the
+same patches as one that was not, and N processes see together what one with N times the batch does.
 """
 
 import json
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from ai.predict import chosen_device
-from ai.unet import UNet
+from ai.unet import Outputs, UNet
 from training.config import TrainConfig, read_config
-from training.dataset import Patch, Prepared, cut_patch
+from training.dataset import Patch, cut_patch
 from training.losses import total_loss
+from training.processes import Processes, together
 from training.scans import training_scans
 
 CHECKPOINT = "checkpoint.pt"
@@ -41,10 +43,18 @@ def train(config: TrainConfig, stop_after_seconds: float = math.inf, report: Cal
     Continues from the checkpoint in `config.folder`.  The checkpoint is replaced atomically, so that a kill costs at most
     `checkpoint_every` steps.
     """
+    device = chosen_device(config.device)
+    with together(device) as processes:
+        return _train(config, processes, device, stop_after_seconds, report if processes.first else _silent)
+
+
+def _train(
+    config: TrainConfig, processes: Processes, device: torch.device, seconds: float, report: Callable[[str], None]
+) -> bool:
+    """`train` in one of the processes; the first alone writes."""
     began = time.monotonic()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    device = chosen_device(config.device)
     folder = Path(config.folder)
     folder.mkdir(parents=True, exist_ok=True)
     network = UNet(config.network).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -58,17 +68,17 @@ def train(config: TrainConfig, stop_after_seconds: float = math.inf, report: Cal
     if first_step:
         report(f"continuing at step {first_step}")
     total = config.optimisation.steps
-    with SummaryWriter(str(folder)) as events, _bar() as bar:
+    with SummaryWriter(str(folder)) if processes.first else nullcontext() as events, _bar(processes.first) as bar:
         task = bar.add_task("training", total=total, completed=first_step, note="")
-        for step, batch in _batches(config, first_step, total):
-            parts = _step(network, average, optimiser, batch, config, step, device)
+        for step, batch in _batches(config, processes, first_step, total):
+            parts = _step(network, average, optimiser, batch, config, step, device, processes)
             bar.update(task, completed=step + 1, note=" ".join(f"{name} {value:.3f}" for name, value in parts.items()))
-            if step % 10 == 0:
+            if events is not None and step % 10 == 0:
                 for name, value in parts.items():
                     events.add_scalar(f"loss/{name}", value, step)
             done = step + 1
-            late = time.monotonic() - began > stop_after_seconds
-            if done % config.optimisation.checkpoint_every == 0 or done == total or late:
+            late = processes.any(time.monotonic() - began > seconds, device)
+            if processes.first and (done % config.optimisation.checkpoint_every == 0 or done == total or late):
                 _save(folder / CHECKPOINT, network, average, optimiser, done)
                 report(f"step {done}/{total} " + " ".join(f"{name} {value:.3f}" for name, value in parts.items()))
             if late:
@@ -104,18 +114,23 @@ def _step(
     config: TrainConfig,
     step: int,
     device: torch.device,
+    processes: Processes,
 ) -> dict[str, float]:
     """One optimiser step; return the parts of the loss by name."""
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(config, step)
     channels, lesion, vessel, location, log_diameter = (tensor.to(device, non_blocking=True) for tensor in batch)
-    loss, parts = total_loss(network(channels), lesion, vessel, location, log_diameter, config.loss)
+    with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda" and config.precision == "auto"):
+        outputs = network(channels)
+    outputs = Outputs(*(output.float() for output in outputs))
+    loss, parts = total_loss(outputs, lesion, vessel, location, log_diameter, config.loss)
     if not bool(torch.isfinite(loss)):
         raise FloatingPointError(
             f"the loss is not finite at step {step}: lower the learning rate; the last checkpoint is sound"
         )
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    processes.average_gradients(network)
     torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimisation.clip)
     optimiser.step()
     decay = min(config.optimisation.ema, (1.0 + step) / (10.0 + step))
@@ -124,19 +139,21 @@ def _step(
     return parts
 
 
-def _batches(config: TrainConfig, first_step: int, steps: int) -> Iterator[tuple[int, Batch]]:
-    """Yield (step, batch), each prepared in a thread while the one before it is being learned from."""
-    scans, hard_cells = _scans(config)
+def _batches(config: TrainConfig, processes: Processes, first_step: int, steps: int) -> Iterator[tuple[int, Batch]]:
+    """Yield (step, this process's batch), each prepared in a thread while the one before it is being learned from."""
+    with processes.first_alone():
+        scans, mined = training_scans(config), hard_cells(config)
+    numbers = range(processes.rank * config.sampling.batch, (processes.rank + 1) * config.sampling.batch)
     positive = [scan for scan in scans if scan.lesion_DHW.any()]
 
     def patch(step: int, number: int) -> Patch:
         rng = np.random.default_rng((config.seed, step, number))
         on_lesion = bool(positive) and rng.random() < config.sampling.lesion_share
         scan = (positive if on_lesion else scans)[int(rng.integers(len(positive if on_lesion else scans)))]
-        return cut_patch(scan, config.sampling, config.preprocessing, rng, on_lesion, hard_cells.get(scan.seed, ()))
+        return cut_patch(scan, config.sampling, config.preprocessing, rng, on_lesion, mined.get(scan.seed, ()))
 
     def batch(step: int) -> Batch:
-        return _stacked([patch(step, number) for number in range(config.sampling.batch)])
+        return _stacked([patch(step, number) for number in numbers])
 
     with ThreadPoolExecutor(1) as ahead:
         coming = ahead.submit(batch, first_step)
@@ -147,13 +164,12 @@ def _batches(config: TrainConfig, first_step: int, steps: int) -> Iterator[tuple
         coming.cancel()
 
 
-def _scans(config: TrainConfig) -> tuple[list[Prepared], dict[int, list[tuple[int, int, int]]]]:
-    """The training scans, built where the cache lacks them, and what was mined on them."""
-    scans = training_scans(config)
+def hard_cells(config: TrainConfig) -> dict[int, list[tuple[int, int, int]]]:
+    """What was mined on the scans of the cache, by seed; empty before the first round."""
     mined = Path(config.data.cache) / HARD_CELLS
     if not mined.exists():
-        return scans, {}
-    return scans, {int(seed): [tuple(cell) for cell in cells] for seed, cells in json.loads(mined.read_text()).items()}
+        return {}
+    return {int(seed): [tuple(cell) for cell in cells] for seed, cells in json.loads(mined.read_text()).items()}
 
 
 def _stacked(patches: list[Patch]) -> Batch:
@@ -196,14 +212,18 @@ def _resume(
     return int(state["step"])
 
 
-def _bar() -> Progress:
+def _silent(line: str) -> None:
+    pass
+
+
+def _bar(shown: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        disable=not sys.stderr.isatty(),
+        disable=not (shown and sys.stderr.isatty()),
         transient=True,
     )
 

@@ -122,6 +122,17 @@ def test_a_manifest_that_does_not_fit_is_refused_by_key(folder: Path, changes: d
         load_bundle(folder)
 
 
+def test_a_manifest_from_before_coordinates_were_a_setting_has_them(folder: Path) -> None:
+    before = json.loads((folder / MANIFEST).read_text())["preprocessing"]
+    del before["coordinates"]
+    edit(folder, preprocessing=before)
+    assert load_bundle(folder).manifest.preprocessing.coordinates
+    del before["spacing_mm"]
+    edit(folder, preprocessing=before)
+    with pytest.raises(BundleError, match="missing key preprocessing.spacing_mm"):
+        load_bundle(folder)
+
+
 def test_a_missing_or_broken_manifest_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="point .* at a folder"):
         load_bundle(tmp_path)

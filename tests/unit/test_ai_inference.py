@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -65,10 +67,11 @@ def test_tiles_cover_everything_and_stay_near_the_whole() -> None:
     assert np.abs(whole.lesion_DHW - tiled.lesion_DHW).mean() < 0.2  # GroupNorm sees each tile's own statistics
 
 
-def test_a_mirrored_region_gives_mirrored_maps_when_both_images_are_read() -> None:
-    cut, net = region(), network()
+@pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, coordinates=False)])
+def test_a_mirrored_region_gives_mirrored_maps_when_both_images_are_read(settings: Preprocessing) -> None:
+    cut, net = region(), network(replace(TINY, in_channels=settings.channel_count))
     mirror = Region(np.ascontiguousarray(cut.hu_DHW[:, :, ::-1]), cut.affine_lps, cut.circle_centre_lps_mm)
-    one, other = (infer([net], each, SETTINGS, Tiling(size=64, flip=True), CPU) for each in (cut, mirror))
+    one, other = (infer([net], each, settings, Tiling(size=64, flip=True), CPU) for each in (cut, mirror))
     assert np.allclose(one.lesion_DHW, other.lesion_DHW[:, :, ::-1], atol=1e-3)
     swapped = other.location_CDHW[list(MIRRORED_LOCATIONS)][..., ::-1].astype(np.float32)
     assert np.allclose(one.location_CDHW.astype(np.float32), swapped, atol=2e-2)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,14 @@ def test_channels_are_windows_then_coordinates_counted_from_the_circle() -> None
     assert np.allclose([x, y, z], lps - np.array(CIRCLE), atol=1e-3)
     hu = float(region.hu_DHW[d, h, w])
     assert made[d, h, w, 1] == pytest.approx(np.clip(hu / 300.0 - 1.0, -1, 1), abs=1e-5)
+
+
+def test_without_coordinates_the_channels_are_the_windows_alone() -> None:
+    region = region_of_interest(ramp((1.0, 1.0, 1.0)), CIRCLE, SMALL)
+    without = replace(SMALL, coordinates=False)
+    made = channels(region.hu_DHW, coordinates(region, without), without)
+    assert without.channel_count == 3
+    assert np.array_equal(made, channels(region.hu_DHW, coordinates(region, SMALL), SMALL)[..., :3])
 
 
 @pytest.mark.parametrize(

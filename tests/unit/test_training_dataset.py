@@ -58,6 +58,20 @@ def test_labels_are_halved_where_their_voxels_are() -> None:
     assert set(np.unique(prepared.vessel_DHW)) == {0, 1 + LEFT, 1 + RIGHT}
 
 
+def test_a_side_that_is_nearer_to_the_next_multiple_of_sixteen_is_filled_up_with_air() -> None:
+    made = scan(1)
+    short = replace(
+        made,
+        volume=replace(made.volume, hu_DHW=made.volume.hu_DHW[:58]),
+        lesion_DHW=made.lesion_DHW[:58],
+        vessel_DHW=made.vessel_DHW[:58],
+    )
+    whole, filled = prepare(made), prepare(short)
+    assert filled.region.hu_DHW.shape == (64, 64, 64) and (filled.region.hu_DHW[58:] == -1024).all()
+    assert np.array_equal(filled.region.hu_DHW[:58], whole.region.hu_DHW[:58])
+    assert np.array_equal(filled.lesion_DHW, whole.lesion_DHW) and not filled.vessel_DHW[29:].any()
+
+
 def test_a_lesion_smaller_than_a_cell_keeps_one() -> None:
     made = scan(1)
     made.lesion_DHW[:] = 0
@@ -155,6 +169,16 @@ def test_mirroring_swaps_sides_and_twice_changes_nothing() -> None:
     assert np.array_equal(once.channels_DHWC[..., -1], -patch.channels_DHWC[:, :, ::-1, -1])
     before, after = (set(each.location_DHW[each.lesion_DHW > 0]) for each in (patch, once))
     assert before != after and before | after == {LEFT, RIGHT}
+
+
+def test_without_coordinates_a_mirrored_patch_shows_the_same_tissue() -> None:
+    bare = replace(SETTINGS, coordinates=False)
+    drawn = [cut_patch(prepare(scan(1)), SAMPLING, bare, np.random.default_rng(seed), True) for seed in range(6)]
+    with_coordinates = [
+        cut_patch(prepare(scan(1)), SAMPLING, SETTINGS, np.random.default_rng(seed), True) for seed in range(6)
+    ]
+    for one, other in zip(drawn, with_coordinates, strict=True):
+        assert np.array_equal(one.channels_DHWC, other.channels_DHWC[..., :3])
 
 
 def test_training_scans_may_have_more_lesions_than_patients_do() -> None:

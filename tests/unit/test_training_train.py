@@ -19,7 +19,7 @@ from training.config import ConfigError, Data, Loss, Optimisation, Sampling, Tra
 from training.evaluate import Scored, is_hit, measure
 from training.export import export, platt
 from training.phantom.scan import TrueLesion
-from training.train import CHECKPOINT, HARD_CELLS, averaged_network, learning_rate, main, train
+from training.train import CHECKPOINT, HARD_CELLS, averaged_network, hard_cells, learning_rate, main, train
 
 
 @pytest.fixture
@@ -124,6 +124,7 @@ def test_the_shipped_config_reads_and_leaves_no_seed_in_both_sets() -> None:
         ("folder = ", "config.toml"),
         ("seed = 1", "folder"),
         ('folder = "x"\n[preprocessing]\nspacing_mm = 9.0', "spacing_mm"),
+        ('folder = "x"\nprecision = "float16"', "precision"),
     ],
 )
 def test_a_config_that_cannot_be_used_names_its_key(tmp_path: Path, text: str, named: str) -> None:
@@ -218,6 +219,36 @@ def test_mined_mistakes_are_cells_without_a_lesion_and_the_next_run_reads_them(
     train(config, report=quiet)
 
 
+def test_a_second_round_replaces_the_mistakes_on_its_scans_and_keeps_those_on_others(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = replace(config, optimisation=replace(config.optimisation, steps=2))
+    train(quick, report=quiet)
+    export([quick], tmp_path / "first", "0.1", Tiling(size=64))
+    found: dict[str, tuple[Candidate, ...]] = {"now": (Candidate(2.0, (-20.0, -30.0, 110.0), 4.0, np.eye(13)[6]),)}
+    monkeypatch.setattr(mine, "found_candidates", lambda *_: found["now"])
+    assert mine.mine(quick, load_bundle(tmp_path / "first")) == 4
+
+    start = str(next((tmp_path / "first").glob("*.safetensors")))
+    second = replace(quick, folder=config.folder + "-2", initial_weights=start, data=replace(config.data, scans=3))
+    train(second, report=quiet)
+    export([second], tmp_path / "second", "0.2", Tiling(size=64))
+    found["now"] = (Candidate(2.0, (-10.0, -30.0, 120.0), 4.0, np.eye(13)[6]),)
+    assert mine.mine(second, load_bundle(tmp_path / "second")) == 3
+    assert hard_cells(second) == {0: [(10, 5, 11)], 1: [(10, 5, 11)], 2: [(10, 5, 11)], 3: [(5, 5, 6)]}
+
+    found["now"] = ()  # a model that makes no mistake any more leaves none on its scans
+    assert mine.mine(second, load_bundle(tmp_path / "second")) == 0 and set(hard_cells(second)) == {3}
+
+
+def test_a_bundle_of_another_spacing_cannot_mine(config: TrainConfig, tmp_path: Path) -> None:
+    train(replace(config, optimisation=replace(config.optimisation, steps=1)), report=quiet)
+    export([config], tmp_path / "bundle", "0.1", Tiling(size=64))
+    coarse = replace(config, preprocessing=replace(config.preprocessing, spacing_mm=1.2))
+    with pytest.raises(ConfigError, match="reads 1 mm and the scans are at 1.2 mm"):
+        mine.mine(coarse, load_bundle(tmp_path / "bundle"))
+
+
 def test_two_runs_become_one_ensemble_that_loads_and_finds(config: TrainConfig, tmp_path: Path) -> None:
     runs = [replace(config, folder=f"{config.folder}-{seed}", seed=seed) for seed in (1, 2)]
     for run in runs:
@@ -225,6 +256,8 @@ def test_two_runs_become_one_ensemble_that_loads_and_finds(config: TrainConfig, 
     export(runs, tmp_path / "bundle", "0.1", Tiling(size=64))
     bundle = load_bundle(tmp_path / "bundle")
     assert len(bundle.networks) == 2
+    with pytest.raises(ConfigError, match="same"):
+        export([runs[0], replace(runs[1], preprocessing=Preprocessing())], tmp_path / "none", "0.1")
     for network, run in zip(bundle.networks, runs, strict=True):
         assert all(torch.equal(tensor, weights(run)[name]) for name, tensor in network.state_dict().items())
     prepared = dataset.prepare(scan(1))
