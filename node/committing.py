@@ -11,7 +11,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel
 from node import commitment, log, sender
 from node.commitment import CONTEXTS, INSTANCE_UID, Item, Result
 from node.config import Config, Peer
-from node.errors import Refused, Unavailable
+from node.errors import Refused, Unavailable, told
 from node.pipeline import Desk, backoff_seconds
 from storage.files import Files
 from storage.records import Commitment, CommitmentRequest, Reported
@@ -49,17 +49,17 @@ def _ask_one(desk: Desk, due: Commitment) -> bool:
         commitments.renewed(due, "commitment: no answer in time", commitment.new_transaction_uid(desk.random), now)
         logger.warning("commitment_unanswered")
         return False
-    item = (sender.identify(desk.files.path(delivery.file))[0], delivery.sop_instance_uid)
     settle = Settler(desk.config, desk.store, desk.clock)
     try:
+        item = (sender.identify(desk.files.path(delivery.file))[0], delivery.sop_instance_uid)
         _request(desk, peer, due, item, settle)
-    except Unavailable as error:
-        commitments.postponed(due, str(error), now + _wait(desk, due.attempts))
-        logger.warning("commitment_postponed", error=str(error))
-        return False
     except Refused as error:
         commitments.refused(due, str(error))
         logger.error("commitment_refused", error=str(error))
+        return False
+    except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other commitments go on
+        commitments.postponed(due, told(error), now + _wait(desk, due.attempts))
+        logger.warning("commitment_postponed", error=told(error))
         return False
     return True
 
@@ -174,12 +174,12 @@ def _tell_one(desk: Desk, due: CommitmentRequest) -> bool:
             raise Refused(f"{due.calling_ae} is no configured peer: no address to send the result to")
         result = result_of(due, desk.store, desk.files)
         _send_result(desk, found[1], result)
-    except (Unavailable, Refused) as error:
+    except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other results go on
         age = desk.clock() - due.created_at
         gives_up = isinstance(error, Refused) or age >= timedelta(hours=desk.config.delivery.give_up_hours)
         again_at = None if gives_up else desk.clock() + _wait(desk, due.attempts)
-        desk.store.commitment_requests.postponed(due, str(error), again_at)
-        logger.warning("commitment_result_given_up" if gives_up else "commitment_result_postponed", error=str(error))
+        desk.store.commitment_requests.postponed(due, told(error), again_at)
+        logger.warning("commitment_result_given_up" if gives_up else "commitment_result_postponed", error=told(error))
         return False
     desk.store.commitment_requests.answered(due, desk.clock())
     logger.info("commitment_result_sent", count=len(result.failed))

@@ -20,7 +20,7 @@ from node.commitment import new_transaction_uid
 from node.completion import Geometry, Sender, Wait, Whole
 from node.config import Config
 from node.eligibility import Covered, NotEligible, Sibling, Turn
-from node.errors import Refused, Unavailable
+from node.errors import Refused, Unavailable, told
 from node.processes import has_died
 from storage.errors import Damaged
 from storage.files import Files
@@ -218,12 +218,12 @@ def _deliver_one(desk: Desk, delivery: Delivery) -> bool:
         word = sender.deliver(
             sender.entity(settings.ae_title, timeouts, settings.tls), peer, desk.files.path(delivery.file)
         )
-    except Unavailable as error:
-        _postpone(desk, delivery, str(error))
-        return False
     except (Refused, Damaged) as error:
         desk.store.outbox.refused(delivery, str(error))
         logger.error("delivery_refused", error=str(error), attempts=delivery.attempts)
+        return False
+    except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other deliveries go on
+        _postpone(desk, delivery, told(error))
         return False
     here("after_acceptance")
     transaction_uid = new_transaction_uid(desk.random) if peer.storage_commitment else None

@@ -538,6 +538,42 @@ def test_everything_due_is_tried_and_one_failure_holds_nothing_up(
     assert [row["delivery"] for row in desk.store.worklist.rows()] == ["delivered", "dead", "delivered"]
 
 
+NO_TLS_FILES = {"certificate": "/nothing/node.pem", "key": "/nothing/node.key", "ca": "/nothing/ca.pem"}
+
+
+def test_certificates_that_cannot_be_used_hold_up_only_the_peers_with_tls(
+    office: Callable[..., Office], peer: PeerFactory
+) -> None:
+    pacs = peer()
+    secure = {"SECURE": {"ae_title": "SECURE", "host": "127.0.0.1", "port": free_port(), "tls": True}}
+    desk = office(peers=peers(pacs.port) | secure, node=quick(tls=NO_TLS_FILES))
+    desk.report(["SECURE"])
+    desk.report()
+    assert deliver(desk.desk) == 1
+    assert (desk.delivery().stage, desk.delivery(2).stage) == (DeliveryStage.PENDING, DeliveryStage.DELIVERED)
+    assert desk.delivery().last_error.startswith("[node.tls] certificate = '/nothing/node.pem'")
+    assert desk.delivery().next_attempt_at == desk.clock() + timedelta(seconds=2 * (1 - 0.25 * Random(0).random()))
+
+
+def test_a_failure_that_nobody_thought_of_postpones_its_own_delivery_and_is_given_up_at_last(
+    office: Callable[..., Office], peer: PeerFactory
+) -> None:
+    pacs = peer()
+    desk = office(peers=peers(pacs.port), node=quick())
+    desk.report()
+    desk.report()
+    path = desk.files.path(desk.delivery().file)
+    path.unlink()
+    path.mkdir()
+    assert deliver(desk.desk) == 1
+    assert (desk.delivery().stage, desk.delivery().last_error) == (DeliveryStage.PENDING, "IsADirectoryError")
+    desk.clock.advance(72 * 3600)
+    assert deliver(desk.desk) == 0
+    assert (desk.delivery().stage, desk.delivery().last_error) == (
+        DeliveryStage.DEAD, "given up after 72 h: IsADirectoryError",
+    )  # fmt: skip
+
+
 def test_a_delivery_that_another_sender_holds_is_left_to_it(office: Callable[..., Office], peer: PeerFactory) -> None:
     pacs = peer()
     desk = office(peers=peers(pacs.port), node=quick())
