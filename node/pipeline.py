@@ -20,7 +20,7 @@ from node.commitment import new_transaction_uid
 from node.completion import Geometry, Sender, Wait, Whole
 from node.config import Config
 from node.eligibility import Covered, NotEligible, Sibling, Turn
-from node.errors import Refused, Unavailable, told
+from node.errors import Refused, told
 from node.processes import has_died
 from storage.errors import Damaged
 from storage.files import Files
@@ -161,8 +161,8 @@ def _ask_count(desk: Desk, series: Series, verdict: Wait) -> None:
     try:
         ae = sender.entity(desk.config.node.ae_title, sender.Timeouts(acse=3, dimse=5, network=5), desk.config.node.tls)
         expected = sender.ask_count(ae, peer, series.study_instance_uid, series.series_instance_uid)
-    except (Unavailable, Refused) as error:
-        log.get().warning("count_unanswered", case=series.id, peer=name, error=str(error))
+    except Exception as error:  # noqa: BLE001  the edge: an answer that cannot be had is none, and the quiet timer decides
+        log.get().warning("count_unanswered", case=series.id, peer=name, error=told(error))
     desk.store.settling.note_expected_count(series.id, expected, desk.clock())
     log.get().info("count_asked", case=series.id, peer=name, expected=expected, instances=series.instance_count)
 

@@ -105,6 +105,8 @@ def quick(**changes: Any) -> dict[str, Any]:
     return {"acse_timeout_seconds": 2, "dimse_timeout_seconds": 0.3, "network_timeout_seconds": 2} | changes
 
 
+NO_TLS_FILES = {"certificate": "/nothing/node.pem", "key": "/nothing/node.key", "ca": "/nothing/ca.pem"}
+
 # --- settle
 
 
@@ -232,6 +234,18 @@ def test_a_peer_that_gives_no_answer_is_not_asked_again_for_the_same_slices(offi
     assert desk.settle_after(1) == 0
     assert series_now(desk.store).count_asked_at == asked_at
     assert desk.settle_after(19) == 1
+    assert desk.row()["evidence"] == "quiet"
+
+
+def test_certificates_that_cannot_be_used_leave_the_end_of_a_series_to_the_quiet_timer(
+    office: Callable[..., Office],
+) -> None:
+    desk = office(peers=peers(free_port(), answers_queries=True, tls=True), node={"tls": NO_TLS_FILES})
+    desk.keep(ct_series(3))
+    asked_at = desk.clock.advance(0.1)
+    assert settle(desk.desk) == 0
+    assert series_now(desk.store).count_asked_at == asked_at
+    assert desk.settle_after(20) == 1
     assert desk.row()["evidence"] == "quiet"
 
 
@@ -536,9 +550,6 @@ def test_everything_due_is_tried_and_one_failure_holds_nothing_up(
     desk.report()
     assert deliver(desk.desk) == 3
     assert [row["delivery"] for row in desk.store.worklist.rows()] == ["delivered", "dead", "delivered"]
-
-
-NO_TLS_FILES = {"certificate": "/nothing/node.pem", "key": "/nothing/node.key", "ca": "/nothing/ca.pem"}
 
 
 def test_certificates_that_cannot_be_used_hold_up_only_the_peers_with_tls(
