@@ -13,7 +13,7 @@ from node import committing, log, pipeline, retention
 from node.beat import Beat
 from node.config import Config
 from node.pipeline import Desk
-from node.processes import CONFIG_ERROR, MAXIMUM_RESTART_SECONDS, Child, worker_name
+from node.processes import CONFIG_ERROR, Child, worker_name
 from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
 from storage.files import Files
 from storage.store import Store
@@ -66,34 +66,33 @@ class Supervisor:
     def _supervise(self, bell: Bell) -> int:
         while not self._stopping.is_set():
             for child in self._children:
-                if self._look_after(child) == CONFIG_ERROR:
+                if not self._look_after(child):
                     return CONFIG_ERROR
             if bell.wait(0.2):
                 for beat in self._beats[:3]:
                     beat.ring()
         return 0
 
-    def _look_after(self, child: Child) -> int | None:
-        """The child runs, or will be started again after a pause; its exit status when it has just ended."""
+    def _look_after(self, child: Child) -> bool:
+        """The child runs, or will be started again after a pause; False when that will not help."""
         if child.process is None:
             if time.monotonic() >= child.start_at:
                 child.start()
-            return None
+            return True
         code = child.process.poll()
         if code is None:
-            return None
+            return True
         log.get().error("process_ended", process=child.role, exit_code=code)
         self._give_back(child.process.pid, refund=False)
-        if time.monotonic() - child.started_at > MAXIMUM_RESTART_SECONDS:
-            child.restart_seconds = 1.0
-        child.start_at = time.monotonic() + child.restart_seconds
-        child.restart_seconds = min(2 * child.restart_seconds, MAXIMUM_RESTART_SECONDS)
-        child.process = None
-        return code
+        return child.ended(code)
 
     def _give_back(self, pid: int, refund: bool) -> None:
-        if self._store.queue.give_back(worker_name(pid), refund):
-            ring(self._config.storage.directory, WORKER_BELL)
+        """What the process held is ready again; where the database is away, `rescue` does it later."""
+        try:
+            if self._store.queue.give_back(worker_name(pid), refund):
+                ring(self._config.storage.directory, WORKER_BELL)
+        except Exception as error:  # noqa: BLE001  the edge: the node outlives its database
+            log.get().error("give_back_failed", error=type(error).__name__)
 
     def _stop_children(self) -> None:
         """Every child has ended, killed if need be, and what it held is given back."""
@@ -114,5 +113,5 @@ class Supervisor:
 
 
 def serve(config: Config, arguments: list[str]) -> int:
-    """Runs the node; returns the exit status: 2 when a child found that the configuration cannot be used."""
+    """Runs the node; returns the exit status: 2 when a child found at its first start that it cannot run."""
     return Supervisor(config, arguments).run()
