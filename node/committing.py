@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pynetdicom import evt
@@ -25,8 +26,10 @@ _MESSAGE_ID = 1
 def ask(desk: Desk) -> int:
     """Every commitment that is due was asked for once; returns how many the destinations took on."""
     taken = 0
-    while due := desk.store.commitments.claim_due(desk.clock(), _lease(desk)):
-        taken += _ask_one(desk, due)
+    commitments = desk.store.commitments
+    while not desk.stopping.is_set() and (due := commitments.claim_due(desk.clock(), _lease(desk))):
+        with desk.holding(partial(commitments.give_back, due)):
+            taken += _ask_one(desk, due)
     return taken
 
 
@@ -160,10 +163,12 @@ def _failure(item: Item, held: dict[str, Any], files: Files) -> int | None:
 
 def tell(desk: Desk) -> int:
     """Every result that is due was sent once to whoever asked; returns how many arrived."""
-    told = 0
-    while due := desk.store.commitment_requests.claim_due(desk.clock(), _lease(desk)):
-        told += _tell_one(desk, due)
-    return told
+    sent = 0
+    requests = desk.store.commitment_requests
+    while not desk.stopping.is_set() and (due := requests.claim_due(desk.clock(), _lease(desk))):
+        with desk.holding(partial(requests.give_back, due)):
+            sent += _tell_one(desk, due)
+    return sent
 
 
 def _tell_one(desk: Desk, due: CommitmentRequest) -> bool:

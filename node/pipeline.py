@@ -3,7 +3,9 @@
 `Desk` holds what they work with; nothing in it matters after a crash.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -47,6 +49,24 @@ class Desk:
     random: Random = field(default_factory=Random)
     slices: dict[tuple[int, int, int], "Slices"] = field(default_factory=dict)
     """What was worked out of a series as it stood: (id, revision, instances)."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set: nothing more is begun."""
+    held: list[Callable[[datetime], None]] = field(default_factory=list)
+    """How to give back what is leased to this process now."""
+
+    @contextmanager
+    def holding(self, give_back: Callable[[datetime], None]) -> Iterator[None]:
+        """Should the node stop within, `give_back` makes due at once what would else wait for the end of its lease."""
+        self.held.append(give_back)
+        try:
+            yield
+        finally:
+            self.held.remove(give_back)
+
+    def give_back(self) -> None:
+        """What this process had begun and not ended is due at once."""
+        for give_back in tuple(self.held):
+            give_back(self.clock())
 
 
 class Slices:
@@ -109,6 +129,8 @@ def settle(desk: Desk) -> int:
     desk.slices = {key: slices for key, slices in desk.slices.items() if key in known}
     settled = 0
     for series in receiving:
+        if desk.stopping.is_set():
+            break
         try:
             settled += _settle_one(desk, series)
         except Exception as error:  # noqa: BLE001  the edge: the next beat tries this one again
@@ -202,8 +224,10 @@ def deliver(desk: Desk) -> int:
     """Every delivery that is due was tried once; returns how many were accepted."""
     accepted = 0
     lease = timedelta(seconds=3 * desk.config.node.network_timeout_seconds)
-    while delivery := desk.store.outbox.claim_due(desk.clock(), lease):
-        accepted += _deliver_one(desk, delivery)
+    outbox = desk.store.outbox
+    while not desk.stopping.is_set() and (delivery := outbox.claim_due(desk.clock(), lease)):
+        with desk.holding(partial(outbox.give_back, delivery)):
+            accepted += _deliver_one(desk, delivery)
     return accepted
 
 

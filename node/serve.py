@@ -3,11 +3,13 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from types import FrameType
 
 from apscheduler.schedulers.background import BackgroundScheduler
+from pynetdicom.dul import DULServiceProvider
 
 from node import committing, log, pipeline, retention
 from node.beat import Beat
@@ -49,16 +51,23 @@ class Supervisor:
         """Runs until SIGTERM or SIGINT; returns the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
-        scheduler = BackgroundScheduler()
+        scheduler, threads = BackgroundScheduler(), list[threading.Thread]()
         for beat, seconds in zip(self._beats, PERIODS_SECONDS, strict=True):
             scheduler.add_job(beat.ring, "interval", seconds=seconds, coalesce=True, max_instances=1)
-            beat.start()
+            threads.append(beat.start())
             beat.ring()  # for what the last run left
         with Bell(self._config.storage.directory, NODE_BELL) as bell:
             scheduler.start()
             status = self._supervise(bell)
             scheduler.shutdown(wait=False)
-        self._stop_children()
+        deadline = time.monotonic() + self._config.node.stop_seconds
+        self._desk.stopping.set()
+        for beat in self._beats:
+            beat.stop()
+        self._stop_children(deadline)
+        for thread in threads:
+            thread.join(max(0.1, deadline - time.monotonic()))
+        self._give_back_begun()
         self._store.close()
         log.get().info("node_stopped", exit_code=status)
         return status
@@ -94,12 +103,18 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001  the edge: the node outlives its database
             log.get().error("give_back_failed", error=type(error).__name__)
 
-    def _stop_children(self) -> None:
+    def _give_back_begun(self) -> None:
+        """What a beat still holds that was not waited for is due at once, and not after its lease."""
+        try:
+            self._desk.give_back()
+        except Exception as error:  # noqa: BLE001  the edge: where the database is away, the leases end by themselves
+            log.get().error("give_back_failed", error=type(error).__name__)
+
+    def _stop_children(self, deadline: float) -> None:
         """Every child has ended, killed if need be, and what it held is given back."""
         running = [child.process for child in self._children if child.process is not None]
         for process in running:
             process.terminate()
-        deadline = time.monotonic() + self._config.node.stop_seconds
         for process in running:
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
@@ -114,4 +129,9 @@ class Supervisor:
 
 def serve(config: Config, arguments: list[str]) -> int:
     """Runs the node; returns the exit status: 2 when a child found at its first start that it cannot run."""
-    return Supervisor(config, arguments).run()
+    status = Supervisor(config, arguments).run()
+    if any(isinstance(thread, DULServiceProvider) for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # pynetdicom's threads would keep the process until their peer answers or times out
+    return status

@@ -41,6 +41,19 @@ class Outbox:
                 return None
             return delivery_of(session, row)
 
+    def give_back(self, delivery: Delivery, now: datetime) -> None:
+        """It is due at once and the attempt does not count: its sender stopped.  Not when it ended or was claimed again."""
+        with self._transactions.writing() as session:
+            session.execute(
+                update(DeliveryRow)
+                .where(
+                    DeliveryRow.id == delivery.id,
+                    DeliveryRow.stage == DeliveryStage.PENDING.value,
+                    DeliveryRow.attempts == delivery.attempts,
+                )
+                .values(attempts=delivery.attempts - 1, next_attempt_at=now)
+            )
+
     def accepted(self, delivery: Delivery, now: datetime, transaction_uid: str | None = None) -> None:
         """The destination has the object; with a transaction UID it is to be asked for storage commitment at once."""
         self._end(delivery, DeliveryEvent.ACCEPTED, "", delivered_at=now, transaction_uid=transaction_uid)

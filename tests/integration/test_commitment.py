@@ -381,6 +381,10 @@ def test_a_result_that_is_owed_survives_a_restart(site: SiteFactory, sqlite_url:
     owed = again.commitment_requests.claim_due(clock(), committing._lease(made.desk))
     assert owed is not None
     assert [uid for _, uid in owed.instances] == uids
+    again.commitment_requests.give_back(owed, clock())
+    given_back = again.commitment_requests.claim_due(clock(), committing._lease(made.desk))
+    assert given_back is not None
+    assert given_back.attempts == owed.attempts
     again.close()
 
 

@@ -585,6 +585,18 @@ def test_a_failure_that_nobody_thought_of_postpones_its_own_delivery_and_is_give
     )  # fmt: skip
 
 
+def test_once_the_node_stops_nothing_more_is_begun(office: Callable[..., Office]) -> None:
+    desk = office(peers=peers(free_port()))
+    desk.report()
+    desk.desk.stopping.set()
+    assert deliver(desk.desk) == 0
+    assert desk.delivery().attempts == 0
+    desk.keep(ct_series(3), closed=None)
+    assert desk.settle_after(3600) == 0
+    desk.desk.stopping.clear()
+    assert settle(desk.desk) == 1
+
+
 def test_a_delivery_that_another_sender_holds_is_left_to_it(office: Callable[..., Office], peer: PeerFactory) -> None:
     pacs = peer()
     desk = office(peers=peers(pacs.port), node=quick())
