@@ -48,9 +48,11 @@ class Child:
     starts: int = 0
 
     def start(self) -> None:
-        """The process runs.  It ends by itself when we are gone: its standard input closes."""
+        """The process runs, out of reach of a terminal's Ctrl-C: it ends when told to, or when its standard input closes."""
         command = [sys.executable, "-m", "node", self.role, *self.arguments]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env=dict(self.environment))  # noqa: S603
+        self.process = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, env=dict(self.environment), start_new_session=True
+        )
         self.started_at = time.monotonic()
         self.starts += 1
 
