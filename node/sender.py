@@ -23,7 +23,7 @@ from storage.killpoints import here
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 DUPLICATE = 0x0111
-_WARNINGS = (0x0107, 0x0116, 0xB000, 0xB006, 0xB007)
+_WARNINGS = (0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000))
 _TRANSIENT = (0x0110, 0x0213)
 MAXIMUM_CONTEXTS = 128
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)

@@ -72,8 +72,8 @@ def us(timeouts: Timeouts = QUICK) -> Any:
 
 @pytest.mark.parametrize(
     ("status", "word"),
-    [(0x0000, "success"), (0x0111, "already there"), (0x0107, "warning 0x0107"), (0x0116, "warning 0x0116"),
-     (0xB000, "warning 0xB000"), (0xB006, "warning 0xB006"), (0xB007, "warning 0xB007")],
+    [(0x0000, "success"), (0x0111, "already there"), (0x0001, "warning 0x0001"), (0x0107, "warning 0x0107"),
+     (0x0116, "warning 0x0116"), (0xB000, "warning 0xB000"), (0xB007, "warning 0xB007"), (0xBFFF, "warning 0xBFFF")],
 )  # fmt: skip
 def test_a_status_that_means_that_the_peer_has_it_is_a_word(status: int, word: str) -> None:
     assert judge(status) == word
@@ -85,7 +85,9 @@ def test_a_status_that_may_pass_is_unavailable(status: int) -> None:
         judge(status)
 
 
-@pytest.mark.parametrize("status", [0xA6FF, 0xA800, 0xA900, 0xC000, 0xCFFF, 0x0122, 0x0124, 0x0211, 0xFE00, 0x0001])
+@pytest.mark.parametrize(
+    "status", [0xA6FF, 0xA800, 0xA900, 0xAFFF, 0xC000, 0xCFFF, 0x0002, 0x0122, 0x0124, 0x0211, 0xFE00]
+)
 def test_any_other_status_is_refused(status: int) -> None:
     with pytest.raises(Refused, match=f"status 0x{status:04X}"):
         judge(status)
