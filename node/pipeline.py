@@ -22,7 +22,7 @@ from node.commitment import new_transaction_uid
 from node.completion import Geometry, Sender, Wait, Whole
 from node.config import Config
 from node.eligibility import Covered, NotEligible, Sibling, Turn
-from node.errors import Refused, told
+from node.errors import Refused, Unavailable, told
 from node.processes import has_died
 from storage.errors import Damaged
 from storage.files import Files
@@ -221,17 +221,25 @@ def _decline(desk: Desk, series: Series, whole: Whole, outcome: Outcome, reason:
 
 
 def deliver(desk: Desk) -> int:
-    """Every delivery that is due was tried once; returns how many were accepted."""
+    """Every delivery that is due was tried once; returns how many were accepted.
+
+    A destination that cannot take one now gets no other in this round: its timeouts must not hold up the others.
+    """
     accepted = 0
     lease = timedelta(seconds=3 * desk.config.node.network_timeout_seconds)
-    outbox = desk.store.outbox
-    while not desk.stopping.is_set() and (delivery := outbox.claim_due(desk.clock(), lease)):
+    outbox, away = desk.store.outbox, set[str]()
+    while not desk.stopping.is_set() and (delivery := outbox.claim_due(desk.clock(), lease, away)):
         with desk.holding(partial(outbox.give_back, delivery)):
-            accepted += _deliver_one(desk, delivery)
+            try:
+                accepted += _deliver_one(desk, delivery)
+            except Unavailable as error:
+                _postpone(desk, delivery, str(error))
+                away.add(delivery.destination)
     return accepted
 
 
 def _deliver_one(desk: Desk, delivery: Delivery) -> bool:
+    """Whether the destination has it.  Raises Unavailable when it cannot be had now."""
     settings, logger = desk.config.node, log.get().bind(case=delivery.series_id, destination=delivery.destination)
     timeouts = sender.timeouts(settings)
     peer = desk.config.peers.get(delivery.destination)
@@ -246,6 +254,8 @@ def _deliver_one(desk: Desk, delivery: Delivery) -> bool:
         desk.store.outbox.refused(delivery, str(error))
         logger.error("delivery_refused", error=str(error), attempts=delivery.attempts)
         return False
+    except Unavailable:
+        raise
     except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other deliveries go on
         _postpone(desk, delivery, told(error))
         return False

@@ -1,5 +1,6 @@
 """The outbox: reports and the objects beside them on their way to their destinations, until each is accepted or refused for good."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
@@ -18,14 +19,18 @@ class Outbox:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
 
-    def claim_due(self, now: datetime, lease: timedelta) -> Delivery | None:
-        """The delivery that has been due longest; None when none is due.
+    def claim_due(self, now: datetime, lease: timedelta, except_to: Collection[str] = ()) -> Delivery | None:
+        """The delivery that has been due longest, those `except_to` destinations left out; None when none is due.
 
         The attempt is counted and the delivery is due again after `lease`, should the sender die.
         """
         due = (
             select(DeliveryRow.id)
-            .where(DeliveryRow.stage == DeliveryStage.PENDING.value, DeliveryRow.next_attempt_at <= now)
+            .where(
+                DeliveryRow.stage == DeliveryStage.PENDING.value,
+                DeliveryRow.next_attempt_at <= now,
+                DeliveryRow.destination.not_in(except_to),
+            )
             .order_by(DeliveryRow.next_attempt_at, DeliveryRow.id)
             .limit(1)
             .with_for_update(skip_locked=True)

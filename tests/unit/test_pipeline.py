@@ -585,6 +585,19 @@ def test_a_failure_that_nobody_thought_of_postpones_its_own_delivery_and_is_give
     )  # fmt: skip
 
 
+def test_a_destination_that_is_away_is_tried_once_a_round_and_the_others_get_their_reports(
+    office: Callable[..., Office], peer: PeerFactory
+) -> None:
+    pacs, away = peer(), {"AWAY": {"ae_title": "AWAY", "host": "127.0.0.1", "port": free_port()}}
+    desk = office(peers=peers(pacs.port) | away, node=quick())
+    for destination in ("AWAY", "AWAY", "PACS", "AWAY", "PACS"):
+        desk.report([destination])
+    assert deliver(desk.desk) == 2
+    assert [desk.delivery(case).attempts for case in (1, 2, 3, 4, 5)] == [1, 0, 1, 0, 1]
+    assert deliver(desk.desk) == 0
+    assert [desk.delivery(case).attempts for case in (1, 2, 4)] == [1, 1, 0]  # what was tried waits its turn
+
+
 def test_once_the_node_stops_nothing_more_is_begun(office: Callable[..., Office]) -> None:
     desk = office(peers=peers(free_port()))
     desk.report()

@@ -42,6 +42,13 @@ def test_what_has_been_due_longest_comes_first(store: Store, clock: FakeClock) -
     assert [delivery and delivery.series_id for delivery in claims] == [2, 3, 1, None]
 
 
+def test_what_goes_to_a_destination_that_is_left_out_stays_due(store: Store, clock: FakeClock) -> None:
+    case = outbox(store, clock, "AWAY", "PACS")
+    claims = [store.outbox.claim_due(clock(), LEASE, ["AWAY"]) for _ in range(2)]
+    assert [delivery and delivery.destination for delivery in claims] == ["PACS", None]
+    assert [delivery.attempts for delivery in store.worklist.deliveries(case)] == [0, 1]
+
+
 def test_a_delivery_that_is_claimed_is_counted_and_due_again_after_the_lease(store: Store, clock: FakeClock) -> None:
     outbox(store, clock)
     delivery = due(store, clock)
