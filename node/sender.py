@@ -200,7 +200,8 @@ class Sent:
 def send_files(ae: Entity, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:
     """Each file is sent on one association (a new one when the peer ended it), and what became of it is told.
 
-    Raises Unavailable when no association can be had.
+    Raises Unavailable when no association can be had from the beginning; when the peer goes away later, each file left
+    is told as refused.
     """
     known: list[tuple[Path, tuple[str, str]]] = []
     for path in paths:
@@ -210,13 +211,23 @@ def send_files(ae: Entity, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:
             yield Sent(path, "skipped", str(error))
     contexts = list(dict.fromkeys(way for _, kind in known for way in ways(*kind)))[:MAXIMUM_CONTEXTS]
     assoc: Association | None = None
+    gone = ""
     try:
         for path, (sop_class, _) in known:
+            if gone:
+                yield Sent(path, "refused", gone)
+                continue
             try:
                 if assoc is None or not assoc.is_established:
                     assoc = associate(ae, peer, contexts)
             except Refused as error:
                 yield Sent(path, "refused", str(error))
+                continue
+            except Unavailable as error:
+                if assoc is None:
+                    raise
+                gone = str(error)
+                yield Sent(path, "refused", gone)
                 continue
             try:
                 yield Sent(path, store(assoc, path, sop_class))

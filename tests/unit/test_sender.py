@@ -19,7 +19,7 @@ from node.headers import IMPLEMENTATION_CLASS_UID
 from node.peer import Fault, SimulatedPeer
 from node.sender import Timeouts, ask_count, deliver, entity, identify, judge, send_files
 from tests.dicom_factory import ct_series, save
-from tests.running import free_port
+from tests.running import free_port, wait_until
 
 QUICK = Timeouts(acse=2, dimse=0.3, network=2)
 PeerFactory = Callable[..., tuple[SimulatedPeer, Peer]]
@@ -220,6 +220,21 @@ def test_a_peer_that_takes_none_of_the_files_refuses_each(scp: Callable[..., Pee
 
 def test_nothing_to_send_opens_no_association() -> None:
     assert list(send_files(us(), Peer(ae_title="X", host="127.0.0.1", port=1), [])) == []
+
+
+def test_a_peer_that_goes_away_half_way_is_not_knocked_at_again_and_each_file_left_is_told(
+    peer: PeerFactory, tmp_path: Path
+) -> None:
+    simulated, address = peer()
+    paths, ae = save(ct_series(4), tmp_path), us()
+    sending = send_files(ae, address, paths)
+    assert next(sending).word == "success"
+    simulated.fault = Fault.ABORT
+    simulated.stop()
+    assert next(sending).word == "refused"
+    wait_until(lambda: not ae.active_associations, 5)  # it has noticed that the peer aborted
+    said = f"no association with PACS at 127.0.0.1:{address.port}"
+    assert list(sending) == [sender.Sent(path, "refused", said) for path in paths[2:]]
 
 
 def test_without_any_association_sending_is_unavailable(slices: list[Path]) -> None:
