@@ -114,7 +114,7 @@ def work(config: ConfigOption = None) -> None:
 
 @config_app.command("check", epilog="Example: willis config check --config config.toml")
 def config_check(config: ConfigOption = None) -> None:
-    """Check the configuration, the folder, the database and the model bundle; say what is wrong in one line."""
+    """Check configuration, folder, database, certificates and model bundle; say what is wrong in one line."""
     with one_line_errors():
         checked = configuration(config)
         _check_parts(checked)
@@ -128,11 +128,14 @@ def config_check(config: ConfigOption = None) -> None:
 def _check_parts(config: Config) -> None:
     from ai.bundle import DEFAULT_BUNDLE, load_bundle
     from ai.errors import BundleError
+    from node.tls import server_context
     from storage.files import Files
     from storage.store import Store
 
     Files(config.storage.directory)
     Store.open(config.storage.url).close()
+    if config.node.tls:
+        server_context(config.node.tls)
     try:
         load_bundle(config.ai.bundle or DEFAULT_BUNDLE)
     except BundleError as error:

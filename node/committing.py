@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pynetdicom import evt
@@ -11,7 +12,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel
 from node import commitment, log, sender
 from node.commitment import CONTEXTS, INSTANCE_UID, Item, Result
 from node.config import Config, Peer
-from node.errors import Refused, Unavailable
+from node.errors import Refused, Unavailable, told
 from node.pipeline import Desk, backoff_seconds
 from storage.files import Files
 from storage.records import Commitment, CommitmentRequest, Reported
@@ -25,8 +26,10 @@ _MESSAGE_ID = 1
 def ask(desk: Desk) -> int:
     """Every commitment that is due was asked for once; returns how many the destinations took on."""
     taken = 0
-    while due := desk.store.commitments.claim_due(desk.clock(), _lease(desk)):
-        taken += _ask_one(desk, due)
+    commitments = desk.store.commitments
+    while not desk.stopping.is_set() and (due := commitments.claim_due(desk.clock(), _lease(desk))):
+        with desk.holding(partial(commitments.give_back, due)):
+            taken += _ask_one(desk, due)
     return taken
 
 
@@ -49,17 +52,17 @@ def _ask_one(desk: Desk, due: Commitment) -> bool:
         commitments.renewed(due, "commitment: no answer in time", commitment.new_transaction_uid(desk.random), now)
         logger.warning("commitment_unanswered")
         return False
-    item = (sender.identify(desk.files.path(delivery.file))[0], delivery.sop_instance_uid)
     settle = Settler(desk.config, desk.store, desk.clock)
     try:
+        item = (sender.identify(desk.files.path(delivery.file))[0], delivery.sop_instance_uid)
         _request(desk, peer, due, item, settle)
-    except Unavailable as error:
-        commitments.postponed(due, str(error), now + _wait(desk, due.attempts))
-        logger.warning("commitment_postponed", error=str(error))
-        return False
     except Refused as error:
         commitments.refused(due, str(error))
         logger.error("commitment_refused", error=str(error))
+        return False
+    except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other commitments go on
+        commitments.postponed(due, told(error), now + _wait(desk, due.attempts))
+        logger.warning("commitment_postponed", error=told(error))
         return False
     return True
 
@@ -160,10 +163,12 @@ def _failure(item: Item, held: dict[str, Any], files: Files) -> int | None:
 
 def tell(desk: Desk) -> int:
     """Every result that is due was sent once to whoever asked; returns how many arrived."""
-    told = 0
-    while due := desk.store.commitment_requests.claim_due(desk.clock(), _lease(desk)):
-        told += _tell_one(desk, due)
-    return told
+    sent = 0
+    requests = desk.store.commitment_requests
+    while not desk.stopping.is_set() and (due := requests.claim_due(desk.clock(), _lease(desk))):
+        with desk.holding(partial(requests.give_back, due)):
+            sent += _tell_one(desk, due)
+    return sent
 
 
 def _tell_one(desk: Desk, due: CommitmentRequest) -> bool:
@@ -174,12 +179,12 @@ def _tell_one(desk: Desk, due: CommitmentRequest) -> bool:
             raise Refused(f"{due.calling_ae} is no configured peer: no address to send the result to")
         result = result_of(due, desk.store, desk.files)
         _send_result(desk, found[1], result)
-    except (Unavailable, Refused) as error:
+    except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other results go on
         age = desk.clock() - due.created_at
         gives_up = isinstance(error, Refused) or age >= timedelta(hours=desk.config.delivery.give_up_hours)
         again_at = None if gives_up else desk.clock() + _wait(desk, due.attempts)
-        desk.store.commitment_requests.postponed(due, str(error), again_at)
-        logger.warning("commitment_result_given_up" if gives_up else "commitment_result_postponed", error=str(error))
+        desk.store.commitment_requests.postponed(due, told(error), again_at)
+        logger.warning("commitment_result_given_up" if gives_up else "commitment_result_postponed", error=told(error))
         return False
     desk.store.commitment_requests.answered(due, desk.clock())
     logger.info("commitment_result_sent", count=len(result.failed))

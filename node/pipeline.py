@@ -3,7 +3,9 @@
 `Desk` holds what they work with; nothing in it matters after a crash.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -20,7 +22,7 @@ from node.commitment import new_transaction_uid
 from node.completion import Geometry, Sender, Wait, Whole
 from node.config import Config
 from node.eligibility import Covered, NotEligible, Sibling, Turn
-from node.errors import Refused, Unavailable
+from node.errors import Refused, Unavailable, told
 from node.processes import has_died
 from storage.errors import Damaged
 from storage.files import Files
@@ -47,6 +49,24 @@ class Desk:
     random: Random = field(default_factory=Random)
     slices: dict[tuple[int, int, int], "Slices"] = field(default_factory=dict)
     """What was worked out of a series as it stood: (id, revision, instances)."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set: nothing more is begun."""
+    held: list[Callable[[datetime], None]] = field(default_factory=list)
+    """How to give back what is leased to this process now."""
+
+    @contextmanager
+    def holding(self, give_back: Callable[[datetime], None]) -> Iterator[None]:
+        """Should the node stop within, `give_back` makes due at once what would else wait for the end of its lease."""
+        self.held.append(give_back)
+        try:
+            yield
+        finally:
+            self.held.remove(give_back)
+
+    def give_back(self) -> None:
+        """What this process had begun and not ended is due at once."""
+        for give_back in tuple(self.held):
+            give_back(self.clock())
 
 
 class Slices:
@@ -109,6 +129,8 @@ def settle(desk: Desk) -> int:
     desk.slices = {key: slices for key, slices in desk.slices.items() if key in known}
     settled = 0
     for series in receiving:
+        if desk.stopping.is_set():
+            break
         try:
             settled += _settle_one(desk, series)
         except Exception as error:  # noqa: BLE001  the edge: the next beat tries this one again
@@ -161,8 +183,8 @@ def _ask_count(desk: Desk, series: Series, verdict: Wait) -> None:
     try:
         ae = sender.entity(desk.config.node.ae_title, sender.Timeouts(acse=3, dimse=5, network=5), desk.config.node.tls)
         expected = sender.ask_count(ae, peer, series.study_instance_uid, series.series_instance_uid)
-    except (Unavailable, Refused) as error:
-        log.get().warning("count_unanswered", case=series.id, peer=name, error=str(error))
+    except Exception as error:  # noqa: BLE001  the edge: an answer that cannot be had is none, and the quiet timer decides
+        log.get().warning("count_unanswered", case=series.id, peer=name, error=told(error))
     desk.store.settling.note_expected_count(series.id, expected, desk.clock())
     log.get().info("count_asked", case=series.id, peer=name, expected=expected, instances=series.instance_count)
 
@@ -200,15 +222,25 @@ def _decline(desk: Desk, series: Series, whole: Whole, outcome: Outcome, reason:
 
 
 def deliver(desk: Desk) -> int:
-    """Every delivery that is due was tried once; returns how many were accepted."""
+    """Every delivery that is due was tried once; returns how many were accepted.
+
+    A destination that cannot take one now gets no other in this round: its timeouts must not hold up the others.
+    """
     accepted = 0
     lease = timedelta(seconds=3 * desk.config.node.network_timeout_seconds)
-    while delivery := desk.store.outbox.claim_due(desk.clock(), lease):
-        accepted += _deliver_one(desk, delivery)
+    outbox, away = desk.store.outbox, set[str]()
+    while not desk.stopping.is_set() and (delivery := outbox.claim_due(desk.clock(), lease, away)):
+        with desk.holding(partial(outbox.give_back, delivery)):
+            try:
+                accepted += _deliver_one(desk, delivery)
+            except Unavailable as error:
+                _postpone(desk, delivery, str(error))
+                away.add(delivery.destination)
     return accepted
 
 
 def _deliver_one(desk: Desk, delivery: Delivery) -> bool:
+    """Whether the destination has it.  Raises Unavailable when it cannot be had now."""
     settings, logger = desk.config.node, log.get().bind(case=delivery.series_id, destination=delivery.destination)
     timeouts = sender.timeouts(settings)
     peer = desk.config.peers.get(delivery.destination)
@@ -219,12 +251,14 @@ def _deliver_one(desk: Desk, delivery: Delivery) -> bool:
         word = sender.deliver(
             sender.entity(settings.ae_title, timeouts, settings.tls), peer, desk.files.path(delivery.file)
         )
-    except Unavailable as error:
-        _postpone(desk, delivery, str(error))
-        return False
     except (Refused, Damaged) as error:
         desk.store.outbox.refused(delivery, str(error))
         logger.error("delivery_refused", error=str(error), attempts=delivery.attempts)
+        return False
+    except Unavailable:
+        raise
+    except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other deliveries go on
+        _postpone(desk, delivery, told(error))
         return False
     here("after_acceptance")
     transaction_uid = new_transaction_uid(desk.random) if peer.storage_commitment else None

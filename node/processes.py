@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 CONFIG_ERROR = 2
-"""The exit status of a process that cannot use its configuration: starting it again will not help."""
+"""The exit status of a process that cannot use its configuration or the database."""
 MAXIMUM_RESTART_SECONDS = 30.0
 
 
@@ -45,12 +45,29 @@ class Child:
     restart_seconds: float = 1.0
     start_at: float = 0.0
     started_at: float = 0.0
+    starts: int = 0
 
     def start(self) -> None:
-        """The process runs.  It ends by itself when we are gone: its standard input closes."""
+        """The process runs, out of reach of a terminal's Ctrl-C: it ends when told to, or when its standard input closes."""
         command = [sys.executable, "-m", "node", self.role, *self.arguments]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env=dict(self.environment))  # noqa: S603
+        self.process = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, env=dict(self.environment), start_new_session=True
+        )
         self.started_at = time.monotonic()
+        self.starts += 1
+
+    def ended(self, code: int) -> bool:
+        """The process is to start again after a pause; False when it never ran: starting it again will not help.
+
+        One that did run could use its configuration: what it cannot use now, such as the database, comes back.
+        """
+        seconds = time.monotonic() - self.started_at
+        if seconds > MAXIMUM_RESTART_SECONDS:
+            self.restart_seconds = 1.0
+        self.start_at = time.monotonic() + self.restart_seconds
+        self.restart_seconds = min(2 * self.restart_seconds, MAXIMUM_RESTART_SECONDS)
+        self.process = None
+        return code != CONFIG_ERROR or self.starts > 1 or seconds > MAXIMUM_RESTART_SECONDS
 
 
 def end_with_parent() -> None:

@@ -1,6 +1,5 @@
 """The Storage SCU: sends an object, and turns what the peer answers into success or one of two errors."""
 
-import ssl
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from storage.killpoints import here
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 DUPLICATE = 0x0111
-_WARNINGS = (0x0107, 0x0116, 0xB000, 0xB006, 0xB007)
+_WARNINGS = (0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000))
 _TRANSIENT = (0x0110, 0x0213)
 MAXIMUM_CONTEXTS = 128
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
@@ -64,13 +63,13 @@ def judge(status: int) -> str:
 class Entity(AE):  # type: ignore[misc]  # pynetdicom has no types here
     """An application entity of ours that opens associations; `tls` is for peers that want it."""
 
-    tls: ssl.SSLContext | None = None
+    tls: Tls | None = None
 
 
 def entity(ae_title: str, timeouts: Timeouts, settings: Tls | None = None) -> Entity:
-    """An application entity of ours that opens associations.  Raises ConfigError when its certificates are unusable."""
+    """An application entity of ours that opens associations; its certificates are read when a peer wants TLS."""
     ae = Entity(ae_title=ae_title)
-    ae.tls = client_context(settings) if settings else None
+    ae.tls = settings
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.acse_timeout = timeouts.acse
@@ -90,9 +89,10 @@ def associate(
     """An established association for these (SOP class, transfer syntax) pairs.
 
     `handlers` are pynetdicom's, for what the peer asks of us on it; we propose to be SCP of the SOP classes
-    `scp_roles`.  Raises Unavailable, or Refused when the peer accepts none of the pairs.
+    `scp_roles`.  Raises Unavailable, Refused when the peer accepts none of the pairs, or ConfigError when it wants TLS
+    and our certificates cannot be used.
     """
-    context = ae.tls if peer.tls else None
+    context = client_context(ae.tls) if peer.tls and ae.tls else None
     if peer.tls and context is None:
         raise Refused(f"{peer.ae_title} wants TLS, and [node.tls] is not configured")
     proposed = [build_context(UID(sop_class), UID(syntax)) for sop_class, syntax in contexts]
@@ -200,7 +200,8 @@ class Sent:
 def send_files(ae: Entity, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:
     """Each file is sent on one association (a new one when the peer ended it), and what became of it is told.
 
-    Raises Unavailable when no association can be had.
+    Raises Unavailable when no association can be had from the beginning; when the peer goes away later, each file left
+    is told as refused.
     """
     known: list[tuple[Path, tuple[str, str]]] = []
     for path in paths:
@@ -210,13 +211,23 @@ def send_files(ae: Entity, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:
             yield Sent(path, "skipped", str(error))
     contexts = list(dict.fromkeys(way for _, kind in known for way in ways(*kind)))[:MAXIMUM_CONTEXTS]
     assoc: Association | None = None
+    gone = ""
     try:
         for path, (sop_class, _) in known:
+            if gone:
+                yield Sent(path, "refused", gone)
+                continue
             try:
                 if assoc is None or not assoc.is_established:
                     assoc = associate(ae, peer, contexts)
             except Refused as error:
                 yield Sent(path, "refused", str(error))
+                continue
+            except Unavailable as error:
+                if assoc is None:
+                    raise
+                gone = str(error)
+                yield Sent(path, "refused", gone)
                 continue
             try:
                 yield Sent(path, store(assoc, path, sop_class))

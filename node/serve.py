@@ -3,17 +3,19 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from types import FrameType
 
 from apscheduler.schedulers.background import BackgroundScheduler
+from pynetdicom.dul import DULServiceProvider
 
 from node import committing, log, pipeline, retention
 from node.beat import Beat
 from node.config import Config
 from node.pipeline import Desk
-from node.processes import CONFIG_ERROR, MAXIMUM_RESTART_SECONDS, Child, worker_name
+from node.processes import CONFIG_ERROR, Child, worker_name
 from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
 from storage.files import Files
 from storage.store import Store
@@ -49,16 +51,23 @@ class Supervisor:
         """Runs until SIGTERM or SIGINT; returns the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
-        scheduler = BackgroundScheduler()
+        scheduler, threads = BackgroundScheduler(), list[threading.Thread]()
         for beat, seconds in zip(self._beats, PERIODS_SECONDS, strict=True):
             scheduler.add_job(beat.ring, "interval", seconds=seconds, coalesce=True, max_instances=1)
-            beat.start()
+            threads.append(beat.start())
             beat.ring()  # for what the last run left
         with Bell(self._config.storage.directory, NODE_BELL) as bell:
             scheduler.start()
             status = self._supervise(bell)
             scheduler.shutdown(wait=False)
-        self._stop_children()
+        deadline = time.monotonic() + self._config.node.stop_seconds
+        self._desk.stopping.set()
+        for beat in self._beats:
+            beat.stop()
+        self._stop_children(deadline)
+        for thread in threads:
+            thread.join(max(0.1, deadline - time.monotonic()))
+        self._give_back_begun()
         self._store.close()
         log.get().info("node_stopped", exit_code=status)
         return status
@@ -66,41 +75,46 @@ class Supervisor:
     def _supervise(self, bell: Bell) -> int:
         while not self._stopping.is_set():
             for child in self._children:
-                if self._look_after(child) == CONFIG_ERROR:
+                if not self._look_after(child):
                     return CONFIG_ERROR
             if bell.wait(0.2):
                 for beat in self._beats[:3]:
                     beat.ring()
         return 0
 
-    def _look_after(self, child: Child) -> int | None:
-        """The child runs, or will be started again after a pause; its exit status when it has just ended."""
+    def _look_after(self, child: Child) -> bool:
+        """The child runs, or will be started again after a pause; False when that will not help."""
         if child.process is None:
             if time.monotonic() >= child.start_at:
                 child.start()
-            return None
+            return True
         code = child.process.poll()
         if code is None:
-            return None
+            return True
         log.get().error("process_ended", process=child.role, exit_code=code)
         self._give_back(child.process.pid, refund=False)
-        if time.monotonic() - child.started_at > MAXIMUM_RESTART_SECONDS:
-            child.restart_seconds = 1.0
-        child.start_at = time.monotonic() + child.restart_seconds
-        child.restart_seconds = min(2 * child.restart_seconds, MAXIMUM_RESTART_SECONDS)
-        child.process = None
-        return code
+        return child.ended(code)
 
     def _give_back(self, pid: int, refund: bool) -> None:
-        if self._store.queue.give_back(worker_name(pid), refund):
-            ring(self._config.storage.directory, WORKER_BELL)
+        """What the process held is ready again; where the database is away, `rescue` does it later."""
+        try:
+            if self._store.queue.give_back(worker_name(pid), refund):
+                ring(self._config.storage.directory, WORKER_BELL)
+        except Exception as error:  # noqa: BLE001  the edge: the node outlives its database
+            log.get().error("give_back_failed", error=type(error).__name__)
 
-    def _stop_children(self) -> None:
+    def _give_back_begun(self) -> None:
+        """What a beat still holds that was not waited for is due at once, and not after its lease."""
+        try:
+            self._desk.give_back()
+        except Exception as error:  # noqa: BLE001  the edge: where the database is away, the leases end by themselves
+            log.get().error("give_back_failed", error=type(error).__name__)
+
+    def _stop_children(self, deadline: float) -> None:
         """Every child has ended, killed if need be, and what it held is given back."""
         running = [child.process for child in self._children if child.process is not None]
         for process in running:
             process.terminate()
-        deadline = time.monotonic() + self._config.node.stop_seconds
         for process in running:
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
@@ -114,5 +128,10 @@ class Supervisor:
 
 
 def serve(config: Config, arguments: list[str]) -> int:
-    """Runs the node; returns the exit status: 2 when a child found that the configuration cannot be used."""
-    return Supervisor(config, arguments).run()
+    """Runs the node; returns the exit status: 2 when a child found at its first start that it cannot run."""
+    status = Supervisor(config, arguments).run()
+    if any(isinstance(thread, DULServiceProvider) for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # pynetdicom's threads would keep the process until their peer answers or times out
+    return status

@@ -72,6 +72,19 @@ class CommitmentRequests:
             )
             return row and _as_request(row)
 
+    def give_back(self, request: CommitmentRequest, now: datetime) -> None:
+        """Its result is due at once and the attempt does not count: who sends it has stopped."""
+        with self._transactions.writing() as session:
+            session.execute(
+                update(CommitmentRequestRow)
+                .where(
+                    CommitmentRequestRow.id == request.id,
+                    CommitmentRequestRow.next_attempt_at.is_not(None),
+                    CommitmentRequestRow.attempts == request.attempts,
+                )
+                .values(attempts=request.attempts - 1, next_attempt_at=now)
+            )
+
     def answered(self, request: CommitmentRequest, now: datetime) -> None:
         """The peer has the result."""
         self._change(request, answered_at=now, next_attempt_at=None, last_error="")

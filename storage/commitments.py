@@ -47,6 +47,20 @@ class Commitments:
             delivery = session.get_one(DeliveryRow, row.delivery_id)
             return Commitment(row.transaction_uid, delivery_of(session, delivery), row.attempts, row.asked_at)
 
+    def give_back(self, commitment: Commitment, now: datetime) -> None:
+        """It is due at once and the attempt does not count: who asks has stopped.  Not when the destination has it."""
+        with self._transactions.writing() as session:
+            session.execute(
+                update(CommitmentRow)
+                .where(
+                    CommitmentRow.transaction_uid == commitment.transaction_uid,
+                    CommitmentRow.next_attempt_at.is_not(None),
+                    CommitmentRow.asked_at.is_(None),
+                    CommitmentRow.attempts == commitment.attempts,
+                )
+                .values(attempts=commitment.attempts - 1, next_attempt_at=now)
+            )
+
     def asked(self, commitment: Commitment, now: datetime, overdue_at: datetime) -> None:
         """The destination has acknowledged the request; without an answer until `overdue_at` it is due again."""
         self._change(commitment, asked_at=now, next_attempt_at=overdue_at)

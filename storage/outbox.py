@@ -1,5 +1,6 @@
 """The outbox: reports and the objects beside them on their way to their destinations, until each is accepted or refused for good."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
@@ -18,14 +19,18 @@ class Outbox:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
 
-    def claim_due(self, now: datetime, lease: timedelta) -> Delivery | None:
-        """The delivery that has been due longest; None when none is due.
+    def claim_due(self, now: datetime, lease: timedelta, except_to: Collection[str] = ()) -> Delivery | None:
+        """The delivery that has been due longest, those `except_to` destinations left out; None when none is due.
 
         The attempt is counted and the delivery is due again after `lease`, should the sender die.
         """
         due = (
             select(DeliveryRow.id)
-            .where(DeliveryRow.stage == DeliveryStage.PENDING.value, DeliveryRow.next_attempt_at <= now)
+            .where(
+                DeliveryRow.stage == DeliveryStage.PENDING.value,
+                DeliveryRow.next_attempt_at <= now,
+                DeliveryRow.destination.not_in(except_to),
+            )
             .order_by(DeliveryRow.next_attempt_at, DeliveryRow.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -40,6 +45,19 @@ class Outbox:
             if row is None:
                 return None
             return delivery_of(session, row)
+
+    def give_back(self, delivery: Delivery, now: datetime) -> None:
+        """It is due at once and the attempt does not count: its sender stopped.  Not when it ended or was claimed again."""
+        with self._transactions.writing() as session:
+            session.execute(
+                update(DeliveryRow)
+                .where(
+                    DeliveryRow.id == delivery.id,
+                    DeliveryRow.stage == DeliveryStage.PENDING.value,
+                    DeliveryRow.attempts == delivery.attempts,
+                )
+                .values(attempts=delivery.attempts - 1, next_attempt_at=now)
+            )
 
     def accepted(self, delivery: Delivery, now: datetime, transaction_uid: str | None = None) -> None:
         """The destination has the object; with a transaction UID it is to be asked for storage commitment at once."""

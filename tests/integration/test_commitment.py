@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from node import commitment, committing, sender
 from node.commitment import CONTEXTS, INSTANCE_UID, Result
+from node.config import Config
 from node.peer import Fault, SimulatedPeer
 from node.pipeline import deliver
 from storage.records import Closed
@@ -112,6 +114,35 @@ def test_a_peer_that_is_away_is_asked_later_under_the_same_uid(site: SiteFactory
     pacs.start(port)
     assert committing.ask(made.desk) == 1
     wait_until(lambda: made.delivery().stage is DeliveryStage.COMMITTED, 5)
+
+
+NO_TLS_FILES = {"certificate": "/nothing/node.pem", "key": "/nothing/node.key", "ca": "/nothing/ca.pem"}
+
+
+def test_certificates_that_cannot_be_used_postpone_the_request_and_say_why(
+    site: SiteFactory, peer: PeerFactory
+) -> None:
+    pacs = peer()
+    made = committing_site(site, pacs)
+    delivered(made)
+    peer_with_tls = peers(pacs.port, storage_commitment=True, tls=True)
+    made.desk.config = Config.model_validate({"node": {"tls": NO_TLS_FILES}, "peers": peer_with_tls})
+    assert committing.ask(made.desk) == 0
+    assert made.delivery().stage is DeliveryStage.DELIVERED
+    assert made.delivery().last_error.startswith("[node.tls] certificate = '/nothing/node.pem'")
+    made.desk.config = made.config
+    made.clock.advance(2)
+    assert committing.ask(made.desk) == 1
+
+
+def test_a_report_whose_file_has_gone_is_a_dead_letter_and_does_not_end_the_round(
+    site: SiteFactory, peer: PeerFactory
+) -> None:
+    made = committing_site(site, peer())
+    delivered(made)
+    made.files.path(made.delivery().file).unlink()
+    assert committing.ask(made.desk) == 0
+    assert (made.delivery().stage, made.delivery().last_error) == (DeliveryStage.DEAD, "not a DICOM file")
 
 
 @pytest.fixture
@@ -319,6 +350,26 @@ def test_who_leaves_gets_the_result_on_a_new_association_when_he_can_be_reached(
         server.shutdown()
 
 
+def test_a_result_that_cannot_be_worked_out_is_owed_until_it_can(
+    site: SiteFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    made = site(peers={"CT1": {"ae_title": "CT1", "host": "127.0.0.1", "port": port}})
+    modality = Sender(made)
+    assert modality.ask(request(*stored(made))) == 0x0000
+    sender.end(modality.assoc)
+    clock.advance(6)
+    server = listening(modality.on_report, port)
+    try:
+        with monkeypatch.context() as broken:
+            broken.setattr(made.files, "holds", lambda _file: Path("/nothing").stat())  # as when a disk fails
+            assert committing.tell(made.desk) == 0
+        clock.advance(2)
+        assert committing.tell(made.desk) == 1
+    finally:
+        server.shutdown()
+
+
 def test_a_result_that_is_owed_survives_a_restart(site: SiteFactory, sqlite_url: str, clock: FakeClock) -> None:
     made = site()
     uids = stored(made)
@@ -330,6 +381,10 @@ def test_a_result_that_is_owed_survives_a_restart(site: SiteFactory, sqlite_url:
     owed = again.commitment_requests.claim_due(clock(), committing._lease(made.desk))
     assert owed is not None
     assert [uid for _, uid in owed.instances] == uids
+    again.commitment_requests.give_back(owed, clock())
+    given_back = again.commitment_requests.claim_due(clock(), committing._lease(made.desk))
+    assert given_back is not None
+    assert given_back.attempts == owed.attempts
     again.close()
 
 

@@ -130,6 +130,7 @@ def test_the_configuration_of_this_folder_is_found_by_itself(run: Run) -> None:
         ('[storage]\ndatabase_url = "sqlite:////proc/nowhere/willis.db"', "folder exists"),
         ('[storage]\ndatabase_url = "postgresql+psycopg://u:secret@127.0.0.1:1/x"', "check that the server runs"),
         ('[ai]\nbundle = "/nowhere"', "[ai] bundle: "),
+        ('[node.tls]\ncertificate = "/nowhere.pem"\nkey = "/k"\nca = "/c"', "[node.tls] certificate = '/nowhere.pem'"),
     ],
 )
 def test_a_bad_configuration_is_one_line_and_exit_status_2(run: Run, tmp_path: Path, content: str, said: str) -> None:

@@ -105,6 +105,8 @@ def quick(**changes: Any) -> dict[str, Any]:
     return {"acse_timeout_seconds": 2, "dimse_timeout_seconds": 0.3, "network_timeout_seconds": 2} | changes
 
 
+NO_TLS_FILES = {"certificate": "/nothing/node.pem", "key": "/nothing/node.key", "ca": "/nothing/ca.pem"}
+
 # --- settle
 
 
@@ -232,6 +234,18 @@ def test_a_peer_that_gives_no_answer_is_not_asked_again_for_the_same_slices(offi
     assert desk.settle_after(1) == 0
     assert series_now(desk.store).count_asked_at == asked_at
     assert desk.settle_after(19) == 1
+    assert desk.row()["evidence"] == "quiet"
+
+
+def test_certificates_that_cannot_be_used_leave_the_end_of_a_series_to_the_quiet_timer(
+    office: Callable[..., Office],
+) -> None:
+    desk = office(peers=peers(free_port(), answers_queries=True, tls=True), node={"tls": NO_TLS_FILES})
+    desk.keep(ct_series(3))
+    asked_at = desk.clock.advance(0.1)
+    assert settle(desk.desk) == 0
+    assert series_now(desk.store).count_asked_at == asked_at
+    assert desk.settle_after(20) == 1
     assert desk.row()["evidence"] == "quiet"
 
 
@@ -536,6 +550,64 @@ def test_everything_due_is_tried_and_one_failure_holds_nothing_up(
     desk.report()
     assert deliver(desk.desk) == 3
     assert [row["delivery"] for row in desk.store.worklist.rows()] == ["delivered", "dead", "delivered"]
+
+
+def test_certificates_that_cannot_be_used_hold_up_only_the_peers_with_tls(
+    office: Callable[..., Office], peer: PeerFactory
+) -> None:
+    pacs = peer()
+    secure = {"SECURE": {"ae_title": "SECURE", "host": "127.0.0.1", "port": free_port(), "tls": True}}
+    desk = office(peers=peers(pacs.port) | secure, node=quick(tls=NO_TLS_FILES))
+    desk.report(["SECURE"])
+    desk.report()
+    assert deliver(desk.desk) == 1
+    assert (desk.delivery().stage, desk.delivery(2).stage) == (DeliveryStage.PENDING, DeliveryStage.DELIVERED)
+    assert desk.delivery().last_error.startswith("[node.tls] certificate = '/nothing/node.pem'")
+    assert desk.delivery().next_attempt_at == desk.clock() + timedelta(seconds=2 * (1 - 0.25 * Random(0).random()))
+
+
+def test_a_failure_that_nobody_thought_of_postpones_its_own_delivery_and_is_given_up_at_last(
+    office: Callable[..., Office], peer: PeerFactory
+) -> None:
+    pacs = peer()
+    desk = office(peers=peers(pacs.port), node=quick())
+    desk.report()
+    desk.report()
+    path = desk.files.path(desk.delivery().file)
+    path.unlink()
+    path.mkdir()
+    assert deliver(desk.desk) == 1
+    assert (desk.delivery().stage, desk.delivery().last_error) == (DeliveryStage.PENDING, "IsADirectoryError")
+    desk.clock.advance(72 * 3600)
+    assert deliver(desk.desk) == 0
+    assert (desk.delivery().stage, desk.delivery().last_error) == (
+        DeliveryStage.DEAD, "given up after 72 h: IsADirectoryError",
+    )  # fmt: skip
+
+
+def test_a_destination_that_is_away_is_tried_once_a_round_and_the_others_get_their_reports(
+    office: Callable[..., Office], peer: PeerFactory
+) -> None:
+    pacs, away = peer(), {"AWAY": {"ae_title": "AWAY", "host": "127.0.0.1", "port": free_port()}}
+    desk = office(peers=peers(pacs.port) | away, node=quick())
+    for destination in ("AWAY", "AWAY", "PACS", "AWAY", "PACS"):
+        desk.report([destination])
+    assert deliver(desk.desk) == 2
+    assert [desk.delivery(case).attempts for case in (1, 2, 3, 4, 5)] == [1, 0, 1, 0, 1]
+    assert deliver(desk.desk) == 0
+    assert [desk.delivery(case).attempts for case in (1, 2, 4)] == [1, 1, 0]  # what was tried waits its turn
+
+
+def test_once_the_node_stops_nothing_more_is_begun(office: Callable[..., Office]) -> None:
+    desk = office(peers=peers(free_port()))
+    desk.report()
+    desk.desk.stopping.set()
+    assert deliver(desk.desk) == 0
+    assert desk.delivery().attempts == 0
+    desk.keep(ct_series(3), closed=None)
+    assert desk.settle_after(3600) == 0
+    desk.desk.stopping.clear()
+    assert settle(desk.desk) == 1
 
 
 def test_a_delivery_that_another_sender_holds_is_left_to_it(office: Callable[..., Office], peer: PeerFactory) -> None:

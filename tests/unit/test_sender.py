@@ -19,7 +19,7 @@ from node.headers import IMPLEMENTATION_CLASS_UID
 from node.peer import Fault, SimulatedPeer
 from node.sender import Timeouts, ask_count, deliver, entity, identify, judge, send_files
 from tests.dicom_factory import ct_series, save
-from tests.running import free_port
+from tests.running import free_port, wait_until
 
 QUICK = Timeouts(acse=2, dimse=0.3, network=2)
 PeerFactory = Callable[..., tuple[SimulatedPeer, Peer]]
@@ -72,8 +72,8 @@ def us(timeouts: Timeouts = QUICK) -> Any:
 
 @pytest.mark.parametrize(
     ("status", "word"),
-    [(0x0000, "success"), (0x0111, "already there"), (0x0107, "warning 0x0107"), (0x0116, "warning 0x0116"),
-     (0xB000, "warning 0xB000"), (0xB006, "warning 0xB006"), (0xB007, "warning 0xB007")],
+    [(0x0000, "success"), (0x0111, "already there"), (0x0001, "warning 0x0001"), (0x0107, "warning 0x0107"),
+     (0x0116, "warning 0x0116"), (0xB000, "warning 0xB000"), (0xB007, "warning 0xB007"), (0xBFFF, "warning 0xBFFF")],
 )  # fmt: skip
 def test_a_status_that_means_that_the_peer_has_it_is_a_word(status: int, word: str) -> None:
     assert judge(status) == word
@@ -85,7 +85,9 @@ def test_a_status_that_may_pass_is_unavailable(status: int) -> None:
         judge(status)
 
 
-@pytest.mark.parametrize("status", [0xA6FF, 0xA800, 0xA900, 0xC000, 0xCFFF, 0x0122, 0x0124, 0x0211, 0xFE00, 0x0001])
+@pytest.mark.parametrize(
+    "status", [0xA6FF, 0xA800, 0xA900, 0xAFFF, 0xC000, 0xCFFF, 0x0002, 0x0122, 0x0124, 0x0211, 0xFE00]
+)
 def test_any_other_status_is_refused(status: int) -> None:
     with pytest.raises(Refused, match=f"status 0x{status:04X}"):
         judge(status)
@@ -218,6 +220,21 @@ def test_a_peer_that_takes_none_of_the_files_refuses_each(scp: Callable[..., Pee
 
 def test_nothing_to_send_opens_no_association() -> None:
     assert list(send_files(us(), Peer(ae_title="X", host="127.0.0.1", port=1), [])) == []
+
+
+def test_a_peer_that_goes_away_half_way_is_not_knocked_at_again_and_each_file_left_is_told(
+    peer: PeerFactory, tmp_path: Path
+) -> None:
+    simulated, address = peer()
+    paths, ae = save(ct_series(4), tmp_path), us()
+    sending = send_files(ae, address, paths)
+    assert next(sending).word == "success"
+    simulated.fault = Fault.ABORT
+    simulated.stop()
+    assert next(sending).word == "refused"
+    wait_until(lambda: not ae.active_associations, 5)  # it has noticed that the peer aborted
+    said = f"no association with PACS at 127.0.0.1:{address.port}"
+    assert list(sending) == [sender.Sent(path, "refused", said) for path in paths[2:]]
 
 
 def test_without_any_association_sending_is_unavailable(slices: list[Path]) -> None:

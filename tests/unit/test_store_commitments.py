@@ -43,6 +43,16 @@ def stage(store: Store, case: int) -> DeliveryStage:
     return store.worklist.deliveries(case)[0].stage
 
 
+def test_a_transaction_that_is_given_back_before_it_was_asked_is_due_at_once(store: Store, clock: FakeClock) -> None:
+    delivered(store, clock)
+    store.commitments.give_back(due(store, clock), clock.advance(1))
+    again = due(store, clock)
+    assert (again.transaction_uid, again.attempts) == ("2.25.9001", 1)
+    store.commitments.asked(again, clock(), clock() + HOUR)
+    store.commitments.give_back(again, clock())  # its answer may come yet
+    assert store.commitments.claim_due(clock(), LEASE) is None
+
+
 def test_a_delivery_whose_destination_does_not_commit_asks_for_nothing(store: Store, clock: FakeClock) -> None:
     case = delivered(store, clock, transaction_uid=None)
     assert store.commitments.claim_due(clock(), LEASE) is None

@@ -1,5 +1,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
@@ -41,6 +42,13 @@ def test_what_has_been_due_longest_comes_first(store: Store, clock: FakeClock) -
     assert [delivery and delivery.series_id for delivery in claims] == [2, 3, 1, None]
 
 
+def test_what_goes_to_a_destination_that_is_left_out_stays_due(store: Store, clock: FakeClock) -> None:
+    case = outbox(store, clock, "AWAY", "PACS")
+    claims = [store.outbox.claim_due(clock(), LEASE, ["AWAY"]) for _ in range(2)]
+    assert [delivery and delivery.destination for delivery in claims] == ["PACS", None]
+    assert [delivery.attempts for delivery in store.worklist.deliveries(case)] == [0, 1]
+
+
 def test_a_delivery_that_is_claimed_is_counted_and_due_again_after_the_lease(store: Store, clock: FakeClock) -> None:
     outbox(store, clock)
     delivery = due(store, clock)
@@ -51,6 +59,25 @@ def test_a_delivery_that_is_claimed_is_counted_and_due_again_after_the_lease(sto
     assert store.outbox.claim_due(clock(), LEASE) is None
     clock.advance(0.1)
     assert due(store, clock).attempts == 2
+
+
+def test_a_delivery_that_is_given_back_is_due_at_once_and_its_attempt_does_not_count(
+    store: Store, clock: FakeClock
+) -> None:
+    case = outbox(store, clock)
+    delivery = due(store, clock)
+    store.outbox.give_back(delivery, clock.advance(1))
+    assert (only(store, case).attempts, only(store, case).next_attempt_at) == (0, clock())
+    store.outbox.give_back(delivery, clock.advance(1))  # another sender may have it by now
+    assert only(store, case).next_attempt_at == clock() - timedelta(seconds=1)
+
+
+def test_a_delivery_that_has_ended_cannot_be_given_back(store: Store, clock: FakeClock) -> None:
+    case = outbox(store, clock)
+    delivery = due(store, clock)
+    store.outbox.accepted(delivery, clock())
+    store.outbox.give_back(delivery, clock())
+    assert (only(store, case).stage, only(store, case).attempts) == (DeliveryStage.DELIVERED, 1)
 
 
 def test_an_accepted_delivery_is_never_due_again(store: Store, clock: FakeClock) -> None:
