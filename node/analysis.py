@@ -19,7 +19,7 @@ from node.config import Config
 from node.report import Algorithm, NotAnalysed, encode
 from node.report import Outcome as Said
 from node.report_identity import missing_identity
-from node.results import Maker
+from node.results import Maker, Marking
 from storage import intake
 from storage.errors import Damaged, StorageFull
 from storage.files import Files
@@ -201,27 +201,41 @@ def _written(bench: Bench, series: Series, datasets: Sequence[Dataset], seen: Se
     if (isinstance(said, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
         return None
     before = bench.store.queue.predecessor(series.id)
-    reports = bench.config.getting("sr", series.calling_ae)
-    summaries = bench.config.getting("sc", series.calling_ae)
     maker = Maker(series, datasets, said, seen.volume, bench.algorithm, bench.clock(), settings.series_number)
     own = settings.region
     ds = maker.report(own, own, before[0] if before else None)
     uid = str(ds.SOPInstanceUID)
     report = ReportObject(uid, bench.files.write_report(uid, encode(ds)), before[0] if before else None)
+    reports = bench.config.getting("sr", series.calling_ae)
+    summaries = []
+    for region, destinations in bench.config.getting("sc", series.calling_ae).items():
+        if summary := _summary(bench, maker, region, destinations):
+            summaries.append(summary)
+        else:  # who gets no summary gets the report, whatever it is configured to get
+            reports[region] = tuple(dict.fromkeys((*reports.get(region, ()), *destinations)))
     beside = []
     for region, destinations in reports.items():
         if region != own:
             kind = f"report {region}"
             earlier = bench.store.queue.predecessor_beside(series.id, kind)
             beside.append(_kept(bench, kind, maker.report(region, own, earlier), destinations))
-    for region, destinations in summaries.items():
-        try:
-            beside.append(_kept(bench, "summary", maker.summary(region, own), destinations))
-        except StorageFull:
-            raise
-        except Exception as error:  # noqa: BLE001  the edge: a finding is reported even if it cannot be drawn
-            log.get().error("summary_failed", case=series.id, error=type(error).__name__)
-    return Results(report, reports.get(own, ()), tuple(beside))
+    return Results(report, reports.get(own, ()), (*beside, *summaries))
+
+
+def _summary(bench: Bench, maker: Maker, region: Marking, destinations: tuple[str, ...]) -> ResultObject | None:
+    """The summary, durable on disk; None where it cannot be drawn.  An ineligible series has none.  Raises StorageFull.
+
+    A summary is an image: of one that comes back, as of any image that is not analysed, none is made.
+    """
+    if isinstance(maker.said, NotAnalysed) and maker.said.reason is Reason.NOT_ELIGIBLE:
+        return None
+    try:
+        return _kept(bench, "summary", maker.summary(region, bench.config.report.region), destinations)
+    except StorageFull:
+        raise
+    except Exception as error:  # noqa: BLE001  the edge: a finding is reported even if it cannot be drawn
+        log.get().error("summary_failed", case=maker.series.id, error=type(error).__name__)
+        return None
 
 
 def _kept(bench: Bench, kind: str, ds: Dataset, destinations: tuple[str, ...]) -> ResultObject:

@@ -540,6 +540,32 @@ def test_a_finding_is_reported_even_if_it_cannot_be_drawn(
     assert shop.row()["outcome"] == "positive"
 
 
+@pytest.mark.parametrize("region", ["2d", "3d"])
+def test_who_gets_summaries_only_gets_the_report_where_a_summary_cannot_be_drawn(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch, region: str
+) -> None:
+    def draw(*_: Any) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("node.key_image.summary_picture", draw)
+    peers = {
+        "CT": peer(ae_title="PACS", destination=["BOTH", "PLAIN"]),
+        "BOTH": peer(results=["sr", "sc"]),
+        "PLAIN": peer(results=["sc"], region=region),
+    }
+    shop = workshop(POSITIVE, peers=peers)
+    assert analyse(shop.bench, shop.claim())
+    kind = {"2d": "report", "3d": "report 3d"}[region]
+    assert list(delivered(shop)) == [("report", "BOTH"), (kind, "PLAIN")]
+
+
+def test_of_an_ineligible_series_there_is_a_report_and_no_summary(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop(report={"not_analysed": "always", "results": ["sc"]})
+    keep(shop.bench.store, shop.bench.files, shop.clock, ct_series(6))
+    assert analyse(shop.bench, shop.claim_again(outcome=Outcome.NOT_ELIGIBLE, reason="secondary_capture"))
+    assert list(delivered(shop)) == [("report", "PACS")]
+
+
 def test_a_full_disk_while_the_summary_is_written_gives_the_claim_back(
     workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
