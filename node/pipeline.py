@@ -191,9 +191,13 @@ def _leave(desk: Desk, series: Series, slices: Slices, whole: Whole) -> bool:
 
 
 def _decline(desk: Desk, series: Series, whole: Whole, outcome: Outcome, reason: str, detail: str) -> bool:
-    """The series ends without analysis; where the configuration wants a report on it, the worker writes one."""
+    """The series ends without analysis; where the configuration wants a report on it, the worker writes one.
+
+    Not on a result of ours that comes back: its report's summary would come back too, and so on.
+    """
     log.get().info("series_not_analysed", case=series.id, outcome=outcome, reason=reason)
-    reported = desk.config.report.not_analysed == "always" and outcome is Outcome.NOT_ELIGIBLE
+    wanted = desk.config.report.not_analysed == "always" and outcome is Outcome.NOT_ELIGIBLE
+    reported = wanted and not desk.store.settling.holds_a_result_of_ours(series.id)
     event = Event.SETTLED if reported else Event.SET_ASIDE
     return desk.store.settling.leave(series, event, whole.evidence, desk.clock(), outcome, reason, detail)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from node import eligibility, pipeline
 from node.config import Config
@@ -18,11 +19,23 @@ from node.peer import Fault, SimulatedPeer
 from node.pipeline import Desk, backoff_seconds, deliver, rescue, settle
 from node.processes import worker_name
 from storage.files import Files
-from storage.records import Closed, Contribution, Delivery, ReportObject, Series
+from storage.records import Closed, Contribution, Delivery, ReportObject, ResultObject, Series
 from storage.settling import Settling
 from storage.stages import DeliveryStage, Outcome, Stage
 from storage.store import Store
-from tests.builders import FakeClock, add, claimed, finish, header, keep, ready, received, series_now
+from tests.builders import (
+    FakeClock,
+    add,
+    claimed,
+    conclusion,
+    finish,
+    header,
+    keep,
+    ready,
+    received,
+    report_object,
+    series_now,
+)
 from tests.dicom_factory import ct_series, enhanced_ct, save
 from tests.running import free_port
 from tests.unit.made_up_head import head
@@ -271,6 +284,22 @@ def test_where_every_series_is_reported_the_worker_gets_the_ineligible_ones_too(
     desk.settle_after(20)
     row = desk.row()
     assert (row["stage"], row["outcome"], row["reason"]) == ("ready", "not_eligible", "too_few_slices")
+
+
+def test_our_own_summary_that_comes_back_is_set_aside_even_where_every_series_is_reported(
+    office: Callable[..., Office],
+) -> None:
+    desk = office(report={"not_analysed": "always"})
+    claim = claimed(desk.store, desk.clock, series="2.25.1")
+    [summary] = ct_series(1, SOPInstanceUID="2.25.78")
+    summary.SOPClassUID = SecondaryCaptureImageStorage
+    beside = ResultObject("summary", "2.25.78", desk.files.write_report("2.25.78", b"summary"), ("PACS",))
+    report = report_object("2.25.77")
+    assert desk.store.queue.finish(claim, conclusion(), report, ["PACS"], desk.clock(), [beside])
+    desk.keep([summary])
+    desk.settle_after(20)
+    row = desk.row(2)
+    assert (row["stage"], row["outcome"], row["reason"]) == ("set_aside", "not_eligible", "secondary_capture")
 
 
 def test_slices_too_far_apart_are_measured_on_their_positions(office: Callable[..., Office]) -> None:
