@@ -120,6 +120,8 @@ class SeriesRow(Base):
     ready_at: Mapped[datetime | None]
     claimed_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
+    promised_at: Mapped[datetime | None]
+    """When a sender was last told that we keep instances of it (storage commitment)."""
     p_present: Mapped[float | None]
     """As its report says; here, so that the worklist is read in the order of an index."""
     priority: Mapped[int | None] = mapped_column(Integer, Computed(PRIORITY))

@@ -1,0 +1,17 @@
+"""When a sender was promised that a series is kept."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("series", sa.Column("promised_at", sa.DateTime(), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("series", "promised_at")
