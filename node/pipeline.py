@@ -278,8 +278,11 @@ def rescue(desk: Desk) -> int:
 
 def _after_the_clock_was_set_back(desk: Desk) -> None:
     """Nothing waits for a time that the clock, set back meanwhile, will show only much later."""
-    now, node = desk.clock(), desk.config.node
-    longest_seconds = max(desk.config.delivery.maximum_retry_seconds, 3 * node.network_timeout_seconds)
-    changed = desk.store.settling.stamp_anew(now) + desk.store.outbox.hasten(now, timedelta(seconds=longest_seconds))
+    now, node, delivery, store = desk.clock(), desk.config.node, desk.config.delivery, desk.store
+    longest_seconds = max(delivery.maximum_retry_seconds, 3 * node.network_timeout_seconds)
+    answered_seconds = max(longest_seconds + LEASE_SLACK_SECONDS, delivery.commitment_timeout_seconds)
+    changed = store.settling.stamp_anew(now) + store.outbox.hasten(now, timedelta(seconds=longest_seconds))
+    for waiting in (store.commitments, store.commitment_requests):
+        changed += waiting.hasten(now, timedelta(seconds=answered_seconds))
     if changed:
         log.get().warning("clock_was_set_back", count=changed)

@@ -72,6 +72,17 @@ class CommitmentRequests:
             )
             return row and _as_request(row)
 
+    def hasten(self, now: datetime, longest: timedelta) -> int:
+        """What has longer to wait than the `longest`, because the clock was set back, is due now.  Returns how many."""
+        with self._transactions.writing() as session:
+            hastened = session.execute(
+                update(CommitmentRequestRow)
+                .where(CommitmentRequestRow.next_attempt_at > now + longest)
+                .values(next_attempt_at=now)
+                .returning(CommitmentRequestRow.id)
+            )
+            return len(hastened.all())
+
     def answered(self, request: CommitmentRequest, now: datetime) -> None:
         """The peer has the result."""
         self._change(request, answered_at=now, next_attempt_at=None, last_error="")

@@ -629,5 +629,28 @@ def test_a_worker_that_may_be_alive_keeps_its_claim(office: Callable[..., Office
     assert series_now(desk.store).stage is Stage.ANALYSING
 
 
+@pytest.mark.parametrize("back_seconds", [0, 86_400])
+def test_a_clock_that_is_set_back_holds_up_no_storage_commitment(
+    office: Callable[..., Office], back_seconds: int
+) -> None:
+    desk = office()
+    desk.report()
+    lease = timedelta(seconds=92)
+    delivery = desk.store.outbox.claim_due(desk.clock(), lease)
+    assert delivery is not None
+    desk.store.outbox.accepted(delivery, desk.clock(), "2.25.5")
+    asked = desk.store.commitments.claim_due(desk.clock(), lease)
+    assert asked is not None
+    timeout = timedelta(seconds=desk.desk.config.delivery.commitment_timeout_seconds)
+    desk.store.commitments.asked(asked, desk.clock(), desk.clock() + timeout)
+    instances = (("1.2.840.10008.5.1.4.1.1.2", "2.25.1.1"),)
+    assert desk.store.commitment_requests.add("2.25.6", "CT1", instances, desk.clock(), desk.clock() + lease)
+    desk.clock.advance(-back_seconds)
+    rescue(desk.desk)
+    is_due = bool(back_seconds)
+    assert (desk.store.commitments.claim_due(desk.clock(), lease) is not None) is is_due
+    assert (desk.store.commitment_requests.claim_due(desk.clock(), lease) is not None) is is_due
+
+
 def test_the_clock_of_a_running_node_tells_utc() -> None:
     assert pipeline.utc_now().utcoffset() == timedelta(0)
