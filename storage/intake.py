@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from storage.records import Added, Arrived, Closed, Header, StoredFile
 from storage.rows import reopen
-from storage.schema import AssociationRow, InstanceRow, SeriesRow
+from storage.schema import AssociationRow, InstanceRow, RemovalRow, SeriesRow
 from storage.stages import Event, Stage, advance
 from storage.transactions import Transactions
 
@@ -34,6 +34,11 @@ _COUNT_ONE = (
     .where(SeriesRow.id == bindparam("series"))
     .values(instance_count=SeriesRow.instance_count + 1, last_instance_at=bindparam("now"))
 )
+_NEXT_CASE = 1 + func.max(  # of several values: the largest
+    func.coalesce(select(func.max(SeriesRow.id)).scalar_subquery(), 0),
+    func.coalesce(select(func.max(RemovalRow.case_id)).scalar_subquery(), 0),
+)
+"""SQLite alone would give the number of the newest case, once that is removed, to the next one."""
 _FORGET_IF_EMPTY = delete(SeriesRow.__table__).where(  # type: ignore[arg-type]
     SeriesRow.id == bindparam("series"), SeriesRow.instance_count == 0
 )
@@ -47,6 +52,8 @@ class Intake:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
         self._insert_series = transactions.insert_unless_there(SeriesRow.__table__)
+        if transactions.engine.dialect.name == "sqlite":
+            self._insert_series = self._insert_series.values(id=_NEXT_CASE)
         self._insert_instance = transactions.insert_unless_there(InstanceRow.__table__).returning(InstanceRow.id)
 
     def open_association(self, receiver: str, calling_ae: str, now: datetime) -> int:

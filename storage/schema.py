@@ -240,7 +240,7 @@ class RemovalRow(Base):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     series_instance_uid: Mapped[str] = mapped_column(String(64))
-    case_id: Mapped[int]
+    case_id: Mapped[int] = mapped_column(index=True)
     reason: Mapped[str] = mapped_column(String(16))
     outcome: Mapped[str | None] = mapped_column(String(16))
     report_uid: Mapped[str | None] = mapped_column(String(64))

@@ -285,3 +285,18 @@ def test_a_promise_given_while_its_case_is_removed_is_kept_or_not_given(
         patched.setattr(owner, moment, meanwhile)
         removed = retain(node)
     assert (len(told[0].committed), removed) in {(1, 0), (0, 1)}
+
+
+def test_the_number_of_a_case_that_was_removed_is_never_given_to_another(desk: DeskFactory, clock: FakeClock) -> None:
+    node = desk(retention_days=1)
+    reported(node, clock, 1)
+    reported(node, clock, 2)
+    clock.advance(2 * DAY)
+    assert retain(node) == 2
+    arrived(node, clock, 3)
+    reported(node, clock, 4)
+    assert cases(node) == [3, 4]
+    clock.advance(2 * DAY)
+    assert retain(node) == 1
+    arrived(node, clock, 5)
+    assert cases(node) == [3, 5]

@@ -1,4 +1,4 @@
-"""When a sender was promised that a series is kept."""
+"""When a sender was promised that a series is kept; the numbers of removed cases, so that none is given again."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("series", sa.Column("promised_at", sa.DateTime(), nullable=True))
+    op.create_index("ix_removal_case_id", "removal", ["case_id"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_removal_case_id", "removal")
     op.drop_column("series", "promised_at")
