@@ -102,7 +102,7 @@ class Retention:
             return Removal(row.id, row.series_instance_uid, case_id, row.size_bytes, tuple(path for path, _ in files))
 
     def forget(self, removal: Removal, now: datetime) -> bool:
-        """The case is no longer in the database.  False, changing nothing, when something is owed or promised since."""
+        """The case is no longer in the database.  False, changing nothing, when something is owed, promised or sent since."""
         case = removal.case_id
         with self._transactions.writing() as session:
             mine = SeriesRow.series_instance_uid == removal.series_instance_uid
@@ -162,9 +162,10 @@ def _owes_nothing() -> ColumnElement[bool]:
 
 
 def _is_free(before: datetime, why: Why) -> ColumnElement[bool]:
-    """No sender was promised that it is kept, or long ago."""
+    """No sender was promised that it is kept, nor has sent it again, or long ago."""
     never = SeriesRow.promised_at.is_(None)
-    return never if why is Why.SPACE else or_(never, SeriesRow.promised_at < before)
+    unpromised = never if why is Why.SPACE else or_(never, SeriesRow.promised_at < before)
+    return and_(unpromised, or_(SeriesRow.sent_again_at.is_(None), SeriesRow.sent_again_at < before))
 
 
 def _files_of(session: Session, case_id: int) -> list[tuple[str, int]]:

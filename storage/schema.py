@@ -120,6 +120,8 @@ class SeriesRow(Base):
     ready_at: Mapped[datetime | None]
     claimed_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
+    sent_again_at: Mapped[datetime | None]
+    """When an instance of it last came that was here already."""
     promised_at: Mapped[datetime | None]
     """When a sender was last told that we keep instances of it (storage commitment)."""
     p_present: Mapped[float | None]

@@ -13,7 +13,7 @@ from node.config import Config
 from node.pipeline import Desk
 from node.retention import retain
 from storage.files import Files
-from storage.records import Conclusion, ReportObject, Series
+from storage.records import Added, Conclusion, ReportObject, Series
 from storage.retention import Removal, Retention
 from storage.schema import RemovalRow
 from storage.stages import Event, Outcome
@@ -300,3 +300,42 @@ def test_the_number_of_a_case_that_was_removed_is_never_given_to_another(desk: D
     assert retain(node) == 1
     arrived(node, clock, 5)
     assert cases(node) == [3, 5]
+
+
+def send_again(desk: Desk, clock: FakeClock, case: int) -> None:
+    """The first slice of the case came again, the others are on their way."""
+    [(head, file), *_] = desk.store.settling.instances(case)
+    association = desk.store.intake.open_association("receiver", "PACS", clock())
+    assert desk.store.intake.add_instance(head, file, association, "PACS", clock()) is Added.SAME
+
+
+def test_a_case_that_is_being_sent_again_is_not_old(desk: DeskFactory, clock: FakeClock) -> None:
+    node = desk(retention_days=1)
+    before = reported(node, clock)
+    clock.advance(2 * DAY)
+    send_again(node, clock, 1)
+    assert series_now(node.store, before.series_instance_uid) == before, "its clock is still that of the first time"
+    assert retain(node) == 0
+    clock.advance(1.1 * DAY)
+    assert retain(node) == 1
+
+
+@pytest.mark.parametrize("moment", ["begin", "move", "forget"])
+def test_a_case_whose_first_slice_comes_again_while_it_is_removed_stays(
+    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    node = desk(retention_days=1)
+    reported(node, clock)
+    before = on_disk(node)
+    clock.advance(2 * DAY)
+    owner = Files if moment == "move" else Retention
+    step = getattr(owner, moment)
+
+    def meanwhile(self: Any, *arguments: Any) -> Any:
+        monkeypatch.setattr(owner, moment, step)
+        send_again(node, clock, 1)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(owner, moment, meanwhile)
+    assert retain(node) == 0
+    assert (cases(node), on_disk(node)) == ([1], before)
