@@ -15,7 +15,7 @@ from node.cli import app
 from storage.files import Files
 from storage.fsck import GRACE_SECONDS, Checked, Difference, Kind, check
 from storage.records import ReportObject
-from storage.retention import Why
+from storage.retention import Removal, Why
 from storage.stages import Event
 from storage.store import Store
 from tests.builders import LEASE, FakeClock, conclusion, keep
@@ -129,7 +129,8 @@ def test_what_retention_removes_meanwhile_is_not_missing(
     delivery = whole.outbox.claim_due(clock(), LEASE)
     assert delivery is not None
     whole.outbox.accepted(delivery, clock())
-    look, begun = getattr(Files, asked), []
+    look = getattr(Files, asked)
+    begun: list[Removal] = []
 
     def remove_first(self: Files, file: Any) -> Any:
         if not begun:
