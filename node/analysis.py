@@ -19,7 +19,7 @@ from node.config import Config
 from node.report import Algorithm, NotAnalysed, encode
 from node.report import Outcome as Said
 from node.report_identity import missing_identity
-from node.results import Maker
+from node.results import Maker, Marking
 from storage import intake
 from storage.errors import Damaged, StorageFull
 from storage.files import Files
@@ -87,10 +87,11 @@ def analyse(bench: Bench, claim: Claim) -> bool:
     exhausted ends whatever happens, if need be without a report: it would come back for ever.
     """
     watch = Stopwatch()
+    known = _known(claim)
     with watch.step("volume"):
-        datasets = _read(bench, claim)
+        datasets = _read(bench, claim, headers_only=known is not None)
     here("in_analysis")
-    seen = _examine(bench, claim, datasets, watch)
+    seen = Seen(_said(claim, known)) if known else _examine(bench, claim, datasets, watch)
     if isinstance(seen.said, Findings) and seen.said.note:
         log.get().warning("analysed_with_a_note", case=claim.series.id, reason=seen.said.note)
     with watch.step("report"):
@@ -110,12 +111,17 @@ def analyse(bench: Bench, claim: Claim) -> bool:
     return kept
 
 
-def _read(bench: Bench, claim: Claim) -> list[Dataset]:
-    """The series' datasets; of an exhausted claim those that can be read.  Raises Damaged."""
+def _read(bench: Bench, claim: Claim, headers_only: bool) -> list[Dataset]:
+    """The series' datasets; of an exhausted claim those that can be read.  Raises Damaged.
+
+    None at all where reporting it has itself killed the process as often as it was to be analysed.
+    """
     datasets: list[Dataset] = []
+    if claim.exhausted and claim.series.attempts > 2 * bench.config.ai.attempts:
+        return datasets
     for _, file in bench.store.settling.instances(claim.series.id):
         try:
-            datasets.append(dcmread(bench.files.path(file)))
+            datasets.append(dcmread(bench.files.path(file), stop_before_pixels=headers_only))
         except (OSError, ValueError, EOFError, InvalidDicomError):
             if not claim.exhausted:
                 raise Damaged(f"{file.path} cannot be read") from None
@@ -123,9 +129,10 @@ def _read(bench: Bench, claim: Claim) -> list[Dataset]:
 
 
 def _examine(bench: Bench, claim: Claim, datasets: Sequence[Dataset], watch: Stopwatch) -> Seen:
-    series, config = claim.series, bench.config
+    config = bench.config
     try:
-        _raise_what_is_known(claim, datasets)
+        if missing := missing_identity(datasets):
+            raise NotAnalysable(Reason.MISSING_IDENTITY, ", ".join(missing))
         with watch.step("volume"):
             volume = volume_from_datasets(datasets, config.ai.threads)
         with watch.step("inference"):
@@ -138,24 +145,27 @@ def _examine(bench: Bench, claim: Claim, datasets: Sequence[Dataset], watch: Sto
             )
         return Seen(found, volume)
     except NotAnalysable as error:
-        log.get().info("not_analysable", case=series.id, reason=error.reason)
-        return Seen(NotAnalysed(error.reason, error.detail))
+        return Seen(_said(claim, error))
 
 
-def _raise_what_is_known(claim: Claim, datasets: Sequence[Dataset]) -> None:
-    """Raise NotAnalysable for what the database or the headers already say."""
+def _said(claim: Claim, error: NotAnalysable) -> NotAnalysed:
+    log.get().info("not_analysable", case=claim.series.id, reason=error.reason)
+    return NotAnalysed(error.reason, error.detail)
+
+
+def _known(claim: Claim) -> NotAnalysable | None:
+    """Why the series is not analysed, where the database already says it: then its pixels need not be read."""
     series = claim.series
     if claim.exhausted:
-        raise NotAnalysable(Reason.ATTEMPTS_EXHAUSTED, f"{series.attempts} attempts")
+        return NotAnalysable(Reason.ATTEMPTS_EXHAUSTED, f"{series.attempts - 1} attempts")
     if series.outcome is Outcome.NOT_ELIGIBLE:
-        raise NotAnalysable(Reason.NOT_ELIGIBLE, " ".join(filter(None, (series.reason, series.detail))))
+        return NotAnalysable(Reason.NOT_ELIGIBLE, " ".join(filter(None, (series.reason, series.detail))))
     for conflict in series.conflicts:
         if conflict in _CONFLICTS:
-            raise NotAnalysable(_CONFLICTS[conflict])
+            return NotAnalysable(_CONFLICTS[conflict])
     if series.expected_count is not None and series.expected_count > series.instance_count:
-        raise NotAnalysable(Reason.INCOMPLETE, f"{series.instance_count} of {series.expected_count} slices")
-    if missing := missing_identity(datasets):
-        raise NotAnalysable(Reason.MISSING_IDENTITY, ", ".join(missing))
+        return NotAnalysable(Reason.INCOMPLETE, f"{series.instance_count} of {series.expected_count} slices")
+    return None
 
 
 def _conclusion(bench: Bench, series: Series, said: Findings | NotAnalysed, seconds: dict[str, float]) -> Conclusion:
@@ -191,27 +201,41 @@ def _written(bench: Bench, series: Series, datasets: Sequence[Dataset], seen: Se
     if (isinstance(said, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
         return None
     before = bench.store.queue.predecessor(series.id)
-    reports = bench.config.getting("sr", series.calling_ae)
-    summaries = bench.config.getting("sc", series.calling_ae)
     maker = Maker(series, datasets, said, seen.volume, bench.algorithm, bench.clock(), settings.series_number)
     own = settings.region
     ds = maker.report(own, own, before[0] if before else None)
     uid = str(ds.SOPInstanceUID)
     report = ReportObject(uid, bench.files.write_report(uid, encode(ds)), before[0] if before else None)
+    reports = bench.config.getting("sr", series.calling_ae)
+    summaries = []
+    for region, destinations in bench.config.getting("sc", series.calling_ae).items():
+        if summary := _summary(bench, maker, region, destinations):
+            summaries.append(summary)
+        else:  # who gets no summary gets the report, whatever it is configured to get
+            reports[region] = tuple(dict.fromkeys((*reports.get(region, ()), *destinations)))
     beside = []
     for region, destinations in reports.items():
         if region != own:
             kind = f"report {region}"
             earlier = bench.store.queue.predecessor_beside(series.id, kind)
             beside.append(_kept(bench, kind, maker.report(region, own, earlier), destinations))
-    for region, destinations in summaries.items():
-        try:
-            beside.append(_kept(bench, "summary", maker.summary(region, own), destinations))
-        except StorageFull:
-            raise
-        except Exception as error:  # noqa: BLE001  the edge: a finding is reported even if it cannot be drawn
-            log.get().error("summary_failed", case=series.id, error=type(error).__name__)
-    return Results(report, reports.get(own, ()), tuple(beside))
+    return Results(report, reports.get(own, ()), (*beside, *summaries))
+
+
+def _summary(bench: Bench, maker: Maker, region: Marking, destinations: tuple[str, ...]) -> ResultObject | None:
+    """The summary, durable on disk; None where it cannot be drawn.  An ineligible series has none.  Raises StorageFull.
+
+    A summary is an image: of one that comes back, as of any image that is not analysed, none is made.
+    """
+    if isinstance(maker.said, NotAnalysed) and maker.said.reason is Reason.NOT_ELIGIBLE:
+        return None
+    try:
+        return _kept(bench, "summary", maker.summary(region, bench.config.report.region), destinations)
+    except StorageFull:
+        raise
+    except Exception as error:  # noqa: BLE001  the edge: a finding is reported even if it cannot be drawn
+        log.get().error("summary_failed", case=maker.series.id, error=type(error).__name__)
+        return None
 
 
 def _kept(bench: Bench, kind: str, ds: Dataset, destinations: tuple[str, ...]) -> ResultObject:

@@ -55,7 +55,7 @@ class CommitmentScp:
 
     def _tell(self, assoc: Any, context_id: int, request: CommitmentRequest) -> None:
         """The result is on its way on the association of the request."""
-        result = result_of(request, self._store, self._files)
+        result = result_of(request, self._store, self._files, self._clock())
         syntax = assoc.accepted_context(context_id).transfer_syntax[0]
         report = N_EVENT_REPORT()
         report.MessageID = 1

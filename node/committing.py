@@ -143,10 +143,16 @@ class Settler:
         )
 
 
-def result_of(request: CommitmentRequest, store: Store, files: Files) -> Result:
-    """What is true of the request's instances now: committed is what is known under its class and whole on disk."""
+def result_of(request: CommitmentRequest, store: Store, files: Files, now: datetime) -> Result:
+    """What is true of the request's instances now: committed is what is known under its class and whole on disk.
+
+    What is committed is promised before it is told: from `now` retention spares it.
+    """
     held = store.commitment_requests.held(request.instances)
     failed = {item: reason for item in request.instances if (reason := _failure(item, held, files))}
+    whole = [item for item in request.instances if item not in failed]
+    promised = store.commitment_requests.promise([uid for _, uid in whole], now)
+    failed |= {item: commitment.NO_SUCH_INSTANCE for item in whole if item[1] not in promised}
     committed = tuple(item for item in request.instances if item not in failed)
     return Result(request.transaction_uid, committed, failed)
 
@@ -177,7 +183,7 @@ def _tell_one(desk: Desk, due: CommitmentRequest) -> bool:
     try:
         if found is None:
             raise Refused(f"{due.calling_ae} is no configured peer: no address to send the result to")
-        result = result_of(due, desk.store, desk.files)
+        result = result_of(due, desk.store, desk.files, desk.clock())
         _send_result(desk, found[1], result)
     except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other results go on
         age = desk.clock() - due.created_at

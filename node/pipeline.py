@@ -214,9 +214,13 @@ def _leave(desk: Desk, series: Series, slices: Slices, whole: Whole) -> bool:
 
 
 def _decline(desk: Desk, series: Series, whole: Whole, outcome: Outcome, reason: str, detail: str) -> bool:
-    """The series ends without analysis; where the configuration wants a report on it, the worker writes one."""
+    """The series ends without analysis; where the configuration wants a report on it, the worker writes one.
+
+    Not on a result of ours that comes back: its report's summary would come back too, and so on.
+    """
     log.get().info("series_not_analysed", case=series.id, outcome=outcome, reason=reason)
-    reported = desk.config.report.not_analysed == "always" and outcome is Outcome.NOT_ELIGIBLE
+    wanted = desk.config.report.not_analysed == "always" and outcome is Outcome.NOT_ELIGIBLE
+    reported = wanted and not desk.store.settling.holds_a_result_of_ours(series.id)
     event = Event.SETTLED if reported else Event.SET_ASIDE
     return desk.store.settling.leave(series, event, whole.evidence, desk.clock(), outcome, reason, detail)
 
@@ -309,8 +313,11 @@ def rescue(desk: Desk) -> int:
 
 def _after_the_clock_was_set_back(desk: Desk) -> None:
     """Nothing waits for a time that the clock, set back meanwhile, will show only much later."""
-    now, node = desk.clock(), desk.config.node
-    longest_seconds = max(desk.config.delivery.maximum_retry_seconds, 3 * node.network_timeout_seconds)
-    changed = desk.store.settling.stamp_anew(now) + desk.store.outbox.hasten(now, timedelta(seconds=longest_seconds))
+    now, node, delivery, store = desk.clock(), desk.config.node, desk.config.delivery, desk.store
+    longest_seconds = max(delivery.maximum_retry_seconds, 3 * node.network_timeout_seconds)
+    answered_seconds = max(longest_seconds + LEASE_SLACK_SECONDS, delivery.commitment_timeout_seconds)
+    changed = store.settling.stamp_anew(now) + store.outbox.hasten(now, timedelta(seconds=longest_seconds))
+    for waiting in (store.commitments, store.commitment_requests):
+        changed += waiting.hasten(now, timedelta(seconds=answered_seconds))
     if changed:
         log.get().warning("clock_was_set_back", count=changed)

@@ -1,6 +1,7 @@
 """The Storage SCP: an instance is on disk and in the database before its sender reads "success"."""
 
 import signal
+import socket
 import ssl
 import threading
 import time
@@ -29,6 +30,7 @@ from node.config import Config
 from node.errors import ConfigError
 from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.pdv import Answer, Begin, Sink, StoreRequest
+from node.processes import has_died
 from node.tls import server_context
 from node.transport import DirectServer
 from node.wakeup import NODE_BELL, ring
@@ -92,7 +94,7 @@ class Receiver:
         self._files = files
         self._commits = GroupCommit(store.intake)
         self._wake = wake
-        self._name = f"{config.node.host}:{config.node.port}"
+        self._name = f"{config.node.host}:{config.node.port}@{socket.gethostname()}"[:80]  # as long as its column
         self._associations: dict[Any, int] = {}
         self._lock = threading.Lock()
         self._servers: list[Any] = []
@@ -102,7 +104,7 @@ class Receiver:
     def start(self) -> None:
         """Associations are accepted from now on.  Raises ConfigError when the port cannot be had."""
         self._recover()
-        self._files.sweep_incoming()
+        self._files.sweep_incoming(has_died)
         handlers = [
             (evt.EVT_RELEASED, self._on_end, [Closed.RELEASED]),
             (evt.EVT_ABORTED, self._on_end, [Closed.ABORTED]),

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from node import log
 from node.pipeline import Desk
@@ -24,22 +24,23 @@ def retain(desk: Desk) -> int:
     if settings.retention_days:
         before = now - timedelta(days=settings.retention_days)
         for case in desk.store.retention.candidates(before, AT_ONCE):
-            removed += bool(_remove(desk, case, Why.AGE))
+            removed += bool(_remove(desk, case, Why.AGE, before))
     excess = desk.files.excess_bytes(settings.high_water_percent) if settings.high_water_percent else 0
     if excess and not removed:
-        for case in desk.store.retention.candidates(now - YOUNGEST_REMOVED, AT_ONCE):
+        before = now - YOUNGEST_REMOVED
+        for case in desk.store.retention.candidates(before, AT_ONCE, Why.SPACE):
             if excess <= 0:
                 break
-            freed = _remove(desk, case, Why.SPACE)
+            freed = _remove(desk, case, Why.SPACE, before)
             excess, removed = excess - freed, removed + bool(freed)
         if excess > 0 and not removed:
             log.get().warning("disk_nearly_full", free_bytes=desk.files.free_bytes())
     return removed
 
 
-def _remove(desk: Desk, case: int, why: Why) -> int:
+def _remove(desk: Desk, case: int, why: Why, before: datetime) -> int:
     """How many bytes will be free at the next beat; 0 when the case stays."""
-    removal = desk.store.retention.begin(case, why, desk.clock())
+    removal = desk.store.retention.begin(case, why, before, desk.clock())
     if removal is None:
         return 0
     desk.files.move((path, _aside(removal, path)) for path in removal.paths)

@@ -27,6 +27,7 @@ from node.processes import worker_name
 from node.report import Algorithm
 from node.report_identity import derive_uid
 from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
+from storage.errors import StorageFull
 from storage.files import Files
 from storage.killpoints import here
 from storage.store import Store
@@ -119,7 +120,7 @@ class Worker:
                 return
             except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs this attempt and nothing else
                 log.get().error("attempt_failed", case=claim.series.id, error=type(error).__name__)
-                queue.give_back(self._name, refund=False)
+                queue.give_back(self._name, refund=claim.exhausted and isinstance(error, StorageFull))
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             ring(self._config.storage.directory, NODE_BELL)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select, update
 
 from storage.records import CommitmentRequest, StoredFile
-from storage.schema import CommitmentRequestRow, InstanceRow
+from storage.schema import CommitmentRequestRow, InstanceRow, SeriesRow
 from storage.transactions import Transactions
 
 _CHUNK = 500
@@ -85,6 +85,17 @@ class CommitmentRequests:
                 .values(attempts=request.attempts - 1, next_attempt_at=now)
             )
 
+    def hasten(self, now: datetime, longest: timedelta) -> int:
+        """What has longer to wait than the `longest`, because the clock was set back, is due now.  Returns how many."""
+        with self._transactions.writing() as session:
+            hastened = session.execute(
+                update(CommitmentRequestRow)
+                .where(CommitmentRequestRow.next_attempt_at > now + longest)
+                .values(next_attempt_at=now)
+                .returning(CommitmentRequestRow.id)
+            )
+            return len(hastened.all())
+
     def answered(self, request: CommitmentRequest, now: datetime) -> None:
         """The peer has the result."""
         self._change(request, answered_at=now, next_attempt_at=None, last_error="")
@@ -101,6 +112,22 @@ class CommitmentRequests:
                 .where(CommitmentRequestRow.id == request.id, CommitmentRequestRow.answered_at.is_(None))
                 .values(**values)
             )
+
+    def promise(self, sop_instance_uids: Sequence[str], now: datetime) -> set[str]:
+        """Those that are still known; their cases are kept as `storage.retention` keeps what was promised."""
+        columns = (SeriesRow.series_instance_uid, InstanceRow.sop_instance_uid)
+        instances: dict[str, set[str]] = {}
+        known: set[str] = set()
+        with self._transactions.writing() as session:
+            for chunk in _chunks(sop_instance_uids):
+                known_ones = select(*columns).join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+                for series, uid in session.execute(known_ones.where(InstanceRow.sop_instance_uid.in_(chunk))):
+                    instances.setdefault(series, set()).add(uid)
+            for series in sorted(instances):  # in the order of the receivers, so that none waits for another
+                mine = update(SeriesRow).where(SeriesRow.series_instance_uid == series).values(promised_at=now)
+                if session.scalar(mine.returning(SeriesRow.id)) is not None:
+                    known |= instances[series]
+        return known
 
     def held(self, instances: Sequence[tuple[str, str]]) -> dict[str, tuple[str, StoredFile]]:
         """By SOP Instance UID, the SOP class and file of those that are known."""

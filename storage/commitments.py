@@ -61,6 +61,17 @@ class Commitments:
                 .values(attempts=commitment.attempts - 1, next_attempt_at=now)
             )
 
+    def hasten(self, now: datetime, longest: timedelta) -> int:
+        """What has longer to wait than the `longest`, because the clock was set back, is due now.  Returns how many."""
+        with self._transactions.writing() as session:
+            hastened = session.execute(
+                update(CommitmentRow)
+                .where(CommitmentRow.next_attempt_at > now + longest)
+                .values(next_attempt_at=now)
+                .returning(CommitmentRow.id)
+            )
+            return len(hastened.all())
+
     def asked(self, commitment: Commitment, now: datetime, overdue_at: datetime) -> None:
         """The destination has acknowledged the request; without an answer until `overdue_at` it is due again."""
         self._change(commitment, asked_at=now, next_attempt_at=overdue_at)

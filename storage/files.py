@@ -9,8 +9,10 @@ import errno
 import hashlib
 import os
 import secrets
+import socket
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from storage.errors import Damaged, StorageError, StorageFull
@@ -18,6 +20,7 @@ from storage.flushes import FolderFlushes, flush_folder
 from storage.records import StoredFile
 
 _META_LENGTH_AT = 140  # preamble, prefix, then the element header of (0002,0000)
+_LONGEST_WRITE_SECONDS = 86_400.0
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -35,7 +38,7 @@ class InstanceWriter:
     def __init__(self, files: "Files", preamble: bytes) -> None:
         """The temporary exists and begins with `preamble`.  Raises StorageFull."""
         self._files = files
-        self._temporary = files.root / "incoming" / secrets.token_hex(16)
+        self._temporary = files.new_temporary()
         self._digest = hashlib.sha256()
         self._final: Path | None = None
         self._replaces = False
@@ -143,19 +146,24 @@ class Files:
         self.folders = FolderFlushes()
         self._durable: set[Path] = set()
         self._lock = threading.Lock()
+        self._writer = (socket.gethostname(), str(os.getpid()))
         try:
             new = [folder for folder in (root, *root.parents) if not folder.exists()]
             for name in ("instances", "reports", "incoming"):
                 (root / name).mkdir(parents=True, exist_ok=True)
             for folder in (root, *(folder.parent for folder in new)):
                 flush_folder(folder)
-            probe = root / "incoming" / f"probe-{secrets.token_hex(4)}"
+            probe = self.new_temporary()
             probe.touch()
             probe.unlink()
         except OSError as error:
             raise StorageError(
                 f"cannot write to {root}: {error.strerror}; create it or set [storage] directory"
             ) from None
+
+    def new_temporary(self) -> Path:
+        """A name for a temporary that nobody uses; it says which process of which host writes it."""
+        return self.root / "incoming" / "-".join((*self._writer, secrets.token_hex(16)))
 
     def write_instance(self, series_uid: str, sop_uid: str, preamble: bytes, dataset: bytes | memoryview) -> StoredFile:
         """`preamble` (file meta) and `dataset` lie on disk together, flushed, under a name of ours.
@@ -181,7 +189,7 @@ class Files:
 
     def _write(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
         final = self.root / name
-        temporary = self.root / "incoming" / secrets.token_hex(16)
+        temporary = self.new_temporary()
         try:
             self.make_durable(final.parent)
             with temporary.open("xb", buffering=0) as file:
@@ -246,12 +254,19 @@ class Files:
         """The file is gone.  For bytes that were never acknowledged as kept."""
         self.path(file).unlink(missing_ok=True)
 
-    def sweep_incoming(self) -> int:
-        """Half-written files of a receiver that died are gone; returns how many.  Call before receiving begins."""
+    def sweep_incoming(self, has_died: Callable[[str], bool]) -> int:
+        """Half-written files of processes that died are gone; returns how many.  Call before receiving begins.
+
+        `has_died` is asked of "host:process id".  One with our own process id died too, before we began.  Another
+        host's are gone after a day.
+        """
         count = 0
         for leftover in (self.root / "incoming").iterdir():
-            leftover.unlink(missing_ok=True)
-            count += 1
+            host, _, process_id = leftover.name.rpartition("-")[0].rpartition("-")
+            ended = (host, process_id) == self._writer or has_died(f"{host}:{process_id}") or _is_old(leftover)
+            if ended:
+                leftover.unlink(missing_ok=True)
+                count += 1
         return count
 
     def move(self, pairs: Iterable[tuple[str, str]]) -> None:
@@ -279,6 +294,13 @@ class Files:
         stat = os.statvfs(self.root)
         used = stat.f_blocks - stat.f_bfree
         return max(0, int((used - percent / 100 * (used + stat.f_bavail)) * stat.f_frsize))
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _LONGEST_WRITE_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _write_all(descriptor: int, chunk: bytes | memoryview) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import func, select, update
 from storage.errors import Damaged
 from storage.files import Files, series_folder
 from storage.records import StoredFile
-from storage.schema import InstanceRow, ObjectRow, ReportRow, SeriesRow
+from storage.schema import InstanceRow, ObjectRow, RemovalRow, ReportRow, SeriesRow
 from storage.store import Store
 
 GRACE_SECONDS = 3600.0
@@ -100,7 +100,7 @@ class _Check:
         for file in kept:
             self.compared_files += 1
             path = self._files.path(file)
-            if self._files.holds(file) or not self._still_known(case, file):
+            if self._files.holds(file) or not self._still_known(case, file.path):
                 continue
             yield Difference(Kind.DAMAGED if path.exists() else Kind.MISSING, file.path, case)
         yield from self._strays(series_folder(uid), {file.path for file in kept})
@@ -115,11 +115,18 @@ class _Check:
                 return session.scalar(counted) is not None
             return session.scalar(select(SeriesRow.id).where(wrong)) is not None
 
-    def _still_known(self, case: int, file: StoredFile) -> bool:
-        """Retention may have removed the case meanwhile."""
+    def _still_known(self, case: int, path: str) -> bool:
+        """Whether the case should have the file: retention may have removed it meanwhile, or be about to."""
+        beside = select(ObjectRow.id).join(ReportRow, ReportRow.id == ObjectRow.report_id)
+        ways = (
+            select(InstanceRow.id).where(InstanceRow.series_id == case, InstanceRow.path == path),
+            select(ReportRow.id).where(ReportRow.series_id == case, ReportRow.path == path),
+            beside.where(ReportRow.series_id == case, ObjectRow.path == path),
+        )
+        leaving = select(RemovalRow.id).where(RemovalRow.case_id == case, RemovalRow.ended_at.is_(None))
         with self._store.transactions.reading() as session:
-            known = select(InstanceRow.id).where(InstanceRow.series_id == case, InstanceRow.path == file.path)
-            return session.scalar(known) is not None
+            known = any(session.scalar(way) is not None for way in ways)
+            return known and session.scalar(leaving) is None
 
     def reports(self) -> Iterator[Difference]:
         """Every row of a report, or of an object beside one, against its file; then the files of no row."""
@@ -137,6 +144,8 @@ class _Check:
             try:
                 self._files.verify(StoredFile(path, sha256, size_bytes))
             except Damaged:
+                if not self._still_known(case, path):
+                    continue
                 kind = Kind.DAMAGED if (self._files.root / path).exists() else Kind.MISSING
                 yield Difference(kind, path, case)
         for folder in sorted((self._files.root / "reports").iterdir()):

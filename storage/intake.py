@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from storage.records import Added, Arrived, Closed, Header, StoredFile
 from storage.rows import reopen
-from storage.schema import AssociationRow, InstanceRow, SeriesRow
+from storage.schema import AssociationRow, InstanceRow, RemovalRow, SeriesRow
 from storage.stages import Event, Stage, advance
 from storage.transactions import Transactions
 
@@ -34,6 +34,17 @@ _COUNT_ONE = (
     .where(SeriesRow.id == bindparam("series"))
     .values(instance_count=SeriesRow.instance_count + 1, last_instance_at=bindparam("now"))
 )
+_SEE_AGAIN = (
+    update(SeriesRow.__table__)  # type: ignore[arg-type]
+    .where(SeriesRow.id == bindparam("series"))
+    .values(sent_again_at=bindparam("now"))
+)
+"""So that retention does not take the case away while the rest of it comes."""
+_NEXT_CASE = 1 + func.max(  # of several values: the largest
+    func.coalesce(select(func.max(SeriesRow.id)).scalar_subquery(), 0),
+    func.coalesce(select(func.max(RemovalRow.case_id)).scalar_subquery(), 0),
+)
+"""SQLite alone would give the number of the newest case, once that is removed, to the next one."""
 _FORGET_IF_EMPTY = delete(SeriesRow.__table__).where(  # type: ignore[arg-type]
     SeriesRow.id == bindparam("series"), SeriesRow.instance_count == 0
 )
@@ -47,6 +58,8 @@ class Intake:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
         self._insert_series = transactions.insert_unless_there(SeriesRow.__table__)
+        if transactions.engine.dialect.name == "sqlite":
+            self._insert_series = self._insert_series.values(id=_NEXT_CASE)
         self._insert_instance = transactions.insert_unless_there(InstanceRow.__table__).returning(InstanceRow.id)
 
     def open_association(self, receiver: str, calling_ae: str, now: datetime) -> int:
@@ -122,7 +135,7 @@ class Intake:
         """The instance belongs to its series.
 
         A new one makes the series RECEIVING again, whatever it was: outside RECEIVING that raises the revision and
-        voids the claim.  SAME changes nothing.  DIFFERENT changes nothing but the series' conflicts.
+        voids the claim.  SAME changes nothing but when it was last sent.  DIFFERENT changes nothing but the series' conflicts.
         """
         return self.add_instances([Arrived(header, file, association_id, calling_ae, now)])[0]
 
@@ -154,7 +167,7 @@ class Intake:
         ).first()
         if inserted is None:
             connection.execute(_FORGET_IF_EMPTY, {"series": series.id})
-            return self._known(connection, header, file)
+            return self._known(connection, arrived)
         stage, conflicts = Stage(series.stage), _conflicts(series, header)
         if stage is Stage.RECEIVING and conflicts == series.conflicts:
             advance(stage, Event.ARRIVED)
@@ -207,11 +220,12 @@ class Intake:
         return series
 
     @staticmethod
-    def _known(connection: Connection, header: Header, file: StoredFile) -> Added:
+    def _known(connection: Connection, arrived: Arrived) -> Added:
         with Session(connection) as session:
-            mine = select(InstanceRow).where(InstanceRow.sop_instance_uid == header.sop_instance_uid)
+            mine = select(InstanceRow).where(InstanceRow.sop_instance_uid == arrived.header.sop_instance_uid)
             kept = session.scalars(mine).one()
-            if kept.sha256 == file.sha256:
+            if kept.sha256 == arrived.file.sha256:
+                connection.execute(_SEE_AGAIN, {"series": kept.series_id, "now": arrived.at})
                 return Added.SAME
             owner = session.get_one(SeriesRow, kept.series_id)
             owner.conflicts = sorted({*owner.conflicts, INSTANCES_DIFFER})

@@ -28,7 +28,7 @@ class Queue:
         return self._claim(waits, worker, now, lease)
 
     def claim_exhausted(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
-        """The right to report a series that failed at its last attempt."""
+        """The right to report a series that failed at its last attempt.  This attempt is counted too."""
         waits = (SeriesRow.stage == Stage.READY.value) & (SeriesRow.attempts >= max_attempts)
         return self._claim(waits, worker, now, lease, exhausted=True)
 
@@ -43,7 +43,7 @@ class Queue:
                 .where(SeriesRow.id == oldest.scalar_subquery(), SeriesRow.stage == Stage.READY.value)
                 .values(
                     stage=advance(Stage.READY, Event.CLAIMED).value,
-                    attempts=SeriesRow.attempts + (0 if exhausted else 1),
+                    attempts=SeriesRow.attempts + 1,
                     claim_token=token,
                     claimed_by=worker,
                     claimed_at=now,

@@ -56,22 +56,33 @@ class Retention:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
 
-    def candidates(self, before: datetime, limit: int) -> list[int]:
-        """The cases that ended longest ago, before this time, and of which nothing is owed."""
+    def candidates(self, before: datetime, limit: int, why: Why = Why.AGE) -> list[int]:
+        """The cases that ended longest ago, before this time, and of which nothing is owed.
+
+        What a sender was promised to be kept (storage commitment) is old only so long after the promise, and is never
+        removed for space.
+        """
         with self._transactions.reading() as session:
             return list(
                 session.scalars(
                     select(SeriesRow.id)
-                    .where(SeriesRow.ended_at < before, SeriesRow.last_instance_at < before, _owes_nothing())
+                    .where(
+                        SeriesRow.ended_at < before,
+                        SeriesRow.last_instance_at < before,
+                        _owes_nothing(),
+                        _is_free(before, why),
+                    )
                     .order_by(SeriesRow.ended_at)
                     .limit(limit)
                 )
             )
 
-    def begin(self, case_id: int, why: Why, now: datetime) -> Removal | None:
-        """The removal is recorded; None when something is owed after all."""
+    def begin(self, case_id: int, why: Why, before: datetime, now: datetime) -> Removal | None:
+        """The removal is recorded; None when it is no longer one of the `candidates` before this time."""
         with self._transactions.writing() as session:
-            series = session.scalar(select(SeriesRow).where(SeriesRow.id == case_id, _owes_nothing()))
+            series = session.scalar(
+                select(SeriesRow).where(SeriesRow.id == case_id, _owes_nothing(), _is_free(before, why))
+            )
             if series is None:
                 return None
             files = _files_of(session, case_id)
@@ -91,12 +102,14 @@ class Retention:
             return Removal(row.id, row.series_instance_uid, case_id, row.size_bytes, tuple(path for path, _ in files))
 
     def forget(self, removal: Removal, now: datetime) -> bool:
-        """The case is no longer in the database.  False, changing nothing, when something is owed meanwhile."""
+        """The case is no longer in the database.  False, changing nothing, when something is owed, promised or sent since."""
         case = removal.case_id
         with self._transactions.writing() as session:
             mine = SeriesRow.series_instance_uid == removal.series_instance_uid
+            begun = session.get_one(RemovalRow, removal.id)
+            free = _is_free(begun.begun_at, Why.AGE)
             series = session.scalar(
-                select(SeriesRow).where(SeriesRow.id == case, mine, _owes_nothing()).with_for_update()
+                select(SeriesRow).where(SeriesRow.id == case, mine, _owes_nothing(), free).with_for_update()
             )
             if series is None or {path for path, _ in _files_of(session, case)} != set(removal.paths):
                 return False
@@ -108,7 +121,7 @@ class Retention:
             session.execute(delete(ReportRow).where(ReportRow.series_id == case))
             session.execute(delete(InstanceRow).where(InstanceRow.series_id == case))
             session.delete(series)
-            session.get_one(RemovalRow, removal.id).forgotten_at = now
+            begun.forgotten_at = now
             return True
 
     def unended(self) -> list[tuple[Removal, Sequence[str]]]:
@@ -146,6 +159,13 @@ def _owes_nothing() -> ColumnElement[bool]:
     unreported = and_(stage == Stage.REPORTED.value, SeriesRow.report_id.is_(None))
     reported = and_(stage.in_((Stage.REPORTED.value, Stage.FAILED.value)), delivered)
     return and_(or_(stage == Stage.SET_ASIDE.value, unreported, reported), ~open_ones, ~unanswered)
+
+
+def _is_free(before: datetime, why: Why) -> ColumnElement[bool]:
+    """No sender was promised that it is kept, nor has sent it again, or long ago."""
+    never = SeriesRow.promised_at.is_(None)
+    unpromised = never if why is Why.SPACE else or_(never, SeriesRow.promised_at < before)
+    return and_(unpromised, or_(SeriesRow.sent_again_at.is_(None), SeriesRow.sent_again_at < before))
 
 
 def _files_of(session: Session, case_id: int) -> list[tuple[str, int]]:

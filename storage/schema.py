@@ -120,6 +120,10 @@ class SeriesRow(Base):
     ready_at: Mapped[datetime | None]
     claimed_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
+    sent_again_at: Mapped[datetime | None]
+    """When an instance of it last came that was here already."""
+    promised_at: Mapped[datetime | None]
+    """When a sender was last told that we keep instances of it (storage commitment)."""
     p_present: Mapped[float | None]
     """As its report says; here, so that the worklist is read in the order of an index."""
     priority: Mapped[int | None] = mapped_column(Integer, Computed(PRIORITY))
@@ -238,7 +242,7 @@ class RemovalRow(Base):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     series_instance_uid: Mapped[str] = mapped_column(String(64))
-    case_id: Mapped[int]
+    case_id: Mapped[int] = mapped_column(index=True)
     reason: Mapped[str] = mapped_column(String(16))
     outcome: Mapped[str | None] = mapped_column(String(16))
     report_uid: Mapped[str | None] = mapped_column(String(64))

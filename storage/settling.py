@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from storage.records import Closed, Contribution, Header, Series, StoredFile
 from storage.rows import as_series
-from storage.schema import AssociationRow, InstanceRow, SeriesRow
+from storage.schema import AssociationRow, InstanceRow, ObjectRow, ReportRow, SeriesRow
 from storage.stages import Event, Outcome, Stage, advance
 from storage.transactions import Transactions
 
@@ -63,6 +63,20 @@ class Settling:
                 select(InstanceRow).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
             )
             return [(Header.from_json(row.header), StoredFile(row.path, row.sha256, row.size_bytes)) for row in rows]
+
+    def holds_a_result_of_ours(self, series_id: int) -> bool:
+        """Whether a report of ours, or an object beside one, came back as an instance of the series."""
+        mine = InstanceRow.series_id == series_id
+        with self._transactions.reading() as session:
+            return any(
+                session.scalar(
+                    select(InstanceRow.id)
+                    .join(table, table.sop_instance_uid == InstanceRow.sop_instance_uid)
+                    .where(mine)
+                    .limit(1)
+                )
+                for table in (ObjectRow, ReportRow)
+            )
 
     def siblings(self, series: Series) -> list[tuple[Series, Header]]:
         """The other series of the same acquisition of the same study, each with the header of its first instance.

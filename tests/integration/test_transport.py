@@ -384,6 +384,19 @@ def test_an_instance_that_power_loss_took_before_its_answer_is_forgotten_at_the_
     scu.socket.close()
 
 
+def test_a_receiver_of_another_host_on_the_same_database_loses_nothing_that_is_open(
+    start: Start, sqlite_store: Store, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = start()
+    with RawScu(port).associate() as scu:
+        (ds,) = slices()
+        assert scu.store(ds, encoded(ds)) == 0
+        monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+        Receiver(Config.model_validate({"node": {"port": port}}), sqlite_store, files, lambda: None)._recover()
+        assert how_they_closed(sqlite_store) == [None]
+        scu.release()
+
+
 def test_stopping_aborts_what_is_open(sqlite_store: Store, files: Files) -> None:
     port = free_port()
     receiver = Receiver(Config.model_validate({"node": {"port": port}}), sqlite_store, files, lambda: None)

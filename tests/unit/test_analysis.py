@@ -358,6 +358,65 @@ def test_a_series_none_of_whose_files_is_left_ends_as_failed_without_a_report(
     )  # fmt: skip
 
 
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For every file that the analysis reads, whether its pixels were to be read too."""
+    seen: list[bool] = []
+
+    def read(path: Any, *, stop_before_pixels: bool = False) -> Dataset:
+        seen.append(not stop_before_pixels)
+        return dcmread(path, stop_before_pixels=stop_before_pixels)
+
+    monkeypatch.setattr("node.analysis.dcmread", read)
+    return seen
+
+
+def test_a_series_that_kills_whoever_reads_its_pixels_ends_with_a_report(
+    workshop: Callable[..., Workshop], reads: list[bool]
+) -> None:
+    shop = workshop()
+    assert analyse(shop.bench, shop.exhausted(shop.claim()))
+    assert reads == [False] * 6
+    assert (shop.row()["stage"], shop.row()["delivery"]) == ("failed", "pending")
+
+
+def test_what_the_database_already_says_is_reported_without_reading_pixels(
+    workshop: Callable[..., Workshop], reads: list[bool]
+) -> None:
+    shop = workshop(report={"results": ["sr", "sc"]})
+    series = keep(shop.bench.store, shop.bench.files, shop.clock, ct_series(6))
+    shop.bench.store.settling.note_expected_count(series.id, 400, shop.clock())
+    assert analyse(shop.bench, shop.claim_again())
+    assert reads == [False] * 6
+    assert shop.row()["reason"] == "incomplete"
+
+
+def test_a_series_that_kills_even_whoever_reports_it_ends_as_failed_without_a_report(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> Dataset:
+        raise KeyboardInterrupt
+
+    shop = workshop(ai={"attempts": 2})
+    shop.claim()
+    monkeypatch.setattr("node.analysis.dcmread", killed)
+    queue = shop.bench.store.queue
+    queue.give_back("worker:1", refund=False)
+    assert queue.claim("worker:1", shop.clock(), LEASE, 2) is not None
+    for _ in range(2):
+        queue.give_back("worker:1", refund=False)
+        claim = queue.claim_exhausted("worker:1", shop.clock(), LEASE, 2)
+        assert claim is not None
+        with pytest.raises(KeyboardInterrupt):
+            analyse(shop.bench, claim)
+    queue.give_back("worker:1", refund=False)
+    claim = queue.claim_exhausted("worker:1", shop.clock(), LEASE, 2)
+    assert claim is not None
+    assert analyse(shop.bench, claim)
+    row = shop.row()
+    assert (row["stage"], row["reason"], row["report_uid"]) == ("failed", "attempts_exhausted", None)
+
+
 def test_a_report_that_cannot_be_made_costs_the_attempt_and_in_the_end_only_the_report(
     workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -479,6 +538,32 @@ def test_a_finding_is_reported_even_if_it_cannot_be_drawn(
     assert analyse(shop.bench, shop.claim())
     assert list(delivered(shop)) == [("report", "PACS")]
     assert shop.row()["outcome"] == "positive"
+
+
+@pytest.mark.parametrize("region", ["2d", "3d"])
+def test_who_gets_summaries_only_gets_the_report_where_a_summary_cannot_be_drawn(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch, region: str
+) -> None:
+    def draw(*_: Any) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("node.key_image.summary_picture", draw)
+    peers = {
+        "CT": peer(ae_title="PACS", destination=["BOTH", "PLAIN"]),
+        "BOTH": peer(results=["sr", "sc"]),
+        "PLAIN": peer(results=["sc"], region=region),
+    }
+    shop = workshop(POSITIVE, peers=peers)
+    assert analyse(shop.bench, shop.claim())
+    kind = {"2d": "report", "3d": "report 3d"}[region]
+    assert list(delivered(shop)) == [("report", "BOTH"), (kind, "PLAIN")]
+
+
+def test_of_an_ineligible_series_there_is_a_report_and_no_summary(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop(report={"not_analysed": "always", "results": ["sc"]})
+    keep(shop.bench.store, shop.bench.files, shop.clock, ct_series(6))
+    assert analyse(shop.bench, shop.claim_again(outcome=Outcome.NOT_ELIGIBLE, reason="secondary_capture"))
+    assert list(delivered(shop)) == [("report", "PACS")]
 
 
 def test_a_full_disk_while_the_summary_is_written_gives_the_claim_back(

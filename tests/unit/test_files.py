@@ -1,7 +1,9 @@
 import errno
 import hashlib
 import os
+import socket
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from node.headers import file_meta
+from node.processes import has_died
 from storage.errors import Damaged, StorageError, StorageFull
 from storage.files import Files
 from storage.records import StoredFile
@@ -333,9 +336,24 @@ def test_half_written_files_of_a_dead_receiver_are_swept(files: Files) -> None:
     kept = write_whole(files)
     files.begin_instance(PREAMBLE)
     files.begin_instance(PREAMBLE)
-    assert files.sweep_incoming() == 2
-    assert files.sweep_incoming() == 0
+    assert files.sweep_incoming(has_died) == 2
+    assert files.sweep_incoming(has_died) == 0
     assert everything(files) == [Path(kept.path)]
+
+
+def test_what_others_are_writing_in_the_same_folder_is_not_swept(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["sleep", "60"]) as alive, subprocess.Popen(["true"]) as dead:
+        dead.wait()
+        for host, pid in (("elsewhere", dead.pid), (socket.gethostname(), alive.pid), (socket.gethostname(), dead.pid)):
+            with monkeypatch.context() as patched:
+                patched.setattr(socket, "gethostname", lambda host=host: host)
+                patched.setattr(os, "getpid", lambda pid=pid: pid)
+                Files(files.root).begin_instance(PREAMBLE)
+        assert files.sweep_incoming(has_died) == 1
+        for path in (files.root / "incoming").iterdir():
+            os.utime(path, (0, 0))
+        assert files.sweep_incoming(has_died) == 2, "after a day nobody writes it any longer"
+        alive.kill()
 
 
 def test_a_root_that_cannot_be_written_to_is_named_with_the_remedy(tmp_path: Path) -> None:

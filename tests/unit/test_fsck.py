@@ -15,6 +15,7 @@ from node.cli import app
 from storage.files import Files
 from storage.fsck import GRACE_SECONDS, Checked, Difference, Kind, check
 from storage.records import ReportObject
+from storage.retention import Removal, Why
 from storage.stages import Event
 from storage.store import Store
 from tests.builders import LEASE, FakeClock, conclusion, keep
@@ -118,6 +119,30 @@ def test_what_is_younger_than_the_grace_may_be_on_its_way(whole: Store, files: F
     beside(whole, files)
     add("incoming/abcd")(whole, files)
     assert [one for one in check(whole, files, repair=True) if isinstance(one, Difference)] == []
+
+
+@pytest.mark.parametrize("asked", ["holds", "verify"])
+@pytest.mark.parametrize("forgotten", [True, False])
+def test_what_retention_removes_meanwhile_is_not_missing(
+    whole: Store, files: Files, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, asked: str, forgotten: bool
+) -> None:
+    delivery = whole.outbox.claim_due(clock(), LEASE)
+    assert delivery is not None
+    whole.outbox.accepted(delivery, clock())
+    look = getattr(Files, asked)
+    begun: list[Removal] = []
+
+    def remove_first(self: Files, file: Any) -> Any:
+        if not begun:
+            removal = whole.retention.begin(1, Why.AGE, clock(), clock())
+            assert removal is not None
+            files.move((path, f"{removal.folder}/{index}") for index, path in enumerate(removal.paths))
+            assert not forgotten or whole.retention.forget(removal, clock())
+            begun.append(removal)
+        return look(self, file)
+
+    monkeypatch.setattr(Files, asked, remove_first)
+    assert found(whole, files) == []
 
 
 def test_sending_again_mends_what_is_missing_or_damaged(whole: Store, files: Files) -> None:

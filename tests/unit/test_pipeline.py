@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from node import eligibility, pipeline
 from node.config import Config
@@ -18,11 +19,23 @@ from node.peer import Fault, SimulatedPeer
 from node.pipeline import Desk, backoff_seconds, deliver, rescue, settle
 from node.processes import worker_name
 from storage.files import Files
-from storage.records import Closed, Contribution, Delivery, ReportObject, Series
+from storage.records import Closed, Contribution, Delivery, ReportObject, ResultObject, Series
 from storage.settling import Settling
 from storage.stages import DeliveryStage, Outcome, Stage
 from storage.store import Store
-from tests.builders import FakeClock, add, claimed, finish, header, keep, ready, received, series_now
+from tests.builders import (
+    FakeClock,
+    add,
+    claimed,
+    conclusion,
+    finish,
+    header,
+    keep,
+    ready,
+    received,
+    report_object,
+    series_now,
+)
 from tests.dicom_factory import ct_series, enhanced_ct, save
 from tests.running import free_port
 from tests.unit.made_up_head import head
@@ -285,6 +298,22 @@ def test_where_every_series_is_reported_the_worker_gets_the_ineligible_ones_too(
     desk.settle_after(20)
     row = desk.row()
     assert (row["stage"], row["outcome"], row["reason"]) == ("ready", "not_eligible", "too_few_slices")
+
+
+def test_our_own_summary_that_comes_back_is_set_aside_even_where_every_series_is_reported(
+    office: Callable[..., Office],
+) -> None:
+    desk = office(report={"not_analysed": "always"})
+    claim = claimed(desk.store, desk.clock, series="2.25.1")
+    [summary] = ct_series(1, SOPInstanceUID="2.25.78")
+    summary.SOPClassUID = SecondaryCaptureImageStorage
+    beside = ResultObject("summary", "2.25.78", desk.files.write_report("2.25.78", b"summary"), ("PACS",))
+    report = report_object("2.25.77")
+    assert desk.store.queue.finish(claim, conclusion(), report, ["PACS"], desk.clock(), [beside])
+    desk.keep([summary])
+    desk.settle_after(20)
+    row = desk.row(2)
+    assert (row["stage"], row["outcome"], row["reason"]) == ("set_aside", "not_eligible", "secondary_capture")
 
 
 def test_slices_too_far_apart_are_measured_on_their_positions(office: Callable[..., Office]) -> None:
@@ -670,6 +699,29 @@ def test_a_worker_that_may_be_alive_keeps_its_claim(office: Callable[..., Office
     claimed(desk.store, desk.clock, worker=worker)
     assert rescue(desk.desk) == 0
     assert series_now(desk.store).stage is Stage.ANALYSING
+
+
+@pytest.mark.parametrize("back_seconds", [0, 86_400])
+def test_a_clock_that_is_set_back_holds_up_no_storage_commitment(
+    office: Callable[..., Office], back_seconds: int
+) -> None:
+    desk = office()
+    desk.report()
+    lease = timedelta(seconds=92)
+    delivery = desk.store.outbox.claim_due(desk.clock(), lease)
+    assert delivery is not None
+    desk.store.outbox.accepted(delivery, desk.clock(), "2.25.5")
+    asked = desk.store.commitments.claim_due(desk.clock(), lease)
+    assert asked is not None
+    timeout = timedelta(seconds=desk.desk.config.delivery.commitment_timeout_seconds)
+    desk.store.commitments.asked(asked, desk.clock(), desk.clock() + timeout)
+    instances = (("1.2.840.10008.5.1.4.1.1.2", "2.25.1.1"),)
+    assert desk.store.commitment_requests.add("2.25.6", "CT1", instances, desk.clock(), desk.clock() + lease)
+    desk.clock.advance(-back_seconds)
+    rescue(desk.desk)
+    is_due = bool(back_seconds)
+    assert (desk.store.commitments.claim_due(desk.clock(), lease) is not None) is is_due
+    assert (desk.store.commitment_requests.claim_due(desk.clock(), lease) is not None) is is_due
 
 
 def test_the_clock_of_a_running_node_tells_utc() -> None:

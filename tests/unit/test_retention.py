@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from node.commitment import Result
+from node.committing import result_of
 from node.config import Config
 from node.pipeline import Desk
 from node.retention import retain
 from storage.files import Files
-from storage.records import Conclusion, ReportObject, Series
+from storage.records import Added, Conclusion, ReportObject, Series
 from storage.retention import Removal, Retention
 from storage.schema import RemovalRow
 from storage.stages import Event, Outcome
@@ -236,3 +238,104 @@ def test_the_same_series_sent_again_while_its_files_wait_to_be_deleted_is_whole(
     retain(node)
     assert all(node.files.holds(file) for file in instances)
     assert not aside.exists()
+
+
+def promise(desk: Desk, clock: FakeClock, series: Series) -> Result:
+    """A sender was told that the first instance of the series is kept; returns what it was told."""
+    [(head, _), *_] = desk.store.settling.instances(series.id)
+    asked = ((head.sop_class_uid, head.sop_instance_uid),)
+    request = desk.store.commitment_requests.add("2.25.5", "CT1", asked, clock(), clock())
+    assert request is not None
+    return result_of(request, desk.store, desk.files, clock())
+
+
+def test_what_a_sender_was_promised_is_not_removed_for_space_but_by_age_counted_from_the_promise(
+    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Files, "excess_bytes", lambda _self, _percent: 10**9)
+    full, node = desk(high_water_percent=90), desk(retention_days=30)
+    series = reported(full, clock, 1)
+    clock.advance(29 * DAY)
+    assert len(promise(full, clock, series).committed) == 1
+    reported(full, clock, 2)
+    clock.advance(2 * DAY)
+    assert retain(full) == 1
+    assert cases(full) == [1]
+    clock.advance(27.9 * DAY)
+    assert retain(node) == 0
+    clock.advance(0.2 * DAY)
+    assert retain(node) == 1
+
+
+@pytest.mark.parametrize("moment", ["begin", "move", "forget"])
+def test_a_promise_given_while_its_case_is_removed_is_kept_or_not_given(
+    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    node = desk(retention_days=1)
+    series = reported(node, clock)
+    clock.advance(2 * DAY)
+    owner = Files if moment == "move" else Retention
+    step, told = getattr(owner, moment), []
+
+    def meanwhile(self: Any, *arguments: Any) -> Any:
+        told.append(promise(node, clock, series))
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, moment, meanwhile)
+        removed = retain(node)
+    assert (len(told[0].committed), removed) in {(1, 0), (0, 1)}
+
+
+def test_the_number_of_a_case_that_was_removed_is_never_given_to_another(desk: DeskFactory, clock: FakeClock) -> None:
+    node = desk(retention_days=1)
+    reported(node, clock, 1)
+    reported(node, clock, 2)
+    clock.advance(2 * DAY)
+    assert retain(node) == 2
+    arrived(node, clock, 3)
+    reported(node, clock, 4)
+    assert cases(node) == [3, 4]
+    clock.advance(2 * DAY)
+    assert retain(node) == 1
+    arrived(node, clock, 5)
+    assert cases(node) == [3, 5]
+
+
+def send_again(desk: Desk, clock: FakeClock, case: int) -> None:
+    """The first slice of the case came again, the others are on their way."""
+    [(head, file), *_] = desk.store.settling.instances(case)
+    association = desk.store.intake.open_association("receiver", "PACS", clock())
+    assert desk.store.intake.add_instance(head, file, association, "PACS", clock()) is Added.SAME
+
+
+def test_a_case_that_is_being_sent_again_is_not_old(desk: DeskFactory, clock: FakeClock) -> None:
+    node = desk(retention_days=1)
+    before = reported(node, clock)
+    clock.advance(2 * DAY)
+    send_again(node, clock, 1)
+    assert series_now(node.store, before.series_instance_uid) == before, "its clock is still that of the first time"
+    assert retain(node) == 0
+    clock.advance(1.1 * DAY)
+    assert retain(node) == 1
+
+
+@pytest.mark.parametrize("moment", ["begin", "move", "forget"])
+def test_a_case_whose_first_slice_comes_again_while_it_is_removed_stays(
+    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    node = desk(retention_days=1)
+    reported(node, clock)
+    before = on_disk(node)
+    clock.advance(2 * DAY)
+    owner = Files if moment == "move" else Retention
+    step = getattr(owner, moment)
+
+    def meanwhile(self: Any, *arguments: Any) -> Any:
+        monkeypatch.setattr(owner, moment, step)
+        send_again(node, clock, 1)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(owner, moment, meanwhile)
+    assert retain(node) == 0
+    assert (cases(node), on_disk(node)) == ([1], before)

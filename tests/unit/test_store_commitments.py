@@ -213,3 +213,8 @@ def test_what_is_held_is_told_with_its_class_and_file(store: Store, clock: FakeC
     add(store, clock, header(1))
     held = store.commitment_requests.held([*ASKED, *[("1.2", f"2.25.1002.{n}") for n in range(2, 1200)]])
     assert {uid: sop_class for uid, (sop_class, _) in held.items()} == {"2.25.1002.1": "1.2.840.10008.5.1.4.1.1.2"}
+
+
+def test_a_promise_is_given_of_what_is_known_only(store: Store, clock: FakeClock) -> None:
+    add(store, clock, header(1))
+    assert store.commitment_requests.promise(["2.25.1002.1", "2.25.404"], clock()) == {"2.25.1002.1"}

@@ -115,7 +115,9 @@ def test_a_series_is_not_claimed_beyond_its_attempts_but_as_exhausted(store: Sto
     assert store.queue.claim("worker:1", clock(), LEASE, 2) is None
     claim = store.queue.claim_exhausted("worker:1", clock(), LEASE, 2)
     assert claim is not None
-    assert (claim.exhausted, claim.series.attempts) == (True, 2)
+    assert (claim.exhausted, claim.series.attempts) == (True, 3), "this attempt counts too"
+    store.queue.give_back("worker:1", refund=True)
+    assert store.queue.claim("worker:1", clock(), LEASE, 2) is None, "a stop does not give it a further attempt"
 
 
 def test_an_exhausted_series_ends_as_failed_with_its_report(store: Store, clock: FakeClock) -> None:
