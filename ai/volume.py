@@ -188,7 +188,7 @@ def _fill(headers: Sequence[Frame], stack: Stack, dataset: Callable[[int], Datas
 def _decoded_planes(pairs: Iterator[tuple[Dataset, Frame]], threads: int) -> Iterator[NDArray[np.int16]]:
     """The planes in HU, in order.  Compressed ones are decoded on several cores; only a few are held at a time."""
     with ThreadPoolExecutor(threads) as pool:
-        while batch := list(islice(pairs, 4 * threads)):
+        while batch := list(islice(pairs, 2 * threads)):
             yield from pool.map(lambda pair: frame_hu(*pair), batch)
 
 

@@ -12,7 +12,7 @@ from ai.bundle import Bundle, save_bundle
 from ai.coverage import head_extent
 from ai.inference import Tiling
 from ai.preprocess import Preprocessing
-from ai.unet import Outputs, UNet
+from ai.unet import UNet
 from ai.volume import Volume, volume_from_datasets
 from node.analysis import Bench, analyse
 from node.config import Config, load
@@ -76,12 +76,12 @@ class FullGpu(UNet):
     def to(self, *args: object, **_: object) -> "FullGpu":
         return self
 
-    def forward(self, channels: torch.Tensor) -> Outputs:
+    def finding_maps(self, channels: torch.Tensor) -> torch.Tensor:
         if channels.device.type == "meta":
             if channels.shape[2] >= self.fits:
                 raise torch.OutOfMemoryError("full")
             channels = torch.zeros(channels.shape)
-        return super().forward(channels)
+        return super().finding_maps(channels)
 
 
 @pytest.mark.parametrize(
