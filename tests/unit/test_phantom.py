@@ -9,6 +9,7 @@ import pydicom
 import pytest
 
 from ai.locations import LOCATIONS, Location
+from tests.absent import absent
 from training.phantom import PhantomScan, make_scan, picture, write_series
 from training.phantom.frame import draw_pose, rotation_matrix
 from training.phantom.make import draw_lesions, is_confounded
@@ -192,7 +193,7 @@ def test_writing_the_same_scan_twice_gives_the_same_files(
 def test_dciodvfy_finds_no_error_in_a_written_series(series: tuple[PhantomScan, list[Path]]) -> None:
     tool = shutil.which("dciodvfy")
     if tool is None:
-        pytest.skip("dciodvfy (dicom3tools) is not installed, so the DICOM files were not checked against the standard")
+        absent("dciodvfy (dicom3tools) is not installed, so the DICOM files were not checked against the standard")
     _, paths = series
     for path in (paths[0], paths[-1]):
         said = subprocess.run([tool, "-new", str(path)], capture_output=True, text=True, check=False)

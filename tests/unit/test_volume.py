@@ -10,6 +10,7 @@ from pydicom import Dataset, dcmread
 from ai.errors import Reason
 from ai.frames import AIR_HU
 from ai.volume import Volume, stack_of, subsampled_volume, volume_from_datasets, volume_from_files
+from tests.absent import absent
 from tests.dicom_factory import (
     AXIAL,
     PHILIPS_STUDY,
@@ -179,7 +180,7 @@ def test_a_subsampled_volume_refuses_files_that_are_not_the_stack(tmp_path: Path
 @pytest.mark.parametrize(("series", "count", "spacing"), [("S2020", 140, 1.0), ("S2030", 140, 1.0), ("S2010", 28, 5.0)])
 def test_a_real_scanner_s_series_becomes_a_volume(series: str, count: int, spacing: float) -> None:
     if not PHILIPS_STUDY.is_dir():
-        pytest.skip(f"the real scanner study is absent: {PHILIPS_STUDY}")
+        absent(f"the real scanner study is absent: {PHILIPS_STUDY}")
     paths = sorted((PHILIPS_STUDY / series).glob("I*"))
     volume = volume_from_files(paths)
     assert volume.hu_DHW.shape == (count, 512, 512)
@@ -193,6 +194,6 @@ def test_a_real_scanner_s_series_becomes_a_volume(series: str, count: int, spaci
 
 def test_a_real_localizer_is_no_stack() -> None:
     if not PHILIPS_STUDY.is_dir():
-        pytest.skip(f"the real scanner study is absent: {PHILIPS_STUDY}")
+        absent(f"the real scanner study is absent: {PHILIPS_STUDY}")
     caught = refusal(sorted((PHILIPS_STUDY / "S1000").glob("I*")), of=volume_from_files)
     assert caught.reason is Reason.TOO_FEW_SLICES
