@@ -8,22 +8,20 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.sr.coding import Code
-from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.uid import UID, Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
 from ai.findings import Findings
 from ai.volume import Volume
 from node import report_codes as code
 from node.picture import SIDE, summary_picture
 from node.report import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
     Algorithm,
     Outcome,
     equipment,
     local,
+    result_file_meta,
 )
 from node.report_identity import missing_identity, patient_and_study, reported_on
 from node.report_items import coded, instance_reference
@@ -61,7 +59,7 @@ def build_summary(
     unique = {(where.sop_instance_uid, where.frame_number): where for where in shown}.values()
 
     ds = patient_and_study(sources[0])
-    ds.file_meta = _file_meta(summary_uid)
+    ds.file_meta = result_file_meta(SecondaryCaptureImageStorage, summary_uid)
     _series_and_equipment(ds, series_uid, series_number, local(created, ds), algorithm)
     ds.SOPClassUID, ds.SOPInstanceUID = SecondaryCaptureImageStorage, UID(summary_uid)
     ds.InstanceNumber = instance_number
@@ -78,17 +76,6 @@ def build_summary(
     )
     _pixels(ds, outcome, algorithm, volume)
     return ds
-
-
-def _file_meta(summary_uid: str) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = UID(summary_uid)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    return meta
 
 
 def _series_and_equipment(

@@ -158,6 +158,18 @@ def encode(ds: Dataset) -> bytes:
     return buffer.getvalue()
 
 
+def result_file_meta(sop_class_uid: UID, sop_instance_uid: str) -> FileMetaDataset:
+    """The file meta information of an object that Willis makes: explicit VR little endian."""
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = sop_class_uid
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    return meta
+
+
 def _document(
     ds: Dataset,
     outcome: Outcome,
@@ -169,14 +181,7 @@ def _document(
     instance_number: int,
 ) -> None:
     """The modules around the content tree: SOP Common, SR Document Series, Equipment, SR Document General."""
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = Comprehensive3DSRStorage
-    meta.MediaStorageSOPInstanceUID = UID(report_uid)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    ds.file_meta = meta
+    ds.file_meta = result_file_meta(Comprehensive3DSRStorage, report_uid)
     date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
 
     ds.SOPClassUID, ds.SOPInstanceUID = Comprehensive3DSRStorage, UID(report_uid)
