@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from ai.inference import output_affine
 from ai.locations import LOCATIONS, Location
 from ai.preprocess import HU_RANGE, Preprocessing, Region, channels
+from training.augment import augmented, emptied
 from training.config import Sampling
 from training.phantom import make_scan
 from training.phantom.lesions import draw_diameter_mm, draw_location
@@ -223,6 +224,8 @@ def cut_patch(
     )
     turn, turned = drawn_turn(sampling, rng), rng.random() < sampling.turned_share
     cut = _turned(prepared, start, half, turn) if turned else _straight(prepared, start, half)
+    if rng.random() < sampling.emptied_share:
+        emptied(cut.hu_DHW, (cut.lesion_DHW, cut.vessel_DHW), rng)
     location = np.zeros(cut.lesion_DHW.shape, np.uint8)
     log_diameter = np.zeros(cut.lesion_DHW.shape, np.float32)
     for number, true in enumerate(prepared.lesions, start=1):
@@ -328,25 +331,6 @@ def mirrored(patch: Patch, with_x: bool = True) -> Patch:
         np.ascontiguousarray((locations[patch.location_DHW] * inside)[:, :, ::-1]).astype(np.uint8),
         np.ascontiguousarray(patch.log_diameter_DHW[:, :, ::-1]),
     )
-
-
-def augmented(hu_DHW: NDArray[np.int16], rng: np.random.Generator) -> Float32Array:
-    """HU as another scanner might have measured them: sharpness, contrast filling, offset and noise drawn anew."""
-    hu = hu_DHW.astype(np.float32)
-    if rng.random() < 0.3:
-        hu = ndimage.gaussian_filter(hu, float(rng.uniform(0.3, 0.8)))
-    elif rng.random() < 0.3:
-        hu += float(rng.uniform(0.2, 0.8)) * (hu - ndimage.gaussian_filter(hu, 1.0))
-    hu = np.where(hu > 60.0, 60.0 + (hu - 60.0) * float(rng.uniform(0.75, 1.2)), hu)
-    hu += float(rng.normal(0.0, 6.0))
-    if rng.random() < 0.5:
-        noise = rng.standard_normal(hu.shape, dtype=np.float32)
-        sigma = float(rng.uniform(0.0, 0.9))
-        if sigma > 0.3:
-            noise = ndimage.gaussian_filter(noise, sigma)
-            noise /= float(noise.std())
-        hu += noise * np.float32(rng.uniform(2.0, 14.0))
-    return hu.astype(np.float32)
 
 
 def _chosen_cell(

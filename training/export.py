@@ -17,6 +17,7 @@ from ai.bundle import DEFAULT_BUNDLE, Bundle, Manifest, save_bundle
 from ai.decode import Calibration, Platt, location_scores, present_score
 from ai.inference import Tiling
 from ai.locations import LOCATIONS
+from ai.preprocess import Preprocessing
 from training.config import ConfigError, TrainConfig, read_config
 from training.evaluate import Scored, measure, score_scans
 from training.scans import trained_on, validation_scans
@@ -40,7 +41,7 @@ def export(
         trained_on=trained_on(config),
         network=config.network,
         preprocessing=config.preprocessing,
-        tiling=tiling or Tiling(),
+        tiling=tiling or whole_region(config.preprocessing),
         calibration=Calibration(),
         threshold=0.5,
         weights_sha256={"unsaved.safetensors": ""},
@@ -55,6 +56,12 @@ def export(
         networks,
     )
     return figures
+
+
+def whole_region(preprocessing: Preprocessing) -> Tiling:
+    """Tiles that compute nothing twice: as large as the region, and as the prepared ones, which may be 16 voxels longer."""
+    d, h, w = (-(-side // 16) * 16 + 16 for side in preprocessing.size_DHW)
+    return Tiling((d, h, w))
 
 
 def calibrated(scored: Sequence[Scored]) -> Calibration:

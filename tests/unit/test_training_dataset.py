@@ -23,7 +23,7 @@ from training.dataset import (
 )
 
 SETTINGS = Preprocessing(spacing_mm=1.0, size_DHW=(64, 64, 64))
-SAMPLING = Sampling(patch=32, coordinate_jitter_mm=0.0, turned_share=0.0)
+SAMPLING = Sampling(patch=32, coordinate_jitter_mm=0.0, turned_share=0.0, emptied_share=0.0)
 TURNED = replace(SAMPLING, turned_share=1.0)
 LEFT, RIGHT = (
     LOCATIONS.index(location) for location in (Location.LEFT_SUPRACLINOID_ICA, Location.RIGHT_SUPRACLINOID_ICA)
@@ -133,6 +133,15 @@ def test_a_mined_mistake_is_looked_at_again() -> None:
         )
         lines_mm = np.sort(patch.channels_DHWC[..., -3].reshape(32, -1)[:, 0]) * SETTINGS.coordinate_scale_mm + 129.0
         assert lines_mm[0] <= 100.0 + 2 * 4 <= lines_mm[-1] + 1.0
+
+
+def test_what_is_filled_with_one_tissue_is_labelled_nothing() -> None:
+    always, lost = replace(SAMPLING, emptied_share=1.0), 0
+    for number in range(20):
+        whole, part = (_Cutter(sampling, number)(prepare(scan(1))).vessel_DHW > 0 for sampling in (SAMPLING, always))
+        assert part.sum() <= whole.sum()
+        lost += int(part.sum() < whole.sum())
+    assert lost > 0
 
 
 def test_a_turn_that_does_not_turn_changes_nothing() -> None:
