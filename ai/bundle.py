@@ -71,19 +71,19 @@ class Bundle:
     manifest: Manifest
     networks: tuple[UNet, ...]
 
-    def with_flip(self) -> "Bundle":
-        """The same bundle, reading the mirrored region as well."""
-        tiling = replace(self.manifest.tiling, flip=True)
-        return replace(self, manifest=replace(self.manifest, tiling=tiling))
 
+def load_bundle(folder: Path | str = DEFAULT_BUNDLE, flip: bool = False) -> Bundle:
+    """Return the bundle in a folder, every file checked against its digest.  Raises BundleError.
 
-def load_bundle(folder: Path | str = DEFAULT_BUNDLE) -> Bundle:
-    """Return the bundle in a folder, every file checked against its digest.  Raises BundleError."""
+    `flip`: read the mirrored region as well, whatever the manifest says.
+    """
     folder = Path(folder)
     manifest = read_manifest(folder)
     networks = tuple(
         _network(folder / name, digest, manifest.network) for name, digest in manifest.weights_sha256.items()
     )
+    if flip:
+        manifest = replace(manifest, tiling=replace(manifest.tiling, flip=True))
     return Bundle(manifest, networks)
 
 

@@ -54,11 +54,9 @@ class Worker:
     def __init__(self, config: Config) -> None:
         """Raises ConfigError when the bundle cannot be used."""
         try:
-            bundle = load_bundle(config.ai.bundle or DEFAULT_BUNDLE)
+            bundle = load_bundle(config.ai.bundle or DEFAULT_BUNDLE, config.ai.flip)
         except BundleError as error:
             raise ConfigError(f"[ai] bundle: {error}") from None
-        if config.ai.flip:
-            bundle = bundle.with_flip()
         self._config = config
         self._name = worker_name(os.getpid())
         self._store = Store.open(config.storage.url)

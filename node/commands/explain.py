@@ -66,7 +66,7 @@ def _explained(config: Config, case: int, paths: list[Path]) -> tuple["Explanati
     from ai.explain import explain as explained_by_ai
 
     try:
-        bundle = load_bundle(config.ai.bundle or DEFAULT_BUNDLE)
+        bundle = load_bundle(config.ai.bundle or DEFAULT_BUNDLE, config.ai.flip)
     except BundleError as error:
         raise ConfigError(f"[ai] bundle: {error}") from None
     try:
