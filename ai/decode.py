@@ -58,7 +58,7 @@ NO_LESION_SCORE = -12.0
 """The score of a scan without a single candidate."""
 
 _MIN_PEAK_LOGIT = -5.0
-_CORE_CELLS = 9
+_CORE_CELLS = 5
 _SMOOTHING_CELLS = 0.6
 _MIN_APART_MM = 4.0
 _CLEARLY_ASIDE_MM = 8.0
