@@ -157,11 +157,10 @@ class _Found:
 
         Without pydicom: of Instance Number every slice has another, which no cache knows.
         """
+        element = self._captured.get(_TAG_OF[keyword], b"")
         try:
-            number = int(
-                self._captured[_TAG_OF[keyword]][8:].strip(b"\0 ")
-            )  # IS has 8 bytes of header, explicit or not
-        except (KeyError, ValueError):
+            number = int(element[8:].strip(b"\0 "))  # an IS has a header of 8 bytes, explicit or not
+        except ValueError:
             return None
         return number if -(2**31) <= number < 2**31 else None
 

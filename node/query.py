@@ -140,12 +140,10 @@ def read_query(identifier: Dataset) -> Query:
             is_all_supported = False
             continue
         returned[tag] = key
-        text = _text(identifier, tag)
-        if not text.strip("*"):
-            continue
-        if key.is_matched:
-            conditions["name_key" if key.vr == "PN" else key.column] = _condition(key.vr, text, tag)
-        else:
+        condition = _condition(key.vr, _text(identifier, tag), tag) if key.is_matched else ()
+        if condition:
+            conditions["name_key" if key.vr == "PN" else key.column] = condition
+        elif not key.is_matched and _text(identifier, tag):
             is_all_supported = False
     return Query(level, conditions, returned, is_all_supported, _text(identifier, Tag("SpecificCharacterSet")))
 
@@ -169,7 +167,7 @@ def identifier_of(query: Query, found: Found) -> Dataset:
 
 
 def _character_set(asked_in: str, text: str) -> str:
-    """None for ASCII, the query's own if it is a single one that has the characters, else Unicode."""
+    """ "" for ASCII, the query's own if it is a single one that has the characters, else Unicode."""
     if text.isascii():
         return ""
     codec = python_encoding.get(asked_in, "")
@@ -225,7 +223,9 @@ def _has_character_set(tag: BaseTag) -> bool:
 
 
 def _condition(vr: str, text: str, tag: BaseTag) -> Condition:
-    """What to match (PS3.4 C.2.2.2): single value, list, wildcards or range.  Raises BadQuery."""
+    """What to match (PS3.4 C.2.2.2): single value, list, wildcards or range; nothing is universal.  Raises BadQuery."""
+    if not text.strip("*\\"):
+        return ()
     if vr in ("DA", "TM"):
         return [_between(vr, text, tag)]
     if tag.is_private:
@@ -238,7 +238,7 @@ def _condition(vr: str, text: str, tag: BaseTag) -> Condition:
             raise BadQuery(UNABLE_TO_PROCESS, f"{keyword_for_tag(tag) or tag} must be a number", tag)
         return [int(each) for each in values]
     if vr == "PN":
-        values = [name_key(each) for each in values]
+        values = [key for each in values if (key := name_key(each))]
     return [Like(each) if set(each) & set("*?") else each for each in values]
 
 

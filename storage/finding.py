@@ -85,7 +85,7 @@ class Finding:
         return list[Found](rows)
 
     def _studies(self, conditions: Mapping[str, Condition], limit: int) -> Select[Any]:
-        """Counted only after the limit: a study of thousands that match would otherwise be counted to be left out."""
+        """Series and instances are counted after the limit, not for every study that matches."""
         other, its = aliased(SeriesRow), aliased(SeriesRow)
         same_study = other.study_instance_uid == SeriesRow.study_instance_uid
         urgency_of_other = tuple_(other.priority, other.p_absent, other.last_instance_at, other.id)

@@ -61,6 +61,7 @@ def test_every_way_to_match_is_understood() -> None:
         "accession_number": [Like("A-?7")],
     }
     assert conditions(StudyInstanceUID=["2.25.1", "2.25.2"]) == {"study_instance_uid": ["2.25.1", "2.25.2"]}
+    assert conditions(PatientName="^^", AccessionNumber="\\", StudyDate="*", StudyInstanceUID="") == {}
     assert conditions(ModalitiesInStudy="CT\\MR") == {"modalities_in_study": ["CT", "MR"]}
     assert conditions("SERIES", StudyInstanceUID="2.25.1", SeriesNumber="03") == {
         "study_instance_uid": ["2.25.1"],
