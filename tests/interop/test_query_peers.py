@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from storage.records import Arrived
 from tests.absent import absent
-from tests.builders import received, reported
+from tests.builders import header, received, reported, stored_file
 from tests.interop.test_peers import program
 from tests.running import ROOT
 from tests.site import Site, SiteFactory, peers
@@ -102,11 +103,11 @@ def test_findscu_is_told_why_a_query_fails(asked: Site) -> None:
 
 
 def test_findscu_may_cancel(asked: Site) -> None:
-    for number in range(200):
-        received(asked.store, asked.clock, 1, f"2.25.1{number}", study_instance_uid=f"2.25.2{number}")
+    heads = [header(1, f"2.25.1{number}", study_instance_uid=f"2.25.2{number}") for number in range(1000)]
+    asked.store.intake.add_instances([Arrived(head, stored_file(head), 1, "PACS", asked.clock()) for head in heads])
     printed = findscu(asked, "-v", "--cancel=3", "QueryRetrieveLevel=STUDY", "StudyInstanceUID")
     assert "Received Final Find Response (Cancel: MatchingTerminatedDueToCancelRequest)" in printed
-    assert 3 <= len(values(printed)) < 200
+    assert 3 <= len(values(printed)) < 1000
 
 
 def test_orthanc_reads_a_study_its_series_and_images(site: SiteFactory, orthanc: Any) -> None:
