@@ -28,7 +28,8 @@ _KEYWORDS = (
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "AccessionNumber", "Modality",
     "SeriesDescription", "AcquisitionUID", "AcquisitionDate", "PatientName", "PatientID", "IssuerOfPatientID",
     "ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID", "AcquisitionNumber", "ImagePositionPatient",
-    "ImageOrientationPatient", "FrameOfReferenceUID", "NumberOfFrames",
+    "ImageOrientationPatient", "FrameOfReferenceUID", "NumberOfFrames", "StudyTime", "StudyID", "SeriesNumber",
+    "InstanceNumber",
 )  # fmt: skip
 _TAG_OF = {keyword: int(Tag(keyword)) for keyword in _KEYWORDS}
 _WANTED = frozenset(_TAG_OF.values())
@@ -84,7 +85,10 @@ def header_of(walker: Walker, transfer_syntax_uid: str, sop_class_uid: str, sop_
         patient_name=_text(ds, "PatientName"),
         accession_number=_text(ds, "AccessionNumber"),
         study_date=_text(ds, "StudyDate"),
+        study_time=_text(ds, "StudyTime"),
+        study_id=_text(ds, "StudyID"),
         modality=_text(ds, "Modality"),
+        series_number=ds.integer("SeriesNumber"),
         series_description=_text(ds, "SeriesDescription"),
         convolution_kernel=_text(ds, "ConvolutionKernel"),
         image_type=tuple(str(value) for value in _value(ds, "ImageType", list) or ()),
@@ -93,6 +97,7 @@ def header_of(walker: Walker, transfer_syntax_uid: str, sop_class_uid: str, sop_
         position_mm=_numbers(ds, "ImagePositionPatient", 3),  # type: ignore[arg-type]  # exactly three
         orientation=_numbers(ds, "ImageOrientationPatient", 6),
         number_of_frames=_value(ds, "NumberOfFrames", int) or 1,
+        instance_number=ds.integer("InstanceNumber"),
         has_pixels=walker.has_pixels,
     )
 
@@ -146,6 +151,18 @@ class _Found:
         tag = _TAG_OF[keyword]
         element = self._captured.get(tag)
         return None if element is None else _decoded(tag, element, self._character_set, self._implicit, self._little)
+
+    def integer(self, keyword: str) -> int | None:
+        """The value of an IS element; None where it is no number of 32 bits.
+
+        Without pydicom: of Instance Number every slice has another, which no cache knows.
+        """
+        element = self._captured.get(_TAG_OF[keyword], b"")
+        try:
+            number = int(element[8:].strip(b"\0 "))  # an IS has a header of 8 bytes, explicit or not
+        except ValueError:
+            return None
+        return number if -(2**31) <= number < 2**31 else None
 
 
 @lru_cache(maxsize=2048)

@@ -19,6 +19,7 @@ from pynetdicom.sop_class import (
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     SecondaryCaptureImageStorage,
     StorageCommitmentPushModel,
+    StudyRootQueryRetrieveInformationModelFind,
     Verification,
 )
 
@@ -31,6 +32,7 @@ from node.errors import ConfigError
 from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.pdv import Answer, Begin, Sink, StoreRequest
 from node.processes import has_died
+from node.query_scp import QueryScp
 from node.tls import server_context
 from node.transport import DirectServer
 from node.wakeup import NODE_BELL, ring
@@ -112,6 +114,7 @@ class Receiver:
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_N_ACTION, CommitmentScp(self._store, self._files, _now).on_action),
             (evt.EVT_N_EVENT_REPORT, self._on_event_report),
+            (evt.EVT_C_FIND, QueryScp(self._store).on_find),
         ]
         settings = self._config.node
         secure = server_context(settings.tls) if settings.tls else None
@@ -180,6 +183,8 @@ class Receiver:
             entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
         # As SCP for who sends to us, as SCU for the answer to what we asked, which comes on an association of its own.
         entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+        if self._config.allowed_calling_ae:  # strangers may send where nobody is configured, but not read names
+            entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind, list(TRANSFER_SYNTAXES[:2]))
         return entity
 
     def _begin(self, association: Any) -> Begin:

@@ -37,7 +37,7 @@ PIXEL_ROWS = Code("110910", "DCM", "Pixel Data Rows")
 PIXEL_COLUMNS = Code("110911", "DCM", "Pixel Data Columns")
 PIXELS = Code("{pixels}", "UCUM", "Pixels")
 
-# What a summary refers to (PS3.16 CID 7201, 7202)
+# What a summary refers to (PS3.16 CID 7202, 7205)
 MONTAGE = Code("121329", "DCM", "Source image for montage")
 SAME_IN_ANOTHER_CLASS = Code("121326", "DCM", "Alternate SOP Class instance")
 

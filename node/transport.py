@@ -49,6 +49,7 @@ LARGEST_CONTROL_PDU_BYTES = 1 << 20
 LINGER_SECONDS = 1.0
 QUIET_SECONDS = 0.5
 _A_ASSOCIATE_RQ, _A_ABORT = 0x01, 0x07
+_OF_PRIMITIVES = {"Evt7", "Evt8", "Evt9", "Evt14", "Evt15"}
 _KNOWN_PDUS = range(_A_ASSOCIATE_RQ, _A_ABORT + 1)
 
 check_pynetdicom()
@@ -69,6 +70,9 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
         self._message_began = 0.0
         self._errands: deque[Callable[[], None]] = deque()
         self._on_answer: Callable[[Any], None] | None = None
+        self._is_serving = False
+        self._cancelled: set[int | None] = set()
+        self._interruption: Exception | None = None
         self._log = log.get()
 
     def _bind_defaults(self) -> None:
@@ -91,6 +95,19 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
         self._on_answer = on_answer
         self.dimse.send_msg(request, context_id)
         self._turn()
+
+    def has_cancelled(self, message_id: int) -> bool:
+        """Whether there is no use in answering the request any further (C-CANCEL, or the association ends).
+
+        What was answered so far is with the peer.
+        """
+        try:
+            self._turn()
+            while self._wire is not None and self._interruption is None and self._wire.has_more_within(0):
+                self._next_pdu(self._wire, self._acceptor_limit())
+        except (Closed, TooSlow, ProtocolViolation) as error:
+            self._interruption = error  # for the loop that serves the association, not for whoever asks here
+        return self._interruption is not None or message_id in self._cancelled
 
     # What other threads, and handlers of this one, may call.
 
@@ -232,14 +249,29 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
             request = decoder.message_to_primitive()
         except Exception:  # noqa: BLE001  the edge: pynetdicom raises whatever its parser stumbles over
             raise ProtocolViolation("message cannot be decoded") from None
-        if request.is_valid_response and self._on_answer is not None:
+        if isinstance(request, C_CANCEL):  # it may come too late, which nobody minds
+            self._cancelled.add(request.MessageIDBeingRespondedTo)
+        elif request.is_valid_response and self._on_answer is not None:
             on_answer, self._on_answer = self._on_answer, None
             on_answer(request)
-        elif not isinstance(request, C_CANCEL):  # by then whatever it was to cancel has been answered
-            self._serve_request(request, message.context_id)
+        elif self._is_serving:
+            raise ProtocolViolation("request before the last was answered")
+        else:
+            self._serve_alone(request, message.context_id)
         self._turn()
         if self._stop_wanted:
             raise Closed
+
+    def _serve_alone(self, request: Any, context_id: int) -> None:
+        """pynetdicom's service class has answered; what came meanwhile was read by `has_cancelled`, if at all."""
+        self._cancelled.clear()
+        self._is_serving = True
+        try:
+            self._serve_request(request, context_id)
+        finally:
+            self._is_serving = False
+        if self._interruption is not None:
+            raise self._interruption
 
     # pynetdicom's state machine, turned by hand.
 
@@ -269,6 +301,8 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
                 continue
             if (event, provider.state_machine.current_state) in fsm.TRANSITION_TABLE:
                 provider.state_machine.do_action(event)
+            elif event in _OF_PRIMITIVES:  # it would wait for ever: nobody is there any longer to be sent it
+                provider.to_provider_queue.get(block=False)
 
     def _attend(self) -> None:
         """A release was answered, an abort noted: as `Association._run_reactor` does."""

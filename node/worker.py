@@ -38,13 +38,13 @@ class StopRequested(Exception):
 
 
 def algorithm_of(manifest: Manifest) -> Algorithm:
-    """The identity that reports carry."""
+    """The identity that reports carry.  Another model has another Device UID, as IHE AIR 6.5.3.1 asks."""
     software = version("willis")
     return Algorithm(
         name=manifest.name,
         version=manifest.version,
         software_version=software,
-        device_uid=derive_uid("device", socket.gethostname()),
+        device_uid=derive_uid("device", socket.gethostname(), software, manifest.version),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from storage.records import Added, Arrived, Closed, Header, StoredFile
+from storage.records import Added, Arrived, Closed, Header, StoredFile, name_key
 from storage.rows import reopen
 from storage.schema import AssociationRow, InstanceRow, RemovalRow, SeriesRow
 from storage.stages import Event, Stage, advance
@@ -198,9 +198,13 @@ class Intake:
                     "patient_id": header.patient_id,
                     "issuer_of_patient_id": header.issuer_of_patient_id,
                     "patient_name": header.patient_name,
+                    "name_key": name_key(header.patient_name),
                     "accession_number": header.accession_number,
                     "study_date": header.study_date,
+                    "study_time": header.study_time,
+                    "study_id": header.study_id,
                     "modality": header.modality,
+                    "series_number": header.series_number,
                     "series_description": header.series_description,
                     "acquisition_key": header.acquisition_key,
                     "calling_ae": arrived.calling_ae,

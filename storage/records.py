@@ -43,7 +43,10 @@ class Header:
     patient_name: str = ""
     accession_number: str = ""
     study_date: str = ""
+    study_time: str = ""
+    study_id: str = ""
     modality: str = ""
+    series_number: int | None = None
     series_description: str = ""
     convolution_kernel: str = ""
     image_type: tuple[str, ...] = ()
@@ -52,6 +55,7 @@ class Header:
     position_mm: tuple[float, float, float] | None = None
     orientation: tuple[float, ...] | None = None
     number_of_frames: int = 1
+    instance_number: int | None = None
     has_pixels: bool = True
 
     def as_json(self) -> dict[str, Any]:
@@ -65,6 +69,11 @@ class Header:
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
         return cls(**tupled)
+
+
+def name_key(patient_name: str) -> str:
+    """What two names have in common that are the same but for case and empty trailing components (PS3.5 6.2.1)."""
+    return "=".join(group.strip().rstrip("^ ") for group in patient_name.split("=")).rstrip("=").casefold()
 
 
 @dataclass(frozen=True)

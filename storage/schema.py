@@ -94,9 +94,14 @@ class SeriesRow(Base):
     patient_id: Mapped[str] = mapped_column(Text)
     issuer_of_patient_id: Mapped[str] = mapped_column(Text)
     patient_name: Mapped[str] = mapped_column(Text)
+    name_key: Mapped[str] = mapped_column(Text)
+    """`storage.records.name_key` of the patient's name."""
     accession_number: Mapped[str] = mapped_column(Text)
-    study_date: Mapped[str] = mapped_column(Text)
+    study_date: Mapped[str] = mapped_column(Text, index=True)
+    study_time: Mapped[str] = mapped_column(Text)
+    study_id: Mapped[str] = mapped_column(Text)
     modality: Mapped[str] = mapped_column(Text)
+    series_number: Mapped[int | None]
     series_description: Mapped[str] = mapped_column(Text)
     acquisition_key: Mapped[str] = mapped_column(Text)
     calling_ae: Mapped[str] = mapped_column(String(16))
@@ -133,6 +138,11 @@ class SeriesRow(Base):
         Index("ix_series_stage", "stage", "ready_at"),
         Index("ix_series_calling_ae", "calling_ae", "id"),
         Index("ix_series_urgent", "priority", "p_absent", "last_instance_at"),
+        # For what is asked of us: whole values, and what they begin with.
+        *(
+            Index(f"ix_series_{name}", name, postgresql_ops={name: "text_pattern_ops"})
+            for name in ("name_key", "patient_id", "accession_number")
+        ),
     )
 
 

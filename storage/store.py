@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.database import open_database
+from storage.finding import Finding
 from storage.intake import Intake
 from storage.outbox import Outbox
 from storage.queue import Queue
@@ -16,7 +17,7 @@ from storage.worklist import Worklist
 
 @dataclass(frozen=True)
 class Store:
-    """One database: the receiver's part, completion's, the worker's, the sender's, people's, and retention's."""
+    """One database: the receiver's part, completion's, the worker's, the sender's, people's, programs', and retention's."""
 
     intake: Intake
     settling: Settling
@@ -25,6 +26,7 @@ class Store:
     commitments: Commitments
     commitment_requests: CommitmentRequests
     worklist: Worklist
+    finding: Finding
     retention: Retention
     transactions: Transactions
 
@@ -40,6 +42,7 @@ class Store:
             Commitments(transactions),
             CommitmentRequests(transactions),
             Worklist(transactions),
+            Finding(transactions),
             Retention(transactions),
             transactions,
         )

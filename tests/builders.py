@@ -61,7 +61,10 @@ def header(number: int = 1, series: str = SERIES_UID, **changes: Any) -> Header:
         patient_name="Doe^Jane",
         accession_number="A-77",
         study_date="20261123",
+        study_time="101500",
+        study_id="S1",
         modality="CT",
+        series_number=3,
         series_description="CTA 0.75",
         convolution_kernel="H20f",
         image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
@@ -69,6 +72,7 @@ def header(number: int = 1, series: str = SERIES_UID, **changes: Any) -> Header:
         frame_of_reference_uid="2.25.1003",
         position_mm=(-100.0, -100.0, float(number)),
         orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        instance_number=number,
     )
     return replace(plain, **changes)
 

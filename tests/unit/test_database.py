@@ -1,14 +1,18 @@
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Connection, create_engine, inspect, text
 
+import storage
 from storage.database import make_safe, open_database
 from storage.errors import DatabaseUnusable
+from storage.finding import Level
 from storage.schema import Base
 from storage.store import Store
 from tests.builders import FakeClock, received, reported
@@ -43,18 +47,29 @@ def test_the_migrations_make_exactly_what_the_tables_say(new_url: str) -> None:
     engine.dispose()
 
 
-def test_the_migrations_can_be_undone(new_url: str) -> None:
-    from alembic import command
-    from alembic.config import Config
-
-    import storage
-
-    engine = open_database(new_url)
+def migrate(connection: Connection, revision: str, by: Callable[[Config, str], None] = command.downgrade) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(str(storage.__file__)).parent / "migrations"))
+    config.attributes["connection"] = connection
+    by(config, revision)
+
+
+def test_names_that_are_there_already_can_be_asked_for(database_url: str, clock: FakeClock) -> None:
+    store = Store.open(database_url)
+    received(store, clock, patient_name="Müller^Jörg")
+    with store.transactions.engine.begin() as connection:
+        migrate(connection, "0005")
+        migrate(connection, "head", command.upgrade)
+    assert [row["patient_name"] for row in store.finding.find(Level.STUDY, {"name_key": ["müller^jörg"]}, 10)] == [
+        "Müller^Jörg"
+    ]
+    store.close()
+
+
+def test_the_migrations_can_be_undone(new_url: str) -> None:
+    engine = open_database(new_url)
     with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+        migrate(connection, "base")
         assert inspect(connection).get_table_names() == ["alembic_version"]
         assert inspect(connection).get_view_names() == []
     engine.dispose()

@@ -77,7 +77,10 @@ def test_the_header_is_the_same_in_every_transfer_syntax(syntax: str) -> None:
         patient_name="Doe^Jane",
         accession_number="A-77",
         study_date="20260101",
+        study_time="101500",
+        study_id="S1",
         modality="CT",
+        series_number=3,
         series_description="CTA 0.75",
         convolution_kernel="H20f",
         image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
@@ -86,8 +89,23 @@ def test_the_header_is_the_same_in_every_transfer_syntax(syntax: str) -> None:
         position_mm=(-20.0, -30.0, 100.0),
         orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
         number_of_frames=1,
+        instance_number=1,
         has_pixels=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(b" 17 ", 17), (b"-3", -3), (b"", None), (b"1\\2", None), (b"one ", None), (b"99999999999 ", None), (b"7\0", 7)],
+)
+def test_a_number_that_is_none_is_as_good_as_absent(value: bytes, number: int | None) -> None:
+    head = encoded(slice_with(SeriesNumber=None, InstanceNumber=None))
+    at = head.index(b"\x20\x00\x32\x00DS")  # what follows the two
+    content = head[:at] + b"".join(
+        b"\x20\x00" + tag + b"\x00IS" + len(value).to_bytes(2, "little") + value for tag in (b"\x11", b"\x13")
+    )
+    found = read(content + head[at:])
+    assert (found.series_number, found.instance_number) == (number, number)
 
 
 @pytest.mark.parametrize("syntax", EVERY_SYNTAX)
