@@ -35,7 +35,7 @@ def always_negative() -> Bundle:
     """A network that finds no aneurysm in anything."""
     network = UNet(TINY).eval()
     torch.nn.init.zeros_(network.lesion.weight)
-    torch.nn.init.constant_(network.lesion.bias, -20.0)
+    network.lesion.bias = torch.nn.Parameter(torch.tensor([-20.0]))
     return Bundle(manifest(), (network,))
 
 
