@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test test-faults test-viewer lint bench-database bench-receive bench-latency bench-inference bench-decode setup clean
+.PHONY: run serve test test-faults test-viewer lint bench-database bench-receive bench-memory bench-latency bench-inference bench-decode setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS
 	@$(BIN)/willis demo
@@ -25,6 +25,9 @@ lint: setup
 
 bench-receive: setup  ## receiving, beside storescp and Orthanc
 	@$(BIN)/python -m tests.benchmarks.bench_receive
+
+bench-memory: setup  ## peak memory of a receiver: 100 associations, 2,000 slices, 1 GiB in one instance
+	@$(BIN)/python -m tests.benchmarks.bench_memory
 
 bench-database: setup  ## state queries with a million finished series
 	@$(BIN)/python -m tests.benchmarks.bench_database

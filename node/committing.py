@@ -24,12 +24,15 @@ _MESSAGE_ID = 1
 
 
 def ask(desk: Desk) -> int:
-    """Every commitment that is due was asked for once; returns how many the destinations took on."""
+    """Every commitment that is due was asked for once; returns how many the destinations took on.
+
+    A destination that cannot be had is asked for nothing else in this round: its timeouts must not hold up the others.
+    """
     taken = 0
-    commitments = desk.store.commitments
-    while not desk.stopping.is_set() and (due := commitments.claim_due(desk.clock(), _lease(desk))):
+    commitments, away = desk.store.commitments, set[str]()
+    while not desk.stopping.is_set() and (due := commitments.claim_due(desk.clock(), _lease(desk), away)):
         with desk.holding(partial(commitments.give_back, due)):
-            taken += _ask_one(desk, due)
+            taken += _ask_one(desk, due, away)
     return taken
 
 
@@ -37,7 +40,8 @@ def _lease(desk: Desk) -> timedelta:
     return timedelta(seconds=3 * desk.config.node.network_timeout_seconds + SAME_ASSOCIATION_SECONDS)
 
 
-def _ask_one(desk: Desk, due: Commitment) -> bool:
+def _ask_one(desk: Desk, due: Commitment, away: set[str]) -> bool:
+    """Whether the destination took it on; one that cannot be had now is one of those `away`."""
     delivery, commitments, now = due.delivery, desk.store.commitments, desk.clock()
     logger = log.get().bind(case=delivery.series_id, destination=delivery.destination, attempts=due.attempts)
     peer = desk.config.peers.get(delivery.destination)
@@ -61,6 +65,8 @@ def _ask_one(desk: Desk, due: Commitment) -> bool:
         logger.error("commitment_refused", error=str(error))
         return False
     except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other commitments go on
+        if isinstance(error, Unavailable):
+            away.add(delivery.destination)
         commitments.postponed(due, told(error), now + _wait(desk, due.attempts))
         logger.warning("commitment_postponed", error=told(error))
         return False
@@ -168,16 +174,20 @@ def _failure(item: Item, held: dict[str, Any], files: Files) -> int | None:
 
 
 def tell(desk: Desk) -> int:
-    """Every result that is due was sent once to whoever asked; returns how many arrived."""
+    """Every result that is due was sent once to whoever asked; returns how many arrived.
+
+    Who cannot be reached is sent nothing else in this round.
+    """
     sent = 0
-    requests = desk.store.commitment_requests
-    while not desk.stopping.is_set() and (due := requests.claim_due(desk.clock(), _lease(desk))):
+    requests, away = desk.store.commitment_requests, set[str]()
+    while not desk.stopping.is_set() and (due := requests.claim_due(desk.clock(), _lease(desk), away)):
         with desk.holding(partial(requests.give_back, due)):
-            sent += _tell_one(desk, due)
+            sent += _tell_one(desk, due, away)
     return sent
 
 
-def _tell_one(desk: Desk, due: CommitmentRequest) -> bool:
+def _tell_one(desk: Desk, due: CommitmentRequest, away: set[str]) -> bool:
+    """Whether the result arrived; who cannot be reached now is one of those `away`."""
     logger = log.get().bind(calling_ae=due.calling_ae, attempts=due.attempts, instances=len(due.instances))
     found = desk.config.peer_named(due.calling_ae)
     try:
@@ -186,6 +196,8 @@ def _tell_one(desk: Desk, due: CommitmentRequest) -> bool:
         result = result_of(due, desk.store, desk.files, desk.clock())
         _send_result(desk, found[1], result)
     except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other results go on
+        if isinstance(error, Unavailable):
+            away.add(due.calling_ae)
         age = desk.clock() - due.created_at
         gives_up = isinstance(error, Refused) or age >= timedelta(hours=desk.config.delivery.give_up_hours)
         again_at = None if gives_up else desk.clock() + _wait(desk, due.attempts)

@@ -6,7 +6,7 @@ NodeError
 └── Refused           a peer will never do it: needs a person
 
 `ai.errors`: NotAnalysable is never retried and is reported; BundleError stops the worker.
-`storage.errors`: StorageFull becomes C-STORE status 0xA700; Damaged counts as an attempt of the analysis.
+`storage.errors`: StorageFull becomes C-STORE status 0xA700, and pauses the worker; Damaged counts as an attempt of the analysis.
 """
 
 

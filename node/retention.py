@@ -12,12 +12,13 @@ from storage.retention import Removal, Why
 YOUNGEST_REMOVED = timedelta(days=1)
 """A full disk removes nothing younger: it may just have been delivered, and somebody may look into it."""
 AT_ONCE = 50
+ASSOCIATIONS_AT_ONCE = 5000
 
 
 def retain(desk: Desk) -> int:
     """What `retention_days` and `high_water_percent` say is removed, some of it if it is much; returns how many cases.
 
-    Their files are deleted at the next beat.
+    Their files are deleted at the next beat.  With `retention_days` the associations that brought nothing else go too.
     """
     _end_earlier(desk)
     settings, now, removed = desk.config.storage, desk.clock(), 0
@@ -25,6 +26,8 @@ def retain(desk: Desk) -> int:
         before = now - timedelta(days=settings.retention_days)
         for case in desk.store.retention.candidates(before, AT_ONCE):
             removed += bool(_remove(desk, case, Why.AGE, before))
+        if forgotten := desk.store.retention.forget_associations(before, ASSOCIATIONS_AT_ONCE):
+            log.get().info("associations_forgotten", count=forgotten)
     excess = desk.files.excess_bytes(settings.high_water_percent) if settings.high_water_percent else 0
     if excess and not removed:
         before = now - YOUNGEST_REMOVED

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from node.analysis import Bench, analyse
 from node.beat import Beat
 from node.config import Config
 from node.errors import ConfigError
-from node.pipeline import LEASE_SLACK_SECONDS, utc_now
+from node.pipeline import LEASE_SLACK_SECONDS, backoff_seconds, utc_now
 from node.processes import worker_name
 from node.report import Algorithm
 from node.report_identity import derive_uid
@@ -30,7 +31,11 @@ from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
 from storage.errors import StorageFull
 from storage.files import Files
 from storage.killpoints import here
+from storage.records import Claim
 from storage.store import Store
+
+FULL_DISK_SECONDS = (2.0, 60.0)
+"""The first pause while the disk is full, and the longest."""
 
 
 class StopRequested(Exception):
@@ -51,8 +56,8 @@ def algorithm_of(manifest: Manifest) -> Algorithm:
 class Worker:
     """Claims and analyses until it is asked to stop."""
 
-    def __init__(self, config: Config) -> None:
-        """Raises ConfigError when the bundle cannot be used."""
+    def __init__(self, config: Config, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """`monotonic` in seconds.  Raises ConfigError when the bundle cannot be used."""
         try:
             bundle = load_bundle(config.ai.bundle or DEFAULT_BUNDLE, config.ai.flip)
         except BundleError as error:
@@ -61,6 +66,8 @@ class Worker:
         self._name = worker_name(os.getpid())
         self._store = Store.open(config.storage.url)
         self._stopping = threading.Event()
+        self._monotonic = monotonic
+        self._resume_at, self._times_full = 0.0, 0
         self._bench = Bench(
             config,
             self._store,
@@ -100,10 +107,10 @@ class Worker:
             raise StopRequested
 
     def _work(self) -> None:
-        """Nothing waits for analysis any longer, or the worker is asked to stop."""
+        """Nothing waits for analysis any longer, or the worker is asked to stop, or the disk is full."""
         settings, queue = self._config.ai, self._store.queue
         lease = timedelta(seconds=settings.time_limit_seconds + LEASE_SLACK_SECONDS)
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and self._monotonic() >= self._resume_at:
             now = utc_now()
             claim = queue.claim_exhausted(self._name, now, lease, settings.attempts) or queue.claim(
                 self._name, now, lease, settings.attempts
@@ -114,14 +121,26 @@ class Worker:
             signal.setitimer(signal.ITIMER_REAL, settings.time_limit_seconds)
             try:
                 analyse(self._bench, claim)
+                self._times_full = 0
             except StopRequested:
                 return
+            except StorageFull as error:
+                self._wait_for_room(claim, str(error))
             except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs this attempt and nothing else
                 log.get().error("attempt_failed", case=claim.series.id, error=type(error).__name__)
-                queue.give_back(self._name, refund=claim.exhausted and isinstance(error, StorageFull))
+                queue.give_back(self._name, refund=False)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             ring(self._config.storage.directory, NODE_BELL)
+
+    def _wait_for_room(self, claim: Claim, error: str) -> None:
+        """The attempt does not count, the case says why it waits, and nothing is analysed for a while."""
+        self._store.queue.give_back(self._name, refund=True, why=error)
+        self._times_full += 1
+        seconds = backoff_seconds(self._times_full, *FULL_DISK_SECONDS, jitter=0.0)
+        self._resume_at = self._monotonic() + seconds
+        free_bytes = self._bench.files.free_bytes()
+        log.get().error("disk_full", case=claim.series.id, free_bytes=free_bytes, next_attempt_seconds=seconds)
 
 
 def _listen(bell: Bell, wake: Callable[[], None], stopping: threading.Event) -> None:

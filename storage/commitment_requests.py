@@ -1,6 +1,6 @@
 """Storage commitments that others ask of us (PS3.4 annex J): kept until the result is with them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
@@ -54,11 +54,14 @@ class CommitmentRequests:
             row.next_attempt_at, row.answered_at, row.attempts = due_at, None, 0
             return _as_request(row)
 
-    def claim_due(self, now: datetime, lease: timedelta) -> CommitmentRequest | None:
-        """The request that has been due longest; None when none is.  The attempt is counted and due after `lease`."""
+    def claim_due(self, now: datetime, lease: timedelta, except_of: Collection[str] = ()) -> CommitmentRequest | None:
+        """The request that has been due longest, those `except_of` calling AEs left out; None when none is.
+
+        The attempt is counted and due after `lease`.
+        """
         due = (
             select(CommitmentRequestRow.id)
-            .where(CommitmentRequestRow.next_attempt_at <= now)
+            .where(CommitmentRequestRow.next_attempt_at <= now, CommitmentRequestRow.calling_ae.not_in(except_of))
             .order_by(CommitmentRequestRow.next_attempt_at)
             .limit(1)
             .with_for_update(skip_locked=True)

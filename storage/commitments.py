@@ -3,10 +3,10 @@
 A transaction is recorded before it is asked, and stays known until its case is removed: its answer may come hours later, or twice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.outbox import commitment_row, delivery_of
@@ -23,14 +23,18 @@ class Commitments:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
 
-    def claim_due(self, now: datetime, lease: timedelta) -> Commitment | None:
+    def claim_due(self, now: datetime, lease: timedelta, except_to: Collection[str] = ()) -> Commitment | None:
         """The transaction that has been due longest: to be asked, or its answer is overdue; None when none is due.
 
-        The attempt is counted and the transaction is due again after `lease`, should whoever asks die.
+        Those `except_to` destinations are left out.  The attempt is counted and the transaction is due again after
+        `lease`, should whoever asks die.
         """
         due = (
             select(CommitmentRow.id)
-            .where(CommitmentRow.next_attempt_at <= now)
+            .where(
+                CommitmentRow.next_attempt_at <= now,
+                ~exists().where(DeliveryRow.id == CommitmentRow.delivery_id, DeliveryRow.destination.in_(except_to)),
+            )
             .order_by(CommitmentRow.next_attempt_at)
             .limit(1)
             .with_for_update(skip_locked=True)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import case, select, update
 
 from storage.records import Claim, Conclusion, ReportObject, ResultObject, Series, StoredFile
 from storage.rows import as_series, reopen
@@ -53,9 +53,12 @@ class Queue:
             ).first()
             return Claim(as_series(row), token, now + lease, exhausted) if row else None
 
-    def give_back(self, worker: str, refund: bool) -> int:
-        """What `worker` holds is READY again; with `refund` the attempt does not count.  Returns how many."""
-        return self._give_back(SeriesRow.claimed_by == worker, refund)
+    def give_back(self, worker: str, refund: bool, why: str = "") -> int:
+        """What `worker` holds is READY again; with `refund` the attempt does not count.  Returns how many.
+
+        `why` is the detail of a series until it is concluded, for the administrator.
+        """
+        return self._give_back(SeriesRow.claimed_by == worker, refund, why)
 
     def expire(self, now: datetime, longest: timedelta = timedelta(days=36_500)) -> int:
         """What is held beyond its lease is READY again; the attempt counts.  Returns how many.
@@ -75,7 +78,8 @@ class Queue:
                 if name
             }
 
-    def _give_back(self, which: Any, refund: bool) -> int:
+    def _give_back(self, which: Any, refund: bool, why: str = "") -> int:
+        detail = case((SeriesRow.outcome.is_(None), why), else_=SeriesRow.detail)  # with an outcome it is the report's
         with self._transactions.writing() as session:
             returned = session.execute(
                 update(SeriesRow)
@@ -86,6 +90,7 @@ class Queue:
                     claim_token=None,
                     claimed_by=None,
                     lease_until=None,
+                    detail=detail,
                 )
                 .returning(SeriesRow.id)
             )

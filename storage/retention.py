@@ -19,7 +19,16 @@ from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
 from sqlalchemy.orm import Session
 
 from storage.files import series_folder
-from storage.schema import CommitmentRow, DeliveryRow, InstanceRow, ObjectRow, RemovalRow, ReportRow, SeriesRow
+from storage.schema import (
+    AssociationRow,
+    CommitmentRow,
+    DeliveryRow,
+    InstanceRow,
+    ObjectRow,
+    RemovalRow,
+    ReportRow,
+    SeriesRow,
+)
 from storage.stages import DeliveryStage, Stage
 from storage.transactions import Transactions
 
@@ -69,7 +78,7 @@ class Retention:
                     .where(
                         SeriesRow.ended_at < before,
                         SeriesRow.last_instance_at < before,
-                        _owes_nothing(),
+                        _owes_nothing(why),
                         _is_free(before, why),
                     )
                     .order_by(SeriesRow.ended_at)
@@ -81,7 +90,7 @@ class Retention:
         """The removal is recorded; None when it is no longer one of the `candidates` before this time."""
         with self._transactions.writing() as session:
             series = session.scalar(
-                select(SeriesRow).where(SeriesRow.id == case_id, _owes_nothing(), _is_free(before, why))
+                select(SeriesRow).where(SeriesRow.id == case_id, _owes_nothing(why), _is_free(before, why))
             )
             if series is None:
                 return None
@@ -109,7 +118,7 @@ class Retention:
             begun = session.get_one(RemovalRow, removal.id)
             free = _is_free(begun.begun_at, Why.AGE)
             series = session.scalar(
-                select(SeriesRow).where(SeriesRow.id == case, mine, _owes_nothing(), free).with_for_update()
+                select(SeriesRow).where(SeriesRow.id == case, mine, _owes_nothing(Why.AGE), free).with_for_update()
             )
             if series is None or {path for path, _ in _files_of(session, case)} != set(removal.paths):
                 return False
@@ -123,6 +132,17 @@ class Retention:
             session.delete(series)
             begun.forgotten_at = now
             return True
+
+    def forget_associations(self, before: datetime, limit: int) -> int:
+        """Associations that were closed before this time and brought nothing that is still here are forgotten: how many."""
+        brought = exists().where(InstanceRow.association_id == AssociationRow.id)
+        idle = select(AssociationRow.id).where(AssociationRow.closed_at < before, ~brought).limit(limit)
+        with self._transactions.reading() as session:
+            found = session.scalars(idle).all()
+        if found:  # the search has locked nobody out
+            with self._transactions.writing() as session:
+                session.execute(delete(AssociationRow).where(AssociationRow.id.in_(found), ~brought))
+        return len(found)
 
     def unended(self) -> list[tuple[Removal, Sequence[str]]]:
         """Removals that have begun and not ended, each with the files that the database knows of its series now."""
@@ -146,18 +166,20 @@ class Retention:
                 row.ended_at = now
 
 
-def _owes_nothing() -> ColumnElement[bool]:
+def _owes_nothing(why: Why) -> ColumnElement[bool]:
     """It was reported, every delivery of it was accepted, and no destination has still to say whether it keeps it.
 
-    Or it ended where no report was wanted.
+    Or it ended without a report because none was wanted; or because none could be made: then nobody was told, and it
+    goes by age alone.
     """
     mine = exists().where(DeliveryRow.report_id == ReportRow.id, ReportRow.series_id == SeriesRow.id)
     open_ones = mine.where(DeliveryRow.stage.not_in(_ACCEPTED))
     unanswered = mine.where(CommitmentRow.delivery_id == DeliveryRow.id, CommitmentRow.next_attempt_at.is_not(None))
     delivered = exists().where(DeliveryRow.report_id == SeriesRow.report_id, DeliveryRow.stage.in_(_ACCEPTED))
     stage = SeriesRow.stage.concat("")  # no column: SQLite would leave the index of the order for that of the stage
-    unreported = and_(stage == Stage.REPORTED.value, SeriesRow.report_id.is_(None))
-    reported = and_(stage.in_((Stage.REPORTED.value, Stage.FAILED.value)), delivered)
+    ended = (Stage.REPORTED.value, Stage.FAILED.value)
+    unreported = and_(stage.in_(ended if why is Why.AGE else ended[:1]), SeriesRow.report_id.is_(None))
+    reported = and_(stage.in_(ended), delivered)
     return and_(or_(stage == Stage.SET_ASIDE.value, unreported, reported), ~open_ones, ~unanswered)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, Text, case, cast, func, select
 
 from storage.outbox import as_delivery
 from storage.records import Delivery
@@ -40,7 +40,7 @@ class Status:
     oldest_ready_at: datetime | None
     oldest_pending_at: datetime | None
     errors: tuple[tuple[datetime, str], ...]
-    """When and what: the last failed attempts of analysis, then those of delivery (by when the report was made)."""
+    """When and what: the last failed or held-up attempts of analysis, then those of delivery (by when the report was made)."""
     clocks: tuple[Clock, ...]
     """Of the last delivered cases, newest first."""
 
@@ -125,9 +125,17 @@ class Worklist:
                 .order_by(DeliveryRow.id.desc())
                 .limit(5)
             ).all()
+            held_up = (SeriesRow.stage == Stage.READY.value) & SeriesRow.outcome.is_(None) & (SeriesRow.detail != "")
             failed = session.execute(
-                select(SeriesRow.claimed_at, SeriesRow.id, SeriesRow.attempts)
-                .where(SeriesRow.stage.in_((Stage.FAILED.value, Stage.READY.value)), SeriesRow.attempts > 0)
+                select(
+                    SeriesRow.claimed_at,
+                    SeriesRow.id,
+                    case(
+                        (held_up, SeriesRow.detail),
+                        else_=cast(SeriesRow.attempts, Text).concat(" failed attempts of analysis"),
+                    ),
+                )
+                .where(SeriesRow.stage.in_((Stage.FAILED.value, Stage.READY.value)), (SeriesRow.attempts > 0) | held_up)
                 .order_by(SeriesRow.id.desc())
                 .limit(5)
             ).all()
@@ -139,11 +147,7 @@ class Worklist:
                 ),
                 oldest_pending_at=session.scalar(select(func.min(DeliveryRow.created_at)).where(pending)),
                 errors=(
-                    *(
-                        (at, f"case {case}: {attempts} failed attempts of analysis")
-                        for at, case, attempts in failed
-                        if at
-                    ),
+                    *((at, f"case {case_id}: {said}") for at, case_id, said in failed if at),
                     *((at, f"{destination}: {error}") for at, destination, error in errors),
                 ),
                 clocks=tuple(_clock(row) for row in self._delivered(last)),

@@ -83,6 +83,15 @@ def datasets() -> list[tuple[str, bytes]]:
     return [*found, (str(DeflatedExplicitVRLittleEndian), deflated)]
 
 
+def command_and_streams() -> tuple[bytes, list[bytes]]:
+    """A C-STORE's command set, and the values of P-DATA-TFs that carry messages."""
+    command, dataset = store_command("1.2.840.10008.5.1.4.1.1.2", "2.25.20000"), datasets()[0][1]
+    return command, [
+        b"".join(fragments(1, 1, command, 64) + fragments(1, 0, dataset, 200)),
+        b"".join(fragments(3, 1, echo_command(), 30)),
+    ]
+
+
 def read_dataset(random: Random, syntax: str, content: bytes) -> str:
     """How the walker and the header end, fed in pieces as from the wire."""
     walker = headers.walk(syntax)
@@ -151,11 +160,7 @@ def parsers(random: Random, count: int, said: Counter[str]) -> float:
     """So many mutated inputs were read; returns the seconds of the slowest."""
     starts = datasets()
     contents = [content for _, content in starts]
-    command = store_command("1.2.840.10008.5.1.4.1.1.2", "2.25.20000")
-    streams = [
-        b"".join(fragments(1, 1, command, 64) + fragments(1, 0, contents[0], 200)),
-        b"".join(fragments(3, 1, echo_command(), 30)),
-    ]
+    command, streams = command_and_streams()
     slowest = 0.0
     for number in range(count):
         kind = number % 4

@@ -1,6 +1,7 @@
 """Processes die at the worst moment; every acknowledged instance and exactly one report survive."""
 
 import os
+import resource
 import signal
 import threading
 from pathlib import Path
@@ -9,9 +10,14 @@ import pytest
 from pydicom import dcmread
 
 from tests.node_fixtures import NodeFactory
-from tests.running import wait_until
+from tests.running import RunningNode, wait_until
 
 pytestmark = pytest.mark.faults
+
+
+def worker_of(node: RunningNode) -> int:
+    """The process id of the analysis process."""
+    return next(pid for pid in node.children() if b"work" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
 
 
 def test_a_worker_killed_in_mid_analysis_costs_one_attempt_and_nothing_else(
@@ -20,8 +26,7 @@ def test_a_worker_killed_in_mid_analysis_costs_one_attempt_and_nothing_else(
     node = node_in()
     node.send(negative_series)
     node.wait_for_stage("analysing")
-    worker = next(pid for pid in node.children() if b"work" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
-    os.kill(worker, signal.SIGKILL)
+    os.kill(worker_of(node), signal.SIGKILL)
     (row,) = node.wait_for_delivered()
     assert (row["outcome"], row["attempts"]) == ("negative", 2)
     assert node.pacs.requests == [row["report_uid"]]
@@ -72,6 +77,23 @@ def test_an_analysis_beyond_its_time_limit_is_killed_and_ends_as_not_analysed_in
     node.send(negative_series)
     (row,) = node.wait_for_delivered(seconds=180)
     assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
+
+
+def test_a_worker_that_gets_no_memory_loses_its_attempts_and_the_case_ends_as_not_analysed(
+    node_in: NodeFactory, negative_series: list[Path]
+) -> None:
+    node = node_in(ai__attempts="2")
+    wait_until(lambda: b"worker_started" in node.log.read_bytes(), 60)
+    worker = worker_of(node)
+    _, usual = resource.prlimit(worker, resource.RLIMIT_AS)
+    mapped_bytes = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(worker, resource.RLIMIT_AS, (mapped_bytes + (64 << 20), usual))
+    node.send(negative_series)
+    (row,) = node.wait_for_delivered()
+    assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
+    assert row["detail"] == "2 attempts"
+    assert node.log.read_bytes().count(b"attempt_failed") == 2
+    assert worker_of(node) == worker, "the process that ran out of memory went on"
 
 
 def test_a_clean_stop_in_mid_analysis_gives_the_claim_back_within_ten_seconds(

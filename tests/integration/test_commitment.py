@@ -116,6 +116,51 @@ def test_a_peer_that_is_away_is_asked_later_under_the_same_uid(site: SiteFactory
     wait_until(lambda: made.delivery().stage is DeliveryStage.COMMITTED, 5)
 
 
+def dialled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whom we tried to reach, as it happens."""
+    tried: list[str] = []
+    associate = sender.associate
+
+    def noted(ae: Any, to: Any, *arguments: Any, **options: Any) -> Any:
+        tried.append(to.ae_title)
+        return associate(ae, to, *arguments, **options)
+
+    monkeypatch.setattr(sender, "associate", noted)
+    return tried
+
+
+def test_a_destination_that_is_away_is_asked_once_a_round_and_the_others_are_asked(
+    site: SiteFactory, peer: PeerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away, here = peer(), peer()
+    settings = {"host": "127.0.0.1", "storage_commitment": True}
+    made = site(
+        peers={
+            "AWAY": {"ae_title": "AWAY", "port": away.port, **settings},
+            "HERE": {"ae_title": "HERE", "port": here.port, **settings},
+        }
+    )
+    for to in (("AWAY",), ("AWAY",), ("HERE",)):
+        made.report(to)
+    assert deliver(made.desk) == 3
+    away.stop()
+    tried = dialled(monkeypatch)
+    assert committing.ask(made.desk) == 1
+    assert sorted(tried) == ["AWAY", "HERE"]
+
+
+def test_a_sender_that_cannot_be_reached_is_tried_once_a_round(
+    site: SiteFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = site(peers={"CT1": {"ae_title": "CT1", "host": "127.0.0.1", "port": free_port()}})
+    for number in (1, 2):
+        asked = ((CTImageStorage, "2.25.1"),)
+        assert made.store.commitment_requests.add(f"2.25.5.{number}", "CT1", asked, clock(), clock())
+    tried = dialled(monkeypatch)
+    assert committing.tell(made.desk) == 0
+    assert tried == ["CT1"]
+
+
 NO_TLS_FILES = {"certificate": "/nothing/node.pem", "key": "/nothing/node.key", "ca": "/nothing/ca.pem"}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from node.commitment import Result
 from node.committing import result_of
@@ -13,10 +13,10 @@ from node.config import Config
 from node.pipeline import Desk
 from node.retention import retain
 from storage.files import Files
-from storage.records import Added, Conclusion, ReportObject, Series
+from storage.records import Added, Closed, Conclusion, ReportObject, Series
 from storage.retention import Removal, Retention
-from storage.schema import RemovalRow
-from storage.stages import Event, Outcome
+from storage.schema import AssociationRow, RemovalRow
+from storage.stages import Event, Outcome, Stage
 from storage.store import Store
 from tests.builders import LEASE, FakeClock, conclusion, keep, series_now
 from tests.dicom_factory import ct_series
@@ -146,6 +146,46 @@ def test_a_series_of_which_no_report_was_wanted_is_removed_too(desk: DeskFactory
     clock.advance(2 * DAY)
     assert retain(node) == 2
     assert cases(node) == []
+
+
+def test_a_failed_case_of_which_no_report_could_be_made_goes_by_age_and_never_for_space(
+    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Files, "excess_bytes", lambda _self, _percent: 10**9)
+    full, node = desk(high_water_percent=90), desk(retention_days=30)
+    assert node.store.settling.leave(arrived(node, clock), Event.SETTLED, "count", clock())
+    assert node.store.queue.claim("worker", clock(), LEASE, 1)
+    node.store.queue.give_back("worker", refund=False)
+    last = node.store.queue.claim_exhausted("worker", clock(), LEASE, 1)
+    assert last is not None
+    assert node.store.queue.finish(last, conclusion(Outcome.NOT_ANALYSED), None, [], clock())
+    assert series_now(node.store, "2.25.881").stage is Stage.FAILED
+    clock.advance(29 * DAY)
+    assert (retain(full), retain(node)) == (0, 0)
+    clock.advance(1.1 * DAY)
+    assert (retain(full), retain(node)) == (0, 1)
+    (record,) = removals(node)
+    assert (record.reason, record.outcome, record.report_uid) == ("age", "not_analysed", None)
+
+
+def associations(desk: Desk) -> int:
+    with desk.store.transactions.reading() as session:
+        return session.scalar(select(func.count()).select_from(AssociationRow)) or 0
+
+
+def test_associations_go_with_the_last_of_what_they_brought(desk: DeskFactory, clock: FakeClock) -> None:
+    node = desk(retention_days=30)
+    reported(node, clock, 1)
+    clock.advance(DAY)
+    reported(node, clock, 2)
+    empty = node.store.intake.open_association("receiver", "PACS", clock())
+    node.store.intake.close_association(empty, Closed.ABORTED, clock())
+    node.store.intake.open_association("receiver", "PACS", clock())
+    assert (retain(desk()), associations(node)) == (0, 4)
+    clock.advance(29.5 * DAY)
+    assert (retain(node), associations(node)) == (1, 3)
+    clock.advance(DAY)
+    assert (retain(node), associations(node)) == (1, 1), "the one that is open may still bring something"
 
 
 def test_a_full_disk_removes_the_oldest_first_and_no_more_than_needed(

@@ -1,5 +1,82 @@
-from node.worker import algorithm_of
-from tests.unit.test_ai_bundle import manifest
+"""The worker between its claims, with a real store, real files and a network of its own."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from ai.bundle import save_bundle
+from ai.unet import UNet
+from node.config import Config
+from node.worker import Worker, algorithm_of
+from storage.errors import StorageFull
+from storage.files import Files
+from storage.stages import Event
+from storage.store import Store
+from tests.builders import FakeClock, keep
+from tests.dicom_factory import ct_series
+from tests.unit.test_ai_bundle import TINY, manifest
+
+
+class Seconds:
+    """A monotonic clock that stands still until a test moves it."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def config(tmp_path: Path, sqlite_url: str) -> Config:
+    """A folder, a database, and a small bundle."""
+    torch.manual_seed(0)
+    save_bundle(tmp_path / "bundle", manifest(), (UNet(TINY),))
+    return Config.model_validate(
+        {
+            "storage": {"directory": tmp_path / "files", "database_url": sqlite_url},
+            "ai": {"bundle": tmp_path / "bundle", "attempts": 1},
+        }
+    )
+
+
+@pytest.fixture
+def store(config: Config) -> Iterator[Store]:
+    """The worker's database."""
+    opened = Store.open(config.storage.url)
+    yield opened
+    opened.close()
+
+
+def test_a_full_disk_costs_no_attempt_is_told_and_is_tried_again_ever_later(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = keep(store, Files(config.storage.directory), clock, ct_series(6))
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    tries, seconds = [], Seconds()
+
+    def full(*_: object) -> None:
+        tries.append(seconds.now)
+        raise StorageFull("no space left for a file; free some")
+
+    worker = Worker(config, seconds)
+    with monkeypatch.context() as patched:
+        patched.setattr(Files, "write_report", full)
+        for _ in range(2000):
+            worker._work()
+            seconds.now += 0.1
+    pauses = [round(later - earlier) for earlier, later in itertools.pairwise(tries)]
+    assert pauses == [2, 4, 8, 16, 32, 60, 60]
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["attempts"], row["detail"]) == ("ready", 0, "no space left for a file; free some")
+    assert [said for _, said in store.worklist.status().errors] == ["case 1: no space left for a file; free some"]
+    seconds.now += 60
+    worker._work()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["outcome"], row["attempts"]) == ("reported", "not_analysed", 1)
+    assert "no space" not in row["detail"]
 
 
 def test_another_model_is_another_device() -> None:
