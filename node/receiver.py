@@ -27,6 +27,7 @@ from node.arrival import Arrival
 from node.commitment_scp import CommitmentScp
 from node.committing import Settler
 from node.config import Config
+from node.doorkeeper import Doorkeeper
 from node.errors import ConfigError
 from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.pdv import Answer, Begin, Sink, StoreRequest
@@ -98,6 +99,7 @@ class Receiver:
         self._associations: dict[Any, int] = {}
         self._lock = threading.Lock()
         self._servers: list[Any] = []
+        self._gate = Doorkeeper(config, files.root, _now)
         self._commits_run = False
         self._log = log.get()
 
@@ -128,7 +130,7 @@ class Receiver:
     ) -> None:
         host = self._config.node.host
         try:
-            self._servers.append(DirectServer.start(entity, (host, port), self._begin, handlers, secure))
+            self._servers.append(DirectServer.start(entity, (host, port), self._begin, handlers, secure, self._gate))
         except OSError as error:
             self.stop()
             raise ConfigError(
@@ -173,8 +175,6 @@ class Receiver:
         entity.acse_timeout = settings.acse_timeout_seconds
         entity.dimse_timeout = settings.dimse_timeout_seconds
         entity.network_timeout = settings.network_timeout_seconds
-        entity.require_calling_aet = list(self._config.allowed_calling_ae)
-        entity.require_called_aet = settings.require_called_ae
         entity.add_supported_context(Verification)
         for sop_class in STORAGE_CLASSES:
             entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
@@ -222,7 +222,10 @@ class Receiver:
         return answer
 
     def _on_rejected(self, event: Any) -> None:
-        self._log.warning("association_rejected", calling_ae=str(event.assoc.requestor.ae_title).strip())
+        """What `node.doorkeeper` let in and pynetdicom did not."""
+        self._log.warning(
+            "association_rejected", calling_ae=str(event.assoc.requestor.ae_title).strip(), reason="too many at once"
+        )
 
 
 def receive(config: Config) -> None:
