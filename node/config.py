@@ -188,6 +188,17 @@ class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Audit(Section):
+    """[audit]: the audit trail of PS3.15 A.5."""
+
+    file: str = "audit.log"
+    patient_ids: bool = True
+    syslog_host: str = ""
+    syslog_port: Port = 6514
+    syslog_tls_name: str = ""
+    queue_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+
+
 class Peer(Section):
     """[peers.NAME]: a PACS or a modality."""
 
@@ -224,6 +235,7 @@ class Config(Section):
     report: Reporting = Reporting()
     delivery: DeliverySettings = DeliverySettings()
     log: Log = Log()
+    audit: Audit = Audit()
     peers: Mapping[str, Peer] = Field(default_factory=lambda: types.MappingProxyType({}))
 
     @model_validator(mode="after")
@@ -239,6 +251,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _tls_has_certificates(self) -> "Config":
+        if self.audit.syslog_host and self.node.tls is None:
+            raise ValueError("[audit] syslog_host needs [node.tls] with certificate, key and ca")
         for name, peer in self.peers.items():
             if peer.tls and self.node.tls is None:
                 raise ValueError(f"[peers.{name}] tls = true needs [node.tls] with certificate, key and ca")

@@ -9,6 +9,8 @@ from typing import Any
 
 from node import log
 from node.admission import Caller, Certificate, Turnstile, refusal
+from node.audit import Party
+from node.audit_trail import Trail
 from node.config import Config
 from node.rejections import Rejections
 
@@ -18,9 +20,9 @@ _TLS_REMEDY = "see Certificates in docs/operations.md"
 class Doorkeeper:
     """A `node.transport.Gate`.  `admission` has the rules."""
 
-    def __init__(self, config: Config, directory: Path, clock: Callable[[], datetime]) -> None:
+    def __init__(self, config: Config, directory: Path, trail: Trail, clock: Callable[[], datetime]) -> None:
         """`directory` keeps the rejections, which `clock` dates."""
-        self._config, self._clock = config, clock
+        self._config, self._trail, self._clock = config, trail, clock
         self._rejections = Rejections(directory)
         settings = config.node
         self._turnstile = Turnstile(
@@ -47,7 +49,7 @@ class Doorkeeper:
             "association_rejected", calling_ae=caller.calling_ae, called_ae=caller.called_ae, host=caller.host,
             reason=why, remedy=why.remedy,
         )  # fmt: skip
-        self._rejections.note(caller.calling_ae, caller.host, why.value, why.remedy, self._clock())
+        self._note(Party(caller.calling_ae, caller.host), why.value, why.remedy)
         self._count(caller.host)
         return why.code
 
@@ -60,8 +62,13 @@ class Doorkeeper:
         host = _host(association)
         self._log.warning("connection_failed", host=host, reason=reason)
         if _is_tls(association):
-            self._rejections.note("", host, f"no TLS: {reason}", _TLS_REMEDY, self._clock())
+            self._note(Party("", host), f"no TLS: {reason}", _TLS_REMEDY)
         self._count(host)
+
+    def _note(self, who: Party, reason: str, remedy: str) -> None:
+        now = self._clock()
+        self._rejections.note(who.ae_title, who.host, reason, remedy, now)
+        self._trail.record(lambda reporter: reporter.node_refused(who, reason, now))
 
     def _count(self, host: str) -> None:
         if self._turnstile.failed(host):
