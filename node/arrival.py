@@ -49,6 +49,11 @@ class Arrival:
         if headers.is_uid(request.sop_class_uid) and headers.is_uid(request.sop_instance_uid):
             self._guarded(self._open)
 
+    @property
+    def header(self) -> Header | None:
+        """What was read of the dataset, once it was."""
+        return self._header
+
     def _guarded(self, step: Callable[[], None]) -> None:
         """`step` was done, or why not is kept and no file remains."""
         try:

@@ -6,10 +6,20 @@ import re
 import tomllib
 import types
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from node.errors import ConfigError
 
@@ -32,6 +42,22 @@ def _checked_pattern(pattern: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(_checked_pattern)]
+
+
+def _checked_network(text: object) -> IPv4Network | IPv6Network:
+    """The network.  Raises ValueError."""
+    try:
+        return ip_network(text if isinstance(text, IPv4Network | IPv6Network) else str(text))
+    except ValueError as error:
+        raise ValueError(f"{error}; write for example 10.1.0.0/16 or 10.1.2.3") from None
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_checked_network)]
+
+
+def fingerprint(text: str) -> str:
+    """A SHA-256 fingerprint as hashlib writes it."""
+    return text.replace(":", "").lower()
 
 
 class Section(BaseModel):
@@ -58,7 +84,11 @@ class Node(Section):
     host: str = "127.0.0.1"
     port: Port = 11112
     allowed_calling_ae: tuple[AETitle, ...] = ()
+    allowed_networks: tuple[Network, ...] = ()
     require_called_ae: bool = False
+    failed_associations: Annotated[int, Field(ge=0, le=10_000)] = 20
+    failed_associations_seconds: Seconds = 60
+    turned_away_seconds: Seconds = 60
     maximum_associations: Annotated[int, Field(ge=1, le=1000)] = 100
     maximum_pdu_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     acse_timeout_seconds: Seconds = 30
@@ -158,6 +188,17 @@ class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Audit(Section):
+    """[audit]: the audit trail of PS3.15 A.5."""
+
+    file: str = "audit.log"
+    patient_ids: bool = True
+    syslog_host: str = ""
+    syslog_port: Port = 6514
+    syslog_tls_name: str = ""
+    queue_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+
+
 class Peer(Section):
     """[peers.NAME]: a PACS or a modality."""
 
@@ -170,6 +211,8 @@ class Peer(Section):
     tls: bool = False
     tls_name: str = ""
     tls_sha256: Annotated[str, Field(pattern=r"^(([0-9A-Fa-f]{2}:?){32})?$")] = ""
+    tls_subject: str = ""
+    networks: tuple[Network, ...] = ()
     destination: str | tuple[str, ...] = ""
     results: tuple[ResultKind, ...] = ()
     region: Literal["", "2d", "3d"] = ""
@@ -192,6 +235,7 @@ class Config(Section):
     report: Reporting = Reporting()
     delivery: DeliverySettings = DeliverySettings()
     log: Log = Log()
+    audit: Audit = Audit()
     peers: Mapping[str, Peer] = Field(default_factory=lambda: types.MappingProxyType({}))
 
     @model_validator(mode="after")
@@ -207,9 +251,13 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _tls_has_certificates(self) -> "Config":
+        if self.audit.syslog_host and self.node.tls is None:
+            raise ValueError("[audit] syslog_host needs [node.tls] with certificate, key and ca")
         for name, peer in self.peers.items():
             if peer.tls and self.node.tls is None:
                 raise ValueError(f"[peers.{name}] tls = true needs [node.tls] with certificate, key and ca")
+            if peer.tls_subject and not (self.node.tls and self.node.tls.require_peer_certificate):
+                raise ValueError(f"[peers.{name}] tls_subject needs [node.tls] with require_peer_certificate = true")
         return self
 
     @property

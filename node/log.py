@@ -19,7 +19,7 @@ ALLOWED_KEYS = frozenset(
         "case", "revision", "stage", "outcome", "reason", "evidence", "attempt", "attempts", "lease_seconds",
         "association", "calling_ae", "called_ae", "peer", "destination", "status", "error", "instances", "count", "expected",
         "delivery", "next_attempt_seconds", "seconds", "exit_code", "pid", "port", "host", "device", "model",
-        "slices", "signal", "free_bytes", "sop_class", "transfer_syntax", "bytes", "where",
+        "slices", "signal", "free_bytes", "sop_class", "transfer_syntax", "bytes", "where", "remedy",
     }
 )  # fmt: skip
 # Enough for our own messages, among them `[section] key` and "the file's"; what a person's name has (^) is not in it.

@@ -4,6 +4,7 @@ It stores what it gets, answers C-ECHO, answers C-FIND on the study root with th
 keep what it holds.
 """
 
+import ssl
 import threading
 import time
 from collections import defaultdict
@@ -61,10 +62,12 @@ class SimulatedPeer:
         delay_seconds: float = 5.0,
         on_stored: Callable[[Path], None] = lambda _path: None,
         commits_to: Peer | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """`folder` receives the objects, one `<SOP Instance UID>.dcm` each; `status` is what REFUSE answers.
 
-        Storage commitment is answered on an association with `commits_to`, or else on the one of the request.
+        With `tls` it speaks nothing else.  Storage commitment is answered on an association with `commits_to`, or else
+        on the one of the request.
         """
         self.folder = folder
         self.ae_title = ae_title
@@ -78,6 +81,7 @@ class SimulatedPeer:
         self.port = 0
         """Where it listens, once it does."""
         self.commits_to = commits_to
+        self._tls = tls
         self.transactions: list[str] = []
         """The Transaction UID of every request for storage commitment, in order."""
         self._on_stored = on_stored
@@ -101,7 +105,7 @@ class SimulatedPeer:
         handlers = [(evt.EVT_C_STORE, self._on_store), (evt.EVT_C_FIND, self._on_find)]
         handlers.append((evt.EVT_N_ACTION, self._on_action))
         try:
-            self._server = ae.start_server((host, port), block=False, evt_handlers=handlers)
+            self._server = ae.start_server((host, port), block=False, evt_handlers=handlers, ssl_context=self._tls)
         except OSError as error:
             raise ConfigError(f"port {port}: {error.strerror}; choose another with --port") from None
         self.port = int(self._server.socket.getsockname()[1])

@@ -18,6 +18,8 @@ from ai.errors import NotAnalysable
 from ai.stack import Stack, stack_geometry
 from ai.volume import subsampled_volume
 from node import completion, eligibility, log, sender
+from node.audit_trail import Trail
+from node.auditing import asking, sending
 from node.commitment import new_transaction_uid
 from node.completion import Geometry, Sender, Wait, Whole
 from node.config import Config
@@ -53,6 +55,8 @@ class Desk:
     """Set: nothing more is begun."""
     held: list[Callable[[datetime], None]] = field(default_factory=list)
     """How to give back what is leased to this process now."""
+    trail: Trail = field(default_factory=Trail)
+    """The audit trail of what is sent and asked."""
 
     @contextmanager
     def holding(self, give_back: Callable[[datetime], None]) -> Iterator[None]:
@@ -182,7 +186,8 @@ def _ask_count(desk: Desk, series: Series, verdict: Wait) -> None:
     expected: int | None = None
     try:
         ae = sender.entity(desk.config.node.ae_title, sender.Timeouts(acse=3, dimse=5, network=5), desk.config.node.tls)
-        expected = sender.ask_count(ae, peer, series.study_instance_uid, series.series_instance_uid)
+        with asking(desk.trail, desk.clock, peer, series.study_instance_uid, series.series_instance_uid):
+            expected = sender.ask_count(ae, peer, series.study_instance_uid, series.series_instance_uid)
     except Exception as error:  # noqa: BLE001  the edge: an answer that cannot be had is none, and the quiet timer decides
         log.get().warning("count_unanswered", case=series.id, peer=name, error=told(error))
     desk.store.settling.note_expected_count(series.id, expected, desk.clock())
@@ -252,9 +257,9 @@ def _deliver_one(desk: Desk, delivery: Delivery) -> bool:
         if peer is None:
             raise Refused(f"[peers.{delivery.destination}] is not configured")
         desk.files.verify(delivery.file)
-        word = sender.deliver(
-            sender.entity(settings.ae_title, timeouts, settings.tls), peer, desk.files.path(delivery.file)
-        )
+        path = desk.files.path(delivery.file)
+        with sending(desk.trail, desk.clock, peer, path):
+            word = sender.deliver(sender.entity(settings.ae_title, timeouts, settings.tls), peer, path)
     except (Refused, Damaged) as error:
         desk.store.outbox.refused(delivery, str(error))
         logger.error("delivery_refused", error=str(error), attempts=delivery.attempts)

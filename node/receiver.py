@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pynetdicom import AE, evt
@@ -24,10 +25,13 @@ from pynetdicom.sop_class import (
 )
 
 from node import log
-from node.arrival import Arrival
+from node.arrival import SUCCESS, Arrival
+from node.audit import Party, Reporter, Study
+from node.audit_trail import Trail, open_trail
 from node.commitment_scp import CommitmentScp
 from node.committing import Settler
 from node.config import Config
+from node.doorkeeper import Doorkeeper
 from node.errors import ConfigError
 from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.pdv import Answer, Begin, Sink, StoreRequest
@@ -38,7 +42,7 @@ from node.transport import DirectServer
 from node.wakeup import NODE_BELL, ring
 from storage.files import Files
 from storage.group_commit import GroupCommit
-from storage.records import Closed
+from storage.records import Closed, Header
 from storage.store import Store
 
 STORAGE_CLASSES = (
@@ -70,15 +74,21 @@ TRANSFER_SYNTAXES = (
 )
 
 
-class _Logged:
-    """An arrival whose refusal is logged."""
+_MOST_STUDIES = 256
+"""So many on one association are remembered for the audit trail before their messages are written."""
 
-    def __init__(self, arrival: Arrival, calling_ae: str, logger: Any) -> None:
-        self._arrival, self._calling_ae, self._log = arrival, calling_ae, logger
+
+class _Logged:
+    """An arrival whose refusal is logged, and of whose success `on_kept` hears."""
+
+    def __init__(self, arrival: Arrival, calling_ae: str, on_kept: Callable[[Header], None], logger: Any) -> None:
+        self._arrival, self._calling_ae, self._on_kept, self._log = arrival, calling_ae, on_kept, logger
         self.write, self.abandon = arrival.write, arrival.abandon
 
     def finish(self) -> Answer:
         answer = self._arrival.finish()
+        if answer.status == SUCCESS and self._arrival.header is not None:
+            self._on_kept(self._arrival.header)
         if answer.status:
             self._log.warning(
                 "instance_refused", calling_ae=self._calling_ae, status=answer.status, error=answer.comment
@@ -89,8 +99,10 @@ class _Logged:
 class Receiver:
     """The Storage and Verification SCP of one process."""
 
-    def __init__(self, config: Config, store: Store, files: Files, wake: Callable[[], None]) -> None:
-        """`wake` is called when an association has ended, and so a series may be whole."""
+    def __init__(
+        self, config: Config, store: Store, files: Files, wake: Callable[[], None], trail: Trail | None = None
+    ) -> None:
+        """`wake` is called when an association has ended, and so a series may be whole; `trail` records who came."""
         self._config = config
         self._store = store
         self._files = files
@@ -100,6 +112,9 @@ class Receiver:
         self._associations: dict[Any, int] = {}
         self._lock = threading.Lock()
         self._servers: list[Any] = []
+        self._trail = trail or Trail()
+        self._received: dict[Any, dict[str, Study]] = {}
+        self._gate = Doorkeeper(config, files.root, self._trail, _now)
         self._commits_run = False
         self._log = log.get()
 
@@ -131,7 +146,7 @@ class Receiver:
     ) -> None:
         host = self._config.node.host
         try:
-            self._servers.append(DirectServer.start(entity, (host, port), self._begin, handlers, secure))
+            self._servers.append(DirectServer.start(entity, (host, port), self._begin, handlers, secure, self._gate))
         except OSError as error:
             self.stop()
             raise ConfigError(
@@ -176,8 +191,6 @@ class Receiver:
         entity.acse_timeout = settings.acse_timeout_seconds
         entity.dimse_timeout = settings.dimse_timeout_seconds
         entity.network_timeout = settings.network_timeout_seconds
-        entity.require_calling_aet = list(self._config.allowed_calling_ae)
-        entity.require_called_aet = settings.require_called_ae
         entity.add_supported_context(Verification)
         for sop_class in STORAGE_CLASSES:
             entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
@@ -202,9 +215,25 @@ class Receiver:
                 lambda: self._association_id(association, calling_ae),
                 _now,
             )
-            return _Logged(arrival, calling_ae, self._log)
+            return _Logged(arrival, calling_ae, lambda header: self._tally(association, header), self._log)
 
         return begin
+
+    def _tally(self, association: Any, header: Header) -> None:
+        """The association brought one more instance of a study."""
+        studies = self._received.setdefault(association, {})
+        if header.study_instance_uid not in studies and len(studies) >= _MOST_STUDIES:
+            self._record_received(association, "")
+            studies = self._received.setdefault(association, {})
+        study = Study(header.study_instance_uid, header.patient_id, header.accession_number)
+        studies.setdefault(header.study_instance_uid, study).count(header.sop_class_uid)
+
+    def _record_received(self, association: Any, error: str) -> None:
+        """One message for each study that the association brought."""
+        source = Party(str(association.requestor.ae_title).strip(), str(association.requestor.address_info.address))
+        now = _now()
+        for study in self._received.pop(association, {}).values():
+            self._trail.record(partial(Reporter.received, study=study, source=source, at=now, error=error))
 
     def _association_id(self, association: Any, calling_ae: str) -> int:
         with self._lock:
@@ -218,6 +247,7 @@ class Receiver:
         if association_id is None:
             return
         self._store.intake.close_association(association_id, how, _now())
+        self._record_received(event.assoc, "" if how is Closed.RELEASED else "the association was aborted")
         self._log.info("association_ended", association=association_id, reason=how)
         self._wake()
 
@@ -227,7 +257,10 @@ class Receiver:
         return answer
 
     def _on_rejected(self, event: Any) -> None:
-        self._log.warning("association_rejected", calling_ae=str(event.assoc.requestor.ae_title).strip())
+        """What `node.doorkeeper` let in and pynetdicom did not."""
+        self._log.warning(
+            "association_rejected", calling_ae=str(event.assoc.requestor.ae_title).strip(), reason="too many at once"
+        )
 
 
 def receive(config: Config) -> None:
@@ -235,10 +268,12 @@ def receive(config: Config) -> None:
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda _signal, _frame: stopping.set())
     store, directory = Store.open(config.storage.url), config.storage.directory
-    receiver = Receiver(config, store, Files(directory), lambda: ring(directory, NODE_BELL))
+    trail = open_trail(config)
+    receiver = Receiver(config, store, Files(directory), lambda: ring(directory, NODE_BELL), trail)
     receiver.start()
     stopping.wait()
     receiver.stop(patience_seconds=config.node.stop_seconds / 2)
+    trail.close()
     store.close()
 
 

@@ -238,16 +238,22 @@ def send_files(ae: Entity, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:
             end(assoc)
 
 
-def ask_count(ae: Entity, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> int | None:
-    """How many instances the peer says the series has (C-FIND, PS3.4 C.3.4); None when it does not say.
-
-    Raises Unavailable when there is no answer.
-    """
+def count_query(study_instance_uid: str, series_instance_uid: str) -> Dataset:
+    """The identifier that asks how many instances a series has (PS3.4 C.6.2)."""
     query = Dataset()
     query.QueryRetrieveLevel = "SERIES"
     query.StudyInstanceUID = study_instance_uid
     query.SeriesInstanceUID = series_instance_uid
     query.NumberOfSeriesRelatedInstances = None
+    return query
+
+
+def ask_count(ae: Entity, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> int | None:
+    """How many instances the peer says the series has (C-FIND, PS3.4 C.3.4); None when it does not say.
+
+    Raises Unavailable when there is no answer.
+    """
+    query = count_query(study_instance_uid, series_instance_uid)
     model = StudyRootQueryRetrieveInformationModelFind
     assoc = associate(ae, peer, [(model, "1.2.840.10008.1.2.1"), (model, "1.2.840.10008.1.2")])
     try:

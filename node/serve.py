@@ -12,9 +12,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from pynetdicom.dul import DULServiceProvider
 
 from node import committing, log, pipeline, retention
+from node.audit import Activity
+from node.audit_trail import open_trail
 from node.beat import Beat
 from node.config import Config
-from node.pipeline import Desk
+from node.pipeline import Desk, utc_now
 from node.processes import CONFIG_ERROR, Child, worker_name
 from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
 from storage.files import Files
@@ -33,7 +35,8 @@ class Supervisor:
         directory = config.storage.directory
         self._files = Files(directory)
         self._store = Store.open(config.storage.url)
-        self._desk = Desk(config, self._store, self._files, lambda: ring(directory, WORKER_BELL))
+        self._trail = open_trail(config)
+        self._desk = Desk(config, self._store, self._files, lambda: ring(directory, WORKER_BELL), trail=self._trail)
         environment = dict(os.environ)
         if config.ai.threads:
             environment["OMP_NUM_THREADS"] = str(config.ai.threads)
@@ -51,6 +54,7 @@ class Supervisor:
         """Runs until SIGTERM or SIGINT; returns the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
+        self._record(Activity.START)
         scheduler, threads = BackgroundScheduler(), list[threading.Thread]()
         for beat, seconds in zip(self._beats, PERIODS_SECONDS, strict=True):
             scheduler.add_job(beat.ring, "interval", seconds=seconds, coalesce=True, max_instances=1)
@@ -69,6 +73,8 @@ class Supervisor:
             thread.join(max(0.1, deadline - time.monotonic()))
         self._give_back_begun()
         self._store.close()
+        self._record(Activity.STOP)
+        self._trail.close()
         log.get().info("node_stopped", exit_code=status)
         return status
 
@@ -122,6 +128,9 @@ class Supervisor:
                 process.kill()
                 process.wait()
             self._give_back(process.pid, refund=True)
+
+    def _record(self, what: Activity) -> None:
+        self._trail.record(lambda reporter: reporter.activity(what, os.getpid(), utc_now()))
 
     def _on_stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()

@@ -5,7 +5,7 @@ import socket
 import ssl
 from pathlib import Path
 
-from node.config import Peer, Tls
+from node.config import Peer, Tls, fingerprint
 from node.errors import ConfigError, Unavailable
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!PSK"
@@ -65,7 +65,7 @@ def peer_name(peer: Peer) -> str:
 
 def check_fingerprint(peer: Peer, certificate: bytes | None) -> None:
     """The peer showed the certificate that the configuration expects.  Raises Unavailable."""
-    expected = peer.tls_sha256.replace(":", "").lower()
+    expected = fingerprint(peer.tls_sha256)
     if expected and hashlib.sha256(certificate or b"").hexdigest() != expected:
         raise Unavailable(f"{peer.ae_title} at {peer.host}:{peer.port}: its certificate is not the one of tls_sha256")
 

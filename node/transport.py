@@ -21,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from pynetdicom import evt, fsm
 from pynetdicom.association import Association
@@ -42,7 +42,7 @@ from node.pdv import (
     store_response,
 )
 from node.pynetdicom_guard import check_pynetdicom
-from node.wire import Closed, TooSlow, Wire, is_too_slow
+from node.wire import Closed, HandshakeFailed, TooSlow, Wire, is_too_slow
 from storage.killpoints import here
 
 LARGEST_CONTROL_PDU_BYTES = 1 << 20
@@ -55,6 +55,22 @@ _KNOWN_PDUS = range(_A_ASSOCIATE_RQ, _A_ABORT + 1)
 check_pynetdicom()
 
 
+class Gate(Protocol):
+    """Who is heard and who may associate."""
+
+    def turns_away(self, host: str) -> bool:
+        """Whether a connection of the host is closed unheard."""
+
+    def refusal(self, association: Any, connection: socket.socket) -> tuple[int, int, int] | None:
+        """Result, source and reason of the rejection; None: the association may be negotiated."""
+
+    def admitted(self, association: Any) -> None:
+        """The association came about."""
+
+    def failed(self, association: Any, reason: str) -> None:
+        """It did not, and not because the peer went away."""
+
+
 class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no types here
     """An acceptor whose thread does all the work.  `begin` makes the sink of each C-STORE request."""
 
@@ -62,8 +78,9 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
     is_aborted: bool
     is_released: bool
 
-    def __init__(self, entity: Any, begin: Callable[[Any], Begin]) -> None:
+    def __init__(self, entity: Any, begin: Callable[[Any], Begin], gate: Gate | None = None) -> None:
         super().__init__(entity, "acceptor")
+        self._gate = gate
         self._messages = Messages(begin(self))
         self._wire: Wire | None = None
         self._stop_wanted = False
@@ -149,6 +166,9 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
                     self._errands.popleft()()
                 self._next_pdu(wire, self._acceptor_limit())
                 self._attend()
+        except HandshakeFailed as error:
+            self._failed(str(error))
+            self._event("Evt17")
         except Closed:
             if self._stop_wanted and self.is_established:
                 self._abort("stopped")
@@ -158,14 +178,20 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
             if self.is_established:
                 self._abort("timeout")
             else:
+                self._failed("timeout")
                 self._event("Evt18")
         except ProtocolViolation as error:
             self._drop(str(error))
+            self._failed(str(error))
             self._event("Evt19")
         self._attend()
         if self.dul.state_machine.current_state == "Sta13":
             closed = wire.discard_until_closed(min(self.acse_timeout, LINGER_SECONDS))
             self._event("Evt17" if closed else "Evt18")
+
+    def _failed(self, reason: str) -> None:
+        if self._gate is not None and not self.is_established:
+            self._gate.failed(self, reason)
 
     def _acceptor_limit(self) -> int:
         """The longest P-DATA-TF that the peer may send: what we announced."""
@@ -179,9 +205,16 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
         if not isinstance(primitive, A_ASSOCIATE):
             return
         self.requestor.primitive = primitive
+        self.requestor.ae_title = primitive.calling_ae_title
         evt.trigger(self, evt.EVT_REQUESTED, {})
-        if not self.is_aborted and not self.is_rejected:
+        refusal = self._gate.refusal(self, self.dul.socket.socket) if self._gate is not None else None
+        if refusal is not None:
+            self.acse.send_reject(*refusal)
+            self.kill()
+        elif not self.is_aborted and not self.is_rejected:
             self.acse.negotiate_association()
+        if self._gate is not None and self.is_established:
+            self._gate.admitted(self)
         self._turn()
 
     def _next_pdu(self, wire: Wire, longest_data: int) -> None:
@@ -347,7 +380,7 @@ class _Handler(RequestHandler):  # type: ignore[misc]  # pynetdicom has no types
 
     def _create_association(self) -> DirectAssociation:
         server = self.server
-        assoc = DirectAssociation(self.ae, server.begin)
+        assoc = DirectAssociation(self.ae, server.begin, server.gate)
         assoc._server = server  # noqa: SLF001
         assoc.name = "AcceptorThread"
         assoc.set_socket(AssociationSocket(assoc, client_socket=self.request))
@@ -370,9 +403,11 @@ class DirectServer(AssociationServer):  # type: ignore[misc]  # pynetdicom has n
 
     request_queue_size = 1024
 
-    def __init__(self, *arguments: Any, begin: Callable[[Any], Begin], **keywords: Any) -> None:
-        """`begin(association)` makes what `Messages` calls for each C-STORE request of it."""
-        self.begin = begin
+    def __init__(
+        self, *arguments: Any, begin: Callable[[Any], Begin], gate: Gate | None = None, **keywords: Any
+    ) -> None:
+        """`begin(association)` makes what `Messages` calls for each C-STORE request of it; no `gate` is an open one."""
+        self.begin, self.gate = begin, gate
         super().__init__(*arguments, request_handler=_Handler, **keywords)
 
     @classmethod
@@ -383,10 +418,11 @@ class DirectServer(AssociationServer):  # type: ignore[misc]  # pynetdicom has n
         begin: Callable[[Any], Begin],
         handlers: list[Any],
         ssl_context: Any = None,
+        gate: Gate | None = None,
     ) -> "DirectServer":
         """A server that accepts from now on, in a thread.  Raises OSError when the address cannot be had."""
         server: DirectServer = entity.make_server(
-            address, evt_handlers=handlers, ssl_context=ssl_context, server_class=cls, begin=begin
+            address, evt_handlers=handlers, ssl_context=ssl_context, server_class=cls, begin=begin, gate=gate
         )
         entity._servers.append(server)  # noqa: SLF001
         threading.Thread(target=server.serve_forever, args=(0.05,), name="AcceptorServer", daemon=True).start()
@@ -404,6 +440,9 @@ class DirectServer(AssociationServer):  # type: ignore[misc]  # pynetdicom has n
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 time.sleep(0.1)  # otherwise the waiting connection would make us spin
             raise
+        if self.gate is not None and self.gate.turns_away(address[0]):
+            connection.close()
+            raise ConnectionRefusedError
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.ssl_context:
             connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)

@@ -18,6 +18,10 @@ class Closed(Exception):
     """The peer, or we, closed the connection."""
 
 
+class HandshakeFailed(Closed):
+    """No TLS came about; the message is OpenSSL's reason, for the log."""
+
+
 class TooSlow(Exception):
     """Nothing came for too long, or what came did not get complete in time."""
 
@@ -53,12 +57,18 @@ class Wire:
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
     def shake_hands(self) -> None:
-        """TLS: the handshake is done.  Raises Closed, TooSlow."""
+        """TLS: the handshake is done.  Raises Closed, HandshakeFailed, TooSlow."""
         if isinstance(self._connection, ssl.SSLSocket):
             try:
                 self._connection.do_handshake()
             except TimeoutError:
                 raise TooSlow from None
+            except ssl.SSLEOFError:
+                raise Closed from None
+            except ssl.SSLCertVerificationError as error:
+                raise HandshakeFailed(error.verify_message) from None
+            except ssl.SSLError as error:
+                raise HandshakeFailed((error.reason or "not TLS").lower().replace("_", " ")) from None
             except OSError:
                 raise Closed from None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from node.audit_trail import Trail
 from node.config import Config, Peer
 from node.peer import SimulatedPeer
 from node.pipeline import Desk, utc_now
@@ -27,15 +28,17 @@ QUICK = {"acse_timeout_seconds": 2, "dimse_timeout_seconds": 2, "network_timeout
 class Site:
     """The receiver listens until `close`."""
 
-    def __init__(self, store: Store, files: Files, clock: FakeClock, **sections: Any) -> None:
+    def __init__(
+        self, store: Store, files: Files, clock: FakeClock, trail: Trail | None = None, **sections: Any
+    ) -> None:
         """`sections` of the configuration; [node] has short timeouts and a free port unless it says otherwise."""
         self.store, self.files, self.clock = store, files, clock
         clock.now = utc_now()  # the receiver's clock runs
         self.woken = 0
         node = QUICK | {"port": free_port()} | sections.pop("node", {})
         self.config = Config.model_validate(sections | {"node": node})
-        self.desk = Desk(self.config, store, files, self._wake, clock, Random(0))
-        self.receiver = Receiver(self.config, store, files, self._wake)
+        self.desk = Desk(self.config, store, files, self._wake, clock, Random(0), trail=trail or Trail())
+        self.receiver = Receiver(self.config, store, files, self._wake, trail)
         self.receiver.start()
 
     def _wake(self) -> None:

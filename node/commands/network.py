@@ -13,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from node import log
 from node.cli import app, complaints, console, one_line_errors
-from node.config import Peer
+from node.config import Peer, Tls
 from node.errors import ConfigError
 from node.peer import Fault, SimulatedPeer
 from node.sender import Timeouts, entity, send_files
+from node.tls import server_context
 
 _ADDRESS = re.compile(r"(?P<ae>[^@]{1,16})@(?P<host>\[[0-9a-fA-F:]+\]|[^:@]+):(?P<port>\d{1,5})\Z")
 
@@ -32,6 +33,22 @@ def address(text: str) -> Peer:
         raise ConfigError(
             f"{match['ae']!r} is no AE title (at most 16 printable ASCII characters, no backslash); write AE@HOST:PORT"
         ) from None
+
+
+CertificateOption = Annotated[
+    Path | None, typer.Option("--certificate", help="TLS: our certificate and its chain, PEM.")
+]
+KeyOption = Annotated[Path | None, typer.Option("--key", help="TLS: its private key, PEM, without a password.")]
+CaOption = Annotated[Path | None, typer.Option("--ca", help="TLS: the CAs that sign the others' certificates, PEM.")]
+
+
+def tls_of(certificate: Path | None, key: Path | None, ca: Path | None) -> Tls | None:
+    """The certificates that the options name; None without any.  Raises ConfigError when one is missing."""
+    if certificate is None and key is None and ca is None:
+        return None
+    if certificate is None or key is None or ca is None:
+        raise ConfigError("TLS needs all three: --certificate, --key and --ca")
+    return Tls(certificate=certificate, key=key, ca=ca)
 
 
 def files_in(paths: Iterable[Path]) -> Iterator[Path]:
@@ -51,16 +68,21 @@ def send(
     to: Annotated[str, typer.Option(help="Where to: AE@HOST:PORT.")],
     calling: Annotated[str, typer.Option("--as", help="The AE title that we call ourselves.")] = "WILLIS-SEND",
     quiet: Annotated[bool, typer.Option("--quiet", help="Say only what was refused, and the total.")] = False,
+    certificate: CertificateOption = None,
+    key: KeyOption = None,
+    ca: CaOption = None,
+    tls_name: Annotated[str, typer.Option(help="TLS: the name its certificate must bear, if not its host.")] = "",
 ) -> None:
     """Send DICOM files to a peer; exit status 1 when any was refused.  What is not DICOM is skipped and named."""
     log.configure()
     with one_line_errors():
-        peer, files = address(to), list(files_in(paths))
+        tls, files = tls_of(certificate, key, ca), list(files_in(paths))
+        peer = address(to).model_copy(update={"tls": tls is not None, "tls_name": tls_name})
         counts = {"sent": 0, "skipped": 0, "refused": 0}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=complaints, disable=quiet) as progress:
             task = progress.add_task(f"sending to {peer.ae_title}", total=len(files))
-            for sent in send_files(entity(calling, Timeouts()), peer, files):
+            for sent in send_files(entity(calling, Timeouts(), tls), peer, files):
                 progress.advance(task)
                 counts[sent.word if sent.error else "sent"] += 1
                 if sent.error or not quiet:
@@ -80,10 +102,14 @@ def peer(
     fault: Annotated[Fault, typer.Option(help="How it misbehaves.")] = Fault.NONE,
     status: Annotated[str, typer.Option(help="The status that `--fault refuse` answers.")] = "0xA700",
     delay_seconds: Annotated[float, typer.Option(help="The delay of `--fault slow`.")] = 5.0,
+    certificate: CertificateOption = None,
+    key: KeyOption = None,
+    ca: CaOption = None,
 ) -> None:
     """Be a PACS: store what comes, answer C-ECHO, and C-FIND for counts, until Ctrl-C."""
     log.configure()
     with one_line_errors():
+        tls = tls_of(certificate, key, ca)
         pacs = SimulatedPeer(
             folder,
             ae_title,
@@ -91,6 +117,7 @@ def peer(
             _status(status),
             delay_seconds,
             on_stored=lambda path: console.print(f"received {path}", highlight=False, soft_wrap=True),
+            tls=server_context(tls) if tls else None,
         )
         pacs.start(port, host)
         console.print(f"{ae_title} listens on {host}:{port}, fault: {fault.value}; Ctrl-C ends it", highlight=False)

@@ -18,6 +18,7 @@ from node.cli import ConfigOption, app, configuration, console, one_line_errors
 from node.config import Config
 from node.eligibility import Ineligible
 from node.errors import NodeError
+from node.rejections import last_rejections
 from node.wakeup import NODE_BELL, WORKER_BELL, ring
 from storage.files import Files
 from storage.stages import DeliveryStage, Stage
@@ -184,6 +185,7 @@ def status(
             "oldest_pending_delivery_seconds": _age(state.oldest_pending_at, now),
             "free_gib": round(Files(checked.storage.directory).free_bytes() / 2**30, 1),
             "last_errors": [f"{at:%Y-%m-%d %H:%M:%S} {error}" for at, error in state.errors],
+            "last_rejected_callers": [each.said for each in last_rejections(checked.storage.directory)],
             "last_slice_to_report_seconds": percentiles(state.clocks),
         }
         if as_json:

@@ -38,6 +38,7 @@ def configuration(folder: Path, port: int, pacs_port: int) -> Config:
                 "maximum_associations": 200,
                 "network_timeout_seconds": 1,
                 "allowed_calling_ae": ["RAW"],
+                "failed_associations": 0,
             },
             "storage": {"directory": folder},
             "completion": {"quiet_seconds": 0.5, "open_association_quiet_seconds": 5},

@@ -1,6 +1,5 @@
 """TLS by openssl's certificates: dcmtk sends to us, we send to dcmtk, and what must not come about does not."""
 
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,56 +12,10 @@ from node import sender
 from node.config import Config, Peer, Tls
 from node.errors import ConfigError, Refused, Unavailable
 from node.tls import server_context
-from tests.absent import absent
+from tests.certificates import Certificates, dcmtk
 from tests.dicom_factory import ct_series, save
 from tests.running import free_port, wait_until
 from tests.site import Site, SiteFactory
-
-
-class Certificates:
-    """A CA and what it signed, made by openssl."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for ca in ("ca", "other"):
-            self._openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{ca}.key", "-out", f"{ca}.pem",
-                          "-subj", f"/CN={ca}", "-days", "2")  # fmt: skip
-        self._sign("node", "ca")
-        self._sign("elsewhere", "ca", name="DNS:elsewhere.example")
-        self._sign("stranger", "other")
-        self._sign("expired", "ca", days="-1")
-
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
-
-    def _sign(self, who: str, ca: str, name: str = "IP:127.0.0.1", days: str = "2") -> None:
-        (self.folder / "ext").write_text(f"subjectAltName={name}\n")
-        self._openssl(
-            "req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{who}.key", "-out", "csr", "-subj", f"/CN={who}"
-        )
-        self._openssl("x509", "-req", "-in", "csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-CAcreateserial",
-                      "-out", f"{who}.pem", "-days", days, "-extfile", "ext")  # fmt: skip
-
-    def of(self, who: str = "node", **changes: Any) -> Tls:
-        """Settings with this certificate."""
-        values = {"certificate": self.folder / f"{who}.pem", "key": self.folder / f"{who}.key"}
-        return Tls.model_validate(values | {"ca": self.folder / "ca.pem", "port": free_port()} | changes)
-
-    def dcmtk(self, who: str) -> list[str]:
-        """dcmtk's options for this certificate."""
-        return ["+tls", f"{who}.key", f"{who}.pem", "+cf", "ca.pem"]
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-def dcmtk(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        absent(f"{name} is not installed")
-    return found
 
 
 def sends(certificates: Certificates, port: int, path: Path, *options: str) -> bool:
@@ -149,11 +102,7 @@ def test_we_send_to_dcmtk_over_tls_and_only_to_the_certificate_that_was_expected
 ) -> None:
     port = pacs("node")
     assert deliver(certificates.of(), port, path) == "success"
-    shown = subprocess.run(
-        ["openssl", "x509", "-in", "node.pem", "-noout", "-fingerprint", "-sha256"],
-        cwd=certificates.folder, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert deliver(certificates.of(), port, path, tls_sha256=shown.stdout.strip().split("=")[1]) == "success"
+    assert deliver(certificates.of(), port, path, tls_sha256=certificates.sha256()) == "success"
     with pytest.raises(Unavailable, match="not the one of tls_sha256"):
         deliver(certificates.of(), port, path, tls_sha256="00" * 32)
 

@@ -1,0 +1,153 @@
+"""The audit trail of a node that dcmtk sends to and that sends to a PACS: in its file, and at a syslog server over TLS."""
+
+import re
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from xml.etree.ElementTree import Element, fromstring
+
+import pytest
+
+from node import pipeline
+from node.audit import Activity
+from node.audit_trail import Trail, open_trail
+from node.config import Config
+from node.pipeline import utc_now
+from node.tls import server_context
+from tests.audit_schema import check
+from tests.certificates import Certificates, dcmtk
+from tests.dicom_factory import ct_series, save
+from tests.running import free_port, wait_until
+from tests.site import PeerFactory, SiteFactory, peers
+
+Opener = Callable[..., Trail]
+
+
+class SyslogServer:
+    """Takes frames of RFC 5425 until it is stopped."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        self.received = b""
+        self._listening = context.wrap_socket(socket.create_server(("127.0.0.1", port)), server_side=True)
+        self._connections: list[ssl.SSLSocket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        try:
+            while True:
+                connection, _ = self._listening.accept()
+                self._connections.append(connection)
+                while data := connection.recv(65_536):
+                    self.received += data
+        except OSError:
+            return
+
+    @property
+    def messages(self) -> list[bytes]:
+        """The XML of each whole frame."""
+        found, rest = [], self.received
+        while match := re.match(rb"(\d+) ", rest):
+            frame, rest = rest[match.end() :][: int(match[1])], rest[match.end() + int(match[1]) :]
+            found.append(frame.partition(b"\xef\xbb\xbf")[2])
+        return found
+
+    def stop(self) -> None:
+        self._listening.close()
+        for connection in self._connections:
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def trail_to(tmp_path: Path) -> Iterator[Opener]:
+    """Opens trails; they are closed after the test."""
+    opened: list[Trail] = []
+
+    def make(**sections: object) -> Trail:
+        config = Config.model_validate({"storage": {"directory": tmp_path}} | sections)
+        opened.append(open_trail(config))
+        return opened[-1]
+
+    yield make
+    for trail in opened:
+        trail.close()
+
+
+def events(lines: list[bytes]) -> list[tuple[str | None, Element]]:
+    """Event code and message of each line, all of them valid."""
+    found = [fromstring(line) for line in lines]
+    for message in found:
+        check(message)
+    return [(code.get("csd-code"), message) for message in found for code in message.iter("EventID")]
+
+
+def test_received_refused_and_sent_are_in_the_file_one_message_for_each_association_and_study(
+    site: SiteFactory, peer: PeerFactory, trail_to: Opener, tmp_path: Path
+) -> None:
+    pacs = peer()
+    made = site(trail=trail_to(), peers=peers(pacs.port))
+    paths = [*save(ct_series(3), tmp_path)]
+    other = ct_series(2, StudyInstanceUID="2.25.9", SeriesInstanceUID="2.25.10", AccessionNumber="ACC2")
+    for number, ds in enumerate(other):
+        ds.SOPInstanceUID = f"2.25.99{number}"
+    (tmp_path / "other").mkdir()
+    paths += save(other, tmp_path / "other")
+
+    def send(calling: str) -> int:
+        command = [dcmtk("storescu"), "-aet", calling, "-aec", "WILLIS", "127.0.0.1", str(made.config.node.port)]
+        return subprocess.run([*command, *map(str, paths)], capture_output=True, timeout=30, check=False).returncode
+
+    assert send("PACS") == 0
+    assert send("STRANGER") != 0
+    made.report()
+    assert pipeline.deliver(made.desk) == 1
+    path = tmp_path / "audit.log"
+    lines = wait_until(lambda: (found := path.read_bytes().splitlines())[4:] and found, 10)
+    told = events(lines)
+    assert sorted(code for code, _ in told if code) == ["110102", "110104", "110104", "110104", "110113"]
+    counts = {}
+    for message in (message for code, message in told if code == "110104"):
+        event, study = message.find("EventIdentification"), message.find("ParticipantObjectIdentification")
+        if event is not None and study is not None and event.get("EventActionCode") == "C":
+            instances = [each.get("NumberOfInstances") for each in message.iter("SOPClass")]
+            counts[study.get("ParticipantObjectID")] = instances
+    assert counts == {str(ct_series(1)[0].StudyInstanceUID): ["3"], "2.25.9": ["2"]}
+    alert = next(m for code, m in told if code == "110113")
+    assert [each.get("UserID") for each in alert.iter("ActiveParticipant")] == ["WILLIS", "STRANGER"]
+    assert [code for code, _ in told][-2:] == ["110102", "110104"]  # the report: begun, and sent
+
+
+def test_without_patient_ids_the_file_names_no_patient(site: SiteFactory, trail_to: Opener, tmp_path: Path) -> None:
+    made = site(trail=trail_to(audit={"patient_ids": False}))
+    [ds] = ct_series(1)
+    [path] = save([ds], tmp_path)
+    command = [dcmtk("storescu"), "127.0.0.1", str(made.config.node.port), str(path)]
+    subprocess.run(command, check=True, timeout=30)
+    log = tmp_path / "audit.log"
+    wait_until(lambda: log.exists() and log.read_bytes().endswith(b"\n"), 10)
+    assert str(ds.StudyInstanceUID).encode() in log.read_bytes()
+    assert str(ds.PatientID).encode() not in log.read_bytes()
+
+
+def test_a_syslog_server_gets_the_messages_over_tls_also_those_from_before_it_came_and_after_it_came_back(
+    certificates: Certificates, trail_to: Opener
+) -> None:
+    tls, port = certificates.of(), free_port()
+    trail = trail_to(node={"tls": tls}, audit={"file": "", "syslog_host": "127.0.0.1", "syslog_port": port})
+
+    def record(what: Activity) -> None:
+        trail.record(lambda reporter: reporter.activity(what, 1, utc_now()))
+
+    record(Activity.START)
+    server = SyslogServer(port, server_context(tls))
+    wait_until(lambda: len(server.messages) == 1, 10)
+    server.stop()
+    server = SyslogServer(port, server_context(tls))
+    record(Activity.STOP)
+    wait_until(lambda: len(server.messages) == 1, 10)
+    server.stop()
+    ((code, message),) = events(server.messages)
+    assert code == "110100"
+    assert [each.get("csd-code") for each in message.iter("EventTypeCode")] == ["110121"]
