@@ -26,7 +26,7 @@ from node import log
 from node.arrival import Arrival
 from node.commitment_scp import CommitmentScp
 from node.committing import Settler
-from node.config import Config
+from node.config import Config, Node
 from node.errors import ConfigError
 from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.pdv import Answer, Begin, Sink, StoreRequest
@@ -68,6 +68,11 @@ TRANSFER_SYNTAXES = (
 )
 
 
+def receiver_name(settings: Node) -> str:
+    """What the receiver, and what brings instances for it, signs associations with; as long as its column."""
+    return f"{settings.host}:{settings.port}@{socket.gethostname()}"[:80]
+
+
 class _Logged:
     """An arrival whose refusal is logged."""
 
@@ -94,7 +99,7 @@ class Receiver:
         self._files = files
         self._commits = GroupCommit(store.intake)
         self._wake = wake
-        self._name = f"{config.node.host}:{config.node.port}@{socket.gethostname()}"[:80]  # as long as its column
+        self._name = receiver_name(config.node)
         self._associations: dict[Any, int] = {}
         self._lock = threading.Lock()
         self._servers: list[Any] = []
