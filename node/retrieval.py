@@ -34,7 +34,8 @@ class Inlet:
         self._calling_ae = calling_ae
         self._commits = GroupCommit(store.intake)
         self._association_id: int | None = None
-        self._failed = 0
+        self.fell_short = False
+        """Not everything that was asked for came."""
 
     def __enter__(self) -> "Inlet":
         self._commits.start()
@@ -46,7 +47,7 @@ class Inlet:
         """Release is evidence that a series is whole, so what failed in part was not released."""
         self._commits.stop()
         if self._association_id is not None:
-            how = Closed.ABORTED if kind or self._failed else Closed.RELEASED
+            how = Closed.ABORTED if kind or self.fell_short else Closed.RELEASED
             self._store.intake.close_association(self._association_id, how, self._now())
 
     def keep(self, sop_class_uid: str, sop_instance_uid: str, syntax: str, dataset: memoryview) -> int:
@@ -64,7 +65,7 @@ class Inlet:
         arrival.write(dataset)
         answer = arrival.finish()
         if answer.status:
-            self._failed += 1
+            self.fell_short = True
             log.get().warning(
                 "instance_refused", calling_ae=self._calling_ae, status=answer.status, error=answer.comment
             )
@@ -122,22 +123,26 @@ def bring(
             series, missing if known else (), inlet.keep, lambda done: on_instances(len(known) + done, len(listed))
         )
     came = missing & store.settling.held(series.series_instance_uid)
+    inlet.fell_short |= came != missing
     return Brought(len(listed), len(known), len(came))
 
 
 def retrieve(desk: Desk) -> int:
-    """Every series that may lack instances was asked for at its sender once; returns how many instances came."""
-    came = 0
+    """Every series that may lack instances was asked for at its sender once; returns how many instances came.
+
+    A sender that does not answer is asked for no other in this round, which counts as an attempt of each.
+    """
+    came, away = 0, set[str]()
     while desk.lacking and not desk.stopping.is_set():
         _, series = desk.lacking.popitem()
         try:
-            came += _retrieve_one(desk, series)
+            came += _retrieve_one(desk, series, away)
         except Exception as error:  # noqa: BLE001  the edge: the attempt counts, and the others go on
             log.get().error("retrieval_failed", case=series.id, error=type(error).__name__)
     return came
 
 
-def _retrieve_one(desk: Desk, series: Series) -> int:
+def _retrieve_one(desk: Desk, series: Series, away: set[str]) -> int:
     """The attempt is counted before it is made, so that one that kills the process counts too."""
     found, rules = desk.config.peer_named(series.calling_ae), desk.config.completion
     if found is None:
@@ -149,10 +154,13 @@ def _retrieve_one(desk: Desk, series: Series) -> int:
     logger = log.get().bind(case=series.id, peer=name, attempt=attempt)
     brought: Brought | None = None
     try:
+        if name in away:
+            raise Unavailable("it did not answer just now")
         source = source_of(desk.config, peer, rules.retrieve_seconds)
         with Inlet(desk.config, desk.store, desk.files, series.calling_ae, desk.clock) as inlet:
             brought = bring(source, inlet, desk.store, Listed(series.study_instance_uid, series.series_instance_uid))
     except Unavailable as error:
+        away.add(name)
         logger.warning("retrieval_unanswered", error=told(error))
     except Refused as error:
         attempt = rules.retrieve_attempts  # asking again will not help

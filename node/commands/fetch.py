@@ -74,9 +74,4 @@ def fetch(
         said = f"{total.came} came, {total.known} were known, {total.failed} failed"
         console.print(f"{said}; {len(listed) - len(wanted)} series without CT left there", highlight=False)
         if total.failed:
-            if peer.retrieve == "move" and not total.came:
-                where = f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}"
-                complaints.print(
-                    f"willis: nothing came: does `willis serve` run, and is it {where} to {peer.ae_title}?"
-                )
             raise typer.Exit(1)

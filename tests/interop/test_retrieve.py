@@ -9,17 +9,22 @@ from typing import Any
 import httpx
 import pytest
 from pydicom import Dataset
+from pydicom.uid import UID
 from typer.testing import CliRunner, Result
 
+from node import sender
 from node.cli import app
 from node.config import Peer, load
 from node.errors import Unavailable
 from node.peer import Fault, SimulatedPeer
-from node.pipeline import Desk, settle
+from node.pipeline import Desk, settle, utc_now
+from node.query import Listed
 from node.receiver import Receiver
-from node.retrieval import retrieve
+from node.retrieval import Brought, Inlet, bring, retrieve, source_of
 from node.sender import Sent, Timeouts, entity, send_files
-from storage.files import Files
+from storage.errors import StorageFull
+from storage.files import Files, InstanceWriter
+from storage.records import Closed
 from storage.store import Store
 from tests.builders import FakeClock, keep, series_now
 from tests.dicom_factory import ct_series, save
@@ -103,7 +108,8 @@ def in_orthanc(orthanc: Orthanc, folder: Path, name: str, count: int = 5) -> lis
         count, StudyInstanceUID=f"2.25.{number}1", SeriesInstanceUID=f"2.25.{number}2", AccessionNumber=f"A{number}"
     )
     for index, ds in enumerate(series):
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number}3{index:04}"
+        ds.SOPInstanceUID = f"2.25.{number}3{index:04}"
+        ds.file_meta.MediaStorageSOPInstanceUID = UID(ds.SOPInstanceUID)
     orthanc.upload(save(series, folder))
     return series
 
@@ -125,6 +131,8 @@ def test_missing_slices_come_from_the_sender_before_the_quiet_timer_decides(
     assert (now.instance_count, now.expected_count) == (5, 5)
     assert settle(desk) == 1
     assert dict(desk.store.worklist.case(str(row.id)) or {})["evidence"] == "count"
+    parts = desk.store.settling.contributions(row.id)
+    assert [(part.instances, part.closed) for part in parts] == [(3, Closed.RELEASED), (2, Closed.RELEASED)]
     kept = {file.sha256 for _, file in desk.store.settling.instances(row.id)}
     assert len(kept) == 5
     assert all(desk.files.holds(file) for _, file in desk.store.settling.instances(row.id))
@@ -220,6 +228,27 @@ def try_to_send(peer: Peer, paths: list[Path]) -> list[Sent]:
         return []
 
 
+def test_a_peer_that_does_not_answer_is_asked_for_one_series_a_round_and_each_counts_an_attempt(
+    node: Node, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, asked = node(receiving=False, retrieve="get", port=free_port()), list[str]()
+    associate = sender.associate
+
+    def noted(*args: Any) -> Any:
+        asked.append(args[1].ae_title)
+        return associate(*args)
+
+    monkeypatch.setattr(sender, "associate", noted)
+    for number in (1, 2):
+        slices = ct_series(3, SeriesInstanceUID=f"2.25.{number}", StudyInstanceUID=f"2.25.9{number}")
+        for index, ds in enumerate(slices):
+            ds.SOPInstanceUID = f"2.25.{number}7{index}"
+        keep(desk.store, desk.files, clock, slices, calling_ae="ORTHANC")
+    clock.advance(20)
+    assert (settle(desk), retrieve(desk), asked) == (0, 0, ["ORTHANC"])
+    assert [series_now(desk.store, f"2.25.{number}").retrievals for number in (1, 2)] == [1, 1]
+
+
 def test_a_peer_that_does_not_answer_is_asked_again_after_longer_and_longer_pauses(
     node: Node, clock: FakeClock
 ) -> None:
@@ -232,3 +261,28 @@ def test_a_peer_that_does_not_answer_is_asked_again_after_longer_and_longer_paus
         assert (settle(desk), len(desk.lacking)) == (0, 0)
         clock.advance(0.1)
     assert (settle(desk), len(desk.lacking), retrieve(desk), settle(desk)) == (0, 1, 0, 1)
+
+
+def test_what_falls_short_is_no_release(node: Node, orthanc: Orthanc, tmp_path: Path) -> None:
+    desk, series = node(receiving=False, retrieve="get"), in_orthanc(orthanc, tmp_path, "short", 3)
+    listed = Listed(series[0].StudyInstanceUID, series[0].SeriesInstanceUID)
+    source = source_of(desk.config, desk.config.peers["PACS"], 20)
+    with Inlet(desk.config, desk.store, desk.files, "ORTHANC", utc_now) as inlet:
+        desk.files.begin_instance = one_then_full(desk.files)  # type: ignore[assignment, method-assign]
+        brought = bring(source, inlet, desk.store, listed)
+    assert (brought, brought.failed) == (Brought(3, 0, 1), 2)
+    [part] = desk.store.settling.contributions(series_now(desk.store, listed.series_instance_uid).id)
+    assert part.closed is Closed.ABORTED
+
+
+def one_then_full(files: Files) -> Callable[[bytes], InstanceWriter]:
+    """The disk takes one instance more."""
+    begin, begun = files.begin_instance, list[bytes]()
+
+    def begin_instance(preamble: bytes) -> InstanceWriter:
+        begun.append(preamble)
+        if len(begun) > 1:
+            raise StorageFull("full")
+        return begin(preamble)
+
+    return begin_instance
