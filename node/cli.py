@@ -145,6 +145,7 @@ def _check_parts(config: Config) -> None:
 from node.commands import (  # noqa: E402  each adds its commands to `app`
     demo,  # noqa: F401
     explain,  # noqa: F401
+    fetch,  # noqa: F401
     fsck,  # noqa: F401
     network,  # noqa: F401
     people,  # noqa: F401

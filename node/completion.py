@@ -3,6 +3,7 @@
 A count that the sender confirms decides at once.  So does release of every association that brought the series, when
 the slices are evenly spaced and both ends are shown to be there: by the anatomy, or by a peer that sends a series on
 one association.  Even spacing alone proves nothing: the first 100 of 400 slices are evenly spaced too.
+Where the quiet timer would decide on what may be a part, a peer that gives again is first asked for the rest.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,9 +34,13 @@ class Whole:
 
 @dataclass(frozen=True)
 class Wait:
-    """Not yet.  `ask_count`: the sender should be asked how many instances the series has."""
+    """Not yet.
+
+    `ask_count`: the sender should be asked how many instances the series has; `retrieve`: for those that are missing.
+    """
 
     ask_count: bool = False
+    retrieve: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,11 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Sender:
-    """What is known of the peer: whether it answers queries, and whether it sends a series on one association."""
+    """What is known of the peer: whether it answers queries, sends a series on one association, and gives again."""
 
     answers_queries: bool
     series_on_one_association: bool
+    retrieves: bool = False
 
 
 ASK_AFTER = timedelta(seconds=0.25)
@@ -81,7 +87,18 @@ def judge(
     if released and not more_expected and (evidence := _from_geometry(contributions, sender, geometry)):
         return Whole(evidence)
     limit_seconds = rules.open_association_quiet_seconds if open_ones else rules.quiet_seconds
-    return Whole(Evidence.QUIET) if idle >= timedelta(seconds=limit_seconds) else Wait()
+    if idle < timedelta(seconds=limit_seconds):
+        return Wait()
+    if sender.retrieves and (more_expected or _may_lack_slices(geometry)):
+        if series.retrieve_until is not None and now < series.retrieve_until:
+            return Wait()
+        if series.retrievals < rules.retrieve_attempts:
+            return Wait(retrieve=True)
+    return Whole(Evidence.QUIET)
+
+
+def _may_lack_slices(geometry: Geometry) -> bool:
+    return not geometry.is_multi_frame() and not (geometry.is_even() and geometry.shows_both_ends())
 
 
 def _from_geometry(contributions: Sequence[Contribution], sender: Sender, geometry: Geometry) -> Evidence | None:

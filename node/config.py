@@ -119,6 +119,8 @@ class Completion(Section):
     open_association_quiet_seconds: Seconds = 60
     coverage_margin_mm: Annotated[float, Field(ge=0, le=50)] = 5
     observed_series: Annotated[int, Field(ge=0, le=100)] = 5
+    retrieve_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    retrieve_seconds: Annotated[float, Field(ge=1, le=3600)] = 60
 
 
 class Eligibility(Section):
@@ -207,6 +209,7 @@ class Peer(Section):
     port: Port
     answers_queries: bool = False
     series_on_one_association: bool = False
+    retrieve: Literal["", "move", "get"] = ""
     storage_commitment: bool = False
     tls: bool = False
     tls_name: str = ""

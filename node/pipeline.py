@@ -53,6 +53,8 @@ class Desk:
     """What was worked out of a series as it stood: (id, revision, instances)."""
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set: nothing more is begun."""
+    lacking: dict[int, Series] = field(default_factory=dict)
+    """The series, by id, whose sender is to be asked for what they may lack."""
     held: list[Callable[[datetime], None]] = field(default_factory=list)
     """How to give back what is leased to this process now."""
     trail: Trail = field(default_factory=Trail)
@@ -154,6 +156,8 @@ def _settle_one(desk: Desk, series: Series) -> bool:
     )
     if isinstance(verdict, Whole):
         return _leave(desk, series, slices, verdict)
+    if verdict.retrieve:
+        desk.lacking[series.id] = series
     _ask_count(desk, series, verdict)
     return False
 
@@ -171,11 +175,12 @@ def _key(series: Series) -> tuple[int, int, int]:
 
 def _sender(desk: Desk, series: Series) -> Sender:
     found = desk.config.peer_named(series.calling_ae)
+    retrieves = bool(found and found[1].retrieve)
     if found and found[1].series_on_one_association:
-        return Sender(found[1].answers_queries, True)
+        return Sender(found[1].answers_queries, True, retrieves)
     enough = desk.config.completion.observed_series
     habit = completion.is_habit(desk.store.settling.habits(series.calling_ae, enough), enough)
-    return Sender(bool(found and found[1].answers_queries), habit)
+    return Sender(bool(found and found[1].answers_queries), habit, retrieves)
 
 
 def _ask_count(desk: Desk, series: Series, verdict: Wait) -> None:

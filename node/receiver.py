@@ -30,7 +30,7 @@ from node.audit import Party, Reporter, Study
 from node.audit_trail import Trail, open_trail
 from node.commitment_scp import CommitmentScp
 from node.committing import Settler
-from node.config import Config
+from node.config import Config, Node
 from node.doorkeeper import Doorkeeper
 from node.errors import ConfigError
 from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -78,6 +78,11 @@ _MOST_STUDIES = 256
 """So many on one association are remembered for the audit trail before their messages are written."""
 
 
+def receiver_name(settings: Node) -> str:
+    """What the receiver, and what brings instances for it, signs associations with; as long as its column."""
+    return f"{settings.host}:{settings.port}@{socket.gethostname()}"[:80]
+
+
 class _Logged:
     """An arrival whose refusal is logged, and of whose success `on_kept` hears."""
 
@@ -108,7 +113,7 @@ class Receiver:
         self._files = files
         self._commits = GroupCommit(store.intake)
         self._wake = wake
-        self._name = f"{config.node.host}:{config.node.port}@{socket.gethostname()}"[:80]  # as long as its column
+        self._name = receiver_name(config.node)
         self._associations: dict[Any, int] = {}
         self._lock = threading.Lock()
         self._servers: list[Any] = []

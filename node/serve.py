@@ -11,7 +11,7 @@ from types import FrameType
 from apscheduler.schedulers.background import BackgroundScheduler
 from pynetdicom.dul import DULServiceProvider
 
-from node import committing, log, pipeline, retention
+from node import committing, log, pipeline, retention, retrieval
 from node.audit import Activity
 from node.audit_trail import open_trail
 from node.beat import Beat
@@ -22,12 +22,12 @@ from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
 from storage.files import Files
 from storage.store import Store
 
-PERIODS_SECONDS = (0.5, 1.0, 1.0, 10.0, 60.0)
-"""Of settle, deliver, commit, rescue and retain."""
+PERIODS_SECONDS = (0.5, 1.0, 1.0, 10.0, 60.0, 1.0)
+"""Of settle, deliver, commit, rescue, retain and retrieve."""
 
 
 class Supervisor:
-    """The node: two children, five beats, one metronome."""
+    """The node: two children, six beats, one metronome."""
 
     def __init__(self, config: Config, arguments: list[str]) -> None:
         """`arguments` are those with which a child finds the same configuration."""
@@ -48,6 +48,7 @@ class Supervisor:
             Beat("commit", lambda: (committing.ask(self._desk), committing.tell(self._desk)), 2 * PERIODS_SECONDS[2]),
             Beat("rescue", lambda: pipeline.rescue(self._desk), 2 * PERIODS_SECONDS[3]),
             Beat("retain", lambda: retention.retain(self._desk), 2 * PERIODS_SECONDS[4]),
+            Beat("retrieve", lambda: retrieval.retrieve(self._desk), 2 * PERIODS_SECONDS[5]),
         ]
 
     def run(self) -> int:

@@ -131,6 +131,10 @@ class Series:
     outcome: Outcome | None = None
     reason: str = ""
     detail: str = ""
+    retrievals: int = 0
+    """How often its missing instances were asked for since it was last received anew."""
+    retrieve_until: datetime | None = None
+    """Until then a retrieval may run, or the next one waits."""
 
 
 @dataclass(frozen=True)

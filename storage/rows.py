@@ -24,6 +24,8 @@ def as_series(row: SeriesRow) -> Series:
         outcome=Outcome(row.outcome) if row.outcome else None,
         reason=row.reason,
         detail=row.detail,
+        retrievals=row.retrievals,
+        retrieve_until=row.retrieve_until,
     )
 
 

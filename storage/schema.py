@@ -115,6 +115,8 @@ class SeriesRow(Base):
     instance_count: Mapped[int] = mapped_column(Integer, default=0)
     expected_count: Mapped[int | None]
     count_asked_at: Mapped[datetime | None]
+    retrievals: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    retrieve_until: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     claim_token: Mapped[str | None] = mapped_column(String(32))
     claimed_by: Mapped[str | None] = mapped_column(String(80))

@@ -139,13 +139,31 @@ class Settling:
                 update(SeriesRow).where(SeriesRow.id == series_id).values(expected_count=expected, count_asked_at=now)
             )
 
+    def held(self, series_instance_uid: str) -> frozenset[str]:
+        """The SOP Instance UIDs that are known of a series."""
+        with self._transactions.reading() as session:
+            return frozenset(
+                session.scalars(
+                    select(InstanceRow.sop_instance_uid)
+                    .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+                    .where(SeriesRow.series_instance_uid == series_instance_uid)
+                )
+            )
+
+    def note_retrieval(self, series_id: int, retrievals: int, until: datetime) -> None:
+        """So many retrievals of what the series lacks were begun; `until` this one may run, or the next one waits."""
+        with self._transactions.writing() as session:
+            session.execute(
+                update(SeriesRow).where(SeriesRow.id == series_id).values(retrievals=retrievals, retrieve_until=until)
+            )
+
     def stamp_anew(self, now: datetime) -> int:
         """What is being received and arrived in the future, because the clock was set back, arrived now: how many."""
         with self._transactions.writing() as session:
             stamped = session.execute(
                 update(SeriesRow)
                 .where(SeriesRow.stage == Stage.RECEIVING.value, SeriesRow.last_instance_at > now + CLOCKS_DIFFER)
-                .values(last_instance_at=now)
+                .values(last_instance_at=now, retrieve_until=None)
                 .returning(SeriesRow.id)
             )
             return len(stamped.all())
@@ -182,6 +200,8 @@ class Settling:
                     reason=reason,
                     detail=detail,
                     ready_at=now,
+                    retrievals=0,
+                    retrieve_until=None,
                     ended_at=now if stage is Stage.SET_ASIDE else None,
                 )
                 .returning(SeriesRow.id)

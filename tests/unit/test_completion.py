@@ -29,11 +29,14 @@ class Case:
     idle_seconds: float = 0.1
     queries: bool = False
     one_association: bool = False
+    retrieves: bool = False
+    retrievals: int = 0
+    retrieval_ends_in_seconds: float | None = None
     shown: dict[str, bool] = field(default_factory=dict)
 
 
 QUIET, COUNT, ANATOMY = Whole(Evidence.QUIET), Whole(Evidence.COUNT), Whole(Evidence.ANATOMY)
-WAIT, ASK = Wait(ask_count=False), Wait(ask_count=True)
+WAIT, ASK, RETRIEVE = Wait(), Wait(ask_count=True), Wait(retrieve=True)
 
 CASES = {
     # What looks whole and is not.
@@ -108,6 +111,31 @@ CASES = {
     "a peer that was aborted is asked once it is idle": Case(
         ASK, parts=((400, ABORTED),), queries=True, idle_seconds=0.25
     ),
+    # Asking for what is missing.
+    "quiet with a gap, from a peer that gives again": Case(RETRIEVE, idle_seconds=20, retrieves=True, shown=UNEVEN),
+    "quiet and no ends shown, from a peer that gives again": Case(
+        RETRIEVE, idle_seconds=20, retrieves=True, shown=EVEN
+    ),
+    "quiet and more expected, from a peer that gives again": Case(
+        RETRIEVE, expected=401, idle_seconds=20, retrieves=True, shown=BOTH_ENDS
+    ),
+    "not yet quiet, from a peer that gives again": Case(WAIT, idle_seconds=19.9, retrieves=True, shown=UNEVEN),
+    "complete by count, from a peer that gives again": Case(COUNT, expected=400, retrieves=True, shown=UNEVEN),
+    "quiet, aborted, and both ends shown, from a peer that gives again": Case(
+        QUIET, parts=((400, ABORTED),), idle_seconds=20, retrieves=True, shown=BOTH_ENDS
+    ),
+    "a retrieval may still run": Case(
+        WAIT, idle_seconds=20, retrieves=True, retrievals=1, retrieval_ends_in_seconds=0.1, shown=UNEVEN
+    ),
+    "the last retrieval may still run": Case(
+        WAIT, idle_seconds=20, retrieves=True, retrievals=3, retrieval_ends_in_seconds=0.1, shown=UNEVEN
+    ),
+    "a retrieval is over and the series is as it was": Case(
+        RETRIEVE, idle_seconds=20, retrieves=True, retrievals=2, retrieval_ends_in_seconds=0, shown=UNEVEN
+    ),
+    "every retrieval is over and the series is as it was": Case(
+        QUIET, idle_seconds=20, retrieves=True, retrievals=3, retrieval_ends_in_seconds=0, shown=UNEVEN
+    ),
 }
 
 
@@ -133,6 +161,10 @@ def series(case: Case) -> Series:
         attempts=0,
         first_instance_at=now - timedelta(seconds=case.idle_seconds + 10),
         last_instance_at=now - timedelta(seconds=case.idle_seconds),
+        retrievals=case.retrievals,
+        retrieve_until=None
+        if case.retrieval_ends_in_seconds is None
+        else now + timedelta(seconds=case.retrieval_ends_in_seconds),
     )
 
 
@@ -141,10 +173,8 @@ def test_completion_says_of(name: str) -> None:
     case = CASES[name]
     contributions = [Contribution(number, count, closed) for number, (count, closed) in enumerate(case.parts)]
     assert sum(part.instances for part in contributions) == case.instances, "the case contradicts itself"
-    said = judge(
-        series(case), contributions, Sender(case.queries, case.one_association), geometry(case.shown), START,
-        Completion(),
-    )  # fmt: skip
+    sender = Sender(case.queries, case.one_association, case.retrieves)
+    said = judge(series(case), contributions, sender, geometry(case.shown), START, Completion())
     assert said == case.said
 
 

@@ -1,0 +1,77 @@
+"""A study on demand: ask a peer for it, and have what is missing come."""
+
+import difflib
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from node.cli import ConfigOption, app, complaints, configuration, console, one_line_errors
+from node.config import Config, Peer
+from node.errors import ConfigError, Refused
+from node.headers import is_uid
+from node.pipeline import utc_now
+from node.query_scu import Source
+from node.retrieval import Brought, Inlet, bring, source_of
+from node.wakeup import NODE_BELL, ring
+from storage.files import Files
+from storage.store import Store
+
+LIMIT_SECONDS = 3600.0
+
+
+def peer_called(config: Config, text: str) -> Peer:
+    """The peer with this AE title or name.  Raises ConfigError, which names the nearest."""
+    found = config.peer_named(text)
+    if found or text in config.peers:
+        return found[1] if found else config.peers[text]
+    known = list(dict.fromkeys([*(peer.ae_title for peer in config.peers.values()), *config.peers]))
+    near = difflib.get_close_matches(text.upper(), known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"peers are: {', '.join(known) or 'none'}"
+    raise ConfigError(f"--from {text!r} is no configured peer; {hint}")
+
+
+def studies_called(source: Source, text: str) -> list[str]:
+    """The studies with this Study Instance UID or Accession Number.  Raises Refused when the peer has none."""
+    if not text.strip() or any(character in text for character in "*?\\"):
+        raise Refused(f"{text!r} is no Accession Number or Study Instance UID: no wildcards")
+    found = source.studies(study_instance_uid=text) if "." in text and is_uid(text) else []
+    if not (found or (found := source.studies(accession_number=text))):
+        raise Refused(f"nothing found: no study with the Accession Number or Study Instance UID {text!r}")
+    return found
+
+
+@app.command(epilog="Example: willis fetch A12345 --from PACS")
+def fetch(
+    study: Annotated[str, typer.Argument(metavar="ACCESSION|STUDY_UID", help="The study.")],
+    source_ae: Annotated[str, typer.Option("--from", help="AE title or name of a configured peer.")],
+    config: ConfigOption = None,
+) -> None:
+    """Fetch the CT series of a study from a peer; exit status 1 when an instance did not come."""
+    with one_line_errors():
+        settings = configuration(config)
+        peer = peer_called(settings, source_ae)
+        source = source_of(settings, peer, LIMIT_SECONDS)
+        listed = [series for uid in studies_called(source, study) for series in source.series(uid)]
+        wanted = [series for series in listed if series.modality in ("CT", "")]
+        if not wanted:
+            others = ", ".join(sorted({series.modality for series in listed})) or "none"
+            raise Refused(f"nothing to fetch: the study has no CT series (modalities: {others})")
+        store, files = Store.open(settings.storage.url), Files(settings.storage.directory)
+        total = Brought(0, 0, 0)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=complaints) as progress:
+            task = progress.add_task(f"{len(wanted)} series from {peer.ae_title}", total=None)
+
+            def on_instances(known: int, of: int) -> None:
+                progress.update(task, completed=total.known + total.came + known, total=total.listed + of)
+
+            for series in wanted:
+                with Inlet(settings, store, files, peer.ae_title, utc_now) as inlet:
+                    total += bring(source, inlet, store, series, on_instances)
+                ring(settings.storage.directory, NODE_BELL)
+        store.close()
+        said = f"{total.came} came, {total.known} were known, {total.failed} failed"
+        console.print(f"{said}; {len(listed) - len(wanted)} series without CT left there", highlight=False)
+        if total.failed:
+            raise typer.Exit(1)

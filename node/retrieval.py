@@ -1,0 +1,176 @@
+"""What a series lacks is asked for at its sender, and what comes goes the way of everything that is received."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+
+from node import log, query_scu, sender
+from node.arrival import Arrival
+from node.config import Config, Peer
+from node.errors import Refused, Unavailable, told
+from node.pdv import StoreRequest
+from node.pipeline import Desk
+from node.query_scu import Listed, Source
+from node.receiver import receiver_name
+from storage.files import Files
+from storage.group_commit import GroupCommit
+from storage.records import Closed, Series
+from storage.store import Store
+
+FIRST_PAUSE_SECONDS = 5.0
+SLACK_SECONDS = 30.0
+"""A retrieval is over so long after its limit."""
+
+
+class Inlet:
+    """Takes the instances that a peer gives us on our own association; each is durable before it is answered."""
+
+    def __init__(
+        self, config: Config, store: Store, files: Files, calling_ae: str, now: Callable[[], datetime]
+    ) -> None:
+        """They count as sent by `calling_ae`."""
+        self._name, self._store, self._files, self._now = receiver_name(config.node), store, files, now
+        self._calling_ae = calling_ae
+        self._commits = GroupCommit(store.intake)
+        self._association_id: int | None = None
+        self.fell_short = False
+        """Not everything that was asked for came."""
+
+    def __enter__(self) -> "Inlet":
+        self._commits.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        """Release is evidence that a series is whole, so what failed in part was not released."""
+        self._commits.stop()
+        if self._association_id is not None:
+            how = Closed.ABORTED if kind or self.fell_short else Closed.RELEASED
+            self._store.intake.close_association(self._association_id, how, self._now())
+
+    def keep(self, sop_class_uid: str, sop_instance_uid: str, syntax: str, dataset: memoryview) -> int:
+        """See `query_scu.Keep`."""
+        arrival = Arrival(
+            StoreRequest(0, 0, sop_class_uid, sop_instance_uid, has_dataset=True),
+            syntax,
+            self._calling_ae,
+            self._files,
+            self._commits,
+            self._store.intake.forget_instance,
+            self._association,
+            self._now,
+        )
+        arrival.write(dataset)
+        answer = arrival.finish()
+        if answer.status:
+            self.fell_short = True
+            log.get().warning(
+                "instance_refused", calling_ae=self._calling_ae, status=answer.status, error=answer.comment
+            )
+        return answer.status
+
+    def _association(self) -> int:
+        if self._association_id is None:
+            self._association_id = self._store.intake.open_association(self._name, self._calling_ae, self._now())
+        return self._association_id
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What became of the instances of a series that a peer lists."""
+
+    listed: int
+    known: int
+    came: int
+
+    def __add__(self, other: "Brought") -> "Brought":
+        """Of both series."""
+        return Brought(self.listed + other.listed, self.known + other.known, self.came + other.came)
+
+    @property
+    def failed(self) -> int:
+        """How many are still missing."""
+        return self.listed - self.known - self.came
+
+
+def source_of(config: Config, peer: Peer, limit_seconds: float) -> Source:
+    """The peer, to be asked for so long.  Raises Refused when it is not configured to give."""
+    if not peer.retrieve:
+        raise Refused(f"{peer.ae_title} is not configured to give instances: set its retrieve to 'move' or 'get'")
+    ae = sender.entity(config.node.ae_title, sender.timeouts(config.node), config.node.tls)
+    return query_scu.DimseSource(ae, peer, limit_seconds)
+
+
+def bring(
+    source: Source,
+    inlet: Inlet,
+    store: Store,
+    series: Listed,
+    on_instances: Callable[[int, int], None] = lambda _there, _listed: None,
+) -> Brought:
+    """What the peer lists of the series and was not known has come, or has not.  Raises Unavailable or Refused.
+
+    `on_instances` is told how many are there, of how many, as far as the peer says so while they come.
+    """
+    listed = source.instances(series)
+    known = listed & store.settling.held(series.series_instance_uid)
+    missing = listed - known
+    on_instances(len(known), len(listed))
+    if missing:
+        source.retrieve(
+            series, missing if known else (), inlet.keep, lambda done: on_instances(len(known) + done, len(listed))
+        )
+    came = missing & store.settling.held(series.series_instance_uid)
+    inlet.fell_short |= came != missing
+    return Brought(len(listed), len(known), len(came))
+
+
+def retrieve(desk: Desk) -> int:
+    """Every series that may lack instances was asked for at its sender once; returns how many instances came.
+
+    A sender that does not answer is asked for no other in this round, which counts as an attempt of each.
+    """
+    came, away = 0, set[str]()
+    while desk.lacking and not desk.stopping.is_set():
+        _, series = desk.lacking.popitem()
+        try:
+            came += _retrieve_one(desk, series, away)
+        except Exception as error:  # noqa: BLE001  the edge: the attempt counts, and the others go on
+            log.get().error("retrieval_failed", case=series.id, error=type(error).__name__)
+    return came
+
+
+def _retrieve_one(desk: Desk, series: Series, away: set[str]) -> int:
+    """The attempt is counted before it is made, so that one that kills the process counts too."""
+    found, rules = desk.config.peer_named(series.calling_ae), desk.config.completion
+    if found is None:
+        return 0
+    name, peer = found
+    note, began = desk.store.settling.note_retrieval, desk.clock()
+    attempt = series.retrievals + 1
+    note(series.id, attempt, began + timedelta(seconds=rules.retrieve_seconds + SLACK_SECONDS))
+    logger = log.get().bind(case=series.id, peer=name, attempt=attempt)
+    brought: Brought | None = None
+    try:
+        if name in away:
+            raise Unavailable("it did not answer just now")
+        source = source_of(desk.config, peer, rules.retrieve_seconds)
+        with Inlet(desk.config, desk.store, desk.files, series.calling_ae, desk.clock) as inlet:
+            brought = bring(source, inlet, desk.store, Listed(series.study_instance_uid, series.series_instance_uid))
+    except Unavailable as error:
+        away.add(name)
+        logger.warning("retrieval_unanswered", error=told(error))
+    except Refused as error:
+        attempt = rules.retrieve_attempts  # asking again will not help
+        logger.error("retrieval_refused", error=told(error))
+    else:
+        logger.info("retrieved", expected=brought.listed, instances=brought.known, count=brought.came)
+    if brought and brought.listed:
+        desk.store.settling.note_expected_count(series.id, brought.listed, desk.clock())
+    if brought and not brought.failed:
+        attempt = rules.retrieve_attempts
+    pause_seconds = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) if attempt < rules.retrieve_attempts else 0.0
+    note(series.id, attempt, desk.clock() + timedelta(seconds=pause_seconds))
+    return brought.came if brought else 0

@@ -1,0 +1,288 @@
+"""Asking real peers for what is missing: Orthanc gives by C-MOVE, C-GET and WADO, dcmqrscp knows no destination."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydicom import Dataset
+from pydicom.uid import UID
+from typer.testing import CliRunner, Result
+
+from node import sender
+from node.cli import app
+from node.config import Peer, load
+from node.errors import Unavailable
+from node.peer import Fault, SimulatedPeer
+from node.pipeline import Desk, settle, utc_now
+from node.query_scu import Listed
+from node.receiver import Receiver
+from node.retrieval import Brought, Inlet, bring, retrieve, source_of
+from node.sender import Sent, Timeouts, entity, send_files
+from storage.errors import StorageFull
+from storage.files import Files, InstanceWriter
+from storage.records import Closed
+from storage.store import Store
+from tests.builders import FakeClock, keep, series_now
+from tests.dicom_factory import ct_series, save
+from tests.interop.test_peers import Orthanc, program
+from tests.running import free_port, wait_until
+
+pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("logging_restored")]
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """Orthanc with DICOMweb; it is told of Willis's port later."""
+    folder, dicom_port, http_port = tmp_path_factory.mktemp("orthanc"), free_port(), free_port()
+    settings = {
+        "Name": "PACS", "DicomAet": "ORTHANC", "DicomPort": dicom_port, "HttpPort": http_port, "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": True, "RegisteredUsers": {"willis": "secret-word"}, "StorageDirectory": str(folder / "db"),
+        "IndexDirectory": str(folder / "db"), "DicomCheckCalledAet": False, "DicomModalitiesInDatabase": True,
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}, "Plugins": [str(PLUGIN)] if PLUGIN.exists() else [],
+    }  # fmt: skip
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program("Orthanc"), str(folder / "orthanc.json")], stdout=log, stderr=log)
+    client = httpx.Client(
+        base_url=f"http://127.0.0.1:{http_port}", timeout=60, trust_env=False, auth=("willis", "secret-word")
+    )
+
+    def answers() -> bool:
+        try:
+            return client.get("/system").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        wait_until(answers, 60, "Orthanc answers")
+        yield Orthanc(dicom_port, client)
+    finally:
+        client.close()
+        process.terminate()
+        process.wait(20)
+
+
+Node = Callable[..., Desk]
+
+
+@pytest.fixture
+def node(tmp_path: Path, sqlite_url: str, sqlite_store: Store, clock: FakeClock, orthanc: Orthanc) -> Iterator[Node]:
+    """Makes a node in this process that Orthanc knows and that asks Orthanc."""
+    started: list[Receiver] = []
+
+    def make(receiving: bool = True, **peer: Any) -> Desk:
+        port, folder = free_port(), tmp_path / "var"
+        sections: dict[str, dict[str, Any]] = {
+            "node": {"port": port},
+            "storage": {"directory": str(folder), "database_url": sqlite_url},
+            "peers.PACS": {"ae_title": "ORTHANC", "host": "127.0.0.1", "port": orthanc.dicom_port} | peer,
+        }
+        lines = [
+            f"[{section}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+            for section, values in sections.items()
+        ]
+        (tmp_path / "config.toml").write_text("\n".join(lines))
+        config = load(tmp_path / "config.toml", {})
+        modality = {"AET": "WILLIS", "Host": "127.0.0.1", "Port": port}
+        orthanc.http.put("/modalities/willis", json=modality).raise_for_status()
+        files = Files(folder)
+        if receiving:
+            started.append(Receiver(config, sqlite_store, files, lambda: None))
+            started[-1].start()
+        return Desk(config, sqlite_store, files, lambda: None, clock)
+
+    yield make
+    for receiver in started:
+        receiver.stop()
+
+
+def in_orthanc(orthanc: Orthanc, folder: Path, name: str, count: int = 5) -> list[Dataset]:
+    """A series of a study of its own that Orthanc holds."""
+    number = sum(name.encode())
+    series = ct_series(
+        count, StudyInstanceUID=f"2.25.{number}1", SeriesInstanceUID=f"2.25.{number}2", AccessionNumber=f"A{number}"
+    )
+    for index, ds in enumerate(series):
+        ds.SOPInstanceUID = f"2.25.{number}3{index:04}"
+        ds.file_meta.MediaStorageSOPInstanceUID = UID(ds.SOPInstanceUID)
+    orthanc.upload(save(series, folder))
+    return series
+
+
+def fetch(tmp_path: Path, study: str, peer: str = "ORTHANC") -> Result:
+    return CliRunner().invoke(app, ["fetch", study, "--from", peer, "--config", str(tmp_path / "config.toml")])
+
+
+@pytest.mark.parametrize("how", ["move", "get"])
+def test_missing_slices_come_from_the_sender_before_the_quiet_timer_decides(
+    node: Node, orthanc: Orthanc, tmp_path: Path, clock: FakeClock, how: str
+) -> None:
+    desk, series = node(retrieve=how), in_orthanc(orthanc, tmp_path, f"missing {how}")
+    row = keep(desk.store, desk.files, clock, [*series[:2], series[4]], calling_ae="ORTHANC")
+    clock.advance(20)
+    assert (settle(desk), list(desk.lacking)) == (0, [row.id])
+    assert retrieve(desk) == 2
+    now = series_now(desk.store, series[0].SeriesInstanceUID)
+    assert (now.instance_count, now.expected_count) == (5, 5)
+    assert settle(desk) == 1
+    assert dict(desk.store.worklist.case(str(row.id)) or {})["evidence"] == "count"
+    parts = desk.store.settling.contributions(row.id)
+    assert [(part.instances, part.closed) for part in parts] == [(3, Closed.RELEASED), (2, Closed.RELEASED)]
+    kept = {file.sha256 for _, file in desk.store.settling.instances(row.id)}
+    assert len(kept) == 5
+    assert all(desk.files.holds(file) for _, file in desk.store.settling.instances(row.id))
+
+
+@pytest.mark.parametrize("how", ["move", "get"])
+def test_a_study_is_fetched_by_accession_number_or_uid_and_what_is_known_does_not_come_again(
+    node: Node, orthanc: Orthanc, tmp_path: Path, how: str
+) -> None:
+    node(retrieve=how)
+    series = in_orthanc(orthanc, tmp_path, f"fetch {how}")
+    done = fetch(tmp_path, series[0].AccessionNumber)
+    assert (done.exit_code, "5 came, 0 were known, 0 failed" in done.output) == (0, True), done.output
+    done = fetch(tmp_path, series[0].StudyInstanceUID, "PACS")
+    assert (done.exit_code, "0 came, 5 were known, 0 failed" in done.output) == (0, True), done.output
+
+
+def test_fetch_names_what_was_wrong_with_the_name(node: Node, orthanc: Orthanc, tmp_path: Path) -> None:
+    node(receiving=False, retrieve="get")
+    said = {
+        ("A1", "ORTANC"): (2, "--from 'ORTANC' is no configured peer; did you mean ORTHANC?"),
+        ("A1", "ORTHANC"): (1, "nothing found: no study with the Accession Number or Study Instance UID 'A1'"),
+        ("A*", "ORTHANC"): (1, "'A*' is no Accession Number or Study Instance UID: no wildcards"),
+    }
+    for (study, peer), (status, complaint) in said.items():
+        done = fetch(tmp_path, study, peer)
+        assert (done.exit_code, complaint in done.output) == (status, True), done.output
+
+
+def test_fetch_from_a_peer_that_is_not_configured_to_give_says_so(node: Node, tmp_path: Path) -> None:
+    node(receiving=False)
+    done = fetch(tmp_path, "A1")
+    assert (done.exit_code, "set its retrieve to 'move' or 'get'" in done.output) == (1, True), done.output
+
+
+def test_fetch_from_a_peer_that_rejects_us_says_so(node: Node, tmp_path: Path) -> None:
+    pacs = SimulatedPeer(tmp_path / "pacs", fault=Fault.REJECT)
+    node(receiving=False, retrieve="get", port=pacs.start(0))
+    done = fetch(tmp_path, "A1")
+    pacs.stop()
+    assert (done.exit_code, "rejected the association" in done.output) == (1, True), done.output
+
+
+def test_fetch_by_move_while_nobody_receives_says_that_nothing_came(
+    node: Node, orthanc: Orthanc, tmp_path: Path
+) -> None:
+    node(receiving=False, retrieve="move")
+    series = in_orthanc(orthanc, tmp_path, "nobody", 1)
+    done = fetch(tmp_path, series[0].AccessionNumber)
+    assert (done.exit_code, "does `willis serve` run" in done.output) == (1, True), done.output
+
+
+@pytest.fixture
+def dcmqrscp(tmp_path: Path) -> Iterator[int]:
+    """The port of a dcmqrscp that knows no destination."""
+    folder, port = tmp_path / "dcmqrscp", free_port()
+    folder.mkdir()
+    tables = "".join(f"{table} BEGIN\n{table} END\n" for table in ("HostTable", "VendorTable"))
+    (folder / "dcmqrscp.cfg").write_text(
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 16384\nMaxAssociations = 16\n{tables}"
+        f"AETable BEGIN\nORTHANC {folder} RW (9, 64mb) ANY\nAETable END\n"
+    )
+    process = subprocess.Popen([program("dcmqrscp"), "-c", str(folder / "dcmqrscp.cfg")], stderr=subprocess.DEVNULL)
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_a_destination_that_the_peer_does_not_know_is_told_with_the_remedy_and_not_tried_again(
+    node: Node, dcmqrscp: int, tmp_path: Path, clock: FakeClock
+) -> None:
+    desk, series = node(receiving=False, retrieve="move", port=dcmqrscp), ct_series(3)
+    peer = Peer(ae_title="ORTHANC", host="127.0.0.1", port=dcmqrscp)
+    paths = save(series, tmp_path)
+    wait_until(lambda: [sent.word for sent in try_to_send(peer, paths)] == ["success"] * 3, 20, "dcmqrscp answers")
+    keep(desk.store, desk.files, clock, series[:2], calling_ae="ORTHANC")
+    clock.advance(20)
+    assert (settle(desk), retrieve(desk), settle(desk)) == (0, 0, 1)
+    assert series_now(desk.store).expected_count is None
+
+    done = fetch(tmp_path, series[0].StudyInstanceUID)
+    assert done.exit_code == 1
+    assert "0xA801: it does not know the destination WILLIS; configure this AE title" in done.output, done.output
+    assert "or set retrieve = 'get'" in done.output
+
+
+def try_to_send(peer: Peer, paths: list[Path]) -> list[Sent]:
+    try:
+        return list(send_files(entity("PACS", Timeouts(2, 5, 5)), peer, paths))
+    except Unavailable:
+        return []
+
+
+def test_a_peer_that_does_not_answer_is_asked_for_one_series_a_round_and_each_counts_an_attempt(
+    node: Node, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, asked = node(receiving=False, retrieve="get", port=free_port()), list[str]()
+    associate = sender.associate
+
+    def noted(*args: Any) -> Any:
+        asked.append(args[1].ae_title)
+        return associate(*args)
+
+    monkeypatch.setattr(sender, "associate", noted)
+    for number in (1, 2):
+        slices = ct_series(3, SeriesInstanceUID=f"2.25.{number}", StudyInstanceUID=f"2.25.9{number}")
+        for index, ds in enumerate(slices):
+            ds.SOPInstanceUID = f"2.25.{number}7{index}"
+        keep(desk.store, desk.files, clock, slices, calling_ae="ORTHANC")
+    clock.advance(20)
+    assert (settle(desk), retrieve(desk), asked) == (0, 0, ["ORTHANC"])
+    assert [series_now(desk.store, f"2.25.{number}").retrievals for number in (1, 2)] == [1, 1]
+
+
+def test_a_peer_that_does_not_answer_is_asked_again_after_longer_and_longer_pauses(
+    node: Node, clock: FakeClock
+) -> None:
+    desk = node(receiving=False, retrieve="get", port=free_port())
+    keep(desk.store, desk.files, clock, ct_series(3), calling_ae="ORTHANC")
+    clock.advance(20)
+    for pause_seconds in (5, 10):
+        assert (settle(desk), len(desk.lacking), retrieve(desk)) == (0, 1, 0)
+        clock.advance(pause_seconds - 0.1)
+        assert (settle(desk), len(desk.lacking)) == (0, 0)
+        clock.advance(0.1)
+    assert (settle(desk), len(desk.lacking), retrieve(desk), settle(desk)) == (0, 1, 0, 1)
+
+
+def test_what_falls_short_is_no_release(node: Node, orthanc: Orthanc, tmp_path: Path) -> None:
+    desk, series = node(receiving=False, retrieve="get"), in_orthanc(orthanc, tmp_path, "short", 3)
+    listed = Listed(series[0].StudyInstanceUID, series[0].SeriesInstanceUID)
+    source = source_of(desk.config, desk.config.peers["PACS"], 20)
+    with Inlet(desk.config, desk.store, desk.files, "ORTHANC", utc_now) as inlet:
+        desk.files.begin_instance = one_then_full(desk.files)  # type: ignore[assignment, method-assign]
+        brought = bring(source, inlet, desk.store, listed)
+    assert (brought, brought.failed) == (Brought(3, 0, 1), 2)
+    [part] = desk.store.settling.contributions(series_now(desk.store, listed.series_instance_uid).id)
+    assert part.closed is Closed.ABORTED
+
+
+def one_then_full(files: Files) -> Callable[[bytes], InstanceWriter]:
+    """The disk takes one instance more."""
+    begin, begun = files.begin_instance, list[bytes]()
+
+    def begin_instance(preamble: bytes) -> InstanceWriter:
+        begun.append(preamble)
+        if len(begun) > 1:
+            raise StorageFull("full")
+        return begin(preamble)
+
+    return begin_instance
