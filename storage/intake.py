@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from storage.prepared import Prepared
 from storage.records import Added, Arrived, Closed, Header, StoredFile
 from storage.rows import reopen
 from storage.schema import AssociationRow, InstanceRow, RemovalRow, SeriesRow
@@ -20,7 +21,6 @@ _SERIES = (
     select(
         SeriesRow.id,
         SeriesRow.stage,
-        SeriesRow.instance_count,
         SeriesRow.conflicts,
         SeriesRow.patient_id,
         SeriesRow.issuer_of_patient_id,
@@ -51,16 +51,36 @@ _FORGET_IF_EMPTY = delete(SeriesRow.__table__).where(  # type: ignore[arg-type]
 """A series that was made for an instance which turns out to belong to another one must not stay."""
 
 
+_INSTANCE = (
+    "sop_instance_uid", "series_id", "association_id", "path", "sha256", "size_bytes", "header", "received_at",
+)  # fmt: skip
+
+
+class _Series(NamedTuple):
+    """What `_SERIES` selects."""
+
+    id: int
+    stage: str
+    conflicts: list[str]
+    patient_id: str
+    issuer_of_patient_id: str
+    study_instance_uid: str
+
+
 class Intake:
     """What the receiver tells the database.  Each public method is one transaction."""
 
     def __init__(self, transactions: Transactions) -> None:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
+        dialect = transactions.engine.dialect
         self._insert_series = transactions.insert_unless_there(SeriesRow.__table__)
-        if transactions.engine.dialect.name == "sqlite":
+        if dialect.name == "sqlite":
             self._insert_series = self._insert_series.values(id=_NEXT_CASE)
-        self._insert_instance = transactions.insert_unless_there(InstanceRow.__table__).returning(InstanceRow.id)
+        insert_instance = transactions.insert_unless_there(InstanceRow.__table__).returning(InstanceRow.id)
+        self._insert_instance = Prepared(insert_instance, dialect, _INSTANCE)
+        self._select_series = Prepared(_SERIES, dialect)
+        self._count_one = Prepared(_COUNT_ONE, dialect)
 
     def open_association(self, receiver: str, calling_ae: str, now: datetime) -> int:
         """The association is known as open; returns its id."""
@@ -149,11 +169,11 @@ class Intake:
         return [outcome[index] for index in range(len(arrived))]
 
     def _add(self, connection: Connection, arrived: Arrived) -> Added:
-        """Plain statements where nothing is decided, the series' row as an object where something is."""
+        """Prepared statements where nothing is decided, the series' row as an object where something is."""
         header, file = arrived.header, arrived.file
         series = self._series_for(connection, arrived)
-        inserted = connection.execute(
-            self._insert_instance,
+        inserted = self._insert_instance.first(
+            connection,
             {
                 "sop_instance_uid": header.sop_instance_uid,
                 "series_id": series.id,
@@ -164,14 +184,14 @@ class Intake:
                 "header": header.as_json(),
                 "received_at": arrived.at,
             },
-        ).first()
+        )
         if inserted is None:
             connection.execute(_FORGET_IF_EMPTY, {"series": series.id})
             return self._known(connection, arrived)
         stage, conflicts = Stage(series.stage), _conflicts(series, header)
         if stage is Stage.RECEIVING and conflicts == series.conflicts:
             advance(stage, Event.ARRIVED)
-            connection.execute(_COUNT_ONE, {"series": series.id, "now": arrived.at})
+            self._count_one.first(connection, {"series": series.id, "now": arrived.at})
             return Added.STORED
         with Session(connection) as session:
             row = session.get_one(SeriesRow, series.id)
@@ -184,12 +204,12 @@ class Intake:
             session.flush()
         return Added.STORED
 
-    def _series_for(self, connection: Connection, arrived: Arrived) -> Any:
-        """What `_SERIES` selects of the series' row, locked, made if there was none."""
+    def _series_for(self, connection: Connection, arrived: Arrived) -> _Series:
+        """The series' row, locked, made if there was none."""
         header, now = arrived.header, arrived.at
         uid = {"uid": header.series_instance_uid}
-        series = connection.execute(_SERIES, uid).first()
-        if series is None:
+        row = self._select_series.first(connection, uid)
+        if row is None:
             connection.execute(
                 self._insert_series,
                 {
@@ -216,8 +236,10 @@ class Intake:
                     "last_instance_at": now,
                 },
             )
-            series = connection.execute(_SERIES, uid).one()
-        return series
+            row = self._select_series.first(connection, uid)
+        if row is None:
+            raise AssertionError("a series that was made is there")
+        return _Series(*row)
 
     @staticmethod
     def _known(connection: Connection, arrived: Arrived) -> Added:
@@ -233,7 +255,7 @@ class Intake:
             return Added.DIFFERENT
 
 
-def _conflicts(series: Any, header: Header) -> list[str]:
+def _conflicts(series: _Series, header: Header) -> list[str]:
     """The series' conflicts, with those that this instance brings."""
     conflicts = set(series.conflicts)
     if (series.patient_id, series.issuer_of_patient_id) != (header.patient_id, header.issuer_of_patient_id):
