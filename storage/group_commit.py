@@ -19,12 +19,14 @@ class Offer:
 
     def __init__(self, arrived: Arrived) -> None:
         self.arrived = arrived
-        self._done = threading.Event()
+        self._unsettled = threading.Lock()
+        self._unsettled.acquire()
         self._outcome: Added | Exception | None = None
 
     def outcome(self) -> Added:
         """What became of the instance, once that is durable.  Raises what went wrong; then there is no new row."""
-        self._done.wait()
+        with self._unsettled:
+            pass
         if not isinstance(self._outcome, Added):
             raise self._outcome or AssertionError("an offer is settled with an outcome")
         return self._outcome
@@ -32,7 +34,7 @@ class Offer:
     def settle(self, outcome: Added | Exception) -> None:
         """The association may answer."""
         self._outcome = outcome
-        self._done.set()
+        self._unsettled.release()
 
 
 class GroupCommit:
