@@ -1,6 +1,6 @@
 """Statements compiled once, for what is done for every instance: the driver itself executes them.
 
-To look a statement up, bind its values and wrap its result takes SQLAlchemy ten times as long as SQLite takes to do it.
+To look a statement up, bind its values and wrap its result takes SQLAlchemy several times as long as SQLite takes to do it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
