@@ -7,7 +7,7 @@ import pytest
 
 from storage.group_commit import GroupCommit
 from storage.intake import Intake
-from storage.records import Added, Arrived, Header
+from storage.records import Added, Arrived, Change, Header
 from storage.store import Store
 from tests.builders import FakeClock, header, series_now, stored_file
 
@@ -36,22 +36,23 @@ def test_an_offer_is_added_and_told(store: Store, clock: FakeClock, commits: Gro
 def test_what_is_offered_during_a_commit_goes_into_the_next_one(
     store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ones = [arrived(store, clock, header(number)) for number in range(1, 8)]
     groups: list[int] = []
     inside, release = threading.Event(), threading.Event()
-    add = Intake.add_instances
+    take = Intake.take
 
-    def watched(self: Intake, group: list[Arrived]) -> list[Added]:
+    def watched(self: Intake, group: list[Change]) -> list[Added | int]:
         groups.append(len(group))
         inside.set()
         assert release.wait(5)
-        return add(self, group)
+        return take(self, group)
 
-    monkeypatch.setattr(Intake, "add_instances", watched)
+    monkeypatch.setattr(Intake, "take", watched)
     commits = GroupCommit(store.intake)
     commits.start()
-    offers = [commits.offer(arrived(store, clock, header(1)))]
+    offers = [commits.offer(ones[0])]
     assert inside.wait(5)
-    offers += [commits.offer(arrived(store, clock, header(number))) for number in range(2, 8)]
+    offers += [commits.offer(one) for one in ones[1:]]
     release.set()
     assert {offer.outcome() for offer in offers} == {Added.STORED}
     commits.stop()
