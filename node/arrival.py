@@ -113,7 +113,7 @@ class Arrival:
             self._take_back(offer, file)
             raise
         here("after_flush")
-        added = offer.outcome()
+        added = Added(str(offer.outcome()))
         if added is Added.DIFFERENT:
             self._files.discard(file)
         return added

@@ -23,6 +23,7 @@ IMPLEMENTATION_CLASS_UID = "2.25.161746098240367914236428104013612204119"
 IMPLEMENTATION_VERSION_NAME = "WILLIS_0.1"
 MAXIMUM_INFLATED_BYTES = 1 << 31
 _UID = re.compile(r"(?=.{1,64}\Z)(0|[1-9]\d*)(\.(0|[1-9]\d*))*\Z", re.ASCII)
+_NUMBERS = re.compile(rb"[-+.eE0-9 ]+(\\[-+.eE0-9 ]+)*\Z")
 _PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 _KEYWORDS = (
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "AccessionNumber", "Modality",
@@ -150,7 +151,12 @@ class _Found:
         """The value as pydicom decodes it; None where the element is absent.  Raises whatever pydicom does."""
         tag = _TAG_OF[keyword]
         element = self._captured.get(tag)
-        return None if element is None else _decoded(tag, element, self._character_set, self._implicit, self._little)
+        if element is None:
+            return None
+        plain = _plain(keyword, element)
+        if plain is not None:
+            return plain
+        return _decoded(tag, element, self._character_set, self._implicit, self._little)
 
     def integer(self, keyword: str) -> int | None:
         """The value of an IS element; None where it is no number of 32 bits.
@@ -163,6 +169,17 @@ class _Found:
         except ValueError:
             return None
         return number if -(2**31) <= number < 2**31 else None
+
+
+def _plain(keyword: str, element: bytes) -> Any:
+    """The value, read without pydicom, of what differs in every slice of a series; None where it is not plain."""
+    is_implicit = int.from_bytes(element[4:8], "little") == len(element) - 8
+    if keyword == "SOPInstanceUID" and (is_implicit or element[4:6] == b"UI"):
+        uid = element[8:].rstrip(b"\0").decode("ascii", "replace")
+        return uid if is_uid(uid) else None
+    if keyword == "ImagePositionPatient" and (is_implicit or element[4:6] == b"DS") and _NUMBERS.match(element, 8):
+        return element[8:].decode("ascii").split("\\")
+    return None
 
 
 @lru_cache(maxsize=2048)

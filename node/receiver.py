@@ -41,8 +41,8 @@ from node.tls import server_context
 from node.transport import DirectServer
 from node.wakeup import NODE_BELL, ring
 from storage.files import Files
-from storage.group_commit import GroupCommit
-from storage.records import Closed, Header
+from storage.group_commit import GroupCommit, Offer
+from storage.records import Closed, Ended, Header, Opened
 from storage.store import Store
 
 STORAGE_CLASSES = (
@@ -114,7 +114,7 @@ class Receiver:
         self._commits = GroupCommit(store.intake)
         self._wake = wake
         self._name = receiver_name(config.node)
-        self._associations: dict[Any, int] = {}
+        self._associations: dict[Any, Offer] = {}
         self._lock = threading.Lock()
         self._servers: list[Any] = []
         self._trail = trail or Trail()
@@ -210,6 +210,7 @@ class Receiver:
 
         def begin(request: StoreRequest) -> Sink:
             calling_ae = str(association.requestor.ae_title).strip()
+            opening = self._open(association, calling_ae)
             arrival = Arrival(
                 request,
                 str(association.accepted_context(request.context_id).transfer_syntax[0]),
@@ -217,7 +218,7 @@ class Receiver:
                 self._files,
                 self._commits,
                 self._store.intake.forget_instance,
-                lambda: self._association_id(association, calling_ae),
+                lambda: self._association_id(association, opening),
                 _now,
             )
             return _Logged(arrival, calling_ae, lambda header: self._tally(association, header), self._log)
@@ -240,18 +241,29 @@ class Receiver:
         for study in self._received.pop(association, {}).values():
             self._trail.record(partial(Reporter.received, study=study, source=source, at=now, error=error))
 
-    def _association_id(self, association: Any, calling_ae: str) -> int:
+    def _open(self, association: Any, calling_ae: str) -> Offer:
+        """The association is, or will soon be, known as open: while its first instance comes nobody waits for that."""
         with self._lock:
             if association not in self._associations:
-                self._associations[association] = self._store.intake.open_association(self._name, calling_ae, _now())
+                self._associations[association] = self._commits.offer(Opened(self._name, calling_ae, _now()))
             return self._associations[association]
+
+    def _association_id(self, association: Any, opening: Offer) -> int:
+        """The id, once it is durable.  Raises what went wrong; then the next instance tries again."""
+        try:
+            return int(opening.outcome())
+        except Exception:
+            with self._lock:
+                self._associations.pop(association, None)
+            raise
 
     def _on_end(self, event: Any, how: Closed) -> None:
         with self._lock:
-            association_id = self._associations.pop(event.assoc, None)
-        if association_id is None:
+            opening = self._associations.pop(event.assoc, None)
+        if opening is None:
             return
-        self._store.intake.close_association(association_id, how, _now())
+        association_id = int(opening.outcome())
+        self._commits.offer(Ended(association_id, how, _now())).outcome()
         self._record_received(event.assoc, "" if how is Closed.RELEASED else "the association was aborted")
         self._log.info("association_ended", association=association_id, reason=how)
         self._wake()

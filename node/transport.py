@@ -164,8 +164,8 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
             while self.is_established:
                 if self._errands and not wire.has_more_within(QUIET_SECONDS):
                     self._errands.popleft()()
-                self._next_pdu(wire, self._acceptor_limit())
-                self._attend()
+                if self._next_pdu(wire, self._acceptor_limit()):
+                    self._attend()
         except HandshakeFailed as error:
             self._failed(str(error))
             self._event("Evt17")
@@ -217,15 +217,14 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
             self._gate.admitted(self)
         self._turn()
 
-    def _next_pdu(self, wire: Wire, longest_data: int) -> None:
-        """The next PDU was handled.  Raises Closed, TooSlow, ProtocolViolation."""
+    def _next_pdu(self, wire: Wire, longest_data: int) -> bool:
+        """The next PDU was handled; whether pynetdicom had a part in it.  Raises Closed, TooSlow, ProtocolViolation."""
         wire.begin()
         kind, _, length = struct.unpack(">BBL", wire.take(6))
         if kind == P_DATA_TF and longest_data:
             if length > longest_data:
                 raise ProtocolViolation("PDU longer than announced")
-            self._take_data(wire, length)
-            return
+            return self._take_data(wire, length)
         if kind not in _KNOWN_PDUS:
             raise ProtocolViolation("unknown PDU")
         if length > (LARGEST_CONTROL_PDU_BYTES if kind == _A_ASSOCIATE_RQ else 4096):
@@ -234,10 +233,11 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
         for piece in wire.pieces(length):
             body += piece
         self._hand_over(body)
+        return True
 
-    def _take_data(self, wire: Wire, length: int) -> None:
-        """The presentation data values of one P-DATA-TF (PS3.8 9.3.5) have gone where they belong."""
-        messages = self._messages
+    def _take_data(self, wire: Wire, length: int) -> bool:
+        """The presentation data values of one P-DATA-TF (PS3.8 9.3.5) have gone where they belong: some to pynetdicom?"""
+        messages, others = self._messages, False
         if length < 6:
             raise ProtocolViolation("P-DATA without a value")
         while length:
@@ -257,10 +257,12 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
             message = messages.end_fragment()
             if isinstance(message, OtherMessage):
                 self._serve_other(message)
+                others = True
             elif message is not None:
                 self._answer(wire, message)
             elif is_too_slow(messages.message_bytes, time.monotonic() - self._message_began, self.network_timeout):
                 raise TooSlow
+        return others
 
     def _answer(self, wire: Wire, store: Store) -> None:
         request, answer = store

@@ -1,4 +1,4 @@
-"""Several associations' instances in one transaction: one flush of the database answers all that wait for it.
+"""What several associations bring in one transaction: one flush of the database answers all that wait for it.
 
 An association offers its instance when the file lies under its name, and flushes the file while the one committing
 thread adds the row: the disk then does all flushes at once.  Whoever offers while a group is being committed belongs to
@@ -9,34 +9,36 @@ import queue
 import threading
 
 from storage.intake import Intake
-from storage.records import Added, Arrived
+from storage.records import Added, Change
 
 LARGEST_GROUP = 64
 
 
 class Offer:
-    """An instance that waits to be committed."""
+    """A change that waits to be committed: an instance, or an association that began or ended."""
 
-    def __init__(self, arrived: Arrived) -> None:
-        self.arrived = arrived
-        self._done = threading.Event()
-        self._outcome: Added | Exception | None = None
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self._unsettled = threading.Lock()
+        self._unsettled.acquire()
+        self._outcome: Added | int | Exception | None = None
 
-    def outcome(self) -> Added:
-        """What became of the instance, once that is durable.  Raises what went wrong; then there is no new row."""
-        self._done.wait()
-        if not isinstance(self._outcome, Added):
+    def outcome(self) -> Added | int:
+        """What `Intake.take` returns for the change, once it is durable.  Raises what went wrong; then nothing changed."""
+        with self._unsettled:
+            pass
+        if self._outcome is None or isinstance(self._outcome, Exception):
             raise self._outcome or AssertionError("an offer is settled with an outcome")
         return self._outcome
 
-    def settle(self, outcome: Added | Exception) -> None:
+    def settle(self, outcome: Added | int | Exception) -> None:
         """The association may answer."""
         self._outcome = outcome
-        self._done.set()
+        self._unsettled.release()
 
 
 class GroupCommit:
-    """The one thread of a receiver that adds instances to the database."""
+    """The one thread of a receiver that tells the database what comes."""
 
     def __init__(self, intake: Intake) -> None:
         """Nothing runs before `start`."""
@@ -59,9 +61,9 @@ class GroupCommit:
         if thread is not None:
             thread.join()
 
-    def offer(self, arrived: Arrived) -> Offer:
-        """`arrived` is added soon, together with what others offer meanwhile."""
-        offer = Offer(arrived)
+    def offer(self, change: Change) -> Offer:
+        """`change` is made soon, together with what others offer meanwhile."""
+        offer = Offer(change)
         with self._lock:
             running = self._thread is not None
             if running:
@@ -84,7 +86,7 @@ class GroupCommit:
         if not group:
             return
         try:
-            added = self._intake.add_instances([offer.arrived for offer in group])
+            outcomes = self._intake.take([offer.change for offer in group])
         except Exception as error:  # noqa: BLE001  the edge: whatever it is, the associations are told, and answer it
             if len(group) == 1:
                 group[0].settle(error)
@@ -92,5 +94,5 @@ class GroupCommit:
             for offer in group:
                 self._commit([offer])
         else:
-            for offer, outcome in zip(group, added, strict=True):
+            for offer, outcome in zip(group, outcomes, strict=True):
                 offer.settle(outcome)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from storage.records import Added, Arrived, Closed, Header, StoredFile, name_key
+from storage.prepared import Prepared
+from storage.records import Added, Arrived, Change, Closed, Ended, Header, Opened, StoredFile, name_key
 from storage.rows import reopen
 from storage.schema import AssociationRow, InstanceRow, RemovalRow, SeriesRow
 from storage.stages import Event, Stage, advance
@@ -20,7 +21,6 @@ _SERIES = (
     select(
         SeriesRow.id,
         SeriesRow.stage,
-        SeriesRow.instance_count,
         SeriesRow.conflicts,
         SeriesRow.patient_id,
         SeriesRow.issuer_of_patient_id,
@@ -51,33 +51,55 @@ _FORGET_IF_EMPTY = delete(SeriesRow.__table__).where(  # type: ignore[arg-type]
 """A series that was made for an instance which turns out to belong to another one must not stay."""
 
 
+_CLOSE = (
+    update(AssociationRow.__table__)  # type: ignore[arg-type]
+    .where(AssociationRow.id == bindparam("association"), AssociationRow.closed.is_(None))
+    .values(closed=bindparam("how"), closed_at=bindparam("now"))
+)
+_KINDS = (Ended, Opened, Arrived)
+COMMITS = ("closing", "opening", "instances")
+_ASSOCIATION = ("receiver", "calling_ae", "opened_at")
+_INSTANCE = (
+    "sop_instance_uid", "series_id", "association_id", "path", "sha256", "size_bytes", "header", "received_at",
+)  # fmt: skip
+
+
+class _Series(NamedTuple):
+    """What `_SERIES` selects."""
+
+    id: int
+    stage: str
+    conflicts: list[str]
+    patient_id: str
+    issuer_of_patient_id: str
+    study_instance_uid: str
+
+
 class Intake:
     """What the receiver tells the database.  Each public method is one transaction."""
 
     def __init__(self, transactions: Transactions) -> None:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
+        dialect = transactions.engine.dialect
         self._insert_series = transactions.insert_unless_there(SeriesRow.__table__)
-        if transactions.engine.dialect.name == "sqlite":
+        if dialect.name == "sqlite":
             self._insert_series = self._insert_series.values(id=_NEXT_CASE)
-        self._insert_instance = transactions.insert_unless_there(InstanceRow.__table__).returning(InstanceRow.id)
+        insert_instance = transactions.insert_unless_there(InstanceRow.__table__).returning(InstanceRow.id)
+        self._insert_instance = Prepared(insert_instance, dialect, _INSTANCE)
+        insert_association = insert(AssociationRow.__table__).returning(AssociationRow.id)  # type: ignore[arg-type]
+        self._insert_association = Prepared(insert_association, dialect, _ASSOCIATION)
+        self._close_association = Prepared(_CLOSE, dialect)
+        self._select_series = Prepared(_SERIES, dialect)
+        self._count_one = Prepared(_COUNT_ONE, dialect)
 
     def open_association(self, receiver: str, calling_ae: str, now: datetime) -> int:
         """The association is known as open; returns its id."""
-        with self._transactions.writing("opening") as session:
-            row = AssociationRow(receiver=receiver, calling_ae=calling_ae, opened_at=now)
-            session.add(row)
-            session.flush()
-            return row.id
+        return int(self.take([Opened(receiver, calling_ae, now)])[0])
 
     def close_association(self, association_id: int, how: Closed, now: datetime) -> None:
         """The association is known as closed."""
-        with self._transactions.writing("closing") as session:
-            session.execute(
-                update(AssociationRow)
-                .where(AssociationRow.id == association_id, AssociationRow.closed.is_(None))
-                .values(closed=how.value, closed_at=now)
-            )
+        self.take([Ended(association_id, how, now)])
 
     def lose_associations(self, receiver: str, now: datetime) -> int:
         """What `receiver` had open when it died is closed as LOST; returns how many."""
@@ -137,23 +159,38 @@ class Intake:
         A new one makes the series RECEIVING again, whatever it was: outside RECEIVING that raises the revision and
         voids the claim.  SAME changes nothing but when it was last sent.  DIFFERENT changes nothing but the series' conflicts.
         """
-        return self.add_instances([Arrived(header, file, association_id, calling_ae, now)])[0]
+        return Added(str(self.take([Arrived(header, file, association_id, calling_ae, now)])[0]))
 
-    def add_instances(self, arrived: Sequence[Arrived]) -> list[Added]:
-        """Each instance belongs to its series, as by `add_instance`: all of them, or after an error none."""
-        outcome: dict[int, Added] = {}
-        with self._transactions.writing_plainly("instances") as connection:
+    def take(self, changes: Sequence[Change]) -> list[Added | int]:
+        """Every change is made, as by the three methods above and below, or after an error none.
+
+        Returns for an instance what became of it, for an association its id.
+        """
+        outcome: dict[int, Added | int] = {}
+        with self._transactions.writing_plainly(_name_of(changes)) as connection:
             # In one order everywhere, so that two receivers on one PostgreSQL cannot wait for each other.
-            for index in sorted(range(len(arrived)), key=lambda i: arrived[i].key):
-                outcome[index] = self._add(connection, arrived[index])
-        return [outcome[index] for index in range(len(arrived))]
+            for index in sorted(range(len(changes)), key=lambda i: changes[i].key):
+                outcome[index] = self._take(connection, changes[index])
+        return [outcome[index] for index in range(len(changes))]
+
+    def _take(self, connection: Connection, change: Change) -> Added | int:
+        if isinstance(change, Arrived):
+            return self._add(connection, change)
+        if isinstance(change, Opened):
+            values = {"receiver": change.receiver, "calling_ae": change.calling_ae, "opened_at": change.at}
+            (association_id,) = self._insert_association.first(connection, values) or ()
+            return int(association_id)
+        self._close_association.first(
+            connection, {"association": change.association_id, "how": change.how.value, "now": change.at}
+        )
+        return change.association_id
 
     def _add(self, connection: Connection, arrived: Arrived) -> Added:
-        """Plain statements where nothing is decided, the series' row as an object where something is."""
+        """Prepared statements where nothing is decided, the series' row as an object where something is."""
         header, file = arrived.header, arrived.file
         series = self._series_for(connection, arrived)
-        inserted = connection.execute(
-            self._insert_instance,
+        inserted = self._insert_instance.first(
+            connection,
             {
                 "sop_instance_uid": header.sop_instance_uid,
                 "series_id": series.id,
@@ -164,14 +201,14 @@ class Intake:
                 "header": header.as_json(),
                 "received_at": arrived.at,
             },
-        ).first()
+        )
         if inserted is None:
             connection.execute(_FORGET_IF_EMPTY, {"series": series.id})
             return self._known(connection, arrived)
         stage, conflicts = Stage(series.stage), _conflicts(series, header)
         if stage is Stage.RECEIVING and conflicts == series.conflicts:
             advance(stage, Event.ARRIVED)
-            connection.execute(_COUNT_ONE, {"series": series.id, "now": arrived.at})
+            self._count_one.first(connection, {"series": series.id, "now": arrived.at})
             return Added.STORED
         with Session(connection) as session:
             row = session.get_one(SeriesRow, series.id)
@@ -184,12 +221,12 @@ class Intake:
             session.flush()
         return Added.STORED
 
-    def _series_for(self, connection: Connection, arrived: Arrived) -> Any:
-        """What `_SERIES` selects of the series' row, locked, made if there was none."""
+    def _series_for(self, connection: Connection, arrived: Arrived) -> _Series:
+        """The series' row, locked, made if there was none."""
         header, now = arrived.header, arrived.at
         uid = {"uid": header.series_instance_uid}
-        series = connection.execute(_SERIES, uid).first()
-        if series is None:
+        row = self._select_series.first(connection, uid)
+        if row is None:
             connection.execute(
                 self._insert_series,
                 {
@@ -220,8 +257,10 @@ class Intake:
                     "last_instance_at": now,
                 },
             )
-            series = connection.execute(_SERIES, uid).one()
-        return series
+            row = self._select_series.first(connection, uid)
+        if row is None:
+            raise AssertionError("a series that was made is there")
+        return _Series(*row)
 
     @staticmethod
     def _known(connection: Connection, arrived: Arrived) -> Added:
@@ -237,7 +276,7 @@ class Intake:
             return Added.DIFFERENT
 
 
-def _conflicts(series: Any, header: Header) -> list[str]:
+def _conflicts(series: _Series, header: Header) -> list[str]:
     """The series' conflicts, with those that this instance brings."""
     conflicts = set(series.conflicts)
     if (series.patient_id, series.issuer_of_patient_id) != (header.patient_id, header.issuer_of_patient_id):
@@ -245,3 +284,8 @@ def _conflicts(series: Any, header: Header) -> list[str]:
     if series.study_instance_uid != header.study_instance_uid:
         conflicts.add(MIXED_STUDIES)
     return sorted(conflicts)
+
+
+def _name_of(changes: Sequence[Change]) -> str:
+    """What `killpoints` calls the commit: after the last of these that is in it."""
+    return COMMITS[max(_KINDS.index(type(change)) for change in changes)]

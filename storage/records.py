@@ -102,6 +102,38 @@ class Arrived:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """An association that a peer opened with a receiver of ours."""
+
+    receiver: str
+    calling_ae: str
+    at: datetime
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What changes are ordered by: those of associations, which nobody else touches, come first."""
+        return "", ""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An association that was known as open, and how it ended."""
+
+    association_id: int
+    how: Closed
+    at: datetime
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """As of `Opened`."""
+        return "", ""
+
+
+Change = Arrived | Opened | Ended
+"""What a receiver tells the database in one group with others."""
+
+
+@dataclass(frozen=True)
 class Contribution:
     """The part that one association had in a series."""
 

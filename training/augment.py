@@ -32,7 +32,8 @@ def augmented(hu_DHW: NDArray[np.int16], rng: np.random.Generator) -> Float32Arr
             noise = ndimage.gaussian_filter(noise, sigma)
             noise /= float(noise.std())
         hu += noise * np.float32(rng.uniform(2.0, 18.0))
-    return hu.astype(np.float32)
+    augmented_hu: Float32Array = hu.astype(np.float32)
+    return augmented_hu
 
 
 def _retoned(hu: Float32Array, rng: np.random.Generator) -> Float32Array:
@@ -48,7 +49,8 @@ def _shading(shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
     """A slow drift of HU across the patch, as cupping and beam hardening leave it."""
     slopes = rng.normal(0.0, 4.0, len(shape))
     lines = [slope * np.linspace(-1.0, 1.0, side) for slope, side in zip(slopes, shape, strict=True)]
-    shading: Float32Array = sum(np.ix_(*lines)).astype(np.float32)
+    d, h, w = np.ix_(*lines)
+    shading: Float32Array = (d + h + w).astype(np.float32)
     return shading
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from node.peer import Fault, SimulatedPeer
+from storage.intake import COMMITS
 from tests.faults.proof import unreported, violations
 from tests.faults.senders import send, small_series
 from tests.faults.small_node import ALGORITHM, Killable, SmallNode, configuration
@@ -115,5 +116,6 @@ def test_every_point_in_the_code_is_died_at() -> None:
     )
     named = set(re.findall(r'\bhere\("(\w+)"\)', text))
     commits = set(re.findall(r'\bwriting(?:_plainly)?\("(\w+)"\)', text))
+    commits |= set(COMMITS)
     named |= {f"{when}_commit_of_{commit}" for when in ("before", "after") for commit in commits}
     assert named == {*POINTS, *BEYOND_THE_SMALL_NODE}

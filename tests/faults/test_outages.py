@@ -241,7 +241,7 @@ def test_a_postgresql_that_is_restarted_in_mid_transaction_loses_nothing(
     ones = [arrived(postgresql_store, clock, header(number)) for number in (1, 2)]
     monkeypatch.setattr(Intake, "_add", cut)
     with pytest.raises(DBAPIError):
-        postgresql_store.intake.add_instances(ones)
+        postgresql_store.intake.take(ones)
     assert postgresql_store.intake.known_instance(ones[0].header.sop_instance_uid) is None
     died.clear()
     offers = [Offer(one) for one in ones]

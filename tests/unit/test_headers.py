@@ -293,6 +293,24 @@ def test_a_number_that_is_none_makes_no_position_and_never_stops_the_database(
     assert kept.position_mm == header.position_mm
 
 
+@pytest.mark.parametrize("syntax", NATIVE)
+@pytest.mark.parametrize(
+    "position", [b"-1.5\\+2\\3e1 ", b"11\\22", b"1\\\\33", b"1\\2\\.", b"0\\1\\1e999 ", b"1\\2\\3\0", b"1_0\\2\\3"]
+)
+def test_what_differs_in_every_slice_is_read_as_pydicom_reads_it(
+    monkeypatch: pytest.MonkeyPatch, syntax: str, position: bytes
+) -> None:
+    position += b" " * (len(position) % 2)
+    eights = "8" * (len(position) - 4)
+    content = wire(slice_with(ImagePositionPatient=["0", "0", eights]), syntax)
+    plain = f"0\\0\\{eights}".encode()
+    assert content.count(plain) == 1
+    content = content.replace(plain, position)
+    found = read(content, syntax)
+    monkeypatch.setattr(headers, "_plain", lambda _keyword, _element: None)
+    assert found == read(content, syntax)
+
+
 def test_text_with_a_zero_byte_can_be_stored(store: Store, clock: FakeClock) -> None:
     content = encoded(slice_with(PatientName="Doe^Jane", PatientID="P-0001", SeriesDescription="CTA 0.75"))
     header = read(content.replace(b"Doe^Jane", b"Doe\0Jane").replace(b"P-0001", b"P\x000001"))
