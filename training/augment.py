@@ -18,7 +18,7 @@ FILLINGS_HU = (-1000, 35, 900)
 
 def augmented(hu_DHW: NDArray[np.int16], rng: np.random.Generator) -> Float32Array:
     """HU as another scanner might have measured another head: sharpness, tissues, contrast filling, shading and noise drawn anew."""
-    hu = hu_DHW.astype(np.float32)
+    hu: Float32Array = hu_DHW.astype(np.float32)
     if rng.random() < 0.4:
         through, within = rng.uniform(0.0, 1.0, 2)  # a thick slice is blurred through the plane alone
         hu = ndimage.gaussian_filter(hu, (float(through), float(within), float(within)))
@@ -32,8 +32,7 @@ def augmented(hu_DHW: NDArray[np.int16], rng: np.random.Generator) -> Float32Arr
             noise = ndimage.gaussian_filter(noise, sigma)
             noise /= float(noise.std())
         hu += noise * np.float32(rng.uniform(2.0, 18.0))
-    augmented_hu: Float32Array = hu.astype(np.float32)
-    return augmented_hu
+    return hu.astype(np.float32)
 
 
 def _retoned(hu: Float32Array, rng: np.random.Generator) -> Float32Array:
@@ -42,7 +41,8 @@ def _retoned(hu: Float32Array, rng: np.random.Generator) -> Float32Array:
     filled = 60.0 + 340.0 * vessels
     known = [-1024.0, -100.0, 5.0, 35.0, 60.0, 400.0, 3071.0]
     toned = [-1024.0, rng.normal(-100.0, 15.0), 35.0 - 30.0 * liquor, 35.0, 60.0, filled, filled + 2671.0 * bone]
-    return (np.interp(hu, known, toned) + rng.normal(0.0, 6.0)).astype(np.float32)
+    retoned: Float32Array = (np.interp(hu, known, toned) + rng.normal(0.0, 6.0)).astype(np.float32)
+    return retoned
 
 
 def _shading(shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
