@@ -1,9 +1,18 @@
-"""Presentation contexts that cannot be accepted are refused alone."""
+"""What is not as it was negotiated: it is refused alone, or understood all the same."""
 
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+import pytest
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 from pynetdicom import AE
 
+from tests.builders import encoded
 from tests.dicom_factory import ct_series
+from tests.raw_scu import RawScu, associate_rq
 from tests.site import SiteFactory
 
 UNKNOWN_CLASS = "1.2.840.10008.5.1.4.1.1.4"  # MR Image Storage
@@ -21,3 +30,26 @@ def test_an_unknown_sop_class_is_refused_and_the_other_contexts_of_the_associati
     ]
     assert assoc.send_c_store(ct_series(1)[0]).Status == 0x0000
     assoc.release()
+
+
+@pytest.mark.parametrize(
+    ("accepted", "sent", "status"),
+    [
+        (ExplicitVRLittleEndian, ImplicitVRLittleEndian, 0x0000),  # the VR shows itself; such senders exist
+        (ImplicitVRLittleEndian, ExplicitVRLittleEndian, 0x0000),
+        (ExplicitVRLittleEndian, ExplicitVRBigEndian, 0xC000),
+        (DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 0xC000),
+    ],
+)
+def test_a_dataset_in_another_syntax_than_was_accepted(
+    site: SiteFactory, accepted: str, sent: str, status: int
+) -> None:
+    made = site()
+    wrong, right = ct_series(2)
+    with RawScu(made.config.node.port).associate(associate_rq(syntax=accepted)) as peer:
+        assert peer.store(wrong, encoded(wrong, sent)) == status
+        if accepted != DeflatedExplicitVRLittleEndian:
+            assert peer.store(right, encoded(right, accepted)) == 0x0000
+        peer.release()
+    rows = made.store.worklist.rows()
+    assert all(row["patient_id"] == wrong.PatientID and row["modality"] == "CT" for row in rows)
