@@ -119,14 +119,18 @@ class Killable:
 def break_commit() -> None:
     """An instance is acknowledged before it is committed."""
     from storage.group_commit import GroupCommit, Offer
-    from storage.records import Added
+    from storage.records import Added, Change
 
-    def offer(_self: GroupCommit, arrived: Arrived) -> Offer:
-        made = Offer(arrived)
+    as_it_is = GroupCommit.offer
+
+    def offer(self: GroupCommit, change: Change) -> Offer:
+        if not isinstance(change, Arrived):
+            return as_it_is(self, change)
+        made = Offer(change)
         made.settle(Added.STORED)
         return made
 
-    GroupCommit.offer = offer  # type: ignore[method-assign, assignment]
+    GroupCommit.offer = offer  # type: ignore[method-assign]
 
 
 def break_file() -> None:
