@@ -3,6 +3,7 @@
 `python -m training.export CONFIG.toml [CONFIG.toml ...] VERSION [BUNDLE_FOLDER]`: several are an ensemble.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +23,9 @@ from training.config import ConfigError, TrainConfig, read_config
 from training.evaluate import Scored, measure, score_scans
 from training.scans import trained_on, validation_scans
 from training.train import averaged_network
+
+SPECIFICITY = 0.95
+"""What the shipped threshold aims at, on the validation scans."""
 
 
 def export(
@@ -49,6 +53,7 @@ def export(
     )
     scored = score_scans(Bundle(manifest, networks), validation_scans(config), config.device)
     manifest = replace(manifest, calibration=calibrated(scored))
+    manifest = replace(manifest, threshold=specific_threshold(scored, manifest.calibration))
     figures = measure(scored, Bundle(manifest, networks)) | {"steps": float(sum(steps))}
     save_bundle(
         folder,
@@ -64,8 +69,20 @@ def whole_region(preprocessing: Preprocessing) -> Tiling:
     return Tiling((d, h, w))
 
 
+def specific_threshold(scored: Sequence[Scored], calibration: Calibration) -> float:
+    """The probability above which at most 1 - `SPECIFICITY` of the negative scans lie, at least one half.
+
+    Where aneurysms are rare, a triage that calls every sixth healthy head is soon ignored.
+    """
+    negative = sorted(
+        (calibration.present(present_score(scan.candidates)) for scan in scored if not scan.lesions), reverse=True
+    )
+    allowed = int((1.0 - SPECIFICITY) * len(negative) + 1e-9)
+    return max(0.5, math.floor(100.0 * negative[allowed] + 1.0) / 100.0) if negative else 0.5
+
+
 def calibrated(scored: Sequence[Scored]) -> Calibration:
-    """Fit both logistic calibrations; one half is then the threshold at which a scan is as likely positive as negative."""
+    """Fit both logistic calibrations."""
     present = platt([present_score(scan.candidates) for scan in scored], [bool(scan.lesions) for scan in scored])
     scores = [score for scan in scored for score in location_scores(scan.candidates)]
     truth = [any(lesion.location is location for lesion in scan.lesions) for scan in scored for location in LOCATIONS]

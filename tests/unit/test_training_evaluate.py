@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from ai.bundle import Bundle
-from ai.decode import Candidate
+from ai.decode import Calibration, Candidate
 from ai.inference import Tiling
 from ai.locations import Location
 from ai.preprocess import Preprocessing, Region
@@ -24,6 +25,7 @@ from training import dataset, evaluate
 from training.cases import Case, Scored
 from training.config import ConfigError, read_config
 from training.evaluate import ScanSet, held_out_set, identity_of, region_scorer, score_all, score_series
+from training.export import specific_threshold
 from training.held_out import STRATA, held_out_scans
 from training.phantom.make import is_confounded
 from training.phantom.scan import PhantomScan, TrueLesion
@@ -210,3 +212,12 @@ def test_a_picture_shows_the_place_even_at_the_edge_of_the_region(z_mm: float) -
     assert image.shape == (280, 840, 3)
     middle = image[140, 140]
     assert (middle > 200).all() if z_mm < 32 else (middle == 0).all()
+
+
+@pytest.mark.parametrize(("negatives", "threshold"), [(19, 0.99), (20, 0.96), (0, 0.5)])
+def test_the_threshold_lets_one_negative_scan_in_twenty_through(negatives: int, threshold: float) -> None:
+    scored = [
+        Scored(number, (), (replace(CANDIDATE, score=float(np.log(p / (1.0 - p)))),))
+        for number, p in enumerate(0.98 - 0.025 * np.arange(negatives))
+    ]
+    assert specific_threshold([*scored, *answers(4)[::2]], Calibration()) == threshold
