@@ -1,7 +1,6 @@
 """Processes die at the worst moment; every acknowledged instance and exactly one report survive."""
 
 import os
-import resource
 import signal
 import threading
 from pathlib import Path
@@ -77,23 +76,6 @@ def test_an_analysis_beyond_its_time_limit_is_killed_and_ends_as_not_analysed_in
     node.send(negative_series)
     (row,) = node.wait_for_delivered(seconds=180)
     assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
-
-
-def test_a_worker_that_gets_no_memory_loses_its_attempts_and_the_case_ends_as_not_analysed(
-    node_in: NodeFactory, negative_series: list[Path]
-) -> None:
-    node = node_in(ai__attempts="2")
-    wait_until(lambda: b"worker_started" in node.log.read_bytes(), 60)
-    worker = worker_of(node)
-    _, usual = resource.prlimit(worker, resource.RLIMIT_AS)
-    mapped_bytes = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.prlimit(worker, resource.RLIMIT_AS, (mapped_bytes + (64 << 20), usual))
-    node.send(negative_series)
-    (row,) = node.wait_for_delivered()
-    assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
-    assert row["detail"] == "2 attempts"
-    assert node.log.read_bytes().count(b"attempt_failed") == 2
-    assert worker_of(node) == worker, "the process that ran out of memory went on"
 
 
 def test_a_clean_stop_in_mid_analysis_gives_the_claim_back_within_ten_seconds(
