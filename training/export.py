@@ -70,7 +70,7 @@ def whole_region(preprocessing: Preprocessing) -> Tiling:
 
 
 def specific_threshold(scored: Sequence[Scored], calibration: Calibration) -> float:
-    """The probability above which at most 1 - `SPECIFICITY` of the negative scans lie, at least one half.
+    """The probability above which at most 1 - `SPECIFICITY` of the negative scans lie, within one half and .99.
 
     Where aneurysms are rare, a triage that calls every sixth healthy head is soon ignored.
     """
@@ -78,7 +78,7 @@ def specific_threshold(scored: Sequence[Scored], calibration: Calibration) -> fl
         (calibration.present(present_score(scan.candidates)) for scan in scored if not scan.lesions), reverse=True
     )
     allowed = int((1.0 - SPECIFICITY) * len(negative) + 1e-9)
-    return max(0.5, math.floor(100.0 * negative[allowed] + 1.0) / 100.0) if negative else 0.5
+    return min(max(0.5, math.floor(100.0 * negative[allowed] + 1.0) / 100.0), 0.99) if negative else 0.5
 
 
 def calibrated(scored: Sequence[Scored]) -> Calibration:

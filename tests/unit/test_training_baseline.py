@@ -75,7 +75,7 @@ def test_the_shipped_configuration_reads(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(CONFIGS.parents[1])
     shipped = read_settings(CONFIGS / "baseline.toml", BaselineConfig)
     willis = shipped.runs[0]
-    read = willis.optimisation.steps * willis.sampling.batch * willis.sampling.patch**3
+    read = sum(run.optimisation.steps * run.sampling.batch * run.sampling.patch**3 for run in shipped.runs)
     assert shipped.total_steps * shipped.batch * np.prod(SIZE_DHW) == pytest.approx(read, rel=0.01)
     assert shipped.training_seeds.start == willis.data.first_seed and len(shipped.training_seeds) == willis.data.scans
 
