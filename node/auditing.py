@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
-from node.audit import Party, Study
+from node.audit import Party, Reporter, Study
 from node.audit_trail import Trail
 from node.config import Peer
 from node.errors import told
@@ -25,15 +25,8 @@ def sending(trail: Trail, clock: Clock, peer: Peer, path: Path) -> Iterator[None
     study, to = _study_of(path), Party(peer.ae_title, peer.host)
     began = clock()
     trail.record(lambda reporter: reporter.begin_transferring(study, to, began))
-    error = ""
-    try:
+    with _ending(trail, clock, lambda reporter, at, error: reporter.sent(study, to, at, error)):
         yield
-    except Exception as failure:
-        error = told(failure)
-        raise
-    finally:
-        ended = clock()
-        trail.record(lambda reporter: reporter.sent(study, to, ended, error))
 
 
 def _study_of(path: Path) -> Study:
@@ -49,12 +42,24 @@ def _study_of(path: Path) -> Study:
 def asking(trail: Trail, clock: Clock, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> Iterator[None]:
     """The peer is asked within how many instances the series has; the trail says what was asked and how it ended."""
     query = encode(count_query(study_instance_uid, series_instance_uid), False, True) or b""
-    to, model, error = Party(peer.ae_title, peer.host), StudyRootQueryRetrieveInformationModelFind, ""
+    to, model = Party(peer.ae_title, peer.host), StudyRootQueryRetrieveInformationModelFind
+
+    def message(reporter: Reporter, at: datetime, error: str) -> bytes:
+        return reporter.query(to, model, query, ExplicitVRLittleEndian, at, error)
+
+    with _ending(trail, clock, message):
+        yield
+
+
+@contextmanager
+def _ending(trail: Trail, clock: Clock, message: Callable[[Reporter, datetime, str], bytes]) -> Iterator[None]:
+    """The trail gets the message with when what is done within ended, and with what went wrong, "" for nothing."""
+    error = ""
     try:
         yield
     except Exception as failure:
         error = told(failure)
         raise
     finally:
-        at = clock()
-        trail.record(lambda reporter: reporter.query(to, model, query, ExplicitVRLittleEndian, at, error))
+        ended = clock()
+        trail.record(lambda reporter: message(reporter, ended, error))
