@@ -22,8 +22,8 @@ def augmented(hu_DHW: NDArray[np.int16], rng: np.random.Generator) -> Float32Arr
     if rng.random() < 0.4:
         through, within = rng.uniform(0.0, 1.0, 2)  # a thick slice is blurred through the plane alone
         hu = ndimage.gaussian_filter(hu, (float(through), float(within), float(within)))
-    elif rng.random() < 0.3:
-        hu += float(rng.uniform(0.2, 0.8)) * (hu - ndimage.gaussian_filter(hu, 1.0))
+    elif rng.random() < 0.4:
+        hu += float(rng.uniform(0.2, 1.2)) * (hu - ndimage.gaussian_filter(hu, 1.0))
     hu = _retoned(hu, rng) + _shading(hu.shape, rng)
     if rng.random() < 0.6:
         noise = rng.standard_normal(hu.shape, dtype=np.float32)

@@ -52,8 +52,8 @@ class Sampling:
     """Which patches are cut: side in voxels and patches a step.
 
     `lesion_share` of them hold a lesion; of the others, `hard_share` are centred on mined mistakes, `vessel_share` on vessels.
-    `turned_share` of all are from a head turned by up to `turned_degrees` about each axis and scaled by up to `scaled_share`;
-    of `emptied_share`, up to a half is filled with one tissue.
+    `turned_share` of all are from a head turned by up to `turned_degrees` about each axis, scaled by up to `scaled_share` and
+    bent (see `drawn_bend`); of `emptied_share`, up to a half is filled with one tissue.
     """
 
     patch: int = 64
@@ -65,6 +65,7 @@ class Sampling:
     turned_share: float = 0.5
     turned_degrees: float = 20.0
     scaled_share: float = 0.12
+    bent_share: float = 0.0
     emptied_share: float = 0.2
 
 

@@ -222,8 +222,9 @@ def cut_patch(
     start = np.array(
         [np.clip(c - half // 2, 0, side - half) for c, side in zip(centre, prepared.lesion_DHW.shape, strict=True)]
     )
-    turn, turned = drawn_turn(sampling, rng), rng.random() < sampling.turned_share
-    cut = _turned(prepared, start, half, turn) if turned else _straight(prepared, start, half)
+    turn, bend = drawn_turn(sampling, rng), drawn_bend(sampling, rng)
+    moved = rng.random() < sampling.turned_share
+    cut = _moved(prepared, start, half, turn, bend) if moved else _straight(prepared, start, half)
     if rng.random() < sampling.emptied_share:
         emptied(cut.hu_DHW, (cut.lesion_DHW, cut.vessel_DHW), rng)
     location = np.zeros(cut.lesion_DHW.shape, np.uint8)
@@ -267,16 +268,24 @@ def _straight(prepared: Prepared, start: NDArray[np.intp], half: int) -> _Cut:
     )
 
 
-def _turned(prepared: Prepared, start: NDArray[np.intp], half: int, turn: NDArray[np.float64]) -> _Cut:
-    """The same about the same middle, of a head that was turned and scaled about the middle of its circle of Willis.
+def _moved(
+    prepared: Prepared,
+    start: NDArray[np.intp],
+    half: int,
+    turn: NDArray[np.float64],
+    bend: NDArray[np.float64],
+) -> _Cut:
+    """The same about the same middle, of a head that was turned and scaled about the middle of its circle of Willis, then bent.
 
-    `turn`: 3×3, from an offset in the new head to the offset in the old one.
+    `turn`: 3×3, from an offset in the new head to the offset in the old one.  `bend`: of the patch, see `drawn_bend`.
     """
     cell = (start + (half - 1) / 2.0).astype(np.float64)
+    fine = bent(bend, np.arange(2.0 * half), 2 * half)
+    coarse = (bent(bend, 2.0 * np.arange(half) + 0.5, 2 * half) - 0.5) / 2.0
     return _Cut(
-        _resampled(prepared.region.hu_DHW, 2.0 * cell + 0.5, turn, 2 * half, order=1, outside=HU_RANGE[0]),
-        _resampled(prepared.lesion_DHW, cell, turn, half, order=0, outside=0),
-        _resampled(prepared.vessel_DHW, cell, turn, half, order=0, outside=0),
+        _resampled(prepared.region.hu_DHW, 2.0 * cell + 0.5, turn, fine, order=1, outside=HU_RANGE[0]),
+        _resampled(prepared.lesion_DHW, cell, turn, coarse, order=0, outside=0),
+        _resampled(prepared.vessel_DHW, cell, turn, coarse, order=0, outside=0),
         np.linalg.solve(turn, _from_circle_mm(prepared, cell)).astype(np.float64),
         float(np.cbrt(np.linalg.det(turn))),
     )
@@ -290,24 +299,42 @@ def drawn_turn(sampling: Sampling, rng: np.random.Generator) -> NDArray[np.float
     return turn
 
 
+def drawn_bend(sampling: Sampling, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Displacements, in voxels, of the control points of a cubic B-spline over a patch: shape 3×N×N×N, N of 5 to 8."""
+    pieces = int(rng.integers(2, 6))
+    sigma = rng.uniform(0.0, sampling.bent_share) * sampling.patch / pieces
+    bend: NDArray[np.float64] = rng.normal(0.0, sigma, (3, *(pieces + 3,) * 3))
+    return bend
+
+
+def bent(bend: NDArray[np.float64], at: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """Where the points of the grid `at` × `at` × `at` of a patch of `side` voxels come from, in its voxels: 3×L×L×L."""
+    pieces = bend.shape[1] - 3
+    along = np.clip((at + 0.5) / side, 0.0, 1.0) * pieces
+    distance = np.abs(along[:, np.newaxis] - (np.arange(pieces + 3) - 1.0))  # from each control point
+    near, far = 2.0 / 3.0 - distance**2 + distance**3 / 2.0, np.maximum(2.0 - distance, 0.0) ** 3 / 6.0
+    weights = np.where(distance < 1.0, near, far)
+    moved: NDArray[np.float64] = np.einsum("di,hj,wk,xijk->xdhw", *(weights,) * 3, bend, optimize=True)
+    return moved + np.stack(np.meshgrid(at, at, at, indexing="ij"))
+
+
 def _resampled(
     source_DHW: NDArray[Any],
     middle: NDArray[np.float64],
     turn: NDArray[np.float64],
-    side: int,
+    at_3DHW: NDArray[np.float64],
     order: int,
     outside: int,
 ) -> NDArray[Any]:
-    """A cube of `side`³ whose middle is the index `middle` of the source; only the part that is needed is read."""
-    first = middle - turn @ np.full(3, (side - 1) / 2.0)
-    corners = first + np.array(list(np.ndindex(2, 2, 2))) * (side - 1) @ turn.T
-    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - 1, 0, np.array(source_DHW.shape) - 1)
-    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 2, low + 1, source_DHW.shape)
+    """A cube whose middle is the index `middle` of the source, read at `at_3DHW` of its voxels; only the part that is needed is read."""
+    cube = at_3DHW.shape[1:]
+    first = middle - turn @ np.full(3, (cube[0] - 1) / 2.0)
+    points = first[:, np.newaxis] + turn @ at_3DHW.reshape(3, -1)
+    low = np.clip(np.floor(points.min(axis=1)).astype(int) - 1, 0, np.array(source_DHW.shape) - 1)
+    high = np.clip(np.ceil(points.max(axis=1)).astype(int) + 2, low + 1, source_DHW.shape)
     needed = np.array(source_DHW[tuple(slice(a, b) for a, b in zip(low, high, strict=True))])
-    cube: NDArray[Any] = ndimage.affine_transform(
-        needed, turn, first - low, output_shape=(side,) * 3, order=order, cval=outside
-    )
-    return cube
+    read: NDArray[Any] = ndimage.map_coordinates(needed, points - low[:, np.newaxis], order=order, cval=outside)
+    return read.reshape(cube)
 
 
 def _from_circle_mm(prepared: Prepared, cell: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from ai.locations import LOCATIONS, Location
 from ai.preprocess import Preprocessing
@@ -168,6 +170,31 @@ def test_in_a_turned_head_the_lesion_lies_where_the_coordinates_say_and_is_scale
         assert distance_mm * scale == pytest.approx(np.linalg.norm(offset), abs=2.0)
         volume_mm3 = inside.sum() * 8.0
         assert volume_mm3 * scale**3 == pytest.approx((prepared.lesion_DHW > 0).sum() * 8.0, rel=0.35)
+
+
+def test_a_head_is_bent_together_with_its_labels() -> None:
+    prepared = prepare(scan(1))
+    unbent = replace(TURNED, turned_degrees=0.0, scaled_share=0.0)
+    shifted_mm = []
+    for number in range(10):
+        straight, crooked = (
+            _Cutter(sampling, number)(prepared) for sampling in (unbent, replace(unbent, bent_share=0.25))
+        )
+        if not straight.lesion_DHW.any() or not crooked.lesion_DHW.any():
+            continue
+        bright = [_middle_of_the_bright(patch) for patch in (straight, crooked)]
+        labelled = [np.argwhere(patch.lesion_DHW).mean(axis=0) for patch in (straight, crooked)]
+        assert np.allclose(bright[1] - bright[0], labelled[1] - labelled[0], atol=0.5)
+        shifted_mm.append(2.0 * np.linalg.norm(bright[1] - bright[0]))
+    assert max(shifted_mm) > 1.5
+
+
+def _middle_of_the_bright(patch: Patch) -> NDArray[np.float64]:
+    """The middle of the contrast near the lesion, in output cells."""
+    near = ndimage.binary_dilation(patch.lesion_DHW, iterations=1)
+    cells = patch.channels_DHWC[..., 1].reshape(16, 2, 16, 2, 16, 2).mean(axis=(1, 3, 5))
+    weights = np.clip(cells - np.median(cells), 0.0, None) * near
+    return np.array([(weights * at).sum() / weights.sum() for at in np.indices(near.shape)])
 
 
 def test_mirroring_swaps_sides_and_twice_changes_nothing() -> None:
