@@ -13,6 +13,7 @@ from node.pdv import StoreRequest
 from node.pipeline import Desk
 from node.query_scu import Listed, Source
 from node.receiver import receiver_name
+from node.web_source import WebSource
 from storage.files import Files
 from storage.group_commit import GroupCommit
 from storage.records import Closed, Series
@@ -98,7 +99,10 @@ class Brought:
 def source_of(config: Config, peer: Peer, limit_seconds: float) -> Source:
     """The peer, to be asked for so long.  Raises Refused when it is not configured to give."""
     if not peer.retrieve:
-        raise Refused(f"{peer.ae_title} is not configured to give instances: set its retrieve to 'move' or 'get'")
+        ways = "'wado'" if peer.url else "'move' or 'get'"
+        raise Refused(f"{peer.ae_title} is not configured to give instances: set its retrieve to {ways}")
+    if peer.url:
+        return WebSource(peer, sender.timeouts(config.node), config.node.tls, limit_seconds)
     ae = sender.entity(config.node.ae_title, sender.timeouts(config.node), config.node.tls)
     return query_scu.DimseSource(ae, peer, limit_seconds)
 

@@ -20,15 +20,15 @@ from storage.store import Store
 LIMIT_SECONDS = 3600.0
 
 
-def peer_called(config: Config, text: str) -> Peer:
-    """The peer with this AE title or name.  Raises ConfigError, which names the nearest."""
+def peer_called(config: Config, text: str, option: str = "--from") -> Peer:
+    """The peer with this AE title or name.  Raises ConfigError, which names the `option` and the nearest."""
     found = config.peer_named(text)
     if found or text in config.peers:
         return found[1] if found else config.peers[text]
     known = list(dict.fromkeys([*(peer.ae_title for peer in config.peers.values()), *config.peers]))
     near = difflib.get_close_matches(text.upper(), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}?" if near else f"peers are: {', '.join(known) or 'none'}"
-    raise ConfigError(f"--from {text!r} is no configured peer; {hint}")
+    raise ConfigError(f"{option} {text!r} is no configured peer; {hint}")
 
 
 def studies_called(source: Source, text: str) -> list[str]:
