@@ -192,7 +192,7 @@ def _ask_count(desk: Desk, series: Series, verdict: Wait) -> None:
     try:
         node, timeouts = desk.config.node, sender.Timeouts(acse=3, dimse=5, network=5)
         uids = series.study_instance_uid, series.series_instance_uid
-        with asking(desk.trail, desk.clock, peer, *uids):
+        with asking(desk.trail, desk.clock, peer, sender.count_query(*uids)):
             if peer.url:
                 with dicomweb.Service(peer, timeouts, node.tls) as service:
                     expected = dicomweb.ask_count(service, *uids)

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from node.audit_trail import Trail
 from node.config import Config
 from node.errors import Refused, Unavailable
 from node.multipart import body_of
+from node.pipeline import utc_now
 from node.query_scu import Listed
 from node.retrieval import source_of
 from node.sender import Timeouts
@@ -140,7 +142,8 @@ def test_what_is_not_done_in_time_ends(web: ServerFactory, files: list[bytes]) -
 
 
 def test_a_peer_gives_only_where_retrieve_says_wado(web: ServerFactory) -> None:
-    server = web(Said())
-    assert isinstance(source_of(Config(), server.peer(retrieve="wado"), 20), WebSource)
+    server = web(Said.of([found(instance="2.25.3")]))
+    given = source_of(Config(), server.peer(retrieve="wado"), 20, Trail(), utc_now)
+    assert given.instances(SERIES) == {"2.25.3"}
     with pytest.raises(Refused, match="set its retrieve to 'wado'"):
-        source_of(Config(), server.peer(), 20)
+        source_of(Config(), server.peer(), 20, Trail(), utc_now)

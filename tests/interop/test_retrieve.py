@@ -266,8 +266,9 @@ def test_a_peer_that_does_not_answer_is_asked_again_after_longer_and_longer_paus
 def test_what_falls_short_is_no_release(node: Node, orthanc: Orthanc, tmp_path: Path) -> None:
     desk, series = node(receiving=False, retrieve="get"), in_orthanc(orthanc, tmp_path, "short", 3)
     listed = Listed(series[0].StudyInstanceUID, series[0].SeriesInstanceUID)
-    source = source_of(desk.config, desk.config.peers["PACS"], 20)
-    with Inlet(desk.config, desk.store, desk.files, "ORTHANC", utc_now) as inlet:
+    pacs = desk.config.peers["PACS"]
+    source = source_of(desk.config, pacs, 20, desk.trail, utc_now)
+    with Inlet(desk.config, desk.store, desk.files, pacs, desk.trail, utc_now) as inlet:
         desk.files.begin_instance = one_then_full(desk.files)  # type: ignore[assignment, method-assign]
         brought = bring(source, inlet, desk.store, listed)
     assert (brought, brought.failed) == (Brought(3, 0, 1), 2)
