@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
+from requests.auth import AuthBase, HTTPBasicAuth
 
 from node.config import Peer, Tls
 from node.errors import ConfigError, NodeError, Refused, Unavailable
@@ -128,14 +128,16 @@ def text_of(answer: Json, tag: str) -> str:
     return "" if value is None else str(value)
 
 
-def credentials(peer: Peer) -> AuthBase | tuple[str, str] | None:
+def credentials(peer: Peer) -> AuthBase | None:
     """How requests to the peer are authenticated, from its files as they are now.  Raises ConfigError."""
     if peer.password_file:
-        return peer.username, _secret("password_file", peer.password_file)
+        return HTTPBasicAuth(
+            peer.username.encode(), _secret("password_file", peer.password_file)
+        )  # UTF-8 (RFC 7617 2.1)
     return _Bearer(_secret("token_file", peer.token_file)) if peer.token_file else None
 
 
-def _secret(key: str, path: str) -> str:
+def _secret(key: str, path: str) -> bytes:
     try:
         text = Path(path).read_text("utf-8").strip()
     except OSError as error:
@@ -144,17 +146,17 @@ def _secret(key: str, path: str) -> str:
         raise ConfigError(f"{key} = {path!r} is not UTF-8") from None
     if not text or "\n" in text or not text.isprintable():
         raise ConfigError(f"{key} = {path!r} must hold one line and nothing else")
-    return text
+    return text.encode()
 
 
 class _Bearer(AuthBase):
     """A bearer token (RFC 6750 2.1)."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: bytes) -> None:
         self._token = token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
+        request.headers["Authorization"] = f"Bearer {self._token.decode('latin-1')}"  # as headers are sent
         return request
 
 

@@ -16,6 +16,8 @@ from node.sender import Timeouts
 
 ANY_SYNTAX = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 """As the server holds it: without the parameter it would have to decompress (PS3.18 8.7.3.5.2)."""
+MOST_ONE_BY_ONE = 20
+"""Orthanc's plug-in takes as long for eight instances, one by one, as for a series of 256."""
 _CHUNK_BYTES = 65_536
 _STUDY, _INSTANCE = "0020000D", "00080018"
 _ACCESSION_NUMBER, _MODALITY = "00080050", "00080060"
@@ -64,15 +66,14 @@ class WebSource:
                     return frozenset(uids)
 
     def retrieve(self, series: Listed, wanted: Collection[str], keep: Keep, on_done: Callable[[int], None]) -> None:
-        """See Source.  The whole series is one request; of a part of it each instance is."""
+        """See Source.  A few instances are a request each; of more, the whole series is one, and others are passed over."""
         of_series = f"{self._peer.url}/studies/{series.study_instance_uid}/series/{series.series_instance_uid}"
-        urls = [f"{of_series}/instances/{uid}" for uid in sorted(wanted)] or [of_series]
+        few = sorted(wanted) if len(wanted) <= MOST_ONE_BY_ONE else []
         done = 0
         with self._service() as service:
-            for url in urls:
+            for url in [f"{of_series}/instances/{uid}" for uid in few] or [of_series]:
                 for file in self._files(service, url):
-                    _give(file, keep)
-                    done += 1
+                    done += _give(file, wanted, keep)
                     on_done(done)
 
     def _files(self, service: Service, url: str) -> Iterator[bytearray]:
@@ -98,14 +99,20 @@ class WebSource:
             yield chunk
 
 
-def _give(file: bytearray, keep: Keep) -> None:
-    """What is no DICOM file, or nothing that we take as an SCP either, does not count as come."""
+def _give(file: bytearray, wanted: Collection[str], keep: Keep) -> bool:
+    """Whether it was given to `keep`: a DICOM file, one of those wanted (empty: all), and what we take as an SCP too."""
     try:
         sop_class_uid, sop_instance_uid, syntax, dataset = multipart.unpacked(file)
     except ValueError:
-        return
-    if sop_class_uid in STORAGE_CLASSES and syntax in TRANSFER_SYNTAXES:
-        keep(sop_class_uid, sop_instance_uid, syntax, dataset)
+        return False
+    if (
+        (wanted and sop_instance_uid not in wanted)
+        or sop_class_uid not in STORAGE_CLASSES
+        or syntax not in TRANSFER_SYNTAXES
+    ):
+        return False
+    keep(sop_class_uid, sop_instance_uid, syntax, dataset)
+    return True
 
 
 def _uid(answer: Json, tag: str) -> str:

@@ -183,11 +183,14 @@ def test_credentials_come_from_files_as_they_are_at_each_request_and_are_never_s
     log.configure(level="debug")
     server, secret = web(Said(401)), tmp_path / "secret"
     ways: list[tuple[dict[str, str], str]] = [
-        ({"username": "willis", "password_file": str(secret)}, "Basic " + base64.b64encode(b"willis:first").decode()),
-        ({"token_file": str(secret)}, "Bearer first"),
+        (
+            {"username": "willis", "password_file": str(secret)},
+            "Basic " + base64.b64encode("willis:firsté".encode()).decode(),
+        ),
+        ({"token_file": str(secret)}, "Bearer firsté".encode().decode("latin-1")),
     ]
     for keys, header in ways:
-        secret.write_text("first\n")
+        secret.write_text("firsté\n", "utf-8")
         with pytest.raises(Unavailable, match="HTTP 401: look at its username, password_file or token_file") as caught:
             deliver(server, path, **keys)
         assert server.asked[-1].headers["Authorization"] == header

@@ -9,12 +9,12 @@ import pytest
 from node.audit_trail import Trail
 from node.config import Config
 from node.errors import Refused, Unavailable
-from node.multipart import body_of
+from node.multipart import body_of, unpacked
 from node.pipeline import utc_now
 from node.query_scu import Listed
 from node.retrieval import source_of
 from node.sender import Timeouts
-from node.web_source import ANY_SYNTAX, WebSource
+from node.web_source import ANY_SYNTAX, MOST_ONE_BY_ONE, WebSource
 from tests.dicom_factory import ct_series, save
 from tests.web_server import Asked, Said, ServerFactory, WebServer
 
@@ -97,15 +97,31 @@ def test_a_whole_series_is_one_request_and_its_bytes_come_as_they_are(web: Serve
     assert (asked.path, asked.headers["Accept"]) == ("/dicom-web/studies/2.25.1/series/2.25.2", ANY_SYNTAX)
 
 
-def test_of_a_part_each_instance_is_asked_for_and_one_that_is_gone_is_passed_over(
+def uid_of(file: bytes) -> str:
+    return unpacked(bytearray(file))[1]
+
+
+def test_of_a_few_each_instance_is_asked_for_and_one_that_is_gone_is_passed_over(
     web: ServerFactory, files: list[bytes]
 ) -> None:
+    uid = uid_of(files[0])
+
     def answer(asked: Asked) -> Said:
-        return Said(404) if asked.path.endswith("/2.25.31") else related(body_of(files[0], "edge"))
+        return related(body_of(files[0], "edge")) if asked.path.endswith(f"/{uid}") else Said(404)
 
     server = web(answer)
-    assert len(retrieved(server, ("2.25.32", "2.25.31"))) == 1
-    assert [asked.path[-18:] for asked in server.asked] == ["/instances/2.25.31", "/instances/2.25.32"]
+    assert len(retrieved(server, ("2.25.1", uid))) == 1
+    assert {asked.path.rpartition("/instances/")[2] for asked in server.asked} == {"2.25.1", uid}
+
+
+def test_of_many_the_whole_series_is_asked_for_and_only_those_wanted_are_kept(
+    web: ServerFactory, files: list[bytes]
+) -> None:
+    whole = b"".join(body_of(file, "edge").removesuffix(b"--edge--\r\n") for file in files) + b"--edge--"
+    server = web(related(whole))
+    wanted = (*map(uid_of, files[1:]), *(f"2.25.{number}" for number in range(MOST_ONE_BY_ONE)))
+    assert len(retrieved(server, wanted)) == 2
+    assert [asked.path for asked in server.asked] == ["/dicom-web/studies/2.25.1/series/2.25.2"]
 
 
 def test_a_server_may_give_one_instance_without_multipart(web: ServerFactory, files: list[bytes]) -> None:

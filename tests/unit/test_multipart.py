@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.headers import file_meta
@@ -22,11 +22,13 @@ def cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
+@settings(max_examples=50)
 @given(BODIES, st.integers(1, 64), st.sampled_from([b"", b"\r\n", b"a preamble\r\n"]))
 def test_every_part_comes_as_it_was_however_the_answer_is_cut(bodies: list[bytes], size: int, before: bytes) -> None:
     assert list(parts(cut(encoded(bodies, before), size), "edge")) == bodies
 
 
+@settings(max_examples=50)
 @given(BODIES, st.integers(1, 64), st.data())
 def test_an_answer_that_ends_early_gives_whole_parts_only_and_says_so(
     bodies: list[bytes], size: int, data: st.DataObject
