@@ -143,6 +143,15 @@ def bring(
     return Brought(len(listed), len(known), len(came))
 
 
+def resume(desk: Desk) -> None:
+    """What the node's last run was retrieving when it was killed does not wait for the limit of that retrieval."""
+    try:
+        if count := desk.store.settling.resume_retrievals(desk.clock()):
+            log.get().warning("retrievals_resumed", count=count)
+    except Exception as error:  # noqa: BLE001  the edge: where the database is away, the limits end by themselves
+        log.get().error("retrieval_failed", error=type(error).__name__)
+
+
 def retrieve(desk: Desk) -> int:
     """Every series that may lack instances was asked for at its sender once; returns how many instances came.
 
