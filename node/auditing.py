@@ -49,7 +49,8 @@ def asking(trail: Trail, clock: Clock, peer: Peer, query: Dataset) -> Iterator[N
 
 def asked_by(event: Any, patient_ids: bool) -> Question:
     """What a peer asks by C-FIND, as it came; without `patient_ids` without the attributes of a patient (group 0010)."""
-    syntax, identifier = UID(event.context.transfer_syntax), event.request.Identifier.getvalue()
+    syntax, sent = UID(event.context.transfer_syntax), event.request.Identifier
+    identifier = sent.getvalue() if sent is not None else b""
     if not patient_ids:
         try:
             bare = Dataset({each.tag: each for each in event.identifier if each.tag.group != 0x0010})

@@ -34,18 +34,19 @@ def with_tls(certificates: Certificates, who: str) -> dict[str, Any]:
 
 
 @contextmanager
-def running(folder: Path, **settings: Any) -> Iterator[Orthanc]:
-    """Orthanc with these settings besides the necessary ones."""
+def running(folder: Path, user: tuple[str, str] | None = None, **settings: Any) -> Iterator[Orthanc]:
+    """Orthanc with these settings besides the necessary ones; with a `user`, name and password, for nobody else."""
     dicom_port, http_port, database = free_port(), free_port(), str(folder / "db")
     necessary = {
         "Name": "PACS", "DicomAet": "ORTHANC", "DicomPort": dicom_port, "HttpPort": http_port, "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False, "StorageDirectory": database, "IndexDirectory": database,
+        "AuthenticationEnabled": user is not None,
+        "RegisteredUsers": dict([user] if user else []), "StorageDirectory": database, "IndexDirectory": database,
         "DicomCheckCalledAet": False, "DicomModalitiesInDatabase": True, "Plugins": [],
     }  # fmt: skip
     (folder / "orthanc.json").write_text(json.dumps(necessary | settings))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([program("Orthanc"), str(folder / "orthanc.json")], stdout=log, stderr=log)
-    client = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=120, trust_env=False)
+    client = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=120, trust_env=False, auth=user)
 
     def answers() -> bool:
         try:

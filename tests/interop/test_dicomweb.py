@@ -20,12 +20,11 @@ from node.sender import Timeouts
 from storage.files import Files
 from storage.records import Closed
 from storage.store import Store
-from tests.absent import absent
 from tests.builders import FakeClock, keep, series_now
 from tests.compressed import DCMTK, by_dcmtk
 from tests.dicom_factory import ct_series, save
 from tests.interop.test_peers import Orthanc
-from tests.interop.test_retrieve import PLUGIN, in_orthanc
+from tests.interop.test_retrieve import in_orthanc
 from tests.site import SiteFactory
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("logging_restored")]
@@ -34,8 +33,6 @@ pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("logging_restored")]
 @pytest.fixture
 def pacs(web_orthanc: Orthanc, tmp_path: Path) -> dict[str, Any]:
     """[peers.PACS] that is Orthanc by DICOMweb."""
-    if not PLUGIN.exists():
-        absent(f"{PLUGIN} is not there: apt-get install orthanc-dicomweb")
     (tmp_path / "password").write_text("secret-word\n")
     url = f"{web_orthanc.http.base_url}/dicom-web/"
     return {"ae_title": "ORTHANC", "url": url, "username": "willis", "password_file": str(tmp_path / "password")}
