@@ -36,12 +36,13 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks for an association; `certificate` is None without TLS, and where none was asked for."""
+    """Who asks for an association; `certificate` is None without TLS, and where none was asked for on it."""
 
     calling_ae: str
     called_ae: str
     host: str
     certificate: Certificate | None = None
+    is_tls: bool = False
 
 
 class Refusal(StrEnum):
@@ -49,6 +50,7 @@ class Refusal(StrEnum):
 
     CALLING_AE = "calling AE title is not on the list"
     NETWORK = "host is in none of the networks"
+    NO_TLS = "no TLS"
     NO_CERTIFICATE = "no certificate"
     CERTIFICATE = "another certificate than expected"
     CALLED_AE = "called AE title is not ours"
@@ -67,6 +69,7 @@ class Refusal(StrEnum):
 _REMEDIES = {
     Refusal.CALLING_AE: "add the title to [node] allowed_calling_ae, or a [peers.NAME] with this ae_title",
     Refusal.NETWORK: "add the host to networks of its [peers.NAME], or to [node] allowed_networks",
+    Refusal.NO_TLS: "let it call on the TLS port; if it cannot, a second [peers.NAME] with its ae_title and tls = false",
     Refusal.NO_CERTIFICATE: "let it call on the TLS port with its certificate; [node.tls] require_peer_certificate = true",
     Refusal.CERTIFICATE: "compare its certificate with tls_sha256 and tls_subject of its [peers.NAME]",
     Refusal.CALLED_AE: "let it call our ae_title, or set [node] require_called_ae = false",
@@ -97,6 +100,8 @@ def refusal(config: Config, caller: Caller) -> Refusal | None:
 def _of_peer(peer: Peer, config: Config, caller: Caller) -> Refusal | None:
     if not _is_within(caller.host, peer.networks or config.node.allowed_networks):
         return Refusal.NETWORK
+    if peer.tls and not caller.is_tls:
+        return Refusal.NO_TLS
     if not (peer.tls_sha256 or peer.tls_subject):
         return None
     shown = caller.certificate

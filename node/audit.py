@@ -59,6 +59,15 @@ class Study:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A query: its SOP class, and its Identifier as it is encoded in the transfer syntax."""
+
+    sop_class_uid: str
+    identifier: bytes
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True)
 class Reporter:
     """Makes the messages of one node.  `us` is who reports; without `patient_ids` no message names a patient."""
 
@@ -86,14 +95,16 @@ class Reporter:
         message = _event(_TRANSFERRED, "C", at, error)
         return self._of_study(message, source, self.us, study)
 
-    def query(self, to: Party, sop_class_uid: str, query: bytes, syntax: str, at: datetime, error: str = "") -> bytes:
-        """A query of ours was answered, or not (PS3.15 A.5.3.10); `query` is its identifier, encoded in `syntax`."""
+    def query(self, source: Party, destination: Party, asked: Question, at: datetime, error: str = "") -> bytes:
+        """A query of ours, or to us, was answered, or not (PS3.15 A.5.3.10)."""
         message = _event(_QUERY, "E", at, error)
-        _participant(message, self.us, _SOURCE, True)
-        _participant(message, to, _DESTINATION, False)
+        _participant(message, source, _SOURCE, True)
+        _participant(message, destination, _DESTINATION, False)
         self._source(message)
-        asked = _object(message, sop_class_uid, _SOP_CLASS, _SYSTEM_OBJECT, _ROLE_REPORT, query=query)
-        _detail(asked, "TransferSyntax", syntax)
+        subject = _object(
+            message, asked.sop_class_uid, _SOP_CLASS, _SYSTEM_OBJECT, _ROLE_REPORT, query=asked.identifier
+        )
+        _detail(subject, "TransferSyntax", asked.transfer_syntax_uid)
         return tostring(message)
 
     def node_refused(self, caller: Party, reason: str, at: datetime) -> bytes:

@@ -1,20 +1,20 @@
-"""What the node's own process does with others, told to the audit trail as it begins and as it ends."""
+"""What is done with others, told to the audit trail as it begins and as it ends."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from pydicom import dcmread
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom import Dataset, dcmread
+from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
-from node.audit import Party, Reporter, Study
+from node.audit import Party, Question, Reporter, Study
 from node.audit_trail import Trail
 from node.config import Peer
 from node.errors import told
-from node.sender import count_query
 
 Clock = Callable[[], datetime]
 
@@ -39,16 +39,25 @@ def _study_of(path: Path) -> Study:
 
 
 @contextmanager
-def asking(trail: Trail, clock: Clock, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> Iterator[None]:
-    """The peer is asked within how many instances the series has; the trail says what was asked and how it ended."""
-    query = encode(count_query(study_instance_uid, series_instance_uid), False, True) or b""
-    to, model = Party(peer.ae_title, peer.host), StudyRootQueryRetrieveInformationModelFind
-
-    def message(reporter: Reporter, at: datetime, error: str) -> bytes:
-        return reporter.query(to, model, query, ExplicitVRLittleEndian, at, error)
-
-    with _ending(trail, clock, message):
+def asking(trail: Trail, clock: Clock, peer: Peer, query: Dataset) -> Iterator[None]:
+    """The peer is asked within; the trail says what was asked and how it ended.  Of QIDO-RS, what would be asked by C-FIND."""
+    identifier, to = encode(query, False, True) or b"", Party(peer.ae_title, peer.host)
+    asked = Question(StudyRootQueryRetrieveInformationModelFind, identifier, ExplicitVRLittleEndian)
+    with _ending(trail, clock, lambda reporter, at, error: reporter.query(reporter.us, to, asked, at, error)):
         yield
+
+
+def asked_by(event: Any, patient_ids: bool) -> Question:
+    """What a peer asks by C-FIND, as it came; without `patient_ids` without the attributes of a patient (group 0010)."""
+    syntax, sent = UID(event.context.transfer_syntax), event.request.Identifier
+    identifier = sent.getvalue() if sent is not None else b""
+    if not patient_ids:
+        try:
+            bare = Dataset({each.tag: each for each in event.identifier if each.tag.group != 0x0010})
+            identifier = encode(bare, syntax.is_implicit_VR, syntax.is_little_endian) or b""
+        except Exception:  # noqa: BLE001  the edge: what cannot be read may name a patient
+            identifier = b""
+    return Question(str(event.request.AffectedSOPClassUID), identifier, syntax)
 
 
 @contextmanager

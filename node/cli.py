@@ -128,6 +128,7 @@ def config_check(config: ConfigOption = None) -> None:
 def _check_parts(config: Config) -> None:
     from ai.bundle import DEFAULT_BUNDLE, load_bundle
     from ai.errors import BundleError
+    from node.dicomweb import credentials
     from node.tls import server_context
     from storage.files import Files
     from storage.store import Store
@@ -136,6 +137,8 @@ def _check_parts(config: Config) -> None:
     Store.open(config.storage.url).close()
     if config.node.tls:
         server_context(config.node.tls)
+    for peer in config.peers.values():
+        credentials(peer)
     try:
         load_bundle(config.ai.bundle or DEFAULT_BUNDLE)
     except BundleError as error:

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from node import peer_rules
 from node.errors import ConfigError
 
 AETitle = Annotated[
@@ -202,14 +203,18 @@ class Audit(Section):
 
 
 class Peer(Section):
-    """[peers.NAME]: a PACS or a modality."""
+    """[peers.NAME]: a PACS or a modality, reached by DIMSE, or by DICOMweb where it has a `url`."""
 
     ae_title: AETitle
     host: str
     port: Port
+    url: str = ""
+    username: str = ""
+    password_file: str = ""
+    token_file: str = ""
     answers_queries: bool = False
     series_on_one_association: bool = False
-    retrieve: Literal["", "move", "get"] = ""
+    retrieve: Literal["", "move", "get", "wado"] = ""
     storage_commitment: bool = False
     tls: bool = False
     tls_name: str = ""
@@ -219,6 +224,16 @@ class Peer(Section):
     destination: str | tuple[str, ...] = ""
     results: tuple[ResultKind, ...] = ()
     region: Literal["", "2d", "3d"] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _address_of_url(cls, values: Any) -> Any:
+        return peer_rules.with_address(values)
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> "Peer":
+        peer_rules.check(self)
+        return self
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -345,6 +360,8 @@ def _first_line(error: ValidationError) -> str:
         return f"unknown key {key}{f'; did you mean {near[0]}?' if near else ''}"
     if first["type"] == "missing":
         return f"{key} is missing"
+    if first["type"] == peer_rules.WRONG:
+        return f"[{key}] {first['msg']}"
     if not location:
         return str(first["ctx"]["error"])
     return f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"

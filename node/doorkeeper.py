@@ -41,6 +41,7 @@ class Doorkeeper:
             str(association.requestor.primitive.called_ae_title).strip(),
             _host(association),
             _certificate(connection),
+            isinstance(connection, ssl.SSLSocket),
         )
         why = refusal(self._config, caller)
         if why is None:

@@ -17,7 +17,7 @@ from ai.coverage import head_extent
 from ai.errors import NotAnalysable
 from ai.stack import Stack, stack_geometry
 from ai.volume import subsampled_volume
-from node import completion, eligibility, log, sender
+from node import completion, dicomweb, eligibility, log, sender, stow
 from node.audit_trail import Trail
 from node.auditing import asking, sending
 from node.commitment import new_transaction_uid
@@ -190,9 +190,14 @@ def _ask_count(desk: Desk, series: Series, verdict: Wait) -> None:
     name, peer = found
     expected: int | None = None
     try:
-        ae = sender.entity(desk.config.node.ae_title, sender.Timeouts(acse=3, dimse=5, network=5), desk.config.node.tls)
-        with asking(desk.trail, desk.clock, peer, series.study_instance_uid, series.series_instance_uid):
-            expected = sender.ask_count(ae, peer, series.study_instance_uid, series.series_instance_uid)
+        node, timeouts = desk.config.node, sender.Timeouts(acse=3, dimse=5, network=5)
+        uids = series.study_instance_uid, series.series_instance_uid
+        with asking(desk.trail, desk.clock, peer, sender.count_query(*uids)):
+            if peer.url:
+                with dicomweb.Service(peer, timeouts, node.tls) as service:
+                    expected = dicomweb.ask_count(service, *uids)
+            else:
+                expected = sender.ask_count(sender.entity(node.ae_title, timeouts, node.tls), peer, *uids)
     except Exception as error:  # noqa: BLE001  the edge: an answer that cannot be had is none, and the quiet timer decides
         log.get().warning("count_unanswered", case=series.id, peer=name, error=told(error))
     desk.store.settling.note_expected_count(series.id, expected, desk.clock())
@@ -264,7 +269,10 @@ def _deliver_one(desk: Desk, delivery: Delivery) -> bool:
         desk.files.verify(delivery.file)
         path = desk.files.path(delivery.file)
         with sending(desk.trail, desk.clock, peer, path):
-            word = sender.deliver(sender.entity(settings.ae_title, timeouts, settings.tls), peer, path)
+            if peer.url:
+                word = stow.deliver(peer, timeouts, settings.tls, path)
+            else:
+                word = sender.deliver(sender.entity(settings.ae_title, timeouts, settings.tls), peer, path)
     except (Refused, Damaged) as error:
         desk.store.outbox.refused(delivery, str(error))
         logger.error("delivery_refused", error=str(error), attempts=delivery.attempts)

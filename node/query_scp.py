@@ -1,11 +1,15 @@
 """Query as SCP (Study Root, C-FIND): whoever may send to us may ask what we hold and what came of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 from pydicom import Dataset
 
 from node import log
+from node.audit import Party
+from node.audit_trail import Trail
+from node.auditing import asked_by
 from node.query import UNABLE_TO_PROCESS, BadQuery, Query, identifier_of, read_query
 from storage.finding import Found
 from storage.store import Store
@@ -18,12 +22,30 @@ OUT_OF_RESOURCES, CANCELLED = 0xA700, 0xFE00
 class QueryScp:
     """What the receiver does with C-FIND."""
 
-    def __init__(self, store: Store) -> None:
-        """`store` is the receiver's."""
-        self._store = store
+    def __init__(self, store: Store, trail: Trail, clock: Callable[[], datetime]) -> None:
+        """`store` is the receiver's; `trail` records who asked for what, and when by `clock`."""
+        self._store, self._trail, self._clock = store, trail, clock
 
     def on_find(self, event: Any) -> Iterator[tuple[int | Dataset, Dataset | None]]:
         """pynetdicom's handler: a pending response for each match, then what else there is to say than success."""
+        error = failure = ""
+        try:
+            for status, identifier in self._answers(event):
+                failure = str(status.ErrorComment) if isinstance(status, Dataset) else ""
+                error = failure or ("" if status == CANCELLED else "the association ended before the last answer")
+                yield status, identifier
+            error = failure
+        finally:
+            self._record(event, error)
+
+    def _record(self, event: Any, error: str) -> None:
+        requestor, ended = event.assoc.requestor, self._clock()
+        caller = Party(str(requestor.ae_title).strip(), str(requestor.address_info.address))
+        self._trail.record(
+            lambda reporter: reporter.query(caller, reporter.us, asked_by(event, reporter.patient_ids), ended, error)
+        )
+
+    def _answers(self, event: Any) -> Iterator[tuple[int | Dataset, Dataset | None]]:
         logger = log.get().bind(calling_ae=str(event.assoc.requestor.ae_title).strip())
         try:
             query, found = self._found(event)

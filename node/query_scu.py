@@ -75,14 +75,14 @@ class DimseSource:
 
     def studies(self, *, accession_number: str = "", study_instance_uid: str = "") -> list[str]:
         """See Source."""
-        query = _identifier("STUDY", StudyInstanceUID=study_instance_uid)
+        query = identifier("STUDY", StudyInstanceUID=study_instance_uid)
         if accession_number:
             query.AccessionNumber = accession_number
         return [str(found.StudyInstanceUID) for found in self._find(query, "StudyInstanceUID")]
 
     def series(self, study_instance_uid: str) -> list[Listed]:
         """See Source."""
-        query = _identifier("SERIES", StudyInstanceUID=study_instance_uid, SeriesInstanceUID="", Modality="")
+        query = identifier("SERIES", StudyInstanceUID=study_instance_uid, SeriesInstanceUID="", Modality="")
         return [
             Listed(study_instance_uid, str(found.SeriesInstanceUID), str(found.get("Modality") or ""))
             for found in self._find(query, "SeriesInstanceUID")
@@ -90,7 +90,7 @@ class DimseSource:
 
     def instances(self, series: Listed) -> frozenset[str]:
         """See Source."""
-        query = _identifier(
+        query = identifier(
             "IMAGE",
             StudyInstanceUID=series.study_instance_uid,
             SeriesInstanceUID=series.series_instance_uid,
@@ -109,8 +109,8 @@ class DimseSource:
     def retrieve(self, series: Listed, wanted: Collection[str], keep: Keep, on_done: Callable[[int], None]) -> None:
         """See Source."""
         uids = {"StudyInstanceUID": series.study_instance_uid, "SeriesInstanceUID": series.series_instance_uid}
-        queries = [_identifier("IMAGE", **uids, SOPInstanceUID=part) for part in _parts(wanted)]
-        for number, query in enumerate(queries or [_identifier("SERIES", **uids)]):
+        queries = [identifier("IMAGE", **uids, SOPInstanceUID=part) for part in _parts(wanted)]
+        for number, query in enumerate(queries or [identifier("SERIES", **uids)]):
             for done in self._get(query, keep) if self._peer.retrieve == "get" else self._move(query):
                 on_done(number * UIDS_IN_A_REQUEST + done)
 
@@ -165,7 +165,8 @@ def _parts(wanted: Collection[str]) -> Iterator[list[str]]:
     return (uids[start : start + UIDS_IN_A_REQUEST] for start in range(0, len(uids), UIDS_IN_A_REQUEST))
 
 
-def _identifier(level: str, **keys: str | list[str]) -> Dataset:
+def identifier(level: str, **keys: str | list[str]) -> Dataset:
+    """The Identifier of a query at this level."""
     query = Dataset()
     query.QueryRetrieveLevel = level
     for keyword, value in keys.items():

@@ -134,7 +134,7 @@ class Receiver:
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_N_ACTION, CommitmentScp(self._store, self._files, _now).on_action),
             (evt.EVT_N_EVENT_REPORT, self._on_event_report),
-            (evt.EVT_C_FIND, QueryScp(self._store).on_find),
+            (evt.EVT_C_FIND, QueryScp(self._store, self._trail, _now).on_find),
         ]
         settings = self._config.node
         secure = server_context(settings.tls) if settings.tls else None

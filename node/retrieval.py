@@ -3,16 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
 
 from node import log, query_scu, sender
 from node.arrival import Arrival
+from node.audit import Party, Reporter, Study
+from node.audit_trail import Trail
+from node.audited_source import AuditedSource
 from node.config import Config, Peer
 from node.errors import Refused, Unavailable, told
 from node.pdv import StoreRequest
 from node.pipeline import Desk
 from node.query_scu import Listed, Source
 from node.receiver import receiver_name
+from node.web_source import WebSource
 from storage.files import Files
 from storage.group_commit import GroupCommit
 from storage.records import Closed, Series
@@ -27,13 +32,14 @@ class Inlet:
     """Takes the instances that a peer gives us on our own association; each is durable before it is answered."""
 
     def __init__(
-        self, config: Config, store: Store, files: Files, calling_ae: str, now: Callable[[], datetime]
+        self, config: Config, store: Store, files: Files, peer: Peer, trail: Trail, now: Callable[[], datetime]
     ) -> None:
-        """They count as sent by `calling_ae`."""
+        """They count as sent by the peer's AE title; `trail` records that they came."""
         self._name, self._store, self._files, self._now = receiver_name(config.node), store, files, now
-        self._calling_ae = calling_ae
+        self._peer, self._trail = peer, trail
         self._commits = GroupCommit(store.intake)
         self._association_id: int | None = None
+        self._studies: dict[str, Study] = {}
         self.fell_short = False
         """Not everything that was asked for came."""
 
@@ -49,13 +55,16 @@ class Inlet:
         if self._association_id is not None:
             how = Closed.ABORTED if kind or self.fell_short else Closed.RELEASED
             self._store.intake.close_association(self._association_id, how, self._now())
+        source, error = Party(self._peer.ae_title, self._peer.host), "it ended early" if kind else ""
+        for study in self._studies.values():
+            self._trail.record(partial(Reporter.received, study=study, source=source, at=self._now(), error=error))
 
     def keep(self, sop_class_uid: str, sop_instance_uid: str, syntax: str, dataset: memoryview) -> int:
         """See `query_scu.Keep`."""
         arrival = Arrival(
             StoreRequest(0, 0, sop_class_uid, sop_instance_uid, has_dataset=True),
             syntax,
-            self._calling_ae,
+            self._peer.ae_title,
             self._files,
             self._commits,
             self._store.intake.forget_instance,
@@ -67,13 +76,16 @@ class Inlet:
         if answer.status:
             self.fell_short = True
             log.get().warning(
-                "instance_refused", calling_ae=self._calling_ae, status=answer.status, error=answer.comment
+                "instance_refused", calling_ae=self._peer.ae_title, status=answer.status, error=answer.comment
             )
+        elif header := arrival.header:
+            study = Study(header.study_instance_uid, header.patient_id, header.accession_number)
+            self._studies.setdefault(header.study_instance_uid, study).count(header.sop_class_uid)
         return answer.status
 
     def _association(self) -> int:
         if self._association_id is None:
-            self._association_id = self._store.intake.open_association(self._name, self._calling_ae, self._now())
+            self._association_id = self._store.intake.open_association(self._name, self._peer.ae_title, self._now())
         return self._association_id
 
 
@@ -95,12 +107,16 @@ class Brought:
         return self.listed - self.known - self.came
 
 
-def source_of(config: Config, peer: Peer, limit_seconds: float) -> Source:
-    """The peer, to be asked for so long.  Raises Refused when it is not configured to give."""
+def source_of(config: Config, peer: Peer, limit_seconds: float, trail: Trail, now: Callable[[], datetime]) -> Source:
+    """The peer, to be asked for so long; `trail` records each query.  Raises Refused when it is not configured to give."""
     if not peer.retrieve:
-        raise Refused(f"{peer.ae_title} is not configured to give instances: set its retrieve to 'move' or 'get'")
+        ways = "'wado'" if peer.url else "'move' or 'get'"
+        raise Refused(f"{peer.ae_title} is not configured to give instances: set its retrieve to {ways}")
+    if peer.url:
+        source: Source = WebSource(peer, sender.timeouts(config.node), config.node.tls, limit_seconds)
+        return AuditedSource(source, peer, trail, now)
     ae = sender.entity(config.node.ae_title, sender.timeouts(config.node), config.node.tls)
-    return query_scu.DimseSource(ae, peer, limit_seconds)
+    return AuditedSource(query_scu.DimseSource(ae, peer, limit_seconds), peer, trail, now)
 
 
 def bring(
@@ -125,6 +141,15 @@ def bring(
     came = missing & store.settling.held(series.series_instance_uid)
     inlet.fell_short |= came != missing
     return Brought(len(listed), len(known), len(came))
+
+
+def resume(desk: Desk) -> None:
+    """What the node's last run was retrieving when it was killed does not wait for the limit of that retrieval."""
+    try:
+        if count := desk.store.settling.resume_retrievals(desk.clock()):
+            log.get().warning("retrievals_resumed", count=count)
+    except Exception as error:  # noqa: BLE001  the edge: where the database is away, the limits end by themselves
+        log.get().error("retrieval_failed", error=type(error).__name__)
 
 
 def retrieve(desk: Desk) -> int:
@@ -156,8 +181,8 @@ def _retrieve_one(desk: Desk, series: Series, away: set[str]) -> int:
     try:
         if name in away:
             raise Unavailable("it did not answer just now")
-        source = source_of(desk.config, peer, rules.retrieve_seconds)
-        with Inlet(desk.config, desk.store, desk.files, series.calling_ae, desk.clock) as inlet:
+        source = source_of(desk.config, peer, rules.retrieve_seconds, desk.trail, desk.clock)
+        with Inlet(desk.config, desk.store, desk.files, peer, desk.trail, desk.clock) as inlet:
             brought = bring(source, inlet, desk.store, Listed(series.study_instance_uid, series.series_instance_uid))
     except Unavailable as error:
         away.add(name)

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, build_context, build_role
 from pynetdicom.association import Association
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
 from node.config import Node, Peer, Tls
 from node.errors import Refused, Unavailable
@@ -92,6 +92,8 @@ def associate(
     `scp_roles`.  Raises Unavailable, Refused when the peer accepts none of the pairs, or ConfigError when it wants TLS
     and our certificates cannot be used.
     """
+    if peer.url:
+        raise Refused(f"{peer.ae_title} is reached by DICOMweb: it has a url, and no host and port")
     context = client_context(ae.tls) if peer.tls and ae.tls else None
     if peer.tls and context is None:
         raise Refused(f"{peer.ae_title} wants TLS, and [node.tls] is not configured")
@@ -269,6 +271,19 @@ def ask_count(ae: Entity, peer: Peer, study_instance_uid: str, series_instance_u
     finally:
         end(assoc)
     return None
+
+
+def echo(ae: Entity, peer: Peer) -> None:
+    """The peer answered a C-ECHO (PS3.4 A).  Raises Unavailable, Refused or ConfigError."""
+    assoc = associate(ae, peer, [(Verification, ImplicitVRLittleEndian)])
+    try:
+        status = assoc.send_c_echo()
+    except RuntimeError:
+        raise Unavailable("the association ended") from None
+    finally:
+        end(assoc)
+    if status.get("Status") != 0x0000:
+        raise Unavailable(f"{peer.ae_title} did not answer C-ECHO with success")
 
 
 def end(assoc: Association) -> None:

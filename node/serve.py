@@ -56,6 +56,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         self._record(Activity.START)
+        retrieval.resume(self._desk)
         scheduler, threads = BackgroundScheduler(), list[threading.Thread]()
         for beat, seconds in zip(self._beats, PERIODS_SECONDS, strict=True):
             scheduler.add_job(beat.ring, "interval", seconds=seconds, coalesce=True, max_instances=1)

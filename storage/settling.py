@@ -157,6 +157,17 @@ class Settling:
                 update(SeriesRow).where(SeriesRow.id == series_id).values(retrievals=retrievals, retrieve_until=until)
             )
 
+    def resume_retrievals(self, now: datetime) -> int:
+        """What a node that has ended was retrieving, or waited to, may be asked for again `now`; returns how many series."""
+        with self._transactions.writing() as session:
+            resumed = session.execute(
+                update(SeriesRow)
+                .where(SeriesRow.stage == Stage.RECEIVING.value, SeriesRow.retrieve_until > now)
+                .values(retrieve_until=now)
+                .returning(SeriesRow.id)
+            )
+            return len(resumed.all())
+
     def stamp_anew(self, now: datetime) -> int:
         """What is being received and arrived in the future, because the clock was set back, arrived now: how many."""
         with self._transactions.writing() as session:

@@ -6,7 +6,7 @@ bin=.venv/bin
 
 # Real peers: dcmtk and Orthanc to talk to, dicom3tools and PixelMed to validate, PostgreSQL to store in,
 # strace to record what is flushed.
-peers=(dcmtk orthanc dicom3tools libpixelmed-java default-jre-headless postgresql strace)
+peers=(dcmtk orthanc orthanc-dicomweb dicom3tools libpixelmed-java default-jre-headless postgresql strace)
 missing=()
 for package in "${peers[@]}"; do
     dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -q '^installed$' || missing+=("$package")

@@ -1,11 +1,13 @@
 """A study on demand: ask a peer for it, and have what is missing come."""
 
 import difflib
+from contextlib import closing
 from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from node.audit_trail import Trail, open_trail
 from node.cli import ConfigOption, app, complaints, configuration, console, one_line_errors
 from node.config import Config, Peer
 from node.errors import ConfigError, Refused
@@ -20,15 +22,15 @@ from storage.store import Store
 LIMIT_SECONDS = 3600.0
 
 
-def peer_called(config: Config, text: str) -> Peer:
-    """The peer with this AE title or name.  Raises ConfigError, which names the nearest."""
+def peer_called(config: Config, text: str, option: str = "--from") -> Peer:
+    """The peer with this AE title or name.  Raises ConfigError, which names the `option` and the nearest."""
     found = config.peer_named(text)
     if found or text in config.peers:
         return found[1] if found else config.peers[text]
     known = list(dict.fromkeys([*(peer.ae_title for peer in config.peers.values()), *config.peers]))
     near = difflib.get_close_matches(text.upper(), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}?" if near else f"peers are: {', '.join(known) or 'none'}"
-    raise ConfigError(f"--from {text!r} is no configured peer; {hint}")
+    raise ConfigError(f"{option} {text!r} is no configured peer; {hint}")
 
 
 def studies_called(source: Source, text: str) -> list[str]:
@@ -51,27 +53,34 @@ def fetch(
     with one_line_errors():
         settings = configuration(config)
         peer = peer_called(settings, source_ae)
-        source = source_of(settings, peer, LIMIT_SECONDS)
-        listed = [series for uid in studies_called(source, study) for series in source.series(uid)]
-        wanted = [series for series in listed if series.modality in ("CT", "")]
-        if not wanted:
-            others = ", ".join(sorted({series.modality for series in listed})) or "none"
-            raise Refused(f"nothing to fetch: the study has no CT series (modalities: {others})")
-        store, files = Store.open(settings.storage.url), Files(settings.storage.directory)
-        total = Brought(0, 0, 0)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=complaints) as progress:
-            task = progress.add_task(f"{len(wanted)} series from {peer.ae_title}", total=None)
-
-            def on_instances(known: int, of: int) -> None:
-                progress.update(task, completed=total.known + total.came + known, total=total.listed + of)
-
-            for series in wanted:
-                with Inlet(settings, store, files, peer.ae_title, utc_now) as inlet:
-                    total += bring(source, inlet, store, series, on_instances)
-                ring(settings.storage.directory, NODE_BELL)
-        store.close()
+        files = Files(settings.storage.directory)
+        with closing(open_trail(settings)) as trail:
+            total, left = _fetched(settings, peer, study, files, trail)
         said = f"{total.came} came, {total.known} were known, {total.failed} failed"
-        console.print(f"{said}; {len(listed) - len(wanted)} series without CT left there", highlight=False)
+        console.print(f"{said}; {left} series without CT left there", highlight=False)
         if total.failed:
             raise typer.Exit(1)
+
+
+def _fetched(settings: Config, peer: Peer, study: str, files: Files, trail: Trail) -> tuple[Brought, int]:
+    """What became of the study's CT series, and how many others it has.  Raises Unavailable or Refused."""
+    source = source_of(settings, peer, LIMIT_SECONDS, trail, utc_now)
+    listed = [series for uid in studies_called(source, study) for series in source.series(uid)]
+    wanted = [series for series in listed if series.modality in ("CT", "")]
+    if not wanted:
+        others = ", ".join(sorted({series.modality for series in listed})) or "none"
+        raise Refused(f"nothing to fetch: the study has no CT series (modalities: {others})")
+    store, total = Store.open(settings.storage.url), Brought(0, 0, 0)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=complaints) as progress:
+        task = progress.add_task(f"{len(wanted)} series from {peer.ae_title}", total=None)
+
+        def on_instances(known: int, of: int) -> None:
+            progress.update(task, completed=total.known + total.came + known, total=total.listed + of)
+
+        for series in wanted:
+            with Inlet(settings, store, files, peer, trail, utc_now) as inlet:
+                total += bring(source, inlet, store, series, on_instances)
+            ring(settings.storage.directory, NODE_BELL)
+    store.close()
+    return total, len(listed) - len(wanted)

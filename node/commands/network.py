@@ -11,12 +11,13 @@ import typer
 from pydantic import ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from node import log
-from node.cli import app, complaints, console, one_line_errors
-from node.config import Peer, Tls
-from node.errors import ConfigError
+from node import dicomweb, log, sender, stow
+from node.cli import ConfigOption, app, complaints, configuration, console, one_line_errors
+from node.commands.fetch import peer_called
+from node.config import Config, Peer, Tls
+from node.errors import ConfigError, Refused, Unavailable
 from node.peer import Fault, SimulatedPeer
-from node.sender import Timeouts, entity, send_files
+from node.sender import Sent, Timeouts, entity, send_files
 from node.tls import server_context
 
 _ADDRESS = re.compile(r"(?P<ae>[^@]{1,16})@(?P<host>\[[0-9a-fA-F:]+\]|[^:@]+):(?P<port>\d{1,5})\Z")
@@ -26,7 +27,9 @@ def address(text: str) -> Peer:
     """The peer that `AE@HOST:PORT` means.  Raises ConfigError."""
     match = _ADDRESS.match(text)
     if match is None or not 0 < int(match["port"]) < 65536:
-        raise ConfigError(f"{text!r} is no address; write AE@HOST:PORT, for example WILLIS@127.0.0.1:11112")
+        raise ConfigError(
+            f"{text!r} is no address; write AE@HOST:PORT, for example WILLIS@127.0.0.1:11112, or the name of a configured peer"
+        )
     try:
         return Peer(ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
     except ValidationError:
@@ -62,27 +65,70 @@ def files_in(paths: Iterable[Path]) -> Iterator[Path]:
             raise ConfigError(f"{path} does not exist")
 
 
+def send_to(peer: Peer, calling: str, tls: Tls | None, files: Iterable[Path]) -> Iterator[Sent]:
+    """What becomes of each file, sent by C-STORE or STOW-RS.  Raises Unavailable."""
+    if peer.url:
+        return stow.send_files(peer, Timeouts(), tls, files)
+    return send_files(entity(calling, Timeouts(), tls), peer, files)
+
+
+@app.command(epilog="Example: willis echo PACS")
+def echo(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[PEER]...", help="Names or AE titles; none: all.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Ask peers whether they hear us: C-ECHO, or with a url a QIDO-RS query; exit status 1 when one does not."""
+    with one_line_errors():
+        settings, failed = configuration(config), 0
+        for name in names or settings.peers:
+            peer = peer_called(settings, name, "peer")
+            try:
+                _echo(settings, peer)
+            except (Unavailable, Refused) as error:
+                failed += 1
+                complaints.print(f"{name}: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+            else:
+                console.print(f"{name}: answers", highlight=False)
+        if failed or not settings.peers:
+            raise typer.Exit(1)
+
+
+def _echo(settings: Config, peer: Peer) -> None:
+    if peer.url:
+        with dicomweb.Service(peer, Timeouts(acse=5, network=10), settings.node.tls) as service:
+            dicomweb.echo(service)
+    else:
+        sender.echo(entity(settings.node.ae_title, Timeouts(acse=5, dimse=10, network=10), settings.node.tls), peer)
+
+
 @app.command(epilog="Example: willis send study/ --to WILLIS@127.0.0.1:11112 --as PACS")
 def send(
     paths: Annotated[list[Path], typer.Argument(help="DICOM files or folders of them.")],
-    to: Annotated[str, typer.Option(help="Where to: AE@HOST:PORT.")],
+    to: Annotated[str, typer.Option(help="Where to: AE@HOST:PORT, or the name of a configured peer.")],
     calling: Annotated[str, typer.Option("--as", help="The AE title that we call ourselves.")] = "WILLIS-SEND",
     quiet: Annotated[bool, typer.Option("--quiet", help="Say only what was refused, and the total.")] = False,
     certificate: CertificateOption = None,
     key: KeyOption = None,
     ca: CaOption = None,
     tls_name: Annotated[str, typer.Option(help="TLS: the name its certificate must bear, if not its host.")] = "",
+    config: ConfigOption = None,
 ) -> None:
     """Send DICOM files to a peer; exit status 1 when any was refused.  What is not DICOM is skipped and named."""
     log.configure()
     with one_line_errors():
         tls, files = tls_of(certificate, key, ca), list(files_in(paths))
-        peer = address(to).model_copy(update={"tls": tls is not None, "tls_name": tls_name})
+        settings = None if "@" in to else configuration(config)
+        if settings and (to in settings.peers or settings.peer_named(to)):
+            peer, tls = peer_called(settings, to), tls or settings.node.tls
+        else:
+            peer = address(to).model_copy(update={"tls": tls is not None, "tls_name": tls_name})
         counts = {"sent": 0, "skipped": 0, "refused": 0}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=complaints, disable=quiet) as progress:
             task = progress.add_task(f"sending to {peer.ae_title}", total=len(files))
-            for sent in send_files(entity(calling, Timeouts(), tls), peer, files):
+            for sent in send_to(peer, calling, tls, files):
                 progress.advance(task)
                 counts[sent.word if sent.error else "sent"] += 1
                 if sent.error or not quiet:

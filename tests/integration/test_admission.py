@@ -60,6 +60,14 @@ def test_on_the_tls_port_a_peer_is_known_by_its_certificate(site: SiteFactory, c
         assert reasons[-2:] == ["another certificate than expected", "no certificate"]
 
 
+def test_a_peer_with_tls_is_not_heard_on_the_port_without(site: SiteFactory, certificates: Certificates) -> None:
+    tls = certificates.of(require_peer_certificate=False)
+    made: Site = site(node={"tls": tls.model_dump()}, peers=peer(tls=True))
+    assert echo(tls.port, "CT1", "+tla", "+cf", "ca.pem", cwd=certificates.folder) == ""
+    assert "Calling AE Title Not Recognized" in echo(made.config.node.port)
+    assert [each.reason for each in last_rejections(made.files.root)] == ["no TLS"]
+
+
 def test_a_connection_without_tls_or_with_a_strange_certificate_is_shown_with_openssls_reason(
     site: SiteFactory, certificates: Certificates
 ) -> None:

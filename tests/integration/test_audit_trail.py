@@ -1,27 +1,35 @@
 """The audit trail of a node that dcmtk sends to and that sends to a PACS: in its file, and at a syslog server over TLS."""
 
+import base64
 import re
 import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from xml.etree.ElementTree import Element, fromstring
 
 import pytest
+from pydicom import Dataset, dcmread
+from pynetdicom.dsutils import decode
 
 from node import pipeline
 from node.audit import Activity
 from node.audit_trail import Trail, open_trail
 from node.config import Config
+from node.multipart import body_of
 from node.pipeline import utc_now
+from node.query_scu import Listed
+from node.retrieval import Inlet, bring, source_of
 from node.tls import server_context
 from tests.audit_schema import check
 from tests.certificates import Certificates, dcmtk
 from tests.dicom_factory import ct_series, save
 from tests.running import free_port, wait_until
 from tests.site import PeerFactory, SiteFactory, peers
+from tests.web_server import Asked, Said, ServerFactory
 
 Opener = Callable[..., Trail]
 
@@ -129,6 +137,62 @@ def test_without_patient_ids_the_file_names_no_patient(site: SiteFactory, trail_
     wait_until(lambda: log.exists() and log.read_bytes().endswith(b"\n"), 10)
     assert str(ds.StudyInstanceUID).encode() in log.read_bytes()
     assert str(ds.PatientID).encode() not in log.read_bytes()
+
+
+def queries(path: Path, count: int) -> list[tuple[str, list[str | None], Dataset]]:
+    """Outcome, who asked whom, and what, of each Query message in the file."""
+    lines = wait_until(lambda: path.exists() and (each := path.read_bytes().splitlines())[count - 1 :] and each, 10)
+    asked = []
+    for message in (message for code, message in events(lines) if code == "110112"):
+        text = message.findtext(".//ParticipantObjectQuery")
+        detail = base64.b64decode(message.find(".//ParticipantObjectDetail").get("value"))  # type: ignore[union-attr, arg-type]
+        query = decode(BytesIO(base64.b64decode(text or "")), detail == b"1.2.840.10008.1.2", True)
+        outcome = message.find("EventIdentification").get("EventOutcomeIndicator")  # type: ignore[union-attr]
+        asked.append((str(outcome), [each.get("UserID") for each in message.iter("ActiveParticipant")], query))
+    return asked
+
+
+@pytest.mark.parametrize("patient_ids", [True, False])
+def test_who_asked_us_what_is_in_the_file_and_a_patient_only_with_patient_ids(
+    site: SiteFactory, trail_to: Opener, tmp_path: Path, patient_ids: bool
+) -> None:
+    made = site(trail=trail_to(audit={"patient_ids": patient_ids}), peers=peers(1))
+    for keys in (["StudyInstanceUID=2.25.7", "PatientName=Secret*"], ["StudyDate=yesterday"]):
+        command = [dcmtk("findscu"), "-S", "-aet", "PACS", "-aec", "WILLIS", "127.0.0.1", str(made.config.node.port)]
+        command += [option for key in ["QueryRetrieveLevel=STUDY", *keys] for option in ("-k", key)]
+        subprocess.run(command, check=False, capture_output=True, timeout=30)
+    good, bad = queries(tmp_path / "audit.log", 2)
+    assert (good[0], good[1], bad[0]) == ("0", ["PACS", "WILLIS"], "4")
+    assert good[2].StudyInstanceUID == "2.25.7"
+    assert str(good[2].get("PatientName", "")) == ("Secret*" if patient_ids else "")
+
+
+def test_what_we_ask_and_get_from_a_peer_is_in_the_file(
+    site: SiteFactory, trail_to: Opener, web: ServerFactory, tmp_path: Path
+) -> None:
+    [path] = save(ct_series(1), tmp_path)
+    ds = dcmread(path)
+    listed = [{"00080018": {"vr": "UI", "Value": [str(ds.SOPInstanceUID)]}}]
+    multipart = {"Content-Type": "multipart/related; boundary=edge"}
+
+    def answer(asked: Asked) -> Said:
+        return (
+            Said.of(listed) if "/instances" in asked.path else Said(200, body_of(path.read_bytes(), "edge"), multipart)
+        )
+
+    pacs = web(answer).peer(retrieve="wado")
+    made = site(trail=trail_to(), peers={"PACS": pacs})
+    series = Listed(str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID))
+    source = source_of(made.config, pacs, 20, made.desk.trail, utc_now)
+    with Inlet(made.config, made.store, made.files, pacs, made.desk.trail, utc_now) as inlet:
+        assert bring(source, inlet, made.store, series).came == 1
+    log = tmp_path / "audit.log"
+    [(outcome, who, query)] = queries(log, 2)
+    assert (outcome, who, query.QueryRetrieveLevel) == ("0", ["WILLIS", "PACS"], "IMAGE")
+    assert query.SeriesInstanceUID == ds.SeriesInstanceUID
+    [_, (code, came)] = events(log.read_bytes().splitlines())
+    assert (code, [each.get("UserID") for each in came.iter("ActiveParticipant")]) == ("110104", ["PACS", "WILLIS"])
+    assert str(ds.PatientID).encode() in log.read_bytes()
 
 
 def test_a_syslog_server_gets_the_messages_over_tls_also_those_from_before_it_came_and_after_it_came_back(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from pydicom import Dataset
 from pydicom.uid import UID
@@ -29,42 +28,17 @@ from storage.store import Store
 from tests.builders import FakeClock, keep, series_now
 from tests.dicom_factory import ct_series, save
 from tests.interop.test_peers import Orthanc, program
+from tests.orthanc import running, with_dicomweb
 from tests.running import free_port, wait_until
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("logging_restored")]
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 @pytest.fixture(scope="module")
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     """Orthanc with DICOMweb; it is told of Willis's port later."""
-    folder, dicom_port, http_port = tmp_path_factory.mktemp("orthanc"), free_port(), free_port()
-    settings = {
-        "Name": "PACS", "DicomAet": "ORTHANC", "DicomPort": dicom_port, "HttpPort": http_port, "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": True, "RegisteredUsers": {"willis": "secret-word"}, "StorageDirectory": str(folder / "db"),
-        "IndexDirectory": str(folder / "db"), "DicomCheckCalledAet": False, "DicomModalitiesInDatabase": True,
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}, "Plugins": [str(PLUGIN)] if PLUGIN.exists() else [],
-    }  # fmt: skip
-    (folder / "orthanc.json").write_text(json.dumps(settings))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program("Orthanc"), str(folder / "orthanc.json")], stdout=log, stderr=log)
-    client = httpx.Client(
-        base_url=f"http://127.0.0.1:{http_port}", timeout=60, trust_env=False, auth=("willis", "secret-word")
-    )
-
-    def answers() -> bool:
-        try:
-            return client.get("/system").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    try:
-        wait_until(answers, 60, "Orthanc answers")
-        yield Orthanc(dicom_port, client)
-    finally:
-        client.close()
-        process.terminate()
-        process.wait(20)
+    with running(tmp_path_factory.mktemp("orthanc"), ("willis", "secret-word"), **with_dicomweb()) as orthanc:
+        yield orthanc
 
 
 Node = Callable[..., Desk]
@@ -266,8 +240,9 @@ def test_a_peer_that_does_not_answer_is_asked_again_after_longer_and_longer_paus
 def test_what_falls_short_is_no_release(node: Node, orthanc: Orthanc, tmp_path: Path) -> None:
     desk, series = node(receiving=False, retrieve="get"), in_orthanc(orthanc, tmp_path, "short", 3)
     listed = Listed(series[0].StudyInstanceUID, series[0].SeriesInstanceUID)
-    source = source_of(desk.config, desk.config.peers["PACS"], 20)
-    with Inlet(desk.config, desk.store, desk.files, "ORTHANC", utc_now) as inlet:
+    pacs = desk.config.peers["PACS"]
+    source = source_of(desk.config, pacs, 20, desk.trail, utc_now)
+    with Inlet(desk.config, desk.store, desk.files, pacs, desk.trail, utc_now) as inlet:
         desk.files.begin_instance = one_then_full(desk.files)  # type: ignore[assignment, method-assign]
         brought = bring(source, inlet, desk.store, listed)
     assert (brought, brought.failed) == (Brought(3, 0, 1), 2)

@@ -75,6 +75,14 @@ def test_a_peer_with_a_fingerprint_or_a_subject_must_show_that_certificate(
     assert judged(config(CT1=settings), certificate=shown) is expected
 
 
+def test_a_peer_with_tls_calls_over_tls_unless_another_with_its_title_need_not() -> None:
+    made = config(CT1={"tls": True})
+    assert judged(made) is Refusal.NO_TLS
+    assert judged(made, is_tls=True) is None
+    assert judged(config(CT1={"tls": True}, PLAIN={"ae_title": "CT1"})) is None
+    assert judged(config(CT1={"tls": True}, CT2={}), "CT2") is None
+
+
 def test_of_two_peers_with_one_title_one_must_fit() -> None:
     made = config(
         A={"ae_title": "CT1", "networks": ["10.1.0.0/16"]}, B={"ae_title": "CT1", "networks": ["10.2.0.0/16"]}

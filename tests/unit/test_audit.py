@@ -11,13 +11,15 @@ from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
-from node.audit import Activity, Party, Reporter, Study
+from node.audit import Activity, Party, Question, Reporter, Study
 from node.audit_trail import FileSink, Lane, Trail, syslog_frame
 from tests.audit_schema import check
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 US, PACS, CALLER = Party("WILLIS", "willis-1"), Party("PACS", "10.0.0.7"), Party("CT9", "10.0.0.9")
 STUDY = Study("2.25.1", "SECRET-ID-7", "ACC1", {"1.2.840.10008.5.1.4.1.1.2": 400})
+
+ASKED = Question("1.2.840.10008.5.1.4.1.2.2.1", b"\x08\0", "1.2.840.10008.1.2.1")
 
 
 def messages(reporter: Reporter) -> dict[str, Element]:
@@ -29,7 +31,8 @@ def messages(reporter: Reporter) -> dict[str, Element]:
         "sent": reporter.sent(STUDY, PACS, AT),
         "not sent": reporter.sent(STUDY, PACS, AT, "status 0xA700"),
         "received": reporter.received(STUDY, CALLER, AT),
-        "query": reporter.query(PACS, "1.2.840.10008.5.1.4.1.2.2.1", b"\x08\0", "1.2.840.10008.1.2.1", AT),
+        "query": reporter.query(US, PACS, ASKED, AT),
+        "query to us": reporter.query(CALLER, US, ASKED, AT, "cannot answer now"),
         "refused": reporter.node_refused(CALLER, "calling AE title is not on the list", AT),
         "no tls": reporter.node_refused(Party("", "2001:db8::1"), "no TLS: wrong version number", AT),
     }
@@ -57,6 +60,7 @@ def test_every_message_keeps_to_the_schema(patient_ids: bool) -> None:
         ("not sent", "110104", [], "R", "4", ["110153", "110152"]),
         ("received", "110104", [], "C", "0", ["110153", "110152"]),
         ("query", "110112", [], "E", "0", ["110153", "110152"]),
+        ("query to us", "110112", [], "E", "4", ["110153", "110152"]),
         ("refused", "110113", ["110126"], "E", "4", []),
     ],
 )

@@ -229,6 +229,56 @@ def test_peers_and_the_listed_may_send(tmp_path: Path) -> None:
     assert config.allowed_calling_ae == ("PACS", "CT1")
 
 
+WEB = '[peers.WEB]\nae_title = "WEB"\nurl = "https://pacs.example/dicom-web/"\n'
+
+
+def test_a_peer_with_a_url_has_its_host_and_port(tmp_path: Path) -> None:
+    peers = loaded(
+        tmp_path,
+        WEB + PACS.replace("PACS", "OTHER").replace("host", "#").replace("port = 104", 'url = "http://[::1]:8042"'),
+    ).peers
+    assert (peers["WEB"].url, peers["WEB"].host, peers["WEB"].port) == (
+        "https://pacs.example/dicom-web",
+        "pacs.example",
+        443,
+    )
+    assert (peers["OTHER"].host, peers["OTHER"].port) == ("::1", 8042)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("port = 104", "url takes the place of host and port: leave those out"),
+        (
+            "storage_commitment = true",
+            "storage_commitment needs host and port; at a url, what the store answers is the end",
+        ),
+        ('retrieve = "move"', "retrieve = 'wado' goes with url, 'move' and 'get' go with host and port"),
+        ('username = "willis"', "username and password_file go together"),
+        ('password_file = "/p"', "username and password_file go together"),
+        ('username = "willis"\npassword_file = "/p"\ntoken_file = "/t"', "password_file or token_file, not both"),
+    ],
+)
+def test_keys_that_do_not_go_with_a_url_are_named(tmp_path: Path, keys: str, said: str) -> None:
+    assert complaint(tmp_path, WEB + keys) == f"config.toml: [peers.WEB] {said}"
+
+
+@pytest.mark.parametrize(
+    "url", ["pacs.example", "ftp://pacs.example", "https://", "https://u:secret@pacs.example", "https://p/?key=secret", "http://p:x/"],
+)  # fmt: skip
+def test_a_url_that_is_none_or_holds_a_secret_is_not_repeated(tmp_path: Path, url: str) -> None:
+    said = complaint(tmp_path, WEB.replace("https://pacs.example/dicom-web/", url))
+    assert said.startswith(
+        "config.toml: [peers.WEB] url is that of a DICOMweb service: http or https://HOST[:PORT]/PATH"
+    )
+    assert "secret" not in said
+
+
+def test_credentials_and_wado_need_a_url(tmp_path: Path) -> None:
+    assert complaint(tmp_path, PACS + 'token_file = "/t"').endswith("username, password_file and token_file need url")
+    assert "'wado' goes with url" in complaint(tmp_path, PACS + 'retrieve = "wado"')
+
+
 def test_reports_go_to_the_sender_or_where_it_says_or_to_the_default(tmp_path: Path) -> None:
     config = loaded(
         tmp_path,

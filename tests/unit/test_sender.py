@@ -308,6 +308,18 @@ def test_an_association_that_is_gone_before_the_question_is_unavailable(
         ask_count(us(), address, "2.25.1", "2.25.11")
 
 
+def test_a_dicomweb_peer_has_no_associations_and_that_is_said() -> None:
+    web = Peer.model_validate({"ae_title": "WEB", "url": "https://pacs.example/dicom-web"})
+    with pytest.raises(Refused, match="WEB is reached by DICOMweb: it has a url, and no host and port"):
+        sender.associate(us(), web, [])
+
+
+def test_an_echo_that_is_answered_with_another_status_than_success_is_none(scp: Callable[..., Peer]) -> None:
+    address = scp(Verification, handlers=[(evt.EVT_C_ECHO, lambda _: 0x0122)])
+    with pytest.raises(Unavailable, match="did not answer C-ECHO with success"):
+        sender.echo(us(), address)
+
+
 def test_we_say_who_we_are(scp: Callable[..., Peer], slices: list[Path]) -> None:
     seen: list[tuple[str, str]] = []
 

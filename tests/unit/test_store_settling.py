@@ -165,6 +165,16 @@ def test_habits_tell_revision_and_associations_of_a_peers_last_settled_series(st
     assert store.settling.habits("NOBODY", 5) == []
 
 
+def test_retrievals_of_a_node_that_has_ended_need_not_be_waited_for(store: Store, clock: FakeClock) -> None:
+    for number, until_seconds in ((1, 90), (2, -1)):
+        series = received(store, clock, series=f"2.25.{number}")
+        store.settling.note_retrieval(series.id, 1, clock() + timedelta(seconds=until_seconds))
+    earlier = clock() - timedelta(seconds=1)
+    assert store.settling.resume_retrievals(clock()) == 1
+    noted = [series_now(store, f"2.25.{number}") for number in (1, 2)]
+    assert [(each.retrievals, each.retrieve_until) for each in noted] == [(1, clock()), (1, earlier)]
+
+
 @pytest.mark.parametrize("expected", [400, None])
 def test_an_expected_count_is_kept_with_the_time_of_asking(
     store: Store, clock: FakeClock, expected: int | None
