@@ -182,10 +182,10 @@ def _conclusion(bench: Bench, series: Series, said: Findings | NotAnalysed, seco
 
 
 def _report(bench: Bench, claim: Claim, datasets: Sequence[Dataset], seen: Seen) -> Results | None:
-    """As `_written`; None also where the report of an exhausted claim cannot be made.  Raises StorageFull."""
+    """As `_written`; None also where the report of an exhausted claim cannot be made.  Raises StorageFull, MemoryError."""
     try:
         return _written(bench, claim.series, datasets, seen)
-    except StorageFull:
+    except (StorageFull, MemoryError):
         raise
     except Exception as error:
         if not claim.exhausted:

@@ -1,6 +1,9 @@
 """The worker between its claims, with a real store, real files and a network of its own."""
 
 import itertools
+import os
+import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +13,12 @@ import torch
 from ai.bundle import save_bundle
 from ai.unet import UNet
 from node.config import Config
-from node.worker import Worker, algorithm_of
+from node.worker import NO_MEMORY, Worker, algorithm_of
 from storage.errors import StorageFull
 from storage.files import Files
 from storage.stages import Event
 from storage.store import Store
-from tests.builders import FakeClock, keep
+from tests.builders import LEASE, FakeClock, keep
 from tests.dicom_factory import ct_series
 from tests.unit.test_ai_bundle import TINY, manifest
 
@@ -77,6 +80,58 @@ def test_a_full_disk_costs_no_attempt_is_told_and_is_tried_again_ever_later(
     (row,) = store.worklist.rows()
     assert (row["stage"], row["outcome"], row["attempts"]) == ("reported", "not_analysed", 1)
     assert "no space" not in row["detail"]
+
+
+def test_a_claim_that_the_database_does_not_take_back_is_given_back_at_the_next_beat(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = keep(store, Files(config.storage.directory), clock, ct_series(6))
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    database = sqlite3.connect(config.storage.url.removeprefix("sqlite:///"))
+
+    def fail_with_the_database(*_: object) -> None:
+        database.execute("ALTER TABLE series RENAME TO away")
+        raise OSError
+
+    worker = Worker(config)
+    with monkeypatch.context() as patched:
+        patched.setattr(Files, "write_report", fail_with_the_database)
+        with pytest.raises(Exception, match="no such table"):
+            worker._work()
+    database.execute("ALTER TABLE away RENAME TO series")
+    assert store.worklist.rows()[0]["stage"] == "analysing"
+    worker._work()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["reason"], row["detail"]) == ("failed", "attempts_exhausted", "1 attempts")
+
+
+class Ended(BaseException):
+    """Instead of the end of this process."""
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_a_worker_without_memory_ends_and_gives_nothing_back_itself(
+    attempts: int, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = keep(store, Files(config.storage.directory), clock, ct_series(6))
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    for _ in range(attempts):
+        assert store.queue.claim("worker:1", clock(), LEASE, 1)
+        store.queue.give_back("worker:1", refund=False)
+
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    def end(status: int) -> None:
+        raise Ended(status)
+
+    monkeypatch.setattr(Files, "write_report", out_of_memory)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(Ended, match=str(NO_MEMORY)):
+        Worker(config)._work()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["attempts"]) == ("analysing", attempts + 1)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_another_model_is_another_device() -> None:
