@@ -26,6 +26,7 @@ from node.config import Config
 from node.errors import ConfigError
 from node.pipeline import LEASE_SLACK_SECONDS, backoff_seconds, utc_now
 from node.processes import worker_name
+from node.read_ahead import ReadAhead
 from node.report import Algorithm
 from node.report_identity import derive_uid
 from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
@@ -72,16 +73,19 @@ class Worker:
         self._monotonic = monotonic
         self._resume_at, self._times_full = 0.0, 0
         self._attempt_failed = False
+        files = Files(config.storage.directory)
+        self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
         self._bench = Bench(
             config,
             self._store,
-            Files(config.storage.directory),
+            files,
             bundle,
             algorithm_of(bundle.manifest),
             utc_now,
             self._progress,
+            self._ahead.take,
         )
-        self._beat = Beat("worker", self._work, 4.0)
+        self._beat = Beat("worker", self._work_and_read_ahead, 4.0)
 
     def run(self) -> None:
         """Works until SIGTERM; what it holds then is given back without counting the attempt."""
@@ -109,6 +113,15 @@ class Worker:
         here("between_tiles")
         if self._stopping.is_set():
             raise StopRequested
+
+    def _work_and_read_ahead(self) -> None:
+        """As `_work`; then slices that arrive are read until it is rung again."""
+        self._work()
+        seconds: float | None = 0.0
+        while seconds is not None and not self._beat.rung_within(seconds):
+            signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
+            seconds = self._ahead.read_some()
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _work(self) -> None:
         """Nothing waits for analysis any longer, or the worker is asked to stop, or the disk is full.

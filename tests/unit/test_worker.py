@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from storage.stages import Event
 from storage.store import Store
 from tests.builders import LEASE, FakeClock, keep
 from tests.dicom_factory import ct_series
+from tests.running import wait_until
 from tests.unit.test_ai_bundle import TINY, manifest
 
 
@@ -103,6 +105,28 @@ def test_a_claim_that_the_database_does_not_take_back_is_given_back_at_the_next_
     worker._work()
     (row,) = store.worklist.rows()
     assert (row["stage"], row["reason"], row["detail"]) == ("failed", "attempts_exhausted", "1 attempts")
+
+
+def test_slices_that_arrive_while_nothing_is_to_be_analysed_are_read_and_not_read_again(
+    config: Config, store: Store, clock: FakeClock
+) -> None:
+    files = Files(config.storage.directory)
+    series = keep(store, files, clock, ct_series(20))
+    worker = Worker(config)
+
+    def ring_once_all_are_read() -> None:
+        wait_until(lambda: [len(each.slices) for each in list(worker._ahead._series.values())] == [20])
+        worker._beat.ring()
+
+    threading.Thread(target=ring_once_all_are_read).start()
+    worker._work_and_read_ahead()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    for _, file in store.settling.instances(series.id):
+        files.path(file).unlink()
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    worker._work()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["reason"], row["attempts"]) == ("reported", "not_a_head", 1)
 
 
 class Ended(BaseException):
