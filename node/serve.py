@@ -49,7 +49,7 @@ class Supervisor:
             Beat("settle", lambda: pipeline.settle(self._desk), 2 * PERIODS_SECONDS[0]),
             Beat("deliver", lambda: pipeline.deliver(self._desk), 2 * PERIODS_SECONDS[1]),
             Beat("commit", lambda: (committing.ask(self._desk), committing.tell(self._desk)), 2 * PERIODS_SECONDS[2]),
-            Beat("rescue", lambda: (self._end_stuck(), pipeline.rescue(self._desk)), 2 * PERIODS_SECONDS[3]),
+            Beat("rescue", self._rescue, 2 * PERIODS_SECONDS[3]),
             Beat("retain", lambda: retention.retain(self._desk), 2 * PERIODS_SECONDS[4]),
             Beat("retrieve", lambda: retrieval.retrieve(self._desk), 2 * PERIODS_SECONDS[5]),
         ]
@@ -104,6 +104,10 @@ class Supervisor:
         log.get().error("process_ended", process=child.role, exit_code=code)
         self._give_back(child.process.pid, refund=False)
         return child.ended(code)
+
+    def _rescue(self) -> None:
+        self._end_stuck()
+        pipeline.rescue(self._desk)
 
     def _end_stuck(self) -> None:
         """A child that analyses for longer than it may is killed, should the kernel's alarm not have reached it."""
