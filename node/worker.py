@@ -38,6 +38,8 @@ from storage.store import Store
 
 FULL_DISK_SECONDS = (2.0, 60.0)
 """The first pause while the disk is full, and the longest."""
+LONGEST_PAUSE_SECONDS = 4.0
+"""Between two looks at the queue, should no ring come."""
 NO_MEMORY = 12
 """The exit status of a worker that ran out of memory (ENOMEM)."""
 
@@ -85,7 +87,7 @@ class Worker:
             self._progress,
             self._ahead.take,
         )
-        self._beat = Beat("worker", self._work_and_read_ahead, 4.0)
+        self._beat = Beat("worker", self._work_and_read_ahead, LONGEST_PAUSE_SECONDS)
 
     def run(self) -> None:
         """Works until SIGTERM; what it holds then is given back without counting the attempt."""
@@ -115,10 +117,11 @@ class Worker:
             raise StopRequested
 
     def _work_and_read_ahead(self) -> None:
-        """As `_work`; then slices that arrive are read until it is rung again."""
+        """As `_work`; then slices that arrive are read until it is rung again, or would have to look without a ring."""
         self._work()
+        until = self._monotonic() + LONGEST_PAUSE_SECONDS
         seconds: float | None = 0.0
-        while seconds is not None and not self._beat.rung_within(seconds):
+        while seconds is not None and self._monotonic() < until and not self._beat.rung_within(seconds):
             signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
             seconds = self._ahead.read_some()
             signal.setitimer(signal.ITIMER_REAL, 0)

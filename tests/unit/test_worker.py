@@ -114,12 +114,16 @@ def test_slices_that_arrive_while_nothing_is_to_be_analysed_are_read_and_not_rea
     series = keep(store, files, clock, ct_series(20))
     worker = Worker(config)
 
+    def all_are_read() -> bool:
+        return [len(each.slices) for each in list(worker._ahead._series.values())] == [20]
+
     def ring_once_all_are_read() -> None:
-        wait_until(lambda: [len(each.slices) for each in list(worker._ahead._series.values())] == [20])
+        wait_until(all_are_read)
         worker._beat.ring()
 
     threading.Thread(target=ring_once_all_are_read).start()
-    worker._work_and_read_ahead()
+    while not all_are_read():
+        worker._work_and_read_ahead()
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     for _, file in store.settling.instances(series.id):
         files.path(file).unlink()
@@ -127,6 +131,15 @@ def test_slices_that_arrive_while_nothing_is_to_be_analysed_are_read_and_not_rea
     worker._work()
     (row,) = store.worklist.rows()
     assert (row["stage"], row["reason"], row["attempts"]) == ("reported", "not_a_head", 1)
+
+
+def test_whoever_reads_ahead_looks_at_the_queue_again_even_if_nobody_rings(
+    config: Config, store: Store, clock: FakeClock
+) -> None:
+    keep(store, Files(config.storage.directory), clock, ct_series(4))
+    worker = Worker(config, itertools.count(1000.0, 0.5).__next__)
+    worker._work_and_read_ahead()
+    assert sum(len(each.slices) for each in worker._ahead._series.values()) == 4
 
 
 class Ended(BaseException):
