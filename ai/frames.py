@@ -162,7 +162,7 @@ def _decoded(ds: Dataset, data: bytes, frame: Frame, layout: "_Layout", syntax: 
         if syntax == RLELossless:
             return _native(unpacked(encoded, layout.allocated), frame, layout, 0, "<")
         return decoded(encoded, syntax, frame.rows, frame.columns, layout.stored, layout.signed)
-    except NotAnalysable:
+    except (NotAnalysable, MemoryError):
         raise
     except Exception as error:
         kind = type(error).__name__

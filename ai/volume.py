@@ -15,21 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ai.errors import NotAnalysable, Reason
-from ai.frames import AIR_HU, GARBLED, Frame, frame_hu, frames, text_of
+from ai.frames import AIR_HU, GARBLED, Frame, frame_hu, frames, text_of, transfer_syntax
 from ai.stack import Stack, stack_geometry
 
 __all__ = [
     "AIR_HU",
+    "ReadSlice",
     "Stack",
     "Volume",
+    "read_slice",
     "stack_geometry",
     "stack_of",
     "subsampled_volume",
     "volume_from_datasets",
     "volume_from_files",
+    "volume_from_slices",
 ]
+
+_UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +60,51 @@ class Volume:
         return float(d), float(h), float(w)
 
 
+@dataclass(frozen=True, eq=False)
+class ReadSlice:
+    """An instance whose file was read.
+
+    `frames`: empty when nobody has looked yet.  `hu`: the pixels, int16 HU (rows, columns); where None, `ds` has them.
+    """
+
+    ds: Dataset
+    frames: tuple[Frame, ...] = ()
+    hu: NDArray[np.int16] | None = None
+
+
+def read_slice(ds: Dataset) -> ReadSlice:
+    """The instance with its pixels in HU, if they are those of one uncompressed frame; `ds` then loses its own.
+
+    Whatever is wrong with them is left for whoever makes the volume to find.
+    """
+    found = tuple(frames(ds))
+    syntax = transfer_syntax(ds)
+    if len(found) != 1 or found[0].multi_frame or syntax not in _UNCOMPRESSED:
+        return ReadSlice(ds, found)
+    try:
+        hu = frame_hu(ds, found[0])
+    except NotAnalysable:
+        return ReadSlice(ds, found)
+    del ds.PixelData
+    return ReadSlice(ds, found, hu)
+
+
 def volume_from_datasets(datasets: Sequence[Dataset], threads: int = 0) -> Volume:
+    """As `volume_from_slices`, of datasets with pixels.  They are not changed.  Raises NotAnalysable."""
+    return volume_from_slices([ReadSlice(ds) for ds in datasets], threads)
+
+
+def volume_from_slices(slices: Sequence[ReadSlice], threads: int = 0) -> Volume:
     """The series as one `Volume`.
 
-    `datasets`: all instances of one series, in any order, with pixels: single-frame CT or Enhanced CT.  They are not
-    changed.  The volume is the only array of its size that is made.  `threads` decode; 0: as many as there are cores.
+    `slices`: all instances of one series, in any order: single-frame CT or Enhanced CT.  They are not changed.  The
+    volume is the only array of its size that is made.  `threads` decode; 0: as many as there are cores.
     Raises NotAnalysable.
     """
-    _check_one_patient(datasets)
-    headers, owners = _all_frames(datasets)
-    stack = _stack(headers)
-    return _fill(headers, stack, lambda index: datasets[owners[index]], threads)
+    _check_one_patient([each.ds for each in slices])
+    pairs = [(frame, each) for each in slices for frame in each.frames or frames(each.ds)]
+    headers = [frame for frame, _ in pairs]
+    return _fill(headers, _stack(headers), lambda index: pairs[index][1], threads)
 
 
 def volume_from_files(paths: Sequence[str | os.PathLike[str]]) -> Volume:
@@ -73,15 +113,15 @@ def volume_from_files(paths: Sequence[str | os.PathLike[str]]) -> Volume:
     _check_one_patient(datasets)
     headers, owners = _all_frames(datasets)
     stack = _stack(headers)
-    held: list[tuple[int, Dataset]] = []  # one instance: a multi-frame file is read once, not once a frame
+    held: list[tuple[int, ReadSlice]] = []  # one instance: a multi-frame file is read once, not once a frame
 
-    def dataset(index: int) -> Dataset:
+    def instance(index: int) -> ReadSlice:
         owner = owners[index]
         if not held or held[0][0] != owner:
-            held[:] = [(owner, _read(paths[owner]))]
+            held[:] = [(owner, ReadSlice(_read(paths[owner])))]
         return held[0][1]
 
-    return _fill(headers, stack, dataset, threads=0)
+    return _fill(headers, stack, instance, threads=0)
 
 
 def stack_of(datasets: Sequence[Dataset]) -> Stack:
@@ -169,12 +209,12 @@ def _check_one_patient(datasets: Sequence[Dataset]) -> None:
         raise NotAnalysable(Reason.MIXED_STUDIES, f"{len(studies)} studies")
 
 
-def _fill(headers: Sequence[Frame], stack: Stack, dataset: Callable[[int], Dataset], threads: int) -> Volume:
-    """The volume, slice by slice into one array; `dataset(i)` is the instance that holds `headers[i]`."""
+def _fill(headers: Sequence[Frame], stack: Stack, instance: Callable[[int], ReadSlice], threads: int) -> Volume:
+    """The volume, slice by slice into one array; `instance(i)` is the one that holds `headers[i]`."""
     first = headers[0]
     affine = stack.affine_lps((first.pixel_spacing_mm[0], first.pixel_spacing_mm[1]))
     turn, affine = _patient_axes(affine, first.rows, first.columns)
-    pairs = ((dataset(int(index)), headers[int(index)]) for index in stack.order)
+    pairs = ((instance(int(index)), headers[int(index)]) for index in stack.order)
     planes = (turn(plane) for plane in _decoded_planes(pairs, threads or os.cpu_count() or 1))
     lowest = next(planes)  # before the large array is made: a header may claim any matrix, pixels prove it
     hu = np.empty((len(stack), *lowest.shape), dtype=np.int16)
@@ -185,11 +225,16 @@ def _fill(headers: Sequence[Frame], stack: Stack, dataset: Callable[[int], Datas
     return Volume(hu, affine, tuple(f.sop_instance_uid for f in ordered), tuple(f.number for f in ordered))
 
 
-def _decoded_planes(pairs: Iterator[tuple[Dataset, Frame]], threads: int) -> Iterator[NDArray[np.int16]]:
+def _decoded_planes(pairs: Iterator[tuple[ReadSlice, Frame]], threads: int) -> Iterator[NDArray[np.int16]]:
     """The planes in HU, in order.  Compressed ones are decoded on several cores; only a few are held at a time."""
     with ThreadPoolExecutor(threads) as pool:
         while batch := list(islice(pairs, 2 * threads)):
-            yield from pool.map(lambda pair: frame_hu(*pair), batch)
+            yield from pool.map(_plane, batch)
+
+
+def _plane(pair: tuple[ReadSlice, Frame]) -> NDArray[np.int16]:
+    each, frame = pair
+    return frame_hu(each.ds, frame) if each.hu is None else each.hu
 
 
 Turn = Callable[[NDArray[np.int16]], NDArray[np.int16]]

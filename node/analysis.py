@@ -1,7 +1,7 @@
 """The verb of the worker: one claimed series becomes a conclusion and, where one is wanted, a report in the outbox."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,7 +13,7 @@ from pydicom.errors import InvalidDicomError
 import ai
 from ai.errors import NotAnalysable, Reason
 from ai.findings import Findings
-from ai.volume import Volume, volume_from_datasets
+from ai.volume import ReadSlice, Volume, volume_from_slices
 from node import log
 from node.config import Config
 from node.report import Algorithm, NotAnalysed, encode
@@ -24,7 +24,7 @@ from storage import intake
 from storage.errors import Damaged, StorageFull
 from storage.files import Files
 from storage.killpoints import here
-from storage.records import Claim, Conclusion, LesionRecord, ReportObject, ResultObject, Series
+from storage.records import Claim, Conclusion, LesionRecord, ReportObject, ResultObject, Series, StoredFile
 from storage.stages import Outcome
 from storage.store import Store
 
@@ -36,7 +36,10 @@ _CONFLICTS = {intake.MIXED_PATIENTS: Reason.MIXED_PATIENTS, intake.MIXED_STUDIES
 
 @dataclass
 class Bench:
-    """What an analysis works with.  `progress` is called between tiles and may raise to give the claim back."""
+    """What an analysis works with.  `progress` is called between tiles and may raise to give the claim back.
+
+    `read_ahead` gives what was already read of a case, by file.
+    """
 
     config: Config
     store: Store
@@ -45,6 +48,7 @@ class Bench:
     algorithm: Algorithm
     clock: Callable[[], datetime]
     progress: Callable[[float], None] = lambda _share: None
+    read_ahead: Callable[[int], Mapping[StoredFile, ReadSlice]] = lambda _case: {}
 
 
 @dataclass
@@ -89,9 +93,10 @@ def analyse(bench: Bench, claim: Claim) -> bool:
     watch = Stopwatch()
     known = _known(claim)
     with watch.step("volume"):
-        datasets = _read(bench, claim, headers_only=known is not None)
+        slices = _read(bench, claim, headers_only=known is not None)
+    datasets = [each.ds for each in slices]
     here("in_analysis")
-    seen = Seen(_said(claim, known)) if known else _examine(bench, claim, datasets, watch)
+    seen = Seen(_said(claim, known)) if known else _examine(bench, claim, slices, watch)
     if isinstance(seen.said, Findings) and seen.said.note:
         log.get().warning("analysed_with_a_note", case=claim.series.id, reason=seen.said.note)
     with watch.step("report"):
@@ -111,30 +116,34 @@ def analyse(bench: Bench, claim: Claim) -> bool:
     return kept
 
 
-def _read(bench: Bench, claim: Claim, headers_only: bool) -> list[Dataset]:
-    """The series' datasets; of an exhausted claim those that can be read.  Raises Damaged.
+def _read(bench: Bench, claim: Claim, headers_only: bool) -> list[ReadSlice]:
+    """The series' instances; of an exhausted claim those that can be read.  Raises Damaged.
 
     None at all where reporting it has itself killed the process as often as it was to be analysed.
     """
-    datasets: list[Dataset] = []
+    slices: list[ReadSlice] = []
     if claim.exhausted and claim.series.attempts > 2 * bench.config.ai.attempts:
-        return datasets
+        return slices
+    already = bench.read_ahead(claim.series.id)
     for _, file in bench.store.settling.instances(claim.series.id):
+        if file in already:
+            slices.append(already[file])
+            continue
         try:
-            datasets.append(dcmread(bench.files.path(file), stop_before_pixels=headers_only))
+            slices.append(ReadSlice(dcmread(bench.files.path(file), stop_before_pixels=headers_only)))
         except (OSError, ValueError, EOFError, InvalidDicomError):
             if not claim.exhausted:
                 raise Damaged(f"{file.path} cannot be read") from None
-    return datasets
+    return slices
 
 
-def _examine(bench: Bench, claim: Claim, datasets: Sequence[Dataset], watch: Stopwatch) -> Seen:
+def _examine(bench: Bench, claim: Claim, slices: Sequence[ReadSlice], watch: Stopwatch) -> Seen:
     config = bench.config
     try:
-        if missing := missing_identity(datasets):
+        if missing := missing_identity([each.ds for each in slices]):
             raise NotAnalysable(Reason.MISSING_IDENTITY, ", ".join(missing))
         with watch.step("volume"):
-            volume = volume_from_datasets(datasets, config.ai.threads)
+            volume = volume_from_slices(slices, config.ai.threads)
         with watch.step("inference"):
             found = ai.analyse(
                 volume,
@@ -182,10 +191,10 @@ def _conclusion(bench: Bench, series: Series, said: Findings | NotAnalysed, seco
 
 
 def _report(bench: Bench, claim: Claim, datasets: Sequence[Dataset], seen: Seen) -> Results | None:
-    """As `_written`; None also where the report of an exhausted claim cannot be made.  Raises StorageFull."""
+    """As `_written`; None also where the report of an exhausted claim cannot be made.  Raises StorageFull, MemoryError."""
     try:
         return _written(bench, claim.series, datasets, seen)
-    except StorageFull:
+    except (StorageFull, MemoryError):
         raise
     except Exception as error:
         if not claim.exhausted:

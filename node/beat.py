@@ -24,6 +24,10 @@ class Beat:
         """The verb will run, as soon as it is not running."""
         self._rung.set()
 
+    def rung_within(self, seconds: float) -> bool:
+        """Whether it was rung since the verb began, or is within the seconds: for a verb that could go on."""
+        return self._rung.wait(seconds)
+
     def stop(self) -> None:
         """`run` returns after the verb's present run."""
         self._stopping = True

@@ -74,11 +74,11 @@ RELIED_UPON = {
     "transport.RequestHandler._create_association": "05c8d12b79863cdb",
     "transport.RequestHandler.handle": "034823fb4df3a874",
 }
-"""Where (module, then attributes) → the digest of its source: all that `node.transport` calls, replaces or imitates."""
+"""Where (module, then attributes) → the digest of its source: all that `node.transport` and `node.server` call, replace or imitate."""
 
 
 def check_pynetdicom(relied_upon: dict[str, str] = RELIED_UPON) -> None:
-    """pynetdicom is inside what `node.transport` was written for.  Raises ConfigError, naming what differs."""
+    """pynetdicom is inside what `node.transport` and `node.server` were written for.  Raises ConfigError, naming what differs."""
     differing = [name for name, digest in relied_upon.items() if source_digest(name) != digest]
     if differing:
         raise ConfigError(

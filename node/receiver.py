@@ -37,8 +37,8 @@ from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.pdv import Answer, Begin, Sink, StoreRequest
 from node.processes import has_died
 from node.query_scp import QueryScp
+from node.server import DirectServer
 from node.tls import server_context
-from node.transport import DirectServer
 from node.wakeup import NODE_BELL, ring
 from storage.files import Files
 from storage.group_commit import GroupCommit, Offer

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from types import FrameType
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -24,6 +25,8 @@ from storage.store import Store
 
 PERIODS_SECONDS = (0.5, 1.0, 1.0, 10.0, 60.0, 1.0)
 """Of settle, deliver, commit, rescue, retain and retrieve."""
+ALARM_SLACK_SECONDS = 5
+"""The kernel's alarm comes first, and the lease ends last."""
 
 
 class Supervisor:
@@ -46,7 +49,7 @@ class Supervisor:
             Beat("settle", lambda: pipeline.settle(self._desk), 2 * PERIODS_SECONDS[0]),
             Beat("deliver", lambda: pipeline.deliver(self._desk), 2 * PERIODS_SECONDS[1]),
             Beat("commit", lambda: (committing.ask(self._desk), committing.tell(self._desk)), 2 * PERIODS_SECONDS[2]),
-            Beat("rescue", lambda: pipeline.rescue(self._desk), 2 * PERIODS_SECONDS[3]),
+            Beat("rescue", self._rescue, 2 * PERIODS_SECONDS[3]),
             Beat("retain", lambda: retention.retain(self._desk), 2 * PERIODS_SECONDS[4]),
             Beat("retrieve", lambda: retrieval.retrieve(self._desk), 2 * PERIODS_SECONDS[5]),
         ]
@@ -102,6 +105,19 @@ class Supervisor:
         log.get().error("process_ended", process=child.role, exit_code=code)
         self._give_back(child.process.pid, refund=False)
         return child.ended(code)
+
+    def _rescue(self) -> None:
+        self._end_stuck()
+        pipeline.rescue(self._desk)
+
+    def _end_stuck(self) -> None:
+        """A child that analyses for longer than it may is killed, should the kernel's alarm not have reached it."""
+        longest = timedelta(seconds=self._config.ai.time_limit_seconds + ALARM_SLACK_SECONDS)
+        stuck = self._store.queue.claimants(utc_now() - longest)
+        for process in [child.process for child in self._children if child.process is not None]:
+            if worker_name(process.pid) in stuck:
+                log.get().error("process_stuck", pid=process.pid)
+                process.kill()
 
     def _give_back(self, pid: int, refund: bool) -> None:
         """What the process held is ready again; where the database is away, `rescue` does it later."""

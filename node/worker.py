@@ -1,7 +1,8 @@
 """The analysis process: torch lives here and nowhere else at run time.  A crash or a hang costs one attempt.
 
 The kernel ends an analysis that takes too long: the alarm's default action kills the process, whatever holds the
-interpreter.  The supervisor starts the next one and gives back what this one held.
+interpreter.  A process without memory ends itself: nothing that it would still do can be relied upon, not even giving
+back its claim.  The supervisor starts the next one and gives back what this one held.
 """
 
 import os
@@ -25,6 +26,7 @@ from node.config import Config
 from node.errors import ConfigError
 from node.pipeline import LEASE_SLACK_SECONDS, backoff_seconds, utc_now
 from node.processes import worker_name
+from node.read_ahead import ReadAhead
 from node.report import Algorithm
 from node.report_identity import derive_uid
 from node.wakeup import NODE_BELL, WORKER_BELL, Bell, ring
@@ -36,6 +38,10 @@ from storage.store import Store
 
 FULL_DISK_SECONDS = (2.0, 60.0)
 """The first pause while the disk is full, and the longest."""
+LONGEST_PAUSE_SECONDS = 4.0
+"""Between two looks at the queue, should no ring come."""
+NO_MEMORY = 12
+"""The exit status of a worker that ran out of memory (ENOMEM)."""
 
 
 class StopRequested(Exception):
@@ -68,16 +74,20 @@ class Worker:
         self._stopping = threading.Event()
         self._monotonic = monotonic
         self._resume_at, self._times_full = 0.0, 0
+        self._attempt_failed = False
+        files = Files(config.storage.directory)
+        self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
         self._bench = Bench(
             config,
             self._store,
-            Files(config.storage.directory),
+            files,
             bundle,
             algorithm_of(bundle.manifest),
             utc_now,
             self._progress,
+            self._ahead.take,
         )
-        self._beat = Beat("worker", self._work, 4.0)
+        self._beat = Beat("worker", self._work_and_read_ahead, LONGEST_PAUSE_SECONDS)
 
     def run(self) -> None:
         """Works until SIGTERM; what it holds then is given back without counting the attempt."""
@@ -106,32 +116,59 @@ class Worker:
         if self._stopping.is_set():
             raise StopRequested
 
+    def _work_and_read_ahead(self) -> None:
+        """As `_work`; then slices that arrive are read until it is rung again, or would have to look without a ring."""
+        self._work()
+        until = self._monotonic() + LONGEST_PAUSE_SECONDS
+        seconds: float | None = 0.0
+        while seconds is not None and self._monotonic() < until and not self._beat.rung_within(seconds):
+            signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
+            seconds = self._ahead.read_some()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
     def _work(self) -> None:
-        """Nothing waits for analysis any longer, or the worker is asked to stop, or the disk is full."""
-        settings, queue = self._config.ai, self._store.queue
-        lease = timedelta(seconds=settings.time_limit_seconds + LEASE_SLACK_SECONDS)
+        """Nothing waits for analysis any longer, or the worker is asked to stop, or the disk is full.
+
+        Whatever the database raises leaves the claim with this worker; the next beat gives it back first.
+        """
         while not self._stopping.is_set() and self._monotonic() >= self._resume_at:
-            now = utc_now()
-            claim = queue.claim_exhausted(self._name, now, lease, settings.attempts) or queue.claim(
-                self._name, now, lease, settings.attempts
-            )
-            if claim is None:
-                return
-            log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)
-            signal.setitimer(signal.ITIMER_REAL, settings.time_limit_seconds)
+            signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
             try:
-                analyse(self._bench, claim)
-                self._times_full = 0
+                if not self._next():
+                    return
             except StopRequested:
                 return
-            except StorageFull as error:
-                self._wait_for_room(claim, str(error))
-            except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs this attempt and nothing else
-                log.get().error("attempt_failed", case=claim.series.id, error=type(error).__name__)
-                queue.give_back(self._name, refund=False)
+            except MemoryError:
+                os._exit(NO_MEMORY)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             ring(self._config.storage.directory, NODE_BELL)
+
+    def _next(self) -> bool:
+        """One more series was analysed, or an attempt has failed; False when none waits."""
+        settings, queue = self._config.ai, self._store.queue
+        if self._attempt_failed:  # its error, and the datasets that hung from it, are gone by now
+            queue.give_back(self._name, refund=False)
+            self._attempt_failed = False
+        lease = timedelta(seconds=settings.time_limit_seconds + LEASE_SLACK_SECONDS)
+        now = utc_now()
+        claim = queue.claim_exhausted(self._name, now, lease, settings.attempts) or queue.claim(
+            self._name, now, lease, settings.attempts
+        )
+        if claim is None:
+            return False
+        log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)
+        try:
+            analyse(self._bench, claim)
+            self._times_full = 0
+        except (StopRequested, MemoryError):
+            raise
+        except StorageFull as error:
+            self._wait_for_room(claim, str(error))
+        except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs this attempt and nothing else
+            self._attempt_failed = True
+            log.get().error("attempt_failed", case=claim.series.id, error=type(error).__name__)
+        return True
 
     def _wait_for_room(self, claim: Claim, error: str) -> None:
         """The attempt does not count, the case says why it waits, and nothing is analysed for a while."""

@@ -67,16 +67,13 @@ class Queue:
         """
         return self._give_back((SeriesRow.lease_until < now) | (SeriesRow.lease_until > now + longest), refund=False)
 
-    def claimants(self) -> set[str]:
-        """The workers that hold a claim."""
+    def claimants(self, before: datetime | None = None) -> set[str]:
+        """The workers that hold a claim; with `before`, one that was made before this time."""
+        held = select(SeriesRow.claimed_by).where(SeriesRow.stage == Stage.ANALYSING.value).distinct()
+        if before is not None:
+            held = held.where(SeriesRow.claimed_at < before)
         with self._transactions.reading() as session:
-            return {
-                name
-                for name in session.scalars(
-                    select(SeriesRow.claimed_by).where(SeriesRow.stage == Stage.ANALYSING.value).distinct()
-                )
-                if name
-            }
+            return {name for name in session.scalars(held) if name}
 
     def _give_back(self, which: Any, refund: bool, why: str = "") -> int:
         detail = case((SeriesRow.outcome.is_(None), why), else_=SeriesRow.detail)  # with an outcome it is the report's

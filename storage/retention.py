@@ -169,8 +169,8 @@ class Retention:
 def _owes_nothing(why: Why) -> ColumnElement[bool]:
     """It was reported, every delivery of it was accepted, and no destination has still to say whether it keeps it.
 
-    Or it ended without a report because none was wanted; or because none could be made: then nobody was told, and it
-    goes by age alone.
+    Or it ended without a report because none was wanted.  Where nobody was told, because no report could be made or no
+    destination is to get it, what is here is all there is: it goes by age alone.
     """
     mine = exists().where(DeliveryRow.report_id == ReportRow.id, ReportRow.series_id == SeriesRow.id)
     open_ones = mine.where(DeliveryRow.stage.not_in(_ACCEPTED))
@@ -179,7 +179,10 @@ def _owes_nothing(why: Why) -> ColumnElement[bool]:
     stage = SeriesRow.stage.concat("")  # no column: SQLite would leave the index of the order for that of the stage
     ended = (Stage.REPORTED.value, Stage.FAILED.value)
     unreported = and_(stage.in_(ended if why is Why.AGE else ended[:1]), SeriesRow.report_id.is_(None))
-    reported = and_(stage.in_(ended), delivered)
+    told = (
+        delivered if why is Why.SPACE else or_(delivered, ~exists().where(DeliveryRow.report_id == SeriesRow.report_id))
+    )
+    reported = and_(stage.in_(ended), told)
     return and_(or_(stage == Stage.SET_ASIDE.value, unreported, reported), ~open_ones, ~unanswered)
 
 

@@ -64,6 +64,22 @@ class Settling:
             )
             return [(Header.from_json(row.header), StoredFile(row.path, row.sha256, row.size_bytes)) for row in rows]
 
+    def arrived_since(self, series_id: int, after: int, most: int) -> list[tuple[int, Header, StoredFile]]:
+        """The next instances that came after the one with the number `after`, each with its number, at most so many.
+
+        Where several receivers write to one database a number may become visible late: then it is not among them.
+        """
+        with self._transactions.reading() as session:
+            rows = session.scalars(
+                select(InstanceRow)
+                .where(InstanceRow.series_id == series_id, InstanceRow.id > after)
+                .order_by(InstanceRow.id)
+                .limit(most)
+            )
+            return [
+                (row.id, Header.from_json(row.header), StoredFile(row.path, row.sha256, row.size_bytes)) for row in rows
+            ]
+
     def holds_a_result_of_ours(self, series_id: int) -> bool:
         """Whether a report of ours, or an object beside one, came back as an instance of the series."""
         mine = InstanceRow.series_id == series_id

@@ -1,6 +1,7 @@
 """Processes die at the worst moment; every acknowledged instance and exactly one report survive."""
 
 import os
+import resource
 import signal
 import threading
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from node.worker import NO_MEMORY
 from tests.node_fixtures import NodeFactory
 from tests.running import RunningNode, wait_until
 
@@ -76,6 +78,21 @@ def test_an_analysis_beyond_its_time_limit_is_killed_and_ends_as_not_analysed_in
     node.send(negative_series)
     (row,) = node.wait_for_delivered(seconds=180)
     assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
+
+
+def test_a_worker_without_memory_ends_at_once_and_its_case_ends_as_not_analysed(
+    node_in: NodeFactory, negative_series: list[Path]
+) -> None:
+    node = node_in(ai__attempts="1")
+    wait_until(lambda: b"worker_started" in node.log.read_bytes())
+    worker = worker_of(node)
+    mapped_bytes = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(worker, resource.RLIMIT_AS, (mapped_bytes + (64 << 20), resource.RLIM_INFINITY))
+    node.send(negative_series)
+    (row,) = node.wait_for_delivered(seconds=180)
+    assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
+    assert row["detail"] == "1 attempts"
+    assert b'"exit_code": %d' % NO_MEMORY in node.log.read_bytes()
 
 
 def test_a_clean_stop_in_mid_analysis_gives_the_claim_back_within_ten_seconds(

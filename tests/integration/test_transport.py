@@ -23,7 +23,7 @@ from pynetdicom.sop_class import CTImageStorage, Verification
 
 from node.config import Config
 from node.receiver import Receiver
-from node.transport import DirectServer
+from node.server import DirectServer
 from storage.errors import StorageFull
 from storage.files import Files, InstanceWriter
 from storage.records import StoredFile

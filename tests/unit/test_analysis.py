@@ -1,7 +1,7 @@
 """The worker's verb with a real store and real files; the network's findings are made up."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +14,8 @@ from ai.bundle import Bundle
 from ai.errors import NotAnalysable, Reason
 from ai.findings import Findings, Lesion
 from ai.locations import Location
-from node.analysis import Bench, Stopwatch, analyse
+from ai.volume import ReadSlice
+from node.analysis import Bench, Stopwatch, _read, analyse
 from node.config import Config
 from node.report import Algorithm
 from storage.errors import Damaged, StorageFull
@@ -591,3 +592,20 @@ def test_each_form_of_a_report_names_its_own_predecessor(workshop: Callable[...,
         [study] = ds.PredecessorDocumentsSequence
         [before] = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
         assert before.ReferencedSOPInstanceUID == first[key].SOPInstanceUID != ds.SOPInstanceUID
+
+
+def test_only_what_was_read_of_exactly_the_files_that_the_series_has_now_is_not_read_again(
+    workshop: Callable[..., Workshop],
+) -> None:
+    shop = workshop(NEGATIVE)
+    claim = shop.claim()
+    known, other, *_ = (file for _, file in shop.bench.store.settling.instances(claim.series.id))
+    one, two = (ReadSlice(dcmread(shop.bench.files.path(file))) for file in (known, other))
+    gone = replace(other, path="instances/gone.dcm")
+    shop.bench.read_ahead = lambda case: {known: one, replace(other, sha256="0" * 64): two, gone: two}
+    slices = _read(shop.bench, claim, headers_only=False)
+    assert [each is one for each in slices] == [True] + 5 * [False]
+    assert two not in slices
+    assert [each.ds.InstanceNumber for each in slices] == [1, 2, 3, 4, 5, 6]
+    assert analyse(shop.bench, claim)
+    assert shop.seen == [((6, 8, 9), "auto", True)]

@@ -1,6 +1,6 @@
 """What is removed to make room, and what never is, on either database with real files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,14 @@ def arrived(desk: Desk, clock: FakeClock, number: int = 1) -> Series:
     return keep(desk.store, desk.files, clock, slices)
 
 
-def reported(desk: Desk, clock: FakeClock, number: int = 1, delivered: bool = True, report: bool = True) -> Series:
+def reported(
+    desk: Desk,
+    clock: FakeClock,
+    number: int = 1,
+    delivered: bool = True,
+    report: bool = True,
+    destinations: Sequence[str] = ("PACS",),
+) -> Series:
     """As `arrived`, and reported."""
     series = arrived(desk, clock, number)
     assert desk.store.settling.leave(series, Event.SETTLED, "count", clock())
@@ -53,7 +60,7 @@ def reported(desk: Desk, clock: FakeClock, number: int = 1, delivered: bool = Tr
     made: Conclusion = conclusion(Outcome.NEGATIVE)
     uid = f"2.25.99{number}.{series.revision}"
     written = ReportObject(uid, desk.files.write_report(uid, b"report")) if report else None
-    assert desk.store.queue.finish(claim, made, written, ["PACS"], clock())
+    assert desk.store.queue.finish(claim, made, written, destinations, clock())
     if delivered and (delivery := desk.store.outbox.claim_due(clock(), LEASE)):
         desk.store.outbox.accepted(delivery, clock())
     return series_now(desk.store, series.series_instance_uid)
@@ -166,6 +173,20 @@ def test_a_failed_case_of_which_no_report_could_be_made_goes_by_age_and_never_fo
     assert (retain(full), retain(node)) == (0, 1)
     (record,) = removals(node)
     assert (record.reason, record.outcome, record.report_uid) == ("age", "not_analysed", None)
+
+
+def test_a_report_without_a_destination_goes_by_age_and_never_for_space(
+    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Files, "excess_bytes", lambda _self, _percent: 10**9)
+    full, node = desk(high_water_percent=90), desk(retention_days=30)
+    reported(node, clock, 1, destinations=())
+    reported(node, clock, 2)
+    clock.advance(29 * DAY)
+    assert (retain(full), cases(node)) == (1, [1]), "the other one is in the PACS"
+    clock.advance(1.1 * DAY)
+    assert (retain(full), retain(node)) == (0, 1)
+    assert [removal.reason for removal in removals(node)] == ["space", "age"]
 
 
 def associations(desk: Desk) -> int:

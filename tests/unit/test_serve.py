@@ -1,17 +1,22 @@
 """How the supervisor looks after its children."""
 
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from node.config import Config
-from node.processes import CONFIG_ERROR, Child
+from node.pipeline import utc_now
+from node.processes import CONFIG_ERROR, Child, worker_name
 from node.serve import Supervisor
+from tests.builders import FakeClock, claimed
 
 
 @pytest.fixture
@@ -58,3 +63,23 @@ def test_a_database_that_is_away_when_a_child_ends_does_not_end_the_node(
     child = ended(code=-9)
     assert supervisor._look_after(child)
     assert child.process is None
+
+
+def test_a_worker_that_no_alarm_reaches_is_killed_after_its_time_limit(
+    supervisor: Supervisor, clock: FakeClock
+) -> None:
+    child = Child("work", [], {})
+    child.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    supervisor._children = [child]
+    try:
+        limit_seconds = supervisor._config.ai.time_limit_seconds
+        for age_seconds, ended in ((limit_seconds, None), (limit_seconds + 60, -signal.SIGKILL)):
+            clock.now = utc_now() - timedelta(seconds=age_seconds)
+            claimed(supervisor._store, clock, worker_name(child.process.pid), series=f"2.25.{age_seconds:.0f}")
+            supervisor._end_stuck()
+            with suppress(subprocess.TimeoutExpired):
+                child.process.wait(10 if ended else 0.2)
+            assert child.process.returncode == ended
+    finally:
+        child.process.kill()
+        child.process.communicate()

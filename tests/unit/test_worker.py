@@ -1,6 +1,10 @@
 """The worker between its claims, with a real store, real files and a network of its own."""
 
 import itertools
+import os
+import signal
+import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +14,14 @@ import torch
 from ai.bundle import save_bundle
 from ai.unet import UNet
 from node.config import Config
-from node.worker import Worker, algorithm_of
+from node.worker import NO_MEMORY, Worker, algorithm_of
 from storage.errors import StorageFull
 from storage.files import Files
 from storage.stages import Event
 from storage.store import Store
-from tests.builders import FakeClock, keep
+from tests.builders import LEASE, FakeClock, keep
 from tests.dicom_factory import ct_series
+from tests.running import wait_until
 from tests.unit.test_ai_bundle import TINY, manifest
 
 
@@ -77,6 +82,93 @@ def test_a_full_disk_costs_no_attempt_is_told_and_is_tried_again_ever_later(
     (row,) = store.worklist.rows()
     assert (row["stage"], row["outcome"], row["attempts"]) == ("reported", "not_analysed", 1)
     assert "no space" not in row["detail"]
+
+
+def test_a_claim_that_the_database_does_not_take_back_is_given_back_at_the_next_beat(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = keep(store, Files(config.storage.directory), clock, ct_series(6))
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    database = sqlite3.connect(config.storage.url.removeprefix("sqlite:///"))
+
+    def fail_with_the_database(*_: object) -> None:
+        database.execute("ALTER TABLE series RENAME TO away")
+        raise OSError
+
+    worker = Worker(config)
+    with monkeypatch.context() as patched:
+        patched.setattr(Files, "write_report", fail_with_the_database)
+        with pytest.raises(Exception, match="no such table"):
+            worker._work()
+    database.execute("ALTER TABLE away RENAME TO series")
+    assert store.worklist.rows()[0]["stage"] == "analysing"
+    worker._work()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["reason"], row["detail"]) == ("failed", "attempts_exhausted", "1 attempts")
+
+
+def test_slices_that_arrive_while_nothing_is_to_be_analysed_are_read_and_not_read_again(
+    config: Config, store: Store, clock: FakeClock
+) -> None:
+    files = Files(config.storage.directory)
+    series = keep(store, files, clock, ct_series(20))
+    worker = Worker(config)
+
+    def all_are_read() -> bool:
+        return [len(each.slices) for each in list(worker._ahead._series.values())] == [20]
+
+    def ring_once_all_are_read() -> None:
+        wait_until(all_are_read)
+        worker._beat.ring()
+
+    threading.Thread(target=ring_once_all_are_read).start()
+    while not all_are_read():
+        worker._work_and_read_ahead()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    for _, file in store.settling.instances(series.id):
+        files.path(file).unlink()
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    worker._work()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["reason"], row["attempts"]) == ("reported", "not_a_head", 1)
+
+
+def test_whoever_reads_ahead_looks_at_the_queue_again_even_if_nobody_rings(
+    config: Config, store: Store, clock: FakeClock
+) -> None:
+    keep(store, Files(config.storage.directory), clock, ct_series(4))
+    worker = Worker(config, itertools.count(1000.0, 0.5).__next__)
+    worker._work_and_read_ahead()
+    assert sum(len(each.slices) for each in worker._ahead._series.values()) == 4
+
+
+class Ended(BaseException):
+    """Instead of the end of this process."""
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_a_worker_without_memory_ends_and_gives_nothing_back_itself(
+    attempts: int, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = keep(store, Files(config.storage.directory), clock, ct_series(6))
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    for _ in range(attempts):
+        assert store.queue.claim("worker:1", clock(), LEASE, 1)
+        store.queue.give_back("worker:1", refund=False)
+
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    def end(status: int) -> None:
+        raise Ended(status)
+
+    monkeypatch.setattr(Files, "write_report", out_of_memory)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(Ended, match=str(NO_MEMORY)):
+        Worker(config)._work()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["attempts"]) == ("analysing", attempts + 1)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_another_model_is_another_device() -> None:
