@@ -1,6 +1,7 @@
 """What docs/conformance.md states in numbers and names is what the node says on the wire and writes into its objects."""
 
 import re
+import ssl
 from io import BytesIO
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from pydicom.uid import AllTransferSyntaxes
 from pynetdicom import AE, build_context
 
 from node.receiver import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from node.tls import client_context, server_context
+from tests.certificates import Certificates
 from tests.reports import encoded
 from tests.site import SiteFactory
 
@@ -81,3 +84,16 @@ def test_the_node_and_every_object_bear_the_stated_implementation_and_pdu_length
     assoc.release()
     meta = dcmread(BytesIO(encoded())).file_meta
     assert (meta.ImplementationClassUID, meta.ImplementationVersionName) == (stated[1], stated[2])
+
+
+def test_cipher_suites_are_those_of_the_statement_without_compression_or_renegotiation(
+    certificates: Certificates,
+) -> None:
+    for context in (server_context(certificates.of()), client_context(certificates.of())):
+        suites = {cipher["name"] for cipher in context.get_ciphers()}
+        assert suites
+        for name in suites:
+            assert name.startswith(("TLS_AES_", "TLS_CHACHA20_", "ECDHE-", "DHE-"))
+            assert "GCM" in name or "CHACHA20_POLY1305" in name.replace("-", "_")
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+        assert context.options & ssl.OP_NO_COMPRESSION and context.options & ssl.OP_NO_RENEGOTIATION

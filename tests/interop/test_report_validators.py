@@ -120,7 +120,7 @@ def not_installed(what: str) -> NoReturn:
 def run(*command: str | Path) -> tuple[int, list[str]]:
     if shutil.which(str(command[0])) is None:
         not_installed(str(command[0]))
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=900, check=False)
     return done.returncode, [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
 
 

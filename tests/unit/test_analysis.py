@@ -575,7 +575,7 @@ def test_of_findings_alone_there_are_masks_for_those_who_want_them(
     shop = workshop(with_mask(outcome) if outcome is POSITIVE else outcome, peers=peers)
     assert analyse(shop.bench, shop.claim())
     made = delivered(shop)
-    masks = [("segmentation", "BOX"), ("segmentation", "FLAT")] if outcome is POSITIVE else []
+    masks = [("segmentation", "FLAT"), ("segmentation", "BOX")] if outcome is POSITIVE else []
     assert list(made) == [("report", "FLAT"), ("report", "PLAIN"), ("summary", "BOX"), *masks]
     for destination, beside in (("FLAT", "report"), ("BOX", "summary")) if masks else ():
         seg, other = made["segmentation", destination], made[beside, destination]
