@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test test-faults test-viewer lint bench-database bench-receive bench-memory bench-latency bench-inference bench-decode setup clean
+.PHONY: run serve test test-faults test-viewer lint bench-database bench-receive bench-memory bench-latency bench-inference bench-decode validate setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS
 	@$(BIN)/willis demo
@@ -19,6 +19,9 @@ test-faults: setup  ## kill it at every point, and KILLS=200 times at random und
 
 test-viewer: setup  ## OHIF over Orthanc in headless Chromium; look at the pictures in var/viewer
 	@tests/viewer/run.sh
+
+validate: setup      ## every kind of object before every validator: files, errors, warnings
+	@$(BIN)/python -m tests.validators
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

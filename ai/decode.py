@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from ai.findings import MAX_LESIONS, Findings, Lesion
 from ai.inference import Maps
+from ai.lesion_mask import LesionMask, around_peak
 from ai.locations import LOCATIONS
 
 Float32Array = NDArray[np.float32]
@@ -45,13 +46,15 @@ class Calibration:
 class Candidate:
     """A peak of the lesion map before calibration.
 
-    `score`: mean lesion logit over the peak's core.  `location_shares`: 13 float, sum 1.
+    `score`: mean lesion logit over the peak's core.  `location_shares`: 13 float, sum 1.  `mask`: of the cells as near
+    as the diameter is measured in, those connected to the peak with at least half of its probability.
     """
 
     score: float
     centre_lps_mm: tuple[float, float, float]
     diameter_mm: float
     location_shares: NDArray[np.float64]
+    mask: LesionMask | None = None
 
 
 NO_LESION_SCORE = -12.0
@@ -102,6 +105,7 @@ def lesion_of(candidate: Candidate, calibration: Calibration) -> Lesion:
         calibration.present(candidate.score),
         candidate.centre_lps_mm,
         candidate.diameter_mm,
+        candidate.mask,
     )
 
 
@@ -133,6 +137,11 @@ def _candidate(maps: Maps, logit_DHW: Float32Array, at: NDArray[np.intp]) -> Can
     )
     apart = np.linalg.norm(offsets - at[:, None, None, None], axis=0)
     weight = np.where(apart <= radius, 1.0 / (1.0 + np.exp(-logit)), 0.0)
+    corner = np.array([axis.start for axis in box])
+    box_affine = maps.affine_lps.copy()
+    box_affine[:3, 3] = (maps.affine_lps @ np.append(corner, 1.0))[:3]
+    d, h, w = (int(i) for i in at - corner)
+    mask = around_peak(weight, (d, h, w), box_affine)
     weight = np.where(weight >= 0.25 * weight.max(), weight, 0.0)  # the lesion, not the slopes of its neighbours
     total = float(weight.sum())
     centre = (maps.affine_lps @ np.append((offsets * weight).sum(axis=(1, 2, 3)) / total, 1.0))[:3]
@@ -148,6 +157,7 @@ def _candidate(maps: Maps, logit_DHW: Float32Array, at: NDArray[np.intp]) -> Can
         centre_lps_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
         diameter_mm=float(np.clip(diameter_mm, 1.0, 40.0)),
         location_shares=shares / shares.sum(),
+        mask=mask,
     )
 
 

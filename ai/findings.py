@@ -1,7 +1,8 @@
 """What the network found, as values that cannot be wrong."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ai.lesion_mask import LesionMask
 from ai.locations import COLUMNS, PRESENT, Location
 
 MAX_LESIONS = 10
@@ -12,13 +13,14 @@ class Lesion:
     """One suspected aneurysm.
 
     `centre_lps_mm` is in the patient's LPS frame of reference; `diameter_mm` is the diameter of the sphere of equal
-    volume; `probability` is calibrated, 0 to 1.
+    volume; `probability` is calibrated, 0 to 1; `mask` is what the model took for it.
     """
 
     location: Location
     probability: float
     centre_lps_mm: tuple[float, float, float]
     diameter_mm: float
+    mask: LesionMask | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.probability <= 1.0:

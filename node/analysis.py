@@ -15,11 +15,11 @@ from ai.errors import NotAnalysable, Reason
 from ai.findings import Findings
 from ai.volume import ReadSlice, Volume, volume_from_slices
 from node import log
-from node.config import Config
+from node.config import Config, Marking
 from node.report import Algorithm, NotAnalysed, encode
 from node.report import Outcome as Said
 from node.report_identity import missing_identity
-from node.results import Maker, Marking
+from node.results import Maker
 from storage import intake
 from storage.errors import Damaged, StorageFull
 from storage.files import Files
@@ -228,7 +228,8 @@ def _written(bench: Bench, series: Series, datasets: Sequence[Dataset], seen: Se
             kind = f"report {region}"
             earlier = bench.store.queue.predecessor_beside(series.id, kind)
             beside.append(_kept(bench, kind, maker.report(region, own, earlier), destinations))
-    return Results(report, reports.get(own, ()), (*beside, *summaries))
+    beside += [*summaries, *_segmentations(bench, maker)]
+    return Results(report, reports.get(own, ()), tuple(beside))
 
 
 def _summary(bench: Bench, maker: Maker, region: Marking, destinations: tuple[str, ...]) -> ResultObject | None:
@@ -245,6 +246,18 @@ def _summary(bench: Bench, maker: Maker, region: Marking, destinations: tuple[st
     except Exception as error:  # noqa: BLE001  the edge: a finding is reported even if it cannot be drawn
         log.get().error("summary_failed", case=maker.series.id, error=type(error).__name__)
         return None
+
+
+def _segmentations(bench: Bench, maker: Maker) -> Iterator[ResultObject]:
+    """The masks of the findings, durable on disk, where they can be laid over the images.  Raises StorageFull."""
+    for region, destinations in bench.config.getting("seg", maker.series.calling_ae).items():
+        try:
+            if ds := maker.segmentation(region, bench.config.report.region):
+                yield _kept(bench, "segmentation", ds, destinations)
+        except StorageFull:
+            raise
+        except Exception as error:  # noqa: BLE001  the edge: the report says what the masks show
+            log.get().error("segmentation_failed", case=maker.series.id, error=type(error).__name__)
 
 
 def _kept(bench: Bench, kind: str, ds: Dataset, destinations: tuple[str, ...]) -> ResultObject:

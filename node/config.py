@@ -29,8 +29,19 @@ AETitle = Annotated[
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-ResultKind = Literal["sr", "sc"]
+ResultKind = Literal["sr", "sc", "seg"]
+Marking = Literal["2d", "box", "3d"]
 PREFIX = "WILLIS_"
+
+
+def _checked_results(kinds: tuple[ResultKind, ...]) -> tuple[ResultKind, ...]:
+    """`kinds`.  Raises ValueError when nothing would come of a negative series: silence must not look like one."""
+    if kinds and set(kinds) == {"seg"}:
+        raise ValueError('"seg" is made of findings only; name "sr" or "sc" beside it')
+    return kinds
+
+
+Results = Annotated[tuple[ResultKind, ...], AfterValidator(_checked_results)]
 
 
 def _checked_pattern(pattern: str) -> str:
@@ -169,8 +180,8 @@ class Reporting(Section):
     """[report]: what is sent back."""
 
     not_analysed: Literal["suspected", "always", "never"] = "suspected"
-    region: Literal["2d", "3d"] = "2d"
-    results: Annotated[tuple[ResultKind, ...], Field(min_length=1)] = ("sr",)
+    region: Marking = "2d"
+    results: Annotated[Results, Field(min_length=1)] = ("sr",)
     series_number: Annotated[int, Field(ge=1, le=2**31 - 1)] = 9901
 
 
@@ -222,8 +233,8 @@ class Peer(Section):
     tls_subject: str = ""
     networks: tuple[Network, ...] = ()
     destination: str | tuple[str, ...] = ""
-    results: tuple[ResultKind, ...] = ()
-    region: Literal["", "2d", "3d"] = ""
+    results: Results = ()
+    region: Literal["", "2d", "box", "3d"] = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -294,9 +305,9 @@ class Config(Section):
             return found[1].named or (found[0],)
         return (self.delivery.default_destination,) if self.delivery.default_destination else ()
 
-    def getting(self, result: ResultKind, calling_ae: str) -> dict[Literal["2d", "3d"], tuple[str, ...]]:
+    def getting(self, result: ResultKind, calling_ae: str) -> dict[Marking, tuple[str, ...]]:
         """The destinations of what `calling_ae` sent that get such a result, by how it marks a finding."""
-        chosen: dict[Literal["2d", "3d"], tuple[str, ...]] = {}
+        chosen: dict[Marking, tuple[str, ...]] = {}
         for name in self.destinations(calling_ae):
             peer = self.peers[name]
             if result in (peer.results or self.report.results):

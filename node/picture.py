@@ -1,7 +1,8 @@
 """The summary as a picture: what was concluded, on one square that can be read in any viewer.  Pure; draws with Pillow.
 
 Only printable ASCII is drawn, in the font that comes with Pillow, so that no glyph is missing; and nothing that names
-a patient.  Nothing is smaller than 22 of 1,024 pixels, so that it can be read when shown at half that size.
+a patient.  Nothing is smaller than 22 of 1,024 pixels, so that it can be read when shown at half that size.  Viewers lay
+texts and controls over corners and top: OHIF's reach down to line 166 at that size, so that the title alone is above it.
 """
 
 import functools
@@ -62,9 +63,9 @@ def summary_picture(outcome: Outcome, algorithm: Algorithm, volume: Volume | Non
             _projection(image, outcome, volume)
             _thumbnails(image, outcome, volume)
     footer = f"{algorithm.name} {algorithm.version}, Willis {algorithm.software_version}"
-    draw.line((0, 946, SIDE, 946), fill=_DIM, width=2)
-    _text(draw, (_MARGIN, 954), footer, _SMALL, _GREY)
-    _text(draw, (_MARGIN, 984), WARNING, _TEXT, _AMBER)
+    draw.line((0, 940, SIDE, 940), fill=_DIM, width=2)
+    for y, said, size, colour in ((948, footer, _SMALL, _GREY), (980, WARNING, _TEXT, _AMBER)):
+        _text(draw, ((SIDE - _font(size).getlength(plain_ascii(said))) / 2, y), said, size, colour)
     return np.asarray(image, dtype=np.uint8)
 
 
@@ -76,29 +77,29 @@ def short(location: str) -> str:
 
 
 def _not_analysed(draw: ImageDraw.ImageDraw, outcome: NotAnalysed) -> None:
-    _text(draw, (_MARGIN, 70), "NOT ANALYSED", 76, _AMBER)
-    _text(draw, (_MARGIN, 180), "This is not a negative result: no image was analysed.", 32, _WHITE)
+    _text(draw, (_MARGIN, 160), "NOT ANALYSED", 76, _AMBER)
+    _text(draw, (_MARGIN, 264), "This is not a negative result: no image was analysed.", 32, _WHITE)
     lines = textwrap.wrap(outcome.reason.explained, 48)
     lines += ["", f"Code: {outcome.reason.value}", *textwrap.wrap(outcome.detail, 48)]
-    for number, line in enumerate(lines[:14]):
-        _text(draw, (_MARGIN, 290 + 46 * number), line, 36, _WHITE)
+    for number, line in enumerate(lines[:12]):
+        _text(draw, (_MARGIN, 350 + 46 * number), line, 36, _WHITE)
 
 
 def _headline(draw: ImageDraw.ImageDraw, findings: Findings) -> None:
     count = len(findings.lesions)
     if findings.positive:
-        _text(draw, (_MARGIN, 46), f"SUSPECTED ANEURYSM: {count} finding{'s' if count > 1 else ''}", 52, _RED)
+        _text(draw, (_MARGIN, 160), f"SUSPECTED ANEURYSM: {count} finding{'s' if count > 1 else ''}", 50, _RED)
     else:
-        _text(draw, (_MARGIN, 46), "NO ANEURYSM DETECTED", 52, _GREEN)
+        _text(draw, (_MARGIN, 160), "NO ANEURYSM DETECTED", 50, _GREEN)
     said = f"Probability of presence {percent(findings.present)}, threshold {percent(findings.threshold)}"
-    _text(draw, (_MARGIN, 110), said, _TEXT, _WHITE)
+    _text(draw, (_MARGIN, 218), said, _TEXT, _WHITE)
 
 
 def _bars(draw: ImageDraw.ImageDraw, findings: Findings) -> None:
     """The 14 probabilities, presence first; those of a listed finding and the presence are bright."""
     listed = {lesion.location.value for lesion in findings.lesions} | ({PRESENT} if findings.positive else set())
     rows = [(PRESENT, findings.present), *zip(COLUMNS, findings.probabilities, strict=False)][: len(COLUMNS)]
-    left, width, step, top = 268, 150, 33, 158
+    left, width, step, top = 268, 150, 30, 258
     for number, (name, probability) in enumerate(rows):
         y, colour = top + step * number, _RED if name in listed else _GREY
         _text(draw, (_MARGIN, y), short(name), _SMALL, _WHITE if name in listed else _GREY)
@@ -127,7 +128,7 @@ class _View:
 
 def _projection(image: Image.Image, findings: Findings, volume: Volume) -> None:
     """A maximum intensity projection along the slices through the circle of Willis and every finding, with numbers."""
-    box = (530, 158, 1000, 628)
+    box = (580, 258, 1000, 678)
     centres = [voxel_of(volume, lesion.centre_lps_mm) for lesion in findings.lesions]
     middle = _middle(volume, centres)
     slice_mm = volume.spacing_mm_DHW[0]
@@ -161,7 +162,7 @@ def _middle(volume: Volume, centres: Sequence[tuple[float, float, float]]) -> tu
 
 def _thumbnails(image: Image.Image, findings: Findings, volume: Volume) -> None:
     """The key slices of the most probable findings, each with its finding circled; without findings, three slices."""
-    draw, side, gap = ImageDraw.Draw(image), 232, 14
+    draw, side, gap = ImageDraw.Draw(image), 190, 56
     for number, lesion in enumerate(findings.lesions[:MAXIMUM_THUMBNAILS], start=1):
         centre = voxel_of(volume, lesion.centre_lps_mm)
         box = _cell(number - 1, side, gap)
@@ -171,9 +172,9 @@ def _thumbnails(image: Image.Image, findings: Findings, volume: Volume) -> None:
         name = short(lesion.location.value).replace("Left ", "L ").replace("Right ", "R ")
         _text(draw, (box[0], box[3] + 4), f"{number} {name}", _SMALL, _WHITE)
         said = f"{lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
-        _text(draw, (box[0], box[3] + 28), said, _SMALL, _WHITE)
+        _text(draw, (box[0], box[3] + 26), said, _SMALL, _WHITE)
     if more := len(findings.lesions[MAXIMUM_THUMBNAILS:]):
-        _text(draw, (640, 110), f"{more} more in the report", _SMALL, _AMBER)
+        _text(draw, (640, 218), f"{more} more in the report", _SMALL, _AMBER)
     if not findings.lesions:
         middle = _middle(volume, ())
         for number, apart_mm in enumerate((-15.0, 0.0, 15.0, 30.0)):
@@ -186,7 +187,7 @@ def _thumbnails(image: Image.Image, findings: Findings, volume: Volume) -> None:
 
 def _cell(number: int, side: int, gap: int) -> Box:
     left = _MARGIN + number * (side + gap)
-    return left, 650, left + side, 650 + side
+    return left, 690, left + side, 690 + side
 
 
 def voxel_of(volume: Volume, point_lps_mm: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -23,13 +23,16 @@ from ai.findings import Findings, Lesion
 from ai.frames import Frame
 from ai.locations import COLUMNS
 from node import report_codes as code
+from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.report_identity import derive_uid, missing_identity, patient_and_study, reported_on
 from node.report_items import (
     ACQUISITION,
     CONTAINS,
+    INFERRED,
     MODIFIER,
     OBSERVATION,
     SELECTED,
+    box_item,
     circle_item,
     code_item,
     coded,
@@ -51,14 +54,16 @@ __all__ = [
 
 DISCLAIMER = "Unverified result of a research system; not a medical device."
 SERIES_DESCRIPTION = "Willis intracranial aneurysm detection"
-IMPLEMENTATION_CLASS_UID = derive_uid("implementation class")
-IMPLEMENTATION_VERSION_NAME = "WILLIS"
 
 
 class Region(StrEnum):
-    """How a lesion is shown: a circle on its key slice (read almost everywhere) or a point in the patient."""
+    """How a lesion is shown: a circle on its key slice (read almost everywhere), a box there, or a point in the patient.
+
+    OHIF lists boxes and points among its own measurements; circles only under names of its own.
+    """
 
     CIRCLE_2D = "circle_2d"
+    BOX_2D = "box_2d"
     POINT_3D = "point_3d"
 
 
@@ -262,7 +267,7 @@ def _measurement_group(
 ) -> Dataset:
     """TID 1410.  The diameter comes first: viewers label the region with the first measurement.
 
-    TID 1410 has no place for a comment: the exact location is in the tracking identifier and in the evaluations' text.
+    It names the region as what it is inferred from (TID 320), which is where OHIF looks for it.
     """
     items = [
         text_item(OBSERVATION, code.TRACKING_IDENTIFIER, f"Aneurysm {number}: {lesion.location.value}"),
@@ -271,10 +276,10 @@ def _measurement_group(
         _finding_site(lesion),
         text_item(MODIFIER, code.ALGORITHM_NAME, algorithm.name),
         text_item(MODIFIER, code.ALGORITHM_VERSION, algorithm.version),
-        _region(lesion, where, region),
+        _region(CONTAINS, lesion, where, region),
         number_item(
             CONTAINS, code.DIAMETER, lesion.diameter_mm, code.MILLIMETRE,
-            [code_item(MODIFIER, code.DERIVATION, code.MAXIMUM)],
+            [code_item(MODIFIER, code.DERIVATION, code.MAXIMUM), _region(INFERRED, lesion, where, region)],
         ),
         number_item(CONTAINS, code.PROBABILITY, 100.0 * lesion.probability, code.PERCENT),
     ]  # fmt: skip
@@ -293,15 +298,19 @@ def _finding_site(lesion: Lesion) -> Dataset:
     return code_item(MODIFIER, code.FINDING_SITE, site.anatomy, modifiers)
 
 
-def _region(lesion: Lesion, where: KeySlice, region: Region) -> Dataset:
+def _region(relationship: str, lesion: Lesion, where: KeySlice, region: Region) -> Dataset:
     if region is Region.POINT_3D:
         if not where.frame.frame_of_reference_uid:
             raise ValueError("a 3D point needs the images' FrameOfReferenceUID; use Region.CIRCLE_2D")
-        return point_3d_item(code.IMAGE_REGION, lesion.centre_lps_mm, where.frame.frame_of_reference_uid)
-    radius = lesion.diameter_mm / 2.0 / where.frame.pixel_spacing_mm[1]
+        return point_3d_item(relationship, code.IMAGE_REGION, lesion.centre_lps_mm, where.frame.frame_of_reference_uid)
+    column, row, radius_mm = where.column, where.row, lesion.diameter_mm / 2.0
+    rows, columns = (radius_mm / spacing for spacing in where.frame.pixel_spacing_mm)
     image = image_item(SELECTED, code.SOURCE, _reference(where))
-    edge = (where.column + radius, where.row)
-    return circle_item(code.IMAGE_REGION, (where.column, where.row), edge, image)
+    if region is Region.BOX_2D:
+        return box_item(
+            relationship, code.IMAGE_REGION, (column - columns, row - rows), (column + columns, row + rows), image
+        )
+    return circle_item(relationship, code.IMAGE_REGION, (column, row), (column + columns, row), image)
 
 
 def _evaluations(outcome: Outcome, algorithm: Algorithm, images: int, note: str) -> list[Dataset]:

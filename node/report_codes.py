@@ -41,6 +41,12 @@ PIXELS = Code("{pixels}", "UCUM", "Pixels")
 MONTAGE = Code("121329", "DCM", "Source image for montage")
 SAME_IN_ANOTHER_CLASS = Code("121326", "DCM", "Alternate SOP Class instance")
 
+# Segments, and what they are made from (PS3.16 CID 7150, 7162, 7202, 7203)
+ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+PROCESSED_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
+SEGMENTATION = Code("113076", "DCM", "Segmentation")
+
 # Outcome
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 PROCESSING_SUMMARY = Code("111017", "DCM", "CAD Processing and Findings Summary")

@@ -13,6 +13,7 @@ MODIFIER = "HAS CONCEPT MOD"
 OBSERVATION = "HAS OBS CONTEXT"
 ACQUISITION = "HAS ACQ CONTEXT"
 PROPERTIES = "HAS PROPERTIES"
+INFERRED = "INFERRED FROM"
 SELECTED = "SELECTED FROM"
 
 
@@ -99,16 +100,31 @@ def image_item(relationship: str, name: Code, reference: Dataset, children: Iter
     return ds
 
 
-def circle_item(name: Code, centre: tuple[float, float], on_edge: tuple[float, float], image: Dataset) -> Dataset:
+def circle_item(
+    relationship: str, name: Code, centre: tuple[float, float], on_edge: tuple[float, float], image: Dataset
+) -> Dataset:
     """SCOORD CIRCLE; points are (column, row), 0\\0 being the outer corner of the first pixel (PS3.3 C.18.6.1.2)."""
-    ds = _item("SCOORD", CONTAINS, name, [image])
+    ds = _item("SCOORD", relationship, name, [image])
     ds.GraphicData = [*centre, *on_edge]
     ds.GraphicType = "CIRCLE"
     return ds
 
 
-def point_3d_item(name: Code, point_lps_mm: tuple[float, float, float], frame_of_reference_uid: str) -> Dataset:
-    ds = _item("SCOORD3D", CONTAINS, name)
+def box_item(
+    relationship: str, name: Code, low: tuple[float, float], high: tuple[float, float], image: Dataset
+) -> Dataset:
+    """SCOORD POLYLINE, closed, along the sides of a rectangle; points as of `circle_item`."""
+    ds = _item("SCOORD", relationship, name, [image])
+    (left, top), (right, bottom) = low, high
+    ds.GraphicData = [left, top, right, top, right, bottom, left, bottom, left, top]
+    ds.GraphicType = "POLYLINE"
+    return ds
+
+
+def point_3d_item(
+    relationship: str, name: Code, point_lps_mm: tuple[float, float, float], frame_of_reference_uid: str
+) -> Dataset:
+    ds = _item("SCOORD3D", relationship, name)
     ds.GraphicData = list(point_lps_mm)
     ds.GraphicType = "POINT"
     ds.ReferencedFrameOfReferenceUID = frame_of_reference_uid

@@ -3,18 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from pydicom import Dataset
 
+from ai.findings import Findings
 from ai.frames import text_of
 from ai.volume import Volume
+from node.config import Marking
 from node.key_image import build_summary
 from node.report import Algorithm, Outcome, Predecessor, Region, build_report
 from node.report_identity import derive_uid
+from node.segmentation import build_segmentation
 from storage.records import Series
 
-Marking = Literal["2d", "3d"]
+_REGIONS = {"2d": Region.CIRCLE_2D, "box": Region.BOX_2D, "3d": Region.POINT_3D}
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Maker:
     def report(self, marking: Marking, own: Marking, predecessor_uid: str | None = None) -> Dataset:
         """The SR whose findings are marked so; as circles where the images have no frame of reference for points."""
         series_uid = derive_uid("report series", self.series.series_instance_uid)
-        spatial = marking == "3d" and all(text_of(ds, "FrameOfReferenceUID") for ds in self.headers)
+        spatial = all(text_of(ds, "FrameOfReferenceUID") for ds in self.headers)
         before = [Predecessor(self.series.study_instance_uid, series_uid, predecessor_uid)] if predecessor_uid else []
         return build_report(
             self.headers,
@@ -44,7 +46,7 @@ class Maker:
             created=self.created,
             algorithm=self.algorithm,
             predecessors=before,
-            region=Region.POINT_3D if spatial else Region.CIRCLE_2D,
+            region=_REGIONS[marking] if spatial or marking != "3d" else Region.CIRCLE_2D,
         )
 
     def summary(self, marking: Marking, own: Marking) -> Dataset:
@@ -56,6 +58,22 @@ class Maker:
             summary_uid=self._uid("summary", marking, own),
             series_uid=derive_uid("summary series", self.series.series_instance_uid),
             series_number=self.series_number + 1,
+            instance_number=self.series.revision,
+            report_uid=self._uid("report", marking, own),
+            created=self.created,
+            algorithm=self.algorithm,
+        )
+
+    def segmentation(self, marking: Marking, own: Marking) -> Dataset | None:
+        """The masks of the findings of the report whose findings are marked so; None where there are none."""
+        if not isinstance(self.said, Findings) or not any(lesion.mask for lesion in self.said.lesions):
+            return None
+        return build_segmentation(
+            self.headers,
+            self.said,
+            segmentation_uid=self._uid("segmentation", marking, own),
+            series_uid=derive_uid("segmentation series", self.series.series_instance_uid),
+            series_number=self.series_number + 2,
             instance_number=self.series.revision,
             report_uid=self._uid("report", marking, own),
             created=self.created,

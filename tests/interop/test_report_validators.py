@@ -7,21 +7,27 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+import highdicom
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
 from ai.errors import Reason
 from ai.findings import Findings, Lesion
+from ai.lesion_mask import LesionMask
 from ai.locations import LOCATIONS, Location
 from ai.volume import volume_from_datasets
 from node.key_image import build_summary
 from node.report import Algorithm, NotAnalysed, Outcome, Predecessor, Region, build_report, derive_uid, encode
+from node.segmentation import build_segmentation
 from tests.absent import absent
 from tests.dicom_factory import PHILIPS_STUDY, ct_series, enhanced_ct, headers_of
+from tests.unit.made_up_head import affine
 
 pytestmark = pytest.mark.interop
 
@@ -88,6 +94,7 @@ SHAPES: dict[str, Callable[[], bytes]] = {
     ),
 }
 QUICK: dict[str, Callable[[], bytes]] = {
+    "positive-box": lambda: report(slices(), POSITIVE, region=Region.BOX_2D),
     "positive-multi-frame-circle": lambda: report(headers_of([enhanced_ct(ct_series(6))]), POSITIVE),
     "negative-multi-frame": lambda: report(headers_of([enhanced_ct(ct_series(6), shared=False)]), NEGATIVE),
     "positive-every-location": lambda: report(slices(), EVERY_LOCATION[0]),
@@ -113,7 +120,7 @@ def not_installed(what: str) -> NoReturn:
 def run(*command: str | Path) -> tuple[int, list[str]]:
     if shutil.which(str(command[0])) is None:
         not_installed(str(command[0]))
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=900, check=False)
     return done.returncode, [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
 
 
@@ -136,22 +143,56 @@ def test_dsrdump_reads_the_whole_tree(name: str, reports: dict[str, Path]) -> No
     assert any("Verification Flag" in line and "UNVERIFIED" in line for line in lines)
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_pixelmed_finds_template_1500_and_nothing_to_complain_about(name: str, reports: dict[str, Path]) -> None:
+def pixelmed_lines(path: Path) -> list[str]:
+    """What PixelMed says of the file; its exit status is 0 whatever it finds."""
     if not PIXELMED.is_file():
         not_installed(str(PIXELMED))
     limits = [f"-Djdk.xml.{limit}=0" for limit in ("xpathExprGrpLimit", "xpathExprOpLimit", "xpathTotalOpLimit")]
-    validator = ["java", "-Xmx1g", *limits, "-cp", str(PIXELMED), "com.pixelmed.validate.DicomSRValidator"]
-    _, lines = run(*validator, reports[name])  # its exit status is 0 whatever it finds
+    return run("java", "-Xmx1g", *limits, "-cp", str(PIXELMED), "com.pixelmed.validate.DicomSRValidator", path)[1]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_pixelmed_finds_template_1500_and_nothing_to_complain_about(name: str, reports: dict[str, Path]) -> None:
+    lines = pixelmed_lines(reports[name])
     assert [line for line in lines if re.match(r"Error|Warning", line)] == []
     assert any(line.startswith("Found Root Template TID_1500") for line in lines)
     assert lines[-1] == "IOD validation complete"
 
 
+def segmentation(images: Sequence[Dataset], report_uid: str) -> bytes:
+    """Of `POSITIVE`, with a mask of eight cells around each finding."""
+    masks = [
+        LesionMask(np.ones((2, 2, 2), np.bool_), affine((1.4, 1.4, 1.4), (x - 0.7, y - 0.7, z - 0.7)))
+        for x, y, z in (lesion.centre_lps_mm for lesion in LESIONS)
+    ]
+    lesions = tuple(replace(lesion, mask=mask) for lesion, mask in zip(LESIONS, masks, strict=True))
+    return encode(
+        build_segmentation(
+            headers_of(images),
+            replace(POSITIVE, lesions=lesions),
+            segmentation_uid=derive_uid("segmentation", report_uid),
+            series_uid=derive_uid("segmentations", report_uid),
+            series_number=9903,
+            report_uid=report_uid,
+            created=datetime(2026, 11, 23, 9, 30, tzinfo=UTC),
+            algorithm=ALGORITHM,
+        )
+    )
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Images, and the report and the summary of each outcome, as one study in a PACS."""
-    folder, images = tmp_path_factory.mktemp("study"), ct_series(6)
+    """The files of `study_contents`."""
+    folder, contents = tmp_path_factory.mktemp("study"), study_contents()
+    paths = [folder / f"{number:02}.dcm" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    return paths
+
+
+def study_contents() -> list[bytes]:
+    """Images, and the report, the summary and the masks of each outcome, as one study in a PACS."""
+    images = ct_series(6)
     contents = [encode(ds) for ds in images]
     for name, outcome in (("p", POSITIVE), ("n", NEGATIVE), ("x", NotAnalysed(Reason.GAP, "about 3 slices"))):
         uid = derive_uid("report", name)
@@ -169,21 +210,36 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             algorithm=ALGORITHM,
         )
         contents.append(encode(summary))
-    paths = [folder / f"{number:02}.dcm" for number in range(len(contents))]
-    for path, content in zip(paths, contents, strict=True):
-        path.write_bytes(content)
-    return paths
+    contents.append(segmentation(images, derive_uid("report", "p")))
+    return contents
 
 
 def test_dciodvfy_finds_nothing_in_a_summary_of_any_outcome_but_the_allowed_warning(study: list[Path]) -> None:
-    for path in study[7::2]:
+    for path in study[7:-1:2]:
         status, lines = run("dciodvfy", "-new", path)
         assert [line for line in lines if re.match(r"Error|Warning", line) and DEVICE_UID_WARNING not in line] == []
         assert (status, "SCImage" in lines) == (0, True)
         assert dcmread(path).pixel_array.shape == (1024, 1024, 3)
 
 
-def test_dcentvfy_finds_images_reports_and_summaries_to_be_of_one_patient_and_study(study: list[Path]) -> None:
+@pytest.mark.parametrize("multi_frame", [False, True])
+def test_dciodvfy_finds_nothing_in_a_segmentation_but_the_allowed_warning(tmp_path: Path, multi_frame: bool) -> None:
+    images = ct_series(6, **JAPANESE)
+    path = tmp_path / "seg.dcm"
+    path.write_bytes(segmentation([enhanced_ct(images)] if multi_frame else images, "2.25.9"))
+    status, lines = run("dciodvfy", "-new", path)
+    assert [line for line in lines if re.match(r"Error|Warning", line) and DEVICE_UID_WARNING not in line] == []
+    assert (status, "Segmentation" in lines) == (0, True)
+    read = highdicom.seg.segread(path)
+    assert read.number_of_segments == len(LESIONS)
+    for lesion, tracked in zip(LESIONS, read.segment_numbers, strict=True):
+        [where] = read.get_segment_numbers(segment_label=f"Aneurysm {tracked}: {lesion.location.value}")
+        assert where == tracked
+
+
+def test_dcentvfy_finds_images_reports_summaries_and_segmentations_to_be_of_one_patient_and_study(
+    study: list[Path],
+) -> None:
     _, lines = run("dcentvfy", *study)
     assert [line for line in lines if re.match(r"Error|Warning", line) and ACCESSION_WARNING not in line] == []
 

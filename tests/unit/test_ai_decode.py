@@ -38,6 +38,20 @@ def test_a_blob_becomes_one_candidate_with_its_centre_diameter_and_location() ->
     assert found[0].location_shares.sum() == pytest.approx(1.0)
 
 
+def test_the_mask_of_a_lesion_is_the_blob_and_nothing_of_its_neighbour() -> None:
+    one, other = (20, 12, 30), (20, 18, 30)
+    found = candidates(maps([(one, 4.0, 6.0, Location.ACOM), (other, 6.0, 5.0, Location.LEFT_ACA)]))
+    mask = found[1].mask
+    assert mask is not None and mask.cells_DHW.size <= 17**3
+    near, far = ((AFFINE @ [*cell, 1])[:3] for cell in (one, other))
+    assert list(mask.contains(np.array([near, near + 3.5, far]))) == [True, False, False]
+    half_peak_mm = 6.0 + 2 * 4.0 / 3.0  # where the logit has fallen from 4 to 0
+    assert mask.cells_DHW.sum() * 1.4**3 == pytest.approx(math.pi / 6 * half_peak_mm**3, rel=0.1)
+    assert np.allclose(mask.centre_lps_mm, near, atol=0.3)
+    lesion = findings(found[1:], Calibration(), 0.1).lesions[0]
+    assert lesion.mask is mask
+
+
 def test_a_large_lesion_is_not_reported_twice() -> None:
     assert len(candidates(maps([((20, 20, 20), 5.0, 16.0, Location.LEFT_MCA)]))) == 1
 

@@ -6,6 +6,7 @@ from io import BytesIO
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
@@ -13,6 +14,7 @@ import ai
 from ai.bundle import Bundle
 from ai.errors import NotAnalysable, Reason
 from ai.findings import Findings, Lesion
+from ai.lesion_mask import LesionMask
 from ai.locations import Location
 from ai.volume import ReadSlice
 from node.analysis import Bench, Stopwatch, _read, analyse
@@ -25,6 +27,7 @@ from storage.stages import Event, Outcome, Stage
 from storage.store import Store
 from tests.builders import LEASE, PROBABILITIES, FakeClock, add, header, keep, series_now
 from tests.dicom_factory import ct_series
+from tests.unit.made_up_head import affine
 
 NEGATIVE = Findings((0.02,) * 14, (), 0.5)
 POSITIVE = Findings(PROBABILITIES, (Lesion(Location.LEFT_MCA, 0.9, (-18.4, -28.5, 103.0), 4.2),), 0.5)
@@ -130,12 +133,12 @@ def test_a_positive_series_keeps_its_lesions(workshop: Callable[..., Workshop]) 
     assert "Suspected intracranial aneurysm" in words(shop.report())
 
 
-@pytest.mark.parametrize(("region", "value_type"), [("2d", "SCOORD"), ("3d", "SCOORD3D")])
-def test_a_lesion_is_marked_as_configured(workshop: Callable[..., Workshop], region: str, value_type: str) -> None:
+@pytest.mark.parametrize(("region", "graphic_type"), [("2d", "CIRCLE"), ("box", "POLYLINE"), ("3d", "POINT")])
+def test_a_lesion_is_marked_as_configured(workshop: Callable[..., Workshop], region: str, graphic_type: str) -> None:
     shop = workshop(POSITIVE, report={"region": region, "series_number": 77})
     analyse(shop.bench, shop.claim())
-    kinds = {str(element.value) for element in shop.report().iterall() if element.keyword == "ValueType"}
-    assert value_type in kinds
+    kinds = {str(element.value) for element in shop.report().iterall() if element.keyword == "GraphicType"}
+    assert kinds == {graphic_type}
     assert shop.report().SeriesNumber == 77
 
 
@@ -558,6 +561,61 @@ def test_who_gets_summaries_only_gets_the_report_where_a_summary_cannot_be_drawn
     assert analyse(shop.bench, shop.claim())
     kind = {"2d": "report", "3d": "report 3d"}[region]
     assert list(delivered(shop)) == [("report", "BOTH"), (kind, "PLAIN")]
+
+
+@pytest.mark.parametrize("outcome", [POSITIVE, NEGATIVE, NotAnalysable(Reason.NO_CONTRAST, "peak 60 HU")])
+def test_of_findings_alone_there_are_masks_for_those_who_want_them(
+    workshop: Callable[..., Workshop], outcome: Findings | NotAnalysable
+) -> None:
+    peers = {
+        "CT": peer(ae_title="PACS", destination=["FLAT", "BOX", "PLAIN"]),
+        "FLAT": peer(results=["sr", "seg"]),
+        "BOX": peer(results=["sc", "seg"], region="box"),
+        "PLAIN": peer(),
+    }
+    shop = workshop(with_mask(outcome) if outcome is POSITIVE else outcome, peers=peers)
+    assert analyse(shop.bench, shop.claim())
+    made = delivered(shop)
+    masks = [("segmentation", "FLAT"), ("segmentation", "BOX")] if outcome is POSITIVE else []
+    assert list(made) == [("report", "FLAT"), ("report", "PLAIN"), ("summary", "BOX"), *masks]
+    for destination, beside in (("FLAT", "report"), ("BOX", "summary")) if masks else ():
+        seg, other = made["segmentation", destination], made[beside, destination]
+        refers_to = (
+            other.SOPInstanceUID if beside == "report" else other.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID
+        )
+        assert seg.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == refers_to
+        assert (seg.StudyInstanceUID, seg.SeriesNumber, seg.Modality) == (other.StudyInstanceUID, 9903, "SEG")
+        assert str(seg.SegmentSequence[0].TrackingID) in str(made["report", "FLAT"])
+    assert len({ds.SOPInstanceUID for ds in made.values()}) == 2 + len(masks)
+
+
+def with_mask(outcome: Findings) -> Findings:
+    """`POSITIVE` with a mask of eight cells around its lesion."""
+    [lesion] = outcome.lesions
+    x, y, z = (value - 0.7 for value in lesion.centre_lps_mm)
+    mask = LesionMask(np.ones((2, 2, 2), np.bool_), affine((1.4, 1.4, 1.4), (x, y, z)))
+    return replace(outcome, lesions=(replace(lesion, mask=mask),))
+
+
+def test_a_finding_is_reported_even_if_its_mask_cannot_be_laid_over_the_images(
+    workshop: Callable[..., Workshop],
+) -> None:
+    shop = workshop(with_mask(POSITIVE), report={"results": ["sr", "seg"]})
+    assert analyse(shop.bench, shop.claim(FrameOfReferenceUID=None))
+    assert list(delivered(shop)) == [("report", "PACS")]
+    assert shop.row()["outcome"] == "positive"
+
+
+def test_a_full_disk_while_the_masks_are_written_gives_the_claim_back(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise StorageFull("no space")
+
+    monkeypatch.setattr("node.results.build_segmentation", full)
+    shop = workshop(with_mask(POSITIVE), report={"results": ["sr", "seg"]})
+    with pytest.raises(StorageFull):
+        analyse(shop.bench, shop.claim())
 
 
 def test_of_an_ineligible_series_there_is_a_report_and_no_summary(workshop: Callable[..., Workshop]) -> None:

@@ -348,6 +348,14 @@ def test_each_destination_gets_its_own_results_with_its_own_marking(tmp_path: Pa
         load(path, {})
 
 
+@pytest.mark.parametrize("section", ["[report]", '[peers.PACS]\nae_title = "A"\nhost = "b"\nport = 104'])
+def test_masks_alone_are_no_result_for_a_negative_series_has_none(tmp_path: Path, section: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f'{section}\nresults = ["seg"]\n', "utf-8")
+    with pytest.raises(ConfigError, match=r'results = .*name "sr" or "sc" beside it'):
+        load(path, {})
+
+
 def test_an_unknown_result_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text('[report]\nresults = ["sr", "pdf"]\n', "utf-8")

@@ -115,28 +115,36 @@ def test_the_finding_is_circled_where_it_lies_on_its_key_slice_and_on_the_projec
     d, h, w = (round(value) for value in voxel_of(volume, point))
     volume.hu_DHW[d, h - 1 : h + 2, w - 1 : w + 2] = 3000
     picture = summary_picture(positive(Lesion(Location.LEFT_MCA, 0.9, point, 5.0)), ALGORITHM, volume)
-    for left, top, right, bottom in ((24, 650, 256, 882), (530, 158, 1000, 628)):
+    for left, top, right, bottom in ((24, 690, 214, 880), (580, 258, 1000, 678)):
         part = picture[top:bottom, left:right]
         ring, bright = lit(part, CYAN), lit(part, (255, 255, 255))
         rows, columns = np.nonzero(ring)
         inside = bright[rows.min() : rows.max(), columns.min() : columns.max()]
         assert inside.sum() >= 9
-    thumbnail = np.nonzero(lit(picture[650:882, 24:256], (255, 255, 255)))
-    assert np.abs([thumbnail[0].mean() - 116, thumbnail[1].mean() - 116]).max() < 40
+    thumbnail = np.nonzero(lit(picture[690:880, 24:214], (255, 255, 255)))
+    assert np.abs([thumbnail[0].mean() - 95, thumbnail[1].mean() - 95]).max() < 33
 
 
 def test_the_patients_left_is_on_the_right_of_the_projection() -> None:
     volume = head()
     left = summary_picture(positive(Lesion(Location.LEFT_MCA, 0.9, (33.0, -12.0, 40.0), 5.0)), ALGORITHM, volume)
     right = summary_picture(positive(Lesion(Location.RIGHT_MCA, 0.9, (-27.0, -12.0, 40.0), 5.0)), ALGORITHM, volume)
-    where = [np.nonzero(lit(picture[158:628, 530:1000], CYAN))[1].mean() for picture in (left, right)]
-    assert where[0] > 235 > where[1]
+    where = [np.nonzero(lit(picture[258:678, 580:1000], CYAN))[1].mean() for picture in (left, right)]
+    assert where[0] > 210 > where[1]
+
+
+@every_outcome
+def test_where_viewers_lay_their_controls_there_is_nothing_but_the_title(outcome: Outcome) -> None:
+    picture = summary_picture(outcome, ALGORITHM, head())
+    assert picture[:44].any()
+    assert not picture[44:166].any()
+    assert picture[166:220].any()
 
 
 def test_a_bar_is_as_long_as_its_probability() -> None:
     half = summary_picture(Findings((0.5,) * 14, (), 0.9), ALGORITHM, None)
     full = summary_picture(Findings((0.999,) * 13 + (0.5,), (), 0.9), ALGORITHM, None)
-    row = 158 + 33 + 12  # the first location, below presence
+    row = 258 + 30 + 12  # the first location, below presence
     assert 70 <= lit(half[row : row + 1, 268:419], (170, 170, 170)).sum() <= 80
     assert lit(full[row : row + 1, 268:419], (170, 170, 170)).sum() >= 148
 
@@ -151,7 +159,7 @@ def test_ten_findings_and_findings_outside_the_images_are_drawn() -> None:
 def test_a_volume_without_a_head_is_drawn_around_its_middle() -> None:
     volume = Volume(np.full((30, 20, 20), 40, np.int16), np.eye(4)[[2, 1, 0, 3]])
     for outcome in (positive(Lesion(Location.ACOM, 0.9, (10.0, 10.0, 15.0), 4.0)), OUTCOMES["negative"]):
-        assert summary_picture(outcome, ALGORITHM, volume)[650:882].any()
+        assert summary_picture(outcome, ALGORITHM, volume)[690:880].any()
 
 
 def test_every_text_that_is_drawn_is_in_the_font(monkeypatch: pytest.MonkeyPatch) -> None:

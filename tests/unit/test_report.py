@@ -193,6 +193,29 @@ def test_a_lesion_can_be_shown_as_a_point_in_the_patient() -> None:
         report(headers_of(ct_series(6, FrameOfReferenceUID=None)), region=Region.POINT_3D)
 
 
+def test_a_lesion_can_be_shown_as_a_closed_box_around_what_the_circle_encloses() -> None:
+    column, row, edge_column, _ = named(report(), "111030")[0].GraphicData
+    box = named(report(region=Region.BOX_2D), "111030")[0]
+    points = list(zip(box.GraphicData[::2], box.GraphicData[1::2], strict=True))
+    assert (box.ValueType, box.GraphicType, len(points)) == ("SCOORD", "POLYLINE", 5)
+    assert points[0] == points[-1]
+    columns, rows = (sorted(set(values)) for values in zip(*points, strict=True))
+    assert columns == pytest.approx([2 * column - edge_column, edge_column], rel=1e-6)
+    rows_high = (edge_column - column) * 0.4 / 0.5
+    assert rows == pytest.approx([row - rows_high, row + rows_high], rel=1e-6)
+
+
+@pytest.mark.parametrize("region", Region)
+def test_the_diameter_names_the_region_that_it_is_inferred_from(region: Region) -> None:
+    ds = report(region=region)
+    [group, *_] = named(ds, "125007")
+    [marked] = [item for item in group.ContentSequence if item.ValueType in ("SCOORD", "SCOORD3D")]
+    first, *_ = [item for item in group.ContentSequence if item.ValueType == "NUM"]
+    [inferred_from] = [item for item in first.ContentSequence if item.ValueType in ("SCOORD", "SCOORD3D")]
+    assert (first.ConceptNameCodeSequence[0].CodeValue, inferred_from.RelationshipType) == ("81827009", "INFERRED FROM")
+    assert (inferred_from.GraphicType, inferred_from.GraphicData) == (marked.GraphicType, marked.GraphicData)
+
+
 def test_images_without_a_frame_of_reference_get_a_circle_without_naming_one() -> None:
     ds = report(headers_of(ct_series(6, FrameOfReferenceUID=None)))
     assert named(ds, "112227") == []
@@ -205,7 +228,7 @@ def test_a_multi_frame_source_is_referred_to_by_its_frame_number() -> None:
     ds = report([header])
     sources = [item.ReferencedSOPSequence[0] for item in named(ds, "260753009")]
     assert {s.ReferencedSOPInstanceUID for s in sources} == {"2.25.30000"}
-    assert [s.ReferencedFrameNumber for s in sources] == [3, 5, 3, 5]
+    assert [s.ReferencedFrameNumber for s in sources] == [3, 5, 3, 3, 5, 5]
     assert evidence(ds) == {"2.25.30000"}
 
 

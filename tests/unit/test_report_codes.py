@@ -5,17 +5,23 @@ import inspect
 from collections.abc import Iterator
 from functools import cache
 
+import numpy as np
 import pytest
 from highdicom.sr import templates
 from pydicom import Dataset
 from pydicom.sr._concepts_dict import concepts
 from pydicom.sr.coding import Code
 
+from ai.findings import Findings, Lesion
+from ai.lesion_mask import LesionMask
+from ai.locations import LOCATIONS
 from node import report_codes
 from node.key_image import build_summary
 from node.report import Region
+from node.segmentation import build_segmentation
 from tests.dicom_factory import ct_series, headers_of
 from tests.reports import ALGORITHM, CREATED, OUTCOMES, report
+from tests.unit.made_up_head import affine
 
 OURS = [code for code in vars(report_codes).values() if isinstance(code, Code)]
 OURS += [site.anatomy for site in report_codes.SITES.values()]
@@ -35,7 +41,10 @@ CONTEXT_GROUPS = {
     ],  # CAD Processing and Finding Summary
     7005: [report_codes.PROCESSING_EQUIPMENT],  # Contributing Equipment Purpose of Reference
     7021: [report_codes.REPORT_TITLE],  # Measurement Report Document Title
-    7202: [report_codes.MONTAGE],  # Source Image Purpose of Reference
+    7150: [report_codes.ABNORMAL_STRUCTURE],  # Segmentation Property Category
+    7162: [report_codes.ARTIFICIAL_INTELLIGENCE],  # Algorithm Family
+    7202: [report_codes.MONTAGE, report_codes.PROCESSED_IMAGE],  # Source Image Purpose of Reference
+    7203: [report_codes.SEGMENTATION],  # Image Derivation
     7205: [report_codes.SAME_IN_ANOTHER_CLASS],  # Purpose of Reference to Alternate Representation
     7460: [report_codes.MILLIMETRE],  # Linear Measurement Unit
     7464: [report_codes.MAXIMUM],  # General Region of Interest Measurement Modifier
@@ -120,6 +129,15 @@ def test_no_object_holds_a_code_of_another_kind() -> None:
             created=CREATED, algorithm=ALGORITHM,
         )
         for outcome in OUTCOMES.values()
+    ]  # fmt: skip
+    mask = LesionMask(np.ones((2, 2, 2), np.bool_), affine((1.4, 1.4, 1.4), (-19.0, -29.0, 102.0)))
+    every = tuple(Lesion(place, 0.5, (-19.0, -29.0, 102.0), 5.0, mask) for place in LOCATIONS)
+    objects += [
+        build_segmentation(
+            headers, Findings((0.5,) * 14, lesions, 0.5), segmentation_uid="2.25.1", series_uid="2.25.2",
+            series_number=9, report_uid="2.25.3", created=CREATED, algorithm=ALGORITHM,
+        )
+        for lesions in (every[::2], every[1::2])
     ]  # fmt: skip
     found = {each for ds in objects for each in coded_in(ds)}
     assert len(found) > 30

@@ -21,7 +21,7 @@ const [base, study, name, folder] = process.argv.slice(2);
     said[what] = await page.innerText('body');
   };
   await page.addInitScript(() => localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour'])));
-  await page.goto(`${base}/viewer?StudyInstanceUIDs=${study}`);
+  await page.goto(`${base}/viewer?StudyInstanceUIDs=${study}`, { timeout: 120000 });
   await page.locator('[data-cy=study-browser-thumbnail]').first().waitFor({ timeout: 40000 })
     .catch(error => errors.push(`thumbnails: ${error.message.split('\n')[0]}`));
   await page.getByText('Skip all').click({ timeout: 3000 }).catch(() => undefined);  // the tour
@@ -31,14 +31,20 @@ const [base, study, name, folder] = process.argv.slice(2);
   await summary.dblclick({ timeout: 10000 }).catch(error => errors.push(`summary: ${error.message.split('\n')[0]}`));
   await page.waitForTimeout(3000);
   await look('summary');
-  const report = page.locator('[data-cy=study-browser-thumbnail-no-image]').first();
-  await report.dblclick({ timeout: 10000 }).catch(error => errors.push(`report: ${error.message.split('\n')[0]}`));
-  await page.waitForTimeout(3000);
-  await page.mouse.click(1277, 67);  // the SR badge of the viewport: its measurements become the viewer's own
-  await page.waitForTimeout(2500);
-  await page.mouse.click(1382, 134);  // the panel of measurements
-  await page.waitForTimeout(2500);
-  await look('report');
+  // A derived object opens on its key image; where OHIF can take it over as its own, it asks first.
+  for (const [what, modality, panel] of [['report', 'SR', 'trackedMeasurements'], ['mask', 'SEG', 'panelSegmentation']]) {
+    const derived = page.locator('[data-cy=study-browser-thumbnail-no-image]').filter({ hasText: modality }).first();
+    if (await derived.count() === 0) continue;
+    await derived.dblclick({ timeout: 30000 }).catch(error => errors.push(`${what}: ${error.message.split('\n')[0]}`));
+    await page.waitForTimeout(6000);
+    await look(`${what}-before`);
+    await page.locator('[data-cy=yes-hydrate-btn]').click({ timeout: 5000 }).catch(() => undefined);
+    await page.waitForTimeout(4000);
+    await page.locator(`[data-cy=${panel}-btn]`).click({ timeout: 20000 })
+      .catch(error => errors.push(`${panel}: ${error.message.split('\n')[0]}`));
+    await page.waitForTimeout(4000);
+    await look(what);
+  }
   console.log(JSON.stringify({ said, errors }));
   await browser.close();
 })().catch(error => { console.error(error); process.exit(1); });
