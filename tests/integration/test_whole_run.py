@@ -4,19 +4,23 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import highdicom
+import numpy as np
 import pytest
 from pydicom import dcmread
 
 from ai.locations import COLUMNS
 from tests.node_fixtures import NodeFactory
 from tests.running import ROOT, wait_until
+from tests.segments import painted_lps_mm
 
 
 def test_both_studies_come_back_as_reports_in_their_own_study_and_no_log_line_names_the_patient(
     node_in: NodeFactory, positive_series: list[Path], negative_series: list[Path]
 ) -> None:
-    node = node_in(log__level='"debug"')
+    node = node_in(log__level='"debug"', report__results='["sr", "seg"]')
     assert not [sent for sent in node.send(positive_series) if sent.error]
     assert not [sent for sent in node.send(negative_series) if sent.error]
     rows = {row["outcome"]: row for row in node.wait_for_delivered(2)}
@@ -32,11 +36,28 @@ def test_both_studies_come_back_as_reports_in_their_own_study_and_no_log_line_na
         assert row["evidence"] == "anatomy"
         assert len([value for key, value in row.items() if key.startswith("p_") and value is not None]) == len(COLUMNS)
     assert rows["positive"]["priority"] < rows["negative"]["priority"]
+    [masks] = [
+        path for path in node.pacs.folder.glob("*.dcm") if dcmread(path, specific_tags=["Modality"]).Modality == "SEG"
+    ]
+    assert_masks_lie_on_the_findings(masks, rows["positive"])
     assert node.stop() < 10
     text = node.log.read_text()
     assert "series_reported" in text
     for secret in ("Secretive", "SECRET-ID-7", "SECRETACC", str(dcmread(positive_series[0]).StudyInstanceUID)):
         assert secret not in text
+
+
+def assert_masks_lie_on_the_findings(path: Path, row: dict[str, Any]) -> None:
+    """One segment for each lesion of the worklist, around its centre, about as large, and the report's own."""
+    seg = highdicom.seg.segread(path)
+    assert seg.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == row["report_uid"]
+    assert seg.number_of_segments == len(row["lesions"])
+    voxel_mm3 = float(np.prod(seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing))
+    voxel_mm3 *= seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
+    for number, lesion in enumerate(row["lesions"], start=1):
+        points = painted_lps_mm(seg, number)
+        assert np.linalg.norm(points.mean(axis=0) - lesion["centre_lps_mm"]) < lesion["diameter_mm"] / 2
+        assert 0.4 < (6 * len(points) * voxel_mm3 / np.pi) ** (1 / 3) / lesion["diameter_mm"] < 2.5
 
 
 @pytest.mark.postgresql

@@ -8,7 +8,6 @@ from typing import Any
 import highdicom
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
 
@@ -18,6 +17,7 @@ from node.report import derive_uid, encode
 from node.segmentation import build_segmentation
 from tests.dicom_factory import ct_series, enhanced_ct, headers_of
 from tests.reports import ALGORITHM, BASILAR, CREATED, NEGATIVE, RIGHT_MCA, named, positive, received, report
+from tests.segments import painted_lps_mm
 from tests.unit.made_up_head import affine
 
 CELL_MM = 1.4
@@ -56,20 +56,6 @@ def segmentation(series: list[Dataset], *masks: LesionMask, **changes: Any) -> h
     """The object as highdicom reads it: one segment for each mask."""
     lesions = [replace(lesion, mask=mask) for lesion, mask in zip((RIGHT_MCA, BASILAR), masks, strict=False)]
     return highdicom.seg.segread(BytesIO(built(headers_of(series), positive(*lesions), **changes)))
-
-
-def painted_lps_mm(seg: highdicom.seg.Segmentation, segment: int = 1) -> NDArray[np.float64]:
-    """Where in the patient the centres of the segment's pixels lie, from its own functional groups alone."""
-    shared = seg.SharedFunctionalGroupsSequence[0]
-    rows_mm, columns_mm = shared.PixelMeasuresSequence[0].PixelSpacing
-    across, down = np.asarray(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
-    points = []
-    planes = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
-    for pixels, frame in zip(planes, seg.PerFrameFunctionalGroupsSequence, strict=True):
-        if frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == segment:
-            origin = np.asarray(frame.PlanePositionSequence[0].ImagePositionPatient, float)
-            points += [origin + r * rows_mm * down + c * columns_mm * across for r, c in np.argwhere(pixels)]
-    return np.asarray(points)
 
 
 @pytest.mark.parametrize(
