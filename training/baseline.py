@@ -49,7 +49,7 @@ class BaselineConfig:
     """One run of the baseline.
 
     `compared_with`: the configurations of the runs whose training scans (those of the first) and budget (the voxels of
-    all together) it gets.  `steps`: 0 for that budget, else so many.  `matrix`: pixels a side of the series that are
+    all together) it gets.  `scans`, `steps`: 0 for those, else so many.  `matrix`: pixels a side of the series that are
     squeezed.  `window_hu` is mapped to -1..1 and clipped there.
     """
 
@@ -65,6 +65,7 @@ class BaselineConfig:
     widths: tuple[int, ...] = (16, 32, 64, 104, 136)
     convolutions: tuple[int, ...] = (1, 2, 2, 2, 2)
     batch: int = 2
+    scans: int = 0
     steps: int = 0
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
@@ -85,7 +86,7 @@ class BaselineConfig:
         data = self.runs[0].data
         if data.rsna:
             raise ConfigError(f"{self.compared_with[0]} trains on the RSNA data: the baseline reads phantoms only")
-        return range(data.first_seed, data.first_seed + data.scans)
+        return range(data.first_seed, data.first_seed + (self.scans or data.scans))
 
     @property
     def total_steps(self) -> int:

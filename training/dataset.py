@@ -280,8 +280,8 @@ def _moved(
     `turn`: 3×3, from an offset in the new head to the offset in the old one.  `bend`: of the patch, see `drawn_bend`.
     """
     cell = (start + (half - 1) / 2.0).astype(np.float64)
-    fine = bent(bend, np.arange(2.0 * half), 2 * half)
-    coarse = (bent(bend, 2.0 * np.arange(half) + 0.5, 2 * half) - 0.5) / 2.0
+    fine = bent(bend, np.arange(2 * half, dtype=np.float64), 2 * half)
+    coarse = (bent(bend, 2.0 * np.arange(half, dtype=np.float64) + 0.5, 2 * half) - 0.5) / 2.0
     return _Cut(
         _resampled(prepared.region.hu_DHW, 2.0 * cell + 0.5, turn, fine, order=1, outside=HU_RANGE[0]),
         _resampled(prepared.lesion_DHW, cell, turn, coarse, order=0, outside=0),

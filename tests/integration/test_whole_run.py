@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def test_both_studies_come_back_as_reports_in_their_own_study_and_no_log_line_na
         assert secret not in text
 
 
-def assert_masks_lie_on_the_findings(path: Path, row: dict[str, Any]) -> None:
+def assert_masks_lie_on_the_findings(path: Path, row: Mapping[str, Any]) -> None:
     """One segment for each lesion of the worklist, around its centre, about as large, and the report's own."""
     seg = highdicom.seg.segread(path)
     assert seg.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == row["report_uid"]

@@ -53,7 +53,7 @@ EVERY_LOCATION = [
     )
     for start in (0, 1)
 ]
-JAPANESE = {
+JAPANESE: dict[str, Any] = {
     "SpecificCharacterSet": ["", "ISO 2022 IR 87"],
     "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう",
     "IssuerOfPatientID": "HOSPITAL A",
