@@ -5,13 +5,16 @@ thread adds the row: the disk then does all flushes at once.  Whoever offers whi
 the next one.  See docs/receive-path.md for what this means after power loss.
 """
 
+import contextlib
 import queue
 import threading
 
 from storage.intake import Intake
-from storage.records import Added, Change
+from storage.records import Added, Change, Ended
 
 LARGEST_GROUP = 64
+PATIENCE_SECONDS = 0.02
+"""How long the end of an association waits for company: no answer depends on it, and one flush less does everybody good."""
 
 
 class Offer:
@@ -75,6 +78,9 @@ class GroupCommit:
     def _run(self) -> None:
         while True:
             group: list[Offer | None] = [self._offers.get()]
+            if group[0] is not None and isinstance(group[0].change, Ended):
+                with contextlib.suppress(queue.Empty):
+                    group.append(self._offers.get(timeout=PATIENCE_SECONDS))
             while len(group) < LARGEST_GROUP and not self._offers.empty():
                 group.append(self._offers.get())
             self._commit([offer for offer in group if offer is not None])

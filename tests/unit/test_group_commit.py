@@ -7,7 +7,7 @@ import pytest
 
 from storage.group_commit import GroupCommit
 from storage.intake import Intake
-from storage.records import Added, Arrived, Change, Header
+from storage.records import Added, Arrived, Change, Closed, Ended, Header
 from storage.store import Store
 from tests.builders import FakeClock, header, series_now, stored_file
 
@@ -89,3 +89,31 @@ def test_what_was_offered_before_the_stop_is_added_and_what_comes_later_is_refus
     commits.start()
     assert commits.offer(late).outcome() is Added.STORED
     commits.stop()
+
+
+def test_the_end_of_an_association_waits_for_company(
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.group_commit.PATIENCE_SECONDS", 5.0)
+    instance = arrived(store, clock, header(1))
+    groups: list[int] = []
+    take = Intake.take
+
+    def watched(self: Intake, group: list[Change]) -> list[Added | int]:
+        groups.append(len(group))
+        return take(self, group)
+
+    monkeypatch.setattr(Intake, "take", watched)
+    commits = GroupCommit(store.intake)
+    commits.start()
+    end = commits.offer(Ended(instance.association_id, Closed.RELEASED, clock()))
+    assert commits.offer(instance).outcome() is Added.STORED
+    assert end.outcome() == instance.association_id
+    commits.stop()
+    assert groups == [2]
+
+
+def test_the_end_of_an_association_does_not_wait_for_ever(store: Store, clock: FakeClock, commits: GroupCommit) -> None:
+    association = store.intake.open_association("receiver", "PACS", clock())
+    end = commits.offer(Ended(association, Closed.RELEASED, clock()))
+    assert end.outcome() == association
