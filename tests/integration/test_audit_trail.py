@@ -195,6 +195,19 @@ def test_what_we_ask_and_get_from_a_peer_is_in_the_file(
     assert str(ds.PatientID).encode() in log.read_bytes()
 
 
+def test_the_look_after_a_conflict_is_in_the_file(
+    site: SiteFactory, trail_to: Opener, web: ServerFactory, tmp_path: Path
+) -> None:
+    listed = [{"00080018": {"vr": "UI", "Value": ["2.25.771"]}}]
+    pacs = web(lambda asked: Said(409) if asked.method == "POST" else Said.of(listed)).peer()
+    made = site(trail=trail_to(), peers={"PACS": pacs})
+    made.report()
+    assert pipeline.deliver(made.desk) == 1
+    [(outcome, who, query)] = queries(tmp_path / "audit.log", 3)
+    assert (outcome, who, query.QueryRetrieveLevel) == ("0", ["WILLIS", "PACS"], "IMAGE")
+    assert query.SOPInstanceUID == made.delivery().sop_instance_uid == "2.25.771"
+
+
 def test_a_syslog_server_gets_the_messages_over_tls_also_those_from_before_it_came_and_after_it_came_back(
     certificates: Certificates, trail_to: Opener
 ) -> None:

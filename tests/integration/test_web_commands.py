@@ -52,10 +52,11 @@ def test_echo_tells_of_each_peer_whether_it_answers(web: ServerFactory, peer: Pe
 
 
 def test_send_stores_at_a_configured_peer_by_stow(web: ServerFactory, config: Any, tmp_path: Path) -> None:
-    answers = iter([Said.of([]), Said(415), Said(503)])
+    answers = iter([Said(), Said(415), Said(503)])
+    listed = [{"00080018": {"vr": "UI", "Value": [ds.SOPInstanceUID]}} for ds in ct_series(2)]
 
-    def answer(_: Asked) -> Said:
-        return next(answers)
+    def answer(asked: Asked) -> Said:
+        return next(answers) if asked.method == "POST" else Said.of(listed)
 
     server = web(answer)
     options = config(WEB={"ae_title": "ARCHIVE", "url": server.url})
