@@ -267,13 +267,16 @@ def test_over_https_the_ca_name_and_fingerprint_of_the_configuration_are_asked_f
     assert try_("node") == "success"  # the server asked for our certificate, too
     assert try_("node", tls_sha256=certificates.sha256()) == "success"
     assert try_("elsewhere", tls_name="elsewhere.example") == "success"
+    assert try_("elsewhere", tls_sha256=certificates.sha256("elsewhere")) == "success"  # in place of the name
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.folder / "other.pem"))
     for who, changes, said in (
         ("stranger", {}, "TLS: unable to get local issuer certificate"),
         ("expired", {}, "TLS: certificate has expired"),
         ("elsewhere", {}, "TLS: IP address mismatch"),
-        ("node", {"tls_name": "elsewhere.example"}, "TLS: "),
-        ("node", {"tls_sha256": "00" * 32}, "its certificate is not the one of tls_sha256"),
+        ("node", {"tls_name": "elsewhere.example"}, "TLS: Hostname mismatch"),
+        ("node", {"tls_sha256": "00" * 32}, "TLS: its certificate is not the one of tls_sha256"),
+        ("stranger", {"tls_sha256": certificates.sha256("stranger")}, "unable to get local issuer"),  # not of the CA
+        ("expired", {"tls_sha256": certificates.sha256("expired")}, "TLS: certificate has expired"),
     ):
         with pytest.raises(Unavailable, match=said):
             try_(who, **changes)
