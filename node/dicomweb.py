@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -56,6 +57,7 @@ class Service:
 
         client = DICOMwebClient(self.peer.url, self._session, timeout=self._timeouts)
         client.set_http_retry_params(retry=False)
+        client.host = urlsplit(self.peer.url).netloc  # of the Host field: it would lack the port (RFC 9110 7.2)
         return client
 
     @contextmanager

@@ -301,6 +301,7 @@ def test_an_echo_is_a_query_for_one_study(web: ServerFactory) -> None:
     server = web(Said.of([]))
     echo(service(server))
     assert [asked.path for asked in server.asked] == ["/dicom-web/studies?limit=1"]
+    assert f"http://{server.asked[0].headers['Host']}/dicom-web" == server.url  # with its port
     with pytest.raises(Refused, match="HTTP 404: is url that of its DICOMweb service"):
         echo(service(web(Said(404))))
     with pytest.raises(Refused, match="did not answer with DICOM JSON; is url"):
