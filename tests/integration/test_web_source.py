@@ -62,6 +62,22 @@ def test_instances_are_asked_for_until_nothing_new_comes(web: ServerFactory, ign
     assert source(web(answer)).instances(SERIES) == frozenset(uids[:2] if ignores_offset else uids)
 
 
+def test_series_too_are_asked_for_until_nothing_new_comes(web: ServerFactory) -> None:
+    def answer(asked: Asked) -> Said:
+        offset = int(asked.path.partition("offset=")[2] or 0)
+        return Said.of([found(series=f"2.25.4{number}", modality="CT") for number in range(offset, min(offset + 2, 5))])
+
+    assert source(web(answer)).series("2.25.1") == [Listed("2.25.1", f"2.25.4{number}", "CT") for number in range(5)]
+
+
+def test_a_server_that_never_comes_to_an_end_is_asked_until_the_limit(web: ServerFactory) -> None:
+    def answer(asked: Asked) -> Said:
+        return Said.of([found(instance=f"2.25.5{asked.path.partition('offset=')[2] or 0}")])
+
+    with pytest.raises(Unavailable, match="was not done in time"):
+        source(web(answer), limit_seconds=0.3).instances(SERIES)
+
+
 def test_a_uid_that_is_none_becomes_no_part_of_a_url(web: ServerFactory) -> None:
     with pytest.raises(Refused, match="did not answer with DICOM JSON"):
         source(web(Said.of([found(instance="../../patients")]))).instances(SERIES)
