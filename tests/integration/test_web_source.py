@@ -117,13 +117,14 @@ def uid_of(file: bytes) -> str:
     return unpacked(bytearray(file))[1]
 
 
+@pytest.mark.parametrize("gone", [404, 410])
 def test_of_a_few_each_instance_is_asked_for_and_one_that_is_gone_is_passed_over(
-    web: ServerFactory, files: list[bytes]
+    web: ServerFactory, files: list[bytes], gone: int
 ) -> None:
     uid = uid_of(files[0])
 
     def answer(asked: Asked) -> Said:
-        return related(body_of(files[0], "edge")) if asked.path.endswith(f"/{uid}") else Said(404)
+        return related(body_of(files[0], "edge")) if asked.path.endswith(f"/{uid}") else Said(gone)
 
     server = web(answer)
     assert len(retrieved(server, ("2.25.1", uid))) == 1
@@ -144,10 +145,13 @@ def test_a_server_may_give_one_instance_without_multipart(web: ServerFactory, fi
     assert len(retrieved(web(Said(200, files[0], {"Content-Type": "application/dicom"})))) == 1
 
 
-def test_what_is_no_file_or_of_no_class_that_we_take_is_not_kept(web: ServerFactory, files: list[bytes]) -> None:
+def test_what_is_no_file_or_of_no_class_or_syntax_that_we_take_is_not_kept(
+    web: ServerFactory, files: list[bytes]
+) -> None:
     another = files[0].replace(b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.5.1.4.1.1.4\0")
-    assert another != files[0]
-    for content in (b"", b"<html>", another):
+    unknown = files[0].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.6\0")
+    assert files[0] not in (another, unknown)
+    for content in (b"", b"<html>", another, unknown):
         assert retrieved(web(related(body_of(content, "edge")))) == []
 
 
