@@ -21,7 +21,8 @@ MOST_ONE_BY_ONE = 20
 _CHUNK_BYTES = 65_536
 _STUDY, _INSTANCE = "0020000D", "00080018"
 _ACCESSION_NUMBER, _MODALITY = "00080050", "00080060"
-_GONE = (404, 410)
+_GIVEN, _GONE = (200, 206), (404, 410)
+"""206: some could not be given (PS3.18 until 2019, 6.5.3.2)."""
 
 
 class WebSource:
@@ -85,7 +86,7 @@ class WebSource:
         with service.answering(), service.get(url, ANY_SYNTAX) as response:
             if response.status_code in _GONE:
                 return
-            if response.status_code != 200:
+            if response.status_code not in _GIVEN:
                 raise failure(self._peer, response.status_code)
             content_type = response.headers.get("Content-Type", "")
             boundary, chunks = multipart.boundary_of(content_type), self._in_time(response)

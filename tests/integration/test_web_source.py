@@ -105,9 +105,12 @@ def retrieved(server: WebServer, wanted: tuple[str, ...] = (), limit_seconds: fl
     return kept
 
 
-def test_a_whole_series_is_one_request_and_its_bytes_come_as_they_are(web: ServerFactory, files: list[bytes]) -> None:
+@pytest.mark.parametrize("status", [200, 206])
+def test_a_whole_series_is_one_request_and_its_bytes_come_as_they_are(
+    web: ServerFactory, files: list[bytes], status: int
+) -> None:
     whole = b"".join(body_of(file, "edge").removesuffix(b"--edge--\r\n") for file in files) + b"--edge--"
-    server = web(related(whole))
+    server = web(related(whole, status=status))
     assert [file.endswith(dataset) for file, dataset in zip(files, retrieved(server), strict=True)] == [True] * 3
     [asked] = server.asked
     assert (asked.path, asked.headers["Accept"]) == ("/dicom-web/studies/2.25.1/series/2.25.2", ANY_SYNTAX)
