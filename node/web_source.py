@@ -22,7 +22,7 @@ _CHUNK_BYTES = 65_536
 _STUDY, _INSTANCE = "0020000D", "00080018"
 _ACCESSION_NUMBER, _MODALITY = "00080050", "00080060"
 _GIVEN, _GONE = (200, 206), (404, 410)
-"""206: some could not be given (PS3.18 until 2019, 6.5.3.2)."""
+"""206: some could not be given (PS3.18 2019a, 6.5.3.2)."""
 
 
 class WebSource:
