@@ -142,7 +142,12 @@ def test_without_patient_ids_the_file_names_no_patient(site: SiteFactory, trail_
 
 def queries(path: Path, count: int) -> list[tuple[str, list[str | None], Dataset]]:
     """Outcome, who asked whom, and what, of each Query message in the file."""
-    lines = wait_until(lambda: path.exists() and (each := path.read_bytes().splitlines())[count - 1 :] and each, 10)
+
+    def whole() -> list[bytes]:
+        """What is being written is read in part, too."""
+        return path.read_bytes().rpartition(b"\n")[0].splitlines() if path.exists() else []
+
+    lines = wait_until(lambda: (each := whole())[count - 1 :] and each, 10)
     asked = []
     for message in (message for code, message in events(lines) if code == "110112"):
         text = message.findtext(".//ParticipantObjectQuery")
