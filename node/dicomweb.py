@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -32,13 +33,13 @@ class Service:
     def __init__(self, peer: Peer, timeouts: Timeouts, tls: Tls | None) -> None:
         """Raises ConfigError when a file of credentials or certificates cannot be used."""
         self.peer = peer
-        self._timeouts, self._context = (timeouts.acse, timeouts.network), _context(peer, tls)
+        self._timeouts, self._tls = (timeouts.acse, timeouts.network), tls
         self._session = requests.Session()
         self._session.trust_env = False  # no proxies, certificates or passwords but those of the configuration
         self._session.max_redirects = 0  # a redirected POST would become a GET, and look like a success
         self._session.headers["User-Agent"] = "Willis"
-        if self._context is not None:
-            self._session.mount("https://", _Adapter(peer, self._context))
+        if (context := _context(peer, tls)) is not None:
+            self._session.mount("https://", _Adapter(peer, context))
         self._session.auth = credentials(peer)
 
     def __enter__(self) -> "Service":
@@ -56,6 +57,7 @@ class Service:
 
         client = DICOMwebClient(self.peer.url, self._session, timeout=self._timeouts)
         client.set_http_retry_params(retry=False)
+        client.host = urlsplit(self.peer.url).netloc  # of the Host field: it would lack the port (RFC 9110 7.2)
         return client
 
     @contextmanager
@@ -81,8 +83,12 @@ class Service:
             raise not_json from None
 
     def _tls_reason(self) -> str:
-        why = reason_for_failure(self.peer, self._context, self._timeouts[0]) if self._context else ""
-        return why or "TLS: its certificate is not the one of tls_sha256"
+        """Of a new context: urllib3 turns the check of the name off in the one where it does that itself."""
+        context = _context(self.peer, self._tls)
+        if context is None:
+            return "TLS"
+        context.check_hostname = not self.peer.tls_sha256
+        return reason_for_failure(self.peer, context, self._timeouts[0]) or "TLS: it broke off"
 
     def get(self, url: str, accept: str) -> requests.Response:
         """The answer to a GET, its body still to come."""
@@ -172,7 +178,10 @@ def _context(peer: Peer, tls: Tls | None) -> ssl.SSLContext | None:
 
 
 class _Adapter(HTTPAdapter):
-    """Connections that trust the context's CAs alone: `requests` would add a list of its own."""
+    """Connections that trust the context's CAs alone: `requests` would add a list of its own.
+
+    Where a fingerprint says which certificate it is, urllib3 does not ask for a name in it.
+    """
 
     def __init__(self, peer: Peer, context: ssl.SSLContext) -> None:
         self._tls: dict[str, Any] = {

@@ -30,7 +30,7 @@ def with_address(values: Any) -> Any:
         raise _wrong(
             "url is that of a DICOMweb service: http or https://HOST[:PORT]/PATH, without a user, password or query in it"
         )
-    return {**values, "url": url.rstrip("/"), "host": host, "port": port or _PORTS[parts.scheme]}
+    return {**values, "url": parts.geturl().rstrip("/"), "host": host, "port": port or _PORTS[parts.scheme]}
 
 
 def check(peer: "Peer") -> None:
@@ -43,6 +43,8 @@ def check(peer: "Peer") -> None:
         raise _wrong("password_file or token_file, not both")
     if peer.url and peer.storage_commitment:
         raise _wrong("storage_commitment needs host and port; at a url, what the store answers is the end")
+    if peer.tls and peer.url.startswith("http:"):
+        raise _wrong("tls = true goes with an https url: to this one results would go without TLS")
     if peer.retrieve and (peer.retrieve == "wado") != bool(peer.url):
         raise _wrong("retrieve = 'wado' goes with url, 'move' and 'get' go with host and port")
 

@@ -270,7 +270,8 @@ def _deliver_one(desk: Desk, delivery: Delivery) -> bool:
         path = desk.files.path(delivery.file)
         with sending(desk.trail, desk.clock, peer, path):
             if peer.url:
-                word = stow.deliver(peer, timeouts, settings.tls, path)
+                asked = partial(asking, desk.trail, desk.clock, peer)
+                word = stow.deliver(peer, timeouts, settings.tls, path, asked)
             else:
                 word = sender.deliver(sender.entity(settings.ae_title, timeouts, settings.tls), peer, path)
     except (Refused, Damaged) as error:

@@ -170,12 +170,11 @@ def retrieve(desk: Desk) -> int:
 def _retrieve_one(desk: Desk, series: Series, away: set[str]) -> int:
     """The attempt is counted before it is made, so that one that kills the process counts too."""
     found, rules = desk.config.peer_named(series.calling_ae), desk.config.completion
-    if found is None:
+    until = desk.clock() + timedelta(seconds=rules.retrieve_seconds + SLACK_SECONDS)
+    if found is None or not desk.store.settling.begin_retrieval(series, until):
         return 0
     name, peer = found
-    note, began = desk.store.settling.note_retrieval, desk.clock()
     attempt = series.retrievals + 1
-    note(series.id, attempt, began + timedelta(seconds=rules.retrieve_seconds + SLACK_SECONDS))
     logger = log.get().bind(case=series.id, peer=name, attempt=attempt)
     brought: Brought | None = None
     try:
@@ -197,5 +196,5 @@ def _retrieve_one(desk: Desk, series: Series, away: set[str]) -> int:
     if brought and not brought.failed:
         attempt = rules.retrieve_attempts
     pause_seconds = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) if attempt < rules.retrieve_attempts else 0.0
-    note(series.id, attempt, desk.clock() + timedelta(seconds=pause_seconds))
+    desk.store.settling.end_retrieval(series, attempt, desk.clock() + timedelta(seconds=pause_seconds))
     return brought.came if brought else 0

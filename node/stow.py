@@ -2,18 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
 from node import sender
 from node.config import Peer, Tls
 from node.dicomweb import Json, Service, failure, text_of
-from node.errors import NodeError, Refused, Unavailable
+from node.errors import Refused, Unavailable
 from node.multipart import body_of
 from node.sender import DUPLICATE, Sent, Timeouts
 from storage.killpoints import here
@@ -21,13 +22,18 @@ from storage.killpoints import here
 _CHUNK_BYTES, _MOST_CHUNKS = 65_536, 16
 """No more of an answer is read."""
 _BUSY = (0x0110, 0x0213)
-_REFERENCED, _FAILED = "00081199", "00081198"
+_REFERENCED, _FAILED, _OTHER_FAILURES = "00081199", "00081198", "0008119A"
 _SOP_INSTANCE_UID, _WARNING_REASON, _FAILURE_REASON = "00081155", "00081196", "00081197"
+Asking = Callable[[Dataset], AbstractContextManager[None]]
+"""Within it the peer is asked, by QIDO-RS, for what the Identifier of a C-FIND would ask for."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A Store Instances Response Module (PS3.18 I.2): by SOP Instance UID the Warning and the Failure Reasons; 0: none."""
+    """A Store Instances Response Module (PS3.18 I.2): by SOP Instance UID the Warning and the Failure Reasons; 0: none.
+
+    A failure that names no instance has the UID "".
+    """
 
     stored: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, int] = field(default_factory=dict)
@@ -38,7 +44,8 @@ def read_answer(body: bytes) -> Answer:
     try:
         module = json.loads(body)
         module = module[0] if isinstance(module, list) else module
-        return Answer(_reasons(module, _REFERENCED, _WARNING_REASON), _reasons(module, _FAILED, _FAILURE_REASON))
+        failed = _reasons(module, _OTHER_FAILURES, _FAILURE_REASON) | _reasons(module, _FAILED, _FAILURE_REASON)
+        return Answer(_reasons(module, _REFERENCED, _WARNING_REASON), failed)
     except (ValueError, AttributeError, IndexError, KeyError, TypeError):
         return Answer()
 
@@ -53,18 +60,21 @@ def _first(item: Json, tag: str, default: Any) -> Any:
 
 
 def judge(peer: Peer, status: int, answer: Answer, sop_instance_uid: str) -> str:
-    """A word for an answer that means that the peer has the one instance that was sent.
+    """A word for an answer that says that the peer has the one instance that was sent; "" for a success that does not say so.
 
     Raises Unavailable where trying again may help, Refused where it will not (PS3.18 10.5.3, I.2).
     """
-    reason = answer.failed.get(sop_instance_uid, answer.failed.get(""))
+    warning, reason = answer.stored.get(sop_instance_uid), answer.failed.get(sop_instance_uid)
+    if warning is None and reason is None:
+        reason = answer.failed.get("")
     if reason is not None:
         return _judge_failure(f"HTTP {status}, failure reason 0x{reason:04X}", reason)
-    warning = answer.stored.get(sop_instance_uid)
     if warning:
         return f"warning 0x{warning:04X}"
-    if 200 <= status < 300 or warning is not None:
+    if warning is not None:
         return "success" if status == 200 else "accepted"
+    if 200 <= status < 300:
+        return ""
     raise failure(peer, status)
 
 
@@ -74,31 +84,39 @@ def _judge_failure(said: str, reason: int) -> str:
     raise Unavailable(said) if 0xA700 <= reason <= 0xA7FF or reason in _BUSY else Refused(said)
 
 
-def deliver(peer: Peer, timeouts: Timeouts, tls: Tls | None, path: Path) -> str:
+def deliver(
+    peer: Peer, timeouts: Timeouts, tls: Tls | None, path: Path, asking: Asking = lambda _query: nullcontext()
+) -> str:
     """The peer has the object in `path`; returns `judge`'s word.  Raises Unavailable, Refused or ConfigError.
 
-    Servers have reasons of their own for a 409 of what they have already: after one, the server is asked for it.
+    Servers have reasons of their own for a 409 of what they have already, and a success may come from something that
+    is no DICOMweb service: after either the server is asked for the object.
     """
     sender.identify(path)
     content = path.read_bytes()
     boundary = hashlib.sha256(content).hexdigest()
     ds = dcmread(path, specific_tags=["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+    content_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
     with Service(peer, timeouts, tls) as service:
         here("before_send")
-        with service.answering():
-            response = service.post(
-                f"{peer.url}/studies",
-                body_of(content, boundary),
-                f'multipart/related; type="application/dicom"; boundary={boundary}',
-                "application/dicom+json",
-            )
-            body = b"".join(islice(response.iter_content(_CHUNK_BYTES), _MOST_CHUNKS))
+        body = body_of(content, boundary)
+        with (
+            service.answering(),
+            service.post(f"{peer.url}/studies", body, content_type, "application/dicom+json") as response,
+        ):
+            status, said = response.status_code, b"".join(islice(response.iter_content(_CHUNK_BYTES), _MOST_CHUNKS))
         try:
-            return judge(peer, response.status_code, read_answer(body), str(ds.SOPInstanceUID))
+            word = judge(peer, status, read_answer(said), str(ds.SOPInstanceUID))
         except Refused:
-            if response.status_code == 409 and _holds(service, ds):
+            if status == 409 and _holds(service, ds, asking):
                 return "already there"
             raise
+        if word or _holds(service, ds, asking):
+            return word or "accepted"
+    raise Unavailable(
+        f"{peer.ae_title} answered HTTP {status}, but does not name the object, nor list it; "
+        "is url that of its DICOMweb service?"
+    )
 
 
 def send_files(peer: Peer, timeouts: Timeouts, tls: Tls | None, paths: Iterable[Path]) -> Iterator[Sent]:
@@ -115,14 +133,17 @@ def send_files(peer: Peer, timeouts: Timeouts, tls: Tls | None, paths: Iterable[
             yield Sent(path, "refused", str(error))
 
 
-def _holds(service: Service, ds: Any) -> bool:
-    """Whether the service lists the instance."""
+def _holds(service: Service, ds: Dataset, asking: Asking) -> bool:
+    """Whether the service lists the instance; False where it takes no such query.  Raises Unavailable."""
+    query = Dataset()
+    query.QueryRetrieveLevel, query.SOPInstanceUID = "IMAGE", ds.SOPInstanceUID
+    query.StudyInstanceUID, query.SeriesInstanceUID = ds.StudyInstanceUID, ds.SeriesInstanceUID
     try:
-        with service.answering():
+        with asking(query), service.answering():
             found = service.client.search_for_instances(
                 str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID),
                 search_filters={"SOPInstanceUID": str(ds.SOPInstanceUID)},
             )  # fmt: skip
             return any(text_of(each, "00080018") == ds.SOPInstanceUID for each in found)
-    except NodeError:
+    except Refused:
         return False

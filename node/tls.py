@@ -9,6 +9,7 @@ from node.config import Peer, Tls, fingerprint
 from node.errors import ConfigError, Unavailable
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!PSK"
+_ANOTHER = "its certificate is not the one of tls_sha256"
 
 
 def server_context(settings: Tls) -> ssl.SSLContext:
@@ -65,19 +66,23 @@ def peer_name(peer: Peer) -> str:
 
 def check_fingerprint(peer: Peer, certificate: bytes | None) -> None:
     """The peer showed the certificate that the configuration expects.  Raises Unavailable."""
+    if not _is_expected(peer, certificate):
+        raise Unavailable(f"{peer.ae_title} at {peer.host}:{peer.port}: {_ANOTHER}")
+
+
+def _is_expected(peer: Peer, certificate: bytes | None) -> bool:
     expected = fingerprint(peer.tls_sha256)
-    if expected and hashlib.sha256(certificate or b"").hexdigest() != expected:
-        raise Unavailable(f"{peer.ae_title} at {peer.host}:{peer.port}: its certificate is not the one of tls_sha256")
+    return not expected or hashlib.sha256(certificate or b"").hexdigest() == expected
 
 
 def reason_for_failure(peer: Peer, context: ssl.SSLContext, timeout_seconds: float) -> str:
-    """Why no TLS connection comes about, "" when one does: pynetdicom does not tell."""
+    """Why no TLS connection comes about, "" when one does: neither pynetdicom nor urllib3 tells."""
     try:
         with (
             socket.create_connection((peer.host, peer.port), timeout_seconds) as plain,
-            context.wrap_socket(plain, server_hostname=peer_name(peer)),
+            context.wrap_socket(plain, server_hostname=peer_name(peer)) as secure,
         ):
-            return ""
+            return "" if _is_expected(peer, secure.getpeercert(binary_form=True)) else f"TLS: {_ANOTHER}"
     except ssl.SSLCertVerificationError as error:
         return f"TLS: {error.verify_message}"
     except ssl.SSLError as error:

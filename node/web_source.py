@@ -21,7 +21,8 @@ MOST_ONE_BY_ONE = 20
 _CHUNK_BYTES = 65_536
 _STUDY, _INSTANCE = "0020000D", "00080018"
 _ACCESSION_NUMBER, _MODALITY = "00080050", "00080060"
-_GONE = (404, 410)
+_GIVEN, _GONE = (200, 206), (404, 410)
+"""206: some could not be given (PS3.18 2019a, 6.5.3.2)."""
 
 
 class WebSource:
@@ -49,21 +50,25 @@ class WebSource:
     def series(self, study_instance_uid: str) -> list[Listed]:
         """See Source."""
         with self._service() as service, service.answering():
-            found = service.client.search_for_series(study_instance_uid)
-            return [Listed(study_instance_uid, _uid(each, SERIES), text_of(each, _MODALITY)) for each in found]
+            found = self._all(service.client.search_for_series, SERIES, study_instance_uid)
+            return [Listed(study_instance_uid, uid, text_of(each, _MODALITY)) for uid, each in found.items()]
 
     def instances(self, series: Listed) -> frozenset[str]:
-        """See Source.  A server may give a part at a time: it is asked until nothing new comes."""
-        uids, offset = set[str](), 0
+        """See Source."""
         with self._service() as service, service.answering():
-            while True:
-                found = service.client.search_for_instances(
-                    series.study_instance_uid, series.series_instance_uid, offset=offset or None
-                )
-                known, offset = len(uids), offset + len(found)
-                uids.update(_uid(each, _INSTANCE) for each in found)
-                if len(uids) == known:
-                    return frozenset(uids)
+            search = service.client.search_for_instances
+            return frozenset(self._all(search, _INSTANCE, series.study_instance_uid, series.series_instance_uid))
+
+    def _all(self, search: Callable[..., list[Json]], tag: str, *uids: str) -> dict[str, Json]:
+        """By the UID under `tag`.  A server may give a part at a time: it is asked until nothing new comes."""
+        found, offset = dict[str, Json](), 0
+        while True:
+            self._check_time()
+            part = search(*uids, offset=offset or None)
+            known, offset = len(found), offset + len(part)
+            found |= {_uid(each, tag): each for each in part}
+            if len(found) == known:
+                return found
 
     def retrieve(self, series: Listed, wanted: Collection[str], keep: Keep, on_done: Callable[[int], None]) -> None:
         """See Source.  A few instances are a request each; of more, the whole series is one, and others are passed over."""
@@ -81,7 +86,7 @@ class WebSource:
         with service.answering(), service.get(url, ANY_SYNTAX) as response:
             if response.status_code in _GONE:
                 return
-            if response.status_code != 200:
+            if response.status_code not in _GIVEN:
                 raise failure(self._peer, response.status_code)
             content_type = response.headers.get("Content-Type", "")
             boundary, chunks = multipart.boundary_of(content_type), self._in_time(response)
@@ -94,9 +99,12 @@ class WebSource:
 
     def _in_time(self, response: requests.Response) -> Iterator[bytes]:
         for chunk in response.iter_content(_CHUNK_BYTES):
-            if time.monotonic() > self._deadline:
-                raise Unavailable(f"{self._peer.ae_title} was not done in time")
+            self._check_time()
             yield chunk
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise Unavailable(f"{self._peer.ae_title} was not done in time")
 
 
 def _give(file: bytearray, wanted: Collection[str], keep: Keep) -> bool:

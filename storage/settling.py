@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, literal, select, update
+from sqlalchemy import ColumnElement, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from storage.records import Closed, Contribution, Header, Series, StoredFile
@@ -166,11 +166,25 @@ class Settling:
                 )
             )
 
-    def note_retrieval(self, series_id: int, retrievals: int, until: datetime) -> None:
-        """So many retrievals of what the series lacks were begun; `until` this one may run, or the next one waits."""
+    def begin_retrieval(self, series: Series, until: datetime) -> bool:
+        """One more retrieval of what the series lacks was begun, and may run `until`.
+
+        False, changing nothing, when another was begun, or the series left RECEIVING, since `series` was read.
+        """
+        with self._transactions.writing() as session:
+            begun = session.execute(
+                update(SeriesRow)
+                .where(*_still_receiving(series), SeriesRow.retrievals == series.retrievals)
+                .values(retrievals=series.retrievals + 1, retrieve_until=until)
+                .returning(SeriesRow.id)
+            )
+            return begun.first() is not None
+
+    def end_retrieval(self, series: Series, retrievals: int, until: datetime) -> None:
+        """It counts as so many, and the next one waits `until`.  Not where the series left RECEIVING meanwhile."""
         with self._transactions.writing() as session:
             session.execute(
-                update(SeriesRow).where(SeriesRow.id == series_id).values(retrievals=retrievals, retrieve_until=until)
+                update(SeriesRow).where(*_still_receiving(series)).values(retrievals=retrievals, retrieve_until=until)
             )
 
     def resume_retrievals(self, now: datetime) -> int:
@@ -214,12 +228,7 @@ class Settling:
         with self._transactions.writing("settling") as session:
             changed = session.execute(
                 update(SeriesRow)
-                .where(
-                    SeriesRow.id == series.id,
-                    SeriesRow.stage == Stage.RECEIVING.value,
-                    SeriesRow.revision == series.revision,
-                    SeriesRow.instance_count == series.instance_count,
-                )
+                .where(*_still_receiving(series), SeriesRow.instance_count == series.instance_count)
                 .values(
                     stage=stage.value,
                     evidence=evidence,
@@ -234,3 +243,12 @@ class Settling:
                 .returning(SeriesRow.id)
             )
             return changed.first() is not None
+
+
+def _still_receiving(series: Series) -> tuple[ColumnElement[bool], ...]:
+    """The row is still in the revision of `series`, which has not ended."""
+    return (
+        SeriesRow.id == series.id,
+        SeriesRow.stage == Stage.RECEIVING.value,
+        SeriesRow.revision == series.revision,
+    )

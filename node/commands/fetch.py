@@ -23,10 +23,11 @@ LIMIT_SECONDS = 3600.0
 
 
 def peer_called(config: Config, text: str, option: str = "--from") -> Peer:
-    """The peer with this AE title or name.  Raises ConfigError, which names the `option` and the nearest."""
-    found = config.peer_named(text)
-    if found or text in config.peers:
-        return found[1] if found else config.peers[text]
+    """The peer with this name, else the first with this AE title.  Raises ConfigError: the `option` and the nearest."""
+    if text in config.peers:
+        return config.peers[text]
+    if found := config.peer_named(text):
+        return found[1]
     known = list(dict.fromkeys([*(peer.ae_title for peer in config.peers.values()), *config.peers]))
     near = difflib.get_close_matches(text.upper(), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}?" if near else f"peers are: {', '.join(known) or 'none'}"
@@ -46,7 +47,7 @@ def studies_called(source: Source, text: str) -> list[str]:
 @app.command(epilog="Example: willis fetch A12345 --from PACS")
 def fetch(
     study: Annotated[str, typer.Argument(metavar="ACCESSION|STUDY_UID", help="The study.")],
-    source_ae: Annotated[str, typer.Option("--from", help="AE title or name of a configured peer.")],
+    source_ae: Annotated[str, typer.Option("--from", help="Name or AE title of a configured peer.")],
     config: ConfigOption = None,
 ) -> None:
     """Fetch the CT series of a study from a peer; exit status 1 when an instance did not come."""

@@ -25,6 +25,7 @@ from node.query_scu import Listed
 from node.retrieval import Inlet, bring, source_of
 from node.tls import server_context
 from tests.audit_schema import check
+from tests.builders import keep
 from tests.certificates import Certificates, dcmtk
 from tests.dicom_factory import ct_series, save
 from tests.running import free_port, wait_until
@@ -141,7 +142,12 @@ def test_without_patient_ids_the_file_names_no_patient(site: SiteFactory, trail_
 
 def queries(path: Path, count: int) -> list[tuple[str, list[str | None], Dataset]]:
     """Outcome, who asked whom, and what, of each Query message in the file."""
-    lines = wait_until(lambda: path.exists() and (each := path.read_bytes().splitlines())[count - 1 :] and each, 10)
+
+    def whole() -> list[bytes]:
+        """What is being written is read in part, too."""
+        return path.read_bytes().rpartition(b"\n")[0].splitlines() if path.exists() else []
+
+    lines = wait_until(lambda: (each := whole())[count - 1 :] and each, 10)
     asked = []
     for message in (message for code, message in events(lines) if code == "110112"):
         text = message.findtext(".//ParticipantObjectQuery")
@@ -176,23 +182,57 @@ def test_what_we_ask_and_get_from_a_peer_is_in_the_file(
     multipart = {"Content-Type": "multipart/related; boundary=edge"}
 
     def answer(asked: Asked) -> Said:
-        return (
-            Said.of(listed) if "/instances" in asked.path else Said(200, body_of(path.read_bytes(), "edge"), multipart)
-        )
+        if "/instances" in asked.path:
+            return Said.of(listed)
+        if asked.path.endswith("/series") or "?" in asked.path:
+            return Said.of([])
+        return Said(200, body_of(path.read_bytes(), "edge"), multipart)
 
     pacs = web(answer).peer(retrieve="wado")
     made = site(trail=trail_to(), peers={"PACS": pacs})
     series = Listed(str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID))
     source = source_of(made.config, pacs, 20, made.desk.trail, utc_now)
+    assert source.studies(accession_number="A7") == []
+    assert source.series(series.study_instance_uid) == []
     with Inlet(made.config, made.store, made.files, pacs, made.desk.trail, utc_now) as inlet:
         assert bring(source, inlet, made.store, series).came == 1
     log = tmp_path / "audit.log"
-    [(outcome, who, query)] = queries(log, 2)
-    assert (outcome, who, query.QueryRetrieveLevel) == ("0", ["WILLIS", "PACS"], "IMAGE")
-    assert query.SeriesInstanceUID == ds.SeriesInstanceUID
-    [_, (code, came)] = events(log.read_bytes().splitlines())
+    asked = queries(log, 4)
+    assert [(outcome, who) for outcome, who, _ in asked] == [("0", ["WILLIS", "PACS"])] * 3
+    study, of_study, query = (each for _, _, each in asked)
+    assert (study.QueryRetrieveLevel, study.AccessionNumber) == ("STUDY", "A7")
+    assert (of_study.QueryRetrieveLevel, of_study.StudyInstanceUID) == ("SERIES", ds.StudyInstanceUID)
+    assert (query.QueryRetrieveLevel, query.SeriesInstanceUID) == ("IMAGE", ds.SeriesInstanceUID)
+    [*_, (code, came)] = events(log.read_bytes().splitlines())
     assert (code, [each.get("UserID") for each in came.iter("ActiveParticipant")]) == ("110104", ["PACS", "WILLIS"])
     assert str(ds.PatientID).encode() in log.read_bytes()
+
+
+@pytest.mark.parametrize("how", ["C-FIND", "QIDO-RS"])
+def test_whom_we_ask_for_a_count_is_in_the_file(
+    site: SiteFactory, trail_to: Opener, web: ServerFactory, peer: PeerFactory, tmp_path: Path, how: str
+) -> None:
+    at = {"host": "127.0.0.1", "port": peer().port} if how == "C-FIND" else {"url": web(Said.of([])).url}
+    made = site(trail=trail_to(), peers={"PACS": {"ae_title": "PACS", "answers_queries": True} | at})
+    series = keep(made.store, made.files, made.clock, ct_series(3))
+    made.clock.advance(1)
+    pipeline.settle(made.desk)
+    [(outcome, who, query)] = queries(tmp_path / "audit.log", 1)
+    assert (outcome, who, query.QueryRetrieveLevel) == ("0", ["WILLIS", "PACS"], "SERIES")
+    assert query.SeriesInstanceUID == series.series_instance_uid
+
+
+def test_the_look_after_a_conflict_is_in_the_file(
+    site: SiteFactory, trail_to: Opener, web: ServerFactory, tmp_path: Path
+) -> None:
+    listed = [{"00080018": {"vr": "UI", "Value": ["2.25.771"]}}]
+    pacs = web(lambda asked: Said(409) if asked.method == "POST" else Said.of(listed)).peer()
+    made = site(trail=trail_to(), peers={"PACS": pacs})
+    made.report()
+    assert pipeline.deliver(made.desk) == 1
+    [(outcome, who, query)] = queries(tmp_path / "audit.log", 3)
+    assert (outcome, who, query.QueryRetrieveLevel) == ("0", ["WILLIS", "PACS"], "IMAGE")
+    assert query.SOPInstanceUID == made.delivery().sop_instance_uid == "2.25.771"
 
 
 def test_a_syslog_server_gets_the_messages_over_tls_also_those_from_before_it_came_and_after_it_came_back(

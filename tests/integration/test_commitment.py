@@ -190,6 +190,10 @@ def test_a_report_whose_file_has_gone_is_a_dead_letter_and_does_not_end_the_roun
     assert (made.delivery().stage, made.delivery().last_error) == (DeliveryStage.DEAD, "not a DICOM file")
 
 
+ABORTS = 0xFFFF
+"""In place of a status: no answer."""
+
+
 @pytest.fixture
 def bare(request: pytest.FixtureRequest) -> Iterator[Callable[..., int]]:
     """Starts an SCP that takes everything and answers commitment with a status; returns the port."""
@@ -202,6 +206,8 @@ def bare(request: pytest.FixtureRequest) -> Iterator[Callable[..., int]]:
             ae.add_supported_context(StorageCommitmentPushModel)
 
         def on_action(event: Any) -> tuple[int, None]:
+            if status == ABORTS:
+                event.assoc.abort()
             return status or 0, None
 
         handlers = [(evt.EVT_C_STORE, lambda _event: 0x0000), (evt.EVT_N_ACTION, on_action)]
@@ -219,18 +225,23 @@ def bare(request: pytest.FixtureRequest) -> Iterator[Callable[..., int]]:
     [
         (None, DeliveryStage.DEAD, "accepts none of: Storage Commitment Push Model"),
         (0x0122, DeliveryStage.DEAD, "status 0x0122"),
+        (0x0110, DeliveryStage.DELIVERED, "status 0x0110"),
         (0x0213, DeliveryStage.DELIVERED, "status 0x0213"),
-        (0x0131, DeliveryStage.DELIVERED, ""),
+        (ABORTS, DeliveryStage.DELIVERED, "no answer: the association ended or timed out"),
+        (0x0107, DeliveryStage.DELIVERED, None),
+        (0x0116, DeliveryStage.DELIVERED, None),
+        (0x0131, DeliveryStage.DELIVERED, None),
     ],
 )
 def test_what_the_peer_answers_to_the_request_decides(
-    site: SiteFactory, bare: Callable[..., int], status: int | None, stage: DeliveryStage, said: str
+    site: SiteFactory, bare: Callable[..., int], status: int | None, stage: DeliveryStage, said: str | None
 ) -> None:
     made = site(peers=peers(bare(status), storage_commitment=True))
     delivered(made)
-    committing.ask(made.desk)
+    assert committing.ask(made.desk) == (said is None)
     assert made.delivery().stage is stage
-    assert said in made.delivery().last_error
+    assert (said or "") in made.delivery().last_error
+    assert bool(made.delivery().last_error) == (said is not None)
 
 
 def test_a_peer_set_not_to_commit_any_longer_is_not_asked(site: SiteFactory, peer: PeerFactory) -> None:

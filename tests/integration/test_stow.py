@@ -3,6 +3,8 @@
 import base64
 import json
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +72,14 @@ def test_the_file_goes_as_it_lies_on_disk(web: ServerFactory, path: Path, ds: Da
 @pytest.mark.parametrize(
     ("status", "stored", "failed", "word"),
     [
-        (200, {}, {}, "success"),
+        (200, {"ours": 0}, {}, "success"),
         (200, {"ours": 0xB000}, {}, "warning 0xB000"),
         (202, {"ours": 0xB006}, {OTHER: 0x0110}, "warning 0xB006"),
-        (202, {}, {}, "accepted"),
-        (204, {}, {}, "accepted"),
+        (202, {"ours": 0}, {"": 0x0110}, "accepted"),
+        (200, {}, {}, Unavailable),
+        (200, {OTHER: 0}, {}, Unavailable),
+        (202, {}, {}, Unavailable),
+        (204, {}, {}, Unavailable),
         (409, {"ours": 0}, {OTHER: 0xC000}, "accepted"),
         (409, {}, {"ours": 0x0111}, "already there"),
         (202, {OTHER: 0}, {"ours": 0x0111}, "already there"),
@@ -84,6 +89,7 @@ def test_the_file_goes_as_it_lies_on_disk(web: ServerFactory, path: Path, ds: Da
         (409, {OTHER: 0}, {"ours": 0xA900}, Refused),
         (409, {OTHER: 0}, {"ours": 0x0122}, Refused),
         (409, {}, {"": 0xC000}, Refused),
+        (409, {}, {"": 0xA700}, Unavailable),
         (200, {}, {"ours": 0xC122}, Refused),
         (409, {}, {OTHER: 0x0111}, Refused),
         (409, {}, {}, Refused),
@@ -104,7 +110,7 @@ def test_an_answer_is_a_delivery_or_tried_again_or_a_dead_letter(
 ) -> None:
     name = {"ours": str(ds.SOPInstanceUID)}
     said = module(*({name.get(uid, uid): reason for uid, reason in each.items()} for each in (stored, failed)))
-    answers = iter([Said.of(said, status), Said.of([])])
+    answers = iter([Said(204) if status == 204 else Said.of(said, status), Said.of([])])
     server = web(lambda _: next(answers))
     if isinstance(word, str):
         assert deliver(server, path) == word
@@ -115,31 +121,61 @@ def test_an_answer_is_a_delivery_or_tried_again_or_a_dead_letter(
     assert (f"0x{reason or 0:04X}" in str(caught.value)) == (reason is not None)
 
 
+def listing(said: Said, *uids: str) -> Callable[[Asked], Said]:
+    """Answers a store so, and to a query that it has these instances."""
+    listed = [{"00080018": {"vr": "UI", "Value": [uid]}} for uid in uids]
+    return lambda asked: said if asked.method == "POST" else Said.of(listed)
+
+
 def test_after_a_conflict_the_server_is_asked_whether_it_has_the_object(
     web: ServerFactory, path: Path, ds: Dataset
 ) -> None:
     own_code = module(failed={ds.SOPInstanceUID: 45070})  # some say "exists" with a reason of their own
+    server, asked = web(listing(Said.of(own_code, 409), ds.SOPInstanceUID)), list[Dataset]()
 
-    def answer(asked: Asked) -> Said:
-        if asked.method == "POST":
-            return Said.of(own_code, 409)
-        return Said.of([{"00080018": {"vr": "UI", "Value": [str(ds.SOPInstanceUID)]}}])
+    def asking(query: Dataset) -> AbstractContextManager[None]:
+        asked.append(query)
+        return nullcontext()
 
-    server = web(answer)
-    assert deliver(server, path) == "already there"
+    assert stow.deliver(server.peer(), QUICK, None, path, asking) == "already there"
     assert server.asked[1].path == (
         f"/dicom-web/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances"
         f"?SOPInstanceUID={ds.SOPInstanceUID}"
     )
+    [query] = asked
+    assert (query.QueryRetrieveLevel, query.SOPInstanceUID) == ("IMAGE", ds.SOPInstanceUID)
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"no JSON", b"[]", b"[1]", b'{"00081198": []}', b'{"00081198": {"Value": [1]}}', b"\xff"]
-)
-def test_a_body_that_cannot_be_read_says_nothing(web: ServerFactory, path: Path, body: bytes) -> None:
-    assert deliver(web(Said(200, body)), path) == "success"
+def test_where_it_cannot_be_asked_after_a_conflict_the_object_is_tried_again(web: ServerFactory, path: Path) -> None:
+    answers = iter([Said(409), Said(503)])
+    with pytest.raises(Unavailable, match="HTTP 503"):
+        deliver(web(lambda _: next(answers)), path)
+
+
+UNREADABLE = [b"", b"no JSON", b"[]", b"[1]", b'{"00081198": []}', b'{"00081198": {"Value": [1]}}', b"\xff"]
+
+
+@pytest.mark.parametrize("body", UNREADABLE)
+def test_a_success_that_does_not_name_the_object_is_one_only_if_the_server_lists_it(
+    web: ServerFactory, path: Path, ds: Dataset, body: bytes
+) -> None:
+    said = Said(200, body)
+    assert deliver(web(listing(said, ds.SOPInstanceUID)), path) == "accepted"
+    for lists in (listing(said, OTHER), said):  # another object, or whatever a log-in page answers to a query
+        with pytest.raises(Unavailable, match="HTTP 200, but does not name the object, nor list it; is url that of"):
+            deliver(web(lists), path)
+
+
+@pytest.mark.parametrize("body", UNREADABLE)
+def test_a_conflict_whose_body_cannot_be_read_is_refused(web: ServerFactory, path: Path, body: bytes) -> None:
     with pytest.raises(Refused, match="HTTP 409"):
-        deliver(web(Said(409, body)), path)
+        deliver(web(listing(Said(409, body))), path)
+
+
+def test_a_failure_that_names_no_instance_is_ours(web: ServerFactory, path: Path) -> None:
+    full = {"0008119A": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [0xA700]}}]}}
+    with pytest.raises(Unavailable, match="HTTP 409, failure reason 0xA700"):
+        deliver(web(Said.of(full, 409)), path)
 
 
 def test_a_server_that_is_away_or_silent_or_hangs_up_is_tried_again(web: ServerFactory, path: Path) -> None:
@@ -209,35 +245,38 @@ def test_credentials_come_from_files_as_they_are_at_each_request_and_are_never_s
 
 
 def test_neither_netrc_nor_proxies_of_the_environment_are_used(
-    web: ServerFactory, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    web: ServerFactory, path: Path, ds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
-    server = web(Said.of(module()))
+    server = web(Said.of(module({ds.SOPInstanceUID: 0})))
     assert deliver(server, path) == "success"
     assert "Authorization" not in server.asked[0].headers
 
 
 def test_over_https_the_ca_name_and_fingerprint_of_the_configuration_are_asked_for(
-    web: ServerFactory, path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+    web: ServerFactory, path: Path, ds: Dataset, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tls = certificates.of()
+    tls, stored = certificates.of(), Said.of(module({ds.SOPInstanceUID: 0}))
 
     def try_(who: str, ours: Any = tls, **changes: Any) -> str:
-        server = web(Said.of(module()), server_context(certificates.of(who)))
+        server = web(stored, server_context(certificates.of(who)))
         return stow.deliver(server.peer(**changes), QUICK, ours, path)
 
     assert try_("node") == "success"  # the server asked for our certificate, too
     assert try_("node", tls_sha256=certificates.sha256()) == "success"
     assert try_("elsewhere", tls_name="elsewhere.example") == "success"
+    assert try_("elsewhere", tls_sha256=certificates.sha256("elsewhere")) == "success"  # in place of the name
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.folder / "other.pem"))
     for who, changes, said in (
         ("stranger", {}, "TLS: unable to get local issuer certificate"),
         ("expired", {}, "TLS: certificate has expired"),
         ("elsewhere", {}, "TLS: IP address mismatch"),
-        ("node", {"tls_name": "elsewhere.example"}, "TLS: "),
-        ("node", {"tls_sha256": "00" * 32}, "its certificate is not the one of tls_sha256"),
+        ("node", {"tls_name": "elsewhere.example"}, "TLS: Hostname mismatch"),
+        ("node", {"tls_sha256": "00" * 32}, "TLS: its certificate is not the one of tls_sha256"),
+        ("stranger", {"tls_sha256": certificates.sha256("stranger")}, "unable to get local issuer"),  # not of the CA
+        ("expired", {"tls_sha256": certificates.sha256("expired")}, "TLS: certificate has expired"),
     ):
         with pytest.raises(Unavailable, match=said):
             try_(who, **changes)
@@ -262,6 +301,7 @@ def test_an_echo_is_a_query_for_one_study(web: ServerFactory) -> None:
     server = web(Said.of([]))
     echo(service(server))
     assert [asked.path for asked in server.asked] == ["/dicom-web/studies?limit=1"]
+    assert f"http://{server.asked[0].headers['Host']}/dicom-web" == server.url  # with its port
     with pytest.raises(Refused, match="HTTP 404: is url that of its DICOMweb service"):
         echo(service(web(Said(404))))
     with pytest.raises(Refused, match="did not answer with DICOM JSON; is url"):

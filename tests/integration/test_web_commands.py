@@ -51,11 +51,22 @@ def test_echo_tells_of_each_peer_whether_it_answers(web: ServerFactory, peer: Pe
     assert (done.exit_code, "peer 'PCS' is no configured peer; did you mean PACS?" in done.stderr) == (2, True)
 
 
-def test_send_stores_at_a_configured_peer_by_stow(web: ServerFactory, config: Any, tmp_path: Path) -> None:
-    answers = iter([Said.of([]), Said(415), Said(503)])
+def test_of_two_peers_with_one_ae_title_the_one_is_asked_that_is_named(web: ServerFactory, config: Any) -> None:
+    options = config(
+        WEB={"ae_title": "PACS", "url": web(Said.of([])).url},
+        PACS={"ae_title": "PACS", "host": "127.0.0.1", "port": free_port()},
+    )
+    done = willis("echo", *options)
+    assert (done.exit_code, done.stdout) == (1, "WEB: answers\n")
+    assert done.stderr.startswith("PACS: no association with PACS at 127.0.0.1:")
 
-    def answer(_: Asked) -> Said:
-        return next(answers)
+
+def test_send_stores_at_a_configured_peer_by_stow(web: ServerFactory, config: Any, tmp_path: Path) -> None:
+    answers = iter([Said(), Said(415), Said(503)])
+    listed = [{"00080018": {"vr": "UI", "Value": [ds.SOPInstanceUID]}} for ds in ct_series(2)]
+
+    def answer(asked: Asked) -> Said:
+        return next(answers) if asked.method == "POST" else Said.of(listed)
 
     server = web(answer)
     options = config(WEB={"ae_title": "ARCHIVE", "url": server.url})

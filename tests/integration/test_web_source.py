@@ -62,6 +62,22 @@ def test_instances_are_asked_for_until_nothing_new_comes(web: ServerFactory, ign
     assert source(web(answer)).instances(SERIES) == frozenset(uids[:2] if ignores_offset else uids)
 
 
+def test_series_too_are_asked_for_until_nothing_new_comes(web: ServerFactory) -> None:
+    def answer(asked: Asked) -> Said:
+        offset = int(asked.path.partition("offset=")[2] or 0)
+        return Said.of([found(series=f"2.25.4{number}", modality="CT") for number in range(offset, min(offset + 2, 5))])
+
+    assert source(web(answer)).series("2.25.1") == [Listed("2.25.1", f"2.25.4{number}", "CT") for number in range(5)]
+
+
+def test_a_server_that_never_comes_to_an_end_is_asked_until_the_limit(web: ServerFactory) -> None:
+    def answer(asked: Asked) -> Said:
+        return Said.of([found(instance=f"2.25.5{asked.path.partition('offset=')[2] or 0}")])
+
+    with pytest.raises(Unavailable, match="was not done in time"):
+        source(web(answer), limit_seconds=0.3).instances(SERIES)
+
+
 def test_a_uid_that_is_none_becomes_no_part_of_a_url(web: ServerFactory) -> None:
     with pytest.raises(Refused, match="did not answer with DICOM JSON"):
         source(web(Said.of([found(instance="../../patients")]))).instances(SERIES)
@@ -89,9 +105,12 @@ def retrieved(server: WebServer, wanted: tuple[str, ...] = (), limit_seconds: fl
     return kept
 
 
-def test_a_whole_series_is_one_request_and_its_bytes_come_as_they_are(web: ServerFactory, files: list[bytes]) -> None:
+@pytest.mark.parametrize("status", [200, 206])
+def test_a_whole_series_is_one_request_and_its_bytes_come_as_they_are(
+    web: ServerFactory, files: list[bytes], status: int
+) -> None:
     whole = b"".join(body_of(file, "edge").removesuffix(b"--edge--\r\n") for file in files) + b"--edge--"
-    server = web(related(whole))
+    server = web(related(whole, status=status))
     assert [file.endswith(dataset) for file, dataset in zip(files, retrieved(server), strict=True)] == [True] * 3
     [asked] = server.asked
     assert (asked.path, asked.headers["Accept"]) == ("/dicom-web/studies/2.25.1/series/2.25.2", ANY_SYNTAX)
@@ -101,13 +120,14 @@ def uid_of(file: bytes) -> str:
     return unpacked(bytearray(file))[1]
 
 
+@pytest.mark.parametrize("gone", [404, 410])
 def test_of_a_few_each_instance_is_asked_for_and_one_that_is_gone_is_passed_over(
-    web: ServerFactory, files: list[bytes]
+    web: ServerFactory, files: list[bytes], gone: int
 ) -> None:
     uid = uid_of(files[0])
 
     def answer(asked: Asked) -> Said:
-        return related(body_of(files[0], "edge")) if asked.path.endswith(f"/{uid}") else Said(404)
+        return related(body_of(files[0], "edge")) if asked.path.endswith(f"/{uid}") else Said(gone)
 
     server = web(answer)
     assert len(retrieved(server, ("2.25.1", uid))) == 1
@@ -128,10 +148,13 @@ def test_a_server_may_give_one_instance_without_multipart(web: ServerFactory, fi
     assert len(retrieved(web(Said(200, files[0], {"Content-Type": "application/dicom"})))) == 1
 
 
-def test_what_is_no_file_or_of_no_class_that_we_take_is_not_kept(web: ServerFactory, files: list[bytes]) -> None:
+def test_what_is_no_file_or_of_no_class_or_syntax_that_we_take_is_not_kept(
+    web: ServerFactory, files: list[bytes]
+) -> None:
     another = files[0].replace(b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.5.1.4.1.1.4\0")
-    assert another != files[0]
-    for content in (b"", b"<html>", another):
+    unknown = files[0].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.6\0")
+    assert files[0] not in (another, unknown)
+    for content in (b"", b"<html>", another, unknown):
         assert retrieved(web(related(body_of(content, "edge")))) == []
 
 

@@ -1,4 +1,4 @@
-"""A running node completes by itself what it was sent in part: over TLS to the end, and over DICOMweb through a kill."""
+"""A running node completes by itself what it was sent in part: over TLS to the end, and through a kill."""
 
 import json
 import os
@@ -67,13 +67,16 @@ def test_over_tls_dcmtk_sends_a_part_the_pacs_gives_the_rest_gets_the_report_and
         assert said["last_rejected_callers"] == []
 
 
-def test_a_retrieval_by_dicomweb_in_which_the_node_is_killed_is_completed_after_its_start(
-    node_in: NodeFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["wado", "get"])
+def test_a_retrieval_in_which_the_node_is_killed_is_completed_after_its_start(
+    node_in: NodeFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     series = save(ct_series(80), tmp_path)  # too small to be analysed, and reported all the same
     with peers.running(tmp_path, **peers.with_dicomweb()) as orthanc:
-        url = f"{orthanc.http.base_url}/dicom-web"
-        peer = {"ae_title": "ORTHANC", "url": url, "retrieve": "wado"}
+        at: dict[str, object] = {"host": "127.0.0.1", "port": orthanc.dicom_port}
+        if how == "wado":
+            at = {"url": f"{orthanc.http.base_url}/dicom-web"}
+        peer = {"ae_title": "ORTHANC", "retrieve": how} | at
         settings: dict[str, object] = {f"peers__ORTHANC__{key}": value for key, value in peer.items()}
         settings |= {
             "completion__quiet_seconds": 2,
@@ -81,6 +84,8 @@ def test_a_retrieval_by_dicomweb_in_which_the_node_is_killed_is_completed_after_
             "report__not_analysed": "always",
         }
         node = node_in(start=False, **quoted(settings))
+        modality = {"AET": "WILLIS", "Host": "127.0.0.1", "Port": node.config.node.port}
+        orthanc.http.put("/modalities/willis", json=modality).raise_for_status()
         orthanc.upload(series)
         monkeypatch.setenv("WILLIS_KILL_AT", "after_flush:30")  # of the retrieval: the receiver gets only ten
         node.start()

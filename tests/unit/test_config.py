@@ -243,6 +243,8 @@ def test_a_peer_with_a_url_has_its_host_and_port(tmp_path: Path) -> None:
         443,
     )
     assert (peers["OTHER"].host, peers["OTHER"].port) == ("::1", 8042)
+    shouted = loaded(tmp_path, WEB.replace("https:", "HTTPS:")).peers["WEB"]
+    assert (shouted.url, shouted.port) == ("https://pacs.example/dicom-web", 443)  # what looks for "https:" finds it
 
 
 @pytest.mark.parametrize(
@@ -272,6 +274,11 @@ def test_a_url_that_is_none_or_holds_a_secret_is_not_repeated(tmp_path: Path, ur
         "config.toml: [peers.WEB] url is that of a DICOMweb service: http or https://HOST[:PORT]/PATH"
     )
     assert "secret" not in said
+
+
+def test_tls_is_not_promised_at_a_url_without_it(tmp_path: Path) -> None:
+    said = complaint(tmp_path, WEB.replace("https:", "http:") + "tls = true")
+    assert said.startswith("config.toml: [peers.WEB] tls = true goes with an https url")
 
 
 def test_credentials_and_wado_need_a_url(tmp_path: Path) -> None:

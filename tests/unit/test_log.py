@@ -71,7 +71,7 @@ class Colour(Enum):
         (SECRET, "<str>"),
         ("Döe Jane", "<str>"),
         ("line\nbreak", "<str>"),
-        ("x" * 121, "<str>"),
+        ("x" * 241, "<str>"),
         ('say "x"', "<str>"),
         ("山田", "<str>"),
         (b"bytes", "<bytes>"),
@@ -119,6 +119,16 @@ def test_an_enumeration_whose_value_is_odd_is_replaced(capsys: pytest.CaptureFix
         "reports/ab/0123456789abcdef0123456789abcdef-0123456789abcdef.dcm has 5 bytes, the database says 6",
         "cannot store now: OperationalError",
         "MY_16_CHAR_TITLE at pacs-server-01.radiology.hospital.example:11112 rejected the association",
+        (
+            "MY_16_CHAR_TITLE answered C-MOVE with 0xA801: it does not know the destination MY_16_CHAR_TITLE; configure this AE title with "
+            "our host and port there, or set retrieve = 'get' for this peer"
+        ),
+        "PACS answered C-MOVE with 0xA702: it may not reach WILLIS; does `willis serve` run where it sends to?",
+        (
+            "PACS at https://pacs-server-01.radiology.hospital.example:8443/dicom-web did not answer with DICOM JSON; is url that of its "
+            "DICOMweb service?"
+        ),
+        "[node.tls] certificate = '/etc/willis/node.pem', key = '/etc/willis/node.key': key values mismatch; both are PEM and fit",
     ],
 )
 def test_our_own_messages_can_be_read(capsys: pytest.CaptureFixture[str], message: str) -> None:

@@ -168,11 +168,34 @@ def test_habits_tell_revision_and_associations_of_a_peers_last_settled_series(st
 def test_retrievals_of_a_node_that_has_ended_need_not_be_waited_for(store: Store, clock: FakeClock) -> None:
     for number, until_seconds in ((1, 90), (2, -1)):
         series = received(store, clock, series=f"2.25.{number}")
-        store.settling.note_retrieval(series.id, 1, clock() + timedelta(seconds=until_seconds))
+        assert store.settling.begin_retrieval(series, clock() + timedelta(seconds=until_seconds))
     earlier = clock() - timedelta(seconds=1)
     assert store.settling.resume_retrievals(clock()) == 1
     noted = [series_now(store, f"2.25.{number}") for number in (1, 2)]
     assert [(each.retrievals, each.retrieve_until) for each in noted] == [(1, clock()), (1, earlier)]
+
+
+def test_of_two_who_read_the_same_series_one_begins_its_retrieval(store: Store, clock: FakeClock) -> None:
+    series = received(store, clock)
+    assert store.settling.begin_retrieval(series, clock())
+    assert not store.settling.begin_retrieval(series, clock())
+    again = series_now(store)
+    assert (again.retrievals, store.settling.begin_retrieval(again, clock())) == (1, True)
+    assert series_now(store).retrievals == 2
+
+
+def test_a_retrieval_that_outlasts_its_series_does_not_count_for_the_next_revision(
+    store: Store, clock: FakeClock
+) -> None:
+    assert store.settling.begin_retrieval(received(store, clock), clock())
+    begun = series_now(store)
+    assert store.settling.leave(begun, Event.SETTLED, "count", clock())
+    store.settling.end_retrieval(begun, 3, clock())  # what it brought settled the series before it ended
+    assert not store.settling.begin_retrieval(begun, clock())
+    add(store, clock, header(4))
+    store.settling.end_retrieval(begun, 3, clock())
+    late = series_now(store)
+    assert (late.revision, late.retrievals, late.retrieve_until) == (2, 0, None)
 
 
 @pytest.mark.parametrize("expected", [400, None])

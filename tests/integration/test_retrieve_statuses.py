@@ -1,0 +1,112 @@
+"""What an answer to a C-MOVE or C-GET is treated as, and what is asked for: docs/conformance.md, Retrieve as SCU."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pydicom.uid import CTImageStorage
+from pynetdicom import AE, build_context, evt
+
+from node.config import Peer
+from node.errors import Refused, Unavailable
+from node.query_scu import GET, MOVE, DimseSource, Listed
+from node.receiver import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from node.sender import Timeouts, entity
+
+SERIES = Listed("1.2.3", "1.2.3.4")
+Pacs = Callable[..., tuple[Peer, list[Any]]]
+
+
+@pytest.fixture
+def pacs() -> Iterator[Pacs]:
+    """Starts a peer that answers every C-MOVE, or C-GET, with this status; its settings, and the requests that came."""
+    started = []
+
+    def start(status: int, how: str = "move") -> tuple[Peer, list[Any]]:
+        asked: list[Any] = []
+
+        def on_retrieve(event: Any) -> Iterator[Any]:
+            asked.append(event)
+            if how == "move":
+                yield "127.0.0.1", server.server_address[1], {"contexts": [build_context(CTImageStorage)]}
+            yield 1 if status else 0
+            if status:
+                yield status, None
+
+        ae = AE("PACS")
+        ae.add_supported_context(MOVE)
+        ae.add_supported_context(GET)
+        # To a C-MOVE it is the destination too: there is one, or the answer is 0xA801.
+        ae.add_supported_context(CTImageStorage, scu_role=True, scp_role=True)
+        handlers = [(evt.EVT_C_MOVE, on_retrieve), (evt.EVT_C_GET, on_retrieve)]
+        server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        started.append(server)
+        settings = {"ae_title": "PACS", "host": "127.0.0.1", "port": server.server_address[1], "retrieve": how}
+        return Peer.model_validate(settings), asked
+
+    yield start
+    for server in started:
+        server.shutdown()
+
+
+def retrieve(peer: Peer, wanted: list[str]) -> None:
+    source = DimseSource(entity("WILLIS", Timeouts(acse=20, dimse=20, network=20)), peer, limit_seconds=60)
+    source.retrieve(SERIES, wanted, lambda *_: 0, lambda _done: None)
+
+
+TRANSIENT = (0xA700, 0xA701, 0xA702, 0xFE00)
+UNABLE_TO_PROCESS = (0xC000, 0xCFFF)
+
+
+@pytest.mark.parametrize("how", ["move", "get"])
+def test_what_is_over_is_over_though_some_instances_failed(pacs: Pacs, how: str) -> None:
+    peer, asked = pacs(0xB000, how)
+    retrieve(peer, ["1.1"])
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [("move", status) for status in (*TRANSIENT, *UNABLE_TO_PROCESS)] + [("get", status) for status in TRANSIENT],
+)
+def test_a_status_that_may_pass_is_asked_again(pacs: Pacs, how: str, status: int) -> None:
+    with pytest.raises(Unavailable, match=f"0x{status:04X}"):
+        retrieve(pacs(status, how)[0], ["1.1"])
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [("move", 0xA801), *((how, status) for how in ("move", "get") for status in (0xA900, 0x0122))]
+    + [("get", status) for status in UNABLE_TO_PROCESS],
+)
+def test_any_other_failure_is_not_asked_again(pacs: Pacs, how: str, status: int) -> None:
+    with pytest.raises(Refused, match=f"0x{status:04X}"):
+        retrieve(pacs(status, how)[0], ["1.1"])
+
+
+def test_a_c_get_proposes_to_store_every_class_in_every_syntax(pacs: Pacs) -> None:
+    peer, asked = pacs(0, "get")
+    retrieve(peer, ["1.1"])
+    requestor = asked[0].assoc.requestor
+    proposed = {(cx.abstract_syntax, *cx.transfer_syntax) for cx in requestor.requested_contexts} - {
+        (GET, "1.2.840.10008.1.2.1"), (GET, "1.2.840.10008.1.2"),
+    }  # fmt: skip
+    assert proposed == {(kind, syntax) for kind in STORAGE_CLASSES for syntax in TRANSFER_SYNTAXES}
+    roles = {uid: (role.scu_role, role.scp_role) for uid, role in requestor.role_selection.items()}
+    assert roles == dict.fromkeys(STORAGE_CLASSES, (False, True))
+
+
+def test_one_request_names_at_most_a_hundred_instances_and_a_whole_series_none(pacs: Pacs) -> None:
+    peer, asked = pacs(0)
+    wanted = [f"1.2.{number}" for number in range(1, 232)]
+    retrieve(peer, wanted)
+    queries = [event.identifier for event in asked]
+    named = [list(query.SOPInstanceUID) for query in queries]
+    assert [(query.QueryRetrieveLevel, len(uids)) for query, uids in zip(queries, named, strict=True)] == [
+        ("IMAGE", 100), ("IMAGE", 100), ("IMAGE", 31)
+    ]  # fmt: skip
+    assert sorted(uid for uids in named for uid in uids) == sorted(wanted)
+    asked.clear()
+    retrieve(peer, [])
+    [query] = [event.identifier for event in asked]
+    assert (query.QueryRetrieveLevel, "SOPInstanceUID" in query) == ("SERIES", False)
