@@ -2,7 +2,7 @@
 
 import tracemalloc
 
-from node.pdv import Messages, OtherMessage
+from node.pdv import Messages, OtherMessage, Sink, StoreRequest
 from tests.raw_scu import COMMAND, LAST, echo_command
 
 WITH_DATASET = echo_command()[:-2] + b"\x01\x00"  # Command Data Set Type is its last element
@@ -10,17 +10,18 @@ WITH_DATASET = echo_command()[:-2] + b"\x01\x00"  # Command Data Set Type is its
 
 def other(messages: Messages, *fragments: tuple[int, bytes]) -> OtherMessage | None:
     """What the last of the fragments (flags, data) completes."""
-    whole = None
+    whole: OtherMessage | None = None
     for flags, data in fragments:
         messages.begin_fragment(1, flags)
         if data:
             messages.data(memoryview(data))
-        whole = messages.end_fragment()
-        assert whole is None or isinstance(whole, OtherMessage)
+        ended = messages.end_fragment()
+        assert ended is None or isinstance(ended, OtherMessage)
+        whole = ended
     return whole
 
 
-def begin(_request: object) -> None:
+def begin(_request: StoreRequest) -> Sink:
     raise AssertionError("no C-STORE request")
 
 
