@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.uid import UID
 
+LARGEST_MATRIX = 4096 * 4096
+"""Pixels of a frame; no CT has more, and a few bytes may claim any number."""
+
 
 @dataclass(frozen=True)
 class Codestream:
@@ -81,6 +84,8 @@ def decoded(frame: bytes, syntax: UID, rows: int, columns: int, bits_stored: int
     header = codestream(frame)
     if (header.rows, header.columns, header.samples) != (rows, columns, 1):
         raise ValueError(f"a frame of {header.rows} x {header.columns} x {header.samples}")
+    if rows * columns > LARGEST_MATRIX:
+        raise ValueError(f"a frame of {rows} x {columns}")
     values: NDArray[Any] = np.asarray(codec(frame))
     if values.shape != (rows, columns) or values.dtype.kind not in "iu" or values.dtype.itemsize > 2:
         raise ValueError(f"decoded to {values.dtype} {values.shape}")

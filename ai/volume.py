@@ -35,6 +35,8 @@ __all__ = [
     "volume_from_slices",
 ]
 
+MOST_COARSE_VOXELS = 1 << 28
+"""Of a coarse volume; a head has a fiftieth of them."""
 _UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 
 
@@ -145,24 +147,28 @@ def subsampled_volume(
         all_frames = list(frames(whole))
         if len(all_frames) != len(stack):
             raise NotAnalysable(Reason.MISSING_GEOMETRY, f"{len(all_frames)} frames for a stack of {len(stack)} slices")
-        chosen = [(whole, all_frames[int(i)]) for i in picked]
+        chosen = ((whole, all_frames[int(i)]) for i in picked)
     elif len(paths) == len(stack):
         datasets = (_read(paths[int(i)]) for i in picked)
-        chosen = [(ds, next(frames(ds))) for ds in datasets]
+        chosen = ((ds, next(frames(ds))) for ds in datasets)
     else:
         raise NotAnalysable(Reason.MISSING_GEOMETRY, f"{len(paths)} files for a stack of {len(stack)} slices")
-    first = chosen[0][1]
-    _check_frames_alike([frame for _, frame in chosen])
-    stride = max(1, round(pixel_mm / first.pixel_spacing_mm[0]))
+    kept, planes = list[Frame](), list[NDArray[np.int16]]()
+    for ds, frame in chosen:  # one after the other: only the coarse planes are held
+        kept.append(frame)
+        first = kept[0]
+        _check_frames_alike([first, frame])
+        stride = max(1, round(pixel_mm / first.pixel_spacing_mm[0]))
+        planes.append(frame_hu(ds, frame, stride))
+        if planes[0].size * len(picked) > MOST_COARSE_VOXELS:
+            raise NotAnalysable(Reason.PIXELS_UNDECODABLE, f"{len(picked)} slices of {frame.rows} x {frame.columns}")
     affine = stack.affine_lps((first.pixel_spacing_mm[0], first.pixel_spacing_mm[1]))
     affine[:3, 0] *= every
     affine[:3, 1:3] *= stride
     rows, columns = -(-first.rows // stride), -(-first.columns // stride)
     turn, affine = _patient_axes(affine, rows, columns)
-    planes = [turn(frame_hu(ds, frame, stride)) for ds, frame in chosen]
-    return Volume(
-        np.stack(planes), affine, tuple(f.sop_instance_uid for _, f in chosen), tuple(f.number for _, f in chosen)
-    )
+    hu = np.stack([turn(plane) for plane in planes])
+    return Volume(hu, affine, tuple(f.sop_instance_uid for f in kept), tuple(f.number for f in kept))
 
 
 def _read(path: str | os.PathLike[str], stop_before_pixels: bool = False) -> Dataset:

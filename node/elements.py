@@ -12,6 +12,8 @@ from typing import NamedTuple
 LONGEST_VALUE_BYTES = 16_384
 DEEPEST_NESTING = 64
 INFLATED_STEP_BYTES = 65_536
+ANYWAY_BYTES, MOST_TIMES = 64 << 20, 100
+"""To how much a deflated dataset may inflate, and to how many times its length; images do three or four times."""
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
@@ -168,13 +170,16 @@ class Elements:
 
 
 class InflatedElements:
-    """The same for a deflated dataset: inflated in small steps, and only up to a limit."""
+    """The same for a deflated dataset: inflated in small steps, and only up to a limit.
+
+    Whoever reads the file later inflates it whole: a few bytes must not become gigabytes.
+    """
 
     def __init__(self, elements: Elements, limit_bytes: int) -> None:
-        """More than `limit_bytes` are refused."""
+        """More than `limit_bytes` are refused, and beyond `ANYWAY_BYTES` more than `MOST_TIMES` what came."""
         self._elements, self._limit_bytes = elements, limit_bytes
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._inflated_bytes = 0
+        self._deflated_bytes = self._inflated_bytes = 0
 
     @property
     def captured(self) -> dict[int, bytes]:
@@ -193,8 +198,11 @@ class InflatedElements:
 
     def feed(self, data: bytes | memoryview) -> None:
         """See Elements."""
+        self._deflated_bytes += len(data)
         for piece in self._pieces(data):
             self._inflated_bytes += len(piece)
+            if self._inflated_bytes > max(ANYWAY_BYTES, MOST_TIMES * self._deflated_bytes):
+                raise Malformed("the deflated dataset inflates too far")
             if self._inflated_bytes > self._limit_bytes:
                 raise Malformed("the deflated dataset is larger than 2 GiB")
             self._elements.feed(piece)

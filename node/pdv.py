@@ -81,8 +81,7 @@ class Messages:
         self._request: StoreRequest | None = None
         self._sink: Sink | None = None
         self._other: list[tuple[int, bytes]] = []
-        self._other_bytes = 0
-        self._fragment = bytearray()
+        self._dataset = bytearray()
         self._flags = 0
         self.is_between_messages = True
         self.message_bytes = 0
@@ -97,7 +96,6 @@ class Messages:
         if bool(flags & _COMMAND) == in_dataset:
             raise ProtocolViolation("command after dataset" if in_dataset else "dataset without command")
         self._flags = flags
-        self._fragment = bytearray()
 
     def data(self, piece: memoryview) -> None:
         """The next bytes of the fragment.  Raises ProtocolViolation when there are too many for what they are."""
@@ -109,9 +107,8 @@ class Messages:
             if len(self._command) > LARGEST_COMMAND_BYTES:
                 raise ProtocolViolation("command set too long")
         else:
-            self._fragment += piece
-            self._other_bytes += len(piece)
-            if self._other_bytes > LARGEST_OTHER_DATASET_BYTES:
+            self._dataset += piece
+            if len(self._dataset) > LARGEST_OTHER_DATASET_BYTES:
                 raise ProtocolViolation("dataset too long for this command")
 
     def end_fragment(self) -> Store | OtherMessage | None:
@@ -119,11 +116,11 @@ class Messages:
         is_last = bool(self._flags & _LAST)
         if self._flags & _COMMAND:
             return self._command_is_complete() if is_last else None
-        if self._sink is None:
-            self._other.append((self._context_id, bytes([self._flags & 3]) + bytes(self._fragment)))
-            return self._other_is_complete() if is_last else None
         if not is_last:
             return None
+        if self._sink is None:
+            self._other.append((self._context_id, bytes([_LAST]) + bytes(self._dataset)))
+            return self._other_is_complete()
         sink, self._sink, request = self._sink, None, self._request
         if request is None:
             raise AssertionError("a sink has its request")
@@ -140,7 +137,7 @@ class Messages:
     def _reset(self) -> None:
         self._command = bytearray()
         self._request = None
-        self._other, self._other_bytes = [], 0
+        self._other, self._dataset = [], bytearray()
         self.is_between_messages = True
 
     def _command_is_complete(self) -> Store | OtherMessage | None:

@@ -48,13 +48,21 @@ class Child:
     starts: int = 0
 
     def start(self) -> None:
-        """The process runs, out of reach of a terminal's Ctrl-C: it ends when told to, or when its standard input closes."""
+        """The process runs, out of reach of a terminal's Ctrl-C: it ends when told to, or when its standard input closes.
+
+        Raises OSError where the host has no memory, process or descriptor for it.
+        """
         command = [sys.executable, "-m", "node", self.role, *self.arguments]
         self.process = subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.PIPE, env=dict(self.environment), start_new_session=True
         )
         self.started_at = time.monotonic()
         self.starts += 1
+
+    def pause(self) -> None:
+        """It is to start again later, each time twice as late."""
+        self.start_at = time.monotonic() + self.restart_seconds
+        self.restart_seconds = min(2 * self.restart_seconds, MAXIMUM_RESTART_SECONDS)
 
     def ended(self, code: int) -> bool:
         """The process is to start again after a pause; False when it never ran: starting it again will not help.
@@ -64,8 +72,7 @@ class Child:
         seconds = time.monotonic() - self.started_at
         if seconds > MAXIMUM_RESTART_SECONDS:
             self.restart_seconds = 1.0
-        self.start_at = time.monotonic() + self.restart_seconds
-        self.restart_seconds = min(2 * self.restart_seconds, MAXIMUM_RESTART_SECONDS)
+        self.pause()
         self.process = None
         return code != CONFIG_ERROR or self.starts > 1 or seconds > MAXIMUM_RESTART_SECONDS
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ai.volume import ReadSlice, read_slice
 from node import eligibility, log
@@ -20,6 +21,8 @@ from storage.settling import Settling
 
 MOST_BYTES = 1 << 30
 """Of files read ahead; what comes beyond is read after the claim."""
+_DEFLATED = DeflatedExplicitVRLittleEndian
+"""Takes more memory than its file says."""
 AT_ONCE = 8
 """Slices between two looks at whether there is something to analyse."""
 PAUSE_SECONDS = 0.2
@@ -101,7 +104,7 @@ class ReadAhead:
             ahead.is_wanted = self._is_wanted(arrived[0][1])
         for number, header, file in arrived if ahead.is_wanted else ():
             ahead.last = number
-            if header.has_pixels and header.number_of_frames == 1:
+            if header.has_pixels and header.number_of_frames == 1 and header.transfer_syntax_uid != _DEFLATED:
                 ahead.slices[file] = read_slice(dcmread(self._files.path(file)))
         return ahead.is_wanted and len(arrived) == AT_ONCE
 

@@ -262,9 +262,11 @@ class Receiver:
             opening = self._associations.pop(event.assoc, None)
         if opening is None:
             return
-        association_id = int(opening.outcome())
-        self._commits.offer(Ended(association_id, how, _now())).outcome()
-        self._record_received(event.assoc, "" if how is Closed.RELEASED else "the association was aborted")
+        try:
+            association_id = int(opening.outcome())
+            self._commits.offer(Ended(association_id, how, _now())).outcome()
+        finally:  # what came is told, and no longer held, whether or not the database takes the end
+            self._record_received(event.assoc, "" if how is Closed.RELEASED else "the association was aborted")
         self._log.info("association_ended", association=association_id, reason=how)
         self._wake()
 

@@ -97,7 +97,7 @@ class Supervisor:
         """The child runs, or will be started again after a pause; False when that will not help."""
         if child.process is None:
             if time.monotonic() >= child.start_at:
-                child.start()
+                self._start(child)
             return True
         code = child.process.poll()
         if code is None:
@@ -105,6 +105,17 @@ class Supervisor:
         log.get().error("process_ended", process=child.role, exit_code=code)
         self._give_back(child.process.pid, refund=False)
         return child.ended(code)
+
+    def _start(self, child: Child) -> None:
+        """The child runs, and holds nothing yet: what is signed with its process id, a process that died had claimed."""
+        try:
+            child.start()
+        except OSError as error:  # the host lacks memory, processes or descriptors: the node outlives that
+            log.get().error("process_not_started", process=child.role, error=type(error).__name__)
+            child.pause()
+            return
+        if child.process is not None:
+            self._give_back(child.process.pid, refund=False)
 
     def _rescue(self) -> None:
         self._end_stuck()

@@ -19,8 +19,8 @@ def _address(directory: Path, name: str) -> str:
 
 
 def ring(directory: Path, name: str) -> None:
-    """Whoever waits at the bell `name` of this installation wakes.  Nobody there: nothing happens."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, suppress(OSError):
+    """Whoever waits at the bell `name` of this installation wakes.  Nobody there, or no descriptor: nothing happens."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         sender.sendto(b"!", _address(directory, name))
 

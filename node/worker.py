@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from types import FrameType
@@ -59,6 +60,14 @@ def algorithm_of(manifest: Manifest) -> Algorithm:
     )
 
 
+@dataclass(frozen=True)
+class GiveBack:
+    """How the claim of an attempt that has ended is given back; see `Queue.give_back`."""
+
+    refund: bool
+    why: str = ""
+
+
 class Worker:
     """Claims and analyses until it is asked to stop."""
 
@@ -74,7 +83,7 @@ class Worker:
         self._stopping = threading.Event()
         self._monotonic = monotonic
         self._resume_at, self._times_full = 0.0, 0
-        self._attempt_failed = False
+        self._to_give_back: GiveBack | None = None
         files = Files(config.storage.directory)
         self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
         self._bench = Bench(
@@ -147,9 +156,7 @@ class Worker:
     def _next(self) -> bool:
         """One more series was analysed, or an attempt has failed; False when none waits."""
         settings, queue = self._config.ai, self._store.queue
-        if self._attempt_failed:  # its error, and the datasets that hung from it, are gone by now
-            queue.give_back(self._name, refund=False)
-            self._attempt_failed = False
+        self._give_back()  # of an attempt that failed: its error, and the datasets that hung from it, are gone by now
         lease = timedelta(seconds=settings.time_limit_seconds + LEASE_SLACK_SECONDS)
         now = utc_now()
         claim = queue.claim_exhausted(self._name, now, lease, settings.attempts) or queue.claim(
@@ -166,18 +173,28 @@ class Worker:
         except StorageFull as error:
             self._wait_for_room(claim, str(error))
         except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs this attempt and nothing else
-            self._attempt_failed = True
+            self._to_give_back = GiveBack(refund=False)
             log.get().error("attempt_failed", case=claim.series.id, error=type(error).__name__)
         return True
 
     def _wait_for_room(self, claim: Claim, error: str) -> None:
-        """The attempt does not count, the case says why it waits, and nothing is analysed for a while."""
-        self._store.queue.give_back(self._name, refund=True, why=error)
+        """The attempt does not count, the case says why it waits, and nothing is analysed for a while.
+
+        The database may be on that disk: what it does not take back now, it does before the next claim.
+        """
+        self._to_give_back = GiveBack(refund=True, why=error)
         self._times_full += 1
         seconds = backoff_seconds(self._times_full, *FULL_DISK_SECONDS, jitter=0.0)
         self._resume_at = self._monotonic() + seconds
         free_bytes = self._bench.files.free_bytes()
         log.get().error("disk_full", case=claim.series.id, free_bytes=free_bytes, next_attempt_seconds=seconds)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """What an attempt that has ended left held is ready again.  Whatever the database raises, it is owed still."""
+        if owed := self._to_give_back:
+            self._store.queue.give_back(self._name, owed.refund, owed.why)
+            self._to_give_back = None
 
 
 def _listen(bell: Bell, wake: Callable[[], None], stopping: threading.Event) -> None:

@@ -21,6 +21,8 @@ from storage.records import StoredFile
 
 _META_LENGTH_AT = 140  # preamble, prefix, then the element header of (0002,0000)
 _LONGEST_WRITE_SECONDS = 86_400.0
+MOST_FOLDERS_KNOWN = 4096
+"""So many are remembered as durable; then all are forgotten, and flushed once more."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -208,12 +210,17 @@ class Files:
         with self._lock:
             if folder in self._durable and folder.exists():
                 return
+            known = {parent for parent in folder.parents if parent in self._durable and parent.exists()}
             folder.mkdir(parents=True, exist_ok=True)
+            flushed = {folder}
             for parent in folder.parents:
                 flush_folder(parent)
-                if parent == self.root:
+                if parent == self.root or parent in known:
                     break
-            self._durable.add(folder)
+                flushed.add(parent)
+            if len(self._durable) >= MOST_FOLDERS_KNOWN:
+                self._durable.clear()
+            self._durable |= flushed
 
     def path(self, file: StoredFile) -> Path:
         """Where the bytes lie."""

@@ -11,6 +11,7 @@ from sqlalchemy import case, select, update
 from storage.records import Claim, Conclusion, ReportObject, ResultObject, Series, StoredFile
 from storage.rows import as_series, reopen
 from storage.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow, ReportRow, SeriesRow
+from storage.settling import CLOCKS_DIFFER
 from storage.stages import DeliveryStage, Event, Stage, advance, sources
 from storage.transactions import Transactions
 
@@ -63,9 +64,11 @@ class Queue:
     def expire(self, now: datetime, longest: timedelta = timedelta(days=36_500)) -> int:
         """What is held beyond its lease is READY again; the attempt counts.  Returns how many.
 
-        A lease that has longer to go than the `longest` was given before the clock was set back: it has ended too.
+        A lease that has clearly longer to go than the `longest` was given before the clock was set back: it has ended
+        too.  Not one that a worker took a moment after `now` was read, or by a clock that is a little ahead of ours.
         """
-        return self._give_back((SeriesRow.lease_until < now) | (SeriesRow.lease_until > now + longest), refund=False)
+        too_long = SeriesRow.lease_until > now + longest + CLOCKS_DIFFER
+        return self._give_back((SeriesRow.lease_until < now) | too_long, refund=False)
 
     def claimants(self, before: datetime | None = None) -> set[str]:
         """The workers that hold a claim; with `before`, one that was made before this time."""

@@ -1,5 +1,6 @@
 """One transaction at a time, in the words of either database."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,7 +11,11 @@ from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.orm import Session
 
+from storage.errors import StorageFull
 from storage.killpoints import here
+
+_POSTGRESQL_FULL = "53100"
+"""SQLSTATE disk_full."""
 
 
 class Transactions:
@@ -26,7 +31,7 @@ class Transactions:
     @contextmanager
     def writing(self, what: str = "") -> Iterator[Session]:
         """A session that is committed at the end, or rolled back by an error.  `what` names it for `killpoints`."""
-        with self._turn, Session(self.engine) as session:
+        with self._turn, _full_disk_named(), Session(self.engine) as session:
             with session.begin():
                 yield session
                 here(f"before_commit_of_{what}")
@@ -35,7 +40,7 @@ class Transactions:
     @contextmanager
     def writing_plainly(self, what: str = "") -> Iterator[Connection]:
         """The same without a session's bookkeeping, for what is done for every instance."""
-        with self._turn:
+        with self._turn, _full_disk_named():
             with self.engine.begin() as connection:
                 yield connection
                 here(f"before_commit_of_{what}")
@@ -51,3 +56,16 @@ class Transactions:
         """An INSERT that does nothing when a unique key is taken, in the dialect's words."""
         dialect = insert_sqlite if self.engine.dialect.name == "sqlite" else insert_postgresql
         return dialect(table).on_conflict_do_nothing()
+
+
+@contextmanager
+def _full_disk_named() -> Iterator[None]:
+    """An error of the database that says that there is no space becomes StorageFull."""
+    try:
+        yield
+    except Exception as error:
+        of_driver = getattr(error, "orig", error)
+        codes = getattr(of_driver, "sqlite_errorcode", None), getattr(of_driver, "sqlstate", None)
+        if codes[0] == sqlite3.SQLITE_FULL or codes[1] == _POSTGRESQL_FULL:
+            raise StorageFull("no space left for the database; free some where [storage] database_url is") from None
+        raise

@@ -98,8 +98,12 @@ class Killable:
         self.port = port
 
     def wait(self) -> Self:
-        """It listens, or has died already."""
-        wait_until(lambda: self._told.exists() or self.process.poll() is not None, 30, "the small node listens")
+        """It listens, or has died already; killed where it does neither in time."""
+        try:
+            wait_until(lambda: self._told.exists() or self.process.poll() is not None, 30, "the small node listens")
+        except BaseException:
+            self.kill()  # whoever waits in vain leaves nothing running
+            raise
         return self
 
     def kill(self) -> None:

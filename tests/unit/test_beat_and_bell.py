@@ -1,4 +1,5 @@
 import os
+import resource
 import socket
 import stat
 import threading
@@ -152,6 +153,15 @@ def test_bells_of_other_names_and_other_installations_stay_silent(tmp_path: Path
 def test_ringing_where_nobody_waits_does_nothing(tmp_path: Path) -> None:
     ring(tmp_path, NODE_BELL)
     assert not Path(_address(tmp_path, NODE_BELL)).exists()
+
+
+def test_ringing_without_a_descriptor_to_ring_with_does_nothing(tmp_path: Path) -> None:
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, usual[1]))
+    try:
+        ring(tmp_path, "node")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
 
 
 def test_ringing_never_blocks_even_when_nobody_listens_any_more(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def test_a_matrix_that_a_codestream_only_claims_costs_no_memory() -> None:
     frame[at : at + 4] = b"\xff\xff\xff\xff"
     with pytest.raises(ValueError, match="65535 x 65535"):
         decoded(bytes(frame), uid.JPEGLossless, 20, 24, 12, signed=False)
+    with pytest.raises(ValueError, match="a frame of 65535 x 65535$"):  # the header of the dataset may claim it too
+        decoded(bytes(frame), uid.JPEGLossless, 65535, 65535, 12, signed=False)
 
 
 def test_colour_and_truncated_frames_are_refused() -> None:

@@ -7,15 +7,16 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy import Connection, create_engine, event, inspect, text
 
 import storage
 from storage.database import make_safe, open_database
-from storage.errors import DatabaseUnusable
+from storage.errors import DatabaseUnusable, StorageFull
 from storage.finding import Level
+from storage.records import Added
 from storage.schema import Base
 from storage.store import Store
-from tests.builders import FakeClock, received, reported
+from tests.builders import FakeClock, add, header, received, reported, series_now
 from tests.conftest import BOTH_DATABASES
 
 
@@ -181,3 +182,25 @@ def test_a_database_that_another_program_uses_is_left_alone(new_url: str) -> Non
     with engine.connect() as connection:
         assert inspect(connection).get_table_names() == ["series"]
     engine.dispose()
+
+
+def test_a_database_that_has_no_space_says_so_and_goes_on_when_it_has(sqlite_store: Store, clock: FakeClock) -> None:
+    engine, limit = sqlite_store.transactions.engine, [1_000_000]
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {limit[0]}"))
+    association = sqlite_store.intake.open_association("receiver", "PACS", clock())
+    with sqlite_store.transactions.reading() as session:
+        limit[0] = session.scalar(text("PRAGMA page_count")) + 10
+    slices = [header(number, image_type=("X" * 1000,)) for number in range(1, 40)]
+
+    def fill() -> None:
+        for each in slices:
+            add(sqlite_store, clock, each, association)
+
+    with pytest.raises(StorageFull, match="no space left for the database; free some where"):
+        fill()
+    kept = series_now(sqlite_store).instance_count
+    with pytest.raises(StorageFull), sqlite_store.transactions.writing() as session:
+        session.execute(text("CREATE TABLE t AS SELECT zeroblob(1000000)"))
+    limit[0] = 1_000_000
+    assert add(sqlite_store, clock, slices[kept], association) is Added.STORED
+    assert series_now(sqlite_store).instance_count == kept + 1

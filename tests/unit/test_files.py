@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -116,9 +117,40 @@ def test_folders_that_are_durable_are_not_flushed_again(monkeypatch: pytest.Monk
     assert flushed[0] == "file in incoming"
 
 
-def test_a_folder_that_somebody_removed_is_made_again(files: Files) -> None:
-    import shutil
+def test_of_a_new_folder_only_what_is_not_durable_yet_is_flushed(monkeypatch: pytest.MonkeyPatch, files: Files) -> None:
+    first, second, other = (files.root / "instances" / name for name in ("ab/one", "ab/two", "cd/three"))
+    files.make_durable(first)
+    recorder = Recorder(monkeypatch, files.root)
+    files.make_durable(second)
+    assert recorder.calls == [("fsync", "instances/ab")]
+    files.make_durable(other)
+    assert recorder.calls[1:] == [("fsync", "instances/cd"), ("fsync", "instances")]
+    shutil.rmtree(first.parent)
+    files.make_durable(second)
+    assert recorder.calls[3:] == [("fsync", "instances/ab"), ("fsync", "instances")], "somebody removed its parent"
 
+
+def test_folders_that_could_not_be_flushed_are_not_taken_to_be_durable(
+    monkeypatch: pytest.MonkeyPatch, files: Files
+) -> None:
+    folder = files.root / "instances" / "ab" / "one"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _descriptor: (_ for _ in ()).throw(OSError(5, "I/O error")))
+        with pytest.raises(OSError, match="I/O"):
+            files.make_durable(folder)
+    recorder = Recorder(monkeypatch, files.root)
+    files.make_durable(folder)
+    assert [what for _, what in recorder.calls] == ["instances/ab", "instances", "."]
+
+
+def test_no_more_than_so_many_folders_are_remembered(monkeypatch: pytest.MonkeyPatch, files: Files) -> None:
+    monkeypatch.setattr("storage.files.MOST_FOLDERS_KNOWN", 5)
+    for number in range(20):
+        files.make_durable(files.root / "instances" / "ab" / str(number))
+    assert len(files._durable) <= 8
+
+
+def test_a_folder_that_somebody_removed_is_made_again(files: Files) -> None:
     first = files.write_instance(SERIES, SOP, PREAMBLE, DATASET)
     shutil.rmtree(files.path(first).parent)
     again = files.write_instance(SERIES, SOP, PREAMBLE, DATASET)

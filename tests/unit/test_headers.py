@@ -2,6 +2,7 @@ import struct
 import zlib
 from dataclasses import replace
 from io import BytesIO
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from node import headers
+from node import elements, headers
 from node.headers import MismatchedDataset, UnreadableDataset, file_meta, is_uid, read_header
 from storage.records import Header
 from storage.store import Store
@@ -383,6 +384,17 @@ def test_a_bomb_of_zeros_takes_little_memory(monkeypatch: pytest.MonkeyPatch) ->
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40_000_000
+
+
+def test_few_bytes_do_not_inflate_to_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deflated(pixels: bytes) -> bytes:
+        return wire(slice_with(Rows=64, Columns=64, PixelData=pixels), DeflatedExplicitVRLittleEndian)
+
+    monkeypatch.setattr(elements, "ANYWAY_BYTES", 10_000)
+    for allowed in (Random(1).randbytes(20_000), bytes(8192)):
+        read(deflated(allowed), DeflatedExplicitVRLittleEndian)
+    with pytest.raises(UnreadableDataset, match="inflates too far"):
+        read(deflated(bytes(1 << 20)), DeflatedExplicitVRLittleEndian)
 
 
 @pytest.mark.parametrize("damage", [b"\x07not deflate at all", b""])

@@ -6,17 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import JPEGLSLossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless
 
 from ai.errors import NotAnalysable
 from ai.volume import read_slice, volume_from_datasets, volume_from_slices
 from node.config import Eligibility
+from node.pipeline import utc_now
 from node.read_ahead import AT_ONCE, FORGET_SECONDS, PAUSE_SECONDS, RECOVER_SECONDS, ReadAhead
 from storage.files import Files
 from storage.records import Series
 from storage.stages import Event
 from storage.store import Store
-from tests.builders import FakeClock, keep
+from tests.builders import FakeClock, header, keep, stored_file
 from tests.compressed import by_codec
 from tests.dicom_factory import ct_series, enhanced_ct
 
@@ -86,6 +87,15 @@ def test_compressed_multi_frame_and_unusable_pixels_are_left_for_whoever_makes_t
         assert "PixelData" in each.ds
     with pytest.raises(NotAnalysable, match="truncated"):
         volume_from_slices([read_slice(ds) for ds in (*series[:3], ct_series(4, PixelData=b"short")[3])])
+
+
+def test_what_was_deflated_is_left_for_after_the_claim(ahead: ReadAhead, store: Store, files: Files) -> None:
+    heads = [header(number, transfer_syntax_uid=DeflatedExplicitVRLittleEndian) for number in range(1, 5)]
+    association = store.intake.open_association("receiver", "PACS", utc_now())
+    for head in heads:  # no file of theirs can be read
+        store.intake.add_instance(head, stored_file(head), association, "PACS", utc_now())
+    assert ahead.read_some() == PAUSE_SECONDS
+    assert ahead.take(store.settling.receiving()[0].id) == {}
 
 
 def test_what_will_not_be_analysed_is_not_read(ahead: ReadAhead, arrive: Callable[..., Series]) -> None:

@@ -1,5 +1,6 @@
 """How the supervisor looks after its children."""
 
+import errno
 import signal
 import sqlite3
 import subprocess
@@ -16,7 +17,8 @@ from node.config import Config
 from node.pipeline import utc_now
 from node.processes import CONFIG_ERROR, Child, worker_name
 from node.serve import Supervisor
-from tests.builders import FakeClock, claimed
+from storage.stages import Stage
+from tests.builders import FakeClock, claimed, series_now
 
 
 @pytest.fixture
@@ -63,6 +65,35 @@ def test_a_database_that_is_away_when_a_child_ends_does_not_end_the_node(
     child = ended(code=-9)
     assert supervisor._look_after(child)
     assert child.process is None
+
+
+def test_a_host_that_has_no_room_for_a_child_does_not_end_the_node(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    child = Child("work", [], {})
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", no_memory)
+        assert supervisor._look_after(child)
+    assert child.process is None
+    assert 0 < child.start_at - time.monotonic() <= 1
+
+
+def test_what_a_dead_process_held_is_given_back_when_a_child_gets_its_process_id(
+    supervisor: Supervisor, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: Child) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", ""])
+        claimed(supervisor._store, clock, worker_name(self.process.pid))
+
+    monkeypatch.setattr(Child, "start", start)
+    child = Child("receive", [], {})
+    assert supervisor._look_after(child)
+    assert child.process is not None
+    child.process.wait()
+    assert (series_now(supervisor._store).stage, series_now(supervisor._store).attempts) == (Stage.READY, 1)
 
 
 def test_a_worker_that_no_alarm_reaches_is_killed_after_its_time_limit(

@@ -83,6 +83,14 @@ def test_a_lease_expires_only_after_its_end(store: Store, clock: FakeClock) -> N
     assert store.queue.expire(clock()) == 0
 
 
+def test_a_claim_by_a_clock_that_is_a_moment_ahead_is_kept_and_one_from_before_the_clock_was_set_back_is_not(
+    store: Store, clock: FakeClock
+) -> None:
+    claimed(store, clock)
+    assert store.queue.expire(clock() - timedelta(seconds=2), LEASE) == 0
+    assert store.queue.expire(clock() - timedelta(hours=1), LEASE) == 1
+
+
 def test_a_claim_that_expired_and_was_claimed_again_cannot_finish(store: Store, clock: FakeClock) -> None:
     first = claimed(store, clock)
     clock.advance(61)

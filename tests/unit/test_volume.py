@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from ai.errors import Reason
+from ai.errors import NotAnalysable, Reason
 from ai.frames import AIR_HU
 from ai.volume import Volume, stack_of, subsampled_volume, volume_from_datasets, volume_from_files
 from tests.absent import absent
@@ -154,6 +154,17 @@ def test_a_subsampled_volume_picks_voxels_of_the_full_one(tmp_path: Path) -> Non
         np.testing.assert_array_equal(coarse.hu_DHW, full.hu_DHW[::4, ::3, ::3])
         np.testing.assert_allclose(coarse.affine_lps @ [1, 1, 1, 1], full.affine_lps @ [4, 3, 3, 1])
     assert coarse.frame_numbers == tuple(int(stack_of(mixed).order[k]) + 1 for k in (0, 4, 8))
+
+
+def test_a_coarse_volume_that_is_too_large_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = ct_series(12)
+    paths = save(series, tmp_path)
+    Path(paths[5]).unlink()
+    monkeypatch.setattr("ai.volume.MOST_COARSE_VOXELS", 12 * series[0].Rows * series[0].Columns - 1)
+    with pytest.raises(NotAnalysable, match="12 slices of"):
+        subsampled_volume(paths, stack_of(series), slice_mm=0.1, pixel_mm=0.1)
 
 
 def test_a_flipped_subsampled_volume_keeps_its_place(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from node.config import Config
 from node.worker import NO_MEMORY, Worker, algorithm_of
 from storage.errors import StorageFull
 from storage.files import Files
+from storage.queue import Queue
 from storage.stages import Event
 from storage.store import Store
 from tests.builders import LEASE, FakeClock, keep
@@ -105,6 +106,30 @@ def test_a_claim_that_the_database_does_not_take_back_is_given_back_at_the_next_
     worker._work()
     (row,) = store.worklist.rows()
     assert (row["stage"], row["reason"], row["detail"]) == ("failed", "attempts_exhausted", "1 attempts")
+
+
+def test_a_full_disk_that_the_database_is_on_too_costs_no_attempt(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = keep(store, Files(config.storage.directory), clock, ct_series(6))
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    seconds = Seconds()
+
+    def full(*_: object) -> None:
+        raise StorageFull("no space left for the database")
+
+    worker = Worker(config, seconds)
+    with monkeypatch.context() as patched:
+        patched.setattr(Queue, "finish", full)
+        patched.setattr(Queue, "give_back", full)
+        with pytest.raises(StorageFull):
+            worker._work()
+    worker._work()
+    assert store.worklist.rows()[0]["stage"] == "analysing", "it does not knock at once at a disk that is full"
+    seconds.now += 2
+    worker._work()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["attempts"]) == ("reported", 1)
 
 
 def test_slices_that_arrive_while_nothing_is_to_be_analysed_are_read_and_not_read_again(
