@@ -49,7 +49,8 @@ from node.report_slices import KeySlice, key_slice, representative_slices
 
 __all__ = [
     "DISCLAIMER", "Algorithm", "KeySlice", "NotAnalysed", "Outcome", "Predecessor", "Region",
-    "build_report", "derive_uid", "encode", "equipment", "key_slice", "local", "missing_identity", "percent",
+    "build_report", "derive_uid", "encode", "key_slice", "local", "missing_identity", "percent", "result_file_meta",
+    "series_and_equipment", "sources_of",
 ]  # fmt: skip
 
 DISCLAIMER = "Unverified result of a research system; not a medical device."
@@ -124,11 +125,7 @@ def build_report(
     Raises ValueError when `created` is naive, when `missing_identity` names something, when no slice shows a lesion,
     or when a 3D point is asked for and the images have no frame of reference.
     """
-    if created.tzinfo is None:
-        raise ValueError("created must be timezone-aware")
-    if missing := missing_identity(headers):
-        raise ValueError(f"the source images lack {', '.join(missing)}; check missing_identity before analysing")
-    sources = reported_on(headers)
+    sources = sources_of(headers, created)
     lesions = outcome.lesions if isinstance(outcome, Findings) else ()
     slices = [key_slice(sources, lesion.centre_lps_mm) for lesion in lesions]
     shown = slices or representative_slices(sources)
@@ -187,19 +184,10 @@ def _document(
 ) -> None:
     """The modules around the content tree: SOP Common, SR Document Series, Equipment, SR Document General."""
     ds.file_meta = result_file_meta(Comprehensive3DSRStorage, report_uid)
-    date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
-
+    series_and_equipment(ds, "SR", SERIES_DESCRIPTION, series_uid, series_number, created, algorithm)
     ds.SOPClassUID, ds.SOPInstanceUID = Comprehensive3DSRStorage, UID(report_uid)
-    ds.InstanceCreationDate, ds.InstanceCreationTime = date, time
-    ds.Modality = "SR"
-    ds.SeriesInstanceUID, ds.SeriesNumber = UID(series_uid), series_number
-    ds.SeriesDescription = SERIES_DESCRIPTION
     ds.ReferencedPerformedProcedureStepSequence = Items([])
-    ds.Manufacturer, ds.ManufacturerModelName = algorithm.manufacturer, algorithm.model_name
-    ds.SoftwareVersions = algorithm.software_version
-    ds.ContributingEquipmentSequence = Items([equipment(algorithm, created)])
     ds.InstanceNumber = instance_number
-    ds.ContentDate, ds.ContentTime = date, time
     ds.VerificationFlag = "UNVERIFIED"
     ds.PreliminaryFlag = "PRELIMINARY"
     ds.PerformedProcedureCodeSequence = Items([])
@@ -210,7 +198,39 @@ def _document(
         ds.CompletionFlag = "COMPLETE"
 
 
-def equipment(algorithm: Algorithm, created: datetime) -> Dataset:
+def sources_of(headers: Sequence[Dataset], created: datetime) -> list[Dataset]:
+    """`reported_on` the headers.  Raises ValueError when `created` is naive or `missing_identity` names something."""
+    if created.tzinfo is None:
+        raise ValueError("created must be timezone-aware")
+    if missing := missing_identity(headers):
+        raise ValueError(f"the source images lack {', '.join(missing)}; check missing_identity before analysing")
+    return reported_on(headers)
+
+
+def series_and_equipment(
+    ds: Dataset,
+    modality: str,
+    description: str,
+    series_uid: str,
+    series_number: int,
+    created: datetime,
+    algorithm: Algorithm,
+) -> None:
+    """`ds` has the series, the equipment and the times that every object of ours has.
+
+    The series lives on through all revisions, so that it has no time of its own.
+    """
+    date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
+    ds.InstanceCreationDate, ds.InstanceCreationTime = date, time
+    ds.ContentDate, ds.ContentTime = date, time
+    ds.Modality, ds.SeriesDescription = modality, description
+    ds.SeriesInstanceUID, ds.SeriesNumber = UID(series_uid), series_number
+    ds.Manufacturer, ds.ManufacturerModelName = algorithm.manufacturer, algorithm.model_name
+    ds.SoftwareVersions = algorithm.software_version
+    ds.ContributingEquipmentSequence = Items([_equipment(algorithm, created)])
+
+
+def _equipment(algorithm: Algorithm, created: datetime) -> Dataset:
     """The item of Contributing Equipment Sequence that names the algorithm (IHE AIR 6.5.3.1)."""
     ds = Dataset()
     ds.PurposeOfReferenceCodeSequence = Items([coded(code.PROCESSING_EQUIPMENT)])

@@ -15,16 +15,15 @@ from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.pixels.utils import pack_bits
 from pydicom.sequence import Sequence as Items
-from pydicom.sr.coding import Code
 from pydicom.uid import UID, Comprehensive3DSRStorage, SegmentationStorage
 
 from ai.findings import Findings, Lesion
 from ai.frames import Frame, frames, text_of
 from ai.lesion_mask import LesionMask
 from node import report_codes as code
-from node.report import Algorithm, equipment, local, result_file_meta
-from node.report_identity import derive_uid, missing_identity, patient_and_study, reported_on
-from node.report_items import coded, instance_reference
+from node.report import Algorithm, local, result_file_meta, series_and_equipment, sources_of
+from node.report_identity import derive_uid, patient_and_study
+from node.report_items import coded, instance_reference, with_purpose
 
 SERIES_DESCRIPTION = "Willis lesion masks, research use, not verified"
 CYAN_CIELAB = (52372, 17476, 27242)
@@ -67,11 +66,7 @@ def build_segmentation(
     have.  Raises ValueError when `created` is naive, `missing_identity` names something, a lesion has no mask, or the
     images state no frame of reference or geometry.
     """
-    if created.tzinfo is None:
-        raise ValueError("created must be timezone-aware")
-    if missing := missing_identity(headers):
-        raise ValueError(f"the source images lack {', '.join(missing)}; check missing_identity before analysing")
-    sources = reported_on(headers)
+    sources = sources_of(headers, created)
     planes = _planes(sources)
     painted = [
         each
@@ -83,7 +78,9 @@ def build_segmentation(
 
     ds = patient_and_study(sources[0])
     ds.file_meta = result_file_meta(SegmentationStorage, segmentation_uid)
-    _series_and_equipment(ds, series_uid, series_number, local(created, ds), algorithm)
+    at = local(created, ds)
+    series_and_equipment(ds, "SEG", SERIES_DESCRIPTION, series_uid, series_number, at, algorithm)
+    ds.DeviceSerialNumber = algorithm.device_uid.rpartition(".")[2]
     ds.SOPClassUID, ds.SOPInstanceUID = SegmentationStorage, UID(segmentation_uid)
     ds.InstanceNumber = instance_number
     ds.FrameOfReferenceUID = planes[0].frame.frame_of_reference_uid
@@ -96,7 +93,7 @@ def build_segmentation(
         [_segment(number, lesion, algorithm, report_uid) for number, lesion in enumerate(findings.lesions, start=1)]
     )
     ds.ReferencedInstanceSequence = Items(
-        [_for(instance_reference(Comprehensive3DSRStorage, report_uid), code.SAME_IN_ANOTHER_CLASS)]
+        [with_purpose(instance_reference(Comprehensive3DSRStorage, report_uid), code.SAME_IN_ANOTHER_CLASS)]
     )
     _dimensions(ds, segmentation_uid)
     _functional_groups(ds, planes, painted)
@@ -165,23 +162,6 @@ def _within(middle: float, reach: float, size: int) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def _series_and_equipment(
-    ds: Dataset, series_uid: str, series_number: int, created: datetime, algorithm: Algorithm
-) -> None:
-    """General Series, (Enhanced) General Equipment, and the times of the Multi-frame and SOP Common modules."""
-    date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
-    ds.InstanceCreationDate, ds.InstanceCreationTime = date, time
-    ds.SeriesDate, ds.SeriesTime = date, time
-    ds.ContentDate, ds.ContentTime = date, time
-    ds.Modality = "SEG"
-    ds.SeriesInstanceUID, ds.SeriesNumber = UID(series_uid), series_number
-    ds.SeriesDescription = SERIES_DESCRIPTION
-    ds.Manufacturer, ds.ManufacturerModelName = algorithm.manufacturer, algorithm.model_name
-    ds.DeviceSerialNumber = algorithm.device_uid.rpartition(".")[2]
-    ds.SoftwareVersions = algorithm.software_version
-    ds.ContributingEquipmentSequence = Items([equipment(algorithm, created)])
-
-
 def _segment(number: int, lesion: Lesion, algorithm: Algorithm, report_uid: str) -> Dataset:
     site = code.SITES[lesion.location]
     ds = Dataset()
@@ -245,7 +225,7 @@ def _frame(painted: _Painted, place: int) -> Dataset:
     number = frame.number if frame.multi_frame else None
     reference = instance_reference(text_of(source, "SOPClassUID"), frame.sop_instance_uid, number)
     reference.SpatialLocationsPreserved = "YES"
-    derivation.SourceImageSequence = Items([_for(reference, code.PROCESSED_IMAGE)])
+    derivation.SourceImageSequence = Items([with_purpose(reference, code.PROCESSED_IMAGE)])
     derivation.DerivationCodeSequence = Items([coded(code.SEGMENTATION)])
     ds.FrameContentSequence, ds.PlanePositionSequence = Items([content]), Items([position])
     ds.SegmentIdentificationSequence, ds.DerivationImageSequence = Items([segment]), Items([derivation])
@@ -272,11 +252,6 @@ def _pixels(ds: Dataset, painted: Sequence[_Painted]) -> None:
     ds.LossyImageCompression = "00"
     bits = np.concatenate([each.pixels.ravel() for each in painted])
     ds.add_new("PixelData", "OB", pack_bits(bits.astype(np.uint8), pad=True))
-
-
-def _for(item: Dataset, purpose: Code) -> Dataset:
-    item.PurposeOfReferenceCodeSequence = Items([coded(purpose)])
-    return item
 
 
 def _decimal(value: float) -> str:
