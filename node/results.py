@@ -81,5 +81,8 @@ class Maker:
         )
 
     def _uid(self, kind: str, marking: Marking, own: Marking) -> str:
-        parts = (kind, self.series.series_instance_uid, self.series.revision, self.algorithm.version)
+        # A case that was removed begins at revision 1 when its series is sent again; the time of its first slice tells
+        # them apart, or the PACS would take the new report for the old one.
+        case = (self.series.series_instance_uid, self.series.first_instance_at.isoformat())
+        parts = (kind, *case, self.series.revision, self.algorithm.version)
         return derive_uid(*parts) if marking == own else derive_uid(*parts, marking)
