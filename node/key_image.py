@@ -16,7 +16,7 @@ from ai.volume import Volume
 from node import report_codes as code
 from node.picture import SIDE, summary_picture
 from node.report import Algorithm, Outcome, local, result_file_meta, series_and_equipment, sources_of
-from node.report_identity import patient_and_study
+from node.report_identity import patient_and_study, say_whether_lossy
 from node.report_items import instance_reference, with_purpose
 from node.report_slices import key_slice, representative_slices
 
@@ -67,6 +67,7 @@ def build_summary(
     ds.ReferencedInstanceSequence = Items(
         [with_purpose(instance_reference(Comprehensive3DSRStorage, report_uid), code.SAME_IN_ANOTHER_CLASS)]
     )
+    say_whether_lossy(ds, sources)
     _pixels(ds, outcome, algorithm, volume)
     return ds
 
@@ -75,5 +76,4 @@ def _pixels(ds: Dataset, outcome: Outcome, algorithm: Algorithm, volume: Volume 
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
     ds.Rows = ds.Columns = SIDE
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
-    ds.LossyImageCompression = "00"
     ds.add_new("PixelData", "OB", summary_picture(outcome, algorithm, volume).tobytes())

@@ -22,7 +22,7 @@ from ai.frames import Frame, frames, text_of
 from ai.lesion_mask import LesionMask
 from node import report_codes as code
 from node.report import Algorithm, local, result_file_meta, series_and_equipment, sources_of
-from node.report_identity import derive_uid, patient_and_study
+from node.report_identity import derive_uid, patient_and_study, say_whether_lossy
 from node.report_items import coded, instance_reference, with_purpose
 
 SERIES_DESCRIPTION = "Willis lesion masks, research use, not verified"
@@ -98,6 +98,7 @@ def build_segmentation(
     _dimensions(ds, segmentation_uid)
     _functional_groups(ds, planes, painted)
     _referenced_series(ds, painted)
+    say_whether_lossy(ds, sources)
     _pixels(ds, painted)
     return ds
 
@@ -249,7 +250,6 @@ def _pixels(ds: Dataset, painted: Sequence[_Painted]) -> None:
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.Rows, ds.Columns = painted[0].pixels.shape
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 1, 1, 0, 0
-    ds.LossyImageCompression = "00"
     bits = np.concatenate([each.pixels.ravel() for each in painted])
     ds.add_new("PixelData", "OB", pack_bits(bits.astype(np.uint8), pad=True))
 

@@ -16,7 +16,7 @@ from node.key_image import build_summary
 from node.picture import SIDE, short, summary_picture, voxel_of
 from node.report import NotAnalysed, Outcome, derive_uid, encode
 from node.report_items import plain_ascii
-from tests.dicom_factory import ct_series, headers_of
+from tests.dicom_factory import LOSSY, ct_series, headers_of
 from tests.reports import ALGORITHM, CREATED, NOT_ANALYSED, OUTCOMES, POSITIVE, every_outcome, positive, received
 from tests.unit.made_up_head import head
 
@@ -100,6 +100,13 @@ def test_names_in_any_character_set_are_copied_byte_for_byte(character_set: byte
     assert element.value is not None
     assert element.value.rstrip() == name
     assert (ds.IssuerOfPatientID, ds.PatientID, ds.StudyInstanceUID) == ("HOSPITAL A", "P-0001", "2.25.1001")
+
+
+@every_outcome
+def test_a_summary_of_images_that_were_compressed_with_loss_says_so(outcome: Outcome) -> None:
+    assert summary(outcome=outcome).LossyImageCompression == "00"
+    ds = summary(a_series(**LOSSY), outcome)
+    assert {keyword: ds[keyword].value for keyword in LOSSY} == LOSSY
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ai.findings import Findings
 from ai.lesion_mask import LesionMask
 from node.report import derive_uid, encode
 from node.segmentation import build_segmentation
-from tests.dicom_factory import ct_series, enhanced_ct, headers_of
+from tests.dicom_factory import LOSSY, change, ct_series, enhanced_ct, headers_of
 from tests.reports import ALGORITHM, BASILAR, CREATED, NEGATIVE, RIGHT_MCA, named, positive, received, report
 from tests.segments import painted_lps_mm
 from tests.unit.made_up_head import affine
@@ -167,6 +167,14 @@ def test_names_and_issuers_in_any_character_set_are_copied_byte_for_byte(charact
         element = ds.get_item(keyword)
         assert isinstance(element, RawDataElement) and element.value is not None
         assert element.value.rstrip() == expected
+
+
+def test_masks_over_images_of_which_one_was_compressed_with_loss_say_so() -> None:
+    series = a_series()
+    assert segmentation(series, a_mask(series)).LossyImageCompression == "00"
+    change(series[5], **LOSSY)
+    seg = segmentation(series, a_mask(series))
+    assert {keyword: seg[keyword].value for keyword in LOSSY} == LOSSY
 
 
 @pytest.mark.parametrize(
