@@ -298,8 +298,7 @@ def _measurement_group(
         text_item(MODIFIER, code.ALGORITHM_VERSION, algorithm.version),
         _region(CONTAINS, lesion, where, region),
         number_item(
-            CONTAINS, code.DIAMETER, lesion.diameter_mm, code.MILLIMETRE,
-            [code_item(MODIFIER, code.DERIVATION, code.MAXIMUM), _region(INFERRED, lesion, where, region)],
+            CONTAINS, code.DIAMETER, lesion.diameter_mm, code.MILLIMETRE, [_region(INFERRED, lesion, where, region)]
         ),
         number_item(CONTAINS, code.PROBABILITY, 100.0 * lesion.probability, code.PERCENT),
     ]  # fmt: skip
@@ -362,6 +361,7 @@ def _words(findings: Findings) -> list[str]:
         f"Aneurysm {number}: {lesion.location.value}, {lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
         for number, lesion in enumerate(findings.lesions, start=1)
     ]
+    listed += ["Diameters are those of spheres of equal volume."] if findings.positive else []
     table = "\r\n".join(f"{column}: {percent(p)}" for column, p in zip(COLUMNS, findings.probabilities, strict=True))
     return [f"{headline} Probability of aneurysm presence {percent(findings.present)} ({threshold}).", *listed, table]
 

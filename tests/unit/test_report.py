@@ -66,7 +66,8 @@ def test_a_positive_report_has_a_measurement_group_a_lesion_with_the_diameter_fi
     ]
     assert measured == [("81827009", "mm"), ("122157", "%")]
     assert [float(n.MeasuredValueSequence[0].NumericValue) for n in numbers] == [4.3, 93.1]
-    assert answers(numbers[0], "121401") == ["56851009"]
+    assert answers(numbers[0], "121401") == []  # no derivation: it is neither the longest diameter nor a mean
+    assert "Diameters are those of spheres of equal volume." in comments(ds)
     assert [item.TextValue for item in named(first, "111001") + named(first, "111003")] == [
         ALGORITHM.name,
         ALGORITHM.version,
@@ -121,6 +122,7 @@ def test_a_negative_report_says_absent_and_measures_nothing() -> None:
     assert answers(ds, "128609009") == ["272519000"]
     assert named(ds, "126010") == named(ds, "125007") == []
     assert comments(ds)[0].startswith("No intracranial aneurysm was detected.")
+    assert "Diameter" not in "".join(comments(ds))
 
 
 def test_a_report_without_an_analysis_says_why_and_nothing_about_an_aneurysm() -> None:

@@ -47,7 +47,6 @@ CONTEXT_GROUPS = {
     7203: [report_codes.SEGMENTATION],  # Image Derivation
     7205: [report_codes.SAME_IN_ANOTHER_CLASS],  # Purpose of Reference to Alternate Representation
     7460: [report_codes.MILLIMETRE],  # Linear Measurement Unit
-    7464: [report_codes.MAXIMUM],  # General Region of Interest Measurement Modifier
     7470: [report_codes.DIAMETER],  # Linear Measurement
 }
 IN_NO_DICTIONARY = {
