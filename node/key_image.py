@@ -14,11 +14,11 @@ from pydicom.uid import UID, Comprehensive3DSRStorage, SecondaryCaptureImageStor
 from ai.findings import Findings
 from ai.volume import Volume
 from node import report_codes as code
-from node.picture import SIDE, summary_picture
+from node.picture import SIDE, points_shown, summary_picture
 from node.report import Algorithm, Outcome, local, result_file_meta, series_and_equipment, sources_of
 from node.report_identity import patient_and_study, say_whether_lossy
 from node.report_items import instance_reference, with_purpose
-from node.report_slices import key_slice, representative_slices
+from node.report_slices import key_slice
 
 SERIES_DESCRIPTION = "Willis summary, research use, not verified"
 
@@ -43,9 +43,6 @@ def build_summary(
     `created` is naive or `missing_identity` names something.
     """
     sources = sources_of(headers, created)
-    lesions = outcome.lesions if isinstance(outcome, Findings) else ()
-    shown = [key_slice(sources, lesion.centre_lps_mm) for lesion in lesions] or representative_slices(sources)
-    unique = {(where.sop_instance_uid, where.frame_number): where for where in shown}.values()
 
     ds = patient_and_study(sources[0])
     ds.file_meta = result_file_meta(SecondaryCaptureImageStorage, summary_uid)
@@ -60,16 +57,26 @@ def build_summary(
     ds.PatientOrientation = None
     ds.BurnedInAnnotation = "NO"
     ds.DerivationDescription = "Summary of an automatic analysis: probabilities, key images and projection"
-    ds.SourceImageSequence = Items([
-        with_purpose(instance_reference(where.sop_class_uid, where.sop_instance_uid, where.frame_number), code.MONTAGE)
-        for where in unique
-    ])  # fmt: skip
+    if isinstance(outcome, Findings) and volume is not None:
+        ds.SourceImageSequence = _source_images(sources, outcome, volume)
     ds.ReferencedInstanceSequence = Items(
         [with_purpose(instance_reference(Comprehensive3DSRStorage, report_uid), code.SAME_IN_ANOTHER_CLASS)]
     )
     say_whether_lossy(ds, sources)
     _pixels(ds, outcome, algorithm, volume)
     return ds
+
+
+def _source_images(sources: Sequence[Dataset], findings: Findings, volume: Volume) -> Items:
+    """The images that the picture shows beside the projection."""
+    shown = [key_slice(sources, point) for point in points_shown(findings, volume)]
+    references = {
+        (where.sop_instance_uid, where.frame_number): instance_reference(
+            where.sop_class_uid, where.sop_instance_uid, where.frame_number
+        )
+        for where in shown
+    }
+    return Items([with_purpose(reference, code.MONTAGE) for reference in references.values()])
 
 
 def _pixels(ds: Dataset, outcome: Outcome, algorithm: Algorithm, volume: Volume | None) -> None:

@@ -76,7 +76,7 @@ def test_nothing_of_the_patient_is_in_the_pixels(outcome: Outcome) -> None:
     assert summary(a_series(**other), outcome).PixelData == summary(outcome=outcome).PixelData
 
 
-def test_it_refers_to_the_report_and_to_the_key_slices() -> None:
+def test_it_refers_to_the_report_and_to_the_key_slices_of_findings() -> None:
     ds = summary()
     [report] = ds.ReferencedInstanceSequence
     assert report.ReferencedSOPInstanceUID == derive_uid("report", "series", 1)
@@ -100,6 +100,13 @@ def test_names_in_any_character_set_are_copied_byte_for_byte(character_set: byte
     assert element.value is not None
     assert element.value.rstrip() == name
     assert (ds.IssuerOfPatientID, ds.PatientID, ds.StudyInstanceUID) == ("HOSPITAL A", "P-0001", "2.25.1001")
+
+
+def test_without_findings_it_refers_to_the_slices_that_it_shows() -> None:
+    shown = {f"2.25.{20_000 + number}" for number in (5, 20, 35, 39)}  # 15 mm below, at, 15 and 30 mm above the middle
+    ds = summary(outcome=OUTCOMES["negative"])
+    assert {each.ReferencedSOPInstanceUID for each in ds.SourceImageSequence} == shown
+    assert "SourceImageSequence" not in summary(outcome=NOT_ANALYSED)
 
 
 @every_outcome
