@@ -7,6 +7,7 @@ attributes stay as received and no clock or random UID enters.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -245,7 +246,7 @@ def _equipment(algorithm: Algorithm, created: datetime) -> Dataset:
 def local(created: datetime, ds: Dataset) -> datetime:
     """`created` in the timezone that the copied dates are in (PS3.3 C.12.1: one offset serves the whole dataset)."""
     offset = str(ds.get("TimezoneOffsetFromUTC") or "")
-    if len(offset) == 5 and offset[0] in "+-" and offset[1:].isdigit():
+    if re.fullmatch(r"[+-](0\d|1[0-4])[0-5]\d", offset, re.ASCII):
         minutes = int(offset[1:3]) * 60 + int(offset[3:5])
         return created.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
     return created
