@@ -56,6 +56,7 @@ def build_segmentation(
     series_uid: str,
     series_number: int,
     report_uid: str,
+    report_series_uid: str,
     created: datetime,
     algorithm: Algorithm,
     instance_number: int = 1,
@@ -97,7 +98,7 @@ def build_segmentation(
     )
     _dimensions(ds, segmentation_uid)
     _functional_groups(ds, planes, painted)
-    _referenced_series(ds, painted)
+    _referenced_series(ds, painted, report_series_uid)
     say_whether_lossy(ds, sources)
     _pixels(ds, painted)
     return ds
@@ -233,17 +234,25 @@ def _frame(painted: _Painted, place: int) -> Dataset:
     return ds
 
 
-def _referenced_series(ds: Dataset, painted: Sequence[_Painted]) -> None:
-    """Common Instance Reference (PS3.3 C.12.2): every source image that a frame names, by series."""
+def _referenced_series(ds: Dataset, painted: Sequence[_Painted], report_series_uid: str) -> None:
+    """Common Instance Reference (PS3.3 C.12.2): every source image that a frame names, by series, and the report.
+
+    The report is the last: OHIF takes the first series for that of the images.
+    """
     named = {(text_of(each.plane.ds, "SeriesInstanceUID"), each.plane.frame.sop_instance_uid): each for each in painted}
     ds.ReferencedSeriesSequence = Items()
     for series, members in itertools.groupby(sorted(named), key=lambda key: key[0]):
-        item = Dataset()
-        item.SeriesInstanceUID = series
-        item.ReferencedInstanceSequence = Items(
-            [instance_reference(text_of(named[key].plane.ds, "SOPClassUID"), key[1]) for key in members]
-        )
-        ds.ReferencedSeriesSequence.append(item)
+        images = [instance_reference(text_of(named[key].plane.ds, "SOPClassUID"), key[1]) for key in members]
+        ds.ReferencedSeriesSequence.append(_series_item(series, images))
+    [report] = ds.ReferencedInstanceSequence
+    reference = instance_reference(report.ReferencedSOPClassUID, report.ReferencedSOPInstanceUID)
+    ds.ReferencedSeriesSequence.append(_series_item(report_series_uid, [reference]))
+
+
+def _series_item(series_uid: str, references: Sequence[Dataset]) -> Dataset:
+    item = Dataset()
+    item.SeriesInstanceUID, item.ReferencedInstanceSequence = series_uid, Items(references)
+    return item
 
 
 def _pixels(ds: Dataset, painted: Sequence[_Painted]) -> None:

@@ -606,6 +606,7 @@ def test_of_findings_alone_there_are_masks_for_those_who_want_them(
         )
         assert seg.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == refers_to
         assert (seg.StudyInstanceUID, seg.SeriesNumber, seg.Modality) == (other.StudyInstanceUID, 9903, "SEG")
+        assert seg.ReferencedSeriesSequence[-1].SeriesInstanceUID == made["report", "FLAT"].SeriesInstanceUID
         assert seg.SegmentSequence[0].TrackingID in words(made["report", "FLAT"])
     assert len({ds.SOPInstanceUID for ds in made.values()}) == 2 + len(masks)
 

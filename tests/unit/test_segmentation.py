@@ -46,6 +46,7 @@ def built(headers: list[Dataset], findings: Findings, **changes: Any) -> bytes:
         "series_uid": derive_uid("segmentation series", "series"),
         "series_number": 9903,
         "report_uid": derive_uid("report", "series", 1),
+        "report_series_uid": derive_uid("report series", "study"),
         "created": CREATED,
         "algorithm": ALGORITHM,
     }
@@ -105,11 +106,15 @@ def test_each_frame_names_the_image_that_it_lies_on() -> None:
     named_images = set()
     for frame in seg.PerFrameFunctionalGroupsSequence:
         [source] = frame.DerivationImageSequence[0].SourceImageSequence
+        assert source.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
         assert source.ReferencedSOPInstanceUID == at[tuple(frame.PlanePositionSequence[0].ImagePositionPatient)]
         named_images.add(source.ReferencedSOPInstanceUID)
-    [of_series] = seg.ReferencedSeriesSequence
+    of_series, of_reports = seg.ReferencedSeriesSequence
     assert of_series.SeriesInstanceUID == series[0].SeriesInstanceUID
     assert {each.ReferencedSOPInstanceUID for each in of_series.ReferencedInstanceSequence} == named_images
+    assert of_reports.SeriesInstanceUID == derive_uid("report series", "study")
+    [report_uid] = [each.ReferencedSOPInstanceUID for each in of_reports.ReferencedInstanceSequence]
+    assert report_uid == seg.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID
     indices = [tuple(f.FrameContentSequence[0].DimensionIndexValues) for f in seg.PerFrameFunctionalGroupsSequence]
     assert indices == sorted(set(indices))
 
@@ -121,7 +126,7 @@ def test_a_frame_of_a_multi_frame_image_is_named_by_its_number() -> None:
         [source] = frame.DerivationImageSequence[0].SourceImageSequence
         position = series[24 - source.ReferencedFrameNumber].ImagePositionPatient
         assert list(frame.PlanePositionSequence[0].ImagePositionPatient) == list(position)
-    assert [len(item.ReferencedInstanceSequence) for item in seg.ReferencedSeriesSequence] == [1]
+    assert [len(item.ReferencedInstanceSequence) for item in seg.ReferencedSeriesSequence] == [1, 1]
 
 
 def test_segments_are_the_reports_findings_under_its_tracking_identifiers() -> None:
