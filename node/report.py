@@ -301,7 +301,7 @@ def _measurement_group(
         number_item(
             CONTAINS, code.DIAMETER, lesion.diameter_mm, code.MILLIMETRE, [_region(INFERRED, lesion, where, region)]
         ),
-        number_item(CONTAINS, code.PROBABILITY, 100.0 * lesion.probability, code.PERCENT),
+        number_item(CONTAINS, code.PROBABILITY, _percentage(lesion.probability), code.PERCENT),
     ]  # fmt: skip
     group = container(CONTAINS, code.MEASUREMENT_GROUP, items, template="1410")
     group.ObservationUID = derive_uid("observation", report_uid, number)
@@ -369,5 +369,9 @@ def _words(findings: Findings) -> list[str]:
 
 def percent(probability: float) -> str:
     """One decimal; never rounded up to 100 nor down to 0."""
+    return f"{_percentage(probability):.1f} %"
+
+
+def _percentage(probability: float) -> float:
     percent = min(max(100.0 * probability, 0.05), 99.94) if 0.0 < probability < 1.0 else 100.0 * probability
-    return f"{math.floor(percent * 10.0 + 0.5) / 10.0:.1f} %"
+    return math.floor(percent * 10.0 + 0.5) / 10.0

@@ -113,6 +113,9 @@ def test_certainty_is_never_made_by_rounding(probability: float, shown: str) -> 
     findings = Findings((probability, *(0.02,) * 13), (), 0.5)
     (table,) = [text for text in comments(report(outcome=findings)) if "\r\n" in text]
     assert table.startswith(f"{COLUMNS[0]}: {shown}\r\n")
+    if probability:
+        [measured] = named(report(outcome=positive(dataclasses.replace(RIGHT_MCA, probability=probability))), "122157")
+        assert f"{measured.MeasuredValueSequence[0].NumericValue} %" == shown
 
 
 def test_a_negative_report_says_absent_and_measures_nothing() -> None:
