@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from pydicom.pixels.utils import pack_bits
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID, Comprehensive3DSRStorage, SegmentationStorage
 
@@ -259,8 +258,8 @@ def _pixels(ds: Dataset, painted: Sequence[_Painted]) -> None:
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.Rows, ds.Columns = painted[0].pixels.shape
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 1, 1, 0, 0
-    bits = np.concatenate([each.pixels.ravel() for each in painted])
-    ds.add_new("PixelData", "OB", pack_bits(bits.astype(np.uint8), pad=True))
+    bits = np.packbits(np.concatenate([each.pixels.ravel() for each in painted]), bitorder="little").tobytes()
+    ds.add_new("PixelData", "OB", bits + b"\0" * (len(bits) % 2))
 
 
 def _decimal(value: float) -> str:
