@@ -58,6 +58,7 @@ def test_it_is_an_rgb_image_that_pydicom_reads(outcome: Outcome) -> None:
     assert (ds.SOPClassUID, ds.Modality) == ("1.2.840.10008.5.1.4.1.1.7", "OT")
     assert (ds.BurnedInAnnotation, ds.ConversionType, ds.ImageType) == ("NO", "WSD", ["DERIVED", "SECONDARY"])
     assert ds.pixel_array.std() > 10
+    assert ds.ContributingEquipmentSequence[0].DeviceUID == ALGORITHM.device_uid
 
 
 @every_outcome

@@ -47,6 +47,7 @@ def test_every_report_says_that_it_is_unverified_and_no_medical_device(outcome: 
     assert ds.PreliminaryFlag == "PRELIMINARY"
     assert ds.SOPClassUID.name == "Comprehensive 3D SR Storage"
     assert ds.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    assert answers(ds, "121058") == ["25045-6"]  # the imaging procedure, not the algorithm (IHE AIR)
     assert f"6 images given to {ALGORITHM.name} {ALGORITHM.version}." in comments(ds)
 
 

@@ -138,6 +138,7 @@ def test_segments_are_the_reports_findings_under_its_tracking_identifiers() -> N
     assert [(s.TrackingID, s.TrackingUID) for s in seg.SegmentSequence] == [(a.TextValue, b.UID) for a, b in groups]
     assert [s.SegmentLabel for s in seg.SegmentSequence] == [s.TrackingID for s in seg.SegmentSequence]
     assert seg.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == ds.SOPInstanceUID
+    assert seg.ContributingEquipmentSequence[0].DeviceUID == ALGORITHM.device_uid
     for number, mask in enumerate(masks, start=1):
         assert mask.contains(painted_lps_mm(seg, number)).all()
 

@@ -94,7 +94,7 @@ class Site(http.server.SimpleHTTPRequestHandler):
 class Study:
     """What the PACS holds of one: the images around what is of interest, what is said of them, and how it is marked."""
 
-    series: list[Dataset]
+    series: Sequence[Dataset]
     outcome: Outcome
     volume: Volume | None
     region: Region = Region.BOX_2D
