@@ -105,12 +105,15 @@ class Study:
         if isinstance(self.outcome, NotAnalysed) or not self.outcome.positive:
             return []
         lesion = self.outcome.lesions[0]
-        always = [("report-before", f"Diameter: {round(lesion.diameter_mm, 1):.2f} mm")]
-        always.append(("mask", f"Aneurysm 1: {lesion.location.value}"))
-        if self.region is Region.CIRCLE_2D:
-            return always
-        site = SITES[lesion.location].anatomy.meaning
-        return [*always, *(("report", words) for words in ("Measurements (1)", "Intracranial aneurysm", site))]
+        on_slice = [("report-before", f"Diameter: {round(lesion.diameter_mm, 1):.2f} mm")]
+        words = ("Measurements (1)", "Intracranial aneurysm", SITES[lesion.location].anatomy.meaning)
+        listed = [("report", each) for each in words]
+        match self.region:
+            case Region.CIRCLE_2D:
+                return on_slice
+            case Region.POINT_3D:
+                return listed
+        return [*on_slice, *listed, ("mask", f"Aneurysm 1: {lesion.location.value}")]
 
 
 def studies(bundle: Bundle) -> dict[str, Study]:
