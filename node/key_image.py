@@ -9,23 +9,16 @@ from datetime import datetime
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
-from pydicom.sr.coding import Code
 from pydicom.uid import UID, Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
 from ai.findings import Findings
 from ai.volume import Volume
 from node import report_codes as code
-from node.picture import SIDE, summary_picture
-from node.report import (
-    Algorithm,
-    Outcome,
-    equipment,
-    local,
-    result_file_meta,
-)
-from node.report_identity import missing_identity, patient_and_study, reported_on
-from node.report_items import coded, instance_reference
-from node.report_slices import key_slice, representative_slices
+from node.picture import SIDE, points_shown, summary_picture
+from node.report import Algorithm, Outcome, local, result_file_meta, series_and_equipment, sources_of
+from node.report_identity import patient_and_study, say_whether_lossy
+from node.report_items import instance_reference, with_purpose
+from node.report_slices import key_slice
 
 SERIES_DESCRIPTION = "Willis summary, research use, not verified"
 
@@ -49,61 +42,45 @@ def build_summary(
     SOP class.  `volume`: the images that were analysed; None where there are none to show.  Raises ValueError when
     `created` is naive or `missing_identity` names something.
     """
-    if created.tzinfo is None:
-        raise ValueError("created must be timezone-aware")
-    if missing := missing_identity(headers):
-        raise ValueError(f"the source images lack {', '.join(missing)}; check missing_identity before analysing")
-    sources = reported_on(headers)
-    lesions = outcome.lesions if isinstance(outcome, Findings) else ()
-    shown = [key_slice(sources, lesion.centre_lps_mm) for lesion in lesions] or representative_slices(sources)
-    unique = {(where.sop_instance_uid, where.frame_number): where for where in shown}.values()
+    sources = sources_of(headers, created)
 
     ds = patient_and_study(sources[0])
     ds.file_meta = result_file_meta(SecondaryCaptureImageStorage, summary_uid)
-    _series_and_equipment(ds, series_uid, series_number, local(created, ds), algorithm)
+    at = local(created, ds)
+    series_and_equipment(ds, "OT", SERIES_DESCRIPTION, series_uid, series_number, at, algorithm)
+    ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
+    ds.ConversionType = "WSD"
+    ds.BodyPartExamined = "HEAD"
     ds.SOPClassUID, ds.SOPInstanceUID = SecondaryCaptureImageStorage, UID(summary_uid)
     ds.InstanceNumber = instance_number
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.PatientOrientation = None
     ds.BurnedInAnnotation = "NO"
     ds.DerivationDescription = "Summary of an automatic analysis: probabilities, key images and projection"
-    ds.SourceImageSequence = Items([
-        _reference(instance_reference(where.sop_class_uid, where.sop_instance_uid, where.frame_number), code.MONTAGE)
-        for where in unique
-    ])  # fmt: skip
+    if isinstance(outcome, Findings) and volume is not None:
+        ds.SourceImageSequence = _source_images(sources, outcome, volume)
     ds.ReferencedInstanceSequence = Items(
-        [_reference(instance_reference(Comprehensive3DSRStorage, report_uid), code.SAME_IN_ANOTHER_CLASS)]
+        [with_purpose(instance_reference(Comprehensive3DSRStorage, report_uid), code.SAME_IN_ANOTHER_CLASS)]
     )
+    say_whether_lossy(ds, sources)
     _pixels(ds, outcome, algorithm, volume)
     return ds
 
 
-def _series_and_equipment(
-    ds: Dataset, series_uid: str, series_number: int, created: datetime, algorithm: Algorithm
-) -> None:
-    """General Series, General and SC Equipment, and the times of the SC Image and SOP Common modules."""
-    date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
-    ds.InstanceCreationDate, ds.InstanceCreationTime = date, time
-    ds.ContentDate, ds.ContentTime = date, time
-    ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = date, time
-    ds.Modality = "OT"
-    ds.SeriesInstanceUID, ds.SeriesNumber = UID(series_uid), series_number
-    ds.SeriesDescription = SERIES_DESCRIPTION
-    ds.BodyPartExamined = "HEAD"
-    ds.ConversionType = "WSD"
-    ds.Manufacturer, ds.ManufacturerModelName = algorithm.manufacturer, algorithm.model_name
-    ds.SoftwareVersions = algorithm.software_version
-    ds.ContributingEquipmentSequence = Items([equipment(algorithm, created)])
-
-
-def _reference(item: Dataset, purpose: Code) -> Dataset:
-    item.PurposeOfReferenceCodeSequence = Items([coded(purpose)])
-    return item
+def _source_images(sources: Sequence[Dataset], findings: Findings, volume: Volume) -> Items:
+    """The images that the picture shows beside the projection."""
+    shown = [key_slice(sources, point) for point in points_shown(findings, volume)]
+    references = {
+        (where.sop_instance_uid, where.frame_number): instance_reference(
+            where.sop_class_uid, where.sop_instance_uid, where.frame_number
+        )
+        for where in shown
+    }
+    return Items([with_purpose(reference, code.MONTAGE) for reference in references.values()])
 
 
 def _pixels(ds: Dataset, outcome: Outcome, algorithm: Algorithm, volume: Volume | None) -> None:
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
     ds.Rows = ds.Columns = SIDE
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
-    ds.LossyImageCompression = "00"
     ds.add_new("PixelData", "OB", summary_picture(outcome, algorithm, volume).tobytes())

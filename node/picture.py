@@ -7,7 +7,6 @@ texts and controls over corners and top: OHIF's reach down to line 166 at that s
 
 import functools
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +29,9 @@ MAXIMUM_THUMBNAILS = 4
 
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]
+Point = tuple[float, float, float]
+Voxel = tuple[float, float, float]
+"""(d, h, w), not rounded."""
 _BLACK, _WHITE, _GREY, _DIM = (0, 0, 0), (255, 255, 255), (170, 170, 170), (60, 60, 60)
 _RED, _GREEN, _AMBER, _CYAN = (255, 96, 96), (120, 220, 120), (255, 190, 60), (80, 220, 255)
 _MARGIN = 24
@@ -60,13 +62,23 @@ def summary_picture(outcome: Outcome, algorithm: Algorithm, volume: Volume | Non
         _headline(draw, outcome)
         _bars(draw, outcome)
         if volume is not None:
-            _projection(image, outcome, volume)
-            _thumbnails(image, outcome, volume)
+            middle = _middle(volume, outcome)
+            _projection(image, outcome, volume, middle)
+            _thumbnails(image, outcome, volume, middle)
     footer = f"{algorithm.name} {algorithm.version}, Willis {algorithm.software_version}"
     draw.line((0, 940, SIDE, 940), fill=_DIM, width=2)
     for y, said, size, colour in ((948, footer, _SMALL, _GREY), (980, WARNING, _TEXT, _AMBER)):
         _text(draw, ((SIDE - _font(size).getlength(plain_ascii(said))) / 2, y), said, size, colour)
     return np.asarray(image, dtype=np.uint8)
+
+
+def points_shown(findings: Findings, volume: Volume) -> list[Point]:
+    """In LPS mm a point of each slice that is shown: the findings' centres, else the middles of the slices without any."""
+    if findings.lesions:
+        return [lesion.centre_lps_mm for lesion in findings.lesions]
+    middle = _middle(volume, findings)
+    points = [volume.affine_lps @ (d, middle[1], middle[2], 1.0) for _, d in _slices_without_findings(volume, middle)]
+    return [(float(x), float(y), float(z)) for x, y, z, _ in points]
 
 
 def short(location: str) -> str:
@@ -126,11 +138,10 @@ class _View:
         return x, y
 
 
-def _projection(image: Image.Image, findings: Findings, volume: Volume) -> None:
+def _projection(image: Image.Image, findings: Findings, volume: Volume, middle: Voxel) -> None:
     """A maximum intensity projection along the slices through the circle of Willis and every finding, with numbers."""
     box = (580, 258, 1000, 678)
     centres = [voxel_of(volume, lesion.centre_lps_mm) for lesion in findings.lesions]
-    middle = _middle(volume, centres)
     slice_mm = volume.spacing_mm_DHW[0]
     depths = [middle[0] - _MIP_BELOW_MM / slice_mm, middle[0] + _MIP_ABOVE_MM / slice_mm, *(c[0] for c in centres)]
     low = min(max(0, round(min(depths))), len(volume.hu_DHW) - 1)
@@ -145,7 +156,7 @@ def _projection(image: Image.Image, findings: Findings, volume: Volume) -> None:
     _sides(draw, box)
 
 
-def _middle(volume: Volume, centres: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
+def _middle(volume: Volume, findings: Findings) -> Voxel:
     """What the projection is centred on: the circle of Willis where it is recognised, else the findings, else the volume."""
     try:
         circle = head_extent(volume).circle_centre_lps_mm
@@ -153,14 +164,14 @@ def _middle(volume: Volume, centres: Sequence[tuple[float, float, float]]) -> tu
         circle = None
     if circle is not None:
         return voxel_of(volume, circle)
-    if centres:
-        d, h, w = np.mean(np.asarray(centres), axis=0)
+    if findings.lesions:
+        d, h, w = np.mean([voxel_of(volume, lesion.centre_lps_mm) for lesion in findings.lesions], axis=0)
         return float(d), float(h), float(w)
     depth, height, width = volume.hu_DHW.shape
     return depth / 2.0, height / 2.0, width / 2.0
 
 
-def _thumbnails(image: Image.Image, findings: Findings, volume: Volume) -> None:
+def _thumbnails(image: Image.Image, findings: Findings, volume: Volume, middle: Voxel) -> None:
     """The key slices of the most probable findings, each with its finding circled; without findings, three slices."""
     draw, side, gap = ImageDraw.Draw(image), 190, 56
     for number, lesion in enumerate(findings.lesions[:MAXIMUM_THUMBNAILS], start=1):
@@ -176,13 +187,20 @@ def _thumbnails(image: Image.Image, findings: Findings, volume: Volume) -> None:
     if more := len(findings.lesions[MAXIMUM_THUMBNAILS:]):
         _text(draw, (640, 218), f"{more} more in the report", _SMALL, _AMBER)
     if not findings.lesions:
-        middle = _middle(volume, ())
-        for number, apart_mm in enumerate((-15.0, 0.0, 15.0, 30.0)):
-            d = min(max(round(middle[0] + apart_mm / volume.spacing_mm_DHW[0]), 0), len(volume.hu_DHW) - 1)
+        for number, (apart_mm, d) in enumerate(_slices_without_findings(volume, middle)):
             box = _cell(number, side, gap)
             _show(image, volume.hu_DHW[d], volume, (middle[1], middle[2]), _MIP_MM, box, _WINDOW_HU)
             said = f"{abs(apart_mm):.0f} mm {'above' if apart_mm > 0 else 'below'}" if apart_mm else "middle of the MIP"
             _text(draw, (box[0], box[3] + 4), said, _SMALL, _GREY)
+
+
+def _slices_without_findings(volume: Volume, middle: Voxel) -> list[tuple[float, int]]:
+    """What is shown where nothing was found: how many mm above the middle, and the slice."""
+    last = len(volume.hu_DHW) - 1
+    return [
+        (apart_mm, min(max(round(middle[0] + apart_mm / volume.spacing_mm_DHW[0]), 0), last))
+        for apart_mm in (-15.0, 0.0, 15.0, 30.0)
+    ]
 
 
 def _cell(number: int, side: int, gap: int) -> Box:
@@ -190,7 +208,7 @@ def _cell(number: int, side: int, gap: int) -> Box:
     return left, 690, left + side, 690 + side
 
 
-def voxel_of(volume: Volume, point_lps_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+def voxel_of(volume: Volume, point_lps_mm: Point) -> Voxel:
     """The (d, h, w) of a point of the patient, in voxels, not rounded; shear of a tilted gantry included."""
     d, h, w, _ = np.linalg.solve(volume.affine_lps, np.append(point_lps_mm, 1.0))
     return float(d), float(h), float(w)
@@ -225,7 +243,7 @@ def _show(
 def _circle(
     draw: ImageDraw.ImageDraw,
     view: _View,
-    centre: tuple[float, float, float],
+    centre: Voxel,
     lesion: Lesion,
     volume: Volume,
     label: str,

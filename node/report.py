@@ -7,6 +7,7 @@ attributes stay as received and no clock or random UID enters.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -49,7 +50,8 @@ from node.report_slices import KeySlice, key_slice, representative_slices
 
 __all__ = [
     "DISCLAIMER", "Algorithm", "KeySlice", "NotAnalysed", "Outcome", "Predecessor", "Region",
-    "build_report", "derive_uid", "encode", "equipment", "key_slice", "local", "missing_identity", "percent",
+    "build_report", "derive_uid", "encode", "key_slice", "local", "missing_identity", "percent", "result_file_meta",
+    "series_and_equipment", "sources_of",
 ]  # fmt: skip
 
 DISCLAIMER = "Unverified result of a research system; not a medical device."
@@ -124,11 +126,7 @@ def build_report(
     Raises ValueError when `created` is naive, when `missing_identity` names something, when no slice shows a lesion,
     or when a 3D point is asked for and the images have no frame of reference.
     """
-    if created.tzinfo is None:
-        raise ValueError("created must be timezone-aware")
-    if missing := missing_identity(headers):
-        raise ValueError(f"the source images lack {', '.join(missing)}; check missing_identity before analysing")
-    sources = reported_on(headers)
+    sources = sources_of(headers, created)
     lesions = outcome.lesions if isinstance(outcome, Findings) else ()
     slices = [key_slice(sources, lesion.centre_lps_mm) for lesion in lesions]
     shown = slices or representative_slices(sources)
@@ -187,19 +185,10 @@ def _document(
 ) -> None:
     """The modules around the content tree: SOP Common, SR Document Series, Equipment, SR Document General."""
     ds.file_meta = result_file_meta(Comprehensive3DSRStorage, report_uid)
-    date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
-
+    series_and_equipment(ds, "SR", SERIES_DESCRIPTION, series_uid, series_number, created, algorithm)
     ds.SOPClassUID, ds.SOPInstanceUID = Comprehensive3DSRStorage, UID(report_uid)
-    ds.InstanceCreationDate, ds.InstanceCreationTime = date, time
-    ds.Modality = "SR"
-    ds.SeriesInstanceUID, ds.SeriesNumber = UID(series_uid), series_number
-    ds.SeriesDescription = SERIES_DESCRIPTION
     ds.ReferencedPerformedProcedureStepSequence = Items([])
-    ds.Manufacturer, ds.ManufacturerModelName = algorithm.manufacturer, algorithm.model_name
-    ds.SoftwareVersions = algorithm.software_version
-    ds.ContributingEquipmentSequence = Items([equipment(algorithm, created)])
     ds.InstanceNumber = instance_number
-    ds.ContentDate, ds.ContentTime = date, time
     ds.VerificationFlag = "UNVERIFIED"
     ds.PreliminaryFlag = "PRELIMINARY"
     ds.PerformedProcedureCodeSequence = Items([])
@@ -210,7 +199,39 @@ def _document(
         ds.CompletionFlag = "COMPLETE"
 
 
-def equipment(algorithm: Algorithm, created: datetime) -> Dataset:
+def sources_of(headers: Sequence[Dataset], created: datetime) -> list[Dataset]:
+    """`reported_on` the headers.  Raises ValueError when `created` is naive or `missing_identity` names something."""
+    if created.tzinfo is None:
+        raise ValueError("created must be timezone-aware")
+    if missing := missing_identity(headers):
+        raise ValueError(f"the source images lack {', '.join(missing)}; check missing_identity before analysing")
+    return reported_on(headers)
+
+
+def series_and_equipment(
+    ds: Dataset,
+    modality: str,
+    description: str,
+    series_uid: str,
+    series_number: int,
+    created: datetime,
+    algorithm: Algorithm,
+) -> None:
+    """`ds` has the series, the equipment and the times that every object of ours has.
+
+    The series lives on through all revisions, so that it has no time of its own.
+    """
+    date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
+    ds.InstanceCreationDate, ds.InstanceCreationTime = date, time
+    ds.ContentDate, ds.ContentTime = date, time
+    ds.Modality, ds.SeriesDescription = modality, description
+    ds.SeriesInstanceUID, ds.SeriesNumber = UID(series_uid), series_number
+    ds.Manufacturer, ds.ManufacturerModelName = algorithm.manufacturer, algorithm.model_name
+    ds.SoftwareVersions = algorithm.software_version
+    ds.ContributingEquipmentSequence = Items([_equipment(algorithm, created)])
+
+
+def _equipment(algorithm: Algorithm, created: datetime) -> Dataset:
     """The item of Contributing Equipment Sequence that names the algorithm (IHE AIR 6.5.3.1)."""
     ds = Dataset()
     ds.PurposeOfReferenceCodeSequence = Items([coded(code.PROCESSING_EQUIPMENT)])
@@ -225,7 +246,7 @@ def equipment(algorithm: Algorithm, created: datetime) -> Dataset:
 def local(created: datetime, ds: Dataset) -> datetime:
     """`created` in the timezone that the copied dates are in (PS3.3 C.12.1: one offset serves the whole dataset)."""
     offset = str(ds.get("TimezoneOffsetFromUTC") or "")
-    if len(offset) == 5 and offset[0] in "+-" and offset[1:].isdigit():
+    if re.fullmatch(r"[+-](0\d|1[0-4])[0-5]\d", offset, re.ASCII):
         minutes = int(offset[1:3]) * 60 + int(offset[3:5])
         return created.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
     return created
@@ -278,10 +299,9 @@ def _measurement_group(
         text_item(MODIFIER, code.ALGORITHM_VERSION, algorithm.version),
         _region(CONTAINS, lesion, where, region),
         number_item(
-            CONTAINS, code.DIAMETER, lesion.diameter_mm, code.MILLIMETRE,
-            [code_item(MODIFIER, code.DERIVATION, code.MAXIMUM), _region(INFERRED, lesion, where, region)],
+            CONTAINS, code.DIAMETER, lesion.diameter_mm, code.MILLIMETRE, [_region(INFERRED, lesion, where, region)]
         ),
-        number_item(CONTAINS, code.PROBABILITY, 100.0 * lesion.probability, code.PERCENT),
+        number_item(CONTAINS, code.PROBABILITY, _percentage(lesion.probability), code.PERCENT),
     ]  # fmt: skip
     group = container(CONTAINS, code.MEASUREMENT_GROUP, items, template="1410")
     group.ObservationUID = derive_uid("observation", report_uid, number)
@@ -342,11 +362,16 @@ def _words(findings: Findings) -> list[str]:
         f"Aneurysm {number}: {lesion.location.value}, {lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
         for number, lesion in enumerate(findings.lesions, start=1)
     ]
+    listed += ["Diameters are those of spheres of equal volume."] if findings.positive else []
     table = "\r\n".join(f"{column}: {percent(p)}" for column, p in zip(COLUMNS, findings.probabilities, strict=True))
     return [f"{headline} Probability of aneurysm presence {percent(findings.present)} ({threshold}).", *listed, table]
 
 
 def percent(probability: float) -> str:
     """One decimal; never rounded up to 100 nor down to 0."""
+    return f"{_percentage(probability):.1f} %"
+
+
+def _percentage(probability: float) -> float:
     percent = min(max(100.0 * probability, 0.05), 99.94) if 0.0 < probability < 1.0 else 100.0 * probability
-    return f"{math.floor(percent * 10.0 + 0.5) / 10.0:.1f} %"
+    return math.floor(percent * 10.0 + 0.5) / 10.0

@@ -170,6 +170,17 @@ def patient_and_study(header: Dataset) -> Dataset:
     return ds
 
 
+def say_whether_lossy(ds: Dataset, sources: Sequence[Dataset]) -> None:
+    """`ds`, an image made of `sources`, says whether one of them was ever compressed with loss, and how.
+
+    PS3.3 C.7.6.1.1.5, C.8.20.2.2.
+    """
+    lossy = [source for source in sources if text_of(source, "LossyImageCompression").strip() == "01"]
+    ds.LossyImageCompression = "01" if lossy else "00"
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod") if lossy else ():
+        _copy_element(lossy[0], ds, keyword)
+
+
 def _copy_element(source: Dataset, target: Dataset, keyword: str) -> None:
     number = tag_for_keyword(keyword)
     assert number is not None

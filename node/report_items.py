@@ -140,6 +140,12 @@ def instance_reference(sop_class_uid: str, sop_instance_uid: str, frame_number: 
     return ds
 
 
+def with_purpose(reference: Dataset, purpose: Code) -> Dataset:
+    """The reference, which now says what it is for."""
+    reference.PurposeOfReferenceCodeSequence = Items([coded(purpose)])
+    return reference
+
+
 def hierarchical_references(instances: Sequence[tuple[str, str, str, str]]) -> Items:
     """Study and series items for (study, series, class, instance) UIDs, sorted and each named once (PS3.3 C.17.2.1)."""
     studies: dict[str, dict[str, set[tuple[str, str]]]] = {}

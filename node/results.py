@@ -33,7 +33,7 @@ class Maker:
 
     def report(self, marking: Marking, own: Marking, predecessor_uid: str | None = None) -> Dataset:
         """The SR whose findings are marked so; as circles where the images have no frame of reference for points."""
-        series_uid = derive_uid("report series", self.series.series_instance_uid)
+        series_uid = self._series_uid("report")
         spatial = all(text_of(ds, "FrameOfReferenceUID") for ds in self.headers)
         before = [Predecessor(self.series.study_instance_uid, series_uid, predecessor_uid)] if predecessor_uid else []
         return build_report(
@@ -56,7 +56,7 @@ class Maker:
             self.said,
             self.volume,
             summary_uid=self._uid("summary", marking, own),
-            series_uid=derive_uid("summary series", self.series.series_instance_uid),
+            series_uid=self._series_uid("summary"),
             series_number=self.series_number + 1,
             instance_number=self.series.revision,
             report_uid=self._uid("report", marking, own),
@@ -72,7 +72,8 @@ class Maker:
             self.headers,
             self.said,
             segmentation_uid=self._uid("segmentation", marking, own),
-            series_uid=derive_uid("segmentation series", self.series.series_instance_uid),
+            series_uid=self._series_uid("segmentation"),
+            report_series_uid=self._series_uid("report"),
             series_number=self.series_number + 2,
             instance_number=self.series.revision,
             report_uid=self._uid("report", marking, own),
@@ -80,6 +81,12 @@ class Maker:
             algorithm=self.algorithm,
         )
 
+    def _series_uid(self, kind: str) -> str:
+        return derive_uid(f"{kind} series", self.series.series_instance_uid)
+
     def _uid(self, kind: str, marking: Marking, own: Marking) -> str:
-        parts = (kind, self.series.series_instance_uid, self.series.revision, self.algorithm.version)
+        # A case that was removed begins at revision 1 when its series is sent again; the time of its first slice tells
+        # them apart, or the PACS would take the new report for the old one.
+        case = (self.series.series_instance_uid, self.series.first_instance_at.isoformat())
+        parts = (kind, *case, self.series.revision, self.algorithm.version)
         return derive_uid(*parts) if marking == own else derive_uid(*parts, marking)

@@ -13,18 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from pydicom.pixels.utils import pack_bits
 from pydicom.sequence import Sequence as Items
-from pydicom.sr.coding import Code
 from pydicom.uid import UID, Comprehensive3DSRStorage, SegmentationStorage
 
 from ai.findings import Findings, Lesion
 from ai.frames import Frame, frames, text_of
 from ai.lesion_mask import LesionMask
 from node import report_codes as code
-from node.report import Algorithm, equipment, local, result_file_meta
-from node.report_identity import derive_uid, missing_identity, patient_and_study, reported_on
-from node.report_items import coded, instance_reference
+from node.report import Algorithm, local, result_file_meta, series_and_equipment, sources_of
+from node.report_identity import derive_uid, patient_and_study, say_whether_lossy
+from node.report_items import coded, instance_reference, with_purpose
 
 SERIES_DESCRIPTION = "Willis lesion masks, research use, not verified"
 CYAN_CIELAB = (52372, 17476, 27242)
@@ -57,6 +55,7 @@ def build_segmentation(
     series_uid: str,
     series_number: int,
     report_uid: str,
+    report_series_uid: str,
     created: datetime,
     algorithm: Algorithm,
     instance_number: int = 1,
@@ -67,11 +66,7 @@ def build_segmentation(
     have.  Raises ValueError when `created` is naive, `missing_identity` names something, a lesion has no mask, or the
     images state no frame of reference or geometry.
     """
-    if created.tzinfo is None:
-        raise ValueError("created must be timezone-aware")
-    if missing := missing_identity(headers):
-        raise ValueError(f"the source images lack {', '.join(missing)}; check missing_identity before analysing")
-    sources = reported_on(headers)
+    sources = sources_of(headers, created)
     planes = _planes(sources)
     painted = [
         each
@@ -83,7 +78,9 @@ def build_segmentation(
 
     ds = patient_and_study(sources[0])
     ds.file_meta = result_file_meta(SegmentationStorage, segmentation_uid)
-    _series_and_equipment(ds, series_uid, series_number, local(created, ds), algorithm)
+    at = local(created, ds)
+    series_and_equipment(ds, "SEG", SERIES_DESCRIPTION, series_uid, series_number, at, algorithm)
+    ds.DeviceSerialNumber = algorithm.device_uid.rpartition(".")[2]
     ds.SOPClassUID, ds.SOPInstanceUID = SegmentationStorage, UID(segmentation_uid)
     ds.InstanceNumber = instance_number
     ds.FrameOfReferenceUID = planes[0].frame.frame_of_reference_uid
@@ -96,11 +93,12 @@ def build_segmentation(
         [_segment(number, lesion, algorithm, report_uid) for number, lesion in enumerate(findings.lesions, start=1)]
     )
     ds.ReferencedInstanceSequence = Items(
-        [_for(instance_reference(Comprehensive3DSRStorage, report_uid), code.SAME_IN_ANOTHER_CLASS)]
+        [with_purpose(instance_reference(Comprehensive3DSRStorage, report_uid), code.SAME_IN_ANOTHER_CLASS)]
     )
     _dimensions(ds, segmentation_uid)
     _functional_groups(ds, planes, painted)
-    _referenced_series(ds, painted)
+    _referenced_series(ds, painted, report_series_uid)
+    say_whether_lossy(ds, sources)
     _pixels(ds, painted)
     return ds
 
@@ -163,23 +161,6 @@ def _within(middle: float, reach: float, size: int) -> tuple[int, int]:
     """The first index within reach of `middle` and the one after the last, on a line of `size` pixels."""
     low, high = np.clip((np.floor(middle - reach), np.ceil(middle + reach) + 1.0), 0, size)
     return int(low), int(high)
-
-
-def _series_and_equipment(
-    ds: Dataset, series_uid: str, series_number: int, created: datetime, algorithm: Algorithm
-) -> None:
-    """General Series, (Enhanced) General Equipment, and the times of the Multi-frame and SOP Common modules."""
-    date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
-    ds.InstanceCreationDate, ds.InstanceCreationTime = date, time
-    ds.SeriesDate, ds.SeriesTime = date, time
-    ds.ContentDate, ds.ContentTime = date, time
-    ds.Modality = "SEG"
-    ds.SeriesInstanceUID, ds.SeriesNumber = UID(series_uid), series_number
-    ds.SeriesDescription = SERIES_DESCRIPTION
-    ds.Manufacturer, ds.ManufacturerModelName = algorithm.manufacturer, algorithm.model_name
-    ds.DeviceSerialNumber = algorithm.device_uid.rpartition(".")[2]
-    ds.SoftwareVersions = algorithm.software_version
-    ds.ContributingEquipmentSequence = Items([equipment(algorithm, created)])
 
 
 def _segment(number: int, lesion: Lesion, algorithm: Algorithm, report_uid: str) -> Dataset:
@@ -245,38 +226,40 @@ def _frame(painted: _Painted, place: int) -> Dataset:
     number = frame.number if frame.multi_frame else None
     reference = instance_reference(text_of(source, "SOPClassUID"), frame.sop_instance_uid, number)
     reference.SpatialLocationsPreserved = "YES"
-    derivation.SourceImageSequence = Items([_for(reference, code.PROCESSED_IMAGE)])
+    derivation.SourceImageSequence = Items([with_purpose(reference, code.PROCESSED_IMAGE)])
     derivation.DerivationCodeSequence = Items([coded(code.SEGMENTATION)])
     ds.FrameContentSequence, ds.PlanePositionSequence = Items([content]), Items([position])
     ds.SegmentIdentificationSequence, ds.DerivationImageSequence = Items([segment]), Items([derivation])
     return ds
 
 
-def _referenced_series(ds: Dataset, painted: Sequence[_Painted]) -> None:
-    """Common Instance Reference (PS3.3 C.12.2): every source image that a frame names, by series."""
+def _referenced_series(ds: Dataset, painted: Sequence[_Painted], report_series_uid: str) -> None:
+    """Common Instance Reference (PS3.3 C.12.2): every source image that a frame names, by series, and the report.
+
+    The report is the last: OHIF takes the first series for that of the images.
+    """
     named = {(text_of(each.plane.ds, "SeriesInstanceUID"), each.plane.frame.sop_instance_uid): each for each in painted}
     ds.ReferencedSeriesSequence = Items()
     for series, members in itertools.groupby(sorted(named), key=lambda key: key[0]):
-        item = Dataset()
-        item.SeriesInstanceUID = series
-        item.ReferencedInstanceSequence = Items(
-            [instance_reference(text_of(named[key].plane.ds, "SOPClassUID"), key[1]) for key in members]
-        )
-        ds.ReferencedSeriesSequence.append(item)
+        images = [instance_reference(text_of(named[key].plane.ds, "SOPClassUID"), key[1]) for key in members]
+        ds.ReferencedSeriesSequence.append(_series_item(series, images))
+    [report] = ds.ReferencedInstanceSequence
+    reference = instance_reference(report.ReferencedSOPClassUID, report.ReferencedSOPInstanceUID)
+    ds.ReferencedSeriesSequence.append(_series_item(report_series_uid, [reference]))
+
+
+def _series_item(series_uid: str, references: Sequence[Dataset]) -> Dataset:
+    item = Dataset()
+    item.SeriesInstanceUID, item.ReferencedInstanceSequence = series_uid, Items(references)
+    return item
 
 
 def _pixels(ds: Dataset, painted: Sequence[_Painted]) -> None:
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.Rows, ds.Columns = painted[0].pixels.shape
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 1, 1, 0, 0
-    ds.LossyImageCompression = "00"
-    bits = np.concatenate([each.pixels.ravel() for each in painted])
-    ds.add_new("PixelData", "OB", pack_bits(bits.astype(np.uint8), pad=True))
-
-
-def _for(item: Dataset, purpose: Code) -> Dataset:
-    item.PurposeOfReferenceCodeSequence = Items([coded(purpose)])
-    return item
+    bits = np.packbits(np.concatenate([each.pixels.ravel() for each in painted]), bitorder="little").tobytes()
+    ds.add_new("PixelData", "OB", bits + b"\0" * (len(bits) % 2))
 
 
 def _decimal(value: float) -> str:

@@ -15,6 +15,12 @@ AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 PHILIPS_STUDY = Path(__file__).resolve().parents[2] / "shared" / "data" / "philips-head-study"
 """A real scanner's study beside the repository, never in it; tests that use it skip, saying so, when it is absent."""
 STUDY_UID, SERIES_UID, FRAME_OF_REFERENCE_UID = "2.25.1001", "2.25.1002", "2.25.1003"
+LOSSY = {
+    "LossyImageCompression": "01",
+    "LossyImageCompressionRatio": 7.5,
+    "LossyImageCompressionMethod": "ISO_15444_1",
+}
+"""A slice that was once compressed with loss."""
 Pixels = Callable[[int], NDArray[np.int16]]
 
 

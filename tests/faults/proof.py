@@ -31,12 +31,10 @@ def unreported(store: Store, pacs: Path, model: str, revision: int | None = 1) -
                 found.append(f"series {series.id} is still {series.stage}")
             if revision is not None and series.revision != revision:
                 found.append(f"series {series.id} is of revision {series.revision}")
-            uids = {derive_uid("report", series.series_instance_uid, n, model) for n in range(1, series.revision + 1)}
+            case = (series.series_instance_uid, series.first_instance_at.isoformat())
+            uids = [derive_uid("report", *case, n, model) for n in range(1, series.revision + 1)]
             reports = set(session.scalars(select(ReportRow.sop_instance_uid).where(ReportRow.series_id == series.id)))
-            if (
-                not reports <= uids
-                or derive_uid("report", series.series_instance_uid, series.revision, model) not in reports
-            ):
+            if not reports <= set(uids) or uids[-1] not in reports:
                 found.append(f"series {series.id} has other reports than those that are derived from it")
             expected |= reports
         for delivery in session.scalars(select(DeliveryRow).where(DeliveryRow.stage != DeliveryStage.DELIVERED.value)):

@@ -159,25 +159,24 @@ def test_pixelmed_finds_template_1500_and_nothing_to_complain_about(name: str, r
     assert lines[-1] == "IOD validation complete"
 
 
-def segmentation(images: Sequence[Dataset], report_uid: str) -> bytes:
+def segmentation(images: Sequence[Dataset], report_uid: str, **options: Any) -> bytes:
     """Of `POSITIVE`, with a mask of eight cells around each finding."""
+    arguments: dict[str, Any] = {
+        "segmentation_uid": derive_uid("segmentation", report_uid),
+        "series_uid": derive_uid("segmentations", report_uid),
+        "series_number": 9903,
+        "report_uid": report_uid,
+        "report_series_uid": derive_uid("reports", "p"),
+        "created": datetime(2026, 11, 23, 9, 30, tzinfo=UTC),
+        "algorithm": ALGORITHM,
+    }
     masks = [
         LesionMask(np.ones((2, 2, 2), np.bool_), affine((1.4, 1.4, 1.4), (x - 0.7, y - 0.7, z - 0.7)))
         for x, y, z in (lesion.centre_lps_mm for lesion in LESIONS)
     ]
     lesions = tuple(replace(lesion, mask=mask) for lesion, mask in zip(LESIONS, masks, strict=True))
-    return encode(
-        build_segmentation(
-            headers_of(images),
-            replace(POSITIVE, lesions=lesions),
-            segmentation_uid=derive_uid("segmentation", report_uid),
-            series_uid=derive_uid("segmentations", report_uid),
-            series_number=9903,
-            report_uid=report_uid,
-            created=datetime(2026, 11, 23, 9, 30, tzinfo=UTC),
-            algorithm=ALGORITHM,
-        )
-    )
+    findings = replace(POSITIVE, lesions=lesions)
+    return encode(build_segmentation(headers_of(images), findings, **arguments | options))
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +241,16 @@ def test_dcentvfy_finds_images_reports_summaries_and_segmentations_to_be_of_one_
 ) -> None:
     _, lines = run("dcentvfy", *study)
     assert [line for line in lines if re.match(r"Error|Warning", line) and ACCESSION_WARNING not in line] == []
+
+
+def test_dcentvfy_finds_the_masks_of_two_revisions_to_agree_on_their_series(tmp_path: Path) -> None:
+    """A series lives on; what describes it must not change with the revision."""
+    paths = [tmp_path / "1.dcm", tmp_path / "2.dcm"]
+    for hour, path in enumerate(paths, start=9):
+        report_uid, created = f"2.25.{hour}", datetime(2026, 11, 23, hour, 30, tzinfo=UTC)
+        path.write_bytes(segmentation(ct_series(6), report_uid, series_uid="2.25.8", created=created))
+    _, lines = run("dcentvfy", *paths)
+    assert [line for line in lines if re.match(r"Error|Warning", line)] == []
 
 
 def test_a_report_on_a_real_scanner_s_headers_passes(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from node.report import Algorithm
 from storage.errors import Damaged, StorageFull
 from storage.files import Files
 from storage.records import Claim
+from storage.retention import Why
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
 from tests.builders import LEASE, PROBABILITIES, FakeClock, add, header, keep, series_now
@@ -299,6 +300,26 @@ def test_an_attempt_that_died_before_its_record_makes_the_same_object_again(
     assert again is not None
     assert analyse(shop.bench, again)
     assert list((shop.bench.files.root / "reports").rglob("*.dcm")) == [orphan]
+
+
+def test_a_series_that_is_sent_again_after_its_removal_gets_a_report_of_its_own(
+    workshop: Callable[..., Workshop],
+) -> None:
+    shop = workshop()
+    store, clock = shop.bench.store, shop.clock
+    assert analyse(shop.bench, shop.claim())
+    first = shop.report()
+    delivery = store.outbox.claim_due(clock(), LEASE)
+    assert delivery is not None
+    store.outbox.accepted(delivery, clock())
+    removal = store.retention.begin(1, Why.AGE, clock.advance(60), clock())
+    assert removal is not None
+    assert store.retention.forget(removal, clock())
+    again = shop.claim()
+    assert analyse(shop.bench, again)
+    second = shop.report(again.series.id)
+    assert second.InstanceNumber == first.InstanceNumber == 1
+    assert second.SOPInstanceUID != first.SOPInstanceUID
 
 
 def test_what_progress_raises_ends_the_analysis_and_changes_nothing(workshop: Callable[..., Workshop]) -> None:
@@ -585,6 +606,7 @@ def test_of_findings_alone_there_are_masks_for_those_who_want_them(
         )
         assert seg.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == refers_to
         assert (seg.StudyInstanceUID, seg.SeriesNumber, seg.Modality) == (other.StudyInstanceUID, 9903, "SEG")
+        assert seg.ReferencedSeriesSequence[-1].SeriesInstanceUID == made["report", "FLAT"].SeriesInstanceUID
         assert seg.SegmentSequence[0].TrackingID in words(made["report", "FLAT"])
     assert len({ds.SOPInstanceUID for ds in made.values()}) == 2 + len(masks)
 

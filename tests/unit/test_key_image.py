@@ -16,7 +16,7 @@ from node.key_image import build_summary
 from node.picture import SIDE, short, summary_picture, voxel_of
 from node.report import NotAnalysed, Outcome, derive_uid, encode
 from node.report_items import plain_ascii
-from tests.dicom_factory import ct_series, headers_of
+from tests.dicom_factory import LOSSY, ct_series, headers_of
 from tests.reports import ALGORITHM, CREATED, NOT_ANALYSED, OUTCOMES, POSITIVE, every_outcome, positive, received
 from tests.unit.made_up_head import head
 
@@ -58,6 +58,7 @@ def test_it_is_an_rgb_image_that_pydicom_reads(outcome: Outcome) -> None:
     assert (ds.SOPClassUID, ds.Modality) == ("1.2.840.10008.5.1.4.1.1.7", "OT")
     assert (ds.BurnedInAnnotation, ds.ConversionType, ds.ImageType) == ("NO", "WSD", ["DERIVED", "SECONDARY"])
     assert ds.pixel_array.std() > 10
+    assert ds.ContributingEquipmentSequence[0].DeviceUID == ALGORITHM.device_uid
 
 
 @every_outcome
@@ -76,7 +77,7 @@ def test_nothing_of_the_patient_is_in_the_pixels(outcome: Outcome) -> None:
     assert summary(a_series(**other), outcome).PixelData == summary(outcome=outcome).PixelData
 
 
-def test_it_refers_to_the_report_and_to_the_key_slices() -> None:
+def test_it_refers_to_the_report_and_to_the_key_slices_of_findings() -> None:
     ds = summary()
     [report] = ds.ReferencedInstanceSequence
     assert report.ReferencedSOPInstanceUID == derive_uid("report", "series", 1)
@@ -100,6 +101,20 @@ def test_names_in_any_character_set_are_copied_byte_for_byte(character_set: byte
     assert element.value is not None
     assert element.value.rstrip() == name
     assert (ds.IssuerOfPatientID, ds.PatientID, ds.StudyInstanceUID) == ("HOSPITAL A", "P-0001", "2.25.1001")
+
+
+def test_without_findings_it_refers_to_the_slices_that_it_shows() -> None:
+    shown = {f"2.25.{20_000 + number}" for number in (5, 20, 35, 39)}  # 15 mm below, at, 15 and 30 mm above the middle
+    ds = summary(outcome=OUTCOMES["negative"])
+    assert {each.ReferencedSOPInstanceUID for each in ds.SourceImageSequence} == shown
+    assert "SourceImageSequence" not in summary(outcome=NOT_ANALYSED)
+
+
+@every_outcome
+def test_a_summary_of_images_that_were_compressed_with_loss_says_so(outcome: Outcome) -> None:
+    assert summary(outcome=outcome).LossyImageCompression == "00"
+    ds = summary(a_series(**LOSSY), outcome)
+    assert {keyword: ds[keyword].value for keyword in LOSSY} == LOSSY
 
 
 @pytest.mark.parametrize(

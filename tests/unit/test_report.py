@@ -47,6 +47,7 @@ def test_every_report_says_that_it_is_unverified_and_no_medical_device(outcome: 
     assert ds.PreliminaryFlag == "PRELIMINARY"
     assert ds.SOPClassUID.name == "Comprehensive 3D SR Storage"
     assert ds.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    assert answers(ds, "121058") == ["25045-6"]  # the imaging procedure, not the algorithm (IHE AIR)
     assert f"6 images given to {ALGORITHM.name} {ALGORITHM.version}." in comments(ds)
 
 
@@ -66,7 +67,8 @@ def test_a_positive_report_has_a_measurement_group_a_lesion_with_the_diameter_fi
     ]
     assert measured == [("81827009", "mm"), ("122157", "%")]
     assert [float(n.MeasuredValueSequence[0].NumericValue) for n in numbers] == [4.3, 93.1]
-    assert answers(numbers[0], "121401") == ["56851009"]
+    assert answers(numbers[0], "121401") == []  # no derivation: it is neither the longest diameter nor a mean
+    assert "Diameters are those of spheres of equal volume." in comments(ds)
     assert [item.TextValue for item in named(first, "111001") + named(first, "111003")] == [
         ALGORITHM.name,
         ALGORITHM.version,
@@ -112,6 +114,9 @@ def test_certainty_is_never_made_by_rounding(probability: float, shown: str) -> 
     findings = Findings((probability, *(0.02,) * 13), (), 0.5)
     (table,) = [text for text in comments(report(outcome=findings)) if "\r\n" in text]
     assert table.startswith(f"{COLUMNS[0]}: {shown}\r\n")
+    if probability:
+        [measured] = named(report(outcome=positive(dataclasses.replace(RIGHT_MCA, probability=probability))), "122157")
+        assert f"{measured.MeasuredValueSequence[0].NumericValue} %" == shown
 
 
 def test_a_negative_report_says_absent_and_measures_nothing() -> None:
@@ -121,6 +126,7 @@ def test_a_negative_report_says_absent_and_measures_nothing() -> None:
     assert answers(ds, "128609009") == ["272519000"]
     assert named(ds, "126010") == named(ds, "125007") == []
     assert comments(ds)[0].startswith("No intracranial aneurysm was detected.")
+    assert "Diameter" not in "".join(comments(ds))
 
 
 def test_a_report_without_an_analysis_says_why_and_nothing_about_an_aneurysm() -> None:

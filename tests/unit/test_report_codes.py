@@ -47,7 +47,6 @@ CONTEXT_GROUPS = {
     7203: [report_codes.SEGMENTATION],  # Image Derivation
     7205: [report_codes.SAME_IN_ANOTHER_CLASS],  # Purpose of Reference to Alternate Representation
     7460: [report_codes.MILLIMETRE],  # Linear Measurement Unit
-    7464: [report_codes.MAXIMUM],  # General Region of Interest Measurement Modifier
     7470: [report_codes.DIAMETER],  # Linear Measurement
 }
 IN_NO_DICTIONARY = {
@@ -135,7 +134,7 @@ def test_no_object_holds_a_code_of_another_kind() -> None:
     objects += [
         build_segmentation(
             headers, Findings((0.5,) * 14, lesions, 0.5), segmentation_uid="2.25.1", series_uid="2.25.2",
-            series_number=9, report_uid="2.25.3", created=CREATED, algorithm=ALGORITHM,
+            series_number=9, report_uid="2.25.3", report_series_uid="2.25.4", created=CREATED, algorithm=ALGORITHM,
         )
         for lesions in (every[::2], every[1::2])
     ]  # fmt: skip

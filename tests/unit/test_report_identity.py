@@ -179,7 +179,7 @@ def test_content_time_is_in_the_timezone_that_the_images_state() -> None:
     assert (ds.ContentDate, ds.ContentTime, ds.TimezoneOffsetFromUTC) == ("20261123", "060015.250000", "-0330")
     ds = report(headers_of(ct_series(6, TimezoneOffsetFromUTC="+0900")))
     assert ds.ContentTime == "183015.250000"
-    for nonsense in (None, "0900", "+9x00"):
+    for nonsense in (None, "0900", "+9x00", "+9900", "+0²00", "+0970"):
         in_berlin = CREATED.astimezone(timezone(timedelta(hours=1)))
         ds = report(headers_of(ct_series(6, TimezoneOffsetFromUTC=nonsense)), created=in_berlin)
         assert ds.ContentTime == "103015.250000"

@@ -15,7 +15,7 @@ from ai.findings import Findings
 from ai.lesion_mask import LesionMask
 from node.report import derive_uid, encode
 from node.segmentation import build_segmentation
-from tests.dicom_factory import ct_series, enhanced_ct, headers_of
+from tests.dicom_factory import LOSSY, change, ct_series, enhanced_ct, headers_of
 from tests.reports import ALGORITHM, BASILAR, CREATED, NEGATIVE, RIGHT_MCA, named, positive, received, report
 from tests.segments import painted_lps_mm
 from tests.unit.made_up_head import affine
@@ -46,6 +46,7 @@ def built(headers: list[Dataset], findings: Findings, **changes: Any) -> bytes:
         "series_uid": derive_uid("segmentation series", "series"),
         "series_number": 9903,
         "report_uid": derive_uid("report", "series", 1),
+        "report_series_uid": derive_uid("report series", "study"),
         "created": CREATED,
         "algorithm": ALGORITHM,
     }
@@ -105,11 +106,15 @@ def test_each_frame_names_the_image_that_it_lies_on() -> None:
     named_images = set()
     for frame in seg.PerFrameFunctionalGroupsSequence:
         [source] = frame.DerivationImageSequence[0].SourceImageSequence
+        assert source.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
         assert source.ReferencedSOPInstanceUID == at[tuple(frame.PlanePositionSequence[0].ImagePositionPatient)]
         named_images.add(source.ReferencedSOPInstanceUID)
-    [of_series] = seg.ReferencedSeriesSequence
+    of_series, of_reports = seg.ReferencedSeriesSequence
     assert of_series.SeriesInstanceUID == series[0].SeriesInstanceUID
     assert {each.ReferencedSOPInstanceUID for each in of_series.ReferencedInstanceSequence} == named_images
+    assert of_reports.SeriesInstanceUID == derive_uid("report series", "study")
+    [report_uid] = [each.ReferencedSOPInstanceUID for each in of_reports.ReferencedInstanceSequence]
+    assert report_uid == seg.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID
     indices = [tuple(f.FrameContentSequence[0].DimensionIndexValues) for f in seg.PerFrameFunctionalGroupsSequence]
     assert indices == sorted(set(indices))
 
@@ -121,7 +126,7 @@ def test_a_frame_of_a_multi_frame_image_is_named_by_its_number() -> None:
         [source] = frame.DerivationImageSequence[0].SourceImageSequence
         position = series[24 - source.ReferencedFrameNumber].ImagePositionPatient
         assert list(frame.PlanePositionSequence[0].ImagePositionPatient) == list(position)
-    assert [len(item.ReferencedInstanceSequence) for item in seg.ReferencedSeriesSequence] == [1]
+    assert [len(item.ReferencedInstanceSequence) for item in seg.ReferencedSeriesSequence] == [1, 1]
 
 
 def test_segments_are_the_reports_findings_under_its_tracking_identifiers() -> None:
@@ -133,6 +138,7 @@ def test_segments_are_the_reports_findings_under_its_tracking_identifiers() -> N
     assert [(s.TrackingID, s.TrackingUID) for s in seg.SegmentSequence] == [(a.TextValue, b.UID) for a, b in groups]
     assert [s.SegmentLabel for s in seg.SegmentSequence] == [s.TrackingID for s in seg.SegmentSequence]
     assert seg.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == ds.SOPInstanceUID
+    assert seg.ContributingEquipmentSequence[0].DeviceUID == ALGORITHM.device_uid
     for number, mask in enumerate(masks, start=1):
         assert mask.contains(painted_lps_mm(seg, number)).all()
 
@@ -167,6 +173,14 @@ def test_names_and_issuers_in_any_character_set_are_copied_byte_for_byte(charact
         element = ds.get_item(keyword)
         assert isinstance(element, RawDataElement) and element.value is not None
         assert element.value.rstrip() == expected
+
+
+def test_masks_over_images_of_which_one_was_compressed_with_loss_say_so() -> None:
+    series = a_series()
+    assert segmentation(series, a_mask(series)).LossyImageCompression == "00"
+    change(series[5], **LOSSY)
+    seg = segmentation(series, a_mask(series))
+    assert {keyword: seg[keyword].value for keyword in LOSSY} == LOSSY
 
 
 @pytest.mark.parametrize(

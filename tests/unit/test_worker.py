@@ -196,7 +196,11 @@ def test_a_worker_without_memory_ends_and_gives_nothing_back_itself(
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-def test_another_model_is_another_device() -> None:
+def test_another_model_software_or_host_is_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = (algorithm_of(manifest(version=version)) for version in ("1", "2"))
     assert one == algorithm_of(manifest(version="1"))
-    assert one.device_uid != other.device_uid
+    monkeypatch.setattr("node.worker.version", lambda _name: "9.9")
+    newer = algorithm_of(manifest(version="1"))
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    elsewhere = algorithm_of(manifest(version="1"))
+    assert len({each.device_uid for each in (one, other, newer, elsewhere)}) == 4

@@ -28,7 +28,7 @@ const [base, study, name, folder] = process.argv.slice(2);
   await page.waitForTimeout(4000);
   await look('opened');
   const summary = page.locator('[data-cy=study-browser-thumbnail]').filter({ hasText: /OT|summary/i }).first();
-  await summary.dblclick({ timeout: 10000 }).catch(error => errors.push(`summary: ${error.message.split('\n')[0]}`));
+  await summary.dblclick({ timeout: 60000 }).catch(error => errors.push(`summary: ${error.message.split('\n')[0]}`));
   await page.waitForTimeout(3000);
   await look('summary');
   // A derived object opens on its key image; where OHIF can take it over as its own, it asks first.

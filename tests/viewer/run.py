@@ -1,7 +1,8 @@
-"""Three studies in OHIF: the pictures in var/viewer are to be looked at; what can be checked by text is checked.
+"""Studies in OHIF: the pictures in var/viewer are to be looked at; what can be checked by text is checked.
 
-Orthanc with its DICOMweb plug-in holds a positive, a negative and a not analysed study; one server on loopback gives
-OHIF's bundle and passes `/dicom-web` on to Orthanc, so that all has one origin.
+The shipped model finds what is shown.  Orthanc with its DICOMweb plug-in holds a positive study, marked in each way, a
+negative and a not analysed one; one server on loopback gives OHIF's bundle and passes `/dicom-web` on to Orthanc, so
+that all has one origin.
 """
 
 import http.server
@@ -11,40 +12,33 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 from pydicom import Dataset, dcmread
 
-from ai.errors import Reason
-from ai.findings import Findings, Lesion
-from ai.lesion_mask import LesionMask
-from ai.locations import LOCATIONS, Location
-from ai.volume import volume_from_datasets
+import ai
+from ai.bundle import Bundle, load_bundle
+from ai.coverage import head_extent
+from ai.errors import NotAnalysable
+from ai.findings import Findings
+from ai.locations import Location
+from ai.volume import Volume, volume_from_datasets
 from node.commands.demo import SEEDS
 from node.key_image import build_summary
 from node.report import Algorithm, NotAnalysed, Outcome, Region, build_report, derive_uid, encode
+from node.report_codes import SITES
 from node.segmentation import build_segmentation
+from node.worker import algorithm_of
 from tests.running import cached_phantom, free_port, wait_until
 
 FOLDER = Path("var/viewer")
 OHIF = FOLDER / "tools" / "ohif" / "dist"
-ALGORITHM = Algorithm("Willis aneurysm detection", "0.2.0", "0.1.0", derive_uid("device", "viewer"))
-SHOWN = {
-    "positive": (
-        ("report-before", "Diameter: 8.10 mm"),
-        ("report", "Measurements (1)"),
-        ("report", "Intracranial aneurysm"),
-        ("report", "Middle Cerebral Artery"),
-        ("mask", "Aneurysm 1: Left Middle Cerebral Artery"),
-    ),
-}
-"""What OHIF says when the report, then the masks were opened, and after it was allowed to take them over."""
 CONFIG = """window.config = {
   routerBasename: null, extensions: [], modes: [], customizationService: {}, showStudyList: true,
   showWarningMessageForCrossOrigin: false, showCPUFallbackMessage: false, investigationalUseDialog: { option: 'never' },
@@ -83,7 +77,8 @@ class Site(http.server.SimpleHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        with suppress(BrokenPipeError):  # the page was left
+            self.wfile.write(content)
 
     def end_headers(self) -> None:
         """Isolated, so that the viewer may share memory with its workers."""
@@ -95,32 +90,58 @@ class Site(http.server.SimpleHTTPRequestHandler):
         """Nothing."""
 
 
-def studies() -> dict[str, tuple[list[Dataset], Outcome]]:
-    """The middle slices of a phantom as three studies, and what is said of each."""
-    paths = cached_phantom(
+@dataclass(frozen=True)
+class Study:
+    """What the PACS holds of one: the images around what is of interest, what is said of them, and how it is marked."""
+
+    series: Sequence[Dataset]
+    outcome: Outcome
+    volume: Volume | None
+    region: Region = Region.BOX_2D
+
+    @property
+    def shown(self) -> list[tuple[str, str]]:
+        """What OHIF must say of it, by what was looked at: before and after it was asked to take the finding over."""
+        if isinstance(self.outcome, NotAnalysed) or not self.outcome.positive:
+            return []
+        lesion = self.outcome.lesions[0]
+        on_slice = [("report-before", f"Diameter: {round(lesion.diameter_mm, 1):.2f} mm")]
+        words = ("Measurements (1)", "Intracranial aneurysm", SITES[lesion.location].anatomy.meaning)
+        listed = [("report", each) for each in words]
+        match self.region:
+            case Region.CIRCLE_2D:
+                return on_slice
+            case Region.POINT_3D:
+                return listed
+        return [*on_slice, *listed, ("mask", f"Aneurysm 1: {lesion.location.value}")]
+
+
+def studies(bundle: Bundle) -> dict[str, Study]:
+    """Phantoms with what the model finds in them, the positive one marked in each way; and one with a gap."""
+    positive = cached_phantom(
         "positive", seed=SEEDS["positive"], positive=True, location=Location.LEFT_MCA, diameter_mm=8.0, matrix=384, spacing_mm=0.7
     )  # fmt: skip
+    negative = cached_phantom("negative", seed=SEEDS["negative"], positive=False, matrix=384, spacing_mm=0.7)
+    found, plain = analysed(positive, bundle), analysed(negative, bundle)
+    gap = [*plain.series[:40], *plain.series[43:]]
+    try:
+        volume_from_datasets(gap)
+    except NotAnalysable as error:
+        broken = Study(gap, NotAnalysed(error.reason, error.detail), None)
+    made = {"positive": found, "negative": plain, "not-analysed": broken}
+    made |= {"circle": replace(found, region=Region.CIRCLE_2D), "point": replace(found, region=Region.POINT_3D)}
+    return {name: replace(study, series=renamed(study.series, name)) for name, study in made.items()}
+
+
+def analysed(paths: Sequence[Path], bundle: Bundle) -> Study:
+    """The findings in the whole series, and 90 of its slices around them or around the circle of Willis."""
     every = sorted((dcmread(path) for path in paths), key=lambda ds: float(ds.ImagePositionPatient[2]))
-    where = (44.8, 14.6, -31.3)
-    nearest = min(range(len(every)), key=lambda i: abs(float(every[i].ImagePositionPatient[2]) - where[2]))
-    lesion = Lesion(Location.LEFT_MCA, 0.973, where, 8.1, ball(where, 8.1))
-    probabilities = [0.012] * 13
-    probabilities[LOCATIONS.index(lesion.location)] = 0.951
-    said: dict[str, Outcome] = {
-        "positive": Findings((*probabilities, 0.973), (lesion,), 0.31),
-        "negative": Findings((0.012,) * 13 + (0.04,), (), 0.31),
-        "not-analysed": NotAnalysed(Reason.GAP, "about 3 slices missing in 1 gap, the first of 2.80 mm"),
-    }
-    return {name: (renamed(every[nearest - 30 : nearest + 30], name), outcome) for name, outcome in said.items()}
-
-
-def ball(centre_lps_mm: tuple[float, float, float], diameter_mm: float) -> LesionMask:
-    """The cells of the lesion map whose middle lies in a ball."""
-    cell_mm, half = 1.4, 4
-    offsets_mm = cell_mm * (np.indices((2 * half + 1,) * 3) - half)
-    affine = np.array([[0, 0, cell_mm, 0], [0, cell_mm, 0, 0], [cell_mm, 0, 0, 0], [0, 0, 0, 1.0]])
-    affine[:3, 3] = np.subtract(centre_lps_mm, half * cell_mm)
-    return LesionMask(np.linalg.norm(offsets_mm, axis=0) <= diameter_mm / 2.0, affine)
+    volume = volume_from_datasets(every)
+    findings = ai.analyse(volume, bundle)
+    middle = head_extent(volume).circle_centre_lps_mm
+    _, _, z = findings.lesions[0].centre_lps_mm if findings.lesions else middle or (0.0, 0.0, 0.0)
+    nearest = min(range(len(every)), key=lambda i: abs(float(every[i].ImagePositionPatient[2]) - z))
+    return Study(every[max(nearest - 45, 0) : nearest + 45], findings, volume)
 
 
 def renamed(series: Sequence[Dataset], name: str) -> list[Dataset]:
@@ -137,36 +158,31 @@ def renamed(series: Sequence[Dataset], name: str) -> list[Dataset]:
     return copies
 
 
-def files_of(name: str, series: list[Dataset], outcome: Outcome) -> Iterator[bytes]:
-    """The study as the PACS holds it: images, report, summary and masks."""
-    created, uid = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), derive_uid(name, "report")
-    for ds in series:
+def files_of(name: str, study: Study, algorithm: Algorithm) -> Iterator[bytes]:
+    """The study as the PACS holds it: images, report, masks and summary."""
+    uid = derive_uid(name, "report")
+    common: dict[str, Any] = {"created": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "algorithm": algorithm}
+    for ds in study.series:
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
         yield encode(ds)
     yield encode(
         build_report(
-            series,
-            outcome,
-            report_uid=uid,
-            series_uid=derive_uid(name, "reports"),
-            series_number=9901,
-            created=created,
-            algorithm=ALGORITHM,
-            region=Region.BOX_2D,
+            study.series, study.outcome, report_uid=uid, series_uid=derive_uid(name, "reports"), series_number=9901,
+            region=study.region, **common,
         )
-    )
-    if isinstance(outcome, Findings) and outcome.positive:
+    )  # fmt: skip
+    if isinstance(study.outcome, Findings) and study.outcome.positive:
         yield encode(
             build_segmentation(
-                series, outcome, segmentation_uid=derive_uid(name, "mask"), series_uid=derive_uid(name, "masks"),
-                series_number=9903, report_uid=uid, created=created, algorithm=ALGORITHM,
+                study.series, study.outcome, segmentation_uid=derive_uid(name, "mask"),
+                series_uid=derive_uid(name, "masks"), series_number=9903, report_uid=uid,
+                report_series_uid=derive_uid(name, "reports"), **common,
             )
         )  # fmt: skip
-    volume = None if isinstance(outcome, NotAnalysed) else volume_from_datasets(series)
     yield encode(
         build_summary(
-            series, outcome, volume, summary_uid=derive_uid(name, "summary"), series_uid=derive_uid(name, "summaries"),
-            series_number=9902, report_uid=uid, created=created, algorithm=ALGORITHM,
+            study.series, study.outcome, study.volume, summary_uid=derive_uid(name, "summary"),
+            series_uid=derive_uid(name, "summaries"), series_number=9902, report_uid=uid, **common,
         )
     )  # fmt: skip
 
@@ -214,14 +230,15 @@ def look(base: str, name: str) -> dict[str, Any]:
 
 def main() -> int:
     """The pictures are in var/viewer; returns how many studies were not shown as they should be."""
-    wrong = 0
+    wrong, bundle = 0, load_bundle()
+    made = studies(bundle)
     with orthanc() as url:
-        for name, (series, outcome) in studies().items():
-            for content in files_of(name, series, outcome):
+        for name, study in made.items():
+            for content in files_of(name, study, algorithm_of(bundle.manifest)):
                 httpx.post(f"{url}/instances", content=content, trust_env=False, timeout=60).raise_for_status()
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Site, orthanc=url, directory=str(OHIF)))
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        for name in sys.argv[1:] or ("positive", "negative", "not-analysed"):
+        for name in sys.argv[1:] or made:
             seen = look(f"http://127.0.0.1:{server.server_address[1]}", name)
             (FOLDER / f"{name}.json").write_text(json.dumps(seen, indent=1))
             shutil.rmtree(FOLDER / f"profile-{name}", ignore_errors=True)
@@ -229,10 +246,10 @@ def main() -> int:
             faults += [] if "Willis summary" in seen["said"]["opened"] else ["the summary is not listed"]
             faults += [
                 f"{what}: {words!r} is not shown"
-                for what, words in SHOWN.get(name, ())
+                for what, words in made[name].shown
                 if words not in seen["said"].get(what, "")
             ]
-            print(f"{name}: {'; '.join(faults) or 'as it should be'}; pictures in {FOLDER}")
+            print(f"{name}: {'; '.join(faults) or 'as it should be'}; pictures in {FOLDER}", flush=True)
             wrong += bool(faults)
         server.shutdown()
     return wrong
