@@ -5,7 +5,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -124,7 +125,21 @@ class Receiver:
         self._log = log.get()
 
     def start(self) -> None:
-        """Associations are accepted from now on.  Raises ConfigError when the port cannot be had."""
+        """Associations are accepted from now on.  Raises ConfigError when a port cannot be had; then nothing was done."""
+        settings = self._config.node
+        secure = server_context(settings.tls) if settings.tls else None
+        listeners: list[tuple[str, int, ssl.SSLContext | None]] = []
+        if secure is None or settings.tls is None or not settings.tls.required:
+            listeners.append(("[node]", settings.port, None))
+        if secure is not None and settings.tls is not None:
+            listeners.append(("[node.tls]", settings.tls.port, secure))
+        for (
+            section,
+            port,
+            _,
+        ) in listeners:  # before `_recover`, which would take a living receiver's associations for lost
+            with self._naming_port(section, port):
+                socket.create_server((settings.host, port), family=_family(settings.host)).close()
         self._recover()
         self._files.sweep_incoming(has_died)
         handlers = [
@@ -136,29 +151,29 @@ class Receiver:
             (evt.EVT_N_EVENT_REPORT, self._on_event_report),
             (evt.EVT_C_FIND, QueryScp(self._store, self._trail, _now).on_find),
         ]
-        settings = self._config.node
-        secure = server_context(settings.tls) if settings.tls else None
         self._commits.start()
         self._commits_run = True
         entity = self._entity()
-        if secure is None or settings.tls is None or not settings.tls.required:
-            self._listen(entity, "[node]", settings.port, handlers)
-        if secure is not None and settings.tls is not None:
-            self._listen(entity, "[node.tls]", settings.tls.port, handlers, secure)
+        for section, port, secure in listeners:
+            self._listen(entity, section, port, handlers, secure)
 
-    def _listen(
-        self, entity: AE, section: str, port: int, handlers: list[Any], secure: ssl.SSLContext | None = None
-    ) -> None:
+    def _listen(self, entity: AE, section: str, port: int, handlers: list[Any], secure: ssl.SSLContext | None) -> None:
         host = self._config.node.host
-        try:
+        with self._naming_port(section, port):
             self._servers.append(DirectServer.start(entity, (host, port), self._begin, handlers, secure, self._gate))
+        self._log.info("receiver_started", host=host, port=port)
+
+    @contextmanager
+    def _naming_port(self, section: str, port: int) -> Iterator[None]:
+        """An OSError inside stops the receiver and says which port cannot be had."""
+        try:
+            yield
         except OSError as error:
             self.stop()
             raise ConfigError(
                 f"{section} port = {port}: {error.strerror}; stop the program that holds "
-                f"{host}:{port} or choose another port"
+                f"{self._config.node.host}:{port} or choose another port"
             ) from None
-        self._log.info("receiver_started", host=host, port=port)
 
     def _recover(self) -> None:
         """What power loss took before it was acknowledged is not in the database either."""
@@ -294,6 +309,10 @@ def receive(config: Config) -> None:
     receiver.stop(patience_seconds=config.node.stop_seconds / 2)
     trail.close()
     store.close()
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _now() -> datetime:

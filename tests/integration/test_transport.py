@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
 
-from node.config import Config
-from node.receiver import Receiver
+from node.config import Config, Node
+from node.errors import ConfigError
+from node.receiver import Receiver, receiver_name
 from node.server import DirectServer
 from storage.errors import StorageFull
 from storage.files import Files, InstanceWriter
@@ -571,3 +573,14 @@ def test_associations_that_end_leave_no_thread_and_no_descriptor(port: int) -> N
                 scu.release()
     wait_until(lambda: not any(thread.name == "AcceptorThread" for thread in threading.enumerate()))
     wait_until(lambda: descriptors() <= before)
+
+
+def test_a_second_receiver_on_the_port_leaves_the_associations_of_the_first_open(
+    start: Start, sqlite_store: Store
+) -> None:
+    port = start()
+    name, now = receiver_name(Node(port=port)), datetime.now(UTC)
+    sqlite_store.intake.open_association(name, "PACS", now)
+    with pytest.raises(ConfigError, match=rf"port = {port}: .*choose another port"):
+        start(port=port)
+    assert sqlite_store.intake.lose_associations(name, now) == 1
