@@ -26,7 +26,8 @@ $bin/ruff format --check .
 $bin/mypy
 $bin/lint-imports
 $bin/coverage erase
-$bin/coverage run -m pytest "$@"
+# A file's tests stay together: on as many cores as there are, but two servers of every kind at most.
+$bin/coverage run -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile "$@"
 $bin/coverage combine --quiet
 $bin/coverage report
 $bin/python -m tests.branches "${WILLIS_COVERAGE:-90}"
