@@ -96,13 +96,14 @@ def _answers(client: httpx.Client) -> bool:
         return False
 
 
-def test_orthanc_forwards_a_study_and_holds_the_report_in_it(
+def test_orthanc_forwards_a_study_and_holds_every_result_in_it(
     node_in: NodeFactory, orthanc: Orthanc, positive_series: list[Path]
 ) -> None:
     node = node_in(
         peers__ORTHANC__ae_title='"ORTHANC"',
         peers__ORTHANC__host='"127.0.0.1"',
         peers__ORTHANC__port=str(orthanc.dicom_port),
+        peers__ORTHANC__results='["sr", "sc", "seg"]',
     )
     modality = {"AET": "WILLIS", "Host": "127.0.0.1", "Port": node.config.node.port}
     orthanc.http.put("/modalities/willis", json=modality).raise_for_status()
@@ -114,6 +115,7 @@ def test_orthanc_forwards_a_study_and_holds_the_report_in_it(
     series = [
         orthanc.http.get(f"/series/{each}").json() for each in orthanc.http.get(f"/studies/{study}").json()["Series"]
     ]
+    assert sorted(each["MainDicomTags"]["Modality"] for each in series) == ["CT", "OT", "SEG", "SR"]
     (report,) = [each for each in series if each["MainDicomTags"]["Modality"] == "SR"]
     tags = orthanc.http.get(f"/instances/{report['Instances'][0]}/simplified-tags").json()
     assert tags["SOPInstanceUID"] == row["report_uid"]
