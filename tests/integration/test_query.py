@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.datadict import keyword_for_tag
+from pydicom.tag import BaseTag
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 from sqlalchemy.exc import OperationalError
 
 from node import query, query_scp
+from storage.finding import Level
 from storage.store import Store
-from tests.builders import FakeClock, received, reported
+from tests.builders import FakeClock, add, header, received, reported
 from tests.raw_scu import (
     ABORT,
     COMMAND,
@@ -98,6 +101,56 @@ def test_the_most_urgent_is_answered_first_with_its_outcome(asked: Site, clock: 
     (_, first), (_, second), _ = ask(asked, identifier)
     assert first is not None and second is not None
     assert [ds[0x0099, 0x1001].value for ds in (first, second)] == ["POSITIVE", ""]
+
+
+ONE_OTHER: dict[str, tuple[str, Any, Any]] = {
+    "PatientName": ("patient_name", "Doe^John", "Roe^Ann"),
+    "PatientID": ("patient_id", "P-1", "P-2"),
+    "IssuerOfPatientID": ("issuer_of_patient_id", "HOSPITAL", "CLINIC"),
+    "StudyInstanceUID": ("study_instance_uid", "2.25.91", "2.25.92"),
+    "StudyDate": ("study_date", "20261123", "20261124"),
+    "StudyTime": ("study_time", "101500", "111500"),
+    "StudyID": ("study_id", "S1", "S2"),
+    "AccessionNumber": ("accession_number", "A-1", "A-2"),
+    "ModalitiesInStudy": ("modality", "CT", "MR"),
+    "SeriesInstanceUID": ("series_instance_uid", "2.25.1", "2.25.2"),
+    "Modality": ("modality", "CT", "MR"),
+    "SeriesNumber": ("series_number", 3, 4),
+    "SeriesDescription": ("series_description", "CTA", "native"),
+    "SOPInstanceUID": ("sop_instance_uid", "2.25.71", "2.25.72"),
+    "SOPClassUID": ("sop_class_uid", CTImageStorage, EnhancedCTImageStorage),
+    "InstanceNumber": ("instance_number", 7, 8),
+}
+"""By keyword: the header's field, and the values of two studies, series or images that differ in it."""
+
+
+def level_of(key: query.Key) -> Level:
+    """The highest that has the key."""
+    return next(level for level in Level if level in key.levels)
+
+
+@pytest.mark.parametrize("tag", [tag for tag, key in query.KEYS.items() if key.is_matched], ids=keyword_for_tag)
+def test_each_key_alone_tells_one_from_the_other(asked: Site, clock: FakeClock, tag: BaseTag) -> None:
+    keyword, level = keyword_for_tag(tag), level_of(query.KEYS[tag])
+    field, one, other = ONE_OTHER[keyword]
+    for number, value in ((1, one), (2, other)):
+        place = {
+            Level.STUDY: {"series_instance_uid": f"2.25.{number}", "study_instance_uid": f"2.25.9{number}"},
+            Level.SERIES: {"series_instance_uid": f"2.25.{number}", "study_instance_uid": "2.25.9"},
+            Level.IMAGE: {"series_instance_uid": "2.25.1", "study_instance_uid": "2.25.9"},
+        }[level]
+        add(asked.store, clock, header(number, **(place | {field: value})))
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = level.name
+    if level is not Level.STUDY:
+        identifier.StudyInstanceUID = "2.25.9"
+    if level is Level.IMAGE:
+        identifier.SeriesInstanceUID = "2.25.1"
+    setattr(identifier, keyword, one)
+    (_, found), (last, _) = ask(asked, identifier)
+    assert found is not None
+    assert found[tag].value == one
+    assert last.Status == 0x0000
 
 
 def test_what_cannot_be_answered_fails_with_a_comment_and_the_association_goes_on(asked: Site) -> None:
