@@ -693,7 +693,11 @@ def test_what_a_worker_of_this_host_held_when_it_died_is_ready_again_at_once(off
     assert series_now(desk.store).attempts == 1
 
 
-@pytest.mark.parametrize("worker", [worker_name(os.getpid()), worker_name(1), "elsewhere:4194304", "elsewhere", ""])
+@pytest.mark.parametrize(
+    "worker",
+    [worker_name(os.getpid()), worker_name(1), "elsewhere:4194304", "elsewhere", ""],
+    ids=("ours", "init", "of another host", "no number", "nameless"),
+)
 def test_a_worker_that_may_be_alive_keeps_its_claim(office: Callable[..., Office], worker: str) -> None:
     desk = office()
     claimed(desk.store, desk.clock, worker=worker)
