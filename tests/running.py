@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,15 @@ ROOT = Path(__file__).parents[1]
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody holds."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on loopback that nobody holds, of those that this test process alone draws from.
+
+    Below the ports that the kernel gives to who asks for none, so that nobody takes it before it is listened on.
+    """
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 2
+    while True:
+        port = 12_000 + 10_000 * process + secrets.randbelow(10_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 90.0, what: str = "") -> Any:

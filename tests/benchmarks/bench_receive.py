@@ -30,6 +30,7 @@ from pydicom.uid import UID, CTImageStorage
 from tests.builders import encoded
 from tests.dicom_factory import ct_series, save
 from tests.raw_scu import RELEASE_RQ, RawScu, associate_rq, store_pdus
+from tests.running import free_port
 
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 LIMIT_SECONDS = 180
@@ -64,13 +65,6 @@ class Measured:
     per_second: list[float] = field(default_factory=list)
     peak_mib: float = 0.0
     lost: int = 0
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def command(name: str, port: int, folder: Path, fork: bool) -> list[str]:

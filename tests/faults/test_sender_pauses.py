@@ -12,18 +12,20 @@ from pathlib import Path
 import pytest
 import torch
 from pydicom import Dataset, dcmread
+from sqlalchemy import select
 
 from ai.bundle import Bundle
 from ai.unet import UNet
 from node.config import Config
 from node.peer import SimulatedPeer
+from storage.schema import AssociationRow
 from tests.builders import FakeClock, encoded
 from tests.dicom_factory import ct_series
 from tests.faults.proof import violations
 from tests.faults.senders import send
 from tests.faults.small_node import SmallNode, configuration
 from tests.raw_scu import RawScu, associate_rq
-from tests.running import free_port
+from tests.running import free_port, wait_until
 from tests.unit.made_up_head import head
 from tests.unit.test_ai_bundle import TINY, manifest
 
@@ -68,6 +70,16 @@ class Case:
     def send(self, slices: Slices) -> None:
         """They came on one association that was released."""
         assert send(self.port, slices, self.acknowledged)
+        self.wait_until_closed()
+
+    def wait_until_closed(self) -> None:
+        """The database knows the end of every association, which waits a little for company."""
+
+        def open_ones() -> int:
+            with self.node.store.transactions.reading() as session:
+                return len(session.scalars(select(AssociationRow).where(AssociationRow.closed.is_(None))).all())
+
+        wait_until(lambda: not open_ones(), 10)
 
     def pass_seconds(self, seconds: float) -> None:
         """So much later, after 24 beats within the first minute; then nothing can happen."""
@@ -83,6 +95,7 @@ class Case:
 
     def check_ended(self) -> None:
         """One case of 400 slices, called negative, and each report in the PACS names the one before."""
+        self.wait_until_closed()
         self.node.step()
         (row,) = self.node.store.worklist.rows()
         assert (row["stage"], row["outcome"], row["instance_count"]) == ("reported", "negative", 400)

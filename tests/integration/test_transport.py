@@ -31,7 +31,6 @@ from storage.files import Files, InstanceWriter
 from storage.records import StoredFile
 from storage.schema import AssociationRow, InstanceRow
 from storage.store import Store
-from tests.benchmarks.bench_receive import free_port
 from tests.builders import encoded
 from tests.dicom_factory import ct_series, save
 from tests.raw_scu import (
@@ -51,6 +50,7 @@ from tests.raw_scu import (
     store_command,
     store_pdus,
 )
+from tests.running import free_port
 
 ABORT_PDU = 7
 Start = Callable[..., int]
