@@ -159,7 +159,7 @@ def renamed(series: Sequence[Dataset], name: str) -> list[Dataset]:
 
 
 def files_of(name: str, study: Study, algorithm: Algorithm) -> Iterator[bytes]:
-    """The study as the PACS holds it: images, report, masks and summary."""
+    """The study as the PACS holds it: images, report, summary, and masks where findings are marked by a box."""
     uid = derive_uid(name, "report")
     common: dict[str, Any] = {"created": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "algorithm": algorithm}
     for ds in study.series:
@@ -171,7 +171,7 @@ def files_of(name: str, study: Study, algorithm: Algorithm) -> Iterator[bytes]:
             region=study.region, **common,
         )
     )  # fmt: skip
-    if isinstance(study.outcome, Findings) and study.outcome.positive:
+    if isinstance(study.outcome, Findings) and study.outcome.positive and study.region is Region.BOX_2D:
         yield encode(
             build_segmentation(
                 study.series, study.outcome, segmentation_uid=derive_uid(name, "mask"),
