@@ -1,13 +1,14 @@
 """The forward pass over a region of interest, in overlapping tiles, on a CPU or a GPU."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ai.heap import kept_heap
 from ai.locations import LOCATIONS
@@ -16,7 +17,7 @@ from ai.unet import OUTPUT_STRIDE, UNet
 
 Float32Array = NDArray[np.float32]
 Progress = Callable[[float], None]
-"""Called between tiles with the share done, 0 to 1; may raise to cancel."""
+"""Called before each level of a network with the share of the tiles done, and at the end with 1; may raise to cancel."""
 
 MIRRORED_LOCATIONS = tuple(LOCATIONS.index(location.mirrored) for location in LOCATIONS)
 """At position i, the index that location i becomes when left and right are exchanged."""
@@ -100,6 +101,11 @@ def infer(
     tiles = list(_tiles(shape, tiling))
     passes = [(network, flip) for network in networks for flip in ((False, True) if tiling.flip else (False,))]
     done = 0
+
+    def tell() -> None:
+        if progress is not None:
+            progress(done / (len(tiles) * len(passes)))
+
     for corner in tiles:
         box = tuple(
             slice(start, start + min(size, side))
@@ -112,17 +118,30 @@ def infer(
         extent = tuple(axis.stop - axis.start for axis in target)
         ramp = _ramp(extent, tiling.overlap // OUTPUT_STRIDE)
         for network, flip in passes:
-            answer = _forward(network, tile, flip, preprocessing.coordinates).to("cpu")[
-                :, : extent[0], : extent[1], : extent[2]
-            ]
-            total[(slice(None), *target)] += answer * ramp
+            with _called_before_each_level(network, tell):
+                answer = _forward(network, tile, flip, preprocessing.coordinates).to("cpu")
+            total[(slice(None), *target)] += answer[:, : extent[0], : extent[1], : extent[2]] * ramp
             weight[target] += ramp
             done += 1
-            if progress is not None:
-                progress(done / (len(tiles) * len(passes)))
+    tell()
     total /= weight
     mean = total.numpy()
     return Maps(mean[0], mean[2:].astype(np.float16), mean[1], output_affine(region.affine_lps))
+
+
+@contextmanager
+def _called_before_each_level(network: UNet, verb: Callable[[], None]) -> Iterator[None]:
+    """While `network` passes through a tile, which may be as large as the region, `verb` can end it in between."""
+
+    def before(_module: nn.Module, _inputs: object) -> None:
+        verb()
+
+    hooks = [level.register_forward_pre_hook(before) for level in (*network.levels, *network.decoders)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _forward(network: UNet, tile: Tensor, flip: bool, with_x: bool) -> Tensor:

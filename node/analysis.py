@@ -36,7 +36,7 @@ _CONFLICTS = {intake.MIXED_PATIENTS: Reason.MIXED_PATIENTS, intake.MIXED_STUDIES
 
 @dataclass
 class Bench:
-    """What an analysis works with.  `progress` is called between tiles and may raise to give the claim back.
+    """What an analysis works with.  `progress` is called often during inference and may raise to give the claim back.
 
     `read_ahead` gives what was already read of a case, by file.
     """

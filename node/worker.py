@@ -121,7 +121,7 @@ class Worker:
         self._beat.stop()
 
     def _progress(self, _share: float) -> None:
-        here("between_tiles")
+        here("in_inference")
         if self._stopping.is_set():
             raise StopRequested
 

@@ -74,7 +74,8 @@ def test_a_node_killed_in_mid_receive_keeps_what_it_acknowledged_and_ends_right(
 def test_an_analysis_beyond_its_time_limit_is_killed_and_ends_as_not_analysed_in_the_pacs(
     node_in: NodeFactory, negative_series: list[Path]
 ) -> None:
-    node = node_in(ai__time_limit_seconds="1", ai__attempts="2")
+    # mirror images on one thread take longer than the limit on any machine, the report that follows does not
+    node = node_in(ai__time_limit_seconds="3", ai__attempts="2", ai__flip="true", ai__threads="1")
     node.send(negative_series)
     (row,) = node.wait_for_delivered(seconds=180)
     assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")

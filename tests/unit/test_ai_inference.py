@@ -98,6 +98,21 @@ def test_progress_ends_at_one_and_may_cancel() -> None:
         infer([network()], region(), SETTINGS, Tiling(size=32), CPU, cancel)
 
 
+def test_one_tile_is_cancelled_between_two_levels_of_the_network() -> None:
+    net, calls = network(), 0
+
+    def cancel(share: float) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        infer([net], region(), SETTINGS, Tiling(size=64), CPU, cancel)
+    maps = infer([net], region(), SETTINGS, Tiling(size=64), CPU)  # the network is as it was, and no longer asks
+    assert calls == 3 and np.isfinite(maps.lesion_DHW).all()
+
+
 @pytest.mark.parametrize("wrong", [{"size": 60}, {"overlap": 0}, {"overlap": 52}, {"overlap": 6}])
 def test_a_tiling_that_would_leave_seams_is_refused(wrong: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match="overlap"):
