@@ -1,5 +1,6 @@
 """A whole node in processes of its own, and studies to send to it."""
 
+import fcntl
 import hashlib
 import os
 import secrets
@@ -179,14 +180,17 @@ def cached_phantom(name: str, **arguments: Any) -> list[Path]:
     sources = b"".join(path.read_bytes() for path in sorted((ROOT / "training" / "phantom").glob("*.py")))
     key = hashlib.sha256(sources + repr(sorted(arguments.items())).encode()).hexdigest()[:16]
     folder = ROOT / ".pytest_cache" / "phantoms" / f"{name}-{key}"
-    if not folder.exists():
-        scan = make_scan(**arguments)
-        write_series(
-            scan,
-            folder.with_suffix(".new"),
-            patient_name="Secretive^Name",
-            patient_id="SECRET-ID-7",
-            accession_number="SECRETACC",
-        )
-        folder.with_suffix(".new").rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one test process paints it, another waits for it
+        if not folder.exists():
+            scan = make_scan(**arguments)
+            write_series(
+                scan,
+                folder.with_suffix(".new"),
+                patient_name="Secretive^Name",
+                patient_id="SECRET-ID-7",
+                accession_number="SECRETACC",
+            )
+            folder.with_suffix(".new").rename(folder)
     return sorted(folder.glob("*.dcm"))
