@@ -7,6 +7,7 @@ kept as the true, sheared affine: whoever resamples uses the affine and is right
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ai.errors import NotAnalysable, Reason
@@ -137,19 +139,20 @@ def subsampled_volume(
     """A coarse `Volume` for judging coverage: about one slice every `slice_mm` and one pixel every `pixel_mm`.
 
     `paths[i]` holds the slice whose position was `positions_mm[i]` of `stack_geometry`; or one path holds all frames.
-    Only the slices that are kept are read.  Voxels are picked, not averaged.  Raises NotAnalysable when a file cannot
-    be read, decoded or does not agree with `stack`.
+    Only the slices that are kept are read.  Voxels are picked, not averaged.  No decoder runs and nothing is inflated:
+    the process of the caller may be one that must not crash.  Raises NotAnalysable when a file cannot be read, is
+    compressed or does not agree with `stack`.
     """
     every = max(1, round(slice_mm / stack.spacing_mm))
     picked = stack.order[::every]
     if len(paths) == 1 and len(stack) > 1:
-        whole = _read(paths[0])
+        whole = _read_uncompressed(paths[0])
         all_frames = list(frames(whole))
         if len(all_frames) != len(stack):
             raise NotAnalysable(Reason.MISSING_GEOMETRY, f"{len(all_frames)} frames for a stack of {len(stack)} slices")
         chosen = ((whole, all_frames[int(i)]) for i in picked)
     elif len(paths) == len(stack):
-        datasets = (_read(paths[int(i)]) for i in picked)
+        datasets = (_read_uncompressed(paths[int(i)]) for i in picked)
         chosen = ((ds, next(frames(ds))) for ds in datasets)
     else:
         raise NotAnalysable(Reason.MISSING_GEOMETRY, f"{len(paths)} files for a stack of {len(stack)} slices")
@@ -171,9 +174,31 @@ def subsampled_volume(
     return Volume(hu, affine, tuple(f.sop_instance_uid for f in kept), tuple(f.number for f in kept))
 
 
+def _read_uncompressed(path: str | os.PathLike[str]) -> Dataset:
+    """As `_read`, unless its transfer syntax compresses or deflates.  Raises NotAnalysable."""
+    with _naming_garbled(path):
+        syntax = read_file_meta_info(path).get(
+            "TransferSyntaxUID"
+        )  # before the rest of the file, which may be deflated
+    if syntax in _UNCOMPRESSED:
+        ds = _read(path)
+        if (
+            transfer_syntax(ds) in _UNCOMPRESSED
+        ):  # the file may have been replaced meanwhile by another with these bytes
+            return ds
+    raise NotAnalysable(Reason.PIXELS_UNDECODABLE, "compressed or deflated")
+
+
 def _read(path: str | os.PathLike[str], stop_before_pixels: bool = False) -> Dataset:
-    try:
+    with _naming_garbled(path):
         return dcmread(path, stop_before_pixels=stop_before_pixels)
+
+
+@contextmanager
+def _naming_garbled(path: str | os.PathLike[str]) -> Iterator[None]:
+    """An error that says that the file is no whole DICOM file becomes NotAnalysable."""
+    try:
+        yield
     except (InvalidDicomError, *GARBLED) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's fault, not the file's: worth another attempt

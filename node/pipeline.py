@@ -113,7 +113,10 @@ class Slices:
 
     @cached_property
     def shows_both_ends(self) -> bool:
-        """Whether the region around the circle of Willis lies inside the slices with a margin."""
+        """Whether the region around the circle of Willis lies inside the slices with a margin.
+
+        Never of compressed slices: a codec that crashes would end the node here, and costs an attempt in the worker.
+        """
         if self.stack is None:
             return False
         try:

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from pydicom import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from tests.builders import encoded
 from tests.dicom_factory import ct_series
@@ -19,9 +19,14 @@ def small_series(number: int, slices: int = 3) -> list[tuple[Dataset, bytes]]:
     return [(ds, encoded(ds)) for ds in made]
 
 
-def send(port: int, series: list[tuple[Dataset, bytes]], acknowledged: dict[str, bytes]) -> bool:
+def send(
+    port: int,
+    series: list[tuple[Dataset, bytes]],
+    acknowledged: dict[str, bytes],
+    syntax: str = ExplicitVRLittleEndian,
+) -> bool:
     """Whether every slice was acknowledged, on one association that was released; each that was is noted."""
-    with suppress(OSError, AssertionError), RawScu(port, 10).associate(associate_rq()) as scu:
+    with suppress(OSError, AssertionError), RawScu(port, 10).associate(associate_rq(syntax=syntax)) as scu:
         for ds, dataset in series:
             scu.send(all_of(store_pdus(ds.SOPClassUID, ds.SOPInstanceUID, dataset)))
             assert scu.status() == 0

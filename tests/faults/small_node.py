@@ -175,7 +175,24 @@ def break_outbox() -> None:
     pipeline.deliver = deliver
 
 
-BREAKS = {"": lambda: None, "commit": break_commit, "file": break_file, "uid": break_uid, "outbox": break_outbox}
+def break_decoder() -> None:
+    """A codec crashes on every frame: nothing but the analysis of an eligible series may decode."""
+    from ai import frames
+
+    def crash(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    vars(frames)["decoded"] = vars(frames)["unpacked"] = crash
+
+
+BREAKS = {
+    "": lambda: None,
+    "commit": break_commit,
+    "file": break_file,
+    "uid": break_uid,
+    "outbox": break_outbox,
+    "decoder": break_decoder,
+}
 
 
 def main(folder: str, port: str, pacs_port: str, told: str, broken: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import JPEGLSLossless
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
@@ -21,7 +22,8 @@ from storage.records import Added, Conclusion
 from storage.stages import Outcome, Stage
 from storage.store import Store
 from tests.absent import absent
-from tests.builders import FakeClock, claimed, header, received, reported, series_now
+from tests.builders import FakeClock, claimed, encoded, header, received, reported, series_now
+from tests.compressed import by_codec
 from tests.faults.proof import unreported, violations
 from tests.faults.senders import send, small_series
 from tests.faults.small_node import ALGORITHM, Killable, SmallNode, configuration
@@ -178,6 +180,19 @@ def test_out_of_file_descriptors_is_out_of_resources_and_passes(tmp_path: Path) 
             resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
             assert scu.store(*series[1]) == 0
         assert send(port, series, acknowledged)
+    peer.stop()
+
+
+def test_a_codec_that_crashes_on_compressed_slices_does_not_end_the_node(tmp_path: Path) -> None:
+    peer = SimulatedPeer(tmp_path / "pacs")
+    compressed = by_codec([ds for ds, _ in small_series(1)], JPEGLSLossless)
+    series = [(ds, encoded(ds, JPEGLSLossless)) for ds in compressed]
+    acknowledged: dict[str, bytes] = {}
+    with Killable(tmp_path / "node", port := free_port(), peer.start(0), broken="decoder") as node:
+        assert send(port, series, acknowledged, JPEGLSLossless)
+        wait_until(lambda: peer.requests or node.process.poll() is not None, 20, "the series is reported")
+        assert node.process.poll() is None
+        assert send(port, small_series(2), acknowledged)
     peer.stop()
 
 

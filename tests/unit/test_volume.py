@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.filebase import DicomFileLike
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from ai.errors import NotAnalysable, Reason
 from ai.frames import AIR_HU
@@ -14,6 +17,7 @@ from tests.absent import absent
 from tests.dicom_factory import (
     AXIAL,
     PHILIPS_STUDY,
+    change,
     ct_series,
     enhanced_ct,
     lps_of,
@@ -186,6 +190,21 @@ def test_a_subsampled_volume_refuses_files_that_are_not_the_stack(tmp_path: Path
     del series[4].PixelSpacing
     paths = save(series, tmp_path)
     assert refusal(paths, stack, of=subsampled_volume).reason is Reason.MISSING_GEOMETRY
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, RLELossless, DeflatedExplicitVRLittleEndian, None])
+def test_a_subsampled_volume_decodes_and_inflates_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: UID | None
+) -> None:
+    series = ct_series(6)
+    stack, paths = stack_of(series), save(series, tmp_path)
+    for ds, path in zip(series, paths, strict=True):
+        change(ds.file_meta, TransferSyntaxUID=syntax)
+        with path.open("wb") as file:
+            file.write(b"\0" * 128 + b"DICM")
+            write_file_meta_info(DicomFileLike(file), ds.file_meta, enforce_standard=False)
+    monkeypatch.setattr("ai.volume.dcmread", None)
+    assert refusal(paths, stack, of=subsampled_volume).reason is Reason.PIXELS_UNDECODABLE
 
 
 @pytest.mark.parametrize(("series", "count", "spacing"), [("S2020", 140, 1.0), ("S2030", 140, 1.0), ("S2010", 28, 5.0)])
