@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from storage.prepared import Prepared
 from storage.records import Added, Arrived, Change, Closed, Ended, Header, Opened, StoredFile, name_key
 from storage.rows import reopen
-from storage.schema import AssociationRow, InstanceRow, RemovalRow, SeriesRow
+from storage.schema import AssociationRow, InstanceRow, RemovalRow, ReportRow, SeriesRow
 from storage.stages import Event, Stage, advance
 from storage.transactions import Transactions
 
@@ -46,9 +46,12 @@ _NEXT_CASE = 1 + func.max(  # of several values: the largest
 )
 """SQLite alone would give the number of the newest case, once that is removed, to the next one."""
 _FORGET_IF_EMPTY = delete(SeriesRow.__table__).where(  # type: ignore[arg-type]
-    SeriesRow.id == bindparam("series"), SeriesRow.instance_count == 0
+    SeriesRow.id == bindparam("series"), SeriesRow.instance_count == 0, SeriesRow.revision == 1
 )
-"""A series that was made for an instance which turns out to belong to another one must not stay."""
+"""A series that was made for an instance which turns out to belong to another one must not stay.
+
+One that was emptied by `forget_instance` and may have a report is of a later revision.
+"""
 
 
 _CLOSE = (
@@ -125,7 +128,10 @@ class Intake:
             return {row.sop_instance_uid: StoredFile(row.path, row.sha256, row.size_bytes) for row in rows}
 
     def forget_instance(self, sop_instance_uid: str, file: StoredFile) -> None:
-        """An instance that was never acknowledged, and that no file holds, is not there.  Its series is RECEIVING."""
+        """An instance that was never acknowledged, and that no file holds, is not there.
+
+        Its series is RECEIVING, and gone with its last instance unless it has a report: then it is empty until one comes.
+        """
         with self._transactions.writing() as session:
             row = session.scalar(
                 select(InstanceRow).where(
@@ -137,7 +143,8 @@ class Intake:
             series = session.scalars(select(SeriesRow).where(SeriesRow.id == row.series_id).with_for_update()).one()
             session.delete(row)
             session.flush()
-            if series.instance_count == 1 and series.revision == 1:
+            reported = session.scalar(select(ReportRow.id).where(ReportRow.series_id == series.id).limit(1))
+            if series.instance_count == 1 and reported is None:
                 session.delete(series)
                 return
             if series.stage != Stage.RECEIVING:

@@ -23,10 +23,12 @@ class Settling:
         self._transactions = transactions
 
     def receiving(self) -> list[Series]:
-        """The series that are still being received, the longest quiet first."""
+        """The series that are still being received, the longest quiet first; none that is empty (`forget_instance`)."""
         with self._transactions.reading() as session:
             rows = session.scalars(
-                select(SeriesRow).where(SeriesRow.stage == Stage.RECEIVING.value).order_by(SeriesRow.last_instance_at)
+                select(SeriesRow)
+                .where(SeriesRow.stage == Stage.RECEIVING.value, SeriesRow.instance_count > 0)
+                .order_by(SeriesRow.last_instance_at)
             )
             return [as_series(row) for row in rows]
 
@@ -97,7 +99,7 @@ class Settling:
     def siblings(self, series: Series) -> list[tuple[Series, Header]]:
         """The other series of the same acquisition of the same study, each with the header of its first instance.
 
-        A series that does not tell its acquisition has none.
+        A series that does not tell its acquisition has none, and an empty one is nobody's.
         """
         with self._transactions.reading() as session:
             mine = session.get_one(SeriesRow, series.id)
@@ -109,6 +111,7 @@ class Settling:
                     SeriesRow.study_instance_uid == mine.study_instance_uid,
                     SeriesRow.acquisition_key == mine.acquisition_key,
                     SeriesRow.id != series.id,
+                    SeriesRow.instance_count > 0,
                 )
                 .order_by(SeriesRow.id)
             ).all()

@@ -363,6 +363,36 @@ def test_forgetting_an_instance_undoes_what_was_decided_of_its_series(store: Sto
     assert (series.stage, series.revision, series.instance_count) == (Stage.RECEIVING, 2, 2)
 
 
+def test_a_reported_series_of_nothing_but_a_forgotten_instance_stays_and_waits_empty(
+    store: Store, clock: FakeClock
+) -> None:
+    case = reported(store, clock, count=1).series.id
+    store.intake.forget_instance(header(1).sop_instance_uid, stored_file(header(1)))
+    series = series_now(store)
+    assert (series.stage, series.revision, series.instance_count) == (Stage.RECEIVING, 2, 0)
+    assert store.settling.receiving() == []
+    assert [report["revision"] for report in store.worklist.reports(case)] == [1]
+    add(store, clock, header(1, "2.25.9"))
+    stray = header(1, sop_instance_uid=header(1, "2.25.9").sop_instance_uid)
+    assert add(store, clock, stray, content="other") is Added.DIFFERENT, "an instance of another series comes to it"
+    assert series_now(store).instance_count == 0
+    assert add(store, clock, header(1)) is Added.STORED
+    store.intake.forget_instance(header(1).sop_instance_uid, stored_file(header(1)))
+    clock.advance(1)
+    assert add(store, clock, header(1)) is Added.STORED
+    assert [each.series_instance_uid for each in store.settling.receiving()] == ["2.25.9", SERIES_UID]
+
+
+def test_a_series_of_a_later_revision_without_report_is_gone_with_its_last_instance(
+    store: Store, clock: FakeClock
+) -> None:
+    series = received(store, clock, count=1)
+    store.settling.leave(series, Event.SET_ASIDE, "quiet", clock(), Outcome.NOT_ELIGIBLE, "no_image")
+    assert store.queue.retry(series.id)
+    store.intake.forget_instance(header(1).sop_instance_uid, stored_file(header(1)))
+    assert count(store, SeriesRow) == count(store, InstanceRow) == 0
+
+
 def test_an_instance_is_not_forgotten_for_another_file(store: Store, clock: FakeClock) -> None:
     received(store, clock, count=2)
     before = series_now(store)

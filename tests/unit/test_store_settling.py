@@ -6,7 +6,7 @@ from storage.errors import IllegalTransition
 from storage.records import Closed, Contribution
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
-from tests.builders import FakeClock, add, header, ready, received, series_now, stored_file
+from tests.builders import FakeClock, add, header, ready, received, reported, series_now, stored_file
 
 
 def test_receiving_lists_the_longest_quiet_first_and_nothing_else(store: Store, clock: FakeClock) -> None:
@@ -132,6 +132,15 @@ def test_siblings_share_study_and_acquisition_and_come_with_their_first_header(s
     [(sibling, head)] = store.settling.siblings(mine)
     assert sibling == series_now(store, "2.25.2")
     assert (head.sop_instance_uid, head.convolution_kernel) == ("2.25.2.5", "H60f")
+
+
+def test_an_empty_series_is_nobodys_sibling(store: Store, clock: FakeClock) -> None:
+    reported(store, clock, series="2.25.1", count=1)
+    mine = received(store, clock, series="2.25.2")
+    assert len(store.settling.siblings(mine)) == 1
+    first = header(1, "2.25.1")
+    store.intake.forget_instance(first.sop_instance_uid, stored_file(first))
+    assert store.settling.siblings(mine) == []
 
 
 def test_series_that_do_not_tell_their_acquisition_are_nobodys_siblings(store: Store, clock: FakeClock) -> None:
