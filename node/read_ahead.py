@@ -29,8 +29,6 @@ PAUSE_SECONDS = 0.2
 """Until one looks again for slices that have come."""
 FORGET_SECONDS = 10.0
 """After a series is no longer being received, if nobody has taken its slices."""
-RECOVER_SECONDS = 60.0
-"""After something went wrong."""
 
 
 @dataclass
@@ -62,7 +60,6 @@ class ReadAhead:
         self._settling, self._files, self._rules, self._monotonic = settling, files, rules, monotonic
         self._most_bytes = most_bytes
         self._series: dict[int, _Ahead] = {}
-        self._resume_at = 0.0
 
     def take(self, case: int) -> dict[StoredFile, ReadSlice]:
         """What was read of the case, which is no longer kept here."""
@@ -72,15 +69,11 @@ class ReadAhead:
     def read_some(self) -> float | None:
         """A few more slices were read; returns the seconds after which to come back, None if nothing is received.
 
-        Nothing is raised: after an error everything is forgotten, and nothing read for a while.
+        Nothing is raised.  A series with a file that cannot be read is left to the analysis.
         """
-        if self._monotonic() < self._resume_at:
-            return None
         try:
             return self._read_some()
-        except Exception as error:  # noqa: BLE001  the edge: the claim will see whatever it is
-            self._series.clear()
-            self._resume_at = self._monotonic() + RECOVER_SECONDS
+        except Exception as error:  # noqa: BLE001  the edge: the database does not answer, and the next beat asks again
             log.get().warning("read_ahead_failed", error=type(error).__name__)
             return None
 
@@ -102,10 +95,15 @@ class ReadAhead:
         arrived = self._settling.arrived_since(series.id, ahead.last, AT_ONCE)
         if arrived and ahead.last == 0:
             ahead.is_wanted = self._is_wanted(arrived[0][1])
-        for number, header, file in arrived if ahead.is_wanted else ():
-            ahead.last = number
-            if header.has_pixels and header.number_of_frames == 1 and header.transfer_syntax_uid != _DEFLATED:
-                ahead.slices[file] = read_slice(dcmread(self._files.path(file)))
+        try:
+            for number, header, file in arrived if ahead.is_wanted else ():
+                ahead.last = number
+                if header.has_pixels and header.number_of_frames == 1 and header.transfer_syntax_uid != _DEFLATED:
+                    ahead.slices[file] = read_slice(dcmread(self._files.path(file)))
+        except Exception as error:  # noqa: BLE001  the edge: the claim will see whatever it is
+            ahead.slices.clear()
+            ahead.is_wanted = False
+            log.get().warning("read_ahead_failed", case=series.id, error=type(error).__name__)
         return ahead.is_wanted and len(arrived) == AT_ONCE
 
     def _is_wanted(self, first: Header) -> bool:

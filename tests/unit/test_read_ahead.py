@@ -12,14 +12,15 @@ from ai.errors import NotAnalysable
 from ai.volume import read_slice, volume_from_datasets, volume_from_slices
 from node.config import Eligibility
 from node.pipeline import utc_now
-from node.read_ahead import AT_ONCE, FORGET_SECONDS, PAUSE_SECONDS, RECOVER_SECONDS, ReadAhead
+from node.read_ahead import AT_ONCE, FORGET_SECONDS, PAUSE_SECONDS, ReadAhead
 from storage.files import Files
 from storage.records import Series
+from storage.settling import Settling
 from storage.stages import Event
 from storage.store import Store
 from tests.builders import FakeClock, header, keep, stored_file
 from tests.compressed import by_codec
-from tests.dicom_factory import ct_series, enhanced_ct
+from tests.dicom_factory import change, ct_series, enhanced_ct
 
 RULES = Eligibility(minimum_slices=4)
 
@@ -125,19 +126,36 @@ def test_no_more_than_so_many_bytes_are_held(
     assert len(ahead.take(case)) == AT_ONCE
 
 
-def test_after_an_error_nothing_is_kept_and_nothing_read_for_a_while(
-    ahead: ReadAhead, arrive: Callable[..., Series], store: Store, files: Files, seconds: Seconds
+@pytest.mark.parametrize("garbled", [b"", b"not DICOM " * 100, None])
+def test_a_file_that_cannot_be_read_ends_the_reading_ahead_of_its_series_and_of_no_other(
+    ahead: ReadAhead, arrive: Callable[..., Series], store: Store, files: Files, garbled: bytes | None
+) -> None:
+    bad = arrive(ct_series(AT_ONCE + 2)).id
+    good = arrive(
+        [change(ds, SeriesInstanceUID="2.25.7", SOPInstanceUID=f"2.25.7.{n}") for n, ds in enumerate(ct_series(6))]
+    ).id
+    _, last = store.settling.instances(bad)[-1]
+    path, whole = files.path(last), files.path(last).read_bytes()
+    path.unlink()
+    if garbled is not None:
+        path.write_bytes(garbled)
+    assert [ahead.read_some() for _ in range(2)] == [0.0, PAUSE_SECONDS]
+    path.write_bytes(whole)
+    arrive(ct_series(AT_ONCE + 4)[-2:])
+    assert ahead.read_some() == PAUSE_SECONDS
+    assert (len(ahead.take(good)), len(ahead.take(bad))) == (6, 0)
+
+
+def test_what_was_read_is_kept_while_the_database_does_not_answer(
+    ahead: ReadAhead, arrive: Callable[..., Series], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = arrive(ct_series(AT_ONCE + 2)).id
     assert ahead.read_some() == 0.0
-    _, last = store.settling.instances(case)[-1]
-    files.path(last).rename(files.path(last).with_suffix(".away"))
-    assert ahead.read_some() is None
-    assert ahead.take(case) == {}
-    files.path(last).with_suffix(".away").rename(files.path(last))
-    assert ahead.read_some() is None
-    seconds.now += RECOVER_SECONDS
-    assert ahead.read_some() == 0.0
+    with monkeypatch.context() as away:
+        away.setattr(Settling, "receiving", None)
+        assert ahead.read_some() is None
+    assert ahead.read_some() == PAUSE_SECONDS
+    assert len(ahead.take(case)) == AT_ONCE + 2
 
 
 def test_datasets_read_ahead_say_what_the_file_says(
