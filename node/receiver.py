@@ -176,14 +176,26 @@ class Receiver:
             ) from None
 
     def _recover(self) -> None:
-        """What power loss took before it was acknowledged is not in the database either."""
-        intake = self._store.intake
+        """What power loss took before it was acknowledged is not in the database either.
+
+        A file that the disk does not let us read is left as it is, and as doubtful: its association stays open.
+        """
+        intake, unread = self._store.intake, list[str]()
         for sop_instance_uid, file in intake.doubtful_instances(self._name).items():
-            if not self._files.holds(file):
-                intake.forget_instance(sop_instance_uid, file)
-                self._files.discard(file)
-                self._log.warning("unacknowledged_instance_forgotten")
-        intake.lose_associations(self._name, _now())
+            try:
+                if not self._files.holds(file):
+                    intake.forget_instance(sop_instance_uid, file)
+                    self._files.discard(file)
+                    self._log.warning("unacknowledged_instance_forgotten")
+            except OSError as error:
+                unread.append(sop_instance_uid)
+                self._log.error(
+                    "doubtful_instance_unreadable",
+                    where=str(self._files.path(file)),
+                    error=error.strerror,
+                    remedy="check the disk and who may read the file; the next start looks at it again",
+                )
+        intake.lose_associations(self._name, _now(), but_of=unread)
 
     def stop(self, patience_seconds: float = 0.0) -> None:
         """No association is accepted any longer; those still open after `patience_seconds` are aborted."""

@@ -1,6 +1,6 @@
 """Associations and the instances they bring."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -104,12 +104,18 @@ class Intake:
         """The association is known as closed."""
         self.take([Ended(association_id, how, now)])
 
-    def lose_associations(self, receiver: str, now: datetime) -> int:
-        """What `receiver` had open when it died is closed as LOST; returns how many."""
+    def lose_associations(self, receiver: str, now: datetime, but_of: Collection[str] = ()) -> int:
+        """What `receiver` had open when it died is closed as LOST; returns how many.
+
+        Not what brought an instance with a UID in `but_of`: the last of each stays doubtful.
+        """
+        left = select(InstanceRow.association_id).where(InstanceRow.sop_instance_uid.in_(but_of))
         with self._transactions.writing() as session:
             lost = session.execute(
                 update(AssociationRow)
-                .where(AssociationRow.receiver == receiver, AssociationRow.closed.is_(None))
+                .where(
+                    AssociationRow.receiver == receiver, AssociationRow.closed.is_(None), AssociationRow.id.not_in(left)
+                )
                 .values(closed=Closed.LOST.value, closed_at=now)
                 .returning(AssociationRow.id)
             )

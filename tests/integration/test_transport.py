@@ -21,6 +21,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
+from sqlalchemy import update
 
 from node.config import Config, Node
 from node.errors import ConfigError
@@ -31,8 +32,8 @@ from storage.files import Files, InstanceWriter
 from storage.records import StoredFile
 from storage.schema import AssociationRow, InstanceRow
 from storage.store import Store
-from tests.builders import encoded
-from tests.dicom_factory import ct_series, save
+from tests.builders import FakeClock, encoded, keep
+from tests.dicom_factory import change, ct_series, save
 from tests.raw_scu import (
     ABORT,
     COMMAND,
@@ -384,6 +385,35 @@ def test_an_instance_that_power_loss_took_before_its_answer_is_forgotten_at_the_
     assert not (files.root / kept[-1].path).exists()
     assert how_they_closed(sqlite_store) == ["lost"]
     scu.socket.close()
+
+
+def test_a_doubtful_file_that_cannot_be_read_holds_up_nobody_and_is_looked_at_again(
+    start: Start, sqlite_store: Store, files: Files, clock: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    name = receiver_name(Node(port=port))
+    for series, ds in enumerate(slices(3), start=1):
+        keep(sqlite_store, files, clock, [change(ds, SeriesInstanceUID=f"2.25.{series}")], closed=None)
+    with sqlite_store.transactions.writing() as session:
+        session.execute(update(AssociationRow).values(receiver=name))
+    lost, unreadable, held = (files.root / row.path for row in rows(sqlite_store))
+    lost.unlink()
+    content = unreadable.read_bytes()
+    unreadable.unlink()
+    unreadable.mkdir()
+    start(port=port)
+    assert [files.root / row.path for row in rows(sqlite_store)] == [unreadable, held]
+    assert how_they_closed(sqlite_store) == ["lost", None, "lost"]
+    said = capsys.readouterr().out
+    assert str(unreadable) in said
+    assert "check the disk" in said
+    with RawScu(port).associate() as scu:
+        assert scu.store(ds, encoded(ds)) == 0
+        scu.release()
+    unreadable.rmdir()
+    unreadable.write_bytes(content)
+    Receiver(Config.model_validate({"node": {"port": port}}), sqlite_store, files, lambda: None)._recover()
+    assert how_they_closed(sqlite_store)[:3] == ["lost", "lost", "lost"]
 
 
 def test_a_receiver_of_another_host_on_the_same_database_loses_nothing_that_is_open(
