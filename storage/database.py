@@ -7,11 +7,24 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from storage.errors import DatabaseUnusable
 
+LOST_SERVER = {
+    "connect_timeout": "10",
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+"""What libpq is told, unless the URL says otherwise (all in s, the last in ms).
+
+A server that vanished without a word (its host lost power, a firewall forgot the connection) is given up after about
+half a minute; the kernel alone would wait for hours.
+"""
 _LOCK_KEY = 0x57494C4C4953  # "WILLIS": one migration at a time on PostgreSQL
 
 
@@ -22,7 +35,7 @@ def open_database(url: str) -> Engine:
     DatabaseUnusable, saying what to do.
     """
     try:
-        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        engine = create_engine(_with_timeouts(url), pool_pre_ping=not url.startswith("sqlite"))
     except (ArgumentError, ImportError, ValueError) as error:
         raise DatabaseUnusable(f"[storage] database_url {make_safe(url)!r} cannot be used: {error}") from None
     if engine.dialect.name == "sqlite":
@@ -41,6 +54,14 @@ def open_database(url: str) -> Engine:
             "runs and lets us in, or that the folder exists and can be written to"
         ) from None
     return engine
+
+
+def _with_timeouts(url: str) -> URL:
+    """`url` with `LOST_SERVER` where it is PostgreSQL's and does not name them.  Raises ArgumentError or ValueError."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "postgresql":
+        return parsed
+    return parsed.update_query_dict({key: value for key, value in LOST_SERVER.items() if key not in parsed.query})
 
 
 def make_safe(url: str) -> str:

@@ -1,6 +1,7 @@
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -10,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, event, inspect, text
 
 import storage
-from storage.database import make_safe, open_database
+from storage.database import LOST_SERVER, make_safe, open_database
 from storage.errors import DatabaseUnusable, StorageFull
 from storage.finding import Level
 from storage.records import Added
@@ -117,6 +118,20 @@ def test_a_server_that_does_not_run_is_one_line_without_the_password() -> None:
     assert "secret" not in said
     assert "willis:***@127.0.0.1" in said
     assert "check that the server runs" in said
+
+
+def driver_of(connection: Connection) -> Any:
+    return connection.connection.driver_connection
+
+
+@pytest.mark.postgresql
+def test_a_server_that_vanished_is_not_waited_for_for_hours(postgresql_url: str) -> None:
+    for said in ({}, {"connect_timeout": "3", "keepalives_idle": "60", "tcp_user_timeout": "0"}):
+        engine = open_database(postgresql_url + "".join(f"&{key}={value}" for key, value in said.items()))
+        with engine.connect() as connection:
+            told = driver_of(connection).info.get_parameters()
+        assert {key: told.get(key) for key in LOST_SERVER} == LOST_SERVER | said
+        engine.dispose()
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
