@@ -88,17 +88,29 @@ class GroupCommit:
                 return
 
     def _commit(self, group: list[Offer]) -> None:
-        """Every offer is settled: together, or, when that fails, each for itself."""
-        if not group:
+        """Every offer is settled: together, or each for itself when one of them may be why that failed.
+
+        When the database is locked or away nobody is tried again: each would wait for its time-out, after the other.
+        """
+        failure = self._taken(group)
+        if failure is None:
             return
+        for offer in group:
+            mine: Exception | None = failure
+            if len(group) > 1 and not self._intake.concerns_everybody(failure):
+                mine = self._taken([offer])
+            if mine is not None:
+                offer.settle(mine)
+                failure = mine
+
+    def _taken(self, group: list[Offer]) -> Exception | None:
+        """None when every offer of the group was committed and settled, else why none was."""
+        if not group:
+            return None
         try:
             outcomes = self._intake.take([offer.change for offer in group])
         except Exception as error:  # noqa: BLE001  the edge: whatever it is, the associations are told, and answer it
-            if len(group) == 1:
-                group[0].settle(error)
-                return
-            for offer in group:
-                self._commit([offer])
-        else:
-            for offer, outcome in zip(group, outcomes, strict=True):
-                offer.settle(outcome)
+            return error
+        for offer, outcome in zip(group, outcomes, strict=True):
+            offer.settle(outcome)
+        return None

@@ -186,6 +186,10 @@ class Intake:
                 outcome[index] = self._take(connection, changes[index])
         return [outcome[index] for index in range(len(changes))]
 
+    def concerns_everybody(self, error: Exception) -> bool:
+        """Whether what `take` raised would be raised for other changes too."""
+        return self._transactions.concerns_everybody(error)
+
     def _take(self, connection: Connection, change: Change) -> Added | int:
         if isinstance(change, Arrived):
             return self._add(connection, change)

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.orm import Session
 
 from storage.errors import StorageFull
@@ -16,6 +17,8 @@ from storage.killpoints import here
 
 _POSTGRESQL_FULL = "53100"
 """SQLSTATE disk_full."""
+_OF_ONE_TRANSACTION = ("40", "54")
+"""SQLSTATE classes that PostgreSQL's driver counts as operational too: a deadlock, a value beyond a limit."""
 
 
 class Transactions:
@@ -24,6 +27,7 @@ class Transactions:
     def __init__(self, engine: Engine) -> None:
         """`engine` comes from `open_database`."""
         self.engine = engine
+        self._operational_error: type[Exception] = engine.dialect.loaded_dbapi.OperationalError
         self._reader = engine.execution_options(reads_only=True)
         # SQLite has one writer: threads queue here, fairly and without polling for its lock.
         self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
@@ -51,6 +55,13 @@ class Transactions:
         """A session that never takes the write lock."""
         with Session(self._reader) as session:
             yield session
+
+    def concerns_everybody(self, error: Exception) -> bool:
+        """Whether a transaction failed by the database, locked, away or full, and not by what was to be written."""
+        of_driver = getattr(error, "orig", error)
+        sqlstate = getattr(of_driver, "sqlstate", None) or ""
+        operational = isinstance(of_driver, self._operational_error) and not sqlstate.startswith(_OF_ONE_TRANSACTION)
+        return operational or isinstance(error, StorageFull | NoConnectionFree)
 
     def insert_unless_there(self, table: Any) -> Any:
         """An INSERT that does nothing when a unique key is taken, in the dialect's words."""

@@ -259,9 +259,15 @@ def test_a_postgresql_that_is_restarted_in_mid_transaction_loses_nothing(
         postgresql_store.intake.take(ones)
     assert postgresql_store.intake.known_instance(ones[0].header.sop_instance_uid) is None
     died.clear()
+    commits = GroupCommit(postgresql_store.intake)
     offers = [Offer(one) for one in ones]
-    GroupCommit(postgresql_store.intake)._commit(offers)
-    assert [offer.outcome() for offer in offers] == [Added.STORED, Added.STORED], "each was tried alone"
+    commits._commit(offers)
+    for offer in offers:
+        with pytest.raises(DBAPIError):
+            offer.outcome()
+    again = [Offer(one) for one in ones]
+    commits._commit(again)
+    assert [offer.outcome() for offer in again] == [Added.STORED, Added.STORED], "on a new connection"
 
 
 # --- the clock

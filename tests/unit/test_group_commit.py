@@ -1,11 +1,16 @@
 """What is offered is added in groups, and everybody is told what became of his own."""
 
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
+from random import Random
+from typing import Any
 
 import pytest
+from sqlalchemy import event, text
 
-from storage.group_commit import GroupCommit
+from storage.group_commit import GroupCommit, Offer
 from storage.intake import Intake
 from storage.records import Added, Arrived, Change, Closed, Ended, Header
 from storage.store import Store
@@ -70,6 +75,67 @@ def test_one_that_cannot_be_added_does_not_harm_its_group(
         offers.pop(2).outcome()
     assert {offer.outcome() for offer in offers} == {Added.STORED}
     assert series_now(store).instance_count == 5
+
+
+@pytest.mark.postgresql
+def test_one_that_is_too_large_for_the_database_does_not_harm_its_group(
+    postgresql_store: Store, clock: FakeClock
+) -> None:
+    large = "".join(map(chr, Random(0).choices(range(0x4E00, 0x9000), k=6000)))  # more than fits into an index
+    heads = (header(1), header(1, "2.25.9", study_date=large), header(2))
+    offers = [Offer(arrived(postgresql_store, clock, head)) for head in heads]
+    GroupCommit(postgresql_store.intake)._commit(offers)
+    with pytest.raises(Exception, match="index row"):
+        offers.pop(1).outcome()
+    assert [offer.outcome() for offer in offers] == [Added.STORED, Added.STORED]
+
+
+def test_a_locked_database_is_waited_for_once_and_not_for_each_of_a_group(
+    sqlite_store: Store, clock: FakeClock
+) -> None:
+    engine = sqlite_store.transactions.engine
+    changes = [arrived(sqlite_store, clock, header(number)) for number in range(1, 21)]
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout = 500"))
+    engine.dispose()
+    offers, commits = [Offer(change) for change in changes], GroupCommit(sqlite_store.intake)
+    other = Store.open(str(engine.url))
+    with other.transactions.writing() as session:
+        session.execute(text("SELECT 1"))  # SQLite takes its lock with the first statement
+        began = time.monotonic()
+        commits._commit(offers)
+        assert time.monotonic() - began < 4
+    for offer in offers:
+        with pytest.raises(Exception, match="locked"):
+            offer.outcome()
+    again = [Offer(change) for change in changes]
+    commits._commit(again)
+    assert {offer.outcome() for offer in again} == {Added.STORED}
+    other.close()
+
+
+def test_a_database_that_goes_away_while_each_is_tried_alone_is_not_waited_for_by_the_rest(
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = [arrived(store, clock, header(number)) for number in range(1, 6)]
+    changes[4] = replace(changes[4], at=clock().replace(tzinfo=None))
+    driver: Any = store.transactions.engine.dialect.loaded_dbapi
+    groups: list[int] = []
+    take = Intake.take
+
+    def goes_away(self: Intake, group: list[Change]) -> list[Added | int]:
+        groups.append(len(group))
+        if len(groups) == 3:
+            raise driver.OperationalError("away")
+        return take(self, group)
+
+    monkeypatch.setattr(Intake, "take", goes_away)
+    offers = [Offer(change) for change in changes]
+    GroupCommit(store.intake)._commit(offers)
+    assert groups == [5, 1, 1]
+    assert offers[0].outcome() is Added.STORED
+    for offer in offers[1:]:
+        with pytest.raises(driver.OperationalError, match="away"):
+            offer.outcome()
 
 
 def test_what_was_offered_before_the_stop_is_added_and_what_comes_later_is_refused(
