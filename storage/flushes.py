@@ -16,12 +16,16 @@ class FolderFlushes:
         self._thread: threading.Thread | None = None
 
     def flush(self, folder: Path) -> Callable[[], None]:
-        """The flush of `folder`, as it is now, has been asked for; what is returned waits for it and may raise OSError."""
+        """The flush of `folder`, as it is now, has been asked for; what is returned waits for it and raises what went wrong.
+
+        Raises RuntimeError where the host has no thread for the first of them.
+        """
         request = _Request(folder)
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="folder-flushes", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="folder-flushes", daemon=True)
+                thread.start()
+                self._thread = thread
         self._requests.put(request)
         return request.wait
 
@@ -40,11 +44,11 @@ class FolderFlushes:
 class _Request:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self._done = threading.Lock()
         self._done.acquire()
 
-    def settle(self, error: OSError | None) -> None:
+    def settle(self, error: Exception | None) -> None:
         self._error = error
         self._done.release()
 
@@ -54,10 +58,10 @@ class _Request:
             raise self._error
 
 
-def _error_of_flushing(folder: Path) -> OSError | None:
+def _error_of_flushing(folder: Path) -> Exception | None:
     try:
         flush_folder(folder)
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001  the edge: whatever it is, those who wait are told, and the thread goes on
         return error
     return None
 

@@ -1,5 +1,6 @@
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,46 @@ def test_an_error_reaches_those_who_wait_for_that_folder_and_nobody_else(tmp_pat
         with pytest.raises(FileNotFoundError):
             waiting()
     folders.flush(tmp_path)()
+
+
+def test_an_error_that_is_not_the_disks_is_told_too_and_the_next_flush_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(_: Path) -> None:
+        raise MemoryError
+
+    told: list[str] = []
+
+    def wait(flushed: Callable[[], None]) -> None:
+        try:
+            flushed()
+            told.append("flushed")
+        except MemoryError:
+            told.append("no memory")
+
+    folders = FolderFlushes()
+    for flush in (no_memory, flushes.flush_folder):
+        with monkeypatch.context() as patched:
+            patched.setattr(flushes, "flush_folder", flush)
+            waiter = threading.Thread(target=wait, args=(folders.flush(tmp_path),), daemon=True)
+            waiter.start()
+            waiter.join(5)
+    assert told == ["no memory", "flushed"]
+
+
+def test_a_host_without_a_thread_to_spare_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    folders = FolderFlushes()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(RuntimeError):
+            folders.flush(tmp_path)
+    waiter = threading.Thread(target=folders.flush(tmp_path), daemon=True)
+    waiter.start()
+    waiter.join(5)
+    assert not waiter.is_alive()
 
 
 def test_one_flush_serves_all_who_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
