@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -253,16 +253,32 @@ def test_a_peer_set_not_to_commit_any_longer_is_not_asked(site: SiteFactory, pee
     assert later.delivery().stage is DeliveryStage.DELIVERED
 
 
-def report_event(made: Site, ds: Dataset, event_type: int = 1) -> int:
+def report_event(
+    made: Site, ds: Dataset, event_type: int = 1, scp_roles: Sequence[str] = (StorageCommitmentPushModel,)
+) -> int:
     """The status that the node answers to a result on an association that a PACS opens."""
-    assoc = sender.associate(
-        sender.entity("PACS", sender.Timeouts(5, 5, 5)), made.address, CONTEXTS, scp_roles=[StorageCommitmentPushModel]
-    )
+    ae = sender.entity("PACS", sender.Timeouts(5, 5, 5))
+    assoc = sender.associate(ae, made.address, CONTEXTS, scp_roles=scp_roles)
+    assert len(assoc.acceptor.role_selection) == len(scp_roles)
     try:
         status, _ = assoc.send_n_event_report(ds, event_type, StorageCommitmentPushModel, INSTANCE_UID)
         return int(status.Status)
     finally:
         sender.end(assoc)
+
+
+@pytest.mark.parametrize("scp_roles", [(StorageCommitmentPushModel,), ()])
+def test_a_result_is_taken_on_an_association_with_role_selection_and_without(
+    site: SiteFactory, peer: PeerFactory, scp_roles: Sequence[str]
+) -> None:
+    pacs = peer(fault=Fault.NO_COMMITMENT)
+    made = committing_site(site, pacs)
+    delivered(made)
+    committing.ask(made.desk)
+    item = (str(CTImageStorage), made.delivery().sop_instance_uid)
+    result = commitment.result_dataset(Result(pacs.transactions[0], (item,)))
+    assert report_event(made, result, scp_roles=scp_roles) == 0x0000
+    assert made.delivery().stage is DeliveryStage.COMMITTED
 
 
 def test_a_commitment_for_a_transaction_that_we_do_not_know_is_answered_with_a_failure_and_changes_nothing(
@@ -324,10 +340,16 @@ class Sender:
         return self.results[-1]
 
 
-def listening(made: Callable[[Any], tuple[int, None]], port: int) -> Any:
-    """An SCP of the modality, for results on associations of ours."""
+Roles = tuple[bool | None, bool | None]
+TAKES_ROLES: Roles = (True, True)
+IGNORES_ROLES: Roles = (None, None)
+REFUSES_OURS: Roles = (True, False)
+
+
+def listening(made: Callable[[Any], tuple[int, None]], port: int, roles: Roles = TAKES_ROLES) -> Any:
+    """An SCP of the modality, for results on associations of ours; `roles` is what it says to ours (SCU, SCP)."""
     ae = AE(ae_title="CT1")
-    ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+    ae.add_supported_context(StorageCommitmentPushModel, scu_role=roles[0], scp_role=roles[1])
     return ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, made)])
 
 
@@ -382,8 +404,9 @@ def test_only_what_is_known_under_its_class_and_whole_on_disk_is_committed(site:
     sender.end(modality.assoc)
 
 
+@pytest.mark.parametrize("roles", [TAKES_ROLES, IGNORES_ROLES])
 def test_who_leaves_gets_the_result_on_a_new_association_when_he_can_be_reached(
-    site: SiteFactory, clock: FakeClock
+    site: SiteFactory, clock: FakeClock, roles: Roles
 ) -> None:
     port = free_port()
     made = site(peers={"CT1": {"ae_title": "CT1", "host": "127.0.0.1", "port": port}})
@@ -394,7 +417,7 @@ def test_who_leaves_gets_the_result_on_a_new_association_when_he_can_be_reached(
     assert committing.tell(made.desk) == 0  # not yet: it might have stayed
     clock.advance(6)
     assert committing.tell(made.desk) == 0  # nobody listens
-    server = listening(modality.on_report, port)
+    server = listening(modality.on_report, port, roles)
     try:
         assert committing.tell(made.desk) == 0  # the next attempt has its time
         clock.advance(2)
@@ -402,6 +425,26 @@ def test_who_leaves_gets_the_result_on_a_new_association_when_he_can_be_reached(
         assert [uid for _, uid in modality.results[0].committed] == uids
         clock.advance(100_000)
         assert committing.tell(made.desk) == 0
+    finally:
+        server.shutdown()
+
+
+def test_who_refuses_the_result_at_first_gets_it_when_he_takes_it(site: SiteFactory, clock: FakeClock) -> None:
+    port = free_port()
+    made = site(peers={"CT1": {"ae_title": "CT1", "host": "127.0.0.1", "port": port}})
+    modality = Sender(made)
+    assert modality.ask(request(*stored(made))) == 0x0000
+    sender.end(modality.assoc)
+    clock.advance(6)
+    server = listening(modality.on_report, port, REFUSES_OURS)
+    try:
+        assert committing.tell(made.desk) == 0
+    finally:
+        server.shutdown()
+    clock.advance(2)
+    server = listening(modality.on_report, port)
+    try:
+        assert committing.tell(made.desk) == 1
     finally:
         server.shutdown()
 
