@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
@@ -196,16 +196,21 @@ ABORTS = 0xFFFF
 
 @pytest.fixture
 def bare(request: pytest.FixtureRequest) -> Iterator[Callable[..., int]]:
-    """Starts an SCP that takes everything and answers commitment with a status; returns the port."""
+    """Starts an SCP that takes everything and answers commitment with a status; returns the port.
+
+    `asked` gets the Transaction UID of each request.
+    """
     servers: list[Any] = []
 
-    def start(status: int | None) -> int:
+    def start(status: int | None, asked: list[str] | None = None) -> int:
         ae = AE(ae_title="PACS")
         ae.add_supported_context(CTImageStorage)
         if status is not None:
             ae.add_supported_context(StorageCommitmentPushModel)
 
         def on_action(event: Any) -> tuple[int, None]:
+            if asked is not None:
+                asked.append(commitment.read_request(event.action_information)[0])
             if status == ABORTS:
                 event.assoc.abort()
             return status or 0, None
@@ -242,6 +247,18 @@ def test_what_the_peer_answers_to_the_request_decides(
     assert made.delivery().stage is stage
     assert (said or "") in made.delivery().last_error
     assert bool(made.delivery().last_error) == (said is not None)
+
+
+def test_a_request_that_may_be_repeated_is_repeated_under_its_transaction_uid(
+    site: SiteFactory, bare: Callable[..., int], clock: FakeClock
+) -> None:
+    asked: list[str] = []
+    made = site(peers=peers(bare(0x0110, asked), storage_commitment=True))
+    delivered(made)
+    for wait_seconds in (2, 4, 8):
+        assert committing.ask(made.desk) == 0
+        clock.advance(wait_seconds)
+    assert asked == [asked[0]] * 3
 
 
 def test_a_peer_set_not_to_commit_any_longer_is_not_asked(site: SiteFactory, peer: PeerFactory) -> None:
@@ -402,6 +419,26 @@ def test_only_what_is_known_under_its_class_and_whole_on_disk_is_committed(site:
         ("1.2.840.10008.5.1.4.1.1.4", good): 0x0119,
     }
     sender.end(modality.assoc)
+
+
+def test_an_instance_that_came_again_with_other_content_is_committed_as_it_was_first_kept(site: SiteFactory) -> None:
+    made, [ds] = site(), ct_series(1)
+    ae = AE(ae_title="CT1")
+    ae.add_requested_context(CTImageStorage, "1.2.840.10008.1.2.1")
+    assoc = ae.associate("127.0.0.1", made.config.node.port)
+    statuses = []
+    for name in ("First^Name", "Other^Name"):
+        ds.PatientName = name
+        statuses.append(assoc.send_c_store(ds).Status)
+        sender.let_reader_run(assoc)
+    assoc.release()
+    assert statuses == [0x0000, 0xB006]
+    modality = Sender(made)
+    assert modality.ask(request(ds.SOPInstanceUID)) == 0x0000
+    assert modality.listen().committed == ((str(CTImageStorage), ds.SOPInstanceUID),)
+    sender.end(modality.assoc)
+    [(_, file)] = made.store.settling.instances(1)
+    assert dcmread(made.files.path(file)).PatientName == "First^Name"
 
 
 @pytest.mark.parametrize("roles", [TAKES_ROLES, IGNORES_ROLES])
