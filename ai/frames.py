@@ -124,7 +124,7 @@ def _stored_values(ds: Dataset, frame: Frame) -> NDArray[np.integer]:
     if frame.rows < 1 or frame.columns < 1 or "PixelData" not in ds:
         raise NotAnalysable(Reason.MISSING_PIXELS, f"matrix {frame.rows} x {frame.columns}")
     if allocated not in (8, 16) or samples != 1:
-        raise NotAnalysable(Reason.PIXELS_UNDECODABLE, f"{samples} samples a pixel of {allocated} bits")
+        raise NotAnalysable(Reason.PIXELS_UNDECODABLE, f"samples a pixel: {samples}, bits: {allocated}")
     syntax = transfer_syntax(ds)
     if syntax is not None and syntax not in AllTransferSyntaxes:
         raise NotAnalysable(Reason.PIXELS_UNDECODABLE, "a transfer syntax that is not in the Standard")

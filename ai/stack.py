@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ai.errors import NotAnalysable, Reason
+from ai.wording import counted
 
 AXIAL_WITHIN_DEGREES = 45.0
 """A slice whose normal is further than this from the patient's long axis is sagittal or coronal, not axial."""
@@ -92,7 +93,7 @@ def stack_geometry(
     positions = np.asarray(positions_mm, dtype=np.float64).reshape(-1, 3)
     cosines = np.broadcast_to(np.asarray(orientations, dtype=np.float64), (len(positions), 6))
     if len(positions) < 2:
-        raise NotAnalysable(Reason.TOO_FEW_SLICES, f"{len(positions)} slices")
+        raise NotAnalysable(Reason.TOO_FEW_SLICES, counted(len(positions), "slice"))
     _check_present(positions, cosines, pixel_spacings_mm)
     _check_alike(pixel_spacings_mm, matrices, frames_of_reference)
     row_direction, column_direction = _one_orientation(cosines)
@@ -172,9 +173,8 @@ def _check_even(along_mm: Vector, z_mm: Vector) -> None:
     same = intervals < SAME_POSITION_MM
     if same.any():
         where = z_mm[int(np.flatnonzero(same)[0])]
-        raise NotAnalysable(
-            Reason.DUPLICATE_POSITION, f"{int(same.sum())} slices repeat a position, the first at z = {where:.2f} mm"
-        )
+        repeated = counted(int(same.sum()), "slice repeats", "slices repeat")
+        raise NotAnalysable(Reason.DUPLICATE_POSITION, f"{repeated} a position, the first at z = {where:.2f} mm")
     lower_quartile = float(np.quantile(intervals, 0.25, method="lower"))
     spacing = float(np.median(intervals[intervals < GAP_RATIO * lower_quartile]))
     wide = intervals > GAP_RATIO * spacing
@@ -183,8 +183,8 @@ def _check_even(along_mm: Vector, z_mm: Vector) -> None:
         missing = int(np.maximum(1, np.rint(intervals[wide] / spacing) - 1).sum())
         raise NotAnalysable(
             Reason.GAP,
-            f"about {missing} slices missing in {int(wide.sum())} gaps, the first of {intervals[first]:.2f} mm "
-            f"above z = {z_mm[first]:.2f} mm at a spacing of {spacing:.3f} mm",
+            f"about {counted(missing, 'slice')} missing in {counted(int(wide.sum()), 'gap')}, "
+            f"the first of {intervals[first]:.2f} mm above z = {z_mm[first]:.2f} mm at a spacing of {spacing:.3f} mm",
         )
     tolerance = max(SPACING_TOLERANCE * spacing, ROUNDING_MM)
     if (np.abs(intervals - spacing) > tolerance).any():

@@ -22,6 +22,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from ai.errors import NotAnalysable, Reason
 from ai.frames import AIR_HU, GARBLED, Frame, frame_hu, frames, text_of, transfer_syntax
 from ai.stack import Stack, stack_geometry
+from ai.wording import counted
 
 __all__ = [
     "AIR_HU",
@@ -149,13 +150,17 @@ def subsampled_volume(
         whole = _read_uncompressed(paths[0])
         all_frames = list(frames(whole))
         if len(all_frames) != len(stack):
-            raise NotAnalysable(Reason.MISSING_GEOMETRY, f"{len(all_frames)} frames for a stack of {len(stack)} slices")
+            raise NotAnalysable(
+                Reason.MISSING_GEOMETRY, f"{counted(len(all_frames), 'frame')} for a stack of {len(stack)} slices"
+            )
         chosen = ((whole, all_frames[int(i)]) for i in picked)
     elif len(paths) == len(stack):
         datasets = (_read_uncompressed(paths[int(i)]) for i in picked)
         chosen = ((ds, next(frames(ds))) for ds in datasets)
     else:
-        raise NotAnalysable(Reason.MISSING_GEOMETRY, f"{len(paths)} files for a stack of {len(stack)} slices")
+        raise NotAnalysable(
+            Reason.MISSING_GEOMETRY, f"{counted(len(paths), 'file')} for a stack of {len(stack)} slices"
+        )
     kept, planes = list[Frame](), list[NDArray[np.int16]]()
     for ds, frame in chosen:  # one after the other: only the coarse planes are held
         kept.append(frame)

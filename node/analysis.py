@@ -14,6 +14,7 @@ import ai
 from ai.errors import NotAnalysable, Reason
 from ai.findings import Findings
 from ai.volume import ReadSlice, Volume, volume_from_slices
+from ai.wording import counted
 from node import log
 from node.config import Config, Marking
 from node.report import Algorithm, NotAnalysed, encode
@@ -166,7 +167,7 @@ def _known(claim: Claim) -> NotAnalysable | None:
     """Why the series is not analysed, where the database already says it: then its pixels need not be read."""
     series = claim.series
     if claim.exhausted:
-        return NotAnalysable(Reason.ATTEMPTS_EXHAUSTED, f"{series.attempts - 1} attempts")
+        return NotAnalysable(Reason.ATTEMPTS_EXHAUSTED, counted(series.attempts - 1, "attempt"))
     if series.outcome is Outcome.NOT_ELIGIBLE:
         return NotAnalysable(Reason.NOT_ELIGIBLE, " ".join(filter(None, (series.reason, series.detail))))
     for conflict in series.conflicts:

@@ -176,7 +176,8 @@ def _failure(item: Item, held: dict[str, Any], files: Files) -> int | None:
 def tell(desk: Desk) -> int:
     """Every result that is due was sent once to whoever asked; returns how many arrived.
 
-    Who cannot be reached is sent nothing else in this round.
+    Who cannot be reached is sent nothing else in this round.  Who refuses is told again, as if he could not be reached:
+    he waits for it, and a person would not see that he does.
     """
     sent = 0
     requests, away = desk.store.commitment_requests, set[str]()
@@ -199,7 +200,7 @@ def _tell_one(desk: Desk, due: CommitmentRequest, away: set[str]) -> bool:
         if isinstance(error, Unavailable):
             away.add(due.calling_ae)
         age = desk.clock() - due.created_at
-        gives_up = isinstance(error, Refused) or age >= timedelta(hours=desk.config.delivery.give_up_hours)
+        gives_up = found is None or age >= timedelta(hours=desk.config.delivery.give_up_hours)
         again_at = None if gives_up else desk.clock() + _wait(desk, due.attempts)
         desk.store.commitment_requests.postponed(due, told(error), again_at)
         logger.warning("commitment_result_given_up" if gives_up else "commitment_result_postponed", error=told(error))

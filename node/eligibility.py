@@ -14,6 +14,7 @@ from pydicom.uid import (
 )
 
 from ai.errors import Reason
+from ai.wording import counted
 from node.config import Eligibility
 from storage.records import Header, Series
 from storage.stages import Outcome, Stage
@@ -83,7 +84,9 @@ def judge(
         return NotEligible(Ineligible.REFORMAT)
     slices = sum(header.number_of_frames for header in headers)
     if max(slices, expected_count or 0) < rules.minimum_slices:
-        return NotEligible(Ineligible.TOO_FEW_SLICES, f"{slices} slices, at least {rules.minimum_slices} wanted")
+        return NotEligible(
+            Ineligible.TOO_FEW_SLICES, f"{counted(slices, 'slice')}, at least {rules.minimum_slices} wanted"
+        )
     if spacing_mm is not None and spacing_mm > rules.maximum_spacing_mm + 0.005:
         return NotEligible(
             Ineligible.SLICES_TOO_FAR_APART,

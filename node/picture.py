@@ -18,6 +18,7 @@ from ai.errors import NotAnalysable
 from ai.findings import Findings, Lesion
 from ai.locations import COLUMNS, PRESENT
 from ai.volume import Volume
+from ai.wording import counted
 from node.report import Algorithm, NotAnalysed, Outcome, percent
 from node.report_items import plain_ascii
 
@@ -98,9 +99,8 @@ def _not_analysed(draw: ImageDraw.ImageDraw, outcome: NotAnalysed) -> None:
 
 
 def _headline(draw: ImageDraw.ImageDraw, findings: Findings) -> None:
-    count = len(findings.lesions)
     if findings.positive:
-        _text(draw, (_MARGIN, 160), f"SUSPECTED ANEURYSM: {count} finding{'s' if count > 1 else ''}", 50, _RED)
+        _text(draw, (_MARGIN, 160), f"SUSPECTED ANEURYSM: {counted(len(findings.lesions), 'finding')}", 50, _RED)
     else:
         _text(draw, (_MARGIN, 160), "NO ANEURYSM DETECTED", 50, _GREEN)
     said = f"Probability of presence {percent(findings.present)}, threshold {percent(findings.threshold)}"

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from ai.wording import counted
+
 MOST_CALLERS = 20
 _NAME = "rejected-callers.json"
 
@@ -28,7 +30,7 @@ class Rejected:
         """One line for an administrator."""
         who = f"{self.calling_ae} at {self.host}" if self.calling_ae else self.host
         remedy = f"; {self.remedy}" if self.remedy else ""
-        return f"{self.at} {who}, {self.times} times: {self.reason}{remedy}"
+        return f"{self.at} {who}, {counted(self.times, 'time')}: {self.reason}{remedy}"
 
 
 class Rejections:

@@ -23,6 +23,7 @@ from ai.errors import Reason
 from ai.findings import Findings, Lesion
 from ai.frames import Frame
 from ai.locations import COLUMNS
+from ai.wording import counted
 from node import report_codes as code
 from node.headers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.report_identity import derive_uid, missing_identity, patient_and_study, reported_on
@@ -346,7 +347,7 @@ def _evaluations(outcome: Outcome, algorithm: Algorithm, images: int, note: str)
             code_item(CONTAINS, code.ANEURYSM, code.PRESENT if outcome.positive else code.ABSENT),
         ]
         texts = _words(outcome)
-    texts.append(f"{images} images given to {algorithm.name} {algorithm.version}.")
+    texts.append(f"{counted(images, 'image')} given to {algorithm.name} {algorithm.version}.")
     texts += [note] if note else []
     return [*items, *(text_item(CONTAINS, code.COMMENT, text) for text in [*texts, DISCLAIMER])]
 
@@ -354,8 +355,7 @@ def _evaluations(outcome: Outcome, algorithm: Algorithm, images: int, note: str)
 def _words(findings: Findings) -> list[str]:
     threshold = f"threshold {100.0 * findings.threshold:.1f} %"
     if findings.positive:
-        count = len(findings.lesions)
-        headline = f"Suspected intracranial aneurysm: {count} finding{'s' if count > 1 else ''}."
+        headline = f"Suspected intracranial aneurysm: {counted(len(findings.lesions), 'finding')}."
     else:
         headline = "No intracranial aneurysm was detected."
     listed = [

@@ -51,7 +51,7 @@ class CommitmentRequests:
             ).one()
             if row.instances != values["instances"]:
                 return None
-            row.next_attempt_at, row.answered_at, row.attempts = due_at, None, 0
+            row.created_at, row.next_attempt_at, row.answered_at, row.attempts = now, due_at, None, 0
             return _as_request(row)
 
     def claim_due(self, now: datetime, lease: timedelta, except_of: Collection[str] = ()) -> CommitmentRequest | None:

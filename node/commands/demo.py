@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from ai.locations import Location
+from ai.wording import counted
 from node import log
 from node.cli import app, console, one_line_errors
 from node.commands.people import worklist_table
@@ -124,7 +125,7 @@ def _send(node: Peer, name: str, paths: list[Path]) -> None:
     with console.status(f"the PACS sends the {name} study"):
         errors = [sent.error for sent in send_files(entity("PACS", Timeouts()), node, paths) if sent.error]
     if errors:
-        raise NodeError(f"the node refused {len(errors)} slices: {errors[0]}")
+        raise NodeError(f"the node refused {counted(len(errors), 'slice')}: {errors[0]}")
     seconds = time.perf_counter() - start
     console.print(f"the PACS sent the {name} study: {len(paths)} slices in {seconds:.1f} s", highlight=False)
 

@@ -7,6 +7,7 @@ import typer
 
 from ai.errors import BundleError, NotAnalysable
 from ai.volume import volume_from_files
+from ai.wording import counted
 from node.cli import ConfigOption, app, configuration, console, one_line_errors
 from node.commands.people import CaseArgument
 from node.config import Config
@@ -55,7 +56,7 @@ def _images(store: Store, files: Files, case: int) -> list[Path]:
     missing = sum(not path.exists() for path in paths)
     if missing or not paths:
         raise NodeError(
-            f"case {case}: {missing} of {len(paths)} image files are not in the storage folder; send the series again"
+            f"case {case} lacks {missing} of its {counted(len(paths), 'image file')} in the storage folder; send the series again"
         )
     return paths
 
@@ -83,4 +84,4 @@ def _count(explanation: "Explanation") -> str:
     found = len(explanation.findings.lesions)
     if not found:
         return "no finding; the best candidate below the threshold"
-    return f"{found} finding{'s' if found > 1 else ''}"
+    return counted(found, "finding")

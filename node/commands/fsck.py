@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ai.wording import counted
 from node.cli import ConfigOption, app, configuration, console, one_line_errors
 from storage.files import Files
 from storage.fsck import Checked, Difference, Kind, check
@@ -41,7 +42,8 @@ def fsck(
                 found["mended" if said.mended else "remaining"] += 1
             _tell(said, as_json)
         if not as_json:
-            console.print(f"{found['remaining']} differences remain, {found['mended']} were mended", highlight=False)
+            remaining = counted(found["remaining"], "difference remains", "differences remain")
+            console.print(f"{remaining}, {found['mended']} mended", highlight=False)
         raise typer.Exit(1 if found["remaining"] else 0)
 
 
@@ -49,7 +51,7 @@ def _tell(said: Difference | Checked, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps({name: value for name, value in vars(said).items() if value is not None}) + "\n")
     elif isinstance(said, Checked):
-        console.print(f"{said.series} series and {said.files} files compared", highlight=False)
+        console.print(f"{said.series} series and {counted(said.files, 'file')} compared", highlight=False)
     else:
         case = "" if said.case is None else f"case {said.case} "
         remedy = "mended" if said.mended else _REMEDIES[said.kind]

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from ai.errors import Reason
+from ai.wording import counted
 from node.cli import ConfigOption, app, configuration, console, one_line_errors
 from node.config import Config
 from node.eligibility import Ineligible
@@ -130,7 +131,8 @@ def show(case: CaseArgument, config: ConfigOption = None) -> None:
         for delivery in store.worklist.deliveries(row["case_id"]):
             said = f", last error: {delivery.last_error}" if delivery.last_error else ""
             console.print(
-                f"delivery of the {delivery.kind} to {delivery.destination}: {delivery.stage} after {delivery.attempts} attempts{said}",
+                f"delivery of the {delivery.kind} to {delivery.destination}: {delivery.stage} after "
+                f"{counted(delivery.attempts, 'attempt')}{said}",
                 highlight=False,
             )
 
@@ -243,7 +245,6 @@ def retry(case: CaseArgument, config: ConfigOption = None) -> None:
             )
         for bell in (NODE_BELL, WORKER_BELL):
             ring(checked.storage.directory, bell)
-        said = (
-            f"{requeued} deliveries are pending again" if requeued else "waits to be analysed again as a new revision"
-        )
+        pending = counted(requeued, "delivery is", "deliveries are")
+        said = f"{pending} pending again" if requeued else "waits to be analysed again as a new revision"
         console.print(f"case {row['case_id']}: {said}", highlight=False)

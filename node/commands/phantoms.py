@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ai.locations import Location
+from ai.wording import counted
 from node import log
 from node.cli import app, console, one_line_errors
 from node.errors import ConfigError
@@ -47,7 +48,7 @@ def phantom(
             paths = phantoms.write_series(scan, out)
             if picture is not None:
                 phantoms.picture(scan, picture)
-        console.print(f"{len(paths)} slices in {out}", highlight=False)
+        console.print(f"{counted(len(paths), 'slice')} in {out}", highlight=False)
         for lesion in scan.lesions:
             centre = ", ".join(f"{value:.1f}" for value in lesion.centre_lps_mm)
             console.print(f"{lesion.location}: {lesion.diameter_mm:.1f} mm at LPS ({centre}) mm", highlight=False)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ai.wording import counted
 from node.cli import app, complaints, console, one_line_errors
 from node.errors import ConfigError, NodeError
 
@@ -160,7 +161,7 @@ def submit(
                 f"{row.series_instance_uid}: not analysed, gets the training frequencies "
                 f"(present {FREQUENCIES[-1]:.3f}): {row.problem}"
             )
-        _say(f"{len(written)} rows in {out}, {len(failed)} of them not analysed")
+        _say(f"{counted(len(written), 'row')} in {out}, {len(failed)} of them not analysed")
         if len(failed) == len(written):
             raise NodeError("no series could be analysed; the lines above say why")
 

@@ -92,7 +92,7 @@ def test_a_worker_without_memory_ends_at_once_and_its_case_ends_as_not_analysed(
     node.send(negative_series)
     (row,) = node.wait_for_delivered(seconds=180)
     assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
-    assert row["detail"] == "1 attempts"
+    assert row["detail"] == "1 attempt"
     assert b'"exit_code": %d' % NO_MEMORY in node.log.read_bytes()
 
 

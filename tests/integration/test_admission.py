@@ -47,6 +47,15 @@ def test_strangers_and_peers_from_elsewhere_are_rejected_by_the_standards_reason
         assert scu.pdu() == (3, b"\0\1\1\3")  # PS3.8 9.3.4: permanent, service user, calling AE title
 
 
+def test_a_called_title_of_another_is_rejected_where_ours_is_required(site: SiteFactory) -> None:
+    for required, answered in ((True, (3, b"\0\1\1\7")), (False, (2, b""))):  # 7: called AE title not recognized
+        made: Site = site(node={"ae_title": "WILLIS2", "require_called_ae": required})
+        with RawScu(made.config.node.port) as scu:
+            scu.send(associate_rq())
+            kind, body = scu.pdu()
+            assert (kind, body if kind == 3 else b"") == answered
+
+
 def test_on_the_tls_port_a_peer_is_known_by_its_certificate(site: SiteFactory, certificates: Certificates) -> None:
     for settings in ({"tls_sha256": certificates.sha256("ct1")}, {"tls_subject": "CT1"}):
         made: Site = site(node={"tls": certificates.of().model_dump()}, peers=peer(**settings))

@@ -20,14 +20,17 @@ from node.audit import Activity
 from node.audit_trail import Trail, open_trail
 from node.config import Config
 from node.multipart import body_of
+from node.peer import Fault
 from node.pipeline import utc_now
 from node.query_scu import Listed
 from node.retrieval import Inlet, bring, source_of
 from node.tls import server_context
 from tests.audit_schema import check
-from tests.builders import keep
+from tests.builders import encoded, keep
 from tests.certificates import Certificates, dcmtk
 from tests.dicom_factory import ct_series, save
+from tests.node_fixtures import NodeFactory
+from tests.raw_scu import ABORT, RawScu, all_of, store_pdus
 from tests.running import free_port, wait_until
 from tests.site import PeerFactory, SiteFactory, peers
 from tests.web_server import Asked, Said, ServerFactory
@@ -126,6 +129,62 @@ def test_received_refused_and_sent_are_in_the_file_one_message_for_each_associat
     alert = next(m for code, m in told if code == "110113")
     assert [each.get("UserID") for each in alert.iter("ActiveParticipant")] == ["WILLIS", "STRANGER"]
     assert [code for code, _ in told][-2:] == ["110102", "110104"]  # the report: begun, and sent
+
+
+@pytest.mark.parametrize(
+    ("how", "kept"),
+    [("storescu --abort", 3), ("A-ABORT in the middle of a slice", 2), ("the connection ends there", 2)],
+)
+def test_what_an_association_brought_before_it_was_aborted_is_in_the_file_as_a_failure(
+    site: SiteFactory, trail_to: Opener, tmp_path: Path, how: str, kept: int
+) -> None:
+    made, slices = site(trail=trail_to()), ct_series(3)
+    if how.startswith("storescu"):
+        command = [*map(dcmtk, how.split()[:1]), *how.split()[1:], "127.0.0.1", str(made.config.node.port)]
+        subprocess.run([*command, *map(str, save(slices, tmp_path))], check=True, capture_output=True, timeout=30)
+    else:
+        with RawScu(made.config.node.port).associate() as scu:
+            assert [scu.store(ds, encoded(ds)) for ds in slices[:2]] == [0x0000] * 2
+            half = store_pdus(slices[2].SOPClassUID, slices[2].SOPInstanceUID, encoded(slices[2]), 100)[:-1]
+            scu.send(all_of(half) + (ABORT if how.startswith("A-ABORT") else b""))
+    path = tmp_path / "audit.log"
+    wait_until(lambda: path.exists() and path.read_bytes().endswith(b"\n"), 10)
+    [(code, message)] = events(path.read_bytes().splitlines())
+    event = message.find("EventIdentification")
+    assert event is not None
+    assert (code, event.get("EventActionCode"), event.get("EventOutcomeIndicator")) == ("110104", "C", "4")
+    assert event.findtext("EventOutcomeDescription") == "the association was aborted"
+    assert [each.get("NumberOfInstances") for each in message.iter("SOPClass")] == [str(kept)]
+
+
+def test_a_report_in_whose_middle_the_pacs_aborts_is_in_the_file_as_a_failure(
+    site: SiteFactory, peer: PeerFactory, trail_to: Opener, tmp_path: Path
+) -> None:
+    made = site(trail=trail_to(), peers=peers(peer(fault=Fault.ABORT).port))
+    made.report()
+    assert pipeline.deliver(made.desk) == 0
+    path = tmp_path / "audit.log"
+    lines = wait_until(lambda: path.exists() and (found := path.read_bytes().splitlines())[1:] and found, 10)
+    outcomes = [
+        (code, event.get("EventOutcomeIndicator"), event.findtext("EventOutcomeDescription"))
+        for code, message in events(lines)
+        for event in message.iter("EventIdentification")
+    ]
+    assert outcomes == [("110102", "0", None), ("110104", "4", "no answer: the association ended or timed out")]
+
+
+def test_start_and_stop_of_the_node_are_in_the_file_around_all_else(node_in: NodeFactory, tmp_path: Path) -> None:
+    node = node_in()
+    assert node.process is not None
+    assert [each.error for each in node.send(save(ct_series(2), tmp_path))] == ["", ""]
+    node.stop()
+    told = events((node.config.storage.directory / "audit.log").read_bytes().splitlines())
+    assert [code for code, _ in told] == ["110100", "110104", "110100"]
+    for (_, message), what in zip((told[0], told[-1]), ("110120", "110121"), strict=True):
+        assert [each.get("csd-code") for each in message.iter("EventTypeCode")] == [what]
+        [node_itself] = message.iter("ActiveParticipant")
+        assert node_itself.get("UserID") == str(node.process.pid)
+        assert node_itself.get("AlternativeUserID") == "AETITLES=WILLIS"
 
 
 def test_without_patient_ids_the_file_names_no_patient(site: SiteFactory, trail_to: Opener, tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
@@ -196,16 +196,21 @@ ABORTS = 0xFFFF
 
 @pytest.fixture
 def bare(request: pytest.FixtureRequest) -> Iterator[Callable[..., int]]:
-    """Starts an SCP that takes everything and answers commitment with a status; returns the port."""
+    """Starts an SCP that takes everything and answers commitment with a status; returns the port.
+
+    `asked` gets the Transaction UID of each request.
+    """
     servers: list[Any] = []
 
-    def start(status: int | None) -> int:
+    def start(status: int | None, asked: list[str] | None = None) -> int:
         ae = AE(ae_title="PACS")
         ae.add_supported_context(CTImageStorage)
         if status is not None:
             ae.add_supported_context(StorageCommitmentPushModel)
 
         def on_action(event: Any) -> tuple[int, None]:
+            if asked is not None:
+                asked.append(commitment.read_request(event.action_information)[0])
             if status == ABORTS:
                 event.assoc.abort()
             return status or 0, None
@@ -244,6 +249,18 @@ def test_what_the_peer_answers_to_the_request_decides(
     assert bool(made.delivery().last_error) == (said is not None)
 
 
+def test_a_request_that_may_be_repeated_is_repeated_under_its_transaction_uid(
+    site: SiteFactory, bare: Callable[..., int], clock: FakeClock
+) -> None:
+    asked: list[str] = []
+    made = site(peers=peers(bare(0x0110, asked), storage_commitment=True))
+    delivered(made)
+    for wait_seconds in (2, 4, 8):
+        assert committing.ask(made.desk) == 0
+        clock.advance(wait_seconds)
+    assert asked == [asked[0]] * 3
+
+
 def test_a_peer_set_not_to_commit_any_longer_is_not_asked(site: SiteFactory, peer: PeerFactory) -> None:
     pacs = peer()
     delivered(committing_site(site, pacs))
@@ -253,16 +270,32 @@ def test_a_peer_set_not_to_commit_any_longer_is_not_asked(site: SiteFactory, pee
     assert later.delivery().stage is DeliveryStage.DELIVERED
 
 
-def report_event(made: Site, ds: Dataset, event_type: int = 1) -> int:
+def report_event(
+    made: Site, ds: Dataset, event_type: int = 1, scp_roles: Sequence[str] = (StorageCommitmentPushModel,)
+) -> int:
     """The status that the node answers to a result on an association that a PACS opens."""
-    assoc = sender.associate(
-        sender.entity("PACS", sender.Timeouts(5, 5, 5)), made.address, CONTEXTS, scp_roles=[StorageCommitmentPushModel]
-    )
+    ae = sender.entity("PACS", sender.Timeouts(5, 5, 5))
+    assoc = sender.associate(ae, made.address, CONTEXTS, scp_roles=scp_roles)
+    assert len(assoc.acceptor.role_selection) == len(scp_roles)
     try:
         status, _ = assoc.send_n_event_report(ds, event_type, StorageCommitmentPushModel, INSTANCE_UID)
         return int(status.Status)
     finally:
         sender.end(assoc)
+
+
+@pytest.mark.parametrize("scp_roles", [(StorageCommitmentPushModel,), ()])
+def test_a_result_is_taken_on_an_association_with_role_selection_and_without(
+    site: SiteFactory, peer: PeerFactory, scp_roles: Sequence[str]
+) -> None:
+    pacs = peer(fault=Fault.NO_COMMITMENT)
+    made = committing_site(site, pacs)
+    delivered(made)
+    committing.ask(made.desk)
+    item = (str(CTImageStorage), made.delivery().sop_instance_uid)
+    result = commitment.result_dataset(Result(pacs.transactions[0], (item,)))
+    assert report_event(made, result, scp_roles=scp_roles) == 0x0000
+    assert made.delivery().stage is DeliveryStage.COMMITTED
 
 
 def test_a_commitment_for_a_transaction_that_we_do_not_know_is_answered_with_a_failure_and_changes_nothing(
@@ -324,10 +357,16 @@ class Sender:
         return self.results[-1]
 
 
-def listening(made: Callable[[Any], tuple[int, None]], port: int) -> Any:
-    """An SCP of the modality, for results on associations of ours."""
+Roles = tuple[bool | None, bool | None]
+TAKES_ROLES: Roles = (True, True)
+IGNORES_ROLES: Roles = (None, None)
+REFUSES_OURS: Roles = (True, False)
+
+
+def listening(made: Callable[[Any], tuple[int, None]], port: int, roles: Roles = TAKES_ROLES) -> Any:
+    """An SCP of the modality, for results on associations of ours; `roles` is what it says to ours (SCU, SCP)."""
     ae = AE(ae_title="CT1")
-    ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+    ae.add_supported_context(StorageCommitmentPushModel, scu_role=roles[0], scp_role=roles[1])
     return ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, made)])
 
 
@@ -382,8 +421,29 @@ def test_only_what_is_known_under_its_class_and_whole_on_disk_is_committed(site:
     sender.end(modality.assoc)
 
 
+def test_an_instance_that_came_again_with_other_content_is_committed_as_it_was_first_kept(site: SiteFactory) -> None:
+    made, [ds] = site(), ct_series(1)
+    ae = AE(ae_title="CT1")
+    ae.add_requested_context(CTImageStorage, "1.2.840.10008.1.2.1")
+    assoc = ae.associate("127.0.0.1", made.config.node.port)
+    statuses = []
+    for name in ("First^Name", "Other^Name"):
+        ds.PatientName = name
+        statuses.append(assoc.send_c_store(ds).Status)
+        sender.let_reader_run(assoc)
+    assoc.release()
+    assert statuses == [0x0000, 0xB006]
+    modality = Sender(made)
+    assert modality.ask(request(ds.SOPInstanceUID)) == 0x0000
+    assert modality.listen().committed == ((str(CTImageStorage), ds.SOPInstanceUID),)
+    sender.end(modality.assoc)
+    [(_, file)] = made.store.settling.instances(1)
+    assert dcmread(made.files.path(file)).PatientName == "First^Name"
+
+
+@pytest.mark.parametrize("roles", [TAKES_ROLES, IGNORES_ROLES])
 def test_who_leaves_gets_the_result_on_a_new_association_when_he_can_be_reached(
-    site: SiteFactory, clock: FakeClock
+    site: SiteFactory, clock: FakeClock, roles: Roles
 ) -> None:
     port = free_port()
     made = site(peers={"CT1": {"ae_title": "CT1", "host": "127.0.0.1", "port": port}})
@@ -394,7 +454,7 @@ def test_who_leaves_gets_the_result_on_a_new_association_when_he_can_be_reached(
     assert committing.tell(made.desk) == 0  # not yet: it might have stayed
     clock.advance(6)
     assert committing.tell(made.desk) == 0  # nobody listens
-    server = listening(modality.on_report, port)
+    server = listening(modality.on_report, port, roles)
     try:
         assert committing.tell(made.desk) == 0  # the next attempt has its time
         clock.advance(2)
@@ -402,6 +462,26 @@ def test_who_leaves_gets_the_result_on_a_new_association_when_he_can_be_reached(
         assert [uid for _, uid in modality.results[0].committed] == uids
         clock.advance(100_000)
         assert committing.tell(made.desk) == 0
+    finally:
+        server.shutdown()
+
+
+def test_who_refuses_the_result_at_first_gets_it_when_he_takes_it(site: SiteFactory, clock: FakeClock) -> None:
+    port = free_port()
+    made = site(peers={"CT1": {"ae_title": "CT1", "host": "127.0.0.1", "port": port}})
+    modality = Sender(made)
+    assert modality.ask(request(*stored(made))) == 0x0000
+    sender.end(modality.assoc)
+    clock.advance(6)
+    server = listening(modality.on_report, port, REFUSES_OURS)
+    try:
+        assert committing.tell(made.desk) == 0
+    finally:
+        server.shutdown()
+    clock.advance(2)
+    server = listening(modality.on_report, port)
+    try:
+        assert committing.tell(made.desk) == 1
     finally:
         server.shutdown()
 

@@ -7,16 +7,25 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.datadict import dictionary_description
 from pydicom.uid import AllTransferSyntaxes
-from pynetdicom import AE, build_context
+from pynetdicom import AE, build_context, presentation
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
+from ai.bundle import DEFAULT_BUNDLE, read_manifest
+from ai.unet import OUTPUT_STRIDE
+from node import commitment_scp, committing, config, query_scp, query_scu, retrieval, transport, web_source
+from node.query import KEYS, PRIVATE_KEYS
 from node.receiver import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.tls import client_context, server_context
+from storage.finding import Level
 from tests.certificates import Certificates
 from tests.reports import encoded
-from tests.site import SiteFactory
+from tests.site import SiteFactory, peers
 
-STATEMENT = Path(__file__).resolve().parents[2] / "docs" / "conformance.md"
+ROOT = Path(__file__).resolve().parents[2]
+STATEMENT = ROOT / "docs" / "conformance.md"
 
 
 def section(title: str) -> str:
@@ -60,6 +69,29 @@ def test_every_stated_class_is_accepted_in_every_stated_syntax_and_in_no_other(s
         assoc.release()
 
 
+def test_no_other_sop_class_is_accepted(site: SiteFactory) -> None:
+    """Of all that the Standard has, retrieval, worklists and procedure steps among them."""
+    known = {
+        str(context.abstract_syntax)
+        for name in dir(presentation)
+        if name.endswith("PresentationContexts")
+        for context in getattr(presentation, name)
+    }
+    stated = set(stated_classes())
+    for title in ("Storage commitment as SCU", "Query as SCP"):
+        stated |= set(re.findall(r"\((1\.2\.840\.[\d.]+)\)", section(title))[:1])
+    assert stated < known
+    made, proposed, accepted = site(peers=peers(1)), sorted(known | stated), set()
+    for at in range(0, len(proposed), 128):
+        ae = AE("PACS")
+        ae.requested_contexts = [build_context(uid) for uid in proposed[at : at + 128]]
+        assoc = ae.associate("127.0.0.1", made.config.node.port)
+        accepted |= {str(cx.abstract_syntax) for cx in assoc.accepted_contexts}
+        if assoc.is_established:
+            assoc.release()
+    assert accepted == stated
+
+
 @pytest.mark.parametrize("left_out", [0, 1, 4, 13])
 def test_of_the_proposed_syntaxes_the_first_in_our_order_is_taken(site: SiteFactory, left_out: int) -> None:
     ae = AE("CT1")
@@ -97,3 +129,79 @@ def test_cipher_suites_are_those_of_the_statement_without_compression_or_renegot
             assert "GCM" in name or "CHACHA20_POLY1305" in name.replace("-", "_")
         assert context.minimum_version is ssl.TLSVersion.TLSv1_2
         assert context.options & ssl.OP_NO_COMPRESSION and context.options & ssl.OP_NO_RENEGOTIATION
+
+
+def rows_of(title: str, heading: str) -> list[list[str]]:
+    """The cells of the table of that section whose first heading is this."""
+    [table] = re.findall(rf"^\| {re.escape(heading)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", section(title), re.MULTILINE)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_the_keys_of_a_query_are_those_of_the_statement() -> None:
+    below = {Level.SERIES, Level.IMAGE}
+    levels = {"all": set(Level), "STUDY": {Level.STUDY}, "SERIES, IMAGE": below, "IMAGE": {Level.IMAGE}}
+    stated = {
+        name: (levels[level], is_matched)
+        for level, *cells in rows_of("Query as SCP", "level")
+        for is_matched, cell in zip((True, False), cells, strict=True)
+        for name in cell.removesuffix(", and the private ones below").split(", ")
+        if name
+    }
+    ours = {dictionary_description(tag): (set(key.levels), key.is_matched) for tag, key in KEYS.items()}
+    assert stated == ours
+
+
+def test_the_private_attributes_are_those_of_the_statement_and_of_dcmtks_dictionary() -> None:
+    ours = {number: (key.vr, key.is_matched) for number, key in PRIVATE_KEYS.items()}
+    stated = {
+        int(what[8:10], 16): (vr, what.endswith(", matched"))
+        for what, vr, _ in rows_of("Query as SCP", "private attribute, creator `WILLIS`")
+    }
+    assert stated == ours
+    dictionary = re.findall(
+        r'^\(0099,"WILLIS",(\w\w)\)\t(\w\w)\t', (ROOT / "docs" / "willis.dic").read_text(), re.MULTILINE
+    )
+    assert {int(number, 16): vr for number, vr in dictionary} == {number: vr for number, (vr, _) in ours.items()}
+
+
+def test_a_query_has_no_extended_negotiation(site: SiteFactory) -> None:
+    model, item = StudyRootQueryRetrieveInformationModelFind, SOPClassExtendedNegotiation()
+    item.sop_class_uid, item.service_class_application_information = model, b"\x01\x01\x01"
+    ae = AE("PACS")
+    ae.add_requested_context(model)
+    assoc = ae.associate("127.0.0.1", site(peers=peers(1)).config.node.port, ext_neg=[item])
+    assert assoc.is_established
+    assert assoc.acceptor.sop_class_extended == {}
+    assoc.release()
+
+
+DELIVERY = config.DeliverySettings()
+
+
+@pytest.mark.parametrize(
+    ("title", "said", "value"),
+    [
+        ("Storage as SCU", r"tried again: (\S+) s doubling", DELIVERY.first_retry_seconds),
+        ("Storage as SCU", r"doubling to (\S+) min", DELIVERY.maximum_retry_seconds / 60),
+        ("Storage commitment as SCU", r"stays on it for (\S+) s\)", committing.SAME_ASSOCIATION_SECONDS),
+        ("Storage commitment as SCP", r"open and quiet for\s(\S+) s", transport.QUIET_SECONDS),
+        ("Storage commitment as SCP", r"else after (\S+) s on a new one", commitment_scp.GRACE_SECONDS),
+        ("TLS", r"\((\d+) by default", config.Tls.model_fields["port"].default),
+        ("Query as SCP", r"more than (\S+) match", query_scp.MOST_ANSWERS),
+        ("Retrieve as SCU", r"at most (\d+) UIDs", query_scu.UIDS_IN_A_REQUEST),
+        ("Retrieve as SCU", r"after (\S+) s, doubling", retrieval.FIRST_PAUSE_SECONDS),
+        ("DICOMweb", r"more than (\d+) are missing", web_source.MOST_ONE_BY_ONE),
+        ("Segmentation", r"lesion map \((\S+) mm in the bundle", OUTPUT_STRIDE * read_manifest(DEFAULT_BUNDLE).preprocessing.spacing_mm),
+    ],
+)  # fmt: skip
+def test_the_numbers_of_the_statement_are_those_of_the_node(title: str, said: str, value: float) -> None:
+    found = re.search(said, section(title))
+    assert found is not None
+    assert float(found[1].replace(",", "")) == pytest.approx(value)
+
+
+def test_every_test_that_the_statement_names_is_there() -> None:
+    named = set(re.findall(r"`((?:tests/\w+/)?test_\w+\.py)`", STATEMENT.read_text("utf-8")))
+    assert len(named) > 15
+    there = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")}
+    assert {name for name in named if not any(path == name or path.endswith(f"/{name}") for path in there)} == set()

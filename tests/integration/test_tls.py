@@ -64,7 +64,7 @@ def test_a_version_before_1_2_is_refused(site: SiteFactory, certificates: Certif
         done = subprocess.run(command, cwd=certificates.folder, input=b"", capture_output=True, timeout=20, check=False)
         return b"Verify return code: 0 (ok)" in done.stdout and b"Cipher is (NONE)" not in done.stdout
 
-    assert shakes_hands("-tls1_2")
+    assert shakes_hands("-tls1_2") and shakes_hands("-tls1_3")
     assert not shakes_hands("-tls1_1")
 
 

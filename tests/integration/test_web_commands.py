@@ -33,7 +33,9 @@ def willis(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_echo_tells_of_each_peer_whether_it_answers(web: ServerFactory, peer: PeerFactory, config: Any) -> None:
+def test_echo_tells_of_each_peer_whether_it_answers(
+    web: ServerFactory, peer: PeerFactory, config: Any, tmp_path: Path
+) -> None:
     pacs, archive = peer(), web(Said.of([]))
     options = config(
         PACS={"ae_title": "PACS", "host": "127.0.0.1", "port": pacs.port},
@@ -47,6 +49,7 @@ def test_echo_tells_of_each_peer_whether_it_answers(web: ServerFactory, peer: Pe
     assert (done.exit_code, done.stdout) == (1, "PACS: answers\nWEB: answers\n")
     assert "AWAY: no association with AWAY at 127.0.0.1:" in done.stderr
     assert "LOCKED: LOCKED answered HTTP 403: look at its username" in done.stderr
+    assert not list(tmp_path.rglob("audit.log"))  # it keeps nothing of the answers
     done = willis("echo", "PCS", *options)
     assert (done.exit_code, "peer 'PCS' is no configured peer; did you mean PACS?" in done.stderr) == (2, True)
 

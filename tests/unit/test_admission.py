@@ -182,7 +182,7 @@ def test_the_last_rejections_are_counted_and_survive_a_restart(tmp_path: Path) -
     for number in range(30):
         kept.note("", f"10.0.1.{number}", "no TLS", "", at)
     assert len(last_rejections(tmp_path)) == MOST_CALLERS
-    assert last_rejections(tmp_path)[-1].said == "2026-01-02 03:04:05 10.0.1.29, 1 times: no TLS"
+    assert last_rejections(tmp_path)[-1].said == "2026-01-02 03:04:05 10.0.1.29, 1 time: no TLS"
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '[{"x": 1}]', "\xff"])

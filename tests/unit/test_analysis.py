@@ -364,7 +364,7 @@ def test_after_the_last_attempt_a_damaged_series_ends_as_failed_with_a_report(
     assert analyse(shop.bench, shop.exhausted(claim))
     row = shop.row()
     assert (row["stage"], row["outcome"], row["reason"], row["detail"]) == (
-        "failed", "not_analysed", "attempts_exhausted", "1 attempts",
+        "failed", "not_analysed", "attempts_exhausted", "1 attempt",
     )  # fmt: skip
     assert row["delivery"] == "pending"
     assert shop.seen == []

@@ -220,7 +220,7 @@ def test_show_tells_everything_of_a_case(run: Run, config: Path, store: Store, c
         assert result.exit_code == 0
         for word in (
             "Doe^Jane", "Left Middle Cerebral Artery", "1.0, -2.0, 3.5", "report of revision 1: positive, 2.25.77.1.1",
-            "delivery of the report to PACS: pending after 1 attempts, last error: status 0xA700",
+            "delivery of the report to PACS: pending after 1 attempt, last error: status 0xA700",
         ):  # fmt: skip
             assert word in result.stdout, word
 
@@ -309,7 +309,7 @@ def test_retry_revives_dead_letters_and_leaves_the_result_as_it_is(
     assert delivery is not None
     store.outbox.refused(delivery, "status 0x0122")
     result = run("retry", 1, "-c", config)
-    assert "1 deliveries are pending again" in result.stdout
+    assert "1 delivery is pending again" in result.stdout
     assert (series_now(store).stage, series_now(store).revision) == (Stage.REPORTED, 1)
     assert store.worklist.rows()[0]["delivery"] == "pending"
 

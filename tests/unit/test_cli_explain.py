@@ -81,7 +81,9 @@ def test_files_that_are_gone_are_counted(run: Run, case: Path, tmp_path: Path) -
     instances = [path for path in held if "willis.db" not in path.name]
     for path in instances[:3]:
         path.unlink()
-    assert "3 of 62 image files are not in the storage folder" in one_line(run("explain", "1", "--config", case), 1)
+    assert "case 1 lacks 3 of its 62 image files in the storage folder" in one_line(
+        run("explain", "1", "--config", case), 1
+    )
 
 
 def test_a_series_that_cannot_be_analysed_says_why(run: Run, config: Path, store: Store, clock: FakeClock) -> None:  # noqa: F811

@@ -106,7 +106,7 @@ def test_two_slices_at_one_position_are_refused_with_the_place() -> None:
     series[3].ImagePositionPatient = series[2].ImagePositionPatient
     caught = refusal(series)
     assert caught.reason is Reason.DUPLICATE_POSITION
-    assert caught.detail == "1 slices repeat a position, the first at z = 102.00 mm"
+    assert caught.detail == "1 slice repeats a position, the first at z = 102.00 mm"
 
 
 def test_a_gap_is_refused_with_its_place_and_the_number_of_missing_slices() -> None:
@@ -117,6 +117,14 @@ def test_a_gap_is_refused_with_its_place_and_the_number_of_missing_slices() -> N
     assert caught.reason is Reason.GAP
     assert caught.detail == (
         "about 4 slices missing in 2 gaps, the first of 2.40 mm above z = 105.40 mm at a spacing of 0.600 mm"
+    )
+
+
+def test_one_missing_slice_is_one_slice_in_one_gap() -> None:
+    series = ct_series(40)
+    del series[10]
+    assert refusal(series).detail == (
+        "about 1 slice missing in 1 gap, the first of 2.00 mm above z = 109.00 mm at a spacing of 1.000 mm"
     )
 
 
@@ -159,10 +167,10 @@ def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even() -> None:
     assert stack_geometry(positions, AXIAL).spacing_mm == pytest.approx(0.625, abs=1e-3)
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_fewer_than_two_slices_are_no_volume(count: int) -> None:
+@pytest.mark.parametrize(("count", "detail"), [(0, "0 slices"), (1, "1 slice")])
+def test_fewer_than_two_slices_are_no_volume(count: int, detail: str) -> None:
     caught = refusal(ct_series(count))
-    assert (caught.reason, caught.detail) == (Reason.TOO_FEW_SLICES, f"{count} slices")
+    assert (caught.reason, caught.detail) == (Reason.TOO_FEW_SLICES, detail)
 
 
 def test_the_stack_tells_the_order_and_the_extent_of_header_values_alone() -> None:

@@ -209,6 +209,14 @@ def test_the_same_request_again_is_owed_again_and_another_under_its_uid_is_not(s
     assert {claimed and claimed.calling_ae for claimed in both} == {"CT1", "CT2"}
 
 
+def test_a_request_that_comes_again_after_days_has_all_its_time_again(store: Store, clock: FakeClock) -> None:
+    for _ in range(2):
+        assert store.commitment_requests.add("2.25.5", "CT1", ASKED, clock.advance(100 * 3600), clock()) is not None
+        claimed = store.commitment_requests.claim_due(clock(), LEASE)
+        assert claimed is not None
+        assert (claimed.created_at, claimed.attempts) == (clock(), 1)
+
+
 def test_what_is_held_is_told_with_its_class_and_file(store: Store, clock: FakeClock) -> None:
     add(store, clock, header(1))
     held = store.commitment_requests.held([*ASKED, *[("1.2", f"2.25.1002.{n}") for n in range(2, 1200)]])

@@ -105,7 +105,7 @@ def test_a_claim_that_the_database_does_not_take_back_is_given_back_at_the_next_
     assert store.worklist.rows()[0]["stage"] == "analysing"
     worker._work()
     (row,) = store.worklist.rows()
-    assert (row["stage"], row["reason"], row["detail"]) == ("failed", "attempts_exhausted", "1 attempts")
+    assert (row["stage"], row["reason"], row["detail"]) == ("failed", "attempts_exhausted", "1 attempt")
 
 
 def test_a_full_disk_that_the_database_is_on_too_costs_no_attempt(
