@@ -73,7 +73,6 @@ class Maker:
             self.said,
             segmentation_uid=self._uid("segmentation", marking, own),
             series_uid=self._series_uid("segmentation"),
-            report_series_uid=self._series_uid("report"),
             series_number=self.series_number + 2,
             instance_number=self.series.revision,
             report_uid=self._uid("report", marking, own),

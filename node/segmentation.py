@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import UID, Comprehensive3DSRStorage, SegmentationStorage
+from pydicom.uid import UID, SegmentationStorage
 
 from ai.findings import Findings, Lesion
 from ai.frames import Frame, frames, text_of
@@ -55,7 +55,6 @@ def build_segmentation(
     series_uid: str,
     series_number: int,
     report_uid: str,
-    report_series_uid: str,
     created: datetime,
     algorithm: Algorithm,
     instance_number: int = 1,
@@ -63,8 +62,9 @@ def build_segmentation(
     """The masks as a dataset with file meta information; `node.report.encode` makes the bytes.
 
     `headers`, `created` and `findings` are those of the report `report_uid`, whose tracking identifiers the segments
-    have.  Raises ValueError when `created` is naive, `missing_identity` names something, a lesion has no mask, or the
-    images state no frame of reference or geometry.
+    have.  Nothing else names the report: OHIF looks for images in every series that a segmentation names.  Raises
+    ValueError when `created` is naive, `missing_identity` names something, a lesion has no mask, or the images state no
+    frame of reference or geometry.
     """
     sources = sources_of(headers, created)
     planes = _planes(sources)
@@ -92,12 +92,9 @@ def build_segmentation(
     ds.SegmentSequence = Items(
         [_segment(number, lesion, algorithm, report_uid) for number, lesion in enumerate(findings.lesions, start=1)]
     )
-    ds.ReferencedInstanceSequence = Items(
-        [with_purpose(instance_reference(Comprehensive3DSRStorage, report_uid), code.SAME_IN_ANOTHER_CLASS)]
-    )
     _dimensions(ds, segmentation_uid)
     _functional_groups(ds, planes, painted)
-    _referenced_series(ds, painted, report_series_uid)
+    _referenced_series(ds, painted)
     say_whether_lossy(ds, sources)
     _pixels(ds, painted)
     return ds
@@ -233,25 +230,15 @@ def _frame(painted: _Painted, place: int) -> Dataset:
     return ds
 
 
-def _referenced_series(ds: Dataset, painted: Sequence[_Painted], report_series_uid: str) -> None:
-    """Common Instance Reference (PS3.3 C.12.2): every source image that a frame names, by series, and the report.
-
-    The report is the last: OHIF takes the first series for that of the images.
-    """
+def _referenced_series(ds: Dataset, painted: Sequence[_Painted]) -> None:
+    """Common Instance Reference (PS3.3 C.12.2): every source image that a frame names, by series."""
     named = {(text_of(each.plane.ds, "SeriesInstanceUID"), each.plane.frame.sop_instance_uid): each for each in painted}
     ds.ReferencedSeriesSequence = Items()
     for series, members in itertools.groupby(sorted(named), key=lambda key: key[0]):
         images = [instance_reference(text_of(named[key].plane.ds, "SOPClassUID"), key[1]) for key in members]
-        ds.ReferencedSeriesSequence.append(_series_item(series, images))
-    [report] = ds.ReferencedInstanceSequence
-    reference = instance_reference(report.ReferencedSOPClassUID, report.ReferencedSOPInstanceUID)
-    ds.ReferencedSeriesSequence.append(_series_item(report_series_uid, [reference]))
-
-
-def _series_item(series_uid: str, references: Sequence[Dataset]) -> Dataset:
-    item = Dataset()
-    item.SeriesInstanceUID, item.ReferencedInstanceSequence = series_uid, Items(references)
-    return item
+        item = Dataset()
+        item.SeriesInstanceUID, item.ReferencedInstanceSequence = series, Items(images)
+        ds.ReferencedSeriesSequence.append(item)
 
 
 def _pixels(ds: Dataset, painted: Sequence[_Painted]) -> None:

@@ -166,7 +166,6 @@ def segmentation(images: Sequence[Dataset], report_uid: str, **options: Any) -> 
         "series_uid": derive_uid("segmentations", report_uid),
         "series_number": 9903,
         "report_uid": report_uid,
-        "report_series_uid": derive_uid("reports", "p"),
         "created": datetime(2026, 11, 23, 9, 30, tzinfo=UTC),
         "algorithm": ALGORITHM,
     }

@@ -19,7 +19,7 @@ from ai.locations import Location
 from ai.volume import ReadSlice
 from node.analysis import Bench, Stopwatch, _read, analyse
 from node.config import Config
-from node.report import Algorithm
+from node.report import Algorithm, derive_uid
 from storage.errors import Damaged, StorageFull
 from storage.files import Files
 from storage.records import Claim
@@ -601,12 +601,12 @@ def test_of_findings_alone_there_are_masks_for_those_who_want_them(
     assert list(made) == [("report", "FLAT"), ("report", "PLAIN"), ("summary", "BOX"), *masks]
     for destination, beside in (("FLAT", "report"), ("BOX", "summary")) if masks else ():
         seg, other = made["segmentation", destination], made[beside, destination]
-        refers_to = (
+        report_uid = (
             other.SOPInstanceUID if beside == "report" else other.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID
         )
-        assert seg.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == refers_to
+        assert seg.SegmentSequence[0].TrackingUID == derive_uid("tracking", report_uid, 1)
         assert (seg.StudyInstanceUID, seg.SeriesNumber, seg.Modality) == (other.StudyInstanceUID, 9903, "SEG")
-        assert seg.ReferencedSeriesSequence[-1].SeriesInstanceUID == made["report", "FLAT"].SeriesInstanceUID
+        assert [item.SeriesInstanceUID for item in seg.ReferencedSeriesSequence] == [shop.row()["series_instance_uid"]]
         assert seg.SegmentSequence[0].TrackingID in words(made["report", "FLAT"])
     assert len({ds.SOPInstanceUID for ds in made.values()}) == 2 + len(masks)
 

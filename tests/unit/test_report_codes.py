@@ -134,7 +134,7 @@ def test_no_object_holds_a_code_of_another_kind() -> None:
     objects += [
         build_segmentation(
             headers, Findings((0.5,) * 14, lesions, 0.5), segmentation_uid="2.25.1", series_uid="2.25.2",
-            series_number=9, report_uid="2.25.3", report_series_uid="2.25.4", created=CREATED, algorithm=ALGORITHM,
+            series_number=9, report_uid="2.25.3", created=CREATED, algorithm=ALGORITHM,
         )
         for lesions in (every[::2], every[1::2])
     ]  # fmt: skip

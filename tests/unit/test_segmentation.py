@@ -46,7 +46,6 @@ def built(headers: list[Dataset], findings: Findings, **changes: Any) -> bytes:
         "series_uid": derive_uid("segmentation series", "series"),
         "series_number": 9903,
         "report_uid": derive_uid("report", "series", 1),
-        "report_series_uid": derive_uid("report series", "study"),
         "created": CREATED,
         "algorithm": ALGORITHM,
     }
@@ -109,12 +108,9 @@ def test_each_frame_names_the_image_that_it_lies_on() -> None:
         assert source.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
         assert source.ReferencedSOPInstanceUID == at[tuple(frame.PlanePositionSequence[0].ImagePositionPatient)]
         named_images.add(source.ReferencedSOPInstanceUID)
-    of_series, of_reports = seg.ReferencedSeriesSequence
+    [of_series] = seg.ReferencedSeriesSequence
     assert of_series.SeriesInstanceUID == series[0].SeriesInstanceUID
     assert {each.ReferencedSOPInstanceUID for each in of_series.ReferencedInstanceSequence} == named_images
-    assert of_reports.SeriesInstanceUID == derive_uid("report series", "study")
-    [report_uid] = [each.ReferencedSOPInstanceUID for each in of_reports.ReferencedInstanceSequence]
-    assert report_uid == seg.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID
     indices = [tuple(f.FrameContentSequence[0].DimensionIndexValues) for f in seg.PerFrameFunctionalGroupsSequence]
     assert indices == sorted(set(indices))
 
@@ -126,7 +122,14 @@ def test_a_frame_of_a_multi_frame_image_is_named_by_its_number() -> None:
         [source] = frame.DerivationImageSequence[0].SourceImageSequence
         position = series[24 - source.ReferencedFrameNumber].ImagePositionPatient
         assert list(frame.PlanePositionSequence[0].ImagePositionPatient) == list(position)
-    assert [len(item.ReferencedInstanceSequence) for item in seg.ReferencedSeriesSequence] == [1, 1]
+    assert [len(item.ReferencedInstanceSequence) for item in seg.ReferencedSeriesSequence] == [1]
+
+
+def test_nothing_but_source_images_is_named_as_an_instance() -> None:
+    series = a_series()
+    seg = segmentation(series, a_mask(series))
+    named_uids = {each.value for each in seg.iterall() if each.keyword == "ReferencedSOPInstanceUID"}
+    assert named_uids and named_uids <= {ds.SOPInstanceUID for ds in series}
 
 
 def test_segments_are_the_reports_findings_under_its_tracking_identifiers() -> None:
@@ -137,7 +140,6 @@ def test_segments_are_the_reports_findings_under_its_tracking_identifiers() -> N
     groups = list(zip(named(ds, "112039"), named(ds, "112040"), strict=True))
     assert [(s.TrackingID, s.TrackingUID) for s in seg.SegmentSequence] == [(a.TextValue, b.UID) for a, b in groups]
     assert [s.SegmentLabel for s in seg.SegmentSequence] == [s.TrackingID for s in seg.SegmentSequence]
-    assert seg.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == ds.SOPInstanceUID
     assert seg.ContributingEquipmentSequence[0].DeviceUID == ALGORITHM.device_uid
     for number, mask in enumerate(masks, start=1):
         assert mask.contains(painted_lps_mm(seg, number)).all()

@@ -175,8 +175,7 @@ def files_of(name: str, study: Study, algorithm: Algorithm) -> Iterator[bytes]:
         yield encode(
             build_segmentation(
                 study.series, study.outcome, segmentation_uid=derive_uid(name, "mask"),
-                series_uid=derive_uid(name, "masks"), series_number=9903, report_uid=uid,
-                report_series_uid=derive_uid(name, "reports"), **common,
+                series_uid=derive_uid(name, "masks"), series_number=9903, report_uid=uid, **common,
             )
         )  # fmt: skip
     yield encode(
