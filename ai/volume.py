@@ -182,14 +182,12 @@ def subsampled_volume(
 def _read_uncompressed(path: str | os.PathLike[str]) -> Dataset:
     """As `_read`, unless its transfer syntax compresses or deflates.  Raises NotAnalysable."""
     with _naming_garbled(path):
-        syntax = read_file_meta_info(path).get(
-            "TransferSyntaxUID"
-        )  # before the rest of the file, which may be deflated
+        # Before the rest of the file, which may be deflated.
+        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
     if syntax in _UNCOMPRESSED:
         ds = _read(path)
-        if (
-            transfer_syntax(ds) in _UNCOMPRESSED
-        ):  # the file may have been replaced meanwhile by another with these bytes
+        # Again: the file may have been replaced meanwhile by another with the same dataset.
+        if transfer_syntax(ds) in _UNCOMPRESSED:
             return ds
     raise NotAnalysable(Reason.PIXELS_UNDECODABLE, "compressed or deflated")
 
