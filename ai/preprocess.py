@@ -180,22 +180,27 @@ def channels(
     return out
 
 
-ENHANCED_HU = (130, 700)
+ENHANCED_OVER_TISSUE_HU = 75.0
+"""More than blood and vessels reach without contrast, less than an artery of 200 HU once blurred at 1 mm.
+
+Above brain and not above water, because test objects have materials of 100 HU in its place.
+"""
+_DENSEST_HU = 700
 _BONE_HU = 600
 _BONE_DISTANCE_MM = 4.5
 _ARTERIES_MM3 = 200.0
 _ARTERY_LENGTH_MM = 12.0
 _AROUND = Preprocessing(spacing_mm=1.0, size_DHW=(80, 128, 128), offset_lps_mm=(0.0, 12.0, 24.0))
-_ABOVE_THE_BASE = np.s_[
-    16:60, 22:104, 14:114
-]  # of `_AROUND`: 0 to 44 mm above the circle, clear of skull base and vault
+_ABOVE_THE_BASE = np.s_[16:60, 22:104, 14:114]
+"""Of `_AROUND`: 0 to 44 mm above the circle, clear of skull base and vault."""
 
 
 def contrast_filled_arteries(volume: Volume, extent: HeadExtent) -> bool:
     """Whether enhanced tubes are seen above the skull base: CT angiography rather than plain CT.
 
-    Judged at 1 mm: connected voxels of `ENHANCED_HU`, neither bone nor within 4.5 mm of it, must be long (a calcified
-    pineal gland is not) and together hold at least 200 mm³.  On phantoms plain heads hold 0 to 70, CTA 500 and more.
+    Judged at 1 mm: connected voxels denser than the median by `ENHANCED_OVER_TISSUE_HU`, neither bone nor within 4.5 mm
+    of it, must be long (a calcified pineal gland is not) and together hold at least 200 mm³.  On phantoms plain heads
+    hold 0 to 170, CTA whose arteries have 200 HU 260 and more.
     """
     if extent.circle_centre_lps_mm is None:
         return False
@@ -203,8 +208,12 @@ def contrast_filled_arteries(volume: Volume, extent: HeadExtent) -> bool:
     hu = ndimage.gaussian_filter(region.hu_DHW.astype(np.float32), 0.6)
     far_from_bone = ndimage.distance_transform_edt(~_bone(hu)) > _BONE_DISTANCE_MM
     in_tissue = ndimage.gaussian_filter(hu, 4.0) > -100.0  # not beside an air-filled sinus, nor in an empty skull
-    enhanced = (hu >= ENHANCED_HU[0]) & (hu <= ENHANCED_HU[1]) & far_from_bone & in_tissue
-    labels, _ = ndimage.label(enhanced[_ABOVE_THE_BASE], structure=np.ones((3, 3, 3)))
+    clear = (far_from_bone & in_tissue)[_ABOVE_THE_BASE]
+    shown = hu[_ABOVE_THE_BASE]
+    if not clear.any():
+        return False
+    enhanced = clear & (shown >= np.median(shown[clear]) + ENHANCED_OVER_TISSUE_HU) & (shown <= _DENSEST_HU)
+    labels, _ = ndimage.label(enhanced, structure=np.ones((3, 3, 3)))
     tubes_mm3 = 0
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         length_mm = max(axis.stop - axis.start for axis in box)

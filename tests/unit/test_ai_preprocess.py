@@ -110,7 +110,7 @@ def test_a_wrong_setting_cannot_be_built(wrong: dict) -> None:  # type: ignore[t
         Preprocessing(**wrong)
 
 
-@pytest.mark.parametrize("hu", [200.0, 350.0, 500.0])
+@pytest.mark.parametrize("hu", [125.0, 200.0, 350.0, 500.0])
 def test_arteries_filled_with_contrast_are_seen(hu: float) -> None:
     volume = head(spacing_mm_DHW=(1.0, 1.0, 1.0), contrast_hu=hu)
     assert contrast_filled_arteries(volume, head_extent(volume))
