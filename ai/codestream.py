@@ -96,6 +96,9 @@ def decoded(frame: bytes, syntax: UID, rows: int, columns: int, bits_stored: int
     return values
 
 
-def unpacked(frame: bytes, allocated: int) -> bytes:
-    """The native bytes, little endian, of an RLE frame (PS3.5 G).  Raises an exception of the codec."""
-    return bytes(imagecodecs.dicomrle_decode(frame, f"<u{allocated // 8}"))
+def unpacked(frame: bytes, pixels: int, allocated: int) -> bytes:
+    """The native bytes, little endian, of an RLE frame (PS3.5 G).  Raises an exception of the codec.
+
+    It is given the room of two such frames: one may end in a few bytes of padding, a bomb in 64 times what it takes.
+    """
+    return bytes(imagecodecs.dicomrle_decode(frame, f"<u{allocated // 8}", out=2 * pixels * allocated // 8))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ai.errors import NotAnalysable, Reason
+from ai.limits import check_coarse
 from ai.volume import Volume
 
 BONE_HU = 350
@@ -73,11 +74,12 @@ class HeadExtent:
 
 
 def head_extent(volume: Volume) -> HeadExtent:
-    """Return where the head lies.  Raises NotAnalysable (NOT_A_HEAD) when no skull vault is recognised.
+    """Return where the head lies.  Raises NotAnalysable (NOT_A_HEAD) when no skull vault is recognised, or TOO_LARGE.
 
     Any spacing up to about 5 × 3 × 3 mm will do; finer volumes are subsampled first.
     """
     hu_DHW, affine = _coarse(volume)
+    check_coarse(hu_DHW.size)
     if min(hu_DHW.shape) < 2:
         raise NotAnalysable(Reason.NOT_A_HEAD, f"a matrix of {volume.hu_DHW.shape}")
     if float((hu_DHW < AIR_HU).mean()) < 0.02:

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     GAP = "gap"
     WRONG_SPACING = "wrong_spacing"
     TOO_FEW_SLICES = "too_few_slices"
+    TOO_LARGE = "too_large"
     INCOMPLETE = "incomplete"
     NOT_A_HEAD = "not_a_head"
     COVERAGE = "coverage"
@@ -58,6 +59,7 @@ _EXPLAINED: dict[Reason, str] = {
     Reason.GAP: "Slices are missing between the first and the last; send the missing slices.",
     Reason.WRONG_SPACING: "The spacing between slices is irregular or contradicts the slice positions.",
     Reason.TOO_FEW_SLICES: "The series has too few slices for a volume.",
+    Reason.TOO_LARGE: "The series has more or larger slices than can be analysed; send the axial head series alone.",
     Reason.INCOMPLETE: "The sender reports more slices than have arrived; send the missing slices.",
     Reason.NOT_A_HEAD: "No head was recognised in the images.",
     Reason.COVERAGE: "The images do not cover the whole region around the circle of Willis.",

@@ -23,7 +23,7 @@ AIR_HU = -1024
 """What padding and everything below it becomes."""
 _MAX_HU = 32767
 MAX_FRAMES = 20_000
-"""No CT has more; a header that claims more must not cost hours."""
+"""Of a series; no CT has more, and a header that claims more must not cost hours."""
 GARBLED = (
     ValueError,
     TypeError,
@@ -65,14 +65,24 @@ class Frame:
         return all(math.isfinite(v) for v in (*self.position_mm, *self.orientation, *self.pixel_spacing_mm))
 
 
+def frame_count(ds: Dataset) -> int:
+    """How many frames the header claims."""
+    return max(_integer(ds, "NumberOfFrames") or 1, 1)
+
+
+def matrix(ds: Dataset) -> tuple[int, int]:
+    """The rows and columns that the header claims, 0 where it does not say."""
+    return max(_integer(ds, "Rows") or 0, 0), max(_integer(ds, "Columns") or 0, 0)
+
+
 def frames(ds: Dataset) -> Iterator[Frame]:
     """The frames of one instance in stored order.  What the header lacks or garbles is NaN; nothing is raised."""
     shared = _item(ds, "SharedFunctionalGroupsSequence")
     per_frame = _value(ds, "PerFrameFunctionalGroupsSequence") or []
-    count = min(max(_integer(ds, "NumberOfFrames") or 1, 1), MAX_FRAMES)
+    count = min(frame_count(ds), MAX_FRAMES)
     multi_frame = bool(per_frame) or count > 1
     uid, reference = text_of(ds, "SOPInstanceUID"), text_of(ds, "FrameOfReferenceUID")
-    rows, columns = _integer(ds, "Rows") or 0, _integer(ds, "Columns") or 0
+    rows, columns = matrix(ds)
     for index in range(count):
         own = per_frame[index] if index < len(per_frame) else None
 
@@ -160,7 +170,7 @@ def _decoded(ds: Dataset, data: bytes, frame: Frame, layout: "_Layout", syntax: 
             extended_offsets=_extended_offsets(ds),
         )
         if syntax == RLELossless:
-            return _native(unpacked(encoded, layout.allocated), frame, layout, 0, "<")
+            return _native(unpacked(encoded, frame.rows * frame.columns, layout.allocated), frame, layout, 0, "<")
         return decoded(encoded, syntax, frame.rows, frame.columns, layout.stored, layout.signed)
     except (NotAnalysable, MemoryError):
         raise

@@ -103,9 +103,9 @@ def _resample_oblique(
     corners = (mapping @ ends)[:3]
     low = np.clip(np.floor(corners.min(axis=1)).astype(int) - 1, 0, np.array(hu_DHW.shape) - 1)
     high = np.clip(np.ceil(corners.max(axis=1)).astype(int) + 2, low + 1, hu_DHW.shape)
-    cropped = hu_DHW[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    cropped = _clipped(hu_DHW[tuple(slice(a, b) for a, b in zip(low, high, strict=True))])
     fine: Float32Array = ndimage.affine_transform(
-        np.clip(cropped, *HU_RANGE).astype(np.float32),
+        cropped,
         mapping[:3, :3],
         mapping[:3, 3] - low,
         output_shape=size_DHW,
@@ -131,11 +131,18 @@ def _resample_aligned(
         crops.append(slice(int(used[0]), int(used[-1]) + 1))
         matrices.append(np.ascontiguousarray(matrix[:, crops[-1]]))
     # Zero is air while weights are summed, so that what lies outside adds nothing.
-    cropped = np.clip(hu_DHW[tuple(crops)], *HU_RANGE).astype(np.float32) - HU_RANGE[0]
+    cropped = _clipped(hu_DHW[tuple(crops)])
+    cropped -= HU_RANGE[0]
     along_d, along_h, along_w = matrices
     planes = (along_d @ cropped.reshape(cropped.shape[0], -1)).reshape(-1, *cropped.shape[1:])
     fine: Float32Array = np.matmul(np.matmul(along_h, planes), np.ascontiguousarray(along_w.T)) + HU_RANGE[0]
     return fine
+
+
+def _clipped(hu_DHW: NDArray[np.int16]) -> Float32Array:
+    """A copy as float32, clipped to `HU_RANGE`: the one large array that resampling makes."""
+    copy = hu_DHW.astype(np.float32)
+    return np.clip(copy, *HU_RANGE, out=copy)
 
 
 def _triangle_filter(positions: NDArray[np.float64], scale: float, source_size: int) -> Float32Array:

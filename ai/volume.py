@@ -21,6 +21,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from ai.errors import NotAnalysable, Reason
 from ai.frames import AIR_HU, GARBLED, Frame, frame_hu, frames, text_of, transfer_syntax
+from ai.limits import bytes_when_read, check_bytes, check_coarse, check_headers
 from ai.stack import Stack, stack_geometry
 from ai.wording import counted
 
@@ -38,8 +39,6 @@ __all__ = [
     "volume_from_slices",
 ]
 
-MOST_COARSE_VOXELS = 1 << 28
-"""Of a coarse volume; a head has a fiftieth of them."""
 _UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 
 
@@ -106,7 +105,9 @@ def volume_from_slices(slices: Sequence[ReadSlice], threads: int = 0) -> Volume:
     volume is the only array of its size that is made.  `threads` decode; 0: as many as there are cores.
     Raises NotAnalysable.
     """
-    _check_one_patient([each.ds for each in slices])
+    datasets = [each.ds for each in slices]
+    _check_one_patient(datasets)
+    check_headers(datasets)
     pairs = [(frame, each) for each in slices for frame in each.frames or frames(each.ds)]
     headers = [frame for frame, _ in pairs]
     return _fill(headers, _stack(headers), lambda index: pairs[index][1], threads)
@@ -163,13 +164,13 @@ def subsampled_volume(
         )
     kept, planes = list[Frame](), list[NDArray[np.int16]]()
     for ds, frame in chosen:  # one after the other: only the coarse planes are held
+        check_headers([ds])
         kept.append(frame)
         first = kept[0]
         _check_frames_alike([first, frame])
         stride = max(1, round(pixel_mm / first.pixel_spacing_mm[0]))
+        check_coarse(len(picked) * -(-frame.rows // stride) * -(-frame.columns // stride))
         planes.append(frame_hu(ds, frame, stride))
-        if planes[0].size * len(picked) > MOST_COARSE_VOXELS:
-            raise NotAnalysable(Reason.PIXELS_UNDECODABLE, f"{len(picked)} slices of {frame.rows} x {frame.columns}")
     affine = stack.affine_lps((first.pixel_spacing_mm[0], first.pixel_spacing_mm[1]))
     affine[:3, 0] *= every
     affine[:3, 1:3] *= stride
@@ -194,6 +195,7 @@ def _read_uncompressed(path: str | os.PathLike[str]) -> Dataset:
 
 def _read(path: str | os.PathLike[str], stop_before_pixels: bool = False) -> Dataset:
     with _naming_garbled(path):
+        check_bytes([bytes_when_read(path)])
         return dcmread(path, stop_before_pixels=stop_before_pixels)
 
 
@@ -211,7 +213,8 @@ def _naming_garbled(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _all_frames(datasets: Sequence[Dataset]) -> tuple[list[Frame], list[int]]:
-    """All frames of all datasets, and the index of the dataset that each came from."""
+    """All frames of all datasets, and the index of the dataset that each came from.  Raises TOO_LARGE."""
+    check_headers(datasets)
     pairs = [(frame, owner) for owner, ds in enumerate(datasets) for frame in frames(ds)]
     return [frame for frame, _ in pairs], [owner for _, owner in pairs]
 

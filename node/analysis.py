@@ -2,17 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 import ai
 from ai.errors import NotAnalysable, Reason
 from ai.findings import Findings
+from ai.limits import MOST_FILE_BYTES, bytes_when_read, check_bytes, check_slices
 from ai.volume import ReadSlice, Volume, volume_from_slices
 from ai.wording import counted
 from node import log
@@ -25,13 +28,15 @@ from storage import intake
 from storage.errors import Damaged, StorageFull
 from storage.files import Files
 from storage.killpoints import here
-from storage.records import Claim, Conclusion, LesionRecord, ReportObject, ResultObject, Series, StoredFile
+from storage.records import Claim, Conclusion, Header, LesionRecord, ReportObject, ResultObject, Series, StoredFile
 from storage.stages import Outcome
 from storage.store import Store
 
 if TYPE_CHECKING:
     from ai.bundle import Bundle
 
+_SKIPPED_BYTES = 1 << 20
+"""An element as long as this is not read where headers are; whoever asks for it reads it then."""
 _CONFLICTS = {intake.MIXED_PATIENTS: Reason.MIXED_PATIENTS, intake.MIXED_STUDIES: Reason.MIXED_STUDIES}
 
 
@@ -92,9 +97,10 @@ def analyse(bench: Bench, claim: Claim) -> bool:
     exhausted ends whatever happens, if need be without a report: it would come back for ever.
     """
     watch = Stopwatch()
-    known = _known(claim)
     with watch.step("volume"):
-        slices = _read(bench, claim, headers_only=known is not None)
+        instances = bench.store.settling.instances(claim.series.id)
+        known = _known(claim) or _too_large(bench, instances)
+        slices = _read(bench, claim, instances, headers_only=known is not None)
     datasets = [each.ds for each in slices]
     here("in_analysis")
     seen = Seen(_said(claim, known)) if known else _examine(bench, claim, slices, watch)
@@ -117,7 +123,9 @@ def analyse(bench: Bench, claim: Claim) -> bool:
     return kept
 
 
-def _read(bench: Bench, claim: Claim, headers_only: bool) -> list[ReadSlice]:
+def _read(
+    bench: Bench, claim: Claim, instances: Sequence[tuple[Header, StoredFile]], headers_only: bool
+) -> list[ReadSlice]:
     """The series' instances; of an exhausted claim those that can be read.  Raises Damaged.
 
     None at all where reporting it has itself killed the process as often as it was to be analysed.
@@ -126,16 +134,28 @@ def _read(bench: Bench, claim: Claim, headers_only: bool) -> list[ReadSlice]:
     if claim.exhausted and claim.series.attempts > 2 * bench.config.ai.attempts:
         return slices
     already = bench.read_ahead(claim.series.id)
-    for _, file in bench.store.settling.instances(claim.series.id):
+    for header, file in instances:
         if file in already:
             slices.append(already[file])
             continue
         try:
-            slices.append(ReadSlice(dcmread(bench.files.path(file), stop_before_pixels=headers_only)))
+            if ds := _dataset(bench.files.path(file), header, headers_only):
+                slices.append(ReadSlice(ds))
         except (OSError, ValueError, EOFError, InvalidDicomError):
             if not claim.exhausted:
                 raise Damaged(f"{file.path} cannot be read") from None
     return slices
+
+
+def _dataset(path: Path, header: Header, headers_only: bool) -> Dataset | None:
+    """The file's dataset; None for a header that cannot be had without inflating more than may be held."""
+    if header.transfer_syntax_uid != DeflatedExplicitVRLittleEndian:
+        return dcmread(path, stop_before_pixels=headers_only, defer_size=_SKIPPED_BYTES if headers_only else None)
+    if headers_only and bytes_when_read(path) > MOST_FILE_BYTES:
+        return None
+    ds = dcmread(path, stop_before_pixels=headers_only)
+    ds.buffer = None  # all that was inflated, the pixels too: the dataset has what it needs of them
+    return ds
 
 
 def _examine(bench: Bench, claim: Claim, slices: Sequence[ReadSlice], watch: Stopwatch) -> Seen:
@@ -176,6 +196,26 @@ def _known(claim: Claim) -> NotAnalysable | None:
     if series.expected_count is not None and series.expected_count > series.instance_count:
         return NotAnalysable(Reason.INCOMPLETE, f"{series.instance_count} of {series.expected_count} slices")
     return None
+
+
+def _too_large(bench: Bench, instances: Sequence[tuple[Header, StoredFile]]) -> NotAnalysable | None:
+    """Why the series cannot be held in memory, as far as the database and the files' sizes tell.
+
+    What the headers claim is checked before pixels are decoded, by `ai.volume`.
+    """
+    try:
+        check_slices(sum(max(1, header.number_of_frames) for header, _ in instances))
+        check_bytes(_bytes_when_read(bench.files, header, file) for header, file in instances)
+    except NotAnalysable as error:
+        return error
+    return None
+
+
+def _bytes_when_read(files: Files, header: Header, file: StoredFile) -> int:
+    if header.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        with suppress(OSError):  # whoever reads it finds out
+            return bytes_when_read(files.path(file))
+    return file.size_bytes
 
 
 def _conclusion(bench: Bench, series: Series, said: Findings | NotAnalysed, seconds: dict[str, float]) -> Conclusion:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from pydicom import Dataset
 
-from ai.frames import Frame, frames, text_of
+from ai.frames import MAX_FRAMES, Frame, frames, text_of
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ def key_slice(headers: Sequence[Dataset], point_lps_mm: tuple[float, float, floa
 def representative_slices(headers: Sequence[Dataset]) -> list[KeySlice]:
     """The lowest, the middle and the highest frame, for a report without a lesion to show; fewer when there are fewer.
 
-    Ordered by patient z where positions are known, else as given.
+    Ordered by patient z where positions are known, else as given.  Of more than `MAX_FRAMES` the first are looked at.
     """
-    known = [(ds, frame) for ds in headers for frame in frames(ds)]
+    known = list(islice(((ds, frame) for ds in headers for frame in frames(ds)), MAX_FRAMES))
     if all(frame.has_geometry for _, frame in known):
         known.sort(key=lambda pair: (pair[1].position_mm[2], pair[1].sop_instance_uid))
     picked = sorted({0, len(known) // 2, len(known) - 1})

@@ -1,5 +1,6 @@
 """Small builders for tests of the node and the storage: a clock, headers, and series brought as far as a test needs."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -7,7 +8,7 @@ from io import BytesIO
 from typing import Any
 
 from pydicom import Dataset, dcmwrite
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from sqlalchemy import select
 
 from node.headers import file_meta, read_header
@@ -184,6 +185,9 @@ def encoded(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
     bare.update({element.tag: element for element in ds})
     buffer = BytesIO()
     dcmwrite(buffer, bare, implicit_vr=implicit, little_endian=little, enforce_file_format=False)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        deflating = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        return deflating.compress(buffer.getvalue()) + deflating.flush()
     return buffer.getvalue()
 
 
@@ -194,11 +198,12 @@ def keep(
     datasets: Sequence[Dataset],
     calling_ae: str = "PACS",
     closed: Closed | None = Closed.RELEASED,
+    syntax: str = ExplicitVRLittleEndian,
 ) -> Series:
     """The datasets came on one association, are on disk and known, as the receiver does it; returns the series."""
     association = store.intake.open_association("receiver", calling_ae, clock())
     for ds in datasets:
-        content, syntax = encoded(ds), str(ExplicitVRLittleEndian)
+        content = encoded(ds, syntax)
         head = read_header(content, syntax, str(ds.SOPClassUID), str(ds.SOPInstanceUID))
         meta = file_meta((head.sop_class_uid, head.sop_instance_uid), syntax, calling_ae)
         file = files.write_instance(head.series_instance_uid, head.sop_instance_uid, meta, content)

@@ -1,6 +1,7 @@
 """A Storage SCU made of bytes: sends exactly what a test wants, in the pieces that it wants, right or wrong."""
 
 import socket
+import ssl
 import struct
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -89,11 +90,13 @@ def store_pdus(sop_class: str, sop_instance: str, dataset: bytes, size: int = 16
 
 
 class RawScu:
-    """One connection."""
+    """One connection, with TLS where `tls` says how."""
 
-    def __init__(self, port: int, timeout_seconds: float = 20.0) -> None:
+    def __init__(self, port: int, timeout_seconds: float = 20.0, tls: ssl.SSLContext | None = None) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout_seconds)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket)
 
     def associate(self, request: bytes | None = None) -> Self:
         """The association is accepted."""

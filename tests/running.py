@@ -119,6 +119,10 @@ class RunningNode:
         task = Path(f"/proc/{self.process.pid}/task")
         return [int(pid) for thread in task.iterdir() for pid in (thread / "children").read_text().split()]
 
+    def worker(self) -> int:
+        """The process id of the analysis process."""
+        return next(pid for pid in self.children() if b"work" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+
     def kill(self) -> None:
         """SIGKILL to every process of the node at once."""
         assert self.process is not None

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.raw_scu import parse_command
 
 TRACED = (
-    "open,openat,creat,close,write,pwrite64,sendto,fsync,fdatasync,ftruncate,link,linkat,"
+    "open,openat,creat,close,write,pwrite64,sendto,recvfrom,fsync,fdatasync,ftruncate,link,linkat,"
     "rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat"
 )
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)$")
@@ -22,11 +22,16 @@ _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _FD = re.compile(r"(-?\d+|AT_FDCWD)(?:<([^>]*)>)?")
 
 
-def strace(output: Path) -> list[str]:
-    """The command before the one to record: all its threads, whole buffers, in hexadecimal."""
+def strace(output: Path, flushes_take_seconds: float = 0.0) -> list[str]:
+    """The command before the one to record: all its threads, whole buffers, in hexadecimal.
+
+    Its files' flushes take so much longer, so that what others do meanwhile comes before their end.
+    """
     return [
         "strace",
         "-f",
+        "--seccomp-bpf",
+        "-I2",  # a signal that ends strace ends the command, too
         "-y",
         "-xx",
         "-s",
@@ -35,6 +40,8 @@ def strace(output: Path) -> list[str]:
         f"trace={TRACED}",
         "-e",
         "signal=none",
+        "-e",
+        f"inject=fsync:delay_enter={round(flushes_take_seconds * 1e6)}",
         "-o",
         str(output),
     ]
@@ -95,10 +102,17 @@ def _call(name: str, arguments: str, result: int) -> Call:
 def acknowledged(step: Step) -> str | None:
     """The SOP Instance UID that a C-STORE response with success names, as soon as it may be on its way."""
     begins, call = step
-    if not begins or call.name != "sendto" or not call.texts or call.texts[0][:1] != b"\x04":
+    if (
+        not begins
+        or call.name != "sendto"
+        or not call.texts
+        or call.texts[0][:1] != b"\x04"
+        or not call.texts[0][11] & 1
+    ):
         return None
     command = parse_command(call.texts[0][12:])
-    return command[0x1000].rstrip(b"\0").decode() if command[0x0900] == b"\0\0" else None
+    is_success = command[0x0100] == b"\x01\x80" and command[0x0900] == b"\0\0"
+    return command[0x1000].rstrip(b"\0").decode() if is_success else None
 
 
 @dataclass
@@ -169,7 +183,7 @@ class Disk:
             if begins:
                 self._open.pop(call.fd, None)
             return False
-        if begins or call.name == "sendto":
+        if begins or call.name in ("sendto", "recvfrom"):
             return False
         if call.name in ("open", "openat", "creat"):
             return self._opened(call)
@@ -276,6 +290,12 @@ def _content(inode: Inode, path: str, survives: Choice) -> bytes:
 def without_flushes(steps: Sequence[Step], of: Callable[[str], bool]) -> list[Step]:
     """The same process, had it not flushed what `of` says by its path."""
     return [step for step in steps if step[1].name not in ("fsync", "fdatasync") or not of(_path_of(step[1]))]
+
+
+def renamed_to(steps: Sequence[Step], part: str) -> set[str]:
+    """The former names of the files whose new names have `part` in them."""
+    renamed = [call.texts for begins, call in steps if not begins and call.name.startswith("rename")]
+    return {old.decode() for old, new in renamed if part in new.decode()}
 
 
 def _path_of(call: Call) -> str:

@@ -11,14 +11,9 @@ from pydicom import dcmread
 
 from node.worker import NO_MEMORY
 from tests.node_fixtures import NodeFactory
-from tests.running import RunningNode, wait_until
+from tests.running import wait_until
 
 pytestmark = pytest.mark.faults
-
-
-def worker_of(node: RunningNode) -> int:
-    """The process id of the analysis process."""
-    return next(pid for pid in node.children() if b"work" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
 
 
 def test_a_worker_killed_in_mid_analysis_costs_one_attempt_and_nothing_else(
@@ -27,7 +22,7 @@ def test_a_worker_killed_in_mid_analysis_costs_one_attempt_and_nothing_else(
     node = node_in()
     node.send(negative_series)
     node.wait_for_stage("analysing")
-    os.kill(worker_of(node), signal.SIGKILL)
+    os.kill(node.worker(), signal.SIGKILL)
     (row,) = node.wait_for_delivered()
     assert (row["outcome"], row["attempts"]) == ("negative", 2)
     assert node.pacs.requests == [row["report_uid"]]
@@ -86,7 +81,7 @@ def test_a_worker_without_memory_ends_at_once_and_its_case_ends_as_not_analysed(
 ) -> None:
     node = node_in(ai__attempts="1")
     wait_until(lambda: b"worker_started" in node.log.read_bytes())
-    worker = worker_of(node)
+    worker = node.worker()
     mapped_bytes = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
     resource.prlimit(worker, resource.RLIMIT_AS, (mapped_bytes + (64 << 20), resource.RLIM_INFINITY))
     node.send(negative_series)

@@ -1,13 +1,8 @@
-"""Power is lost after every system call of a receiver; whatever was acknowledged is there after the next start."""
+"""Power is lost after every system call of a node; whatever was acknowledged is there after the next start, and reports are whole."""
 
-import hashlib
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -17,20 +12,20 @@ from sqlalchemy import select
 
 from node.config import Config
 from node.receiver import Receiver
+from storage.errors import Damaged
 from storage.files import Files
 from storage.records import StoredFile
-from storage.schema import InstanceRow
+from storage.schema import InstanceRow, ObjectRow, ReportRow
 from storage.store import Store
 from tests.absent import absent
-from tests.faults.power_loss import Choice, Disk, Step, acknowledged, steps_of, strace, without_flushes
+from tests.conftest import PostgreSQL
+from tests.faults.committed import without_commits
+from tests.faults.power_loss import Choice, Step, renamed_to, without_flushes
 from tests.faults.proof import violations
-from tests.faults.senders import send, small_series
+from tests.faults.recorded import SENT, Left, Recorded, a_node, a_receiver, a_receiver_on_postgresql
 from tests.faults.small_node import configuration
-from tests.running import ROOT, free_port, wait_until
 
 pytestmark = pytest.mark.faults
-SERIES = [small_series(1), small_series(2)]
-SENT = {str(ds.SOPInstanceUID): dataset for series in SERIES for ds, dataset in series}
 FULL = "WILLIS_KILLS" in os.environ
 
 
@@ -56,67 +51,42 @@ CHOICES: dict[str, Callable[[int], Choice]] = {
     "by another chance": lambda seed: by_chance(seed + 1_000_000),
 }
 """What survives of what was not flushed."""
-
-
-class Recorded:
-    """A receiver's system calls while two associations send to it at once."""
-
-    def __init__(self, folder: Path) -> None:
-        """Recorded, from before its start until it was killed."""
-        self.before = folder / "before"
-        files, config = Files(self.before), configuration(self.before, 1, 1)
-        Store.open(config.storage.url).close()
-        self.folder = folder / "node"
-        shutil.copytree(files.root, self.folder)
-        self.port = free_port()
-        path = folder / "config.toml"
-        path.write_text(
-            f'[node]\nport = {self.port}\n[storage]\ndirectory = "{self.folder}"\n[log]\nlevel = "error"\n', "utf-8"
-        )
-        command = [*strace(folder / "trace"), sys.executable, "-m", "node", "receive", "--config", str(path)]
-        acknowledgements: dict[str, bytes] = {}
-        with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) as process:
-            try:
-                wait_until(lambda: send(self.port, [], {}), 60, "the receiver listens")
-                both = [threading.Thread(target=send, args=(self.port, one, acknowledgements)) for one in SERIES]
-                for thread in both:
-                    thread.start()
-                for thread in both:
-                    thread.join()
-                send(self.port, SERIES[0], acknowledgements)  # duplicates
-            finally:
-                process.send_signal(signal.SIGTERM)
-        assert acknowledgements == SENT
-        self.steps = steps_of(folder / "trace")
-
-    def crashes(
-        self, steps: list[Step], choice: Callable[[int], Choice]
-    ) -> Iterator[tuple[int, set[str], dict[str, bytes | None]]]:
-        """After each step that changed something: its number, what was acknowledged by then, what is left of the disk."""
-        disk, told, seen = Disk(self.before, self.folder), set[str](), set[bytes]()
-        for number, step in enumerate(steps):
-            changed = disk.apply(step)
-            if uid := acknowledged(step):
-                told.add(uid)
-            elif not changed:
-                continue
-            left = disk.after_power_loss(choice(number))
-            digest = hashlib.sha256(repr((sorted(left.items()), sorted(told))).encode()).digest()
-            if digest not in seen:
-                seen.add(digest)
-                yield number, set(told), left
+SHORT = ["nothing unflushed", "only the database"]
+WITHOUT_SQLITE = ["nothing unflushed", "names without contents", "contents without names", "by chance", "everything"]
 
 
 @pytest.fixture(scope="module")
-def recorded() -> Iterator[Recorded]:
-    """The same recording for every test; strace is needed (in CI: or it fails)."""
+def folder() -> Iterator[Path]:
+    """A folder to record in; strace is needed (in CI: or it fails)."""
     if shutil.which("strace") is None:
         absent("strace is not installed: apt-get install strace")
-    with tempfile.TemporaryDirectory(prefix="willis-power-") as folder:
-        yield Recorded(Path(folder))
+    with tempfile.TemporaryDirectory(prefix="willis-power-") as made:
+        yield Path(made)
 
 
-def found_at_the_next_start(folder: Path, config: Config, told: set[str], left: dict[str, bytes | None]) -> list[str]:
+@pytest.fixture(scope="module")
+def receiver(folder: Path) -> Recorded:
+    """The same recording for every test."""
+    (folder / "sqlite").mkdir()
+    return a_receiver(folder / "sqlite")
+
+
+@pytest.fixture(scope="module")
+def on_postgresql(folder: Path, postgresql_server: PostgreSQL) -> Recorded:
+    """The same recording for every test."""
+    (folder / "pg").mkdir()
+    with postgresql_server.database(template="migrated") as url:
+        return a_receiver_on_postgresql(folder / "pg", url)
+
+
+@pytest.fixture(scope="module")
+def node(folder: Path) -> Recorded:
+    """The same recording for every test."""
+    (folder / "whole").mkdir()
+    return a_node(folder / "whole")
+
+
+def found_at_the_next_start(folder: Path, config: Config, told: set[str], left: Left) -> list[str]:
     """What is wrong once a receiver has recovered on what power loss left."""
     for path, content in left.items():
         if content is None:
@@ -129,14 +99,26 @@ def found_at_the_next_start(folder: Path, config: Config, told: set[str], left: 
         receiver = Receiver(config, store, files, lambda: None)
         receiver._recover()
         files.sweep_incoming(lambda _writer: True)
-        with store.transactions.reading() as session:
-            rows = session.execute(select(InstanceRow.path, InstanceRow.sha256, InstanceRow.size_bytes)).all()
-        nowhere = [
-            f"{row.path} is in the database and not on disk" for row in rows if not files.holds(StoredFile(*row))
+        return [
+            *violations(store, files, {uid: SENT[uid] for uid in told}),
+            *rows_without_a_file(store, files),
         ]
-        return [*violations(store, files, {uid: SENT[uid] for uid in told}), *nowhere]
     finally:
         store.close()
+
+
+def rows_without_a_file(store: Store, files: Files) -> Iterator[str]:
+    """Instances, reports and what belongs to them that the database has and the disk has not, or not whole."""
+    with store.transactions.reading() as session:
+        for row in session.execute(select(InstanceRow.path, InstanceRow.sha256, InstanceRow.size_bytes)):
+            if not files.holds(StoredFile(*row)):
+                yield f"{row.path} is in the database and not on disk"
+        for table in (ReportRow, ObjectRow):
+            for row in session.execute(select(table.path, table.sha256, table.size_bytes)):
+                try:
+                    files.verify(StoredFile(*row))
+                except Damaged as error:
+                    yield f"a report is in the database: {error}"
 
 
 def first_found(recorded: Recorded, steps: list[Step], choice: str, root: Path) -> tuple[int, list[str]]:
@@ -144,7 +126,7 @@ def first_found(recorded: Recorded, steps: list[Step], choice: str, root: Path) 
     count = 0
     for number, told, left in recorded.crashes(steps, CHOICES[choice]):
         count += 1
-        folder = root / str(number)
+        folder = root / str(count)
         folder.mkdir()
         found = found_at_the_next_start(folder, configuration(folder, recorded.port, 1), told, left)
         shutil.rmtree(folder)
@@ -153,24 +135,70 @@ def first_found(recorded: Recorded, steps: list[Step], choice: str, root: Path) 
     return count, []
 
 
-@pytest.mark.parametrize("choice", CHOICES if FULL else ["nothing unflushed", "only the database"])
+@pytest.mark.parametrize("choice", CHOICES if FULL else SHORT)
 def test_whatever_was_acknowledged_survives_power_loss_at_any_moment(
-    recorded: Recorded, tmp_path: Path, choice: str
+    receiver: Recorded, tmp_path: Path, choice: str
 ) -> None:
-    count, found = first_found(recorded, recorded.steps, choice, tmp_path)
+    count, found = first_found(receiver, receiver.steps, choice, tmp_path)
     assert found == []
     assert count > 20
     print(f"{choice}: {count} states of the disk")
 
 
 @pytest.mark.parametrize("forgotten", ["files", "folders", "database"])
-def test_a_flush_that_is_left_out_is_noticed(recorded: Recorded, tmp_path: Path, forgotten: str) -> None:
+def test_a_flush_that_is_left_out_is_noticed(receiver: Recorded, tmp_path: Path, forgotten: str) -> None:
     kinds = {
         "files": lambda path: "/incoming/" in path,
         "folders": lambda path: "/instances" in path,
         "database": is_database,
     }
-    steps = without_flushes(recorded.steps, kinds[forgotten])
-    assert len(steps) < len(recorded.steps)
-    _, found = first_found(recorded, steps, "nothing unflushed", tmp_path)
+    steps = without_flushes(receiver.steps, kinds[forgotten])
+    assert len(steps) < len(receiver.steps)
+    _, found = first_found(receiver, steps, "nothing unflushed", tmp_path)
     assert any("was acknowledged and" in line for line in found), found
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("choice", WITHOUT_SQLITE if FULL else WITHOUT_SQLITE[:1])
+def test_the_same_where_postgresql_may_have_committed_what_it_has_not_answered_yet(
+    on_postgresql: Recorded, tmp_path: Path, choice: str
+) -> None:
+    count, found = first_found(on_postgresql, on_postgresql.steps, choice, tmp_path)
+    assert found == []
+    assert count > 20
+    print(f"PostgreSQL, {choice}: {count} states of the disk")
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("forgotten", ["files", "folders", "commit"])
+def test_a_flush_or_a_commit_that_is_not_waited_for_is_noticed_with_postgresql(
+    on_postgresql: Recorded, tmp_path: Path, forgotten: str
+) -> None:
+    kinds = {"files": "/incoming/", "folders": "/instances"}
+    steps = without_commits(on_postgresql.steps)
+    if forgotten in kinds:
+        steps = without_flushes(on_postgresql.steps, lambda path: kinds[forgotten] in path)
+    assert len(steps) < len(on_postgresql.steps)
+    _, found = first_found(on_postgresql, steps, "nothing unflushed", tmp_path)
+    assert any("was acknowledged and" in line for line in found), found
+
+
+@pytest.mark.parametrize("choice", CHOICES if FULL else SHORT[1:])
+def test_every_report_in_the_database_is_whole_on_disk_after_power_loss_at_any_moment(
+    node: Recorded, tmp_path: Path, choice: str
+) -> None:
+    count, found = first_found(node, node.steps, choice, tmp_path)
+    assert found == []
+    assert count > 20
+    print(f"the whole node, {choice}: {count} states of the disk")
+
+
+@pytest.mark.parametrize("forgotten", ["files", "folders"])
+def test_a_flush_of_a_report_that_is_left_out_is_noticed(node: Recorded, tmp_path: Path, forgotten: str) -> None:
+    temporaries = renamed_to(node.steps, "/reports/")
+    assert len(temporaries) == 2
+    of = {"files": lambda path: path in temporaries, "folders": lambda path: "/reports" in path}
+    steps = without_flushes(node.steps, of[forgotten])
+    assert len(steps) < len(node.steps)
+    _, found = first_found(node, steps, "nothing unflushed", tmp_path)
+    assert any("a report is in the database" in line for line in found), found

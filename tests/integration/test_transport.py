@@ -33,6 +33,7 @@ from storage.records import StoredFile
 from storage.schema import AssociationRow, InstanceRow
 from storage.store import Store
 from tests.builders import FakeClock, encoded, keep
+from tests.certificates import Certificates
 from tests.dicom_factory import change, ct_series, save
 from tests.raw_scu import (
     ABORT,
@@ -513,6 +514,13 @@ def test_pynetdicom_and_dcmtk_are_served(port: int, sqlite_store: Store, files: 
     wait_until(lambda: how_they_closed(sqlite_store) == ["released"] * 3)
 
 
+def of_any_certificate() -> ssl.SSLContext:
+    """A client's TLS, whatever certificate the receiver has."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    return client
+
+
 def test_tls_takes_the_same_path(
     start: Start, sqlite_store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -527,13 +535,10 @@ def test_tls_takes_the_same_path(
         DirectServer, "start", classmethod(lambda cls, *given: plain(cls, *given[:4], ssl_context=server))
     )
     port = start(network_timeout_seconds=2)
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client = of_any_certificate()
     silent = socket.create_connection(("127.0.0.1", port))
     for number, ds in enumerate(slices(3, rows=256, columns=256)):
-        scu = RawScu(port)
-        scu.socket = client.wrap_socket(scu.socket)
-        with scu.associate():
+        with RawScu(port, tls=client).associate() as scu:
             scu.send(
                 b"".join(store_pdus(ds.SOPClassUID, ds.SOPInstanceUID, encoded(ds))), pieces_of=(0, 1000, 7)[number]
             )
@@ -543,10 +548,19 @@ def test_tls_takes_the_same_path(
     silent.close()
 
 
-def test_memory_does_not_grow_with_instances_or_associations(tmp_path: Path) -> None:
-    port = free_port()
+@pytest.mark.parametrize("client", [None, of_any_certificate()], ids=["plain", "TLS"])
+def test_memory_does_not_grow_with_instances_or_associations(
+    tmp_path: Path, certificates: Certificates, client: ssl.SSLContext | None
+) -> None:
+    tls = certificates.of(require_peer_certificate=False)
+    plain_port = free_port()
+    port = tls.port if client else plain_port
     (tmp_path / "var").mkdir()
-    (tmp_path / "willis.toml").write_text(f'[node]\nport = {port}\n[storage]\ndirectory = "{tmp_path / "var"}"\n')
+    (tmp_path / "willis.toml").write_text(
+        f'[node]\nport = {plain_port}\n[storage]\ndirectory = "{tmp_path / "var"}"\n'
+        f'[node.tls]\ncertificate = "{tls.certificate}"\nkey = "{tls.key}"\nca = "{tls.ca}"\n'
+        f"port = {tls.port}\nrequire_peer_certificate = false\n"
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "node", "receive", "--config", str(tmp_path / "willis.toml")],
         stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -563,7 +577,7 @@ def test_memory_does_not_grow_with_instances_or_associations(tmp_path: Path) -> 
         (big,) = slices()
         head = encoded(big)[: -len(big.PixelData) - 4]
         frames = 160
-        with RawScu(port, 120).associate() as scu:
+        with RawScu(port, 120, client).associate() as scu:
             scu.send(store_pdus(big.SOPClassUID, big.SOPInstanceUID, b"")[0])
             scu.send(p_data(pdv(STORE_CONTEXT, 0, head + struct.pack("<L", frames << 20))))
             block = b"".join(p_data(pdv(STORE_CONTEXT, 0, bytes(1 << 16))) for _ in range(16))
@@ -575,7 +589,7 @@ def test_memory_does_not_grow_with_instances_or_associations(tmp_path: Path) -> 
                 assert scu.store(ds, encoded(ds)) == 0
             scu.release()
         for _ in range(60):
-            with RawScu(port).associate() as scu:
+            with RawScu(port, tls=client).associate() as scu:
                 scu.release()
         status = Path(f"/proc/{process.pid}/status").read_text()
         peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024

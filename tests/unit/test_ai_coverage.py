@@ -102,6 +102,13 @@ def test_a_single_row_or_slice_is_not_a_head() -> None:
         head_extent(Volume(np.zeros((1, 64, 64), np.int16), head().affine_lps))
 
 
+def test_a_head_is_not_looked_for_in_a_volume_that_is_too_large_even_when_subsampled() -> None:
+    vast = np.broadcast_to(np.int16(-1000), (410, 410, 400))  # takes no memory
+    with pytest.raises(NotAnalysable) as caught:
+        head_extent(Volume(vast, np.diag([5.0, 5.0, 5.0, 1.0])))
+    assert caught.value.reason is Reason.TOO_LARGE
+
+
 def test_an_extent_without_a_centre_covers_nothing() -> None:
     extent = HeadExtent(None, vertex_inside=False)
     assert not extent.covers_circle_of_willis()

@@ -1,5 +1,6 @@
 """The worker's verb with a real store and real files; the network's findings are made up."""
 
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -9,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 import ai
 from ai.bundle import Bundle
@@ -27,7 +29,7 @@ from storage.retention import Why
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
 from tests.builders import LEASE, PROBABILITIES, FakeClock, add, header, keep, series_now
-from tests.dicom_factory import ct_series
+from tests.dicom_factory import ct_series, enhanced_ct
 from tests.unit.made_up_head import affine
 
 NEGATIVE = Findings((0.02,) * 14, (), 0.5)
@@ -388,9 +390,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For every file that the analysis reads, whether its pixels were to be read too."""
     seen: list[bool] = []
 
-    def read(path: Any, *, stop_before_pixels: bool = False) -> Dataset:
+    def read(path: Any, *, stop_before_pixels: bool = False, **options: Any) -> Dataset:
         seen.append(not stop_before_pixels)
-        return dcmread(path, stop_before_pixels=stop_before_pixels)
+        return dcmread(path, stop_before_pixels=stop_before_pixels, **options)
 
     monkeypatch.setattr("node.analysis.dcmread", read)
     return seen
@@ -414,6 +416,71 @@ def test_what_the_database_already_says_is_reported_without_reading_pixels(
     assert analyse(shop.bench, shop.claim_again())
     assert reads == [False] * 6
     assert shop.row()["reason"] == "incomplete"
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        ct_series(6, Rows=65535, Columns=65535),
+        ct_series(129, Rows=2048, Columns=2048),
+        [enhanced_ct(ct_series(6), NumberOfFrames=2_000_000_000)],
+    ],
+    ids=["giant slices", "many large slices", "many frames"],
+)
+def test_a_series_that_claims_more_than_can_be_analysed_is_reported_as_too_large(
+    workshop: Callable[..., Workshop], series: list[Dataset]
+) -> None:
+    shop = workshop()
+    assert analyse(shop.bench, shop.claim(series))
+    row = shop.row()
+    assert (row["stage"], row["outcome"], row["reason"], row["delivery"]) == (
+        "reported", "not_analysed", "too_large", "pending",
+    )  # fmt: skip
+    assert shop.seen == []
+    assert Reason.TOO_LARGE.explained in words(shop.report())
+
+
+@pytest.mark.parametrize(
+    ("syntax", "most_bytes"), [(ExplicitVRLittleEndian, 4096), (DeflatedExplicitVRLittleEndian, 1 << 20)]
+)
+def test_files_that_together_are_too_large_are_reported_without_reading_pixels(
+    workshop: Callable[..., Workshop], reads: list[bool], monkeypatch: pytest.MonkeyPatch, syntax: str, most_bytes: int
+) -> None:
+    monkeypatch.setattr("ai.limits.MOST_FILE_BYTES", most_bytes)
+    shop = workshop()
+    rows = 8 if syntax == ExplicitVRLittleEndian else 512
+    series = ct_series(6, rows=rows, columns=512, hu=lambda _: np.zeros((rows, 512), np.int16))
+    keep(shop.bench.store, shop.bench.files, shop.clock, series, syntax=syntax)
+    assert analyse(shop.bench, shop.claim_again())
+    assert reads == [False] * 6
+    assert (shop.row()["reason"], shop.row()["delivery"]) == ("too_large", "pending")
+
+
+def test_a_deflated_instance_that_is_too_large_is_not_inflated_even_for_its_header(
+    workshop: Callable[..., Workshop], reads: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for where in ("ai.limits", "node.analysis"):
+        monkeypatch.setattr(f"{where}.MOST_FILE_BYTES", 100_000)
+    shop = workshop()
+    series = ct_series(2) + ct_series(1, rows=512, columns=512, origin_mm=(0.0, 0.0, 9.0), SOPInstanceUID="2.25.99")
+    keep(shop.bench.store, shop.bench.files, shop.clock, series, syntax=DeflatedExplicitVRLittleEndian)
+    assert analyse(shop.bench, shop.claim_again())
+    assert reads == [False] * 2
+    assert (shop.row()["reason"], shop.row()["delivery"]) == ("too_large", "pending")
+
+
+@pytest.mark.parametrize("headers_only", [True, False])
+def test_of_a_deflated_instance_only_the_dataset_is_kept(workshop: Callable[..., Workshop], headers_only: bool) -> None:
+    shop = workshop()
+    series = ct_series(4, rows=512, columns=512, hu=lambda _: np.zeros((512, 512), np.int16))
+    keep(shop.bench.store, shop.bench.files, shop.clock, series, syntax=DeflatedExplicitVRLittleEndian)
+    claim, instances = shop.claim_again(), shop.bench.store.settling.instances(1)
+    tracemalloc.start()
+    slices = _read(shop.bench, claim, instances, headers_only=headers_only)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(slices) == 4
+    assert held < (1 if headers_only else 5) * (512 * 512 * 2)
 
 
 def test_a_series_that_kills_even_whoever_reports_it_ends_as_failed_without_a_report(
@@ -679,11 +746,12 @@ def test_only_what_was_read_of_exactly_the_files_that_the_series_has_now_is_not_
 ) -> None:
     shop = workshop(NEGATIVE)
     claim = shop.claim()
-    known, other, *_ = (file for _, file in shop.bench.store.settling.instances(claim.series.id))
+    instances = shop.bench.store.settling.instances(claim.series.id)
+    known, other, *_ = (file for _, file in instances)
     one, two = (ReadSlice(dcmread(shop.bench.files.path(file))) for file in (known, other))
     gone = replace(other, path="instances/gone.dcm")
     shop.bench.read_ahead = lambda case: {known: one, replace(other, sha256="0" * 64): two, gone: two}
-    slices = _read(shop.bench, claim, headers_only=False)
+    slices = _read(shop.bench, claim, instances, headers_only=False)
     assert [each is one for each in slices] == [True] + 5 * [False]
     assert two not in slices
     assert [each.ds.InstanceNumber for each in slices] == [1, 2, 3, 4, 5, 6]

@@ -1,5 +1,8 @@
 """Compressed frames: their header is read before they are decoded, and signs come out as they went in."""
 
+import struct
+import tracemalloc
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -82,6 +85,16 @@ def test_colour_and_truncated_frames_are_refused() -> None:
     half = bytes(imagecodecs.jpegls_encode(TWELVE_BITS))[:200]
     for frame, syntax in ((colour, uid.JPEGBaseline8Bit), (half, uid.JPEGLSLossless), (b"\0" * 40, uid.RLELossless)):
         assert refusal(with_frame(frame, syntax)).reason is Reason.PIXELS_UNDECODABLE
+
+
+def test_an_rle_bomb_is_refused_and_not_unpacked() -> None:
+    zeros = b"\x81\0" * (1 << 20)  # 128 MiB
+    bomb = struct.pack("<16L", 2, 64, 64 + len(zeros), *[0] * 13) + zeros + zeros
+    tracemalloc.start()
+    assert refusal(with_frame(bomb, uid.RLELossless)).reason is Reason.PIXELS_UNDECODABLE
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40 << 20
 
 
 def test_a_syntax_without_a_decoder_is_refused_by_its_uid() -> None:

@@ -19,6 +19,7 @@ from node.report import (
 )
 from node.report_codes import SITES
 from node.report_items import plain_ascii
+from node.report_slices import representative_slices
 from tests.dicom_factory import ct_series, enhanced_ct, headers_of, lps_of, marked
 from tests.reports import (
     ALGORITHM,
@@ -37,6 +38,12 @@ from tests.reports import (
 )
 
 # The three shapes
+
+
+def test_slices_beyond_any_number_are_not_looked_through_for_one_to_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.report_slices.MAX_FRAMES", 4)
+    shown = representative_slices(ct_series(9))
+    assert [each.frame.position_mm[2] for each in shown] == [100.0, 102.0, 103.0]
 
 
 @every_outcome

@@ -10,7 +10,7 @@ from pydicom.filebase import DicomFileLike
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
-from ai.errors import NotAnalysable, Reason
+from ai.errors import Reason
 from ai.frames import AIR_HU
 from ai.volume import Volume, stack_of, subsampled_volume, volume_from_datasets, volume_from_files
 from tests.absent import absent
@@ -166,9 +166,8 @@ def test_a_coarse_volume_that_is_too_large_is_refused_before_it_is_read(
     series = ct_series(12)
     paths = save(series, tmp_path)
     Path(paths[5]).unlink()
-    monkeypatch.setattr("ai.volume.MOST_COARSE_VOXELS", 12 * series[0].Rows * series[0].Columns - 1)
-    with pytest.raises(NotAnalysable, match="12 slices of"):
-        subsampled_volume(paths, stack_of(series), slice_mm=0.1, pixel_mm=0.1)
+    monkeypatch.setattr("ai.limits.MOST_COARSE_VOXELS", 12 * series[0].Rows * series[0].Columns - 1)
+    assert refusal(paths, stack_of(series), 0.1, 0.1, of=subsampled_volume).reason is Reason.TOO_LARGE
 
 
 def test_a_flipped_subsampled_volume_keeps_its_place(tmp_path: Path) -> None:
