@@ -74,6 +74,7 @@ UNABLE_TO_PROCESS = (0xC000, 0xCFFF)
 def test_what_is_over_is_over_though_some_instances_failed(pacs: Pacs, how: str) -> None:
     peer, asked = pacs(0xB000, how)
     retrieve(peer, ["1.1"])
+    assert [event.move_destination for event in asked if how == "move"] == ["WILLIS"] * (how == "move")
     assert len(asked) == 1
 
 
