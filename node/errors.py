@@ -3,6 +3,7 @@
 NodeError
 ├── ConfigError       the configuration cannot be used; one line for the administrator, exit status 2
 ├── Unavailable       a peer or the machine cannot do it now: tried again with backoff
+│   └── Busy          the peer is there and says so itself: for something else it may be asked now
 └── Refused           a peer will never do it: needs a person
 
 `ai.errors`: NotAnalysable is never retried and is reported; BundleError stops the worker.
@@ -20,6 +21,10 @@ class ConfigError(NodeError):
 
 class Unavailable(NodeError):
     """It cannot be done now; trying again later may help."""
+
+
+class Busy(Unavailable):
+    """The peer answered that it cannot do it now; of other things that says nothing."""
 
 
 class Refused(NodeError):

@@ -19,7 +19,7 @@ from pynetdicom.sop_class import (
 
 from node import sender
 from node.config import Peer
-from node.errors import Refused, Unavailable
+from node.errors import Busy, Refused, Unavailable
 from node.receiver import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.sender import Entity
 
@@ -198,5 +198,5 @@ def _check(service: str, answer: Dataset, peer: Peer, ae: Entity) -> None:
             "there, or set retrieve = 'get' for this peer"
         )
     if service == "C-MOVE" and (status == SUBOPERATIONS_FAILED or 0xC000 <= status <= 0xCFFF):
-        raise Unavailable(f"{said}: it may not reach {ae.ae_title}; does `willis serve` run where it sends to?")
-    raise Unavailable(said) if status in _TRANSIENT else Refused(said)
+        raise Busy(f"{said}: it may not reach {ae.ae_title}; does `willis serve` run where it sends to?")
+    raise Busy(said) if status in _TRANSIENT else Refused(said)

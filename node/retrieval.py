@@ -12,7 +12,7 @@ from node.audit import Party, Reporter, Study
 from node.audit_trail import Trail
 from node.audited_source import AuditedSource
 from node.config import Config, Peer
-from node.errors import Refused, Unavailable, told
+from node.errors import Busy, Refused, Unavailable, told
 from node.pdv import StoreRequest
 from node.pipeline import Desk
 from node.query_scu import Listed, Source
@@ -155,7 +155,8 @@ def resume(desk: Desk) -> None:
 def retrieve(desk: Desk) -> int:
     """Every series that may lack instances was asked for at its sender once; returns how many instances came.
 
-    A sender that does not answer is asked for no other in this round, which counts as an attempt of each.
+    A sender that does not answer is asked for no other in this round, which counts as an attempt of each; one that answers
+    that it cannot give a series now is asked for its others.
     """
     came, away = 0, set[str]()
     while desk.lacking and not desk.stopping.is_set():
@@ -184,7 +185,8 @@ def _retrieve_one(desk: Desk, series: Series, away: set[str]) -> int:
         with Inlet(desk.config, desk.store, desk.files, peer, desk.trail, desk.clock) as inlet:
             brought = bring(source, inlet, desk.store, Listed(series.study_instance_uid, series.series_instance_uid))
     except Unavailable as error:
-        away.add(name)
+        if not isinstance(error, Busy):
+            away.add(name)
         logger.warning("retrieval_unanswered", error=told(error))
     except Refused as error:
         attempt = rules.retrieve_attempts  # asking again will not help

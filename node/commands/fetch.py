@@ -57,7 +57,7 @@ def fetch(
         files = Files(settings.storage.directory)
         with closing(open_trail(settings)) as trail:
             total, left = _fetched(settings, peer, study, files, trail)
-        said = f"{total.came} came, {total.known} were known, {total.failed} failed"
+        said = f"{total.came} came, {total.known} known before, {total.failed} failed"
         console.print(f"{said}; {left} series without CT left there", highlight=False)
         if total.failed:
             raise typer.Exit(1)

@@ -1,6 +1,7 @@
 """The audit trail of a node that dcmtk sends to and that sends to a PACS: in its file, and at a syslog server over TLS."""
 
 import base64
+import os
 import re
 import socket
 import ssl
@@ -131,22 +132,51 @@ def test_received_refused_and_sent_are_in_the_file_one_message_for_each_associat
     assert [code for code, _ in told][-2:] == ["110102", "110104"]  # the report: begun, and sent
 
 
+def send_and_abort(port: int, slices: list[Dataset], folder: Path) -> int:
+    """storescu aborts where it would release; returns how many were answered with success."""
+    command = [dcmtk("storescu"), "--abort", "127.0.0.1", str(port), *map(str, save(slices, folder))]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    return len(slices)
+
+
+def send_and_be_killed(port: int, slices: list[Dataset], folder: Path) -> int:
+    """storescu is killed while it waits for the last file to be readable."""
+    *paths, last = save(slices, folder)
+    last.unlink()
+    os.mkfifo(last)
+    command = [dcmtk("storescu"), "-v", "127.0.0.1", str(port), *map(str, [*paths, last])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as storescu:
+        assert storescu.stdout is not None
+        for line in storescu.stdout:
+            if f"Sending file: {last}" in line:
+                break
+        storescu.kill()
+    return len(paths)
+
+
+def send_half(port: int, slices: list[Dataset], last_words: bytes = b"") -> int:
+    """`last_words` follow in the middle of the last slice, and then the connection ends."""
+    *whole, half = slices
+    with RawScu(port).associate() as scu:
+        assert [scu.store(ds, encoded(ds)) for ds in whole] == [0x0000] * len(whole)
+        scu.send(all_of(store_pdus(half.SOPClassUID, half.SOPInstanceUID, encoded(half), 100)[:-1]) + last_words)
+    return len(whole)
+
+
 @pytest.mark.parametrize(
-    ("how", "kept"),
-    [("storescu --abort", 3), ("A-ABORT in the middle of a slice", 2), ("the connection ends there", 2)],
+    "send",
+    [
+        send_and_abort,
+        send_and_be_killed,
+        lambda port, slices, _: send_half(port, slices),
+        lambda port, slices, _: send_half(port, slices, ABORT),
+    ],
+    ids=["storescu --abort", "storescu killed", "connection ended in a slice", "A-ABORT in a slice"],
 )
 def test_what_an_association_brought_before_it_was_aborted_is_in_the_file_as_a_failure(
-    site: SiteFactory, trail_to: Opener, tmp_path: Path, how: str, kept: int
+    site: SiteFactory, trail_to: Opener, tmp_path: Path, send: Callable[[int, list[Dataset], Path], int]
 ) -> None:
-    made, slices = site(trail=trail_to()), ct_series(3)
-    if how.startswith("storescu"):
-        command = [*map(dcmtk, how.split()[:1]), *how.split()[1:], "127.0.0.1", str(made.config.node.port)]
-        subprocess.run([*command, *map(str, save(slices, tmp_path))], check=True, capture_output=True, timeout=30)
-    else:
-        with RawScu(made.config.node.port).associate() as scu:
-            assert [scu.store(ds, encoded(ds)) for ds in slices[:2]] == [0x0000] * 2
-            half = store_pdus(slices[2].SOPClassUID, slices[2].SOPInstanceUID, encoded(slices[2]), 100)[:-1]
-            scu.send(all_of(half) + (ABORT if how.startswith("A-ABORT") else b""))
+    kept = send(site(trail=trail_to()).config.node.port, ct_series(3), tmp_path)
     path = tmp_path / "audit.log"
     wait_until(lambda: path.exists() and path.read_bytes().endswith(b"\n"), 10)
     [(code, message)] = events(path.read_bytes().splitlines())

@@ -56,6 +56,16 @@ def test_a_report_is_done_when_the_peer_says_so_on_the_same_association(site: Si
     assert len(pacs.transactions) == 1
 
 
+def test_each_object_has_a_transaction_of_its_own(site: SiteFactory, peer: PeerFactory) -> None:
+    pacs = peer()
+    made = committing_site(site, pacs)
+    made.report()
+    made.report()
+    assert (deliver(made.desk), committing.ask(made.desk)) == (2, 2)
+    wait_until(lambda: all(made.delivery(case).stage is DeliveryStage.COMMITTED for case in (1, 2)), 5)
+    assert len(set(pacs.transactions)) == len(pacs.transactions) == 2
+
+
 def test_a_report_is_done_when_the_peer_says_so_on_an_association_of_its_own(
     site: SiteFactory, peer: PeerFactory
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from pydicom.datadict import dictionary_description
-from pydicom.uid import AllTransferSyntaxes
+from pydicom.uid import UID, AllTransferSyntaxes
 from pynetdicom import AE, build_context, presentation
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
@@ -90,6 +90,17 @@ def test_no_other_sop_class_is_accepted(site: SiteFactory) -> None:
         if assoc.is_established:
             assoc.release()
     assert accepted == stated
+
+
+def test_our_order_of_the_syntaxes_is_the_stated_one() -> None:
+    text = section("Storage and Verification as SCP").split("in this order is taken:")[1].split("(`tests")[0]
+    stated = [name.lower() for name in re.split(r",\s+|\s+and\s+", text.strip())]
+    ours = []
+    for syntax in TRANSFER_SYNTAXES:
+        name = UID(syntax).name.replace("High-Throughput JPEG 2000", "HTJ2K").lower()
+        ours.append([each for each in stated if each in name][-1])  # "deflated" says more than "explicit"
+    assert list(dict.fromkeys(ours)) == stated
+    assert ours == sorted(ours, key=stated.index)
 
 
 @pytest.mark.parametrize("left_out", [0, 1, 4, 13])

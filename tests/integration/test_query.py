@@ -199,12 +199,14 @@ def test_nobody_may_ask_who_is_not_configured(site: SiteFactory) -> None:
 # --- C-CANCEL, with a peer that decides itself what it sends when
 
 
-def find_request(message_id: int = 7) -> bytes:
+IDENTIFIER = b"\x08\x00\x52\x00CS\x06\x00STUDY "
+
+
+def find_request(message_id: int = 7, identifier: bytes = IDENTIFIER) -> bytes:
     request = command({
         0x0002: uid_bytes(FIND), 0x0100: b"\x20\x00", 0x0110: message_id.to_bytes(2, "little"), 0x0700: b"\0\0",
         0x0800: b"\0\0",
     })  # fmt: skip
-    identifier = b"\x08\x00\x52\x00CS\x06\x00STUDY "
     return p_data(pdv(STORE_CONTEXT, COMMAND | LAST, request)) + p_data(pdv(STORE_CONTEXT, LAST, identifier))
 
 
@@ -248,6 +250,16 @@ def test_a_cancelled_query_ends_with_the_answers_that_were_sent_and_the_associat
     scu.send(echo_request())
     assert scu.status() == 0x0000
     scu.release()
+
+
+def test_an_identifier_that_cannot_be_decoded_fails_and_the_association_goes_on(scu: RawScu) -> None:
+    endless = b"\x08\x00\x10\x11SQ\0\0\xff\xff\xff\xff"  # a sequence of undefined length, and nothing of it
+    scu.send(find_request(identifier=IDENTIFIER + endless))
+    response = scu.response()
+    assert int.from_bytes(response[0x0900], "little") == 0xC000
+    assert response[0x0902].startswith(b"the Identifier cannot be read")
+    scu.send(find_request())
+    assert rest(scu) == [0xFF00, 0xFF00, 0xFF00, 0x0000]
 
 
 @pytest.fixture

@@ -7,11 +7,16 @@ import pytest
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, build_context, evt
 
+from node import retrieval
 from node.config import Peer
 from node.errors import Refused, Unavailable
-from node.query_scu import GET, MOVE, DimseSource, Listed
+from node.pipeline import settle
+from node.query_scu import FIND, GET, MOVE, DimseSource, Listed
 from node.receiver import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.sender import Timeouts, entity
+from tests.builders import keep, series_now
+from tests.dicom_factory import ct_series
+from tests.site import SiteFactory
 
 SERIES = Listed("1.2.3", "1.2.3.4")
 Pacs = Callable[..., tuple[Peer, list[Any]]]
@@ -33,12 +38,19 @@ def pacs() -> Iterator[Pacs]:
             if status:
                 yield status, None
 
+        def on_find(event: Any) -> Iterator[Any]:
+            """Every series has one instance more than was sent."""
+            found = event.identifier
+            found.SOPInstanceUID = f"{found.SeriesInstanceUID}.404"
+            yield 0xFF00, found
+
         ae = AE("PACS")
+        ae.add_supported_context(FIND)
         ae.add_supported_context(MOVE)
         ae.add_supported_context(GET)
         # To a C-MOVE it is the destination too: there is one, or the answer is 0xA801.
         ae.add_supported_context(CTImageStorage, scu_role=True, scp_role=True)
-        handlers = [(evt.EVT_C_MOVE, on_retrieve), (evt.EVT_C_GET, on_retrieve)]
+        handlers = [(evt.EVT_C_FIND, on_find), (evt.EVT_C_MOVE, on_retrieve), (evt.EVT_C_GET, on_retrieve)]
         server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
         started.append(server)
         settings = {"ae_title": "PACS", "host": "127.0.0.1", "port": server.server_address[1], "retrieve": how}
@@ -62,6 +74,7 @@ UNABLE_TO_PROCESS = (0xC000, 0xCFFF)
 def test_what_is_over_is_over_though_some_instances_failed(pacs: Pacs, how: str) -> None:
     peer, asked = pacs(0xB000, how)
     retrieve(peer, ["1.1"])
+    assert [event.move_destination for event in asked if how == "move"] == ["WILLIS"] * (how == "move")
     assert len(asked) == 1
 
 
@@ -72,6 +85,23 @@ def test_what_is_over_is_over_though_some_instances_failed(pacs: Pacs, how: str)
 def test_a_status_that_may_pass_is_asked_again(pacs: Pacs, how: str, status: int) -> None:
     with pytest.raises(Unavailable, match=f"0x{status:04X}"):
         retrieve(pacs(status, how)[0], ["1.1"])
+
+
+@pytest.mark.parametrize("how", ["move", "get"])
+def test_a_peer_that_cannot_give_one_series_now_is_asked_for_its_others(
+    pacs: Pacs, site: SiteFactory, how: str
+) -> None:
+    peer, asked = pacs(0xA702, how)
+    made = site(peers={"PACS": peer.model_dump(exclude_defaults=True)})
+    for number in (1, 2):
+        slices = ct_series(3, SeriesInstanceUID=f"2.25.{number}", StudyInstanceUID=f"2.25.9{number}")
+        for index, ds in enumerate(slices):
+            ds.SOPInstanceUID = f"2.25.{number}7{index}"
+        keep(made.store, made.files, made.clock, slices)
+    made.clock.advance(20)
+    assert (settle(made.desk), retrieval.retrieve(made.desk)) == (0, 0)
+    assert sorted(event.identifier.SeriesInstanceUID for event in asked) == ["2.25.1", "2.25.2"]
+    assert [series_now(made.store, f"2.25.{number}").retrievals for number in (1, 2)] == [1, 1]
 
 
 @pytest.mark.parametrize(

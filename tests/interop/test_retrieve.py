@@ -119,9 +119,9 @@ def test_a_study_is_fetched_by_accession_number_or_uid_and_what_is_known_does_no
     node(retrieve=how)
     series = in_orthanc(orthanc, tmp_path, f"fetch {how}")
     done = fetch(tmp_path, series[0].AccessionNumber)
-    assert (done.exit_code, "5 came, 0 were known, 0 failed" in done.output) == (0, True), done.output
+    assert (done.exit_code, "5 came, 0 known before, 0 failed" in done.output) == (0, True), done.output
     done = fetch(tmp_path, series[0].StudyInstanceUID, "PACS")
-    assert (done.exit_code, "0 came, 5 were known, 0 failed" in done.output) == (0, True), done.output
+    assert (done.exit_code, "0 came, 5 known before, 0 failed" in done.output) == (0, True), done.output
 
 
 def test_fetch_names_what_was_wrong_with_the_name(node: Node, orthanc: Orthanc, tmp_path: Path) -> None:

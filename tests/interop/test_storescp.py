@@ -12,6 +12,7 @@ from node.config import Peer
 from node.sender import Timeouts, deliver, entity
 from tests.dicom_factory import ct_series
 from tests.interop.test_peers import program
+from tests.interop.test_report_validators import study_contents
 from tests.reports import encoded, received
 from tests.running import free_port, wait_until
 
@@ -87,4 +88,25 @@ def test_a_report_is_stored_in_the_syntax_that_the_peer_takes(
         assert got.file_meta.TransferSyntaxUID == syntax
         assert got.get_item("PatientName").value.rstrip() == NAMES[name][1].rstrip()
         assert (got.IssuerOfPatientID, got.PatientID) == ("HOSPITAL A", made.PatientID)
+        assert got.to_json() == made.to_json()
+
+
+@pytest.mark.parametrize(("options", "syntax"), [(["+xi"], ImplicitVRLittleEndian), (["+xe"], ExplicitVRLittleEndian)])
+def test_summaries_and_segmentations_are_stored_in_it_too(
+    storescp: StoreScp, tmp_path: Path, options: list[str], syntax: str
+) -> None:
+    peer, sent = storescp(*options), {}
+    for number, content in enumerate(study_contents()[7::2] + study_contents()[-1:]):
+        path = tmp_path / f"{number}.dcm"
+        path.write_bytes(content)
+        assert deliver(entity("WILLIS", Timeouts()), peer, path) == "success"
+        sent[str(dcmread(path).SOPInstanceUID)] = path
+    stored = {str(ds.SOPInstanceUID): ds for ds in map(dcmread, (tmp_path / "stored").iterdir())}
+    assert stored.keys() == sent.keys()
+    assert {ds.Modality for ds in stored.values()} == {"OT", "SEG"}
+    for uid, path in sent.items():
+        got, made = stored[uid], dcmread(path)
+        assert got.file_meta.TransferSyntaxUID == syntax
+        for ds in (got, made):
+            ds["PixelData"].VR = "OW"  # in implicit VR it always is (PS3.5 A.1)
         assert got.to_json() == made.to_json()

@@ -82,6 +82,12 @@ def test_a_date_may_be_a_range_open_at_either_end(date: str, expected: Between) 
     assert conditions(StudyDate=date) == {"study_date": [expected]}
 
 
+def test_a_date_and_a_time_are_matched_each_for_itself() -> None:
+    found = conditions(StudyDate="20260101-20260102", StudyTime="1000-1100")
+    assert found["study_date"] == [Between("20260101", "20260102")]
+    assert found.keys() == {"study_date", "study_time"}
+
+
 @pytest.mark.parametrize(
     ("asked", "inside", "outside"),
     [

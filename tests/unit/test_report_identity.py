@@ -200,6 +200,9 @@ def test_the_equipment_and_the_observer_are_named_alike_everywhere(outcome: Outc
     assert equipment.ManufacturerModelName == ds.ManufacturerModelName == named(ds, "121015")[0].TextValue
     assert equipment.SoftwareVersions == ds.SoftwareVersions == "0.1.0"
     assert equipment.DeviceUID == named(ds, "121012")[0].UID == ALGORITHM.device_uid
+    measured = zip(named(ds, "111001"), named(ds, "111003"), strict=True)
+    described = {equipment.ContributionDescription, *(f"{name.TextValue} {made.TextValue}" for name, made in measured)}
+    assert described == {f"{ALGORITHM.name} {ALGORITHM.version}"}
 
 
 def test_a_later_report_names_its_predecessors() -> None:
