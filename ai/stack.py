@@ -18,6 +18,8 @@ AXIAL_WITHIN_DEGREES = 45.0
 MAX_TILT_DEGREES = 30.5
 """CT gantries tilt by up to 30°; a stack sheared by more than that was not made by a gantry."""
 SAME_POSITION_MM = 0.02
+LEAST_PIXEL_SPACING_MM = 0.001
+"""No CT resolves a hundredth of a millimetre; what is smaller still is no spacing, and dividing by it no number."""
 ORIENTATION_TOLERANCE = 0.003
 """Direction cosines that differ by less are called equal; 0.003 moves a corner 150 mm away by 0.45 mm."""
 SPACING_TOLERANCE = 0.1
@@ -117,7 +119,7 @@ def _check_present(positions: Vector, cosines: Vector, pixel_spacings_mm: ArrayL
     if pixel_spacings_mm is not None:
         spacings = np.asarray(pixel_spacings_mm, dtype=np.float64).reshape(-1, 2)
         with np.errstate(invalid="ignore"):
-            absent["pixel spacing"] = ~_all_in_row(np.isfinite(spacings) & (spacings > 0.0))
+            absent["pixel spacing"] = ~_all_in_row(np.isfinite(spacings) & (spacings >= LEAST_PIXEL_SPACING_MM))
     for what, missing in absent.items():
         if missing.any():
             raise NotAnalysable(

@@ -23,6 +23,7 @@ from tests.refusal import refusal
         ("ImageOrientationPatient", None, "orientation"),
         ("PixelSpacing", None, "pixel spacing"),
         ("PixelSpacing", [0.0, 0.4], "pixel spacing"),
+        ("PixelSpacing", [1e-200, 1e-200], "pixel spacing"),
         ("PixelSpacing", 0.5, "pixel spacing"),
     ],
 )
