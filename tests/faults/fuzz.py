@@ -11,7 +11,6 @@ import struct
 import sys
 import tempfile
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -78,9 +77,8 @@ def datasets() -> list[tuple[str, bytes]]:
         for ds in (single, several)
         for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
     ]
-    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    deflated = packer.compress(encoded(several)) + packer.flush()
-    return [*found, (str(DeflatedExplicitVRLittleEndian), deflated)]
+    deflated = str(DeflatedExplicitVRLittleEndian)
+    return [*found, (deflated, encoded(several, deflated))]
 
 
 def command_and_streams() -> tuple[bytes, list[bytes]]:

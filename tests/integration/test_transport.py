@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -467,9 +466,6 @@ def test_a_tiny_maximum_of_the_peer_is_respected(port: int) -> None:
 def test_every_encoding_takes_the_same_path(port: int, sqlite_store: Store, files: Files, syntax: str) -> None:
     (ds,) = slices()
     dataset = encoded(ds, syntax)
-    if syntax == DeflatedExplicitVRLittleEndian:
-        deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        dataset = deflater.compress(dataset) + deflater.flush()
     with RawScu(port).associate(associate_rq(syntax=syntax)) as scu:
         assert scu.store(ds, dataset, 100) == 0
         scu.release()

@@ -42,8 +42,7 @@ def slice_with(**changes: Any) -> Dataset:
 def wire(ds: Dataset, syntax: str) -> bytes:
     """The dataset's bytes as an association carries them."""
     if syntax == DeflatedExplicitVRLittleEndian:
-        deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        return deflater.compress(encoded(ds)) + deflater.flush()
+        return encoded(ds, syntax)
     if syntax in (JPEGLSLossless, RLELossless):
         ds = Dataset({element.tag: element for element in ds})
         ds.PixelData = encapsulate([b"\xff\xd8fragment", b"another fragment"])
