@@ -1,50 +1,97 @@
-// Opens one study in OHIF and looks at each series by its modality: node look.cjs BASE_URL STUDY_UID NAME FOLDER
-// Prints one JSON object: what the page said, and the errors that the browser saw.
+// Opens one study in OHIF and looks at what is in it: node look.cjs BASE_URL STUDY_UID NAME FOLDER SIGHTS
+// SIGHTS is a JSON list of {step, words, gone, colours}: what must be read, not read, and seen on a viewport after the step.
+// Each is waited for; none is taken for granted after some seconds.  Prints one JSON object: what the page said, what was
+// missing, the errors that the browser saw, and after which steps the viewport had to be drawn anew.
 const path = require('path');
 const { chromium } = require(path.resolve('var/viewer/tools/node_modules/playwright-core'));
-const [base, study, name, folder] = process.argv.slice(2);
+const [base, study, name, folder, sights] = process.argv.slice(2);
+const [WIDTH, HEIGHT] = [1400, 900];
+const TRY_MS = 15000; // before the viewport is drawn anew
+const TRIES = 4;
+
+// In the page: what is not as it should be.  OHIF draws images and masks on 2D canvases, regions and texts as SVG.
+function lacking({ words, gone, colours }) {
+  const text = document.body.innerText;
+  const count = (canvas, colour) => {
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    let pixels = 0;
+    for (let i = 0; i < data.length; i += 4) {
+      pixels += colour.every((value, channel) => Math.abs(data[i + channel] - value) <= 12);
+    }
+    return pixels;
+  };
+  const canvases = [...document.querySelectorAll('canvas.cornerstone-canvas')];
+  const resized = canvases.filter(({ width, clientWidth }) => Math.abs(width - clientWidth * devicePixelRatio) > 1);
+  return [
+    ...words.filter(each => !text.includes(each)).map(each => `'${each}' is not shown`),
+    ...gone.filter(each => text.includes(each)).map(each => `'${each}' is still shown`),
+    ...colours.filter(each => !canvases.some(canvas => count(canvas, each) >= 20)).map(each => `no pixels of rgb(${each})`),
+    ...resized.map(() => 'a viewport is being resized'),
+  ];
+}
 
 (async () => {
   const browser = await chromium.launchPersistentContext(path.join(folder, `profile-${name}`), {
     executablePath: '/usr/bin/chromium',
     headless: true,
-    viewport: { width: 1400, height: 900 },
+    viewport: { width: WIDTH, height: HEIGHT },
     args: ['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-background-networking',
       '--disable-component-update', '--disable-sync', '--use-angle=swiftshader', '--enable-unsafe-swiftshader'],
   });
   const page = browser.pages()[0] ?? (await browser.newPage());
-  const errors = [];
-  page.on('pageerror', error => errors.push(String(error)));
-  const said = {};
-  const look = async what => {
-    await page.screenshot({ path: path.join(folder, `${name}-${what}.png`) });
-    said[what] = await page.innerText('body');
-  };
-  await page.addInitScript(() => localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour'])));
-  await page.goto(`${base}/viewer?StudyInstanceUIDs=${study}`, { timeout: 120000 });
-  await page.locator('[data-cy=study-browser-thumbnail]').first().waitFor({ timeout: 40000 })
-    .catch(error => errors.push(`thumbnails: ${error.message.split('\n')[0]}`));
-  await page.getByText('Skip all').click({ timeout: 3000 }).catch(() => undefined);  // the tour
-  await page.waitForTimeout(4000);
-  await look('opened');
-  const summary = page.locator('[data-cy=study-browser-thumbnail]').filter({ hasText: /OT|summary/i }).first();
-  await summary.dblclick({ timeout: 60000 }).catch(error => errors.push(`summary: ${error.message.split('\n')[0]}`));
-  await page.waitForTimeout(3000);
-  await look('summary');
+  page.setDefaultTimeout(60000);
+  const [said, missing, errors, redrawn, took_ms] = [{}, [], [], [], {}];
+  page.on('pageerror', error => errors.push(error.stack ?? String(error)));
+  page.on('console', message => message.type() === 'error' && errors.push(message.text()));
+  // OHIF keeps rejected promises from the browser's console, and shows "Something went wrong".
+  await page.addInitScript({ content: `window.lacking = ${lacking};
+    addEventListener('unhandledrejection', event => console.error(event.reason?.stack ?? event.reason));
+    localStorage.setItem('shownTours', '["basicViewerTour"]');` });
+
+  const images = page.locator('[data-cy=study-browser-thumbnail]');
+  const derived = page.locator('[data-cy=study-browser-thumbnail-no-image]');
+  const yes = page.locator('[data-cy=yes-hydrate-btn]');
   // A derived object opens on its key image; where OHIF can take it over as its own, it asks first.
-  for (const [what, modality, panel] of [['report', 'SR', 'trackedMeasurements'], ['mask', 'SEG', 'panelSegmentation']]) {
-    const derived = page.locator('[data-cy=study-browser-thumbnail-no-image]').filter({ hasText: modality }).first();
-    if (await derived.count() === 0) continue;
-    await derived.dblclick({ timeout: 30000 }).catch(error => errors.push(`${what}: ${error.message.split('\n')[0]}`));
-    await page.waitForTimeout(6000);
-    await look(`${what}-before`);
-    await page.locator('[data-cy=yes-hydrate-btn]').click({ timeout: 5000 }).catch(() => undefined);
-    await page.waitForTimeout(4000);
-    await page.locator(`[data-cy=${panel}-btn]`).click({ timeout: 20000 })
-      .catch(error => errors.push(`${panel}: ${error.message.split('\n')[0]}`));
-    await page.waitForTimeout(4000);
-    await look(what);
+  const takeOver = async panel => {
+    if (await yes.isVisible()) await yes.click();
+    await page.locator(`[data-cy=${panel}-btn]`).click();
+  };
+  const steps = {
+    opened: () => page.goto(`${base}/viewer?StudyInstanceUIDs=${study}`),
+    summary: () => images.filter({ hasText: 'Willis summary' }).dblclick(),
+    'report-before': () => derived.filter({ hasText: 'SR' }).dblclick(),
+    report: () => takeOver('trackedMeasurements'),
+    'mask-before': () => derived.filter({ hasText: 'SEG' }).dblclick(),
+    mask: () => takeOver('panelSegmentation'),
+  };
+
+  const waitFor = async (step, expected) => {
+    for (let tries = 1; tries <= TRIES; tries++) {
+      try {
+        return await page.waitForFunction(each => lacking(each).length === 0, expected, { timeout: TRY_MS, polling: 100 });
+      } catch (error) {
+        if (error.name !== 'TimeoutError') throw error;
+      }
+      if (tries < TRIES) {
+        redrawn.push(step);
+        await page.setViewportSize({ width: WIDTH + (redrawn.length % 2), height: HEIGHT });
+      }
+    }
+  };
+
+  for (const { step, ...expected } of JSON.parse(sights)) {
+    const began = Date.now();
+    try {
+      await steps[step]();
+      await waitFor(step, expected);
+      missing.push(...(await page.evaluate(lacking, expected)).map(each => `${step}: ${each}`));
+    } catch (error) {
+      missing.push(`${step}: ${error.message.split('\n')[0]}`);
+    }
+    took_ms[step] = Date.now() - began;
+    said[step] = await page.innerText('body');
+    await page.screenshot({ path: path.join(folder, `${name}-${step}.png`) });
   }
-  console.log(JSON.stringify({ said, errors }));
+  console.log(JSON.stringify({ said, missing, errors, redrawn, took_ms }));
   await browser.close();
 })().catch(error => { console.error(error); process.exit(1); });
