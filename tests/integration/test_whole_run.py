@@ -14,6 +14,7 @@ from pydicom import dcmread
 
 from ai.locations import COLUMNS
 from tests.node_fixtures import NodeFactory
+from tests.reports import named
 from tests.running import ROOT, wait_until
 from tests.segments import painted_lps_mm
 
@@ -51,8 +52,9 @@ def test_both_studies_come_back_as_reports_in_their_own_study_and_no_log_line_na
 def assert_masks_lie_on_the_findings(path: Path, row: Mapping[str, Any]) -> None:
     """One segment for each lesion of the worklist, around its centre, about as large, and the report's own."""
     seg = highdicom.seg.segread(path)
-    assert seg.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == row["report_uid"]
     assert seg.number_of_segments == len(row["lesions"])
+    report = dcmread(path.with_name(f"{row['report_uid']}.dcm"))
+    assert [each.TrackingUID for each in seg.SegmentSequence] == [item.UID for item in named(report, "112040")]
     voxel_mm3 = float(np.prod(seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing))
     voxel_mm3 *= seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
     for number, lesion in enumerate(row["lesions"], start=1):
