@@ -23,10 +23,11 @@ from ai.unet import UNet, UNetSettings
 
 T = TypeVar("T")
 
-FORMAT = 1
+FORMAT = 2
+"""In format 1 the calibration of the locations was fitted to other scores."""
 MANIFEST = "manifest.json"
 ADDED_LATER = ("preprocessing.coordinates",)
-"""Keys that manifests of format 1 may lack: their defaults are what older bundles meant."""
+"""Keys that older manifests may lack: their defaults are what older bundles meant."""
 DEFAULT_BUNDLE = Path(__file__).parent / "models" / "willis"
 
 
@@ -72,13 +73,13 @@ class Bundle:
     networks: tuple[UNet, ...]
 
 
-def load_bundle(folder: Path | str = DEFAULT_BUNDLE, flip: bool = False) -> Bundle:
+def load_bundle(folder: Path | str = DEFAULT_BUNDLE, flip: bool = False, *, any_format: bool = False) -> Bundle:
     """Return the bundle in a folder, every file checked against its digest.  Raises BundleError.
 
-    `flip`: read the mirrored region as well, whatever the manifest says.
+    `flip`: read the mirrored region as well, whatever the manifest says.  `any_format`: for who calibrates it anew.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, any_format=any_format)
     networks = tuple(
         _network(folder / name, digest, manifest.network) for name, digest in manifest.weights_sha256.items()
     )
@@ -87,7 +88,7 @@ def load_bundle(folder: Path | str = DEFAULT_BUNDLE, flip: bool = False) -> Bund
     return Bundle(manifest, networks)
 
 
-def read_manifest(folder: Path | str) -> Manifest:
+def read_manifest(folder: Path | str, *, any_format: bool = False) -> Manifest:
     """Return a bundle's manifest without touching its weights.  Raises BundleError."""
     path = Path(folder) / MANIFEST
     try:
@@ -100,7 +101,10 @@ def read_manifest(folder: Path | str) -> Manifest:
         raise BundleError(f"{path} is not JSON: copy the bundle again") from error
     if not isinstance(document, dict):
         raise BundleError(f"{path} is not a JSON object: copy the bundle again")
-    if document.pop("format", None) != FORMAT:
+    written = document.pop("format", None)
+    if written == 1 and not any_format:
+        raise BundleError(f"{path} is of format 1, not {FORMAT}: calibrate it anew with `python -m training.calibrate`")
+    if written not in (1, FORMAT):
         raise BundleError(f"{path} is not of format {FORMAT}: use a bundle made for this version of Willis")
     try:
         return _manifest(document)

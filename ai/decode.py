@@ -65,6 +65,7 @@ _CORE_CELLS = 5
 _SMOOTHING_CELLS = 0.6
 _MIN_APART_MM = 4.0
 _CLEARLY_ASIDE_MM = 8.0
+_LEAST_PROBABILITY = 1e-6
 
 
 def candidates(maps: Maps) -> tuple[Candidate, ...]:
@@ -85,13 +86,10 @@ def candidates(maps: Maps) -> tuple[Candidate, ...]:
 
 
 def findings(found: tuple[Candidate, ...], calibration: Calibration, threshold: float) -> Findings:
-    """Return the calibrated findings.  "Aneurysm Present" is the most probable lesion's probability.
-
-    A location's score is the best sum, over candidates, of the score and the log of the share it gives that location.
-    """
+    """Return the calibrated findings.  "Aneurysm Present" is the most probable lesion's probability."""
     lesions = [lesion_of(candidate, calibration) for candidate in found]
     present = max((lesion.probability for lesion in lesions), default=calibration.present(NO_LESION_SCORE))
-    located = [calibration.location(score) for score in location_scores(found)]
+    located = [calibration.location(score) for score in location_scores(found, calibration)]
     listed = sorted(
         (lesion for lesion in lesions if lesion.probability >= threshold), key=lambda lesion: -lesion.probability
     )
@@ -109,12 +107,17 @@ def lesion_of(candidate: Candidate, calibration: Calibration) -> Lesion:
     )
 
 
-def location_scores(found: tuple[Candidate, ...]) -> list[float]:
-    """The uncalibrated score of each of the 13 locations."""
-    scores = np.full(len(LOCATIONS), NO_LESION_SCORE - 5.0)
+def location_scores(found: tuple[Candidate, ...], calibration: Calibration) -> list[float]:
+    """The log odds that a lesion lies at each of the 13 locations, before they are calibrated.
+
+    A candidate's probability is divided by its shares, and candidates count independently.  Probabilities, not scores: the
+    little that a certain lesion gives the other locations must not exceed what a doubtful one gives its own.
+    """
+    nothing = np.ones(len(LOCATIONS))
     for candidate in found:
-        scores = np.maximum(scores, candidate.score + np.log(candidate.location_shares + 1e-3))
-    return [float(score) for score in scores]
+        nothing *= 1.0 - calibration.present(candidate.score) * candidate.location_shares
+    something = np.clip(1.0 - nothing, _LEAST_PROBABILITY, 1.0 - _LEAST_PROBABILITY)
+    return [float(score) for score in np.log(something / (1.0 - something))]
 
 
 def present_score(found: tuple[Candidate, ...]) -> float:

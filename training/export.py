@@ -5,7 +5,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,14 +51,22 @@ def export(
         weights_sha256={"unsaved.safetensors": ""},
         figures={},
     )
-    scored = score_scans(Bundle(manifest, networks), validation_scans(config), config.device)
-    manifest = replace(manifest, calibration=calibrated(scored))
-    manifest = replace(manifest, threshold=specific_threshold(scored, manifest.calibration))
-    figures = measure(scored, Bundle(manifest, networks)) | {"steps": float(sum(steps))}
+    return write_calibrated(config, Bundle(manifest, networks), folder, {"steps": float(sum(steps))})
+
+
+def write_calibrated(config: TrainConfig, bundle: Bundle, folder: Path, known: Mapping[str, float]) -> dict[str, float]:
+    """Write the bundle with both calibrations and the threshold fitted to the validation scans; return its figures there.
+
+    `known`: further figures for the manifest.
+    """
+    scored = score_scans(bundle, validation_scans(config), config.device)
+    calibration = calibrated(scored)
+    manifest = replace(bundle.manifest, calibration=calibration, threshold=specific_threshold(scored, calibration))
+    figures = measure(scored, replace(bundle, manifest=manifest)) | dict(known)
     save_bundle(
         folder,
         replace(manifest, figures={name: round(value, 4) for name, value in figures.items() if np.isfinite(value)}),
-        networks,
+        bundle.networks,
     )
     return figures
 
@@ -82,9 +90,10 @@ def specific_threshold(scored: Sequence[Scored], calibration: Calibration) -> fl
 
 
 def calibrated(scored: Sequence[Scored]) -> Calibration:
-    """Fit both logistic calibrations."""
+    """Fit both logistic calibrations: that of the locations to what the other one makes of the candidates."""
     present = platt([present_score(scan.candidates) for scan in scored], [bool(scan.lesions) for scan in scored])
-    scores = [score for scan in scored for score in location_scores(scan.candidates)]
+    by_present = Calibration(present)
+    scores = [score for scan in scored for score in location_scores(scan.candidates, by_present)]
     truth = [any(lesion.location is location for lesion in scan.lesions) for scan in scored for location in LOCATIONS]
     return Calibration(present, platt(scores, truth))
 

@@ -105,6 +105,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         ({"tiling": {"size": 32, "overlap": 8, "flip": False, "speed": 1}}, "unknown key tiling.speed"),
         ({"tiling": {"size": 32}}, "missing key tiling.flip"),
         ({"format": 99}, "format"),
+        ({"format": 1}, "training.calibrate"),
         ({"threshold": 1.5}, "threshold"),
         ({"weights_sha256": {}}, "weights_sha256"),
         ({"weights_sha256": {"../elsewhere.safetensors": "0"}}, "weights_sha256"),

@@ -3,7 +3,16 @@ import math
 import numpy as np
 import pytest
 
-from ai.decode import NO_LESION_SCORE, Calibration, Platt, candidates, findings, location_scores, present_score
+from ai.decode import (
+    NO_LESION_SCORE,
+    Calibration,
+    Candidate,
+    Platt,
+    candidates,
+    findings,
+    location_scores,
+    present_score,
+)
 from ai.findings import MAX_LESIONS
 from ai.inference import Maps
 from ai.locations import LOCATIONS, Location
@@ -85,7 +94,7 @@ def test_a_quiet_map_is_negative_and_says_so_with_fourteen_low_probabilities() -
     assert not result.positive and result.lesions == ()
     assert len(result.probabilities) == 14 and max(result.probabilities) < 0.01
     assert present_score(()) == NO_LESION_SCORE
-    assert max(location_scores(())) < NO_LESION_SCORE
+    assert max(location_scores((), Calibration())) < NO_LESION_SCORE
 
 
 def test_present_is_the_most_probable_lesion_and_below_the_threshold_nothing_is_listed() -> None:
@@ -95,6 +104,16 @@ def test_present_is_the_most_probable_lesion_and_below_the_threshold_nothing_is_
     assert high.lesions == () and not high.positive
     assert low.positive and low.lesions[0].probability == low.present
     assert low.probabilities[LOCATIONS.index(Location.RIGHT_PCOM)] == max(low.probabilities[:13])
+
+
+def test_a_doubtful_lesion_counts_more_at_its_place_than_what_a_certain_one_gives_other_places() -> None:
+    certain, doubtful = (
+        Candidate(score, (0.0, 0.0, 0.0), 5.0, np.eye(len(LOCATIONS))[LOCATIONS.index(place)] * 0.99 + 0.01 / 13)
+        for score, place in ((15.0, Location.RIGHT_MCA), (-1.0, Location.BASILAR_TIP))
+    )
+    odds = dict(zip(LOCATIONS, location_scores((certain, doubtful), Calibration()), strict=True))
+    assert odds[Location.RIGHT_MCA] > 4.0 > odds[Location.BASILAR_TIP] > -1.2
+    assert max(score for place, score in odds.items() if place not in (Location.RIGHT_MCA, Location.BASILAR_TIP)) < -6.0
 
 
 def test_a_calibration_is_a_logistic_curve_that_never_overflows() -> None:

@@ -15,6 +15,8 @@ from ai.preprocess import Preprocessing
 from ai.unet import Outputs, UNetSettings
 from tests.unit.made_up_scan import scan
 from training import dataset, losses, mine
+from training.calibrate import averaged
+from training.calibrate import main as calibrate
 from training.config import ConfigError, Data, Loss, Optimisation, Sampling, TrainConfig, read_config
 from training.evaluate import Scored, is_hit, measure
 from training.export import export, platt
@@ -102,6 +104,36 @@ def test_a_checkpoint_becomes_a_bundle_that_loads(config: TrainConfig, tmp_path:
     assert bundle.manifest.version == "0.1" and "phantoms" in bundle.manifest.trained_on
     assert figures["scans"] == 4 and bundle.manifest.calibration.present.slope > 0
     assert all(torch.equal(tensor, weights(config)[name]) for name, tensor in bundle.networks[0].state_dict().items())
+
+
+def test_a_bundle_is_calibrated_anew_with_the_same_weights(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(config, report=quiet)
+    export([config], tmp_path / "bundle", "0.1", Tiling(size=64))
+    made = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
+    old = made | {
+        "format": 1,
+        "threshold": 0.9,
+        "calibration": {name: {"slope": 9.0, "intercept": 9.0} for name in made["calibration"]},
+    }
+    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(old))
+    monkeypatch.setattr("training.calibrate.read_config", lambda _path: config)
+    assert calibrate(["run.toml", "0.1.1", str(tmp_path / "anew"), str(tmp_path / "bundle")]) == 0
+    assert json.loads((tmp_path / "anew" / "manifest.json").read_text()) == made | {"version": "0.1.1"}
+
+
+def test_of_several_bundles_the_weights_are_averaged(config: TrainConfig, tmp_path: Path) -> None:
+    train(config, report=quiet)
+    export([config], tmp_path / "bundle", "0.1", Tiling(size=64))
+    two = [load_bundle(tmp_path / "bundle") for _ in range(2)]
+    was = two[1].networks[0].lesion.weight.clone()
+    with torch.no_grad():
+        two[0].networks[0].lesion.weight += 1.0
+    assert torch.allclose(averaged(two).networks[0].lesion.weight, was + 0.5)
+    other = replace(two[0], networks=two[0].networks * 2)
+    with pytest.raises(ConfigError, match="one network each"):
+        averaged([other, two[1]])
 
 
 def test_without_a_checkpoint_there_is_nothing_to_export(config: TrainConfig) -> None:

@@ -1,0 +1,51 @@
+"""A bundle from other bundles: the mean of their weights, with calibrations and a threshold fitted anew.
+
+`python -m training.calibrate CONFIG.toml VERSION FOLDER BUNDLE [BUNDLE ...]`: the validation scans are those of the
+configuration.  Of one bundle the weights stay as they are.  Of rounds that continue each other, the mean is often better
+than the last (Wortsman et al., "Model soups", ICML 2022), and costs an analysis nothing, unlike an ensemble.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ai.bundle import Bundle, load_bundle
+from training.config import ConfigError, read_config
+from training.export import write_calibrated
+
+
+def averaged(bundles: Sequence[Bundle]) -> Bundle:
+    """The last bundle with the mean of the weights of all.
+
+    Raises ConfigError unless each has one network, of one shape and with one preprocessing.
+    """
+    last = bundles[-1]
+    alike = {(each.manifest.network, each.manifest.preprocessing, len(each.networks)) for each in bundles}
+    if len(bundles) > 1 and (len(alike) > 1 or len(last.networks) > 1):
+        raise ConfigError("only bundles of one network each, with the same [network] and [preprocessing], have a mean")
+    states = [each.networks[0].state_dict() for each in bundles]
+    if len(states) > 1:
+        last.networks[0].load_state_dict({name: torch.stack([s[name] for s in states]).mean(0) for name in states[0]})
+    return last
+
+
+def main(arguments: list[str]) -> int:
+    """`CONFIG VERSION FOLDER BUNDLE...`: write the bundle and print its figures."""
+    if len(arguments) < 4:
+        print("usage: python -m training.calibrate CONFIG.toml VERSION FOLDER BUNDLE [BUNDLE ...]", file=sys.stderr)
+        return 2
+    torch.set_num_threads(2)
+    config, version, folder, *sources = arguments
+    bundle = averaged([load_bundle(each, any_format=True) for each in sources])
+    bundle = replace(bundle, manifest=replace(bundle.manifest, version=version))
+    known = {name: value for name, value in bundle.manifest.figures.items() if name == "steps"}
+    for name, value in write_calibrated(read_config(config), bundle, Path(folder), known).items():
+        print(f"{name:32s} {value:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
