@@ -20,8 +20,10 @@ class Data:
     """Which scans, and where their prepared regions are kept.
 
     `cache`: a folder, made when missing.  Seeds are first and count; training, validation and test never overlap.
-    `workers`: processes that build phantoms.  `lesions_per_scan`: a training scan has one of these numbers of lesions, at
-    random; empty: as often as in patients, which teaches less, since most scans then show one lesion or none.
+    `workers`: processes that build phantoms.  `joining_steps`: over so many steps the scans join one after the other, so
+    that learning begins while others are painted; 0: all are there from the first step.  `lesions_per_scan`: a training
+    scan has one of these numbers of lesions, at random; empty: as often as in patients, which teaches less, since most
+    scans then show one lesion or none.
     `rsna`: the folder of the RSNA data, whose series of `rsna_modalities` then take the place of the phantoms; of `folds`
     folds, `fold` is for validation.
     """
@@ -32,6 +34,7 @@ class Data:
     validation_first_seed: int = 900_000
     validation_scans: int = 40
     workers: int = 1
+    joining_steps: int = 0
     lesions_per_scan: tuple[int, ...] = ()
     rsna: str = ""
     rsna_modalities: tuple[str, ...] = ("CTA",)

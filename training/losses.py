@@ -56,22 +56,19 @@ def vessel_loss(logits: Tensor, target: Tensor) -> Tensor:
 
     Cells that are `UNKNOWN_VESSEL` count for nothing; where all are, the loss is 0.
     """
-    known = target != UNKNOWN_VESSEL
-    if not bool(known.any()):
-        return 0.0 * logits.sum()
-    weight = torch.ones(logits.shape[1], device=logits.device)
-    weight[0] = 0.1
-    entropy = F.cross_entropy(logits, target, weight=weight, ignore_index=UNKNOWN_VESSEL)
+    known = (target != UNKNOWN_VESSEL).float()
+    weight = torch.where(target == 0, 0.1, known)
+    entropy = F.cross_entropy(logits, target, ignore_index=UNKNOWN_VESSEL, reduction="none")
     any_vessel = (1.0 - torch.softmax(logits, dim=1)[:, 0]) * known
-    truth = ((target > 0) & known).float()
+    truth = known * (target > 0)
     dice = (2.0 * (any_vessel * truth).sum() + 1.0) / (any_vessel.sum() + truth.sum() + 1.0)
-    return entropy + 1.0 - dice
+    return (entropy * weight).sum() / weight.sum().clamp_min(1e-6) + 1.0 - dice
 
 
 def total_loss(
     outputs: Outputs, lesion: Tensor, vessel: Tensor, location: Tensor, log_diameter: Tensor, settings: Loss
-) -> tuple[Tensor, dict[str, float]]:
-    """Return the weighted sum and its parts by name.
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the weighted sum and its parts by name, none of which was waited for.
 
     `lesion`: N×D×H×W float 0 or 1.  `vessel`, `location`: N×D×H×W int64.  `log_diameter`: N×D×H×W float,
     nan where it is not known.
@@ -91,13 +88,16 @@ def total_loss(
         parts["focal"] = settings.focal * focal(logits, lesion)
     if settings.dice:
         parts["dice"] = settings.dice * dice(logits, lesion)
-    inside = lesion > 0
-    if bool(inside.any()):
-        parts["location"] = settings.location * F.cross_entropy(
-            outputs.location.movedim(1, -1)[inside], location[inside]
-        )
-        sized = inside & torch.isfinite(log_diameter)
-        if bool(sized.any()):
-            parts["diameter"] = settings.diameter * F.l1_loss(outputs.log_diameter[:, 0][sized], log_diameter[sized])
+    inside = (lesion > 0).float()
+    entropy = F.cross_entropy(outputs.location, location, reduction="none")
+    parts["location"] = settings.location * _mean_where(inside, entropy)
+    sized = inside * torch.isfinite(log_diameter)
+    error = (outputs.log_diameter[:, 0] - log_diameter.nan_to_num(0.0)).abs()
+    parts["diameter"] = settings.diameter * _mean_where(sized, error)
     total = torch.stack(list(parts.values())).sum()
-    return total, {name: float(part.detach()) for name, part in parts.items()}
+    return total, {name: part.detach() for name, part in parts.items()}
+
+
+def _mean_where(there: Tensor, each: Tensor) -> Tensor:
+    """The mean where `there` is 1; 0 where it is nowhere."""
+    return (there * each).sum() / there.sum().clamp_min(1.0)

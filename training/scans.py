@@ -1,6 +1,6 @@
 """The scans of a run, phantoms or the RSNA data as its configuration says, prepared on disk."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from training.config import ConfigError, TrainConfig
@@ -12,8 +12,8 @@ PHANTOMS_ONLY = "Synthetic phantoms only: no patient data. Research use; not a m
 RSNA_ONLY = "RSNA 2025 Intracranial Aneurysm Detection data ({modalities}). Research use; not a medical device."
 
 
-def training_scans(config: TrainConfig, report: Callable[[str], None] = print) -> list[Prepared]:
-    """The scans to learn from, built where the cache lacks them, in the order of their numbers.  Raises ConfigError."""
+def training_scans(config: TrainConfig, report: Callable[[str], None] = print) -> Iterator[Prepared]:
+    """Yield the scans to learn from in the order of their numbers, built where the cache lacks them.  Raises ConfigError."""
     data = config.data
     return _scans(config, range(data.first_seed, data.first_seed + data.scans), False, report)
 
@@ -22,7 +22,7 @@ def validation_scans(config: TrainConfig, report: Callable[[str], None] = print)
     """The scans that calibration is fitted on: of other seeds, or of the fold that was left out.  Raises ConfigError."""
     data = config.data
     seeds = range(data.validation_first_seed, data.validation_first_seed + data.validation_scans)
-    return _scans(config, seeds, True, report)
+    return list(_scans(config, seeds, True, report))
 
 
 def trained_on(config: TrainConfig) -> str:
@@ -31,23 +31,25 @@ def trained_on(config: TrainConfig) -> str:
     return RSNA_ONLY.format(modalities=", ".join(data.rsna_modalities)) if data.rsna else PHANTOMS_ONLY
 
 
-def _scans(config: TrainConfig, seeds: range, validation: bool, report: Callable[[str], None]) -> list[Prepared]:
+def _scans(config: TrainConfig, seeds: range, validation: bool, report: Callable[[str], None]) -> Iterator[Prepared]:
     data = config.data
     folders: Iterable[Path]
     if data.rsna:
         tables = read_tables(Path(data.rsna), data.rsna_modalities)
         chosen = [series for series in tables if (series.fold(data.folds) == data.fold) is validation]
-        folders = build_rsna_cache(
-            Path(data.cache), Path(data.rsna), chosen, config.preprocessing, data.workers, report
-        )
+        built = build_rsna_cache(Path(data.cache), Path(data.rsna), chosen, config.preprocessing, data.workers, report)
+        folders = sorted(built, key=lambda folder: load_prepared(folder).seed)
+        if not folders:
+            raise ConfigError(f"no scan of {data.rsna} can be used: the lines above say why")
     else:
         counts = () if validation else data.lesions_per_scan
         drawn = {seed: {"lesions": enriched_lesions(seed, counts)} for seed in seeds} if counts else None
         folders = build_cache(Path(data.cache), seeds, config.preprocessing, data.workers, drawn)
-    scans = sorted((load_prepared(folder) for folder in folders), key=lambda scan: scan.seed)
-    if not scans:
-        raise ConfigError(f"no scan of {data.rsna} can be used: the lines above say why")
     spacing_mm = config.preprocessing.spacing_mm
-    if any(abs(float(scan.region.affine_lps[0, 2]) - spacing_mm) > 1e-6 for scan in scans):
-        raise ConfigError(f"{data.cache} holds regions that are not at {spacing_mm:g} mm: name another [data] cache")
-    return scans
+    for folder in folders:
+        scan = load_prepared(folder)
+        if abs(float(scan.region.affine_lps[0, 2]) - spacing_mm) > 1e-6:
+            raise ConfigError(
+                f"{data.cache} holds regions that are not at {spacing_mm:g} mm: name another [data] cache"
+            )
+        yield scan

@@ -25,14 +25,19 @@ from torch.utils.tensorboard import SummaryWriter
 from ai.predict import chosen_device
 from ai.unet import Outputs, UNet
 from training.config import TrainConfig, read_config
-from training.dataset import Patch, cut_patch
 from training.losses import total_loss
+from training.patches import Patch, Source, cut_patch, source_of
 from training.processes import Processes, together
 from training.scans import training_scans
 
 CHECKPOINT = "checkpoint.pt"
 HARD_CELLS = "hard_cells.json"
 """In the cache folder: seed → output cells where an earlier model was wrong; written by `training.mine`."""
+
+LOOK_EVERY = 10
+"""Steps after which losses are read and checked: a GPU that is asked after each one waits."""
+FIRST_SCANS = 16
+"""So many are there at the first step, however slowly the others join."""
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -62,7 +67,10 @@ def _train(
         network.load_state_dict(load_file(config.initial_weights), strict=False)
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.optimisation.learning_rate, weight_decay=config.optimisation.weight_decay
+        network.parameters(),
+        lr=config.optimisation.learning_rate,
+        weight_decay=config.optimisation.weight_decay,
+        fused=device.type == "cuda",
     )
     first_step = _resume(folder / CHECKPOINT, network, average, optimiser, device)
     if first_step:
@@ -70,17 +78,27 @@ def _train(
     total = config.optimisation.steps
     with SummaryWriter(str(folder)) if processes.first else nullcontext() as events, _bar(processes.first) as bar:
         task = bar.add_task("training", total=total, completed=first_step, note="")
-        for step, batch in _batches(config, processes, first_step, total):
+        for step, batch in _batches(config, processes, device, first_step, total):
             parts = _step(network, average, optimiser, batch, config, step, device, processes)
-            bar.update(task, completed=step + 1, note=" ".join(f"{name} {value:.3f}" for name, value in parts.items()))
-            if events is not None and step % 10 == 0:
-                for name, value in parts.items():
-                    events.add_scalar(f"loss/{name}", value, step)
             done = step + 1
             late = processes.any(time.monotonic() - began > seconds, device)
-            if processes.first and (done % config.optimisation.checkpoint_every == 0 or done == total or late):
+            saving = done % config.optimisation.checkpoint_every == 0 or done == total or late
+            bar.update(task, completed=done)
+            if not saving and step % LOOK_EVERY:
+                continue
+            values = {name: float(value) for name, value in parts.items()}
+            if not math.isfinite(sum(values.values())):
+                raise FloatingPointError(
+                    f"the loss is not finite at step {step}: lower the learning rate; the last checkpoint is sound"
+                )
+            said = " ".join(f"{name} {value:.3f}" for name, value in values.items())
+            bar.update(task, note=said)
+            if events is not None:
+                for name, value in values.items():
+                    events.add_scalar(f"loss/{name}", value, step)
+            if processes.first and saving:
                 _save(folder / CHECKPOINT, network, average, optimiser, done)
-                report(f"step {done}/{total} " + " ".join(f"{name} {value:.3f}" for name, value in parts.items()))
+                report(f"step {done}/{total} {said}")
             if late:
                 return done == total
     return True
@@ -115,53 +133,77 @@ def _step(
     step: int,
     device: torch.device,
     processes: Processes,
-) -> dict[str, float]:
-    """One optimiser step; return the parts of the loss by name."""
+) -> dict[str, Tensor]:
+    """One optimiser step; return the parts of the loss by name.  Nothing is waited for."""
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(config, step)
-    channels, lesion, vessel, location, log_diameter = (tensor.to(device, non_blocking=True) for tensor in batch)
+    channels, lesion, vessel, location, log_diameter = batch
     with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda" and config.precision == "auto"):
         outputs = network(channels)
     outputs = Outputs(*(output.float() for output in outputs))
     loss, parts = total_loss(outputs, lesion, vessel, location, log_diameter, config.loss)
-    if not bool(torch.isfinite(loss)):
-        raise FloatingPointError(
-            f"the loss is not finite at step {step}: lower the learning rate; the last checkpoint is sound"
-        )
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     processes.average_gradients(network)
     torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimisation.clip)
     optimiser.step()
     decay = min(config.optimisation.ema, (1.0 + step) / (10.0 + step))
-    for name, tensor in network.state_dict().items():
-        average[name].lerp_(tensor.detach(), 1.0 - decay)
+    weights = network.state_dict()
+    torch._foreach_lerp_([average[name] for name in weights], list(weights.values()), 1.0 - decay)
     return parts
 
 
-def _batches(config: TrainConfig, processes: Processes, first_step: int, steps: int) -> Iterator[tuple[int, Batch]]:
+def _batches(
+    config: TrainConfig, processes: Processes, device: torch.device, first_step: int, steps: int
+) -> Iterator[tuple[int, Batch]]:
     """Yield (step, this process's batch), each prepared in a thread while the one before it is being learned from."""
-    with processes.first_alone():
-        scans, mined = training_scans(config), hard_cells(config)
+    mined = hard_cells(config)
     numbers = range(processes.rank * config.sampling.batch, (processes.rank + 1) * config.sampling.batch)
-    positive = [scan for scan in scans if scan.lesion_DHW.any()]
+    coming_scans = training_scans(config)
+    if processes.count > 1:  # the first paints, the others find what it painted
+        with processes.first_alone():
+            coming_scans = iter(list(coming_scans))
+    sources: list[Source] = []
+    positive: list[Source] = []
 
     def patch(step: int, number: int) -> Patch:
         rng = np.random.default_rng((config.seed, step, number))
         on_lesion = bool(positive) and rng.random() < config.sampling.lesion_share
-        scan = (positive if on_lesion else scans)[int(rng.integers(len(positive if on_lesion else scans)))]
-        return cut_patch(scan, config.sampling, config.preprocessing, rng, on_lesion, mined.get(scan.seed, ()))
+        chosen = positive if on_lesion else sources
+        source = chosen[int(rng.integers(len(chosen)))]
+        cells = mined.get(source.prepared.seed, ())
+        return cut_patch(source, config.sampling, config.preprocessing, rng, on_lesion, cells)
 
     def batch(step: int) -> Batch:
+        wanted = joined(config, step)
+        while (wanted is None or len(sources) < wanted) and (scan := next(coming_scans, None)) is not None:
+            sources.append(source_of(scan, device, resident=_has_room(device)))
+            if sources[-1].lesion_cells:
+                positive.append(sources[-1])
         return _stacked([patch(step, number) for number in numbers])
 
     with ThreadPoolExecutor(1) as ahead:
         coming = ahead.submit(batch, first_step)
         for step in range(first_step, steps):
             ready = coming.result()
-            coming = ahead.submit(batch, step + 1)
+            if step + 1 < steps:
+                coming = ahead.submit(batch, step + 1)
             yield step, ready
-        coming.cancel()
+
+
+def joined(config: TrainConfig, step: int) -> int | None:
+    """How many scans a step's patches are drawn from; None: all."""
+    if step >= config.data.joining_steps:
+        return None
+    return max(FIRST_SCANS, math.ceil(config.data.scans * (step + 1) / config.data.joining_steps))
+
+
+def _has_room(device: torch.device) -> bool:
+    """Whether another scan may stay on the device: half of a GPU's memory is for learning."""
+    if device.type != "cuda":
+        return True
+    free, total = torch.cuda.mem_get_info(device)
+    return free > total // 2
 
 
 def hard_cells(config: TrainConfig) -> dict[int, list[tuple[int, int, int]]]:
@@ -173,14 +215,10 @@ def hard_cells(config: TrainConfig) -> dict[int, list[tuple[int, int, int]]]:
 
 
 def _stacked(patches: list[Patch]) -> Batch:
-    """Patches as tensors: channels N×C×D×H×W (channels last in memory), the truth N×D×H×W."""
-    return (
-        torch.from_numpy(np.stack([patch.channels_DHWC for patch in patches])).permute(0, 4, 1, 2, 3),
-        torch.from_numpy(np.stack([patch.lesion_DHW for patch in patches])).float(),
-        torch.from_numpy(np.stack([patch.vessel_DHW for patch in patches])).long(),
-        torch.from_numpy(np.stack([patch.location_DHW for patch in patches])).long(),
-        torch.from_numpy(np.stack([patch.log_diameter_DHW for patch in patches])),
-    )
+    """Patches as one batch: channels N×C×D×H×W (channels last in memory), the truth N×D×H×W."""
+    channels, *truth = (torch.stack(arrays) for arrays in zip(*patches, strict=True))
+    lesion, vessel, location, log_diameter = truth
+    return channels.permute(0, 4, 1, 2, 3), lesion, vessel, location, log_diameter
 
 
 def _save(path: Path, network: UNet, average: dict[str, Tensor], optimiser: torch.optim.Optimizer, step: int) -> None:

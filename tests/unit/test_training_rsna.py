@@ -20,8 +20,9 @@ from ai.volume import Volume
 from tests.dicom_factory import enhanced_ct
 from tests.unit.made_up_head import head
 from training.config import ConfigError, Data, Optimisation, Sampling, TrainConfig
-from training.dataset import UNKNOWN_VESSEL, cut_patch, load_prepared, mirrored
+from training.dataset import UNKNOWN_VESSEL, load_prepared
 from training.losses import total_loss, vessel_loss
+from training.patches import cut_patch, mirrored, source_of
 from training.phantom import write_series
 from training.phantom.scan import PhantomScan
 from training.rsna import LOCALIZERS, TRAIN, RsnaSeries, Unreadable, files_of, read_tables, segmentation_of
@@ -38,6 +39,7 @@ from training.scans import trained_on, training_scans, validation_scans
 from training.train import train
 
 SETTINGS = Preprocessing(spacing_mm=1.0, size_DHW=(64, 64, 64))
+CPU = torch.device("cpu")
 SINGLE, MULTI, PLAIN, CUT, MRA = "1.2.3.1", "1.2.3.2", "1.2.3.3", "1.2.3.4", "1.2.3.5"
 AT = (26, 33, 40)  # the voxel of the aneurysm: d, h, w
 
@@ -303,21 +305,23 @@ def test_training_needs_only_the_path(root: Path, tmp_path: Path) -> None:
         optimisation=Optimisation(steps=2, warmup_steps=1),
     )
     assert train(config, report=lambda line: None)
-    learned, kept = training_scans(config, lambda line: None), validation_scans(config, lambda line: None)
+    learned, kept = list(training_scans(config, lambda line: None)), validation_scans(config, lambda line: None)
     assert {one.seed for one in learned}.isdisjoint({one.seed for one in kept}) and len(learned) + len(kept) == 3
     assert "RSNA" in trained_on(config) and "phantoms" in trained_on(replace(config, data=Data()))
     finer = replace(config, preprocessing=Preprocessing(spacing_mm=0.7, size_DHW=(64, 64, 64)))
     with pytest.raises(ConfigError, match=r"not at 0\.7 mm"):
-        training_scans(finer, lambda line: None)
+        list(training_scans(finer, lambda line: None))
     with pytest.raises(ValueError, match="fold must lie"):
         Data(folds=3, fold=3)
 
 
 def test_what_is_unknown_teaches_nothing(root: Path) -> None:
     prepared = prepare_series(root, the(SINGLE, root), SETTINGS)
-    patch = mirrored(cut_patch(prepared, Sampling(patch=32), SETTINGS, np.random.default_rng(0), on_lesion=True))
+    patch = mirrored(
+        cut_patch(source_of(prepared, CPU), Sampling(patch=32), SETTINGS, np.random.default_rng(0), on_lesion=True)
+    )
     assert (patch.vessel_DHW == UNKNOWN_VESSEL).all()
-    assert np.isnan(patch.log_diameter_DHW[patch.lesion_DHW > 0]).all()
+    assert patch.log_diameter_DHW[patch.lesion_DHW > 0].isnan().all()
     logits = torch.randn(1, 16, 4, 4, 4, requires_grad=True)
     target = torch.full((1, 4, 4, 4), UNKNOWN_VESSEL)
     assert float(vessel_loss(logits, target).detach()) == 0.0
@@ -336,4 +340,4 @@ def test_diameters_that_are_not_known_are_no_part_of_the_loss() -> None:
     outputs = Outputs(*(torch.zeros(1, channels, 4, 4, 4) for channels in (1, 16, 13, 1)))
     where = torch.zeros(1, 4, 4, 4).long()
     total, parts = total_loss(outputs, lesion, where, where, torch.where(lesion > 0, torch.nan, 0.0), Loss())
-    assert "diameter" not in parts and "location" in parts and bool(torch.isfinite(total))
+    assert float(parts["diameter"]) == 0.0 < float(parts["location"]) and bool(torch.isfinite(total))
