@@ -119,8 +119,8 @@ def _interval(index: float, side: int) -> slice:
 def _tile(region: Region, box: tuple[slice, ...], preprocessing: Preprocessing) -> Tensor:
     """The network's input in this part of the region, 1×C×D×H×W."""
     z, y, x = coordinates(region, preprocessing)
-    made = channels(region.hu_DHW[box], (z[box[0]], y[box[1]], x[box[2]]), preprocessing)
-    return torch.from_numpy(made).permute(3, 0, 1, 2)[None]
+    hu = torch.from_numpy(region.hu_DHW[box])
+    return channels(hu, (z[box[0]], y[box[1]], x[box[2]]), preprocessing).permute(3, 0, 1, 2)[None]
 
 
 def _scored_cells(region: Region, box: tuple[slice, ...], centre_lps_mm: tuple[float, float, float]) -> Tensor:

@@ -96,6 +96,7 @@ def infer(
     shape = region.hu_DHW.shape
     lines = coordinates(region, preprocessing)
     half = tuple(-(-side // OUTPUT_STRIDE) for side in shape)
+    hu = torch.from_numpy(region.hu_DHW)
     total = torch.zeros((2 + len(LOCATIONS), *half))
     weight = torch.zeros(half)
     tiles = list(_tiles(shape, tiling))
@@ -112,8 +113,7 @@ def infer(
             for start, size, side in zip(corner, tiling.size_DHW, shape, strict=True)
         )
         cut = (lines[0][box[0]], lines[1][box[1]], lines[2][box[2]])
-        tile = torch.from_numpy(channels(region.hu_DHW[box], cut, preprocessing)).permute(3, 0, 1, 2)[None]
-        tile = tile.to(device)
+        tile = channels(hu[box].to(device), cut, preprocessing).permute(3, 0, 1, 2)[None]
         target = tuple(slice(axis.start // OUTPUT_STRIDE, -(-axis.stop // OUTPUT_STRIDE)) for axis in box)
         extent = tuple(axis.stop - axis.start for axis in target)
         ramp = _ramp(extent, tiling.overlap // OUTPUT_STRIDE)

@@ -3,11 +3,14 @@
 The only copy of these steps: training uses them through the same functions as inference.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
 from ai.coverage import HeadExtent
 from ai.volume import Volume
@@ -166,24 +169,20 @@ def coordinates(region: Region, settings: Preprocessing) -> tuple[Float32Array, 
     return lines[0], lines[1], lines[2]
 
 
-def channels(
-    hu_DHW: NDArray[np.int16] | Float32Array,
-    coordinate_lines: tuple[Float32Array, Float32Array, Float32Array],
-    settings: Preprocessing,
-) -> Float32Array:
+def channels(hu_DHW: Tensor, coordinate_lines: Sequence[Float32Array], settings: Preprocessing) -> Tensor:
     """Return D×H×W×C float32: each HU window mapped to -1..1 and clipped there, then any z, y and x coordinates.
 
-    Channels come last in memory because that is the layout in which convolutions on a CPU run fastest.
+    `hu_DHW`: of any kind of number, on any device, where the channels are then.  Channels come last in memory because that
+    is the layout in which convolutions on a CPU run fastest.
     """
-    out = np.empty((*hu_DHW.shape, settings.channel_count), np.float32)
-    hu = hu_DHW.astype(np.float32)
+    out = torch.empty((*hu_DHW.shape, settings.channel_count), device=hu_DHW.device)
+    hu = hu_DHW.float()
     for channel, (low, high) in enumerate(settings.windows_hu):
-        np.clip((hu - (low + high) / 2.0) * (2.0 / (high - low)), -1.0, 1.0, out=out[..., channel])
+        torch.clamp((hu - (low + high) / 2.0) * (2.0 / (high - low)), -1.0, 1.0, out=out[..., channel])
     if settings.coordinates:
-        z, y, x = coordinate_lines
-        out[..., -3] = z[:, None, None]
-        out[..., -2] = y[None, :, None]
-        out[..., -1] = x[None, None, :]
+        for axis, line in enumerate(coordinate_lines):
+            along = torch.from_numpy(line).to(out.device, non_blocking=True)
+            out[..., axis - 3] = along.view([-1 if axis == other else 1 for other in range(3)])
     return out
 
 
@@ -195,6 +194,8 @@ Above brain and not above water, because test objects have materials of 100 HU i
 _DENSEST_HU = 700
 _BONE_HU = 600
 _BONE_DISTANCE_MM = 4.5
+_BONE_MARGIN = 5
+"""Voxels of 1 mm beside what is judged: bone that is further away does not count."""
 _ARTERIES_MM3 = 200.0
 _ARTERY_LENGTH_MM = 12.0
 _AROUND = Preprocessing(spacing_mm=1.0, size_DHW=(80, 128, 128), offset_lps_mm=(0.0, 12.0, 24.0))
@@ -213,9 +214,10 @@ def contrast_filled_arteries(volume: Volume, extent: HeadExtent) -> bool:
         return False
     region = region_of_interest(volume, extent.circle_centre_lps_mm, _AROUND)
     hu = ndimage.gaussian_filter(region.hu_DHW.astype(np.float32), 0.6)
-    far_from_bone = ndimage.distance_transform_edt(~_bone(hu)) > _BONE_DISTANCE_MM
+    near = tuple(slice(side.start - _BONE_MARGIN, side.stop + _BONE_MARGIN) for side in _ABOVE_THE_BASE)
+    distance_mm = ndimage.distance_transform_edt(~_bone(hu)[near])[(slice(_BONE_MARGIN, -_BONE_MARGIN),) * 3]
     in_tissue = ndimage.gaussian_filter(hu, 4.0) > -100.0  # not beside an air-filled sinus, nor in an empty skull
-    clear = (far_from_bone & in_tissue)[_ABOVE_THE_BASE]
+    clear = (distance_mm > _BONE_DISTANCE_MM) & in_tissue[_ABOVE_THE_BASE]
     shown = hu[_ABOVE_THE_BASE]
     if not clear.any():
         return False

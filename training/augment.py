@@ -43,7 +43,7 @@ def blurred(array_DHW: Tensor, sigmas: Sequence[float]) -> Tensor:
         at = np.arange(array_DHW.shape[axis])
         weights = np.exp(-0.5 * ((at[:, np.newaxis] - at) / max(float(sigma), 1e-3)) ** 2)
         weights /= weights.sum(axis=0)
-        along = torch.from_numpy(weights.astype(np.float32)).to(array_DHW.device)
+        along = torch.from_numpy(weights.astype(np.float32)).to(array_DHW.device, non_blocking=True)
         array_DHW = (array_DHW.movedim(axis, -1) @ along).movedim(-1, axis)
     return array_DHW
 
@@ -57,7 +57,8 @@ def _retoned(hu: Tensor, rng: np.random.Generator) -> Tensor:
         [-1024.0, rng.normal(-100.0, 15.0), 35.0 - 30.0 * liquor, 35.0, 60.0, filled, filled + 2671.0 * bone]
     )
     slopes = np.diff(toned) / np.diff(known)
-    low, level, slope = torch.from_numpy(np.stack([known[:-1], toned[:-1], slopes]).astype(np.float32)).to(hu.device)
+    pieces = torch.from_numpy(np.stack([known[:-1], toned[:-1], slopes]).astype(np.float32))
+    low, level, slope = pieces.to(hu.device, non_blocking=True)
     piece = torch.bucketize(hu.clamp(known[0], known[-1]), low[1:])
     retoned: Tensor = level[piece] + slope[piece] * (hu.clamp(known[0], known[-1]) - low[piece])
     return retoned + float(rng.normal(0.0, 6.0))

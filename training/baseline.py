@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def train(config: BaselineConfig, stop_after_seconds: float = math.inf, report: 
     device = chosen_device(config.device)
     path = Path(config.folder) / CHECKPOINT
     path.parent.mkdir(parents=True, exist_ok=True)
-    network = _network(config).to(device)
+    network = _network(config).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     first_step, total = 0, config.total_steps
     if path.exists():
@@ -151,13 +152,21 @@ def train(config: BaselineConfig, stop_after_seconds: float = math.inf, report: 
         report(f"continuing at step {first_step}")
     scans = {scan.seed: scan for scan in truths(config, config.training_seeds)}
     seeds, late = list(config.training_seeds), False
+    volumes: dict[int, Tensor] = {}  # 4 MB each, kept where they are learned from
+
+    def volume(seed: int) -> Tensor:
+        if seed not in volumes:
+            volumes[seed] = _input(config, seed).to(device)
+        return volumes[seed]
+
     for step in track(range(first_step, total), "baseline", transient=True, disable=not sys.stderr.isatty()):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * step / total))
         chosen = np.random.default_rng((config.seed, step)).choice(seeds, config.batch)
-        volumes = torch.cat([_input(config, int(seed)) for seed in chosen]).to(device)
         truth = torch.tensor([_labels(scans[int(seed)]) for seed in chosen], device=device)
-        loss = F.binary_cross_entropy_with_logits(network(volumes), truth)
+        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+            logits = network(torch.cat([volume(int(seed)) for seed in chosen]))
+        loss = F.binary_cross_entropy_with_logits(logits.float(), truth)
         if not bool(torch.isfinite(loss)):
             raise FloatingPointError(f"the loss is not finite at step {step}: lower the learning rate")
         optimiser.zero_grad(set_to_none=True)
@@ -215,7 +224,7 @@ def truths(
     if config.workers <= 1:
         yield from map(build, missing, asked)
         return
-    with ProcessPoolExecutor(config.workers) as pool:
+    with ProcessPoolExecutor(config.workers, mp_context=get_context("forkserver")) as pool:
         yield from pool.map(build, missing, asked)
 
 

@@ -112,12 +112,16 @@ class TrainConfig:
     """One training run.  `folder` holds its checkpoints and TensorBoard events.
 
     `precision`: "auto" passes through the network in bfloat16 on CUDA; on a CPU, and with "float32", all is float32.
+    `compiled`: let torch.compile fuse the network, which pays from a few thousand steps on.  `channels_last`: how activations lie
+    in memory; the faster way on a CPU.
     """
 
     folder: str
     seed: int = 1
     device: str = "auto"
     precision: str = "auto"
+    compiled: bool = False
+    channels_last: bool = True
     threads: int = 2
     initial_weights: str = ""
     data: Data = field(default_factory=Data)

@@ -1,6 +1,7 @@
 """Regions become augmented patches, in torch on the device that learns from them: a GPU would wait for a CPU that does it.
 
-What is random is drawn on the CPU, and nothing here asks a GPU for a result, so that it never runs dry.
+What is random is drawn on the CPU, and nothing here waits for a GPU, neither for a result nor until it has taken what it
+is sent, so that it never runs dry.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from ai.inference import MIRRORED_LOCATIONS, output_affine
 from ai.locations import LOCATIONS
-from ai.preprocess import HU_RANGE, Preprocessing
+from ai.preprocess import HU_RANGE, Preprocessing, channels
 from training.augment import augmented, emptied
 from training.config import Sampling
 from training.dataset import UNKNOWN_VESSEL, Prepared
@@ -26,6 +27,7 @@ FloatArray = NDArray[np.float64]
 
 MIRRORED_VESSEL = np.arange(256)
 """What each vessel label becomes when left and right are exchanged."""
+MIRRORED_LOCATION = np.array(MIRRORED_LOCATIONS)
 MIRRORED_VESSEL[: VEIN + 1] = [0, *(1 + index for index in MIRRORED_LOCATIONS), OTHER_ARTERY, VEIN]
 
 
@@ -107,30 +109,16 @@ def cut_patch(
     if rng.random() < sampling.emptied_share:
         emptied(cut.hu_DHW, (cut.lesion_DHW, cut.vessel_DHW), rng)
     middle_mm = cut.middle_mm + rng.uniform(-1.0, 1.0, 3) * sampling.coordinate_jitter_mm
+    along_mm = preprocessing.spacing_mm * (np.arange(sampling.patch) - (sampling.patch - 1) / 2.0)
+    lines = [((at + along_mm) / preprocessing.coordinate_scale_mm).astype(np.float32) for at in middle_mm]
     patch = Patch(
-        channels(augmented(cut.hu_DHW, rng), middle_mm, preprocessing),
+        channels(augmented(cut.hu_DHW, rng), lines, preprocessing),
         (cut.lesion_DHW > 0).float(),
         cut.vessel_DHW,
         source.location[cut.lesion_DHW],
         source.log_diameter[cut.lesion_DHW] - float(np.log(cut.shrunk)) * (cut.lesion_DHW > 0),
     )
     return mirrored(patch, preprocessing.coordinates) if rng.random() < 0.5 else patch
-
-
-def channels(hu_DHW: Tensor, middle_mm: FloatArray, preprocessing: Preprocessing) -> Tensor:
-    """What `ai.preprocess.channels` makes, D×H×W×C, of a patch whose middle lies at `middle_mm`: z y x from the middle of the circle."""
-    shown = [
-        ((hu_DHW - (low + high) / 2.0) * (2.0 / (high - low))).clamp(-1.0, 1.0)
-        for low, high in preprocessing.windows_hu
-    ]
-    if preprocessing.coordinates:
-        for axis, at in enumerate(middle_mm):
-            along = preprocessing.spacing_mm * (np.arange(hu_DHW.shape[axis]) - (hu_DHW.shape[axis] - 1) / 2.0)
-            line = torch.from_numpy(((at + along) / preprocessing.coordinate_scale_mm).astype(np.float32))
-            shown.append(
-                line.to(hu_DHW.device).view([-1 if axis == other else 1 for other in range(3)]).expand(hu_DHW.shape)
-            )
-    return torch.stack(shown, dim=-1)
 
 
 class _Cut(NamedTuple):
@@ -229,7 +217,7 @@ def _resampled(
     # to grid_sample's coordinates: x first, -1 and 1 in the middle of the first and last voxel
     scale = 2.0 / np.maximum(high - low - 1, 1)
     onto = np.column_stack([scale[:, np.newaxis] * turn, scale * (first - low) - 1.0])[::-1]
-    matrix = torch.from_numpy(onto.astype(np.float32)).to(at_3DHW.device)
+    matrix = torch.from_numpy(onto.astype(np.float32)).to(at_3DHW.device, non_blocking=True)
     grid = (matrix[:, :3] @ at_3DHW.reshape(3, -1) + matrix[:, 3:]).T.reshape(1, *cube, 3)
     beyond = float(outside or 0)
     mode = "nearest" if outside is None else "bilinear"
@@ -248,8 +236,9 @@ def mirrored(patch: Patch, with_x: bool = True) -> Patch:
     channels_DHWC, lesion, vessel, location, log_diameter = (array.flip(2) for array in patch)
     if with_x:
         channels_DHWC[..., -1] *= -1.0
-    vessels = torch.from_numpy(MIRRORED_VESSEL).to(vessel.device)
-    locations = torch.tensor(MIRRORED_LOCATIONS, device=location.device)
+    vessels, locations = (
+        torch.from_numpy(labels).to(vessel.device, non_blocking=True) for labels in (MIRRORED_VESSEL, MIRRORED_LOCATION)
+    )
     return Patch(channels_DHWC, lesion, vessels[vessel], locations[location] * (lesion > 0), log_diameter)
 
 

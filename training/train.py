@@ -62,9 +62,11 @@ def _train(
     torch.manual_seed(config.seed)
     folder = Path(config.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    network = UNet(config.network).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    torch.backends.cudnn.benchmark = True  # of a GPU: all batches have the same shape
+    network = UNet(config.network).to(device, memory_format=_layout(config))  # type: ignore[call-overload]
     if config.initial_weights:
         network.load_state_dict(load_file(config.initial_weights), strict=False)
+    forward: Callable[[Tensor], Outputs] = torch.compile(network) if config.compiled else network
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     optimiser = torch.optim.AdamW(
         network.parameters(),
@@ -79,7 +81,7 @@ def _train(
     with SummaryWriter(str(folder)) if processes.first else nullcontext() as events, _bar(processes.first) as bar:
         task = bar.add_task("training", total=total, completed=first_step, note="")
         for step, batch in _batches(config, processes, device, first_step, total):
-            parts = _step(network, average, optimiser, batch, config, step, device, processes)
+            parts = _step(forward, network, average, optimiser, batch, config, step, device, processes)
             done = step + 1
             late = processes.any(time.monotonic() - began > seconds, device)
             saving = done % config.optimisation.checkpoint_every == 0 or done == total or late
@@ -124,7 +126,12 @@ def averaged_network(config: TrainConfig) -> tuple[UNet, int]:
     return network.eval().to(memory_format=torch.channels_last_3d), int(state["step"])  # type: ignore[call-overload]
 
 
+def _layout(config: TrainConfig) -> torch.memory_format:
+    return torch.channels_last_3d if config.channels_last else torch.contiguous_format
+
+
 def _step(
+    forward: Callable[[Tensor], Outputs],
     network: UNet,
     average: dict[str, Tensor],
     optimiser: torch.optim.Optimizer,
@@ -134,12 +141,12 @@ def _step(
     device: torch.device,
     processes: Processes,
 ) -> dict[str, Tensor]:
-    """One optimiser step; return the parts of the loss by name.  Nothing is waited for."""
+    """One optimiser step; return the parts of the loss by name.  Nothing is waited for.  `forward`: the network, perhaps compiled."""
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(config, step)
     channels, lesion, vessel, location, log_diameter = batch
     with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda" and config.precision == "auto"):
-        outputs = network(channels)
+        outputs = forward(channels.contiguous(memory_format=_layout(config)))
     outputs = Outputs(*(output.float() for output in outputs))
     loss, parts = total_loss(outputs, lesion, vessel, location, log_diameter, config.loss)
     optimiser.zero_grad(set_to_none=True)

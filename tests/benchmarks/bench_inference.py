@@ -5,6 +5,10 @@ pass large float32 matrices are multiplied, so that whatever else the machine do
 operations are those of the convolutions as the network defines them, for the voxels of the region: what overlapping tiles
 compute twice, and what a pass saves by other means, does not count.  The memory is that of a worker's process that
 analyses 800 slices and writes their report (VmHWM).
+
+With `--device cuda` the forward pass runs on a GPU, beside matrix products in the precision that its convolutions use
+there (TF32), and its time is compared with the roofline: for each convolution the longer of its operations at that rate
+and its input and output, each moved once, at the rate of a copy on the device.
 """
 
 import argparse
@@ -16,13 +20,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from pydicom import dcmread
 from torch import nn
 
 from ai.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
@@ -32,13 +34,6 @@ from ai.inference import infer
 from ai.preprocess import contrast_filled_arteries, region_of_interest
 from ai.unet import UNet, UNetSettings
 from ai.volume import Volume
-from node.analysis import Bench, analyse
-from node.config import Config
-from node.worker import algorithm_of
-from storage.files import Files
-from storage.stages import Event
-from storage.store import Store
-from tests.builders import LEASE, FakeClock, keep
 from training.phantom import make_scan, write_series
 from training.phantom.scan import PhantomScan
 
@@ -56,6 +51,7 @@ def main() -> None:
     arguments.add_argument("--repeats", type=int, default=5)
     arguments.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE)
     arguments.add_argument("--tile", type=int, nargs=3, metavar=("D", "H", "W"), help="other tiles than the bundle's")
+    arguments.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments.add_argument("--without-memory", action="store_true", help="leave the 800 slices out")
     arguments.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = arguments.parse_args()
@@ -67,7 +63,7 @@ def main() -> None:
     if options.tile:
         tiling = replace(bundle.manifest.tiling, size=tuple(options.tile))
         bundle = replace(bundle, manifest=replace(bundle.manifest, tiling=tiling))
-    _print_speed(scan.volume, bundle, options.repeats)
+    _print_speed(scan.volume, bundle, options.repeats, torch.device(options.device))
     if not options.without_memory:
         _print_memory(_with_slices(scan, 2 * options.slices), options.bundle)
     return None
@@ -82,10 +78,16 @@ def _with_slices(scan: PhantomScan, count: int) -> PhantomScan:
     return replace(scan, volume=Volume(scan.volume.hu_DHW[nearest], affine))
 
 
-def _print_speed(volume: Volume, bundle: Bundle, repeats: int) -> None:
+def _print_speed(volume: Volume, bundle: Bundle, repeats: int, device: torch.device) -> None:
     manifest = bundle.manifest
+    for network in bundle.networks:
+        network.to(device)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        _one_run(volume, bundle, device)  # the first pass loads kernels
+        print(f"{torch.cuda.get_device_name(device)}; ", end="")
     teraflop = flops(manifest.network, manifest.preprocessing.size_DHW) * len(bundle.networks) / 1e12
-    runs = [_one_run(volume, bundle) for _ in range(repeats)]
+    runs = [_one_run(volume, bundle, device) for _ in range(repeats)]
     print(
         f"{volume.hu_DHW.shape} voxels, {torch.get_num_threads()} threads, tiles of {manifest.tiling.size_DHW}, ",
         end="",
@@ -98,9 +100,18 @@ def _print_speed(volume: Volume, bundle: Bundle, repeats: int) -> None:
     rate = statistics.median(run["rate"] for run in runs)
     print(f"\nforward pass: {teraflop:.3f} TFLOP; matrix products run at {rate:.3f} TFLOP/s")
     print(f"share of the matrix-product rate: median {statistics.median(shares):.2f}, best {max(shares):.2f}")
+    if device.type == "cuda":
+        bandwidth = copy_rate(device)
+        least = roofline_seconds(manifest.network, manifest.preprocessing.size_DHW, rate * 1e12, bandwidth * 1e12)
+        passes = [run["network"] / len(bundle.networks) for run in runs]
+        print(
+            f"one pass of the network alone: {1e3 * statistics.median(passes):.1f} ms; a copy moves {bandwidth:.2f} TB/s; ",
+            end="",
+        )
+        print(f"roofline {1e3 * least:.1f} ms, share {least / statistics.median(passes):.2f}")
 
 
-def _one_run(volume: Volume, bundle: Bundle) -> dict[str, float]:
+def _one_run(volume: Volume, bundle: Bundle, device: torch.device) -> dict[str, float]:
     """Seconds by part, and the matrix-product rate in TFLOP/s around the forward pass."""
     seconds: dict[str, float] = {}
     manifest = bundle.manifest
@@ -116,45 +127,83 @@ def _one_run(volume: Volume, bundle: Bundle) -> dict[str, float]:
     assert centre is not None
     timed("contrast check", lambda: contrast_filled_arteries(volume, extent))
     region = timed("resample", lambda: region_of_interest(volume, centre, manifest.preprocessing))
-    before = product_rate()
+    before = product_rate(device)
     maps = timed(
         "forward",
-        lambda: infer(bundle.networks, region, manifest.preprocessing, manifest.tiling, torch.device("cpu")),
+        lambda: infer(bundle.networks, region, manifest.preprocessing, manifest.tiling, device),
     )
-    rate = (before + product_rate()) / 2.0
+    rate = (before + product_rate(device)) / 2.0
     timed("decode", lambda: findings(candidates(maps), manifest.calibration, manifest.threshold))
-    return {**seconds, "total": sum(seconds.values()), "rate": rate}
+    total = sum(seconds.values())
+    shown = torch.randn(1, manifest.network.in_channels, *manifest.preprocessing.size_DHW, device=device)
+    shown = shown.contiguous(memory_format=torch.channels_last_3d)
+    with torch.inference_mode():
+        alone = _seconds(lambda: [network.finding_maps(shown) for network in bundle.networks], device)
+    return {**seconds, "total": total, "rate": rate, "network": alone}
 
 
-def product_rate() -> float:
-    """TFLOP/s of large float32 matrix products on this machine now, the median of several."""
-    one, other = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
-    rates = []
-    for _ in range(7):
-        start = time.perf_counter()
-        torch.mm(one, other)
-        rates.append(2.0 * MATRIX**3 / (time.perf_counter() - start) / 1e12)
+def product_rate(device: torch.device) -> float:
+    """TFLOP/s of large matrix products now, the median of several: float32 on a CPU, TF32 on a GPU."""
+    side = MATRIX if device.type == "cpu" else 4 * MATRIX
+    one, other = torch.randn(side, side, device=device), torch.randn(side, side, device=device)
+    rates = [2.0 * side**3 / _seconds(lambda: torch.mm(one, other), device) / 1e12 for _ in range(7)]
     return statistics.median(rates[1:])
+
+
+def copy_rate(device: torch.device) -> float:
+    """TB/s of a large copy on the device, bytes read and bytes written, the median of several."""
+    one = torch.randn(2**28, device=device)
+    other = torch.empty_like(one)
+    rates = [2.0 * 4.0 * one.numel() / _seconds(lambda: other.copy_(one), device) / 1e12 for _ in range(7)]
+    return statistics.median(rates[1:])
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """How long the work takes; on a GPU, until it is done there."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
 
 
 def flops(settings: UNetSettings, shape: tuple[int, int, int]) -> int:
     """Floating-point operations of the convolutions of one pass, vessel head left out; nothing is computed."""
-    counted: list[int] = []
+    return sum(operations for operations, _ in _convolutions(settings, shape))
 
-    def count(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+
+def roofline_seconds(settings: UNetSettings, shape: tuple[int, int, int], rate: float, bandwidth: float) -> float:
+    """The least time of one pass at so many FLOP/s and bytes/s: of each convolution the longer of arithmetic and traffic."""
+    return sum(max(operations / rate, moved / bandwidth) for operations, moved in _convolutions(settings, shape))
+
+
+def _convolutions(settings: UNetSettings, shape: tuple[int, int, int]) -> list[tuple[int, int]]:
+    """Of each convolution its floating-point operations, and the bytes of its float32 input and output."""
+    counted: list[tuple[int, int]] = []
+
+    def count(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
         assert isinstance(module, nn.Conv3d)
-        counted.append(2 * output.numel() * module.weight[0].numel())
+        counted.append((2 * output.numel() * module.weight[0].numel(), 4 * (inputs[0].numel() + output.numel())))
 
     network = UNet(settings).to("meta")
     for module in network.modules():
         if isinstance(module, nn.Conv3d) and module is not network.vessel:
             module.register_forward_hook(count)
     network(torch.zeros(1, settings.in_channels, *shape, device="meta"))
-    return sum(counted)
+    return counted
 
 
 def _print_memory(scan: PhantomScan, bundle: Path) -> None:
     """Prints the peak of a process of its own that claims, analyses and reports this series."""
+    from pydicom import dcmread  # here, so that a machine with a GPU needs no node for the speed
+
+    from storage.files import Files
+    from storage.stages import Event
+    from storage.store import Store
+    from tests.builders import FakeClock, keep
+
     with tempfile.TemporaryDirectory(prefix="willis-bench-") as name:
         folder = Path(name)
         print("writing the series", file=sys.stderr)
@@ -170,6 +219,15 @@ def _print_memory(scan: PhantomScan, bundle: Path) -> None:
 
 def _work(folder: Path, bundle_folder: Path) -> None:
     """The one series in the folder is analysed and reported; prints the outcome and the most memory ever held."""
+    from datetime import UTC, datetime
+
+    from node.analysis import Bench, analyse
+    from node.config import Config
+    from node.worker import algorithm_of
+    from storage.files import Files
+    from storage.store import Store
+    from tests.builders import LEASE, FakeClock
+
     store, bundle = Store.open(f"sqlite:///{folder / 'willis.db'}"), load_bundle(bundle_folder)
     clock = FakeClock()
     claim = store.queue.claim("worker:1", clock(), LEASE, 3)

@@ -52,7 +52,7 @@ def test_one_tile_equals_the_plain_forward_pass() -> None:
 
     cut, net = region(), network()
     whole = infer([net], cut, SETTINGS, Tiling(size=64), CPU)
-    read = torch.from_numpy(channels(cut.hu_DHW, coordinates(cut, SETTINGS), SETTINGS)).permute(3, 0, 1, 2)[None]
+    read = channels(torch.from_numpy(cut.hu_DHW), coordinates(cut, SETTINGS), SETTINGS).permute(3, 0, 1, 2)[None]
     with torch.inference_mode():
         plain = net(read)
     assert np.allclose(whole.lesion_DHW, plain.lesion[0, 0].numpy(), atol=1e-4)

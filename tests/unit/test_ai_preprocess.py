@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ai.coverage import HeadExtent, head_extent
 from ai.preprocess import (
@@ -76,7 +77,7 @@ def test_padding_and_overflow_are_clipped_before_they_are_interpolated(value: in
 
 def test_channels_are_windows_then_coordinates_counted_from_the_circle() -> None:
     region = region_of_interest(ramp((1.0, 1.0, 1.0)), CIRCLE, SMALL)
-    made = channels(region.hu_DHW, coordinates(region, SMALL), SMALL)
+    made = channels(torch.from_numpy(region.hu_DHW), coordinates(region, SMALL), SMALL).numpy()
     assert made.shape == (32, 32, 48, 6) and made.dtype == np.float32
     assert made[..., :3].min() >= -1.0 and made[..., :3].max() <= 1.0
     d, h, w = 5, 7, 11
@@ -90,9 +91,10 @@ def test_channels_are_windows_then_coordinates_counted_from_the_circle() -> None
 def test_without_coordinates_the_channels_are_the_windows_alone() -> None:
     region = region_of_interest(ramp((1.0, 1.0, 1.0)), CIRCLE, SMALL)
     without = replace(SMALL, coordinates=False)
-    made = channels(region.hu_DHW, coordinates(region, without), without)
+    hu = torch.from_numpy(region.hu_DHW)
+    made = channels(hu, coordinates(region, without), without)
     assert without.channel_count == 3
-    assert np.array_equal(made, channels(region.hu_DHW, coordinates(region, SMALL), SMALL)[..., :3])
+    assert torch.equal(made, channels(hu, coordinates(region, SMALL), SMALL)[..., :3])
 
 
 @pytest.mark.parametrize(

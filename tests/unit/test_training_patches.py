@@ -9,11 +9,10 @@ from scipy import ndimage
 
 from ai.locations import LOCATIONS, Location
 from ai.preprocess import Preprocessing
-from ai.preprocess import channels as channels_of_inference
 from tests.unit.made_up_scan import scan
 from training.config import Sampling
 from training.dataset import Prepared, prepare
-from training.patches import Patch, bent, channels, cut_patch, mirrored, source_of
+from training.patches import Patch, bent, cut_patch, mirrored, source_of
 
 SETTINGS = Preprocessing(spacing_mm=1.0, size_DHW=(64, 64, 64))
 SAMPLING = Sampling(patch=32, coordinate_jitter_mm=0.0, turned_share=0.0, emptied_share=0.0)
@@ -158,15 +157,6 @@ def test_without_coordinates_a_mirrored_patch_shows_the_same_tissue() -> None:
     with_coordinates = [_cut(prepare(scan(1)), SAMPLING, seed) for seed in range(6)]
     for one, other in zip(drawn, with_coordinates, strict=True):
         assert np.array_equal(one.channels_DHWC, other.channels_DHWC[..., :3])
-
-
-def test_channels_are_those_of_inference() -> None:
-    hu = np.random.default_rng(1).integers(-1500, 3500, (16, 16, 16)).astype(np.float32)
-    middle_mm = np.array([5.0, -20.0, 31.0])
-    z, y, x = (((at + np.arange(16) - 7.5) / SETTINGS.coordinate_scale_mm).astype(np.float32) for at in middle_mm)
-    for settings in (SETTINGS, replace(SETTINGS, coordinates=False)):
-        there = channels_of_inference(hu, (z, y, x), settings)
-        assert np.allclose(channels(torch.from_numpy(hu), middle_mm, settings).numpy(), there, atol=1e-6)
 
 
 def test_a_straight_grid_stays_straight_and_a_bent_one_is_smooth() -> None:
