@@ -97,7 +97,7 @@ def infer(
     lines = coordinates(region, preprocessing)
     half = tuple(-(-side // OUTPUT_STRIDE) for side in shape)
     hu = torch.from_numpy(region.hu_DHW)
-    total = torch.zeros((2 + len(LOCATIONS), *half))
+    total: Tensor | None = None
     weight = torch.zeros(half)
     tiles = list(_tiles(shape, tiling))
     passes = [(network, flip) for network in networks for flip in ((False, True) if tiling.flip else (False,))]
@@ -119,14 +119,17 @@ def infer(
         ramp = _ramp(extent, tiling.overlap // OUTPUT_STRIDE)
         for network, flip in passes:
             with _called_before_each_level(network, tell):
-                answer = _forward(network, tile, flip, preprocessing.coordinates).to("cpu")
-            total[(slice(None), *target)] += answer[:, : extent[0], : extent[1], : extent[2]] * ramp
+                answer = _forward(network, tile, flip, preprocessing.coordinates)
+            if total is None:  # where the network answers
+                total = answer.new_zeros((2 + len(LOCATIONS), *half))
+            total[(slice(None), *target)] += answer[:, : extent[0], : extent[1], : extent[2]] * ramp.to(total.device)
             weight[target] += ramp
             done += 1
     tell()
-    total /= weight
-    mean = total.numpy()
-    return Maps(mean[0], mean[2:].astype(np.float16), mean[1], output_affine(region.affine_lps))
+    assert total is not None
+    total /= weight.to(total.device)
+    lesion, log_diameter, location = (maps.cpu().numpy() for maps in (total[0], total[1], total[2:].half()))
+    return Maps(lesion, location, log_diameter, output_affine(region.affine_lps))
 
 
 @contextmanager

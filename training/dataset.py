@@ -6,7 +6,7 @@ decompression of a whole scan, which on two cores is worth the disk (about 10 MB
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -141,7 +141,7 @@ def build_cache(
     preprocessing: Preprocessing,
     workers: int = 1,
     drawn: Mapping[int, Mapping[str, Any]] | None = None,
-) -> Iterator[Path]:
+) -> Generator[Path, None, None]:
     """Yield the folder of each seed's prepared phantom, in the order of the seeds, making those that are missing.
 
     With several `workers` those are painted ahead, while what came before is used.  `drawn`: further arguments of

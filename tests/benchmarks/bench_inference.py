@@ -99,7 +99,7 @@ def _print_speed(volume: Volume, bundle: Bundle, repeats: int, device: torch.dev
     shares = [teraflop / run["forward"] / run["rate"] for run in runs]
     rate = statistics.median(run["rate"] for run in runs)
     print(f"\nforward pass: {teraflop:.3f} TFLOP; matrix products run at {rate:.3f} TFLOP/s")
-    print(f"share of the matrix-product rate: median {statistics.median(shares):.2f}, best {max(shares):.2f}")
+    print(f"share of the matrix-product rate: median {statistics.median(shares):.2g}, best {max(shares):.2g}")
     if device.type == "cuda":
         bandwidth = copy_rate(device)
         least = roofline_seconds(manifest.network, manifest.preprocessing.size_DHW, rate * 1e12, bandwidth * 1e12)

@@ -84,8 +84,18 @@ def test_only_missing_scans_are_built(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(dataset, "make_scan", counted)
     list(build_cache(tmp_path, [1, 2], SETTINGS))
-    folders = list(build_cache(tmp_path, [1, 2, 3], SETTINGS))
-    assert built == [1, 2, 3] and sorted(folder.name for folder in folders) == ["1", "2", "3"]
+    coming = build_cache(tmp_path, [3, 1, 2, 4], SETTINGS)
+    assert built == [1, 2] and next(coming).name == "3" and built == [1, 2, 3]  # one at a time
+    assert [folder.name for folder in coming] == ["1", "2", "4"] and built == [1, 2, 3, 4]
+
+
+def test_several_processes_paint_ahead_and_what_is_not_wanted_any_more_is_not_painted(tmp_path: Path) -> None:
+    coarse = Preprocessing(spacing_mm=2.0, size_DHW=(64, 64, 64))
+    coming = build_cache(tmp_path, range(40), coarse, workers=2)
+    assert [next(coming).name for _ in range(2)] == ["0", "1"]
+    coming.close()
+    painted = {path.name for path in tmp_path.iterdir() if (path / "truth.json").exists()}
+    assert {"0", "1"} <= painted and len(painted) < 20
 
 
 def test_training_scans_may_have_more_lesions_than_patients_do() -> None:

@@ -21,7 +21,7 @@ from training.config import ConfigError, Data, Loss, Optimisation, Sampling, Tra
 from training.evaluate import Scored, is_hit, measure
 from training.export import export, platt
 from training.phantom.scan import TrueLesion
-from training.train import CHECKPOINT, HARD_CELLS, averaged_network, hard_cells, learning_rate, main, train
+from training.train import CHECKPOINT, HARD_CELLS, averaged_network, hard_cells, joined, learning_rate, main, train
 
 
 @pytest.fixture
@@ -63,6 +63,46 @@ def test_a_run_in_pieces_ends_where_an_unbroken_one_does(config: TrainConfig) ->
     assert pieces >= 3 and any("continuing at step" in line for line in lines)
     for name, tensor in weights(whole).items():
         assert torch.allclose(tensor, weights(config)[name], atol=1e-5), name
+
+
+def test_scans_join_over_the_first_steps_and_are_painted_no_earlier(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.train.FIRST_SCANS", 1)
+    slowly = replace(config, data=replace(config.data, joining_steps=4))
+    assert [joined(slowly, step) for step in range(6)] == [1, 2, 3, 4, None, None]
+    assert joined(config, 0) is None
+    cache = Path(config.data.cache)
+    assert not train(slowly, stop_after_seconds=0.0, report=quiet)
+    assert {path.name for path in cache.iterdir()} <= {
+        "0",
+        "1",
+    }  # those of step 0, and of step 1, which is prepared meanwhile
+    while not train(slowly, stop_after_seconds=0.0, report=quiet):
+        pass
+    whole = replace(slowly, folder=config.folder + "-whole")
+    train(whole, report=quiet)
+    for name, tensor in weights(whole).items():
+        assert torch.allclose(tensor, weights(slowly)[name], atol=1e-5), name
+
+
+@pytest.mark.parametrize(("channels_last", "compiled"), [(False, False), (True, True)])
+def test_how_a_network_is_run_changes_nothing_else(
+    channels_last: bool, compiled: bool, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def compiling(network: torch.nn.Module) -> torch.nn.Module:
+        asked.append(network)
+        return network
+
+    monkeypatch.setattr(torch, "compile", compiling)
+    other = replace(config, folder=config.folder + "-other", channels_last=channels_last, compiled=compiled)
+    for run in (config, other):
+        train(replace(run, optimisation=replace(run.optimisation, steps=2)), report=quiet)
+    assert len(asked) == compiled
+    for name, tensor in weights(config).items():
+        assert torch.allclose(tensor, weights(other)[name], atol=1e-3), name
 
 
 def test_training_teaches(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
