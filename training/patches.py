@@ -1,7 +1,7 @@
 """Regions become augmented patches, in torch on the device that learns from them: a GPU would wait for a CPU that does it.
 
-What is random is drawn on the CPU, and nothing here waits for a GPU, neither for a result nor until it has taken what it
-is sent, so that it never runs dry.
+What is random is drawn on the CPU, and cutting from a scan that lies on a GPU does not wait for that GPU, neither for a result
+nor until it has taken what it is sent, so that it never runs dry.  Bringing a scan there waits.
 """
 
 from collections.abc import Sequence
@@ -192,7 +192,7 @@ def bent(bend: FloatArray, at: FloatArray, side: int, device: torch.device) -> T
     distance = np.abs(along[:, np.newaxis] - (np.arange(pieces + 3) - 1.0))  # from each control point
     near, far = 2.0 / 3.0 - distance**2 + distance**3 / 2.0, np.maximum(2.0 - distance, 0.0) ** 3 / 6.0
     weights, line, moved = (
-        torch.from_numpy(array.astype(np.float32)).to(device)
+        torch.from_numpy(array.astype(np.float32)).to(device, non_blocking=True)
         for array in (np.where(distance < 1.0, near, far), at, bend)
     )
     for axis in (1, 2, 3):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import nibabel
@@ -175,7 +176,7 @@ def _built(
         for one in series:
             yield one, build(one)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
         yield from zip(series, pool.map(build, series), strict=True)
 
 

@@ -1,6 +1,6 @@
 """The scans of a run, phantoms or the RSNA data as its configuration says, prepared on disk."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from training.config import ConfigError, TrainConfig
@@ -12,7 +12,7 @@ PHANTOMS_ONLY = "Synthetic phantoms only: no patient data. Research use; not a m
 RSNA_ONLY = "RSNA 2025 Intracranial Aneurysm Detection data ({modalities}). Research use; not a medical device."
 
 
-def training_scans(config: TrainConfig, report: Callable[[str], None] = print) -> Iterator[Prepared]:
+def training_scans(config: TrainConfig, report: Callable[[str], None] = print) -> Generator[Prepared, None, None]:
     """Yield the scans to learn from in the order of their numbers, built where the cache lacks them.  Raises ConfigError."""
     data = config.data
     return _scans(config, range(data.first_seed, data.first_seed + data.scans), False, report)
@@ -31,7 +31,9 @@ def trained_on(config: TrainConfig) -> str:
     return RSNA_ONLY.format(modalities=", ".join(data.rsna_modalities)) if data.rsna else PHANTOMS_ONLY
 
 
-def _scans(config: TrainConfig, seeds: range, validation: bool, report: Callable[[str], None]) -> Iterator[Prepared]:
+def _scans(
+    config: TrainConfig, seeds: range, validation: bool, report: Callable[[str], None]
+) -> Generator[Prepared, None, None]:
     data = config.data
     folders: Iterable[Path]
     if data.rsna:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ai.predict import chosen_device
 from ai.unet import Outputs, UNet
 from training.config import TrainConfig, read_config
+from training.dataset import Prepared
 from training.losses import total_loss
 from training.patches import Patch, Source, cut_patch, source_of
 from training.processes import Processes, together
@@ -50,6 +51,8 @@ def train(config: TrainConfig, stop_after_seconds: float = math.inf, report: Cal
     """
     device = chosen_device(config.device)
     with together(device) as processes:
+        if device.type == "cuda" and device.index is None:  # also for threads, which begin with the first GPU
+            device = torch.device("cuda", torch.cuda.current_device())
         return _train(config, processes, device, stop_after_seconds, report if processes.first else _silent)
 
 
@@ -89,9 +92,9 @@ def _train(
             if not saving and step % LOOK_EVERY:
                 continue
             values = {name: float(value) for name, value in parts.items()}
-            if not math.isfinite(sum(values.values())):
+            if processes.any(not math.isfinite(sum(values.values())), device):
                 raise FloatingPointError(
-                    f"the loss is not finite at step {step}: lower the learning rate; the last checkpoint is sound"
+                    f"the loss is not finite by step {step}: lower the learning rate; the last checkpoint is sound"
                 )
             said = " ".join(f"{name} {value:.3f}" for name, value in values.items())
             bar.update(task, note=said)
@@ -141,7 +144,7 @@ def _step(
     device: torch.device,
     processes: Processes,
 ) -> dict[str, Tensor]:
-    """One optimiser step; return the parts of the loss by name.  Nothing is waited for.  `forward`: the network, perhaps compiled."""
+    """One optimiser step; return the parts of the loss by name.  One GPU is not waited for.  `forward`: the network, perhaps compiled."""
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(config, step)
     channels, lesion, vessel, location, log_diameter = batch
@@ -164,14 +167,23 @@ def _batches(
     config: TrainConfig, processes: Processes, device: torch.device, first_step: int, steps: int
 ) -> Iterator[tuple[int, Batch]]:
     """Yield (step, this process's batch), each prepared in a thread while the one before it is being learned from."""
+    if first_step >= steps:
+        return
     mined = hard_cells(config)
     numbers = range(processes.rank * config.sampling.batch, (processes.rank + 1) * config.sampling.batch)
-    coming_scans = training_scans(config)
-    if processes.count > 1:  # the first paints, the others find what it painted
-        with processes.first_alone():
-            coming_scans = iter(list(coming_scans))
     sources: list[Source] = []
     positive: list[Source] = []
+    room = _room_bytes(device)
+
+    def join(step: int) -> None:
+        nonlocal room
+        wanted = joined(config, step)
+        while (wanted is None or len(sources) < wanted) and (scan := next(coming_scans, None)) is not None:
+            room -= (size := scan.region.hu_DHW.nbytes + scan.lesion_DHW.nbytes + scan.vessel_DHW.nbytes)
+            sources.append(source_of(scan, device, resident=room >= 0))
+            room += size * (room < 0)
+            if sources[-1].lesion_cells:
+                positive.append(sources[-1])
 
     def patch(step: int, number: int) -> Patch:
         rng = np.random.default_rng((config.seed, step, number))
@@ -182,14 +194,15 @@ def _batches(
         return cut_patch(source, config.sampling, config.preprocessing, rng, on_lesion, cells)
 
     def batch(step: int) -> Batch:
-        wanted = joined(config, step)
-        while (wanted is None or len(sources) < wanted) and (scan := next(coming_scans, None)) is not None:
-            sources.append(source_of(scan, device, resident=_has_room(device)))
-            if sources[-1].lesion_cells:
-                positive.append(sources[-1])
+        join(step)
         return _stacked([patch(step, number) for number in numbers])
 
-    with ThreadPoolExecutor(1) as ahead:
+    with closing(training_scans(config)) as painted, ThreadPoolExecutor(1) as ahead:
+        coming_scans: Iterator[Prepared] = painted
+        if processes.count > 1:  # the first paints, the others find what it painted
+            with processes.first_alone():
+                coming_scans = iter(list(painted))
+        join(first_step)  # here, where Ctrl-C ends it
         coming = ahead.submit(batch, first_step)
         for step in range(first_step, steps):
             ready = coming.result()
@@ -205,12 +218,9 @@ def joined(config: TrainConfig, step: int) -> int | None:
     return max(FIRST_SCANS, math.ceil(config.data.scans * (step + 1) / config.data.joining_steps))
 
 
-def _has_room(device: torch.device) -> bool:
-    """Whether another scan may stay on the device: half of a GPU's memory is for learning."""
-    if device.type != "cuda":
-        return True
-    free, total = torch.cuda.mem_get_info(device)
-    return free > total // 2
+def _room_bytes(device: torch.device) -> float:
+    """How many bytes of scans may stay on the device: half of a GPU's memory is for learning."""
+    return torch.cuda.get_device_properties(device).total_memory / 2 if device.type == "cuda" else math.inf
 
 
 def hard_cells(config: TrainConfig) -> dict[int, list[tuple[int, int, int]]]:
@@ -252,6 +262,8 @@ def _resume(
     state = torch.load(path, map_location=device, weights_only=True)
     network.load_state_dict(state["network"])
     optimiser.load_state_dict(state["optimiser"])
+    for group in optimiser.param_groups:  # the checkpoint may be another device's
+        group["fused"] = device.type == "cuda"
     for name, tensor in state["average"].items():
         average[name].copy_(tensor)
     return int(state["step"])

@@ -17,6 +17,7 @@ DIFFERENCES = {
     "no_coordinates": {"preprocessing.coordinates", "network.in_channels"},
     "no_mined_negatives": {"sampling.hard_share"},
     "attention": {"network.attention"},
+    "wide": {"network.widths"},
     "second_seed": {"seed"},
 }
 

@@ -126,7 +126,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     before = (Path(config.folder) / CHECKPOINT).read_bytes()
     nan = torch.tensor(float("nan"))
     monkeypatch.setattr("training.train.total_loss", lambda *_: (nan.clone().requires_grad_(), {"bce": nan}))
-    with pytest.raises(FloatingPointError, match="not finite at step 3"):
+    with pytest.raises(FloatingPointError, match="not finite by step 3"):
         train(config, report=quiet)
     assert (Path(config.folder) / CHECKPOINT).read_bytes() == before
 
