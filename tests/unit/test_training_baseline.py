@@ -79,7 +79,8 @@ def test_the_shipped_configuration_reads(monkeypatch: pytest.MonkeyPatch) -> Non
     whole = replace(shipped, scans=0, steps=0)
     assert whole.total_steps * whole.batch * np.prod(SIZE_DHW) == pytest.approx(read, rel=0.01)
     assert whole.training_seeds == range(willis.data.first_seed, willis.data.first_seed + willis.data.scans)
-    assert shipped.total_steps <= whole.total_steps and len(shipped.training_seeds) <= willis.data.scans
+    assert shipped.total_steps >= whole.total_steps  # no comparison with a method that had less
+    assert len(shipped.training_seeds) <= willis.data.scans
 
 
 def test_the_whole_volume_is_squeezed_and_nothing_is_moved() -> None:
