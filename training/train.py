@@ -36,7 +36,7 @@ HARD_CELLS = "hard_cells.json"
 """In the cache folder: seed → output cells where an earlier model was wrong; written by `training.mine`."""
 
 LOOK_EVERY = 10
-"""Steps after which losses are read and checked: a GPU that is asked after each one waits."""
+"""Steps after which a GPU's losses are read and checked: one that is asked after each would wait.  A CPU's are at every step."""
 FIRST_SCANS = 16
 """So many are there at the first step, however slowly the others join."""
 
@@ -89,16 +89,16 @@ def _train(
             late = processes.any(time.monotonic() - began > seconds, device)
             saving = done % config.optimisation.checkpoint_every == 0 or done == total or late
             bar.update(task, completed=done)
-            if not saving and step % LOOK_EVERY:
+            if device.type == "cuda" and not saving and step % LOOK_EVERY:
                 continue
             values = {name: float(value) for name, value in parts.items()}
             if processes.any(not math.isfinite(sum(values.values())), device):
                 raise FloatingPointError(
-                    f"the loss is not finite by step {step}: lower the learning rate; the last checkpoint is sound"
+                    f"the loss is not finite at step {step}: lower the learning rate; the last checkpoint is sound"
                 )
             said = " ".join(f"{name} {value:.3f}" for name, value in values.items())
             bar.update(task, note=said)
-            if events is not None:
+            if events is not None and step % LOOK_EVERY == 0:
                 for name, value in values.items():
                     events.add_scalar(f"loss/{name}", value, step)
             if processes.first and saving:

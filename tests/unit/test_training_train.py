@@ -126,7 +126,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     before = (Path(config.folder) / CHECKPOINT).read_bytes()
     nan = torch.tensor(float("nan"))
     monkeypatch.setattr("training.train.total_loss", lambda *_: (nan.clone().requires_grad_(), {"bce": nan}))
-    with pytest.raises(FloatingPointError, match="not finite by step 3"):
+    with pytest.raises(FloatingPointError, match="not finite at step 2"):
         train(config, report=quiet)
     assert (Path(config.folder) / CHECKPOINT).read_bytes() == before
 
@@ -161,10 +161,9 @@ def test_a_bundle_is_calibrated_anew_with_the_same_weights(
     monkeypatch.setattr("training.calibrate.read_config", lambda _path: config)
     assert calibrate(["run.toml", "0.1.1", str(tmp_path / "anew"), str(tmp_path / "bundle")]) == 0
     anew = json.loads((tmp_path / "anew" / "manifest.json").read_text())
-    assert anew["calibration"]["location"] == pytest.approx(made["calibration"]["location"], rel=1e-2)
-    for fitted in ("calibration", "threshold"):  # of scores that separate: anything steep enough does
-        assert anew.pop(fitted) != old[fitted]
-        made.pop(fitted)
+    calibration, wanted = anew.pop("calibration"), made.pop("calibration")
+    for name in wanted:  # rounding moves the optimum of scores that separate
+        assert calibration[name] == pytest.approx(wanted[name], rel=0.05)
     assert anew == made | {"version": "0.1.1"}
 
 
