@@ -11,9 +11,9 @@ from typing import Self
 
 import httpx
 
-from node.config import Peer
-from node.sender import Timeouts, entity, send_files
-from tests.running import free_port, wait_until
+from node.config.sections import Peer
+from node.scu.dimse import Timeouts, entity, send_files
+from tests.support.running import free_port, wait_until
 
 POLL_SECONDS = 0.1
 

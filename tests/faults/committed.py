@@ -14,7 +14,7 @@ from typing import Self
 
 from sqlalchemy import create_engine, insert, make_url, select
 
-from storage.schema import Base
+from storage.database.schema import Base
 from tests.faults.power_loss import Step
 
 COMMIT = b"Q\0\0\0\x0bCOMMIT\0"

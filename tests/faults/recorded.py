@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.peer import SimulatedPeer
-from storage.files import Files
+from node.simulated_pacs import SimulatedPeer
+from storage.files.instances import Files
 from storage.store import Store
 from tests.faults.committed import CommitsSeen, Committed
 from tests.faults.power_loss import Choice, Disk, Step, acknowledged, steps_of, strace
 from tests.faults.senders import send, small_series
 from tests.faults.small_node import configuration
-from tests.running import ROOT, free_port, wait_until
+from tests.support.running import ROOT, free_port, wait_until
 
 SERIES = [small_series(1), small_series(2)]
 SENT = {str(ds.SOPInstanceUID): dataset for series in SERIES for ds, dataset in series}

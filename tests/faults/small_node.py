@@ -13,18 +13,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from node import log, pipeline, sender
-from node.analysis import Bench, analyse
-from node.config import Config
-from node.pipeline import Desk, utc_now
-from node.processes import worker_name
-from node.receiver import Receiver
-from node.report import Algorithm
-from node.report_identity import derive_uid
-from storage.files import Files
+from node.analysis.analysis import Bench, analyse
+from node.config.sections import Config
+from node.results.identity import derive_uid
+from node.results.sr import Algorithm
+from node.runtime import log
+from node.runtime.processes import worker_name
+from node.scp.receiver import Receiver
+from node.scu import dimse
+from node.workflow import settling
+from node.workflow.settling import Desk, utc_now
+from storage.files.instances import Files
 from storage.records import Arrived
 from storage.store import Store
-from tests.running import ROOT, wait_until
+from tests.support.running import ROOT, wait_until
 
 ALGORITHM = Algorithm("Willis aneurysm detection", "test", "test", derive_uid("device", "test"))
 
@@ -66,12 +68,12 @@ class SmallNode:
 
     def step(self) -> None:
         """Each verb has run once."""
-        pipeline.rescue(self.desk)
-        pipeline.settle(self.desk)
+        settling.rescue(self.desk)
+        settling.settle(self.desk)
         lease = timedelta(seconds=30)
         while claim := self.store.queue.claim(worker_name(os.getpid()), utc_now(), lease, 1000):
             analyse(self.bench, claim)
-        pipeline.deliver(self.desk)
+        settling.deliver(self.desk)
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +124,7 @@ class Killable:
 
 def break_commit() -> None:
     """An instance is acknowledged before it is committed."""
-    from storage.group_commit import GroupCommit, Offer
+    from storage.queries.group_commit import GroupCommit, Offer
     from storage.records import Added, Change
 
     as_it_is = GroupCommit.offer
@@ -139,7 +141,7 @@ def break_commit() -> None:
 
 def break_file() -> None:
     """An instance is acknowledged and its file loses its end."""
-    from storage.files import InstanceWriter
+    from storage.files.instances import InstanceWriter
 
     flush = InstanceWriter.flush
 
@@ -154,9 +156,9 @@ def break_uid() -> None:
     """Each attempt to report has a UID of its own."""
     import secrets
 
-    from node import results
+    from node.results import objects
 
-    vars(results)["derive_uid"] = lambda *_: f"2.25.{secrets.randbits(100)}"
+    vars(objects)["derive_uid"] = lambda *_: f"2.25.{secrets.randbits(100)}"
 
 
 def break_outbox() -> None:
@@ -165,14 +167,14 @@ def break_outbox() -> None:
     def deliver(desk: Desk) -> int:
         while delivery := desk.store.outbox.claim_due(desk.clock(), timedelta(seconds=3)):
             desk.store.outbox.accepted(delivery, desk.clock())
-            sender.deliver(
-                sender.entity("WILLIS", sender.Timeouts()),
+            dimse.deliver(
+                dimse.entity("WILLIS", dimse.Timeouts()),
                 desk.config.peers[delivery.destination],
                 desk.files.path(delivery.file),
             )
         return 0
 
-    pipeline.deliver = deliver
+    settling.deliver = deliver
 
 
 def break_decoder() -> None:

@@ -14,22 +14,23 @@ from pydicom.uid import JPEGLSLossless
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
-from node import analysis, pipeline
-from node.peer import Fault, SimulatedPeer
-from storage.group_commit import GroupCommit, Offer
-from storage.intake import Intake
+from node.analysis import analysis
+from node.simulated_pacs import Fault, SimulatedPeer
+from node.workflow import settling
+from storage.queries.group_commit import GroupCommit, Offer
+from storage.queries.intake import Intake
 from storage.records import Added, Conclusion
 from storage.stages import Outcome, Stage
 from storage.store import Store
-from tests.absent import absent
-from tests.builders import FakeClock, claimed, encoded, header, received, reported, series_now
-from tests.compressed import by_codec
 from tests.faults.proof import unreported, violations
 from tests.faults.senders import send, small_series
 from tests.faults.small_node import ALGORITHM, Killable, SmallNode, configuration
-from tests.raw_scu import ABORT, RawScu, associate_rq
-from tests.running import free_port, wait_until
-from tests.unit.test_group_commit import arrived
+from tests.support.absent import absent
+from tests.support.builders import FakeClock, claimed, encoded, header, received, reported, series_now
+from tests.support.compressed import by_codec
+from tests.support.raw_scu import ABORT, RawScu, associate_rq
+from tests.support.running import free_port, wait_until
+from tests.unit.storage.queries.test_group_commit import arrived
 
 pytestmark = pytest.mark.faults
 WHAT_A_RESTART_DOES = (
@@ -149,13 +150,13 @@ def test_a_pacs_that_is_down_for_a_day_gets_its_report_and_the_attempts_are_few(
     site.node.desk.clock = clock
     back_at = clock() + timedelta(hours=24)
     while clock() < back_at:
-        pipeline.deliver(site.node.desk)
+        settling.deliver(site.node.desk)
         due = site.node.store.outbox.next_due()
         assert due is not None
         clock.now = max(due, clock())
     site.peer.fault, site.peer.delay_seconds = Fault.SLOW, 0.5  # it comes back slow
     site.peer.start(site.pacs_port)
-    assert pipeline.deliver(site.node.desk) == 1
+    assert settling.deliver(site.node.desk) == 1
     (delivery,) = site.node.store.worklist.deliveries(1)
     assert 20 < delivery.attempts < 50
     assert len(site.peer.requests) == 1
@@ -284,14 +285,14 @@ def test_a_clock_that_is_set_back_holds_nothing_up(site: Site, tmp_path: Path) -
     assert delivery is not None
     desk.store.outbox.postponed(delivery, "status 0xA700", clock() + timedelta(seconds=2))
     clock.advance(-3600)
-    pipeline.rescue(desk)
+    settling.rescue(desk)
     assert series_now(desk.store, "2.25.2").stage is Stage.READY
     assert series_now(desk.store, "2.25.1").last_instance_at == clock()
     due = desk.store.outbox.next_due()
     assert due is not None
     assert due <= clock()
     clock.advance(1)
-    assert pipeline.settle(desk) == 1
+    assert settling.settle(desk) == 1
     assert series_now(desk.store, "2.25.1").id == receiving.id
 
 
@@ -301,7 +302,7 @@ def test_a_clock_that_jumps_ahead_costs_at_most_a_second_look(site: Site) -> Non
     desk.clock = clock
     claim = claimed(desk.store, clock, series="2.25.2", worker="elsewhere:1")
     clock.advance(86_400)
-    assert pipeline.rescue(desk) == 1
+    assert settling.rescue(desk) == 1
     assert not desk.store.queue.finish(claim, Conclusion(Outcome.NEGATIVE), None, [], clock())
     again = desk.store.queue.claim("worker", clock(), timedelta(seconds=60), 3)
     assert again is not None
@@ -309,7 +310,7 @@ def test_a_clock_that_jumps_ahead_costs_at_most_a_second_look(site: Site) -> Non
 
 
 def test_a_beat_runs_without_a_ring_when_the_metronome_has_stopped() -> None:
-    from node.beat import Beat
+    from node.runtime.job import Beat
 
     runs = threading.Semaphore(0)
     beat = Beat("test", runs.release, 0.02)

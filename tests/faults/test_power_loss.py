@@ -10,20 +10,20 @@ from random import Random
 import pytest
 from sqlalchemy import select
 
-from node.config import Config
-from node.receiver import Receiver
+from node.config.sections import Config
+from node.scp.receiver import Receiver
+from storage.database.schema import InstanceRow, ObjectRow, ReportRow
 from storage.errors import Damaged
-from storage.files import Files
+from storage.files.instances import Files
 from storage.records import StoredFile
-from storage.schema import InstanceRow, ObjectRow, ReportRow
 from storage.store import Store
-from tests.absent import absent
 from tests.conftest import PostgreSQL
 from tests.faults.committed import without_commits
 from tests.faults.power_loss import Choice, Step, renamed_to, without_flushes
 from tests.faults.proof import violations
 from tests.faults.recorded import SENT, Left, Recorded, a_node, a_receiver, a_receiver_on_postgresql
 from tests.faults.small_node import configuration
+from tests.support.absent import absent
 
 pytestmark = pytest.mark.faults
 FULL = "WILLIS_KILLS" in os.environ

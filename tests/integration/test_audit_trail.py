@@ -16,25 +16,25 @@ import pytest
 from pydicom import Dataset, dcmread
 from pynetdicom.dsutils import decode
 
-from node import pipeline
-from node.audit import Activity
-from node.audit_trail import Trail, open_trail
-from node.config import Config
-from node.multipart import body_of
-from node.peer import Fault
-from node.pipeline import utc_now
-from node.query_scu import Listed
-from node.retrieval import Inlet, bring, source_of
-from node.tls import server_context
-from tests.audit_schema import check
-from tests.builders import encoded, keep
-from tests.certificates import Certificates, dcmtk
-from tests.dicom_factory import ct_series, save
-from tests.node_fixtures import NodeFactory
-from tests.raw_scu import ABORT, RawScu, all_of, store_pdus
-from tests.running import free_port, wait_until
-from tests.site import PeerFactory, SiteFactory, peers
-from tests.web_server import Asked, Said, ServerFactory
+from node.audit.messages import Activity
+from node.audit.trail import Trail, open_trail
+from node.config.sections import Config
+from node.dicom.multipart import body_of
+from node.net.tls import server_context
+from node.scu.query_scu import Listed
+from node.simulated_pacs import Fault
+from node.workflow import settling
+from node.workflow.retrieval import Inlet, bring, source_of
+from node.workflow.settling import utc_now
+from tests.support.audit_schema import check
+from tests.support.builders import encoded, keep
+from tests.support.certificates import Certificates, dcmtk
+from tests.support.dicom_factory import ct_series, save
+from tests.support.node_fixtures import NodeFactory
+from tests.support.raw_scu import ABORT, RawScu, all_of, store_pdus
+from tests.support.running import free_port, wait_until
+from tests.support.site import PeerFactory, SiteFactory, peers
+from tests.support.web_server import Asked, Said, ServerFactory
 
 Opener = Callable[..., Trail]
 
@@ -115,7 +115,7 @@ def test_received_refused_and_sent_are_in_the_file_one_message_for_each_associat
     assert send("PACS") == 0
     assert send("STRANGER") != 0
     made.report()
-    assert pipeline.deliver(made.desk) == 1
+    assert settling.deliver(made.desk) == 1
     path = tmp_path / "audit.log"
     lines = wait_until(lambda: (found := path.read_bytes().splitlines())[4:] and found, 10)
     told = events(lines)
@@ -192,7 +192,7 @@ def test_a_report_in_whose_middle_the_pacs_aborts_is_in_the_file_as_a_failure(
 ) -> None:
     made = site(trail=trail_to(), peers=peers(peer(fault=Fault.ABORT).port))
     made.report()
-    assert pipeline.deliver(made.desk) == 0
+    assert settling.deliver(made.desk) == 0
     path = tmp_path / "audit.log"
     lines = wait_until(lambda: path.exists() and (found := path.read_bytes().splitlines())[1:] and found, 10)
     outcomes = [
@@ -305,7 +305,7 @@ def test_whom_we_ask_for_a_count_is_in_the_file(
     made = site(trail=trail_to(), peers={"PACS": {"ae_title": "PACS", "answers_queries": True} | at})
     series = keep(made.store, made.files, made.clock, ct_series(3))
     made.clock.advance(1)
-    pipeline.settle(made.desk)
+    settling.settle(made.desk)
     [(outcome, who, query)] = queries(tmp_path / "audit.log", 1)
     assert (outcome, who, query.QueryRetrieveLevel) == ("0", ["WILLIS", "PACS"], "SERIES")
     assert query.SeriesInstanceUID == series.series_instance_uid
@@ -318,7 +318,7 @@ def test_the_look_after_a_conflict_is_in_the_file(
     pacs = web(lambda asked: Said(409) if asked.method == "POST" else Said.of(listed)).peer()
     made = site(trail=trail_to(), peers={"PACS": pacs})
     made.report()
-    assert pipeline.deliver(made.desk) == 1
+    assert settling.deliver(made.desk) == 1
     [(outcome, who, query)] = queries(tmp_path / "audit.log", 3)
     assert (outcome, who, query.QueryRetrieveLevel) == ("0", ["WILLIS", "PACS"], "IMAGE")
     assert query.SOPInstanceUID == made.delivery().sop_instance_uid == "2.25.771"

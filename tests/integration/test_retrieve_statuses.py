@@ -7,16 +7,16 @@ import pytest
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, build_context, evt
 
-from node import retrieval
-from node.config import Peer
+from node.config.sections import Peer
 from node.errors import Refused, Unavailable
-from node.pipeline import settle
-from node.query_scu import FIND, GET, MOVE, DimseSource, Listed
-from node.receiver import STORAGE_CLASSES, TRANSFER_SYNTAXES
-from node.sender import Timeouts, entity
-from tests.builders import keep, series_now
-from tests.dicom_factory import ct_series
-from tests.site import SiteFactory
+from node.scp.receiver import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from node.scu.dimse import Timeouts, entity
+from node.scu.query_scu import FIND, GET, MOVE, DimseSource, Listed
+from node.workflow import retrieval
+from node.workflow.settling import settle
+from tests.support.builders import keep, series_now
+from tests.support.dicom_factory import ct_series
+from tests.support.site import SiteFactory
 
 SERIES = Listed("1.2.3", "1.2.3.4")
 Pacs = Callable[..., tuple[Peer, list[Any]]]

@@ -10,22 +10,23 @@ from pydicom import Dataset
 from pydicom.uid import UID
 from typer.testing import CliRunner
 
-from node import pipeline, stow
-from node.cli import app
-from node.config import load
-from node.multipart import unpacked
-from node.pipeline import Desk, settle
-from node.retrieval import retrieve
-from node.sender import Timeouts
-from storage.files import Files
+from node.cli.main import app
+from node.config.sections import load
+from node.dicom.multipart import unpacked
+from node.scu import stow
+from node.scu.dimse import Timeouts
+from node.workflow import settling
+from node.workflow.retrieval import retrieve
+from node.workflow.settling import Desk, settle
+from storage.files.instances import Files
 from storage.records import Closed
 from storage.store import Store
-from tests.builders import FakeClock, keep, series_now
-from tests.compressed import DCMTK, by_dcmtk
-from tests.dicom_factory import ct_series, save
 from tests.interop.test_peers import Orthanc
 from tests.interop.test_retrieve import in_orthanc
-from tests.site import SiteFactory
+from tests.support.builders import FakeClock, keep, series_now
+from tests.support.compressed import DCMTK, by_dcmtk
+from tests.support.dicom_factory import ct_series, save
+from tests.support.site import SiteFactory
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("logging_restored")]
 
@@ -50,11 +51,11 @@ def test_a_report_is_stored_once_by_stow_as_soon_as_the_password_is_right(
     (tmp_path / "password").write_text("wrong")
     made = site(peers={"PACS": pacs})
     path = made.report()
-    assert pipeline.deliver(made.desk) == 0
+    assert settling.deliver(made.desk) == 0
     assert made.delivery().last_error == "ORTHANC answered HTTP 401: look at its username, password_file or token_file"
     (tmp_path / "password").write_text("secret-word\n")
     made.clock.advance(10)
-    assert pipeline.deliver(made.desk) == 1
+    assert settling.deliver(made.desk) == 1
     assert made.row()["delivery"] == "delivered"
     assert held(web_orthanc, made.delivery().sop_instance_uid) == [path.read_bytes()]
 

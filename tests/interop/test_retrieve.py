@@ -11,25 +11,25 @@ from pydicom import Dataset
 from pydicom.uid import UID
 from typer.testing import CliRunner, Result
 
-from node import sender
-from node.cli import app
-from node.config import Peer, load
+from node.cli.main import app
+from node.config.sections import Peer, load
 from node.errors import Unavailable
-from node.peer import Fault, SimulatedPeer
-from node.pipeline import Desk, settle, utc_now
-from node.query_scu import Listed
-from node.receiver import Receiver
-from node.retrieval import Brought, Inlet, bring, retrieve, source_of
-from node.sender import Sent, Timeouts, entity, send_files
+from node.scp.receiver import Receiver
+from node.scu import dimse
+from node.scu.dimse import Sent, Timeouts, entity, send_files
+from node.scu.query_scu import Listed
+from node.simulated_pacs import Fault, SimulatedPeer
+from node.workflow.retrieval import Brought, Inlet, bring, retrieve, source_of
+from node.workflow.settling import Desk, settle, utc_now
 from storage.errors import StorageFull
-from storage.files import Files, InstanceWriter
+from storage.files.instances import Files, InstanceWriter
 from storage.records import Closed
 from storage.store import Store
-from tests.builders import FakeClock, keep, series_now
-from tests.dicom_factory import ct_series, save
 from tests.interop.test_peers import Orthanc, program
-from tests.orthanc import running, with_dicomweb
-from tests.running import free_port, wait_until
+from tests.support.builders import FakeClock, keep, series_now
+from tests.support.dicom_factory import ct_series, save
+from tests.support.orthanc import running, with_dicomweb
+from tests.support.running import free_port, wait_until
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("logging_restored")]
 
@@ -206,13 +206,13 @@ def test_a_peer_that_does_not_answer_is_asked_for_one_series_a_round_and_each_co
     node: Node, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk, asked = node(receiving=False, retrieve="get", port=free_port()), list[str]()
-    associate = sender.associate
+    associate = dimse.associate
 
     def noted(*args: Any) -> Any:
         asked.append(args[1].ae_title)
         return associate(*args)
 
-    monkeypatch.setattr(sender, "associate", noted)
+    monkeypatch.setattr(dimse, "associate", noted)
     for number in (1, 2):
         slices = ct_series(3, SeriesInstanceUID=f"2.25.{number}", StudyInstanceUID=f"2.25.9{number}")
         for index, ds in enumerate(slices):

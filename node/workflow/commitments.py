@@ -1,0 +1,231 @@
+"""The verbs of storage commitment: ask destinations, tell those who asked us.  Safe to repeat and to be killed in."""
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from pynetdicom import evt
+from pynetdicom.sop_class import StorageCommitmentPushModel
+
+from node.config.sections import Config, Peer
+from node.dicom import commitment
+from node.dicom.commitment import CONTEXTS, INSTANCE_UID, Item, Result
+from node.errors import Refused, Unavailable, told
+from node.runtime import log
+from node.scu import dimse
+from node.workflow.settling import Desk, backoff_seconds
+from storage.files.instances import Files
+from storage.records import Commitment, CommitmentRequest, Reported
+from storage.store import Store
+
+SAME_ASSOCIATION_SECONDS = 2.0
+"""How long an answer may come on the association on which it was asked for; most come on another one."""
+_MESSAGE_ID = 1
+
+
+def ask(desk: Desk) -> int:
+    """Every commitment that is due was asked for once; returns how many the destinations took on.
+
+    A destination that cannot be had is asked for nothing else in this round: its timeouts must not hold up the others.
+    """
+    taken = 0
+    commitments, away = desk.store.commitments, set[str]()
+    while not desk.stopping.is_set() and (due := commitments.claim_due(desk.clock(), _lease(desk), away)):
+        with desk.holding(partial(commitments.give_back, due)):
+            taken += _ask_one(desk, due, away)
+    return taken
+
+
+def _lease(desk: Desk) -> timedelta:
+    return timedelta(seconds=3 * desk.config.node.network_timeout_seconds + SAME_ASSOCIATION_SECONDS)
+
+
+def _ask_one(desk: Desk, due: Commitment, away: set[str]) -> bool:
+    """Whether the destination took it on; one that cannot be had now is one of those `away`."""
+    delivery, commitments, now = due.delivery, desk.store.commitments, desk.clock()
+    logger = log.get().bind(case=delivery.series_id, destination=delivery.destination, attempts=due.attempts)
+    peer = desk.config.peers.get(delivery.destination)
+    if peer is None or not peer.storage_commitment:
+        commitments.dropped(due)
+        return False
+    if now - delivery.created_at >= timedelta(hours=desk.config.delivery.give_up_hours):
+        commitments.refused(due, f"accepted, but not committed within {desk.config.delivery.give_up_hours:g} h")
+        logger.error("commitment_given_up")
+        return False
+    if due.asked_at is not None:
+        commitments.renewed(due, "commitment: no answer in time", commitment.new_transaction_uid(desk.random), now)
+        logger.warning("commitment_unanswered")
+        return False
+    settle = Settler(desk.config, desk.store, desk.clock)
+    try:
+        item = (dimse.identify(desk.files.path(delivery.file))[0], delivery.sop_instance_uid)
+        _request(desk, peer, due, item, settle)
+    except Refused as error:
+        commitments.refused(due, str(error))
+        logger.error("commitment_refused", error=str(error))
+        return False
+    except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other commitments go on
+        if isinstance(error, Unavailable):
+            away.add(delivery.destination)
+        commitments.postponed(due, told(error), now + _wait(desk, due.attempts))
+        logger.warning("commitment_postponed", error=told(error))
+        return False
+    return True
+
+
+def _request(desk: Desk, peer: Peer, due: Commitment, item: Item, settle: "Settler") -> None:
+    """The destination has the request, and some time to answer at once.  Raises Unavailable, Refused."""
+    answered = threading.Event()
+
+    def on_report(event: Any) -> tuple[int, None]:
+        status = settle.on_event_report(event)
+        answered.set()
+        return status
+
+    ae = dimse.entity(desk.config.node.ae_title, dimse.timeouts(desk.config.node), desk.config.node.tls)
+    assoc = dimse.associate(ae, peer, CONTEXTS, [(evt.EVT_N_EVENT_REPORT, on_report)])
+    try:
+        status, _ = assoc.send_n_action(
+            commitment.request_dataset(due.transaction_uid, [item]),
+            commitment.REQUEST, StorageCommitmentPushModel, INSTANCE_UID, _MESSAGE_ID,
+        )  # fmt: skip
+        if "Status" not in status:
+            raise Unavailable("storage commitment: no answer: the association ended or timed out")
+        commitment.judge(int(status.Status))
+        now = desk.clock()
+        desk.store.commitments.asked(due, now, now + timedelta(seconds=desk.config.delivery.commitment_timeout_seconds))
+        log.get().info("commitment_asked", case=due.delivery.series_id, destination=due.delivery.destination)
+        answered.wait(SAME_ASSOCIATION_SECONDS)
+    except RuntimeError:
+        raise Unavailable("the association ended") from None
+    finally:
+        dimse.end(assoc)
+
+
+def _wait(desk: Desk, attempts: int) -> timedelta:
+    settings = desk.config.delivery
+    return timedelta(
+        seconds=backoff_seconds(
+            attempts, settings.first_retry_seconds, settings.maximum_retry_seconds, desk.random.random()
+        )
+    )
+
+
+class Settler:
+    """Takes the answers to what we asked, on whatever association they come."""
+
+    def __init__(self, config: Config, store: Store, clock: Callable[[], datetime]) -> None:
+        """`config` says when an object that was not committed is sent again."""
+        self._config, self._store, self._clock = config, store, clock
+
+    def on_event_report(self, event: Any) -> tuple[int, None]:
+        """pynetdicom's handler: the status to answer.  Nothing is committed on what we did not ask."""
+        calling_ae = str(event.assoc.remote["ae_title"]).strip()
+        logger = log.get().bind(calling_ae=calling_ae)
+        if event.event_type not in (commitment.ALL_COMMITTED, commitment.FAILURES_EXIST):
+            logger.warning("commitment_report_refused", reason="unknown event type")
+            return commitment.NO_SUCH_EVENT_TYPE, None
+        try:
+            result = commitment.read_result(event.event_information)
+        except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
+            logger.warning("commitment_report_refused", reason="cannot be read")
+            return commitment.INVALID_ARGUMENT, None
+        sop_instance_uid = self._store.commitments.instance_of(result.transaction_uid)
+        if sop_instance_uid is None:
+            logger.warning("commitment_report_refused", reason="unknown transaction")
+            return commitment.INVALID_ARGUMENT, None
+        error, now = result.of(sop_instance_uid), self._clock()
+        reported = self._store.commitments.reported(
+            result.transaction_uid, error, now, lambda attempts: now + self._resend_after(attempts)
+        )
+        how = logger.warning if reported is Reported.UNCOMMITTED else logger.info
+        how("commitment_reported", outcome=reported, error=error)
+        return 0x0000, None
+
+    def _resend_after(self, attempts: int) -> timedelta:
+        settings = self._config.delivery
+        return timedelta(
+            seconds=backoff_seconds(max(1, attempts), settings.first_retry_seconds, settings.maximum_retry_seconds, 0.0)
+        )
+
+
+def result_of(request: CommitmentRequest, store: Store, files: Files, now: datetime) -> Result:
+    """What is true of the request's instances now: committed is what is known under its class and whole on disk.
+
+    What is committed is promised before it is told: from `now` retention spares it.
+    """
+    held = store.commitment_requests.held(request.instances)
+    failed = {item: reason for item in request.instances if (reason := _failure(item, held, files))}
+    whole = [item for item in request.instances if item not in failed]
+    promised = store.commitment_requests.promise([uid for _, uid in whole], now)
+    failed |= {item: commitment.NO_SUCH_INSTANCE for item in whole if item[1] not in promised}
+    committed = tuple(item for item in request.instances if item not in failed)
+    return Result(request.transaction_uid, committed, failed)
+
+
+def _failure(item: Item, held: dict[str, Any], files: Files) -> int | None:
+    sop_class_uid, sop_instance_uid = item
+    if sop_instance_uid not in held:
+        return commitment.NO_SUCH_INSTANCE
+    known_class, file = held[sop_instance_uid]
+    if known_class != sop_class_uid:
+        return commitment.CLASS_INSTANCE_CONFLICT
+    return None if files.holds(file) else commitment.PROCESSING_FAILURE
+
+
+def tell(desk: Desk) -> int:
+    """Every result that is due was sent once to whoever asked; returns how many arrived.
+
+    Who cannot be reached is sent nothing else in this round.  Who refuses is told again, as if he could not be reached:
+    he waits for it, and a person would not see that he does.
+    """
+    sent = 0
+    requests, away = desk.store.commitment_requests, set[str]()
+    while not desk.stopping.is_set() and (due := requests.claim_due(desk.clock(), _lease(desk), away)):
+        with desk.holding(partial(requests.give_back, due)):
+            sent += _tell_one(desk, due, away)
+    return sent
+
+
+def _tell_one(desk: Desk, due: CommitmentRequest, away: set[str]) -> bool:
+    """Whether the result arrived; who cannot be reached now is one of those `away`."""
+    logger = log.get().bind(calling_ae=due.calling_ae, attempts=due.attempts, instances=len(due.instances))
+    found = desk.config.peer_named(due.calling_ae)
+    try:
+        if found is None:
+            raise Refused(f"{due.calling_ae} is no configured peer: no address to send the result to")
+        result = result_of(due, desk.store, desk.files, desk.clock())
+        _send_result(desk, found[1], result)
+    except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other results go on
+        if isinstance(error, Unavailable):
+            away.add(due.calling_ae)
+        age = desk.clock() - due.created_at
+        gives_up = found is None or age >= timedelta(hours=desk.config.delivery.give_up_hours)
+        again_at = None if gives_up else desk.clock() + _wait(desk, due.attempts)
+        desk.store.commitment_requests.postponed(due, told(error), again_at)
+        logger.warning("commitment_result_given_up" if gives_up else "commitment_result_postponed", error=told(error))
+        return False
+    desk.store.commitment_requests.answered(due, desk.clock())
+    logger.info("commitment_result_sent", count=len(result.failed))
+    return True
+
+
+def _send_result(desk: Desk, peer: Peer, result: Result) -> None:
+    """The peer has the result, on an association of its own.  Raises Unavailable, Refused."""
+    ae = dimse.entity(desk.config.node.ae_title, dimse.timeouts(desk.config.node), desk.config.node.tls)
+    roles: Sequence[str] = [StorageCommitmentPushModel]
+    assoc = dimse.associate(ae, peer, CONTEXTS, scp_roles=roles)
+    try:
+        status, _ = assoc.send_n_event_report(
+            commitment.result_dataset(result),
+            result.event_type, StorageCommitmentPushModel, INSTANCE_UID, _MESSAGE_ID,
+        )  # fmt: skip
+    except RuntimeError:
+        raise Unavailable("the association ended") from None
+    finally:
+        dimse.end(assoc)
+    if "Status" not in status or int(status.Status) != 0x0000:
+        said = f"status 0x{int(status.Status):04X}" if "Status" in status else "no answer"
+        raise Unavailable(f"storage commitment result: {said}")

@@ -1,0 +1,203 @@
+"""What a series lacks is asked for at its sender, and what comes goes the way of everything that is received."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from types import TracebackType
+
+from node.audit.messages import Party, Reporter, Study
+from node.audit.trail import Trail
+from node.config.sections import Config, Peer
+from node.errors import Busy, Refused, Unavailable, told
+from node.net.dimse_messages import StoreRequest
+from node.runtime import log
+from node.scp.instance import Arrival
+from node.scp.receiver import receiver_name
+from node.scu import dimse, query_scu
+from node.scu.audited import AuditedSource
+from node.scu.query_scu import Listed, Source
+from node.scu.wado import WebSource
+from node.workflow.settling import Desk
+from storage.files.instances import Files
+from storage.queries.group_commit import GroupCommit
+from storage.records import Closed, Series
+from storage.store import Store
+
+FIRST_PAUSE_SECONDS = 5.0
+SLACK_SECONDS = 30.0
+"""A retrieval is over so long after its limit."""
+
+
+class Inlet:
+    """Takes the instances that a peer gives us on our own association; each is durable before it is answered."""
+
+    def __init__(
+        self, config: Config, store: Store, files: Files, peer: Peer, trail: Trail, now: Callable[[], datetime]
+    ) -> None:
+        """They count as sent by the peer's AE title; `trail` records that they came."""
+        self._name, self._store, self._files, self._now = receiver_name(config.node), store, files, now
+        self._peer, self._trail = peer, trail
+        self._commits = GroupCommit(store.intake)
+        self._association_id: int | None = None
+        self._studies: dict[str, Study] = {}
+        self.fell_short = False
+        """Not everything that was asked for came."""
+
+    def __enter__(self) -> "Inlet":
+        self._commits.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        """Release is evidence that a series is whole, so what failed in part was not released."""
+        self._commits.stop()
+        if self._association_id is not None:
+            how = Closed.ABORTED if kind or self.fell_short else Closed.RELEASED
+            self._store.intake.close_association(self._association_id, how, self._now())
+        source, error = Party(self._peer.ae_title, self._peer.host), "it ended early" if kind else ""
+        for study in self._studies.values():
+            self._trail.record(partial(Reporter.received, study=study, source=source, at=self._now(), error=error))
+
+    def keep(self, sop_class_uid: str, sop_instance_uid: str, syntax: str, dataset: memoryview) -> int:
+        """See `query_scu.Keep`."""
+        arrival = Arrival(
+            StoreRequest(0, 0, sop_class_uid, sop_instance_uid, has_dataset=True),
+            syntax,
+            self._peer.ae_title,
+            self._files,
+            self._commits,
+            self._store.intake.forget_instance,
+            self._association,
+            self._now,
+        )
+        arrival.write(dataset)
+        answer = arrival.finish()
+        if answer.status:
+            self.fell_short = True
+            log.get().warning(
+                "instance_refused", calling_ae=self._peer.ae_title, status=answer.status, error=answer.comment
+            )
+        elif header := arrival.header:
+            study = Study(header.study_instance_uid, header.patient_id, header.accession_number)
+            self._studies.setdefault(header.study_instance_uid, study).count(header.sop_class_uid)
+        return answer.status
+
+    def _association(self) -> int:
+        if self._association_id is None:
+            self._association_id = self._store.intake.open_association(self._name, self._peer.ae_title, self._now())
+        return self._association_id
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What became of the instances of a series that a peer lists."""
+
+    listed: int
+    known: int
+    came: int
+
+    def __add__(self, other: "Brought") -> "Brought":
+        """Of both series."""
+        return Brought(self.listed + other.listed, self.known + other.known, self.came + other.came)
+
+    @property
+    def failed(self) -> int:
+        """How many are still missing."""
+        return self.listed - self.known - self.came
+
+
+def source_of(config: Config, peer: Peer, limit_seconds: float, trail: Trail, now: Callable[[], datetime]) -> Source:
+    """The peer, to be asked for so long; `trail` records each query.  Raises Refused when it is not configured to give."""
+    if not peer.retrieve:
+        ways = "'wado'" if peer.url else "'move' or 'get'"
+        raise Refused(f"{peer.ae_title} is not configured to give instances: set its retrieve to {ways}")
+    if peer.url:
+        source: Source = WebSource(peer, dimse.timeouts(config.node), config.node.tls, limit_seconds)
+        return AuditedSource(source, peer, trail, now)
+    ae = dimse.entity(config.node.ae_title, dimse.timeouts(config.node), config.node.tls)
+    return AuditedSource(query_scu.DimseSource(ae, peer, limit_seconds), peer, trail, now)
+
+
+def bring(
+    source: Source,
+    inlet: Inlet,
+    store: Store,
+    series: Listed,
+    on_instances: Callable[[int, int], None] = lambda _there, _listed: None,
+) -> Brought:
+    """What the peer lists of the series and was not known has come, or has not.  Raises Unavailable or Refused.
+
+    `on_instances` is told how many are there, of how many, as far as the peer says so while they come.
+    """
+    listed = source.instances(series)
+    known = listed & store.settling.held(series.series_instance_uid)
+    missing = listed - known
+    on_instances(len(known), len(listed))
+    if missing:
+        source.retrieve(
+            series, missing if known else (), inlet.keep, lambda done: on_instances(len(known) + done, len(listed))
+        )
+    came = missing & store.settling.held(series.series_instance_uid)
+    inlet.fell_short |= came != missing
+    return Brought(len(listed), len(known), len(came))
+
+
+def resume(desk: Desk) -> None:
+    """What the node's last run was retrieving when it was killed does not wait for the limit of that retrieval."""
+    try:
+        if count := desk.store.settling.resume_retrievals(desk.clock()):
+            log.get().warning("retrievals_resumed", count=count)
+    except Exception as error:  # noqa: BLE001  the edge: where the database is away, the limits end by themselves
+        log.get().error("retrieval_failed", error=type(error).__name__)
+
+
+def retrieve(desk: Desk) -> int:
+    """Every series that may lack instances was asked for at its sender once; returns how many instances came.
+
+    A sender that does not answer is asked for no other in this round, which counts as an attempt of each; one that answers
+    that it cannot give a series now is asked for its others.
+    """
+    came, away = 0, set[str]()
+    while desk.lacking and not desk.stopping.is_set():
+        _, series = desk.lacking.popitem()
+        try:
+            came += _retrieve_one(desk, series, away)
+        except Exception as error:  # noqa: BLE001  the edge: the attempt counts, and the others go on
+            log.get().error("retrieval_failed", case=series.id, error=type(error).__name__)
+    return came
+
+
+def _retrieve_one(desk: Desk, series: Series, away: set[str]) -> int:
+    """The attempt is counted before it is made, so that one that kills the process counts too."""
+    found, rules = desk.config.peer_named(series.calling_ae), desk.config.completion
+    until = desk.clock() + timedelta(seconds=rules.retrieve_seconds + SLACK_SECONDS)
+    if found is None or not desk.store.settling.begin_retrieval(series, until):
+        return 0
+    name, peer = found
+    attempt = series.retrievals + 1
+    logger = log.get().bind(case=series.id, peer=name, attempt=attempt)
+    brought: Brought | None = None
+    try:
+        if name in away:
+            raise Unavailable("it did not answer just now")
+        source = source_of(desk.config, peer, rules.retrieve_seconds, desk.trail, desk.clock)
+        with Inlet(desk.config, desk.store, desk.files, peer, desk.trail, desk.clock) as inlet:
+            brought = bring(source, inlet, desk.store, Listed(series.study_instance_uid, series.series_instance_uid))
+    except Unavailable as error:
+        if not isinstance(error, Busy):
+            away.add(name)
+        logger.warning("retrieval_unanswered", error=told(error))
+    except Refused as error:
+        attempt = rules.retrieve_attempts  # asking again will not help
+        logger.error("retrieval_refused", error=told(error))
+    else:
+        logger.info("retrieved", expected=brought.listed, instances=brought.known, count=brought.came)
+    if brought and brought.listed:
+        desk.store.settling.note_expected_count(series.id, brought.listed, desk.clock())
+    if brought and not brought.failed:
+        attempt = rules.retrieve_attempts
+    pause_seconds = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) if attempt < rules.retrieve_attempts else 0.0
+    desk.store.settling.end_retrieval(series, attempt, desk.clock() + timedelta(seconds=pause_seconds))
+    return brought.came if brought else 0
