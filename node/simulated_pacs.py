@@ -21,11 +21,11 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from node.config.sections import Peer
+from node.config.peer import Peer
 from node.dicom import commitment
 from node.dicom.commitment import Result
+from node.dicom.conformance import TRANSFER_SYNTAXES
 from node.errors import ConfigError
-from node.scp.receiver import TRANSFER_SYNTAXES
 from node.scu import dimse
 
 SUCCESS, PENDING, OUT_OF_RESOURCES = 0x0000, 0xFF00, 0xA700

@@ -18,11 +18,12 @@ from ai.findings import Findings
 from ai.limits import MOST_FILE_BYTES, bytes_when_read, check_bytes, check_slices
 from ai.volume import ReadSlice, Volume, volume_from_slices
 from ai.wording import counted
-from node.config.sections import Config, Marking
+from node.config.sections import Config
+from node.config.types import Marking
+from node.results.document import Algorithm, NotAnalysed, encode
+from node.results.document import Outcome as Said
 from node.results.identity import missing_identity
 from node.results.objects import Maker
-from node.results.sr import Algorithm, NotAnalysed, encode
-from node.results.sr import Outcome as Said
 from node.runtime import log
 from storage.errors import Damaged, StorageFull
 from storage.files.instances import Files

@@ -24,13 +24,14 @@ from node.analysis.analysis import Bench, analyse
 from node.analysis.read_ahead import ReadAhead
 from node.config.sections import Config
 from node.errors import ConfigError
+from node.results.document import Algorithm
 from node.results.identity import derive_uid
-from node.results.sr import Algorithm
 from node.runtime import log
+from node.runtime.backoff import backoff_seconds
+from node.runtime.clock import utc_now
 from node.runtime.job import Beat
 from node.runtime.notify import NODE_BELL, WORKER_BELL, Bell, ring
-from node.runtime.processes import worker_name
-from node.workflow.settling import LEASE_SLACK_SECONDS, backoff_seconds, utc_now
+from node.runtime.processes import LEASE_SLACK_SECONDS, worker_name
 from storage.errors import StorageFull
 from storage.files.instances import Files
 from storage.killpoints import here

@@ -13,7 +13,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from node.audit.messages import Party, Question, Reporter, Study
 from node.audit.trail import Trail
-from node.config.sections import Peer
+from node.config.peer import Peer
 from node.errors import told
 
 Clock = Callable[[], datetime]

@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from node.config.sections import Config, load
+from node.config.loading import load
+from node.config.sections import Config
 from node.errors import ConfigError, NodeError
 from node.runtime import log
 from storage.errors import StorageError

@@ -17,10 +17,13 @@ from ai.locations import Location
 from ai.wording import counted
 from node.cli.app import app, console, one_line_errors
 from node.cli.worklist import worklist_table
-from node.config.sections import Config, Peer, load
+from node.config.loading import load
+from node.config.peer import Peer
+from node.config.sections import Config
 from node.errors import NodeError, Unavailable
 from node.runtime import log
-from node.scu.dimse import Timeouts, associate, entity, send_files
+from node.scu.dimse import Timeouts, associate, entity
+from node.scu.storage_scu import send_files
 from node.simulated_pacs import SimulatedPeer
 from storage.queries.worklist import Row
 from storage.store import Store

@@ -13,12 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from node.cli.app import ConfigOption, app, complaints, configuration, console, one_line_errors
 from node.cli.fetch import peer_called
-from node.config.sections import Config, Peer, Tls
+from node.config.peer import Peer
+from node.config.sections import Config, Tls
 from node.errors import ConfigError, Refused, Unavailable
 from node.net.tls import server_context
 from node.runtime import log
 from node.scu import dicomweb, dimse, stow
-from node.scu.dimse import Sent, Timeouts, entity, send_files
+from node.scu.dimse import Timeouts, entity
+from node.scu.storage_scu import Sent, send_files
 from node.simulated_pacs import Fault, SimulatedPeer
 
 _ADDRESS = re.compile(r"(?P<ae>[^@]{1,16})@(?P<host>\[[0-9a-fA-F:]+\]|[^:@]+):(?P<port>\d{1,5})\Z")

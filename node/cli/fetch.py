@@ -9,13 +9,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from node.audit.trail import Trail, open_trail
 from node.cli.app import ConfigOption, app, complaints, configuration, console, one_line_errors
-from node.config.sections import Config, Peer
+from node.config.peer import Peer
+from node.config.sections import Config
 from node.dicom.header import is_uid
 from node.errors import ConfigError, Refused
+from node.runtime.clock import utc_now
 from node.runtime.notify import NODE_BELL, ring
-from node.scu.query_scu import Source
-from node.workflow.retrieval import Brought, Inlet, bring, source_of
-from node.workflow.settling import utc_now
+from node.scp.inlet import Inlet
+from node.scu.remote import source_of
+from node.scu.source import Source
+from node.workflow.retrieval import Brought, bring
 from storage.files.instances import Files
 from storage.store import Store
 

@@ -1,13 +1,16 @@
-"""Which keys of [peers.NAME] go together: a peer is reached by DIMSE, or by DICOMweb where it has a `url`.  Pure."""
+"""[peers.NAME]: its keys, and which of them go together: a peer is reached by DIMSE, or by DICOMweb where it has a `url`."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from pydantic import (
+    Field,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-if TYPE_CHECKING:
-    from node.config.sections import Peer
+from node.config.types import AETitle, Network, Port, Results, Section
 
 WRONG = "section"
 """The type of an error that is about several keys: its message says it all, and no value is to be shown."""
@@ -51,3 +54,43 @@ def check(peer: "Peer") -> None:
 
 def _wrong(complaint: str) -> PydanticCustomError:
     return PydanticCustomError(WRONG, "{complaint}", {"complaint": complaint})
+
+
+class Peer(Section):
+    """[peers.NAME]: a PACS or a modality, reached by DIMSE, or by DICOMweb where it has a `url`."""
+
+    ae_title: AETitle
+    host: str
+    port: Port
+    url: str = ""
+    username: str = ""
+    password_file: str = ""
+    token_file: str = ""
+    answers_queries: bool = False
+    series_on_one_association: bool = False
+    retrieve: Literal["", "move", "get", "wado"] = ""
+    storage_commitment: bool = False
+    tls: bool = False
+    tls_name: str = ""
+    tls_sha256: Annotated[str, Field(pattern=r"^(([0-9A-Fa-f]{2}:?){32})?$")] = ""
+    tls_subject: str = ""
+    networks: tuple[Network, ...] = ()
+    destination: str | tuple[str, ...] = ""
+    results: Results = ()
+    region: Literal["", "2d", "box", "3d"] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _address_of_url(cls, values: Any) -> Any:
+        return with_address(values)
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> "Peer":
+        check(self)
+        return self
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The peers that get the reports instead of this one, each once."""
+        names = (self.destination,) if isinstance(self.destination, str) else self.destination
+        return tuple(dict.fromkeys(name for name in names if name))

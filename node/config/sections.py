@@ -1,81 +1,17 @@
-"""The configuration: one TOML file, each key overridable by `WILLIS_SECTION__KEY`, checked before anything starts."""
+"""The tables of the configuration file but [peers.NAME], and the whole of it."""
 
-import difflib
-import os
-import re
-import tomllib
 import types
-from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    StringConstraints,
-    ValidationError,
     model_validator,
 )
 
-from node.config import peer as peer_rules
-from node.errors import ConfigError
-
-AETitle = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
-]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-ResultKind = Literal["sr", "sc", "seg"]
-Marking = Literal["2d", "box", "3d"]
-PREFIX = "WILLIS_"
-
-
-def _checked_results(kinds: tuple[ResultKind, ...]) -> tuple[ResultKind, ...]:
-    """`kinds`.  Raises ValueError when nothing would come of a negative series: silence must not look like one."""
-    if kinds and set(kinds) == {"seg"}:
-        raise ValueError('"seg" is made of findings only; name "sr" or "sc" beside it')
-    return kinds
-
-
-Results = Annotated[tuple[ResultKind, ...], AfterValidator(_checked_results)]
-
-
-def _checked_pattern(pattern: str) -> str:
-    """`pattern`.  Raises ValueError when it is not a regular expression: it must not fail at the first series."""
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"not a regular expression ({error})") from None
-    return pattern
-
-
-Pattern = Annotated[str, AfterValidator(_checked_pattern)]
-
-
-def _checked_network(text: object) -> IPv4Network | IPv6Network:
-    """The network.  Raises ValueError."""
-    try:
-        return ip_network(text if isinstance(text, IPv4Network | IPv6Network) else str(text))
-    except ValueError as error:
-        raise ValueError(f"{error}; write for example 10.1.0.0/16 or 10.1.2.3") from None
-
-
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_checked_network)]
-
-
-def fingerprint(text: str) -> str:
-    """A SHA-256 fingerprint as hashlib writes it."""
-    return text.replace(":", "").lower()
-
-
-class Section(BaseModel):
-    """A table of the file.  Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from node.config.peer import Peer
+from node.config.types import AETitle, Marking, Network, Pattern, Port, ResultKind, Results, Seconds, Section
 
 
 class Tls(Section):
@@ -213,46 +149,6 @@ class Audit(Section):
     queue_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
 
 
-class Peer(Section):
-    """[peers.NAME]: a PACS or a modality, reached by DIMSE, or by DICOMweb where it has a `url`."""
-
-    ae_title: AETitle
-    host: str
-    port: Port
-    url: str = ""
-    username: str = ""
-    password_file: str = ""
-    token_file: str = ""
-    answers_queries: bool = False
-    series_on_one_association: bool = False
-    retrieve: Literal["", "move", "get", "wado"] = ""
-    storage_commitment: bool = False
-    tls: bool = False
-    tls_name: str = ""
-    tls_sha256: Annotated[str, Field(pattern=r"^(([0-9A-Fa-f]{2}:?){32})?$")] = ""
-    tls_subject: str = ""
-    networks: tuple[Network, ...] = ()
-    destination: str | tuple[str, ...] = ""
-    results: Results = ()
-    region: Literal["", "2d", "box", "3d"] = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _address_of_url(cls, values: Any) -> Any:
-        return peer_rules.with_address(values)
-
-    @model_validator(mode="after")
-    def _keys_fit(self) -> "Peer":
-        peer_rules.check(self)
-        return self
-
-    @property
-    def named(self) -> tuple[str, ...]:
-        """The peers that get the reports instead of this one, each once."""
-        names = (self.destination,) if isinstance(self.destination, str) else self.destination
-        return tuple(dict.fromkeys(name for name in names if name))
-
-
 class Config(Section):
     """The whole file."""
 
@@ -314,79 +210,3 @@ class Config(Section):
                 region = peer.region or self.report.region
                 chosen[region] = (*chosen.get(region, ()), name)
         return chosen
-
-
-def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
-    """The configuration in `path` (None: the defaults), with what `environment` overrides.
-
-    Raises ConfigError: one line that names the key, the value and the remedy.
-    """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text("utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}; name the file with --config") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not TOML: {error}") from None
-    _override(values, environment)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{path or 'configuration'}: {_first_line(error)}") from None
-
-
-def _override(values: dict[str, Any], environment: Mapping[str, str]) -> None:
-    for name, text in sorted(environment.items()):
-        if not name.startswith(PREFIX) or "__" not in name:
-            continue
-        *sections, key = name.removeprefix(PREFIX).split("__")
-        table: Any = values
-        for section in sections:
-            table = table.setdefault(_matching(table, section), {})
-            if not isinstance(table, dict):
-                raise ConfigError(f"{name}: {section.lower()!r} is not a section")
-        table[_matching(table, key)] = _toml_value(text)
-
-
-def _matching(table: Mapping[str, Any], name: str) -> str:
-    """The key of `table` that `name` means, whatever its case (peers keep theirs)."""
-    return next((key for key in table if key.lower() == name.lower()), name.lower())
-
-
-def _toml_value(text: str) -> Any:
-    """`text` as a TOML value where it is one (numbers, booleans, lists), else the text itself."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _first_line(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    location = [str(part) for part in first["loc"]]
-    key = ".".join(location)
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(location[-1], _keys(location[:-1]), n=1, cutoff=0.4)
-        return f"unknown key {key}{f'; did you mean {near[0]}?' if near else ''}"
-    if first["type"] == "missing":
-        return f"{key} is missing"
-    if first["type"] == peer_rules.WRONG:
-        return f"[{key}] {first['msg']}"
-    if not location:
-        return str(first["ctx"]["error"])
-    return f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def _keys(path: list[str]) -> Iterator[str]:
-    """The keys that the section at `path` knows."""
-    section: type[BaseModel] = Config
-    for part in path:
-        section = Peer if section is Config and part == "peers" else _section_type(section, part)
-    yield from section.model_fields
-
-
-def _section_type(section: type[BaseModel], part: str) -> type[BaseModel]:
-    field = section.model_fields.get(part)
-    kinds = [field.annotation, *get_args(field.annotation)] if field else []
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), section)

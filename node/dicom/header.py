@@ -13,14 +13,13 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from node.dicom.conformance import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.dicom.dataset_walker import Elements, InflatedElements, Malformed, Walker
 from storage.records import Header
 
 # A wrong value in a dataset is no reason to print it: pydicom's warnings carry the value.
 pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 
-IMPLEMENTATION_CLASS_UID = "2.25.161746098240367914236428104013612204119"
-IMPLEMENTATION_VERSION_NAME = "WILLIS_0.1"
 MAXIMUM_INFLATED_BYTES = 1 << 31
 _UID = re.compile(r"(?=.{1,64}\Z)(0|[1-9]\d*)(\.(0|[1-9]\d*))*\Z", re.ASCII)
 _NUMBERS = re.compile(rb"[-+.eE0-9 ]+(\\[-+.eE0-9 ]+)*\Z")

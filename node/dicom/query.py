@@ -17,7 +17,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR
 
-from storage.queries.cfind import MODALITIES_IN_STUDY, Between, Condition, Found, Level, Like
+from storage.conditions import MODALITIES_IN_STUDY, Between, Condition, Found, Level, Like
 from storage.records import name_key
 
 PRIVATE_GROUP, PRIVATE_CREATOR = 0x0099, "WILLIS"

@@ -5,7 +5,9 @@ import socket
 import ssl
 from pathlib import Path
 
-from node.config.sections import Peer, Tls, fingerprint
+from node.config.peer import Peer
+from node.config.sections import Tls
+from node.config.types import fingerprint
 from node.errors import ConfigError, Unavailable
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!PSK"

@@ -9,11 +9,12 @@ from pydicom import Dataset
 from ai.findings import Findings
 from ai.frames import text_of
 from ai.volume import Volume
-from node.config.sections import Marking
+from node.config.types import Marking
+from node.results.document import Algorithm, Outcome, Predecessor
 from node.results.identity import derive_uid
 from node.results.secondary_capture import build_summary
 from node.results.segmentation import build_segmentation
-from node.results.sr import Algorithm, Outcome, Predecessor, Region, build_report
+from node.results.sr import Region, build_report
 from storage.records import Series
 
 _REGIONS = {"2d": Region.CIRCLE_2D, "box": Region.BOX_2D, "3d": Region.POINT_3D}

@@ -14,9 +14,9 @@ from pydicom.uid import UID, Comprehensive3DSRStorage, SecondaryCaptureImageStor
 from ai.findings import Findings
 from ai.volume import Volume
 from node.results import codes as code
+from node.results.document import Algorithm, Outcome, local, result_file_meta, series_and_equipment, sources_of
 from node.results.identity import patient_and_study, say_whether_lossy
 from node.results.key_slices import key_slice
-from node.results.sr import Algorithm, Outcome, local, result_file_meta, series_and_equipment, sources_of
 from node.results.sr_items import instance_reference, with_purpose
 from node.results.summary_picture import SIDE, points_shown, summary_picture
 
@@ -36,7 +36,7 @@ def build_summary(
     algorithm: Algorithm,
     instance_number: int = 1,
 ) -> Dataset:
-    """The summary as a dataset with file meta information; `node.results.sr.encode` makes the bytes.
+    """The summary as a dataset with file meta information; `node.results.document.encode` makes the bytes.
 
     `headers`, `created` and `outcome` are those of the report `report_uid`, which is referred to as the same in another
     SOP class.  `volume`: the images that were analysed; None where there are none to show.  Raises ValueError when

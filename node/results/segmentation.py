@@ -20,8 +20,8 @@ from ai.findings import Findings, Lesion
 from ai.frames import Frame, frames, text_of
 from ai.lesion_mask import LesionMask
 from node.results import codes as code
+from node.results.document import Algorithm, local, result_file_meta, series_and_equipment, sources_of
 from node.results.identity import derive_uid, patient_and_study, say_whether_lossy
-from node.results.sr import Algorithm, local, result_file_meta, series_and_equipment, sources_of
 from node.results.sr_items import coded, instance_reference, with_purpose
 
 SERIES_DESCRIPTION = "Willis lesion masks, research use, not verified"
@@ -59,7 +59,7 @@ def build_segmentation(
     algorithm: Algorithm,
     instance_number: int = 1,
 ) -> Dataset:
-    """The masks as a dataset with file meta information; `node.results.sr.encode` makes the bytes.
+    """The masks as a dataset with file meta information; `node.results.document.encode` makes the bytes.
 
     `headers`, `created` and `findings` are those of the report `report_uid`, whose tracking identifiers the segments
     have.  Nothing else names the report: OHIF looks for images in every series that a segmentation names.  Raises

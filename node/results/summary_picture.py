@@ -19,7 +19,7 @@ from ai.findings import Findings, Lesion
 from ai.locations import COLUMNS, PRESENT
 from ai.volume import Volume
 from ai.wording import counted
-from node.results.sr import Algorithm, NotAnalysed, Outcome, percent
+from node.results.document import Algorithm, NotAnalysed, Outcome, percent
 from node.results.sr_items import plain_ascii
 
 SIDE = 1024

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from node.config.sections import Config, Network, Peer, fingerprint
+from node.config.peer import Peer
+from node.config.sections import Config
+from node.config.types import Network, fingerprint
 
 
 @dataclass(frozen=True)

@@ -86,3 +86,7 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+LEASE_SLACK_SECONDS = 30
+"""The alarm kills a hung analysis before its lease ends."""

@@ -12,11 +12,13 @@ from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
+from node.config.sections import Config
 from node.dicom import commitment
+from node.dicom.commitment import Item, Result
 from node.runtime import log
-from node.workflow.commitments import result_of
+from node.runtime.backoff import backoff_seconds
 from storage.files.instances import Files
-from storage.records import CommitmentRequest
+from storage.records import CommitmentRequest, Reported
 from storage.store import Store
 
 GRACE_SECONDS = 5.0
@@ -72,3 +74,65 @@ class CommitmentScp:
                 log.get().info("commitment_result_sent", calling_ae=request.calling_ae, count=len(result.failed))
 
         assoc.send_request(report, context_id, on_answer)
+
+
+class Settler:
+    """Takes the answers to what we asked, on whatever association they come."""
+
+    def __init__(self, config: Config, store: Store, clock: Callable[[], datetime]) -> None:
+        """`config` says when an object that was not committed is sent again."""
+        self._config, self._store, self._clock = config, store, clock
+
+    def on_event_report(self, event: Any) -> tuple[int, None]:
+        """pynetdicom's handler: the status to answer.  Nothing is committed on what we did not ask."""
+        calling_ae = str(event.assoc.remote["ae_title"]).strip()
+        logger = log.get().bind(calling_ae=calling_ae)
+        if event.event_type not in (commitment.ALL_COMMITTED, commitment.FAILURES_EXIST):
+            logger.warning("commitment_report_refused", reason="unknown event type")
+            return commitment.NO_SUCH_EVENT_TYPE, None
+        try:
+            result = commitment.read_result(event.event_information)
+        except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
+            logger.warning("commitment_report_refused", reason="cannot be read")
+            return commitment.INVALID_ARGUMENT, None
+        sop_instance_uid = self._store.commitments.instance_of(result.transaction_uid)
+        if sop_instance_uid is None:
+            logger.warning("commitment_report_refused", reason="unknown transaction")
+            return commitment.INVALID_ARGUMENT, None
+        error, now = result.of(sop_instance_uid), self._clock()
+        reported = self._store.commitments.reported(
+            result.transaction_uid, error, now, lambda attempts: now + self._resend_after(attempts)
+        )
+        how = logger.warning if reported is Reported.UNCOMMITTED else logger.info
+        how("commitment_reported", outcome=reported, error=error)
+        return 0x0000, None
+
+    def _resend_after(self, attempts: int) -> timedelta:
+        settings = self._config.delivery
+        return timedelta(
+            seconds=backoff_seconds(max(1, attempts), settings.first_retry_seconds, settings.maximum_retry_seconds, 0.0)
+        )
+
+
+def result_of(request: CommitmentRequest, store: Store, files: Files, now: datetime) -> Result:
+    """What is true of the request's instances now: committed is what is known under its class and whole on disk.
+
+    What is committed is promised before it is told: from `now` retention spares it.
+    """
+    held = store.commitment_requests.held(request.instances)
+    failed = {item: reason for item in request.instances if (reason := _failure(item, held, files))}
+    whole = [item for item in request.instances if item not in failed]
+    promised = store.commitment_requests.promise([uid for _, uid in whole], now)
+    failed |= {item: commitment.NO_SUCH_INSTANCE for item in whole if item[1] not in promised}
+    committed = tuple(item for item in request.instances if item not in failed)
+    return Result(request.transaction_uid, committed, failed)
+
+
+def _failure(item: Item, held: dict[str, Any], files: Files) -> int | None:
+    sop_class_uid, sop_instance_uid = item
+    if sop_instance_uid not in held:
+        return commitment.NO_SUCH_INSTANCE
+    known_class, file = held[sop_instance_uid]
+    if known_class != sop_class_uid:
+        return commitment.CLASS_INSTANCE_CONFLICT
+    return None if files.holds(file) else commitment.PROCESSING_FAILURE

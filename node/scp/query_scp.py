@@ -11,7 +11,7 @@ from node.audit.recording import asked_by
 from node.audit.trail import Trail
 from node.dicom.query import UNABLE_TO_PROCESS, BadQuery, Query, identifier_of, read_query
 from node.runtime import log
-from storage.queries.cfind import Found
+from storage.conditions import Found
 from storage.store import Store
 
 MOST_ANSWERS = 2000

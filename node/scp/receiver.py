@@ -13,13 +13,6 @@ from typing import Any
 
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import (
-    CTImageStorage,
-    EnhancedCTImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
-    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
-    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-    MultiFrameTrueColorSecondaryCaptureImageStorage,
-    SecondaryCaptureImageStorage,
     StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
@@ -27,79 +20,29 @@ from pynetdicom.sop_class import (
 
 from node.audit.messages import Party, Reporter, Study
 from node.audit.trail import Trail, open_trail
-from node.config.sections import Config, Node
-from node.dicom.header import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.config.sections import Config
+from node.dicom.conformance import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    STORAGE_CLASSES,
+    TRANSFER_SYNTAXES,
+)
 from node.errors import ConfigError
-from node.net.dimse_messages import Answer, Begin, Sink, StoreRequest
+from node.net.dimse_messages import Begin, Sink, StoreRequest
 from node.net.listener import DirectServer
 from node.net.tls import server_context
 from node.runtime import log
 from node.runtime.notify import NODE_BELL, ring
 from node.runtime.processes import has_died
-from node.scp.commitment_scp import CommitmentScp
+from node.scp.commitment_scp import CommitmentScp, Settler
 from node.scp.gatekeeper import Doorkeeper
-from node.scp.instance import SUCCESS, Arrival
+from node.scp.instance import Arrival
 from node.scp.query_scp import QueryScp
-from node.workflow.commitments import Settler
+from node.scp.session import _MOST_STUDIES, _Logged, receiver_name
 from storage.files.instances import Files
 from storage.queries.group_commit import GroupCommit, Offer
 from storage.records import Closed, Ended, Header, Opened
 from storage.store import Store
-
-STORAGE_CLASSES = (
-    CTImageStorage,
-    EnhancedCTImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
-    SecondaryCaptureImageStorage,
-    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
-    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-    MultiFrameTrueColorSecondaryCaptureImageStorage,
-)
-TRANSFER_SYNTAXES = (
-    "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
-    "1.2.840.10008.1.2",  # Implicit VR Little Endian
-    "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
-    "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
-    "1.2.840.10008.1.2.4.70",  # JPEG Lossless, first-order prediction
-    "1.2.840.10008.1.2.4.57",  # JPEG Lossless
-    "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
-    "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-lossless
-    "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
-    "1.2.840.10008.1.2.4.91",  # JPEG 2000
-    "1.2.840.10008.1.2.4.201",  # HTJ2K Lossless
-    "1.2.840.10008.1.2.4.202",  # HTJ2K Lossless RPCL
-    "1.2.840.10008.1.2.4.203",  # HTJ2K
-    "1.2.840.10008.1.2.5",  # RLE Lossless
-    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
-    "1.2.840.10008.1.2.4.51",  # JPEG Extended (12 bit)
-)
-
-
-_MOST_STUDIES = 256
-"""So many on one association are remembered for the audit trail before their messages are written."""
-
-
-def receiver_name(settings: Node) -> str:
-    """What the receiver, and what brings instances for it, signs associations with; as long as its column."""
-    return f"{settings.host}:{settings.port}@{socket.gethostname()}"[:80]
-
-
-class _Logged:
-    """An arrival whose refusal is logged, and of whose success `on_kept` hears."""
-
-    def __init__(self, arrival: Arrival, calling_ae: str, on_kept: Callable[[Header], None], logger: Any) -> None:
-        self._arrival, self._calling_ae, self._on_kept, self._log = arrival, calling_ae, on_kept, logger
-        self.write, self.abandon = arrival.write, arrival.abandon
-
-    def finish(self) -> Answer:
-        answer = self._arrival.finish()
-        if answer.status == SUCCESS and self._arrival.header is not None:
-            self._on_kept(self._arrival.header)
-        if answer.status:
-            self._log.warning(
-                "instance_refused", calling_ae=self._calling_ae, status=answer.status, error=answer.comment
-            )
-        return answer
 
 
 class Receiver:

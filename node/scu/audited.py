@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection
 
 from node.audit.recording import Clock, asking
 from node.audit.trail import Trail
-from node.config.sections import Peer
-from node.scu.query_scu import Keep, Listed, Source, identifier
+from node.config.peer import Peer
+from node.scu.source import Keep, Listed, Source, identifier
 
 
 class AuditedSource:

@@ -13,7 +13,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from node.config.sections import Peer, Tls
+from node.config.peer import Peer
+from node.config.sections import Tls
 from node.errors import ConfigError, NodeError, Refused, Unavailable
 from node.net.tls import client_context, peer_name, reason_for_failure
 from node.scu.dimse import Timeouts

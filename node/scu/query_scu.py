@@ -4,9 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import product
-from typing import Any, Protocol
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import evt
@@ -17,11 +16,15 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from node.config.sections import Peer
+from node.config.peer import Peer
+from node.dicom.conformance import (
+    STORAGE_CLASSES,
+    TRANSFER_SYNTAXES,
+)
 from node.errors import Busy, Refused, Unavailable
-from node.scp.receiver import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.scu import dimse
-from node.scu.dimse import Entity
+from node.scu.dimse import Entity, associate, end
+from node.scu.source import Keep, Listed, identifier
 
 FIND, MOVE, GET = (
     StudyRootQueryRetrieveInformationModelFind,
@@ -32,38 +35,6 @@ _SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 DESTINATION_UNKNOWN, SUBOPERATIONS_FAILED = 0xA801, 0xA702
 _TRANSIENT = (0xA700, 0xA701, SUBOPERATIONS_FAILED, 0xFE00)
 UIDS_IN_A_REQUEST = 100
-
-Keep = Callable[[str, str, str, memoryview], int]
-"""(SOP class UID, SOP Instance UID, transfer syntax UID, dataset) → the C-STORE status: 0 when it is durable."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A series as a peer lists it."""
-
-    study_instance_uid: str
-    series_instance_uid: str
-    modality: str = ""
-
-
-class Source(Protocol):
-    """A peer that can be asked and that gives.  Every method raises Unavailable or Refused."""
-
-    def studies(self, *, accession_number: str = "", study_instance_uid: str = "") -> list[str]:
-        """The Study Instance UIDs that match."""
-
-    def series(self, study_instance_uid: str) -> list[Listed]:
-        """The series of the study."""
-
-    def instances(self, series: Listed) -> frozenset[str]:
-        """The SOP Instance UIDs of the series."""
-
-    def retrieve(self, series: Listed, wanted: Collection[str], keep: Keep, on_done: Callable[[int], None]) -> None:
-        """The peer has sent what it could of `wanted` (empty: of all); what we know is told by the database.
-
-        Where the instances come on this side's own association, each is given to `keep`.  `on_done` is told how many
-        are done.
-        """
 
 
 class DimseSource:
@@ -165,21 +136,12 @@ def _parts(wanted: Collection[str]) -> Iterator[list[str]]:
     return (uids[start : start + UIDS_IN_A_REQUEST] for start in range(0, len(uids), UIDS_IN_A_REQUEST))
 
 
-def identifier(level: str, **keys: str | list[str]) -> Dataset:
-    """The Identifier of a query at this level."""
-    query = Dataset()
-    query.QueryRetrieveLevel = level
-    for keyword, value in keys.items():
-        setattr(query, keyword, value)
-    return query
-
-
 def _answers(responses: Iterator[tuple[Dataset, Dataset | None]]) -> Iterator[tuple[Dataset, Dataset | None]]:
     """Each status and identifier.  Raises Unavailable when the last answer does not come."""
-    for status, identifier in responses:
+    for status, answer in responses:
         if "Status" not in status:
             raise Unavailable("no answer: the association ended or timed out")
-        yield status, identifier
+        yield status, answer
 
 
 def _statuses(responses: Iterator[tuple[Dataset, Dataset | None]]) -> Iterator[Dataset]:
@@ -200,3 +162,36 @@ def _check(service: str, answer: Dataset, peer: Peer, ae: Entity) -> None:
     if service == "C-MOVE" and (status == SUBOPERATIONS_FAILED or 0xC000 <= status <= 0xCFFF):
         raise Busy(f"{said}: it may not reach {ae.ae_title}; does `willis serve` run where it sends to?")
     raise Busy(said) if status in _TRANSIENT else Refused(said)
+
+
+def count_query(study_instance_uid: str, series_instance_uid: str) -> Dataset:
+    """The identifier that asks how many instances a series has (PS3.4 C.6.2)."""
+    query = Dataset()
+    query.QueryRetrieveLevel = "SERIES"
+    query.StudyInstanceUID = study_instance_uid
+    query.SeriesInstanceUID = series_instance_uid
+    query.NumberOfSeriesRelatedInstances = None
+    return query
+
+
+def ask_count(ae: Entity, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> int | None:
+    """How many instances the peer says the series has (C-FIND, PS3.4 C.3.4); None when it does not say.
+
+    Raises Unavailable when there is no answer.
+    """
+    query = count_query(study_instance_uid, series_instance_uid)
+    model = StudyRootQueryRetrieveInformationModelFind
+    assoc = associate(ae, peer, [(model, "1.2.840.10008.1.2.1"), (model, "1.2.840.10008.1.2")])
+    try:
+        for status, answer in assoc.send_c_find(query, model):
+            if "Status" not in status:
+                raise Unavailable("no answer: the association ended or timed out")
+            if answer is not None and answer.get("NumberOfSeriesRelatedInstances") is not None:
+                return int(answer.NumberOfSeriesRelatedInstances)
+    except ValueError:
+        raise Unavailable("the peer does not accept queries") from None
+    except RuntimeError:
+        raise Unavailable("the association ended") from None
+    finally:
+        end(assoc)
+    return None

@@ -11,12 +11,14 @@ from typing import Any
 
 from pydicom import Dataset, dcmread
 
-from node.config.sections import Peer, Tls
+from node.config.peer import Peer
+from node.config.sections import Tls
 from node.dicom.multipart import body_of
 from node.errors import Refused, Unavailable
-from node.scu import dimse
+from node.scu import storage_scu
 from node.scu.dicomweb import Json, Service, failure, text_of
-from node.scu.dimse import DUPLICATE, Sent, Timeouts
+from node.scu.dimse import Timeouts
+from node.scu.storage_scu import DUPLICATE, Sent
 from storage.killpoints import here
 
 _CHUNK_BYTES, _MOST_CHUNKS = 65_536, 16
@@ -92,7 +94,7 @@ def deliver(
     Servers have reasons of their own for a 409 of what they have already, and a success may come from something that
     is no DICOMweb service: after either the server is asked for the object.
     """
-    dimse.identify(path)
+    storage_scu.identify(path)
     content = path.read_bytes()
     boundary = hashlib.sha256(content).hexdigest()
     ds = dcmread(path, specific_tags=["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
@@ -123,7 +125,7 @@ def send_files(peer: Peer, timeouts: Timeouts, tls: Tls | None, paths: Iterable[
     """Each file is sent, and what became of it is told.  Raises Unavailable when the peer cannot be had."""
     for path in paths:
         try:
-            dimse.identify(path)
+            storage_scu.identify(path)
         except Refused as error:
             yield Sent(path, "skipped", str(error))
             continue

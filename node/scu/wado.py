@@ -5,14 +5,15 @@ from collections.abc import Callable, Collection, Iterator
 
 import requests
 
-from node.config.sections import Peer, Tls
+from node.config.peer import Peer
+from node.config.sections import Tls
 from node.dicom import multipart
+from node.dicom.conformance import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.dicom.header import is_uid
 from node.errors import Refused, Unavailable
-from node.scp.receiver import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.scu.dicomweb import SERIES, Json, Service, failure, text_of
 from node.scu.dimse import Timeouts
-from node.scu.query_scu import Keep, Listed
+from node.scu.source import Keep, Listed
 
 ANY_SYNTAX = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 """As the server holds it: without the parameter it would have to decompress (PS3.18 8.7.3.5.2)."""

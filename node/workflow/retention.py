@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from node.runtime import log
-from node.workflow.settling import Desk
+from node.workflow.context import Desk
 from storage.queries.retention import Removal, Why
 
 YOUNGEST_REMOVED = timedelta(days=1)

@@ -2,92 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import partial
-from types import TracebackType
+from datetime import timedelta
 
-from node.audit.messages import Party, Reporter, Study
-from node.audit.trail import Trail
-from node.config.sections import Config, Peer
 from node.errors import Busy, Refused, Unavailable, told
-from node.net.dimse_messages import StoreRequest
 from node.runtime import log
-from node.scp.instance import Arrival
-from node.scp.receiver import receiver_name
-from node.scu import dimse, query_scu
-from node.scu.audited import AuditedSource
-from node.scu.query_scu import Listed, Source
-from node.scu.wado import WebSource
-from node.workflow.settling import Desk
-from storage.files.instances import Files
-from storage.queries.group_commit import GroupCommit
-from storage.records import Closed, Series
+from node.scp.inlet import Inlet
+from node.scu.remote import source_of
+from node.scu.source import Listed, Source
+from node.workflow.context import Desk
+from storage.records import Series
 from storage.store import Store
 
 FIRST_PAUSE_SECONDS = 5.0
 SLACK_SECONDS = 30.0
 """A retrieval is over so long after its limit."""
-
-
-class Inlet:
-    """Takes the instances that a peer gives us on our own association; each is durable before it is answered."""
-
-    def __init__(
-        self, config: Config, store: Store, files: Files, peer: Peer, trail: Trail, now: Callable[[], datetime]
-    ) -> None:
-        """They count as sent by the peer's AE title; `trail` records that they came."""
-        self._name, self._store, self._files, self._now = receiver_name(config.node), store, files, now
-        self._peer, self._trail = peer, trail
-        self._commits = GroupCommit(store.intake)
-        self._association_id: int | None = None
-        self._studies: dict[str, Study] = {}
-        self.fell_short = False
-        """Not everything that was asked for came."""
-
-    def __enter__(self) -> "Inlet":
-        self._commits.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
-    ) -> None:
-        """Release is evidence that a series is whole, so what failed in part was not released."""
-        self._commits.stop()
-        if self._association_id is not None:
-            how = Closed.ABORTED if kind or self.fell_short else Closed.RELEASED
-            self._store.intake.close_association(self._association_id, how, self._now())
-        source, error = Party(self._peer.ae_title, self._peer.host), "it ended early" if kind else ""
-        for study in self._studies.values():
-            self._trail.record(partial(Reporter.received, study=study, source=source, at=self._now(), error=error))
-
-    def keep(self, sop_class_uid: str, sop_instance_uid: str, syntax: str, dataset: memoryview) -> int:
-        """See `query_scu.Keep`."""
-        arrival = Arrival(
-            StoreRequest(0, 0, sop_class_uid, sop_instance_uid, has_dataset=True),
-            syntax,
-            self._peer.ae_title,
-            self._files,
-            self._commits,
-            self._store.intake.forget_instance,
-            self._association,
-            self._now,
-        )
-        arrival.write(dataset)
-        answer = arrival.finish()
-        if answer.status:
-            self.fell_short = True
-            log.get().warning(
-                "instance_refused", calling_ae=self._peer.ae_title, status=answer.status, error=answer.comment
-            )
-        elif header := arrival.header:
-            study = Study(header.study_instance_uid, header.patient_id, header.accession_number)
-            self._studies.setdefault(header.study_instance_uid, study).count(header.sop_class_uid)
-        return answer.status
-
-    def _association(self) -> int:
-        if self._association_id is None:
-            self._association_id = self._store.intake.open_association(self._name, self._peer.ae_title, self._now())
-        return self._association_id
 
 
 @dataclass(frozen=True)
@@ -106,18 +34,6 @@ class Brought:
     def failed(self) -> int:
         """How many are still missing."""
         return self.listed - self.known - self.came
-
-
-def source_of(config: Config, peer: Peer, limit_seconds: float, trail: Trail, now: Callable[[], datetime]) -> Source:
-    """The peer, to be asked for so long; `trail` records each query.  Raises Refused when it is not configured to give."""
-    if not peer.retrieve:
-        ways = "'wado'" if peer.url else "'move' or 'get'"
-        raise Refused(f"{peer.ae_title} is not configured to give instances: set its retrieve to {ways}")
-    if peer.url:
-        source: Source = WebSource(peer, dimse.timeouts(config.node), config.node.tls, limit_seconds)
-        return AuditedSource(source, peer, trail, now)
-    ae = dimse.entity(config.node.ae_title, dimse.timeouts(config.node), config.node.tls)
-    return AuditedSource(query_scu.DimseSource(ae, peer, limit_seconds), peer, trail, now)
 
 
 def bring(

@@ -16,11 +16,12 @@ from node.audit.messages import Activity
 from node.audit.trail import open_trail
 from node.config.sections import Config
 from node.runtime import log
+from node.runtime.clock import utc_now
 from node.runtime.job import Beat
 from node.runtime.notify import NODE_BELL, WORKER_BELL, Bell, ring
 from node.runtime.processes import CONFIG_ERROR, Child, worker_name
-from node.workflow import commitments, retention, retrieval, settling
-from node.workflow.settling import Desk, utc_now
+from node.workflow import commitments, delivery, recovery, retention, retrieval, settling
+from node.workflow.context import Desk
 from storage.files.instances import Files
 from storage.store import Store
 
@@ -48,7 +49,7 @@ class Supervisor:
         self._stopping = threading.Event()
         self._beats = [
             Beat("settle", lambda: settling.settle(self._desk), 2 * PERIODS_SECONDS[0]),
-            Beat("deliver", lambda: settling.deliver(self._desk), 2 * PERIODS_SECONDS[1]),
+            Beat("deliver", lambda: delivery.deliver(self._desk), 2 * PERIODS_SECONDS[1]),
             Beat("commit", lambda: (commitments.ask(self._desk), commitments.tell(self._desk)), 2 * PERIODS_SECONDS[2]),
             Beat("rescue", self._rescue, 2 * PERIODS_SECONDS[3]),
             Beat("retain", lambda: retention.retain(self._desk), 2 * PERIODS_SECONDS[4]),
@@ -120,7 +121,7 @@ class Supervisor:
 
     def _rescue(self) -> None:
         self._end_stuck()
-        settling.rescue(self._desk)
+        recovery.rescue(self._desk)
 
     def _end_stuck(self) -> None:
         """A child that analyses for longer than it may is killed, should the kernel's alarm not have reached it."""

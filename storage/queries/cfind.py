@@ -1,42 +1,14 @@
 """What other programs ask of us (C-FIND, PS3.4 C.6.2): one query each, the most urgent first."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
+from storage.conditions import MODALITIES_IN_STUDY, Between, Condition, Found, Level, Like
 from storage.database.schema import InstanceRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
-
-
-class Level(StrEnum):
-    """Of what a query is."""
-
-    STUDY = "STUDY"
-    SERIES = "SERIES"
-    IMAGE = "IMAGE"
-
-
-@dataclass(frozen=True)
-class Like:
-    """A text with `*` for any characters and `?` for one."""
-
-    pattern: str
-
-
-@dataclass(frozen=True)
-class Between:
-    """Texts from `low` to `high`, both included, as they are sorted; an empty end is open."""
-
-    low: str
-    high: str
-
-
-Condition = Sequence[str | int | Like | Between]
-"""Any of these values."""
 
 SERIES_COLUMNS = (
     "patient_id", "issuer_of_patient_id", "patient_name", "name_key", "accession_number", "study_date", "study_time",
@@ -51,12 +23,8 @@ IMAGE_COLUMNS: Mapping[str, ColumnElement[Any]] = {
     "number_of_frames": InstanceRow.header["number_of_frames"].as_integer(),
 }
 """The same, at IMAGE level."""
-MODALITIES_IN_STUDY = "modalities_in_study"
-"""The same, at STUDY level."""
 _URGENCY = (SeriesRow.priority, SeriesRow.p_absent, SeriesRow.last_instance_at)
 _REPORT = (ReportRow.sop_instance_uid.label("report_uid"), ReportRow.created_at.label("reported_at"))
-
-Found = Mapping[str, Any]
 
 
 class Finding:

@@ -17,8 +17,8 @@ from typing import Any
 
 from sqlalchemy import select, text
 
+from storage.conditions import Between, Condition, Level, Like
 from storage.database.schema import DeliveryRow, SeriesRow
-from storage.queries.cfind import Between, Condition, Level, Like
 from storage.queries.worklist import most_urgent
 from storage.stages import Stage
 from storage.store import Store

@@ -11,8 +11,9 @@ from typing import Self
 
 import httpx
 
-from node.config.sections import Peer
-from node.scu.dimse import Timeouts, entity, send_files
+from node.config.peer import Peer
+from node.scu.dimse import Timeouts, entity
+from node.scu.storage_scu import send_files
 from tests.support.running import free_port, wait_until
 
 POLL_SECONDS = 0.1

@@ -15,14 +15,15 @@ from typing import Any, Self
 
 from node.analysis.analysis import Bench, analyse
 from node.config.sections import Config
+from node.results.document import Algorithm
 from node.results.identity import derive_uid
-from node.results.sr import Algorithm
 from node.runtime import log
+from node.runtime.clock import utc_now
 from node.runtime.processes import worker_name
 from node.scp.receiver import Receiver
-from node.scu import dimse
-from node.workflow import settling
-from node.workflow.settling import Desk, utc_now
+from node.scu import dimse, storage_scu
+from node.workflow import delivery, recovery, settling
+from node.workflow.context import Desk
 from storage.files.instances import Files
 from storage.records import Arrived
 from storage.store import Store
@@ -68,12 +69,12 @@ class SmallNode:
 
     def step(self) -> None:
         """Each verb has run once."""
-        settling.rescue(self.desk)
+        recovery.rescue(self.desk)
         settling.settle(self.desk)
         lease = timedelta(seconds=30)
         while claim := self.store.queue.claim(worker_name(os.getpid()), utc_now(), lease, 1000):
             analyse(self.bench, claim)
-        settling.deliver(self.desk)
+        delivery.deliver(self.desk)
 
     def __enter__(self) -> Self:
         return self
@@ -167,14 +168,14 @@ def break_outbox() -> None:
     def deliver(desk: Desk) -> int:
         while delivery := desk.store.outbox.claim_due(desk.clock(), timedelta(seconds=3)):
             desk.store.outbox.accepted(delivery, desk.clock())
-            dimse.deliver(
+            storage_scu.deliver(
                 dimse.entity("WILLIS", dimse.Timeouts()),
                 desk.config.peers[delivery.destination],
                 desk.files.path(delivery.file),
             )
         return 0
 
-    settling.deliver = deliver
+    delivery.deliver = deliver
 
 
 def break_decoder() -> None:

@@ -37,7 +37,8 @@ def test_a_node_killed_in_mid_receive_keeps_what_it_acknowledged_and_ends_right(
 
     def send() -> None:
         from node.errors import Unavailable
-        from node.scu.dimse import Timeouts, entity, send_files
+        from node.scu.dimse import Timeouts, entity
+        from node.scu.storage_scu import send_files
 
         try:
             for sent in send_files(entity("PACS", Timeouts(acse=3, dimse=10)), node.address, negative_series):

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from node.analysis import analysis
 from node.simulated_pacs import Fault, SimulatedPeer
-from node.workflow import settling
+from node.workflow import delivery, recovery, settling
 from storage.queries.group_commit import GroupCommit, Offer
 from storage.queries.intake import Intake
 from storage.records import Added, Conclusion
@@ -150,15 +150,15 @@ def test_a_pacs_that_is_down_for_a_day_gets_its_report_and_the_attempts_are_few(
     site.node.desk.clock = clock
     back_at = clock() + timedelta(hours=24)
     while clock() < back_at:
-        settling.deliver(site.node.desk)
+        delivery.deliver(site.node.desk)
         due = site.node.store.outbox.next_due()
         assert due is not None
         clock.now = max(due, clock())
     site.peer.fault, site.peer.delay_seconds = Fault.SLOW, 0.5  # it comes back slow
     site.peer.start(site.pacs_port)
-    assert settling.deliver(site.node.desk) == 1
-    (delivery,) = site.node.store.worklist.deliveries(1)
-    assert 20 < delivery.attempts < 50
+    assert delivery.deliver(site.node.desk) == 1
+    (sent,) = site.node.store.worklist.deliveries(1)
+    assert 20 < sent.attempts < 50
     assert len(site.peer.requests) == 1
 
 
@@ -285,7 +285,7 @@ def test_a_clock_that_is_set_back_holds_nothing_up(site: Site, tmp_path: Path) -
     assert delivery is not None
     desk.store.outbox.postponed(delivery, "status 0xA700", clock() + timedelta(seconds=2))
     clock.advance(-3600)
-    settling.rescue(desk)
+    recovery.rescue(desk)
     assert series_now(desk.store, "2.25.2").stage is Stage.READY
     assert series_now(desk.store, "2.25.1").last_instance_at == clock()
     due = desk.store.outbox.next_due()
@@ -302,7 +302,7 @@ def test_a_clock_that_jumps_ahead_costs_at_most_a_second_look(site: Site) -> Non
     desk.clock = clock
     claim = claimed(desk.store, clock, series="2.25.2", worker="elsewhere:1")
     clock.advance(86_400)
-    assert settling.rescue(desk) == 1
+    assert recovery.rescue(desk) == 1
     assert not desk.store.queue.finish(claim, Conclusion(Outcome.NEGATIVE), None, [], clock())
     again = desk.store.queue.claim("worker", clock(), timedelta(seconds=60), 3)
     assert again is not None

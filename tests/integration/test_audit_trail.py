@@ -21,11 +21,13 @@ from node.audit.trail import Trail, open_trail
 from node.config.sections import Config
 from node.dicom.multipart import body_of
 from node.net.tls import server_context
-from node.scu.query_scu import Listed
+from node.runtime.clock import utc_now
+from node.scp.inlet import Inlet
+from node.scu.remote import source_of
+from node.scu.source import Listed
 from node.simulated_pacs import Fault
-from node.workflow import settling
-from node.workflow.retrieval import Inlet, bring, source_of
-from node.workflow.settling import utc_now
+from node.workflow import delivery, settling
+from node.workflow.retrieval import bring
 from tests.support.audit_schema import check
 from tests.support.builders import encoded, keep
 from tests.support.certificates import Certificates, dcmtk
@@ -115,7 +117,7 @@ def test_received_refused_and_sent_are_in_the_file_one_message_for_each_associat
     assert send("PACS") == 0
     assert send("STRANGER") != 0
     made.report()
-    assert settling.deliver(made.desk) == 1
+    assert delivery.deliver(made.desk) == 1
     path = tmp_path / "audit.log"
     lines = wait_until(lambda: (found := path.read_bytes().splitlines())[4:] and found, 10)
     told = events(lines)
@@ -192,7 +194,7 @@ def test_a_report_in_whose_middle_the_pacs_aborts_is_in_the_file_as_a_failure(
 ) -> None:
     made = site(trail=trail_to(), peers=peers(peer(fault=Fault.ABORT).port))
     made.report()
-    assert settling.deliver(made.desk) == 0
+    assert delivery.deliver(made.desk) == 0
     path = tmp_path / "audit.log"
     lines = wait_until(lambda: path.exists() and (found := path.read_bytes().splitlines())[1:] and found, 10)
     outcomes = [
@@ -318,7 +320,7 @@ def test_the_look_after_a_conflict_is_in_the_file(
     pacs = web(lambda asked: Said(409) if asked.method == "POST" else Said.of(listed)).peer()
     made = site(trail=trail_to(), peers={"PACS": pacs})
     made.report()
-    assert settling.deliver(made.desk) == 1
+    assert delivery.deliver(made.desk) == 1
     [(outcome, who, query)] = queries(tmp_path / "audit.log", 3)
     assert (outcome, who, query.QueryRetrieveLevel) == ("0", ["WILLIS", "PACS"], "IMAGE")
     assert query.SOPInstanceUID == made.delivery().sop_instance_uid == "2.25.771"

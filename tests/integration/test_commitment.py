@@ -18,7 +18,7 @@ from node.dicom.commitment import CONTEXTS, INSTANCE_UID, Result
 from node.scu import dimse
 from node.simulated_pacs import Fault, SimulatedPeer
 from node.workflow import commitments
-from node.workflow.settling import deliver
+from node.workflow.delivery import deliver
 from storage.records import Closed
 from storage.stages import DeliveryStage
 from storage.store import Store

@@ -16,14 +16,14 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 from ai.bundle import DEFAULT_BUNDLE, read_manifest
 from ai.unet import OUTPUT_STRIDE
 from node.config import sections
+from node.dicom.conformance import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.dicom.query import KEYS, PRIVATE_KEYS
 from node.net import association
 from node.net.tls import client_context, server_context
 from node.scp import commitment_scp, query_scp
-from node.scp.receiver import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.scu import query_scu, wado
 from node.workflow import commitments, retrieval
-from storage.queries.cfind import Level
+from storage.conditions import Level
 from tests.support.certificates import Certificates
 from tests.support.reports import encoded
 from tests.support.site import SiteFactory, peers

@@ -12,8 +12,8 @@ from pydicom import Dataset, dcmread
 import ai
 from ai.findings import Findings
 from ai.volume import Volume, volume_from_datasets
+from node.results.document import encode
 from node.results.segmentation import build_segmentation
-from node.results.sr import encode
 from tests.support.reports import ALGORITHM, CREATED
 from tests.support.segments import painted_lps_mm
 

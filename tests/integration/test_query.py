@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from node.dicom import query
 from node.scp import query_scp
-from storage.queries.cfind import Level
+from storage.conditions import Level
 from storage.store import Store
 from tests.support.builders import FakeClock, add, header, received, reported
 from tests.support.raw_scu import (

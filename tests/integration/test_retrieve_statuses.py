@@ -7,11 +7,12 @@ import pytest
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, build_context, evt
 
-from node.config.sections import Peer
+from node.config.peer import Peer
+from node.dicom.conformance import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.errors import Refused, Unavailable
-from node.scp.receiver import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.scu.dimse import Timeouts, entity
-from node.scu.query_scu import FIND, GET, MOVE, DimseSource, Listed
+from node.scu.query_scu import FIND, GET, MOVE, DimseSource
+from node.scu.source import Listed
 from node.workflow import retrieval
 from node.workflow.settling import settle
 from tests.support.builders import keep, series_now

@@ -6,9 +6,10 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
-from node.config.sections import Peer
+from node.config.peer import Peer
 from node.errors import Refused, Unavailable
-from node.scu.dimse import Timeouts, deliver, entity, send_files
+from node.scu.dimse import Timeouts, entity
+from node.scu.storage_scu import deliver, send_files
 from node.simulated_pacs import Fault, SimulatedPeer
 from tests.support.running import free_port
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydicom.uid import CTImageStorage
 
-from node.scu import dimse
+from node.runtime.clock import utc_now
+from node.scu import dimse, storage_scu
 from node.simulated_pacs import Fault
-from node.workflow.settling import utc_now
 from storage.files.instances import Files
 from storage.records import Delivery, ReportObject
 from tests.support.builders import FakeClock, claimed, finish
@@ -55,14 +55,14 @@ def test_ctrl_c_lets_an_open_association_end(node_in: NodeFactory, tmp_path: Pat
     assert node.process is not None
     first, second = save(ct_series(2), tmp_path)
     ae = dimse.entity("PACS", dimse.Timeouts(5, 5, 5))
-    assoc = dimse.associate(ae, node.address, dimse.ways(*dimse.identify(first)))
-    assert dimse.store(assoc, first, str(CTImageStorage)) == "success"
+    assoc = dimse.associate(ae, node.address, storage_scu.ways(*storage_scu.identify(first)))
+    assert storage_scu.store(assoc, first, str(CTImageStorage)) == "success"
     group = os.getpgid(node.process.pid)
     for pid in [node.process.pid, *node.children()]:
         if os.getpgid(pid) == group:  # as a terminal does
             os.kill(pid, signal.SIGINT)
     time.sleep(1)
-    assert dimse.store(assoc, second, str(CTImageStorage)) == "success"
+    assert storage_scu.store(assoc, second, str(CTImageStorage)) == "success"
     dimse.end(assoc)
     assert node.process.wait(20) == 0
     assert "Traceback" not in node.log.read_text()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 
-from node.config.sections import Peer
+from node.config.peer import Peer
 from node.dicom.multipart import boundary_of, parts
 from node.errors import ConfigError, NodeError, Refused, Unavailable
 from node.net.tls import server_context

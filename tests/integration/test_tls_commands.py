@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from node.cli.main import app
-from node.config.sections import Peer
+from node.config.peer import Peer
 from node.errors import Unavailable
-from node.scu import dimse
+from node.scu import dimse, storage_scu
 from tests.support.certificates import Certificates
 from tests.support.dicom_factory import ct_series, save
 from tests.support.running import ROOT, free_port
@@ -63,9 +63,9 @@ def test_a_peer_with_certificates_speaks_tls_and_nothing_else(
         assert b"listens" in process.stdout.readline()
         ours = dimse.entity("WILLIS", dimse.Timeouts(5, 5, 5), certificates.of("ct1"))
         to = Peer(ae_title="PACS", host="127.0.0.1", port=port, tls=True)
-        assert dimse.deliver(ours, to, path) == "success"
+        assert storage_scu.deliver(ours, to, path) == "success"
         with pytest.raises(Unavailable):
-            dimse.deliver(ours, to.model_copy(update={"tls": False}), path)
+            storage_scu.deliver(ours, to.model_copy(update={"tls": False}), path)
         assert [each.name for each in (tmp_path / "got").iterdir()] == [f"{ct_series(1)[0].SOPInstanceUID}.dcm"]
     finally:
         process.terminate()

@@ -25,7 +25,8 @@ from sqlalchemy import update
 from node.config.sections import Config, Node
 from node.errors import ConfigError
 from node.net.listener import DirectServer
-from node.scp.receiver import Receiver, receiver_name
+from node.scp.receiver import Receiver
+from node.scp.session import receiver_name
 from storage.database.schema import AssociationRow, InstanceRow
 from storage.errors import StorageFull
 from storage.files.instances import Files, InstanceWriter

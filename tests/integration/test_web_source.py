@@ -10,11 +10,11 @@ from node.audit.trail import Trail
 from node.config.sections import Config
 from node.dicom.multipart import body_of, unpacked
 from node.errors import Refused, Unavailable
+from node.runtime.clock import utc_now
 from node.scu.dimse import Timeouts
-from node.scu.query_scu import Listed
+from node.scu.remote import source_of
+from node.scu.source import Listed
 from node.scu.wado import ANY_SYNTAX, MOST_ONE_BY_ONE, WebSource
-from node.workflow.retrieval import source_of
-from node.workflow.settling import utc_now
 from tests.support.dicom_factory import ct_series, save
 from tests.support.web_server import Asked, Said, ServerFactory, WebServer
 

@@ -6,7 +6,7 @@ import pytest
 from pydicom.uid import CTImageStorage
 
 from node.workflow import commitments
-from node.workflow.settling import deliver
+from node.workflow.delivery import deliver
 from storage.stages import DeliveryStage
 from tests.support.builders import keep
 from tests.support.dicom_factory import ct_series

@@ -11,13 +11,14 @@ from pydicom.uid import UID
 from typer.testing import CliRunner
 
 from node.cli.main import app
-from node.config.sections import load
+from node.config.loading import load
 from node.dicom.multipart import unpacked
 from node.scu import stow
 from node.scu.dimse import Timeouts
-from node.workflow import settling
+from node.workflow import delivery
+from node.workflow.context import Desk
 from node.workflow.retrieval import retrieve
-from node.workflow.settling import Desk, settle
+from node.workflow.settling import settle
 from storage.files.instances import Files
 from storage.records import Closed
 from storage.store import Store
@@ -51,11 +52,11 @@ def test_a_report_is_stored_once_by_stow_as_soon_as_the_password_is_right(
     (tmp_path / "password").write_text("wrong")
     made = site(peers={"PACS": pacs})
     path = made.report()
-    assert settling.deliver(made.desk) == 0
+    assert delivery.deliver(made.desk) == 0
     assert made.delivery().last_error == "ORTHANC answered HTTP 401: look at its username, password_file or token_file"
     (tmp_path / "password").write_text("secret-word\n")
     made.clock.advance(10)
-    assert settling.deliver(made.desk) == 1
+    assert delivery.deliver(made.desk) == 1
     assert made.row()["delivery"] == "delivered"
     assert held(web_orthanc, made.delivery().sop_instance_uid) == [path.read_bytes()]
 

@@ -10,7 +10,7 @@ from pydicom import Dataset
 from pydicom.uid import UID, JPEGLSLossless
 
 from ai.volume import Volume, volume_from_datasets
-from node.scp.receiver import TRANSFER_SYNTAXES
+from node.dicom.conformance import TRANSFER_SYNTAXES
 from tests.interop.test_peers import program, run
 from tests.support.compressed import CODECS, DCMTK, LOSSY, by_codec, by_dcmtk
 from tests.support.dicom_factory import ct_series, enhanced_ct, save

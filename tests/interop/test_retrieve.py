@@ -12,15 +12,21 @@ from pydicom.uid import UID
 from typer.testing import CliRunner, Result
 
 from node.cli.main import app
-from node.config.sections import Peer, load
+from node.config.loading import load
+from node.config.peer import Peer
 from node.errors import Unavailable
+from node.runtime.clock import utc_now
+from node.scp.inlet import Inlet
 from node.scp.receiver import Receiver
 from node.scu import dimse
-from node.scu.dimse import Sent, Timeouts, entity, send_files
-from node.scu.query_scu import Listed
+from node.scu.dimse import Timeouts, entity
+from node.scu.remote import source_of
+from node.scu.source import Listed
+from node.scu.storage_scu import Sent, send_files
 from node.simulated_pacs import Fault, SimulatedPeer
-from node.workflow.retrieval import Brought, Inlet, bring, retrieve, source_of
-from node.workflow.settling import Desk, settle, utc_now
+from node.workflow.context import Desk
+from node.workflow.retrieval import Brought, bring, retrieve
+from node.workflow.settling import settle
 from storage.errors import StorageFull
 from storage.files.instances import Files, InstanceWriter
 from storage.records import Closed

@@ -8,8 +8,9 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from node.config.sections import Peer
-from node.scu.dimse import Timeouts, deliver, entity
+from node.config.peer import Peer
+from node.scu.dimse import Timeouts, entity
+from node.scu.storage_scu import deliver
 from tests.interop.test_peers import program
 from tests.interop.test_report_validators import study_contents
 from tests.support.dicom_factory import ct_series

@@ -17,14 +17,8 @@ from ai.errors import Reason
 from ai.findings import Findings, Lesion
 from ai.frames import encodings_of
 from ai.locations import LOCATIONS, Location
-from node.results.sr import (
-    Algorithm,
-    NotAnalysed,
-    Outcome,
-    build_report,
-    derive_uid,
-    encode,
-)
+from node.results.document import Algorithm, NotAnalysed, Outcome, encode
+from node.results.sr import build_report, derive_uid
 from tests.support.dicom_factory import ct_series, headers_of
 
 ALGORITHM = Algorithm("Willis aneurysm detection", "0.1.0+weights.1a2b", "0.1.0", derive_uid("device", "test"))

@@ -14,8 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from node.config.sections import Config, Peer, load
-from node.scu.dimse import Sent, Timeouts, entity, send_files
+from node.config.loading import load
+from node.config.peer import Peer
+from node.config.sections import Config
+from node.scu.dimse import Timeouts, entity
+from node.scu.storage_scu import Sent, send_files
 from node.simulated_pacs import Fault, SimulatedPeer
 from storage.queries.worklist import Row
 from storage.store import Store

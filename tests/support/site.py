@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from node.audit.trail import Trail
-from node.config.sections import Config, Peer
+from node.config.peer import Peer
+from node.config.sections import Config
+from node.runtime.clock import utc_now
 from node.scp.receiver import Receiver
 from node.simulated_pacs import SimulatedPeer
-from node.workflow.settling import Desk, utc_now
+from node.workflow.context import Desk
 from storage.files.instances import Files
 from storage.records import Delivery, ReportObject
 from storage.store import Store

@@ -13,7 +13,7 @@ import highdicom
 from pydicom import dcmread
 
 from node.cli.demo import SEEDS
-from node.results.sr import encode
+from node.results.document import encode
 from tests.interop import test_report_validators as made
 from tests.support.dicom_factory import ct_series, enhanced_ct
 from tests.support.running import cached_phantom

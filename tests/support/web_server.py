@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from node.config.sections import Peer
+from node.config.peer import Peer
 
 
 @dataclass(frozen=True)

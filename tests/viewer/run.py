@@ -32,9 +32,10 @@ from ai.volume import Volume, volume_from_datasets
 from node.analysis.worker import algorithm_of
 from node.cli.demo import SEEDS
 from node.results.codes import SITES
+from node.results.document import Algorithm, NotAnalysed, Outcome, encode
 from node.results.secondary_capture import build_summary
 from node.results.segmentation import build_segmentation
-from node.results.sr import Algorithm, NotAnalysed, Outcome, Region, build_report, derive_uid, encode
+from node.results.sr import Region, build_report, derive_uid
 from tests.support.running import cached_phantom, free_port, wait_until
 
 FOLDER = Path("var/viewer")

@@ -16,9 +16,10 @@ from ai.unet import UNet
 from ai.volume import Volume, volume_from_datasets
 from node.analysis.analysis import Bench, analyse
 from node.analysis.worker import Worker
-from node.config.sections import Config, load
+from node.config.loading import load
+from node.config.sections import Config
 from node.errors import ConfigError
-from node.results.sr import Algorithm
+from node.results.document import Algorithm
 from storage.files.instances import Files
 from storage.stages import Event
 from storage.store import Store

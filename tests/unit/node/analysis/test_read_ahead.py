@@ -12,7 +12,7 @@ from ai.errors import NotAnalysable
 from ai.volume import read_slice, volume_from_datasets, volume_from_slices
 from node.analysis.read_ahead import AT_ONCE, FORGET_SECONDS, PAUSE_SECONDS, ReadAhead
 from node.config.sections import Eligibility
-from node.workflow.settling import utc_now
+from node.runtime.clock import utc_now
 from storage.files.instances import Files
 from storage.queries.receiving import Settling
 from storage.records import Series

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from node.config.sections import Config, Peer, Tls, load
+from node.config.loading import load
+from node.config.peer import Peer
+from node.config.sections import Config, Tls
 from node.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[4] / "config.toml"

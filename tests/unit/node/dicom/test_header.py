@@ -21,7 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from node.dicom import dataset_walker, header
+from node.dicom import conformance, dataset_walker, header
 from node.dicom.header import MismatchedDataset, UnreadableDataset, file_meta, is_uid, read_header
 from storage.records import Header
 from storage.store import Store
@@ -411,7 +411,7 @@ def test_the_file_meta_makes_the_senders_bytes_a_dicom_file(source_ae: str) -> N
     assert ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID == "2.25.20000"
     assert ds.file_meta.MediaStorageSOPClassUID == CTImageStorage
     assert ds.file_meta.SourceApplicationEntityTitle == source_ae
-    assert ds.file_meta.ImplementationClassUID == header.IMPLEMENTATION_CLASS_UID
+    assert ds.file_meta.ImplementationClassUID == conformance.IMPLEMENTATION_CLASS_UID
     assert ds.PixelData == slice_with().PixelData
 
 

@@ -12,7 +12,8 @@ from pydicom.filereader import read_dataset
 from pynetdicom.dsutils import decode, encode
 
 from node.dicom.query import PRIVATE_CREATOR, PRIVATE_GROUP, PRIVATE_KEYS, BadQuery, Query, identifier_of, read_query
-from storage.queries.cfind import SERIES_COLUMNS, Between, Like
+from storage.conditions import Between, Like
+from storage.queries.cfind import SERIES_COLUMNS
 
 FOUND: dict[str, Any] = dict.fromkeys(SERIES_COLUMNS, "") | {
     "patient_name": "Müller^Jörg", "study_instance_uid": "2.25.1001", "series_number": 3, "instance_count": 400,

@@ -12,8 +12,9 @@ from pydicom.dataelem import RawDataElement
 from ai.findings import Findings, Lesion
 from ai.locations import LOCATIONS, Location
 from ai.volume import Volume, volume_from_datasets
+from node.results.document import NotAnalysed, Outcome, encode
 from node.results.secondary_capture import build_summary
-from node.results.sr import NotAnalysed, Outcome, derive_uid, encode
+from node.results.sr import derive_uid
 from node.results.sr_items import plain_ascii
 from node.results.summary_picture import SIDE, short, summary_picture, voxel_of
 from tests.support.dicom_factory import LOSSY, ct_series, headers_of

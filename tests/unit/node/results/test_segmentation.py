@@ -13,8 +13,9 @@ from pydicom.dataelem import RawDataElement
 
 from ai.findings import Findings
 from ai.lesion_mask import LesionMask
+from node.results.document import encode
 from node.results.segmentation import build_segmentation
-from node.results.sr import derive_uid, encode
+from node.results.sr import derive_uid
 from tests.support.dicom_factory import LOSSY, change, ct_series, enhanced_ct, headers_of
 from tests.support.made_up_head import affine
 from tests.support.reports import ALGORITHM, BASILAR, CREATED, NEGATIVE, RIGHT_MCA, named, positive, received, report

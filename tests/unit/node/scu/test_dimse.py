@@ -12,11 +12,13 @@ from pydicom.uid import JPEG2000, CTImageStorage, ExplicitVRLittleEndian, Implic
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
-from node.config.sections import Peer
-from node.dicom.header import IMPLEMENTATION_CLASS_UID
+from node.config.peer import Peer
+from node.dicom.conformance import IMPLEMENTATION_CLASS_UID
 from node.errors import Refused, Unavailable
-from node.scu import dimse
-from node.scu.dimse import Timeouts, ask_count, deliver, entity, identify, judge, send_files
+from node.scu import dimse, storage_scu
+from node.scu.dimse import Timeouts, entity
+from node.scu.query_scu import ask_count
+from node.scu.storage_scu import deliver, identify, judge, send_files
 from node.simulated_pacs import Fault, SimulatedPeer
 from tests.support.dicom_factory import ct_series, save
 from tests.support.running import free_port, wait_until
@@ -112,19 +114,19 @@ def test_a_sop_class_that_the_peer_does_not_take_is_refused(scp: Callable[..., P
 
 def test_what_is_proposed_for_a_file_is_its_own_syntax_first_and_implicit_vr_where_it_can_be_had() -> None:
     explicit, implicit = (CTImageStorage, ExplicitVRLittleEndian), (CTImageStorage, ImplicitVRLittleEndian)
-    assert dimse.ways(*explicit) == [explicit, implicit]
-    assert dimse.ways(*implicit) == [implicit, explicit]
-    assert dimse.ways(CTImageStorage, JPEG2000) == [(CTImageStorage, JPEG2000)]
+    assert storage_scu.ways(*explicit) == [explicit, implicit]
+    assert storage_scu.ways(*implicit) == [implicit, explicit]
+    assert storage_scu.ways(CTImageStorage, JPEG2000) == [(CTImageStorage, JPEG2000)]
 
 
 def test_a_context_that_the_peer_rejected_is_refused_by_name(scp: Callable[..., Peer], slices: list[Path]) -> None:
     address = scp(Verification)
     assoc = dimse.associate(us(), address, [(Verification, ImplicitVRLittleEndian)])
     with pytest.raises(Refused, match="the peer does not accept CT Image Storage in the file's transfer syntax"):
-        dimse.store(assoc, slices[0], CTImageStorage)
+        storage_scu.store(assoc, slices[0], CTImageStorage)
     assoc.release()
     with pytest.raises(Unavailable, match="ended"):
-        dimse.store(assoc, slices[0], CTImageStorage)
+        storage_scu.store(assoc, slices[0], CTImageStorage)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ def test_a_peer_that_goes_away_half_way_is_not_knocked_at_again_and_each_file_le
     assert next(sending).word == "refused"
     wait_until(lambda: not ae.active_associations, 5)  # it has noticed that the peer aborted
     said = f"no association with PACS at 127.0.0.1:{address.port}"
-    assert list(sending) == [dimse.Sent(path, "refused", said) for path in paths[2:]]
+    assert list(sending) == [storage_scu.Sent(path, "refused", said) for path in paths[2:]]
 
 
 def test_without_any_association_sending_is_unavailable(slices: list[Path]) -> None:

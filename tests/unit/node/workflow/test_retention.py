@@ -9,9 +9,9 @@ from sqlalchemy import func, select
 
 from node.config.sections import Config
 from node.dicom.commitment import Result
-from node.workflow.commitments import result_of
+from node.scp.commitment_scp import result_of
+from node.workflow.context import Desk
 from node.workflow.retention import retain
-from node.workflow.settling import Desk
 from storage.database.schema import AssociationRow, RemovalRow
 from storage.files.instances import Files
 from storage.queries.retention import Removal, Retention

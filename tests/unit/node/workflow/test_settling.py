@@ -15,10 +15,14 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from node.config.sections import Config
 from node.rules import eligibility
+from node.runtime import clock
+from node.runtime.backoff import backoff_seconds
 from node.runtime.processes import worker_name
 from node.simulated_pacs import Fault, SimulatedPeer
-from node.workflow import settling
-from node.workflow.settling import Desk, backoff_seconds, deliver, rescue, settle
+from node.workflow.context import Desk
+from node.workflow.delivery import deliver
+from node.workflow.recovery import rescue
+from node.workflow.settling import settle
 from storage.files.instances import Files
 from storage.queries.receiving import Settling
 from storage.records import Closed, Contribution, Delivery, ReportObject, ResultObject, Series
@@ -730,4 +734,4 @@ def test_a_clock_that_is_set_back_holds_up_no_storage_commitment(
 
 
 def test_the_clock_of_a_running_node_tells_utc() -> None:
-    assert settling.utc_now().utcoffset() == timedelta(0)
+    assert clock.utc_now().utcoffset() == timedelta(0)

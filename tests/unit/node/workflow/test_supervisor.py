@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from node.config.sections import Config
+from node.runtime.clock import utc_now
 from node.runtime.processes import CONFIG_ERROR, Child, worker_name
-from node.workflow.settling import utc_now
 from node.workflow.supervisor import Supervisor
 from storage.stages import Stage
 from tests.support.builders import FakeClock, claimed, series_now

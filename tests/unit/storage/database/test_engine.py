@@ -11,10 +11,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, event, inspect, text
 
 import storage
+from storage.conditions import Level
 from storage.database.engine import LOST_SERVER, make_safe, open_database
 from storage.database.schema import Base
 from storage.errors import DatabaseUnusable, StorageFull
-from storage.queries.cfind import Level
 from storage.records import Added
 from storage.store import Store
 from tests.conftest import BOTH_DATABASES

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from storage.queries.cfind import Between, Condition, Level, Like
+from storage.conditions import Between, Condition, Level, Like
 from storage.records import name_key
 from storage.stages import Outcome
 from storage.store import Store
