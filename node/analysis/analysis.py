@@ -27,7 +27,7 @@ from node.results.objects import Maker
 from node.runtime import log
 from storage.errors import Damaged, StorageFull
 from storage.files.instances import Files
-from storage.killpoints import here
+from storage.killpoints import kill_point
 from storage.queries import intake
 from storage.records import Claim, Conclusion, Header, LesionRecord, ReportObject, ResultObject, Series, StoredFile
 from storage.stages import Outcome
@@ -42,7 +42,7 @@ _CONFLICTS = {intake.MIXED_PATIENTS: Reason.MIXED_PATIENTS, intake.MIXED_STUDIES
 
 
 @dataclass
-class Bench:
+class AnalysisContext:
     """What an analysis works with.  `progress` is called often during inference and may raise to give the claim back.
 
     `read_ahead` gives what was already read of a case, by file.
@@ -91,7 +91,7 @@ class Results:
     beside: tuple[ResultObject, ...]
 
 
-def analyse(bench: Bench, claim: Claim) -> bool:
+def analyse(context: AnalysisContext, claim: Claim) -> bool:
     """The claimed series has ended, its report is in the outbox.  False when a late slice voided the claim.
 
     Raises Damaged when a file of the series is not as it was written, and whatever `progress` raises.  A claim that is
@@ -99,20 +99,20 @@ def analyse(bench: Bench, claim: Claim) -> bool:
     """
     watch = Stopwatch()
     with watch.step("volume"):
-        instances = bench.store.settling.instances(claim.series.id)
-        known = _known(claim) or _too_large(bench, instances)
-        slices = _read(bench, claim, instances, headers_only=known is not None)
+        instances = context.store.settling.instances(claim.series.id)
+        known = _known(claim) or _too_large(context, instances)
+        slices = _read(context, claim, instances, headers_only=known is not None)
     datasets = [each.ds for each in slices]
-    here("in_analysis")
-    seen = Seen(_said(claim, known)) if known else _examine(bench, claim, slices, watch)
+    kill_point("in_analysis")
+    seen = Seen(_said(claim, known)) if known else _examine(context, claim, slices, watch)
     if isinstance(seen.said, Findings) and seen.said.note:
         log.get().warning("analysed_with_a_note", case=claim.series.id, reason=seen.said.note)
     with watch.step("report"):
-        results = _report(bench, claim, datasets, seen)
-    here("after_report_file")
-    conclusion = _conclusion(bench, claim.series, seen.said, watch.seconds)
+        results = _report(context, claim, datasets, seen)
+    kill_point("after_report_file")
+    conclusion = _conclusion(context, claim.series, seen.said, watch.seconds)
     report, destinations, beside = (results.report, results.destinations, results.beside) if results else (None, (), ())
-    kept = bench.store.queue.finish(claim, conclusion, report, destinations, bench.clock(), beside)
+    kept = context.store.queue.finish(claim, conclusion, report, destinations, context.clock(), beside)
     log.get().info(
         "series_reported" if kept else "claim_void",
         case=claim.series.id,
@@ -125,22 +125,22 @@ def analyse(bench: Bench, claim: Claim) -> bool:
 
 
 def _read(
-    bench: Bench, claim: Claim, instances: Sequence[tuple[Header, StoredFile]], headers_only: bool
+    context: AnalysisContext, claim: Claim, instances: Sequence[tuple[Header, StoredFile]], headers_only: bool
 ) -> list[ReadSlice]:
     """The series' instances; of an exhausted claim those that can be read.  Raises Damaged.
 
     None at all where reporting it has itself killed the process as often as it was to be analysed.
     """
     slices: list[ReadSlice] = []
-    if claim.exhausted and claim.series.attempts > 2 * bench.config.ai.attempts:
+    if claim.exhausted and claim.series.attempts > 2 * context.config.ai.attempts:
         return slices
-    already = bench.read_ahead(claim.series.id)
+    already = context.read_ahead(claim.series.id)
     for header, file in instances:
         if file in already:
             slices.append(already[file])
             continue
         try:
-            if ds := _dataset(bench.files.path(file), header, headers_only):
+            if ds := _dataset(context.files.path(file), header, headers_only):
                 slices.append(ReadSlice(ds))
         except (OSError, ValueError, EOFError, InvalidDicomError):
             if not claim.exhausted:
@@ -159,8 +159,8 @@ def _dataset(path: Path, header: Header, headers_only: bool) -> Dataset | None:
     return ds
 
 
-def _examine(bench: Bench, claim: Claim, slices: Sequence[ReadSlice], watch: Stopwatch) -> Seen:
-    config = bench.config
+def _examine(context: AnalysisContext, claim: Claim, slices: Sequence[ReadSlice], watch: Stopwatch) -> Seen:
+    config = context.config
     try:
         if missing := missing_identity([each.ds for each in slices]):
             raise NotAnalysable(Reason.MISSING_IDENTITY, ", ".join(missing))
@@ -169,10 +169,10 @@ def _examine(bench: Bench, claim: Claim, slices: Sequence[ReadSlice], watch: Sto
         with watch.step("inference"):
             found = ai.analyse(
                 volume,
-                bench.bundle,
+                context.bundle,
                 config.ai.device,
                 require_contrast=config.eligibility.require_contrast,
-                progress=bench.progress,
+                progress=context.progress,
             )
         return Seen(found, volume)
     except NotAnalysable as error:
@@ -199,14 +199,14 @@ def _known(claim: Claim) -> NotAnalysable | None:
     return None
 
 
-def _too_large(bench: Bench, instances: Sequence[tuple[Header, StoredFile]]) -> NotAnalysable | None:
+def _too_large(context: AnalysisContext, instances: Sequence[tuple[Header, StoredFile]]) -> NotAnalysable | None:
     """Why the series cannot be held in memory, as far as the database and the files' sizes tell.
 
     What the headers claim is checked before pixels are decoded, by `ai.volume`.
     """
     try:
         check_slices(sum(max(1, header.number_of_frames) for header, _ in instances))
-        check_bytes(_bytes_when_read(bench.files, header, file) for header, file in instances)
+        check_bytes(_bytes_when_read(context.files, header, file) for header, file in instances)
     except NotAnalysable as error:
         return error
     return None
@@ -219,7 +219,9 @@ def _bytes_when_read(files: Files, header: Header, file: StoredFile) -> int:
     return file.size_bytes
 
 
-def _conclusion(bench: Bench, series: Series, said: Findings | NotAnalysed, seconds: dict[str, float]) -> Conclusion:
+def _conclusion(
+    context: AnalysisContext, series: Series, said: Findings | NotAnalysed, seconds: dict[str, float]
+) -> Conclusion:
     if isinstance(said, NotAnalysed):
         if said.reason is Reason.NOT_ELIGIBLE:
             return Conclusion(Outcome.NOT_ELIGIBLE, series.reason, series.detail, seconds=seconds)
@@ -229,13 +231,13 @@ def _conclusion(bench: Bench, series: Series, said: Findings | NotAnalysed, seco
         for lesion in said.lesions
     )
     outcome = Outcome.POSITIVE if said.positive else Outcome.NEGATIVE
-    return Conclusion(outcome, "", said.note, bench.algorithm.version, said.probabilities, lesions, seconds)
+    return Conclusion(outcome, "", said.note, context.algorithm.version, said.probabilities, lesions, seconds)
 
 
-def _report(bench: Bench, claim: Claim, datasets: Sequence[Dataset], seen: Seen) -> Results | None:
+def _report(context: AnalysisContext, claim: Claim, datasets: Sequence[Dataset], seen: Seen) -> Results | None:
     """As `_written`; None also where the report of an exhausted claim cannot be made.  Raises StorageFull, MemoryError."""
     try:
-        return _written(bench, claim.series, datasets, seen)
+        return _written(context, claim.series, datasets, seen)
     except (StorageFull, MemoryError):
         raise
     except Exception as error:
@@ -245,22 +247,22 @@ def _report(bench: Bench, claim: Claim, datasets: Sequence[Dataset], seen: Seen)
         return None
 
 
-def _written(bench: Bench, series: Series, datasets: Sequence[Dataset], seen: Seen) -> Results | None:
+def _written(context: AnalysisContext, series: Series, datasets: Sequence[Dataset], seen: Seen) -> Results | None:
     """The objects, durable on disk; None where none are wanted, or where the images do not say whose they would be."""
-    settings = bench.config.report
+    settings = context.config.report
     said = seen.said
     if (isinstance(said, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
         return None
-    before = bench.store.queue.predecessor(series.id)
-    maker = Maker(series, datasets, said, seen.volume, bench.algorithm, bench.clock(), settings.series_number)
+    before = context.store.queue.predecessor(series.id)
+    maker = Maker(series, datasets, said, seen.volume, context.algorithm, context.clock(), settings.series_number)
     own = settings.region
     ds = maker.report(own, own, before[0] if before else None)
     uid = str(ds.SOPInstanceUID)
-    report = ReportObject(uid, bench.files.write_report(uid, encode(ds)), before[0] if before else None)
-    reports = bench.config.getting("sr", series.calling_ae)
+    report = ReportObject(uid, context.files.write_report(uid, encode(ds)), before[0] if before else None)
+    reports = context.config.getting("sr", series.calling_ae)
     summaries = []
-    for region, destinations in bench.config.getting("sc", series.calling_ae).items():
-        if summary := _summary(bench, maker, region, destinations):
+    for region, destinations in context.config.getting("sc", series.calling_ae).items():
+        if summary := _summary(context, maker, region, destinations):
             summaries.append(summary)
         else:  # who gets no summary gets the report, whatever it is configured to get
             reports[region] = tuple(dict.fromkeys((*reports.get(region, ()), *destinations)))
@@ -268,13 +270,15 @@ def _written(bench: Bench, series: Series, datasets: Sequence[Dataset], seen: Se
     for region, destinations in reports.items():
         if region != own:
             kind = f"report {region}"
-            earlier = bench.store.queue.predecessor_beside(series.id, kind)
-            beside.append(_kept(bench, kind, maker.report(region, own, earlier), destinations))
-    beside += [*summaries, *_segmentations(bench, maker)]
+            earlier = context.store.queue.predecessor_beside(series.id, kind)
+            beside.append(_kept(context, kind, maker.report(region, own, earlier), destinations))
+    beside += [*summaries, *_segmentations(context, maker)]
     return Results(report, reports.get(own, ()), tuple(beside))
 
 
-def _summary(bench: Bench, maker: Maker, region: Marking, destinations: tuple[str, ...]) -> ResultObject | None:
+def _summary(
+    context: AnalysisContext, maker: Maker, region: Marking, destinations: tuple[str, ...]
+) -> ResultObject | None:
     """The summary, durable on disk; None where it cannot be drawn.  An ineligible series has none.  Raises StorageFull.
 
     A summary is an image: of one that comes back, as of any image that is not analysed, none is made.
@@ -282,7 +286,7 @@ def _summary(bench: Bench, maker: Maker, region: Marking, destinations: tuple[st
     if isinstance(maker.said, NotAnalysed) and maker.said.reason is Reason.NOT_ELIGIBLE:
         return None
     try:
-        return _kept(bench, "summary", maker.summary(region, bench.config.report.region), destinations)
+        return _kept(context, "summary", maker.summary(region, context.config.report.region), destinations)
     except StorageFull:
         raise
     except Exception as error:  # noqa: BLE001  the edge: a finding is reported even if it cannot be drawn
@@ -290,18 +294,18 @@ def _summary(bench: Bench, maker: Maker, region: Marking, destinations: tuple[st
         return None
 
 
-def _segmentations(bench: Bench, maker: Maker) -> Iterator[ResultObject]:
+def _segmentations(context: AnalysisContext, maker: Maker) -> Iterator[ResultObject]:
     """The masks of the findings, durable on disk, where they can be laid over the images.  Raises StorageFull."""
-    for region, destinations in bench.config.getting("seg", maker.series.calling_ae).items():
+    for region, destinations in context.config.getting("seg", maker.series.calling_ae).items():
         try:
-            if ds := maker.segmentation(region, bench.config.report.region):
-                yield _kept(bench, "segmentation", ds, destinations)
+            if ds := maker.segmentation(region, context.config.report.region):
+                yield _kept(context, "segmentation", ds, destinations)
         except StorageFull:
             raise
         except Exception as error:  # noqa: BLE001  the edge: the report says what the masks show
             log.get().error("segmentation_failed", case=maker.series.id, error=type(error).__name__)
 
 
-def _kept(bench: Bench, kind: str, ds: Dataset, destinations: tuple[str, ...]) -> ResultObject:
+def _kept(context: AnalysisContext, kind: str, ds: Dataset, destinations: tuple[str, ...]) -> ResultObject:
     uid = str(ds.SOPInstanceUID)
-    return ResultObject(kind, uid, bench.files.write_report(uid, encode(ds)), destinations)
+    return ResultObject(kind, uid, context.files.write_report(uid, encode(ds)), destinations)

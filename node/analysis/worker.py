@@ -20,7 +20,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from ai.bundle import DEFAULT_BUNDLE, Manifest, load_bundle
 from ai.errors import BundleError
-from node.analysis.analysis import Bench, analyse
+from node.analysis.analysis import AnalysisContext, analyse
 from node.analysis.read_ahead import ReadAhead
 from node.config.sections import Config
 from node.errors import ConfigError
@@ -29,12 +29,12 @@ from node.results.identity import derive_uid
 from node.runtime import log
 from node.runtime.backoff import backoff_seconds
 from node.runtime.clock import utc_now
-from node.runtime.job import Beat
-from node.runtime.notify import NODE_BELL, WORKER_BELL, Bell, ring
+from node.runtime.job import Job
+from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import LEASE_SLACK_SECONDS, worker_name
 from storage.errors import StorageFull
 from storage.files.instances import Files
-from storage.killpoints import here
+from storage.killpoints import kill_point
 from storage.records import Claim
 from storage.store import Store
 
@@ -87,7 +87,7 @@ class Worker:
         self._to_give_back: GiveBack | None = None
         files = Files(config.storage.directory)
         self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
-        self._bench = Bench(
+        self._context = AnalysisContext(
             config,
             self._store,
             files,
@@ -97,21 +97,21 @@ class Worker:
             self._progress,
             self._ahead.take,
         )
-        self._beat = Beat("worker", self._work_and_read_ahead, LONGEST_PAUSE_SECONDS)
+        self._job = Job("worker", self._work_and_read_ahead, LONGEST_PAUSE_SECONDS)
 
     def run(self) -> None:
         """Works until SIGTERM; what it holds then is given back without counting the attempt."""
         signal.signal(signal.SIGTERM, self._on_term)
         scheduler = BackgroundScheduler()
-        scheduler.add_job(self._beat.ring, "interval", seconds=2, coalesce=True, max_instances=1)
+        scheduler.add_job(self._job.wake, "interval", seconds=2, coalesce=True, max_instances=1)
         scheduler.start()
         directory = self._config.storage.directory
-        with Bell(directory, WORKER_BELL) as bell:
-            listener = threading.Thread(target=_listen, args=(bell, self._beat.ring, self._stopping))
+        with Wakeup(directory, WORKER_PROCESS) as bell:
+            listener = threading.Thread(target=_listen, args=(bell, self._job.wake, self._stopping))
             listener.start()
-            log.get().info("worker_started", pid=os.getpid(), model=self._bench.algorithm.version)
-            self._beat.ring()
-            self._beat.run()
+            log.get().info("worker_started", pid=os.getpid(), model=self._context.algorithm.version)
+            self._job.wake()
+            self._job.run()
             listener.join()
         scheduler.shutdown(wait=False)
         self._store.queue.give_back(self._name, refund=True)
@@ -119,10 +119,10 @@ class Worker:
 
     def _on_term(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()
-        self._beat.stop()
+        self._job.stop()
 
     def _progress(self, _share: float) -> None:
-        here("in_inference")
+        kill_point("in_inference")
         if self._stopping.is_set():
             raise StopRequested
 
@@ -131,7 +131,7 @@ class Worker:
         self._work()
         until = self._monotonic() + LONGEST_PAUSE_SECONDS
         seconds: float | None = 0.0
-        while seconds is not None and self._monotonic() < until and not self._beat.rung_within(seconds):
+        while seconds is not None and self._monotonic() < until and not self._job.woken_within(seconds):
             signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
             seconds = self._ahead.read_some()
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -152,7 +152,7 @@ class Worker:
                 os._exit(NO_MEMORY)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            ring(self._config.storage.directory, NODE_BELL)
+            wake(self._config.storage.directory, NODE_PROCESS)
 
     def _next(self) -> bool:
         """One more series was analysed, or an attempt has failed; False when none waits."""
@@ -167,7 +167,7 @@ class Worker:
             return False
         log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)
         try:
-            analyse(self._bench, claim)
+            analyse(self._context, claim)
             self._times_full = 0
         except (StopRequested, MemoryError):
             raise
@@ -187,7 +187,7 @@ class Worker:
         self._times_full += 1
         seconds = backoff_seconds(self._times_full, *FULL_DISK_SECONDS, jitter=0.0)
         self._resume_at = self._monotonic() + seconds
-        free_bytes = self._bench.files.free_bytes()
+        free_bytes = self._context.files.free_bytes()
         log.get().error("disk_full", case=claim.series.id, free_bytes=free_bytes, next_attempt_seconds=seconds)
         self._give_back()
 
@@ -198,7 +198,7 @@ class Worker:
             self._to_give_back = None
 
 
-def _listen(bell: Bell, wake: Callable[[], None], stopping: threading.Event) -> None:
+def _listen(bell: Wakeup, wake: Callable[[], None], stopping: threading.Event) -> None:
     while not stopping.is_set():
         if bell.wait(0.5):
             wake()

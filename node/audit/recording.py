@@ -14,7 +14,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 from node.audit.messages import Party, Question, Reporter, Study
 from node.audit.trail import Trail
 from node.config.peer import Peer
-from node.errors import told
+from node.errors import safe_message
 
 Clock = Callable[[], datetime]
 
@@ -67,7 +67,7 @@ def _ending(trail: Trail, clock: Clock, message: Callable[[Reporter, datetime, s
     try:
         yield
     except Exception as failure:
-        error = told(failure)
+        error = safe_message(failure)
         raise
     finally:
         ended = clock()

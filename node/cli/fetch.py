@@ -14,7 +14,7 @@ from node.config.sections import Config
 from node.dicom.header import is_uid
 from node.errors import ConfigError, Refused
 from node.runtime.clock import utc_now
-from node.runtime.notify import NODE_BELL, ring
+from node.runtime.notify import NODE_PROCESS, wake
 from node.scp.inlet import Inlet
 from node.scu.remote import source_of
 from node.scu.source import Source
@@ -85,6 +85,6 @@ def _fetched(settings: Config, peer: Peer, study: str, files: Files, trail: Trai
         for series in wanted:
             with Inlet(settings, store, files, peer, trail, utc_now) as inlet:
                 total += bring(source, inlet, store, series, on_instances)
-            ring(settings.storage.directory, NODE_BELL)
+            wake(settings.storage.directory, NODE_PROCESS)
     store.close()
     return total, len(listed) - len(wanted)

@@ -19,7 +19,7 @@ from node.cli.app import ConfigOption, app, configuration, console, one_line_err
 from node.config.sections import Config
 from node.errors import NodeError
 from node.rules.eligibility import Ineligible
-from node.runtime.notify import NODE_BELL, WORKER_BELL, ring
+from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, wake
 from node.scp.rejections import last_rejections
 from storage.files.instances import Files
 from storage.queries.worklist import Clock, Row
@@ -243,8 +243,8 @@ def retry(case: CaseArgument, config: ConfigOption = None) -> None:
             raise NodeError(
                 f"case {row['case_id']} is {row['stage']}: it has not ended yet, so there is nothing to retry"
             )
-        for bell in (NODE_BELL, WORKER_BELL):
-            ring(checked.storage.directory, bell)
+        for bell in (NODE_PROCESS, WORKER_PROCESS):
+            wake(checked.storage.directory, bell)
         pending = counted(requeued, "delivery is", "deliveries are")
         said = f"{pending} pending again" if requeued else "waits to be analysed again as a new revision"
         console.print(f"case {row['case_id']}: {said}", highlight=False)

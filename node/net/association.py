@@ -41,7 +41,7 @@ from node.net.dimse_messages import (
 from node.net.pynetdicom_guard import check_pynetdicom
 from node.net.socket_reader import Closed, HandshakeFailed, TooSlow, Wire, is_too_slow
 from node.runtime import log
-from storage.killpoints import here
+from storage.killpoints import kill_point
 
 LARGEST_CONTROL_PDU_BYTES = 1 << 20
 LINGER_SECONDS = 1.0
@@ -265,9 +265,9 @@ class DirectAssociation(Association):  # type: ignore[misc]  # pynetdicom has no
     def _answer(self, wire: Wire, store: Store) -> None:
         request, answer = store
         response = store_response(request, answer)
-        here("before_answer")
+        kill_point("before_answer")
         wire.send(b"".join(command_pdus(request.context_id, response, self.requestor.maximum_length)))
-        here("after_answer")
+        kill_point("after_answer")
         if self._stop_wanted:
             raise Closed
 

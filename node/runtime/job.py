@@ -6,7 +6,7 @@ from collections.abc import Callable
 from node.runtime import log
 
 
-class Beat:
+class Job:
     """Runs `verb` after each ring.  A ring during a run causes one more run."""
 
     def __init__(self, name: str, verb: Callable[[], object], longest_pause_seconds: float | None = None) -> None:
@@ -20,11 +20,11 @@ class Beat:
         self._rung = threading.Event()
         self._stopping = False
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """The verb will run, as soon as it is not running."""
         self._rung.set()
 
-    def rung_within(self, seconds: float) -> bool:
+    def woken_within(self, seconds: float) -> bool:
         """Whether it was rung since the verb began, or is within the seconds: for a verb that could go on."""
         return self._rung.wait(seconds)
 

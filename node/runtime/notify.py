@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-NODE_BELL, WORKER_BELL = "node", "worker"
+NODE_PROCESS, WORKER_PROCESS = "node", "worker"
 
 
 def _address(directory: Path, name: str) -> str:
@@ -18,14 +18,14 @@ def _address(directory: Path, name: str) -> str:
     return str(Path(tempfile.gettempdir()) / f"willis-{digest}-{name}.sock")
 
 
-def ring(directory: Path, name: str) -> None:
+def wake(directory: Path, name: str) -> None:
     """Whoever waits at the bell `name` of this installation wakes.  Nobody there, or no descriptor: nothing happens."""
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         sender.sendto(b"!", _address(directory, name))
 
 
-class Bell:
+class Wakeup:
     """Waits for rings.  One process at a time owns a name; the latest wins."""
 
     def __init__(self, directory: Path, name: str) -> None:

@@ -17,7 +17,7 @@ from node.scp.rejections import Rejections
 _TLS_REMEDY = "see Certificates in docs/operations.md"
 
 
-class Doorkeeper:
+class Gatekeeper:
     """A `node.net.association.Gate`.  `admission` has the rules."""
 
     def __init__(self, config: Config, directory: Path, trail: Trail, clock: Callable[[], datetime]) -> None:

@@ -11,7 +11,7 @@ from node.config.peer import Peer
 from node.config.sections import Config
 from node.net.dimse_messages import StoreRequest
 from node.runtime import log
-from node.scp.instance import Arrival
+from node.scp.instance import IncomingInstance
 from node.scp.session import receiver_name
 from storage.files.instances import Files
 from storage.queries.group_commit import GroupCommit
@@ -52,7 +52,7 @@ class Inlet:
 
     def keep(self, sop_class_uid: str, sop_instance_uid: str, syntax: str, dataset: memoryview) -> int:
         """See `query_scu.Keep`."""
-        arrival = Arrival(
+        arrival = IncomingInstance(
             StoreRequest(0, 0, sop_class_uid, sop_instance_uid, has_dataset=True),
             syntax,
             self._peer.ae_title,

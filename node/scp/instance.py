@@ -9,7 +9,7 @@ from node.dicom.header import MismatchedDataset, UnreadableDataset
 from node.net.dimse_messages import Answer, StoreRequest
 from storage.errors import StorageFull
 from storage.files.instances import Files, InstanceWriter
-from storage.killpoints import here
+from storage.killpoints import kill_point
 from storage.queries.group_commit import GroupCommit, Offer
 from storage.records import Added, Arrived, Header, StoredFile
 
@@ -20,7 +20,7 @@ MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
 
-class Arrival:
+class IncomingInstance:
     """The sink of one C-STORE request.
 
     The bytes go to a temporary file, the hash, and the walker that finds the header, as they come.  The first thing
@@ -96,7 +96,7 @@ class Arrival:
 
     def _keep(self) -> Added:
         self._walker.finish()
-        here("after_temporary")
+        kill_point("after_temporary")
         if self._header is None:
             self._read_header()
         header, writer = self._header, self._writer
@@ -105,14 +105,14 @@ class Arrival:
         association_id = self._association_id()
         file = writer.seal(header.series_instance_uid, header.sop_instance_uid)
         writer.publish()
-        here("after_publish")
+        kill_point("after_publish")
         offer = self._commits.offer(Arrived(header, file, association_id, self._calling_ae, self._now()))
         try:
             writer.flush()
         except Exception:
             self._take_back(offer, file)
             raise
-        here("after_flush")
+        kill_point("after_flush")
         added = Added(str(offer.outcome()))
         if added is Added.DIFFERENT:
             self._files.discard(file)

@@ -32,11 +32,11 @@ from node.net.dimse_messages import Begin, Sink, StoreRequest
 from node.net.listener import DirectServer
 from node.net.tls import server_context
 from node.runtime import log
-from node.runtime.notify import NODE_BELL, ring
+from node.runtime.notify import NODE_PROCESS, wake
 from node.runtime.processes import has_died
 from node.scp.commitment_scp import CommitmentScp, Settler
-from node.scp.gatekeeper import Doorkeeper
-from node.scp.instance import Arrival
+from node.scp.gatekeeper import Gatekeeper
+from node.scp.instance import IncomingInstance
 from node.scp.query_scp import QueryScp
 from node.scp.session import _MOST_STUDIES, _Logged, receiver_name
 from storage.files.instances import Files
@@ -63,7 +63,7 @@ class Receiver:
         self._servers: list[Any] = []
         self._trail = trail or Trail()
         self._received: dict[Any, dict[str, Study]] = {}
-        self._gate = Doorkeeper(config, files.root, self._trail, _now)
+        self._gate = Gatekeeper(config, files.root, self._trail, _now)
         self._commits_run = False
         self._log = log.get()
 
@@ -181,7 +181,7 @@ class Receiver:
         def begin(request: StoreRequest) -> Sink:
             calling_ae = str(association.requestor.ae_title).strip()
             opening = self._open(association, calling_ae)
-            arrival = Arrival(
+            arrival = IncomingInstance(
                 request,
                 str(association.accepted_context(request.context_id).transfer_syntax[0]),
                 calling_ae,
@@ -258,7 +258,7 @@ def receive(config: Config) -> None:
     signal.signal(signal.SIGTERM, lambda _signal, _frame: stopping.set())
     store, directory = Store.open(config.storage.url), config.storage.directory
     trail = open_trail(config)
-    receiver = Receiver(config, store, Files(directory), lambda: ring(directory, NODE_BELL), trail)
+    receiver = Receiver(config, store, Files(directory), lambda: wake(directory, NODE_PROCESS), trail)
     receiver.start()
     stopping.wait()
     receiver.stop(patience_seconds=config.node.stop_seconds / 2)

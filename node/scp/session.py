@@ -6,7 +6,7 @@ from typing import Any
 
 from node.config.sections import Node
 from node.net.dimse_messages import Answer
-from node.scp.instance import SUCCESS, Arrival
+from node.scp.instance import SUCCESS, IncomingInstance
 from storage.records import Header
 
 _MOST_STUDIES = 256
@@ -21,7 +21,9 @@ def receiver_name(settings: Node) -> str:
 class _Logged:
     """An arrival whose refusal is logged, and of whose success `on_kept` hears."""
 
-    def __init__(self, arrival: Arrival, calling_ae: str, on_kept: Callable[[Header], None], logger: Any) -> None:
+    def __init__(
+        self, arrival: IncomingInstance, calling_ae: str, on_kept: Callable[[Header], None], logger: Any
+    ) -> None:
         self._arrival, self._calling_ae, self._on_kept, self._log = arrival, calling_ae, on_kept, logger
         self.write, self.abandon = arrival.write, arrival.abandon
 

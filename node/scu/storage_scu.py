@@ -12,7 +12,7 @@ from pynetdicom.association import Association
 from node.config.peer import Peer
 from node.errors import Refused, Unavailable
 from node.scu.dimse import Entity, associate, end, let_reader_run
-from storage.killpoints import here
+from storage.killpoints import kill_point
 
 DUPLICATE = 0x0111
 
@@ -79,7 +79,7 @@ def deliver(ae: Entity, peer: Peer, path: Path) -> str:
     """The peer has the object in `path`, sent on an association of its own.  Raises Unavailable or Refused."""
     sop_class, syntax = identify(path)
     assoc = associate(ae, peer, ways(sop_class, syntax))
-    here("before_send")
+    kill_point("before_send")
     try:
         return store(assoc, path, sop_class)
     finally:

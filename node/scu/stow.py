@@ -19,7 +19,7 @@ from node.scu import storage_scu
 from node.scu.dicomweb import Json, Service, failure, text_of
 from node.scu.dimse import Timeouts
 from node.scu.storage_scu import DUPLICATE, Sent
-from storage.killpoints import here
+from storage.killpoints import kill_point
 
 _CHUNK_BYTES, _MOST_CHUNKS = 65_536, 16
 """No more of an answer is read."""
@@ -100,7 +100,7 @@ def deliver(
     ds = dcmread(path, specific_tags=["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
     content_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
     with Service(peer, timeouts, tls) as service:
-        here("before_send")
+        kill_point("before_send")
         body = body_of(content, boundary)
         with (
             service.answering(),

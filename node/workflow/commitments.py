@@ -12,12 +12,12 @@ from pynetdicom.sop_class import StorageCommitmentPushModel
 from node.config.peer import Peer
 from node.dicom import commitment
 from node.dicom.commitment import CONTEXTS, INSTANCE_UID, Item, Result
-from node.errors import Refused, Unavailable, told
+from node.errors import Refused, Unavailable, safe_message
 from node.runtime import log
 from node.runtime.backoff import backoff_seconds
 from node.scp.commitment_scp import Settler, result_of
 from node.scu import dimse, storage_scu
-from node.workflow.context import Desk
+from node.workflow.context import Context
 from storage.records import Commitment, CommitmentRequest
 
 SAME_ASSOCIATION_SECONDS = 2.0
@@ -25,43 +25,43 @@ SAME_ASSOCIATION_SECONDS = 2.0
 _MESSAGE_ID = 1
 
 
-def ask(desk: Desk) -> int:
+def ask(context: Context) -> int:
     """Every commitment that is due was asked for once; returns how many the destinations took on.
 
     A destination that cannot be had is asked for nothing else in this round: its timeouts must not hold up the others.
     """
     taken = 0
-    commitments, away = desk.store.commitments, set[str]()
-    while not desk.stopping.is_set() and (due := commitments.claim_due(desk.clock(), _lease(desk), away)):
-        with desk.holding(partial(commitments.give_back, due)):
-            taken += _ask_one(desk, due, away)
+    commitments, away = context.store.commitments, set[str]()
+    while not context.stopping.is_set() and (due := commitments.claim_due(context.clock(), _lease(context), away)):
+        with context.holding(partial(commitments.give_back, due)):
+            taken += _ask_one(context, due, away)
     return taken
 
 
-def _lease(desk: Desk) -> timedelta:
-    return timedelta(seconds=3 * desk.config.node.network_timeout_seconds + SAME_ASSOCIATION_SECONDS)
+def _lease(context: Context) -> timedelta:
+    return timedelta(seconds=3 * context.config.node.network_timeout_seconds + SAME_ASSOCIATION_SECONDS)
 
 
-def _ask_one(desk: Desk, due: Commitment, away: set[str]) -> bool:
+def _ask_one(context: Context, due: Commitment, away: set[str]) -> bool:
     """Whether the destination took it on; one that cannot be had now is one of those `away`."""
-    delivery, commitments, now = due.delivery, desk.store.commitments, desk.clock()
+    delivery, commitments, now = due.delivery, context.store.commitments, context.clock()
     logger = log.get().bind(case=delivery.series_id, destination=delivery.destination, attempts=due.attempts)
-    peer = desk.config.peers.get(delivery.destination)
+    peer = context.config.peers.get(delivery.destination)
     if peer is None or not peer.storage_commitment:
         commitments.dropped(due)
         return False
-    if now - delivery.created_at >= timedelta(hours=desk.config.delivery.give_up_hours):
-        commitments.refused(due, f"accepted, but not committed within {desk.config.delivery.give_up_hours:g} h")
+    if now - delivery.created_at >= timedelta(hours=context.config.delivery.give_up_hours):
+        commitments.refused(due, f"accepted, but not committed within {context.config.delivery.give_up_hours:g} h")
         logger.error("commitment_given_up")
         return False
     if due.asked_at is not None:
-        commitments.renewed(due, "commitment: no answer in time", commitment.new_transaction_uid(desk.random), now)
+        commitments.renewed(due, "commitment: no answer in time", commitment.new_transaction_uid(context.random), now)
         logger.warning("commitment_unanswered")
         return False
-    settle = Settler(desk.config, desk.store, desk.clock)
+    settle = Settler(context.config, context.store, context.clock)
     try:
-        item = (storage_scu.identify(desk.files.path(delivery.file))[0], delivery.sop_instance_uid)
-        _request(desk, peer, due, item, settle)
+        item = (storage_scu.identify(context.files.path(delivery.file))[0], delivery.sop_instance_uid)
+        _request(context, peer, due, item, settle)
     except Refused as error:
         commitments.refused(due, str(error))
         logger.error("commitment_refused", error=str(error))
@@ -69,13 +69,13 @@ def _ask_one(desk: Desk, due: Commitment, away: set[str]) -> bool:
     except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other commitments go on
         if isinstance(error, Unavailable):
             away.add(delivery.destination)
-        commitments.postponed(due, told(error), now + _wait(desk, due.attempts))
-        logger.warning("commitment_postponed", error=told(error))
+        commitments.postponed(due, safe_message(error), now + _wait(context, due.attempts))
+        logger.warning("commitment_postponed", error=safe_message(error))
         return False
     return True
 
 
-def _request(desk: Desk, peer: Peer, due: Commitment, item: Item, settle: "Settler") -> None:
+def _request(context: Context, peer: Peer, due: Commitment, item: Item, settle: "Settler") -> None:
     """The destination has the request, and some time to answer at once.  Raises Unavailable, Refused."""
     answered = threading.Event()
 
@@ -84,7 +84,7 @@ def _request(desk: Desk, peer: Peer, due: Commitment, item: Item, settle: "Settl
         answered.set()
         return status
 
-    ae = dimse.entity(desk.config.node.ae_title, dimse.timeouts(desk.config.node), desk.config.node.tls)
+    ae = dimse.entity(context.config.node.ae_title, dimse.timeouts(context.config.node), context.config.node.tls)
     assoc = dimse.associate(ae, peer, CONTEXTS, [(evt.EVT_N_EVENT_REPORT, on_report)])
     try:
         status, _ = assoc.send_n_action(
@@ -94,8 +94,10 @@ def _request(desk: Desk, peer: Peer, due: Commitment, item: Item, settle: "Settl
         if "Status" not in status:
             raise Unavailable("storage commitment: no answer: the association ended or timed out")
         commitment.judge(int(status.Status))
-        now = desk.clock()
-        desk.store.commitments.asked(due, now, now + timedelta(seconds=desk.config.delivery.commitment_timeout_seconds))
+        now = context.clock()
+        context.store.commitments.asked(
+            due, now, now + timedelta(seconds=context.config.delivery.commitment_timeout_seconds)
+        )
         log.get().info("commitment_asked", case=due.delivery.series_id, destination=due.delivery.destination)
         answered.wait(SAME_ASSOCIATION_SECONDS)
     except RuntimeError:
@@ -104,55 +106,57 @@ def _request(desk: Desk, peer: Peer, due: Commitment, item: Item, settle: "Settl
         dimse.end(assoc)
 
 
-def _wait(desk: Desk, attempts: int) -> timedelta:
-    settings = desk.config.delivery
+def _wait(context: Context, attempts: int) -> timedelta:
+    settings = context.config.delivery
     return timedelta(
         seconds=backoff_seconds(
-            attempts, settings.first_retry_seconds, settings.maximum_retry_seconds, desk.random.random()
+            attempts, settings.first_retry_seconds, settings.maximum_retry_seconds, context.random.random()
         )
     )
 
 
-def tell(desk: Desk) -> int:
+def tell(context: Context) -> int:
     """Every result that is due was sent once to whoever asked; returns how many arrived.
 
     Who cannot be reached is sent nothing else in this round.  Who refuses is told again, as if he could not be reached:
     he waits for it, and a person would not see that he does.
     """
     sent = 0
-    requests, away = desk.store.commitment_requests, set[str]()
-    while not desk.stopping.is_set() and (due := requests.claim_due(desk.clock(), _lease(desk), away)):
-        with desk.holding(partial(requests.give_back, due)):
-            sent += _tell_one(desk, due, away)
+    requests, away = context.store.commitment_requests, set[str]()
+    while not context.stopping.is_set() and (due := requests.claim_due(context.clock(), _lease(context), away)):
+        with context.holding(partial(requests.give_back, due)):
+            sent += _tell_one(context, due, away)
     return sent
 
 
-def _tell_one(desk: Desk, due: CommitmentRequest, away: set[str]) -> bool:
+def _tell_one(context: Context, due: CommitmentRequest, away: set[str]) -> bool:
     """Whether the result arrived; who cannot be reached now is one of those `away`."""
     logger = log.get().bind(calling_ae=due.calling_ae, attempts=due.attempts, instances=len(due.instances))
-    found = desk.config.peer_named(due.calling_ae)
+    found = context.config.peer_named(due.calling_ae)
     try:
         if found is None:
             raise Refused(f"{due.calling_ae} is no configured peer: no address to send the result to")
-        result = result_of(due, desk.store, desk.files, desk.clock())
-        _send_result(desk, found[1], result)
+        result = result_of(due, context.store, context.files, context.clock())
+        _send_result(context, found[1], result)
     except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other results go on
         if isinstance(error, Unavailable):
             away.add(due.calling_ae)
-        age = desk.clock() - due.created_at
-        gives_up = found is None or age >= timedelta(hours=desk.config.delivery.give_up_hours)
-        again_at = None if gives_up else desk.clock() + _wait(desk, due.attempts)
-        desk.store.commitment_requests.postponed(due, told(error), again_at)
-        logger.warning("commitment_result_given_up" if gives_up else "commitment_result_postponed", error=told(error))
+        age = context.clock() - due.created_at
+        gives_up = found is None or age >= timedelta(hours=context.config.delivery.give_up_hours)
+        again_at = None if gives_up else context.clock() + _wait(context, due.attempts)
+        context.store.commitment_requests.postponed(due, safe_message(error), again_at)
+        logger.warning(
+            "commitment_result_given_up" if gives_up else "commitment_result_postponed", error=safe_message(error)
+        )
         return False
-    desk.store.commitment_requests.answered(due, desk.clock())
+    context.store.commitment_requests.answered(due, context.clock())
     logger.info("commitment_result_sent", count=len(result.failed))
     return True
 
 
-def _send_result(desk: Desk, peer: Peer, result: Result) -> None:
+def _send_result(context: Context, peer: Peer, result: Result) -> None:
     """The peer has the result, on an association of its own.  Raises Unavailable, Refused."""
-    ae = dimse.entity(desk.config.node.ae_title, dimse.timeouts(desk.config.node), desk.config.node.tls)
+    ae = dimse.entity(context.config.node.ae_title, dimse.timeouts(context.config.node), context.config.node.tls)
     roles: Sequence[str] = [StorageCommitmentPushModel]
     assoc = dimse.associate(ae, peer, CONTEXTS, scp_roles=roles)
     try:

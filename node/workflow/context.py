@@ -17,7 +17,7 @@ from storage.store import Store
 
 
 @dataclass
-class Desk:
+class Context:
     """What the verbs work with.  `wake_worker` is rung when a series has become ready."""
 
     config: Config

@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from node.runtime import log
-from node.workflow.context import Desk
+from node.workflow.context import Context
 from storage.queries.retention import Removal, Why
 
 YOUNGEST_REMOVED = timedelta(days=1)
@@ -15,56 +15,56 @@ AT_ONCE = 50
 ASSOCIATIONS_AT_ONCE = 5000
 
 
-def retain(desk: Desk) -> int:
+def retain(context: Context) -> int:
     """What `retention_days` and `high_water_percent` say is removed, some of it if it is much; returns how many cases.
 
     Their files are deleted at the next beat.  With `retention_days` the associations that brought nothing else go too.
     """
-    _end_earlier(desk)
-    settings, now, removed = desk.config.storage, desk.clock(), 0
+    _end_earlier(context)
+    settings, now, removed = context.config.storage, context.clock(), 0
     if settings.retention_days:
         before = now - timedelta(days=settings.retention_days)
-        for case in desk.store.retention.candidates(before, AT_ONCE):
-            removed += bool(_remove(desk, case, Why.AGE, before))
-        if forgotten := desk.store.retention.forget_associations(before, ASSOCIATIONS_AT_ONCE):
+        for case in context.store.retention.candidates(before, AT_ONCE):
+            removed += bool(_remove(context, case, Why.AGE, before))
+        if forgotten := context.store.retention.forget_associations(before, ASSOCIATIONS_AT_ONCE):
             log.get().info("associations_forgotten", count=forgotten)
-    excess = desk.files.excess_bytes(settings.high_water_percent) if settings.high_water_percent else 0
+    excess = context.files.excess_bytes(settings.high_water_percent) if settings.high_water_percent else 0
     if excess and not removed:
         before = now - YOUNGEST_REMOVED
-        for case in desk.store.retention.candidates(before, AT_ONCE, Why.SPACE):
+        for case in context.store.retention.candidates(before, AT_ONCE, Why.SPACE):
             if excess <= 0:
                 break
-            freed = _remove(desk, case, Why.SPACE, before)
+            freed = _remove(context, case, Why.SPACE, before)
             excess, removed = excess - freed, removed + bool(freed)
         if excess > 0 and not removed:
-            log.get().warning("disk_nearly_full", free_bytes=desk.files.free_bytes())
+            log.get().warning("disk_nearly_full", free_bytes=context.files.free_bytes())
     return removed
 
 
-def _remove(desk: Desk, case: int, why: Why, before: datetime) -> int:
+def _remove(context: Context, case: int, why: Why, before: datetime) -> int:
     """How many bytes will be free at the next beat; 0 when the case stays."""
-    removal = desk.store.retention.begin(case, why, before, desk.clock())
+    removal = context.store.retention.begin(case, why, before, context.clock())
     if removal is None:
         return 0
-    desk.files.move((path, _aside(removal, path)) for path in removal.paths)
-    if not desk.store.retention.forget(removal, desk.clock()):
-        _end(desk, removal, removal.paths)
+    context.files.move((path, _aside(removal, path)) for path in removal.paths)
+    if not context.store.retention.forget(removal, context.clock()):
+        _end(context, removal, removal.paths)
         return 0
     log.get().info("case_removed", case=case, reason=why, bytes=removal.size_bytes)
     return removal.size_bytes
 
 
-def _end_earlier(desk: Desk) -> None:
-    for removal, known in desk.store.retention.unended():
-        _end(desk, removal, known)
+def _end_earlier(context: Context) -> None:
+    for removal, known in context.store.retention.unended():
+        _end(context, removal, known)
 
 
-def _end(desk: Desk, removal: Removal, known: Sequence[str]) -> None:
+def _end(context: Context, removal: Removal, known: Sequence[str]) -> None:
     """The files that the database knows are where it says; the others are deleted."""
-    desk.files.move((_aside(removal, path), path) for path in known)
+    context.files.move((_aside(removal, path), path) for path in known)
     with suppress(FileNotFoundError):
-        shutil.rmtree(desk.files.root / removal.folder)
-    desk.store.retention.end(removal, desk.clock())
+        shutil.rmtree(context.files.root / removal.folder)
+    context.store.retention.end(removal, context.clock())
 
 
 def _aside(removal: Removal, path: str) -> str:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from node.errors import Busy, Refused, Unavailable, told
+from node.errors import Busy, Refused, Unavailable, safe_message
 from node.runtime import log
 from node.scp.inlet import Inlet
 from node.scu.remote import source_of
 from node.scu.source import Listed, Source
-from node.workflow.context import Desk
+from node.workflow.context import Context
 from storage.records import Series
 from storage.store import Store
 
@@ -60,36 +60,36 @@ def bring(
     return Brought(len(listed), len(known), len(came))
 
 
-def resume(desk: Desk) -> None:
+def resume(context: Context) -> None:
     """What the node's last run was retrieving when it was killed does not wait for the limit of that retrieval."""
     try:
-        if count := desk.store.settling.resume_retrievals(desk.clock()):
+        if count := context.store.settling.resume_retrievals(context.clock()):
             log.get().warning("retrievals_resumed", count=count)
     except Exception as error:  # noqa: BLE001  the edge: where the database is away, the limits end by themselves
         log.get().error("retrieval_failed", error=type(error).__name__)
 
 
-def retrieve(desk: Desk) -> int:
+def retrieve(context: Context) -> int:
     """Every series that may lack instances was asked for at its sender once; returns how many instances came.
 
     A sender that does not answer is asked for no other in this round, which counts as an attempt of each; one that answers
     that it cannot give a series now is asked for its others.
     """
     came, away = 0, set[str]()
-    while desk.lacking and not desk.stopping.is_set():
-        _, series = desk.lacking.popitem()
+    while context.lacking and not context.stopping.is_set():
+        _, series = context.lacking.popitem()
         try:
-            came += _retrieve_one(desk, series, away)
+            came += _retrieve_one(context, series, away)
         except Exception as error:  # noqa: BLE001  the edge: the attempt counts, and the others go on
             log.get().error("retrieval_failed", case=series.id, error=type(error).__name__)
     return came
 
 
-def _retrieve_one(desk: Desk, series: Series, away: set[str]) -> int:
+def _retrieve_one(context: Context, series: Series, away: set[str]) -> int:
     """The attempt is counted before it is made, so that one that kills the process counts too."""
-    found, rules = desk.config.peer_named(series.calling_ae), desk.config.completion
-    until = desk.clock() + timedelta(seconds=rules.retrieve_seconds + SLACK_SECONDS)
-    if found is None or not desk.store.settling.begin_retrieval(series, until):
+    found, rules = context.config.peer_named(series.calling_ae), context.config.completion
+    until = context.clock() + timedelta(seconds=rules.retrieve_seconds + SLACK_SECONDS)
+    if found is None or not context.store.settling.begin_retrieval(series, until):
         return 0
     name, peer = found
     attempt = series.retrievals + 1
@@ -98,22 +98,22 @@ def _retrieve_one(desk: Desk, series: Series, away: set[str]) -> int:
     try:
         if name in away:
             raise Unavailable("it did not answer just now")
-        source = source_of(desk.config, peer, rules.retrieve_seconds, desk.trail, desk.clock)
-        with Inlet(desk.config, desk.store, desk.files, peer, desk.trail, desk.clock) as inlet:
-            brought = bring(source, inlet, desk.store, Listed(series.study_instance_uid, series.series_instance_uid))
+        source = source_of(context.config, peer, rules.retrieve_seconds, context.trail, context.clock)
+        with Inlet(context.config, context.store, context.files, peer, context.trail, context.clock) as inlet:
+            brought = bring(source, inlet, context.store, Listed(series.study_instance_uid, series.series_instance_uid))
     except Unavailable as error:
         if not isinstance(error, Busy):
             away.add(name)
-        logger.warning("retrieval_unanswered", error=told(error))
+        logger.warning("retrieval_unanswered", error=safe_message(error))
     except Refused as error:
         attempt = rules.retrieve_attempts  # asking again will not help
-        logger.error("retrieval_refused", error=told(error))
+        logger.error("retrieval_refused", error=safe_message(error))
     else:
         logger.info("retrieved", expected=brought.listed, instances=brought.known, count=brought.came)
     if brought and brought.listed:
-        desk.store.settling.note_expected_count(series.id, brought.listed, desk.clock())
+        context.store.settling.note_expected_count(series.id, brought.listed, context.clock())
     if brought and not brought.failed:
         attempt = rules.retrieve_attempts
     pause_seconds = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) if attempt < rules.retrieve_attempts else 0.0
-    desk.store.settling.end_retrieval(series, attempt, desk.clock() + timedelta(seconds=pause_seconds))
+    context.store.settling.end_retrieval(series, attempt, context.clock() + timedelta(seconds=pause_seconds))
     return brought.came if brought else 0

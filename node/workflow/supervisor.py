@@ -17,11 +17,11 @@ from node.audit.trail import open_trail
 from node.config.sections import Config
 from node.runtime import log
 from node.runtime.clock import utc_now
-from node.runtime.job import Beat
-from node.runtime.notify import NODE_BELL, WORKER_BELL, Bell, ring
+from node.runtime.job import Job
+from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import CONFIG_ERROR, Child, worker_name
 from node.workflow import commitments, delivery, recovery, retention, retrieval, settling
-from node.workflow.context import Desk
+from node.workflow.context import Context
 from storage.files.instances import Files
 from storage.store import Store
 
@@ -41,19 +41,21 @@ class Supervisor:
         self._files = Files(directory)
         self._store = Store.open(config.storage.url)
         self._trail = open_trail(config)
-        self._desk = Desk(config, self._store, self._files, lambda: ring(directory, WORKER_BELL), trail=self._trail)
+        self._desk = Context(
+            config, self._store, self._files, lambda: wake(directory, WORKER_PROCESS), trail=self._trail
+        )
         environment = dict(os.environ)
         if config.ai.threads:
             environment["OMP_NUM_THREADS"] = str(config.ai.threads)
         self._children = [Child(role, arguments, environment) for role in ("receive", "work")]
         self._stopping = threading.Event()
         self._beats = [
-            Beat("settle", lambda: settling.settle(self._desk), 2 * PERIODS_SECONDS[0]),
-            Beat("deliver", lambda: delivery.deliver(self._desk), 2 * PERIODS_SECONDS[1]),
-            Beat("commit", lambda: (commitments.ask(self._desk), commitments.tell(self._desk)), 2 * PERIODS_SECONDS[2]),
-            Beat("rescue", self._rescue, 2 * PERIODS_SECONDS[3]),
-            Beat("retain", lambda: retention.retain(self._desk), 2 * PERIODS_SECONDS[4]),
-            Beat("retrieve", lambda: retrieval.retrieve(self._desk), 2 * PERIODS_SECONDS[5]),
+            Job("settle", lambda: settling.settle(self._desk), 2 * PERIODS_SECONDS[0]),
+            Job("deliver", lambda: delivery.deliver(self._desk), 2 * PERIODS_SECONDS[1]),
+            Job("commit", lambda: (commitments.ask(self._desk), commitments.tell(self._desk)), 2 * PERIODS_SECONDS[2]),
+            Job("rescue", self._rescue, 2 * PERIODS_SECONDS[3]),
+            Job("retain", lambda: retention.retain(self._desk), 2 * PERIODS_SECONDS[4]),
+            Job("retrieve", lambda: retrieval.retrieve(self._desk), 2 * PERIODS_SECONDS[5]),
         ]
 
     def run(self) -> int:
@@ -64,10 +66,10 @@ class Supervisor:
         retrieval.resume(self._desk)
         scheduler, threads = BackgroundScheduler(), list[threading.Thread]()
         for beat, seconds in zip(self._beats, PERIODS_SECONDS, strict=True):
-            scheduler.add_job(beat.ring, "interval", seconds=seconds, coalesce=True, max_instances=1)
+            scheduler.add_job(beat.wake, "interval", seconds=seconds, coalesce=True, max_instances=1)
             threads.append(beat.start())
-            beat.ring()  # for what the last run left
-        with Bell(self._config.storage.directory, NODE_BELL) as bell:
+            beat.wake()  # for what the last run left
+        with Wakeup(self._config.storage.directory, NODE_PROCESS) as bell:
             scheduler.start()
             status = self._supervise(bell)
             scheduler.shutdown(wait=False)
@@ -85,14 +87,14 @@ class Supervisor:
         log.get().info("node_stopped", exit_code=status)
         return status
 
-    def _supervise(self, bell: Bell) -> int:
+    def _supervise(self, bell: Wakeup) -> int:
         while not self._stopping.is_set():
             for child in self._children:
                 if not self._look_after(child):
                     return CONFIG_ERROR
             if bell.wait(0.2):
                 for beat in self._beats[:3]:
-                    beat.ring()
+                    beat.wake()
         return 0
 
     def _look_after(self, child: Child) -> bool:
@@ -136,7 +138,7 @@ class Supervisor:
         """What the process held is ready again; where the database is away, `rescue` does it later."""
         try:
             if self._store.queue.give_back(worker_name(pid), refund):
-                ring(self._config.storage.directory, WORKER_BELL)
+                wake(self._config.storage.directory, WORKER_PROCESS)
         except Exception as error:  # noqa: BLE001  the edge: the node outlives its database
             log.get().error("give_back_failed", error=type(error).__name__)
 

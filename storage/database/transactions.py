@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.orm import Session
 
 from storage.errors import StorageFull
-from storage.killpoints import here
+from storage.killpoints import kill_point
 
 _POSTGRESQL_FULL = "53100"
 """SQLSTATE disk_full."""
@@ -38,8 +38,8 @@ class Transactions:
         with self._turn, _full_disk_named(), Session(self.engine) as session:
             with session.begin():
                 yield session
-                here(f"before_commit_of_{what}")
-            here(f"after_commit_of_{what}")
+                kill_point(f"before_commit_of_{what}")
+            kill_point(f"after_commit_of_{what}")
 
     @contextmanager
     def writing_plainly(self, what: str = "") -> Iterator[Connection]:
@@ -47,8 +47,8 @@ class Transactions:
         with self._turn, _full_disk_named():
             with self.engine.begin() as connection:
                 yield connection
-                here(f"before_commit_of_{what}")
-            here(f"after_commit_of_{what}")
+                kill_point(f"before_commit_of_{what}")
+            kill_point(f"after_commit_of_{what}")
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

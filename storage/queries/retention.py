@@ -179,10 +179,10 @@ def _owes_nothing(why: Why) -> ColumnElement[bool]:
     stage = SeriesRow.stage.concat("")  # no column: SQLite would leave the index of the order for that of the stage
     ended = (Stage.REPORTED.value, Stage.FAILED.value)
     unreported = and_(stage.in_(ended if why is Why.AGE else ended[:1]), SeriesRow.report_id.is_(None))
-    told = (
+    safe_message = (
         delivered if why is Why.SPACE else or_(delivered, ~exists().where(DeliveryRow.report_id == SeriesRow.report_id))
     )
-    reported = and_(stage.in_(ended), told)
+    reported = and_(stage.in_(ended), safe_message)
     return and_(or_(stage == Stage.SET_ASIDE.value, unreported, reported), ~open_ones, ~unanswered)
 
 

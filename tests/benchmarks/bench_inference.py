@@ -221,7 +221,7 @@ def _work(folder: Path, bundle_folder: Path) -> None:
     """The one series in the folder is analysed and reported; prints the outcome and the most memory ever held."""
     from datetime import UTC, datetime
 
-    from node.analysis.analysis import Bench, analyse
+    from node.analysis.analysis import AnalysisContext, analyse
     from node.analysis.worker import algorithm_of
     from node.config.sections import Config
     from storage.files.instances import Files
@@ -232,7 +232,7 @@ def _work(folder: Path, bundle_folder: Path) -> None:
     clock = FakeClock()
     claim = store.queue.claim("worker:1", clock(), LEASE, 3)
     assert claim is not None
-    bench = Bench(
+    bench = AnalysisContext(
         Config(), store, Files(folder / "files"), bundle, algorithm_of(bundle.manifest), lambda: datetime.now(UTC)
     )
     analyse(bench, claim)

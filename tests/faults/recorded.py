@@ -42,20 +42,20 @@ class Recorded:
 
         With PostgreSQL the disk has the rows that were committed as a SQLite database, in all ways that are possible.
         """
-        disk, told, seen = Disk(self.before, self.folder), set[str](), set[bytes]()
+        disk, safe_message, seen = Disk(self.before, self.folder), set[str](), set[bytes]()
         commits = CommitsSeen()
         for number, step in enumerate(steps):
             changed = commits.see(step) | disk.apply(step)
             if uid := acknowledged(step):
-                told.add(uid)
+                safe_message.add(uid)
             elif not changed:
                 continue
             left = disk.after_power_loss(choice(number))
             for state in self._with_database(left, commits):
-                digest = hashlib.sha256(repr((sorted(state.items()), sorted(told))).encode()).digest()
+                digest = hashlib.sha256(repr((sorted(state.items()), sorted(safe_message))).encode()).digest()
                 if digest not in seen:
                     seen.add(digest)
-                    yield number, set(told), state
+                    yield number, set(safe_message), state
 
     def _with_database(self, left: Left, commits: CommitsSeen) -> Iterator[Left]:
         if not self.databases:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from node.analysis.analysis import Bench, analyse
+from node.analysis.analysis import AnalysisContext, analyse
 from node.config.sections import Config
 from node.results.document import Algorithm
 from node.results.identity import derive_uid
@@ -23,7 +23,7 @@ from node.runtime.processes import worker_name
 from node.scp.receiver import Receiver
 from node.scu import dimse, storage_scu
 from node.workflow import delivery, recovery, settling
-from node.workflow.context import Desk
+from node.workflow.context import Context
 from storage.files.instances import Files
 from storage.records import Arrived
 from storage.store import Store
@@ -61,20 +61,20 @@ class SmallNode:
         self.config = config
         self.files = Files(config.storage.directory)
         self.store = Store.open(config.storage.url)
-        self.desk = Desk(config, self.store, self.files, lambda: None)
+        self.context = Context(config, self.store, self.files, lambda: None)
         bundle: Any = None  # no series of ours is analysed
-        self.bench = Bench(config, self.store, self.files, bundle, ALGORITHM, utc_now)
+        self.analysis_context = AnalysisContext(config, self.store, self.files, bundle, ALGORITHM, utc_now)
         self.receiver = Receiver(config, self.store, self.files, lambda: None)
         self.receiver.start()
 
     def step(self) -> None:
         """Each verb has run once."""
-        recovery.rescue(self.desk)
-        settling.settle(self.desk)
+        recovery.rescue(self.context)
+        settling.settle(self.context)
         lease = timedelta(seconds=30)
         while claim := self.store.queue.claim(worker_name(os.getpid()), utc_now(), lease, 1000):
-            analyse(self.bench, claim)
-        delivery.deliver(self.desk)
+            analyse(self.analysis_context, claim)
+        delivery.deliver(self.context)
 
     def __enter__(self) -> Self:
         return self
@@ -165,13 +165,13 @@ def break_uid() -> None:
 def break_outbox() -> None:
     """A delivery counts as accepted before it is sent."""
 
-    def deliver(desk: Desk) -> int:
-        while delivery := desk.store.outbox.claim_due(desk.clock(), timedelta(seconds=3)):
-            desk.store.outbox.accepted(delivery, desk.clock())
+    def deliver(context: Context) -> int:
+        while delivery := context.store.outbox.claim_due(context.clock(), timedelta(seconds=3)):
+            context.store.outbox.accepted(delivery, context.clock())
             storage_scu.deliver(
                 dimse.entity("WILLIS", dimse.Timeouts()),
-                desk.config.peers[delivery.destination],
-                desk.files.path(delivery.file),
+                context.config.peers[delivery.destination],
+                context.files.path(delivery.file),
             )
         return 0
 
@@ -198,13 +198,13 @@ BREAKS = {
 }
 
 
-def main(folder: str, port: str, pacs_port: str, told: str, broken: str) -> None:
+def main(folder: str, port: str, pacs_port: str, safe_message: str, broken: str) -> None:
     """The node until it is killed."""
     BREAKS[broken]()
     log.configure("json", "critical")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     node = SmallNode(configuration(Path(folder), int(port), int(pacs_port)))
-    Path(told).touch()
+    Path(safe_message).touch()
     while True:
         node.step()
         signal.sigtimedwait([], 0.02)

@@ -86,7 +86,7 @@ def node(folder: Path) -> Recorded:
     return a_node(folder / "whole")
 
 
-def found_at_the_next_start(folder: Path, config: Config, told: set[str], left: Left) -> list[str]:
+def found_at_the_next_start(folder: Path, config: Config, safe_message: set[str], left: Left) -> list[str]:
     """What is wrong once a receiver has recovered on what power loss left."""
     for path, content in left.items():
         if content is None:
@@ -100,7 +100,7 @@ def found_at_the_next_start(folder: Path, config: Config, told: set[str], left: 
         receiver._recover()
         files.sweep_incoming(lambda _writer: True)
         return [
-            *violations(store, files, {uid: SENT[uid] for uid in told}),
+            *violations(store, files, {uid: SENT[uid] for uid in safe_message}),
             *rows_without_a_file(store, files),
         ]
     finally:
@@ -124,11 +124,11 @@ def rows_without_a_file(store: Store, files: Files) -> Iterator[str]:
 def first_found(recorded: Recorded, steps: list[Step], choice: str, root: Path) -> tuple[int, list[str]]:
     """How many states of the disk were started from, and what was wrong with the first that was wrong."""
     count = 0
-    for number, told, left in recorded.crashes(steps, CHOICES[choice]):
+    for number, safe_message, left in recorded.crashes(steps, CHOICES[choice]):
         count += 1
         folder = root / str(count)
         folder.mkdir()
-        found = found_at_the_next_start(folder, configuration(folder, recorded.port, 1), told, left)
+        found = found_at_the_next_start(folder, configuration(folder, recorded.port, 1), safe_message, left)
         shutil.rmtree(folder)
         if found:
             return count, [f"after step {number} of {len(steps)}, {choice} survived:", *found]

@@ -63,8 +63,8 @@ class Case:
         node = usual.node.model_copy(update={"network_timeout_seconds": network_timeout_seconds})
         fields = {name: getattr(usual, name) for name in ("storage", "delivery", "log", "peers")}
         self.node = SmallNode(Config(node=node, **fields))
-        self.node.desk.clock = self.node.bench.clock = clock
-        self.node.bench.bundle = always_negative()
+        self.node.context.clock = self.node.analysis_context.clock = clock
+        self.node.analysis_context.bundle = always_negative()
         self.acknowledged: dict[str, bytes] = {}
 
     def send(self, slices: Slices) -> None:

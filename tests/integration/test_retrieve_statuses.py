@@ -100,7 +100,7 @@ def test_a_peer_that_cannot_give_one_series_now_is_asked_for_its_others(
             ds.SOPInstanceUID = f"2.25.{number}7{index}"
         keep(made.store, made.files, made.clock, slices)
     made.clock.advance(20)
-    assert (settle(made.desk), retrieval.retrieve(made.desk)) == (0, 0)
+    assert (settle(made.context), retrieval.retrieve(made.context)) == (0, 0)
     assert sorted(event.identifier.SeriesInstanceUID for event in asked) == ["2.25.1", "2.25.2"]
     assert [series_now(made.store, f"2.25.{number}").retrievals for number in (1, 2)] == [1, 1]
 

@@ -14,7 +14,7 @@ from node.config.sections import Config
 from node.runtime.clock import utc_now
 from node.scp.receiver import Receiver
 from node.simulated_pacs import SimulatedPeer
-from node.workflow.context import Desk
+from node.workflow.context import Context
 from storage.files.instances import Files
 from storage.records import Delivery, ReportObject
 from storage.store import Store
@@ -39,7 +39,7 @@ class Site:
         self.woken = 0
         node = QUICK | {"port": free_port()} | sections.pop("node", {})
         self.config = Config.model_validate(sections | {"node": node})
-        self.desk = Desk(self.config, store, files, self._wake, clock, Random(0), trail=trail or Trail())
+        self.context = Context(self.config, store, files, self._wake, clock, Random(0), trail=trail or Trail())
         self.receiver = Receiver(self.config, store, files, self._wake, trail)
         self.receiver.start()
 

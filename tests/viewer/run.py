@@ -323,8 +323,8 @@ def main() -> int:
             faults = seen[-1]["errors"] + seen[-1]["missing"]
             print(f"{name}: {'; '.join(faults) or 'as it should be'}")
             for number, each in enumerate(seen, start=1):
-                told = [f"drawn anew after {step}" for step in each["redrawn"]] + each["missing"]
-                print(f"    opening {number}: {'; '.join(told) or 'all at once'}", flush=True)
+                words = [f"drawn anew after {step}" for step in each["redrawn"]] + each["missing"]
+                print(f"    opening {number}: {'; '.join(words) or 'all at once'}", flush=True)
             wrong += bool(faults)
             opened += seen
         server.shutdown()

@@ -14,7 +14,7 @@ from ai.inference import Tiling
 from ai.preprocess import Preprocessing
 from ai.unet import UNet
 from ai.volume import Volume, volume_from_datasets
-from node.analysis.analysis import Bench, analyse
+from node.analysis.analysis import AnalysisContext, analyse
 from node.analysis.worker import Worker
 from node.config.loading import load
 from node.config.sections import Config
@@ -108,11 +108,11 @@ def test_a_gpu_out_of_memory_is_noted_on_the_case_and_in_the_log(
     network.fits = fits
     full = Bundle(manifest(tiling=Tiling(size=64, overlap=16), preprocessing=LARGE), (network,))
     algorithm = Algorithm("Willis", "0.1.0", "0.1.0", "2.25.5")
-    bench = Bench(Config(), sqlite_store, files, full, algorithm, clock)
+    context = AnalysisContext(Config(), sqlite_store, files, full, algorithm, clock)
     series = keep(sqlite_store, files, clock, head_series())
     assert sqlite_store.settling.leave(series, Event.SETTLED, "count", clock())
     claim = sqlite_store.queue.claim("worker:1", clock(), LEASE, 3)
-    assert claim is not None and analyse(bench, claim)
+    assert claim is not None and analyse(context, claim)
     row = sqlite_store.worklist.case("1")
     assert row is not None and (row["stage"], row["detail"]) == ("reported", noted)
     assert row["outcome"] in ("positive", "negative")
@@ -149,5 +149,5 @@ def test_the_mirrored_region_is_read_when_the_configuration_says_so(
     save_bundle(tmp_path / "bundle", manifest(), (UNet(TINY),))
     settings = {"bundle": tmp_path / "bundle", "flip": flip}
     worker = Worker(Config.model_validate({"storage": {"directory": tmp_path}, "ai": settings}))
-    assert worker._bench.bundle.manifest.tiling.flip is flip
+    assert worker._context.bundle.manifest.tiling.flip is flip
     worker._store.close()

@@ -146,8 +146,8 @@ def test_wrong_usage_and_a_wrong_configuration_are_status_two(
 
 
 def test_the_command_line_says_when_there_is_more_to_do(config: BaselineConfig, made: Any, tmp_path: Path) -> None:
-    told = {"folder": config.folder, "cache": config.cache, "device": "cpu", "threads": 1, "steps": 2}
-    lines = [f"{key} = {value!r}" for key, value in told.items()]
+    safe_message = {"folder": config.folder, "cache": config.cache, "device": "cpu", "threads": 1, "steps": 2}
+    lines = [f"{key} = {value!r}" for key, value in safe_message.items()]
     lines += [f"compared_with = {list(config.compared_with)!r}", "widths = [8, 8, 8]", "convolutions = [1, 1, 1]"]
     (tmp_path / "b.toml").write_text("\n".join(lines))
     assert main(["train", str(tmp_path / "b.toml"), "0"]) == 3

@@ -99,8 +99,8 @@ def test_a_killed_evaluation_goes_on_with_what_is_left(tmp_path: Path) -> None:
 
 
 def test_answers_come_back_as_they_were_written(tmp_path: Path) -> None:
-    told = [*answers(1), Scored(1, (LESION,), (), reason="coverage"), Scored(2, (), (), (), (0.25,) * 14)]
-    score_all(tmp_path, {}, range(3), lambda seeds: iter(told), nothing)
+    safe_message = [*answers(1), Scored(1, (LESION,), (), reason="coverage"), Scored(2, (), (), (), (0.25,) * 14)]
+    score_all(tmp_path, {}, range(3), lambda seeds: iter(safe_message), nothing)
     first, failed, bare = score_all(tmp_path, {}, range(3), lambda seeds: iter(()), nothing)
     assert first.lesions == (LESION,) and first.confounders == ("loop",)
     assert first.candidates[0].centre_lps_mm == CANDIDATE.centre_lps_mm

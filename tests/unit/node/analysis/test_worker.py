@@ -144,7 +144,7 @@ def test_slices_that_arrive_while_nothing_is_to_be_analysed_are_read_and_not_rea
 
     def ring_once_all_are_read() -> None:
         wait_until(all_are_read)
-        worker._beat.ring()
+        worker._job.wake()
 
     threading.Thread(target=ring_once_all_are_read).start()
     while not all_are_read():

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from node.cli.main import app
-from node.runtime.notify import NODE_BELL, WORKER_BELL, Bell
+from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup
 from node.simulated_pacs import Fault, SimulatedPeer
 from storage.stages import Outcome, Stage
 from storage.store import Store
@@ -294,7 +294,7 @@ def test_status_is_a_table_for_people(run: Run, config: Path, store: Store, cloc
 def test_retry_analyses_a_case_again_and_wakes_the_node(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
     reported(store, clock)
     folder = config.parent / "var"
-    with Bell(folder, NODE_BELL) as node, Bell(folder, WORKER_BELL) as worker:
+    with Wakeup(folder, NODE_PROCESS) as node, Wakeup(folder, WORKER_PROCESS) as worker:
         result = run("retry", 1, "-c", config)
         assert (node.wait(0), worker.wait(0)) == (True, True)
     assert (result.exit_code, "as a new revision" in result.stdout) == (0, True)

@@ -50,17 +50,17 @@ checkpoint_every = 1
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def kill_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(dataset, "make_scan", scan)
     return tmp_path
 
 
 @pytest.fixture
-def bundle(here: Path) -> Path:
+def bundle(kill_point: Path) -> Path:
     settings = Preprocessing(spacing_mm=1.0, size_DHW=(64, 64, 64))
-    save_bundle(here / "bundle", manifest(preprocessing=settings, tiling=Tiling(size=64)), (UNet(TINY),))
-    return here / "bundle"
+    save_bundle(kill_point / "bundle", manifest(preprocessing=settings, tiling=Tiling(size=64)), (UNet(TINY),))
+    return kill_point / "bundle"
 
 
 def run(*arguments: object) -> Result:
@@ -80,47 +80,47 @@ def test_help_shows_an_example_and_the_exit_status(command: str) -> None:
     assert result.exit_code == 0 and f"Example: willis {command}" in result.stdout and "Exit status:" in result.stdout
 
 
-def test_training_that_is_not_done_ends_with_three_and_goes_on(here: Path) -> None:
-    (here / "run.toml").write_text(CONFIG)
+def test_training_that_is_not_done_ends_with_three_and_goes_on(kill_point: Path) -> None:
+    (kill_point / "run.toml").write_text(CONFIG)
     first = run("train", "run.toml", "--seconds", 0)
     assert first.exit_code == 3 and "run `willis train run.toml` again" in first.stdout
     second = run("train", "run.toml")
     assert second.exit_code == 0 and "continuing at step 1" in second.stdout and "step 3/3" in second.stdout
 
 
-def test_a_training_configuration_that_cannot_be_used_is_one_line(here: Path) -> None:
+def test_a_training_configuration_that_cannot_be_used_is_one_line(kill_point: Path) -> None:
     assert "nowhere.toml" in complaint(run("train", "nowhere.toml"), 2)
-    (here / "run.toml").write_text(CONFIG.replace("patch", "pitch"))
+    (kill_point / "run.toml").write_text(CONFIG.replace("patch", "pitch"))
     assert "unknown key sampling.pitch" in complaint(run("train", "run.toml"), 2)
 
 
-def test_training_that_fails_is_one_line(here: Path) -> None:
-    (here / "run.toml").write_text('initial_weights = "gone.safetensors"\n' + CONFIG)
+def test_training_that_fails_is_one_line(kill_point: Path) -> None:
+    (kill_point / "run.toml").write_text('initial_weights = "gone.safetensors"\n' + CONFIG)
     assert "gone.safetensors" in complaint(run("train", "run.toml"), 1)
 
 
-def test_what_is_not_installed_is_named_with_the_remedy(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_installed_is_named_with_the_remedy(kill_point: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> None:
         raise ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard")
 
-    (here / "run.toml").write_text(CONFIG)
+    (kill_point / "run.toml").write_text(CONFIG)
     monkeypatch.setattr("training.train.train", missing)
     assert "tensorboard is not installed: pip install 'willis[training]'" in complaint(run("train", "run.toml"), 2)
 
 
-def test_an_evaluation_writes_a_report_and_is_not_repeated(here: Path, bundle: Path) -> None:
+def test_an_evaluation_writes_a_report_and_is_not_repeated(kill_point: Path, bundle: Path) -> None:
     arguments = ("evaluate", bundle, "--seeds", "0:4", "--cache", "cache", "--out", "report", "--device", "cpu")
     first = run(*arguments)
     assert first.exit_code == 0, first.output
     assert "4 of 4 were computed now" in first.stdout and "Phantom figures" in first.stdout
-    found = json.loads((here / "report" / "report.json").read_text())
-    assert (found["scans"], found["positive_scans"]) == (4, 2) and (here / "report" / "report.html").exists()
+    found = json.loads((kill_point / "report" / "report.json").read_text())
+    assert (found["scans"], found["positive_scans"]) == (4, 2) and (kill_point / "report" / "report.html").exists()
     again = run(*arguments, "--baseline", "report/report.json")
     assert "all 4 had been computed before" in again.stdout
-    assert json.loads((here / "report" / "report.json").read_text())["baseline"]["difference"] == 0.0
+    assert json.loads((kill_point / "report" / "report.json").read_text())["baseline"]["difference"] == 0.0
 
 
-def test_whole_series_are_evaluated_too(here: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whole_series_are_evaluated_too(kill_point: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = head()
     nowhere = np.zeros(volume.hu_DHW.shape, np.uint8)
     asked: list[dict[str, Any]] = []
@@ -133,7 +133,7 @@ def test_whole_series_are_evaluated_too(here: Path, bundle: Path, monkeypatch: p
     result = run("evaluate", bundle, "--full", "--held-out", "--count", 2, "--matrix", 256, "--out", "report")
     assert result.exit_code == 0, result.output
     assert asked[0] == {"matrix": 256, "positive": True, "held_out": True} and asked[1]["positive"] is False
-    assert "2 held-out phantoms, whole series of 256² pixels" in (here / "report" / "report.json").read_text()
+    assert "2 held-out phantoms, whole series of 256² pixels" in (kill_point / "report" / "report.json").read_text()
 
 
 @pytest.mark.parametrize(
@@ -163,13 +163,13 @@ def small_series(folder: Path, seed: int, **changes: Any) -> str:
     return uid
 
 
-def test_a_submission_has_one_row_a_series_and_says_what_could_not_be_analysed(here: Path, bundle: Path) -> None:
-    good = small_series(here / "series" / "a", 11)
-    cropped = small_series(here / "series" / "b", 12, low_mm=40.0)
-    (here / "series" / "a" / "notes.txt").write_text("not DICOM")
+def test_a_submission_has_one_row_a_series_and_says_what_could_not_be_analysed(kill_point: Path, bundle: Path) -> None:
+    good = small_series(kill_point / "series" / "a", 11)
+    cropped = small_series(kill_point / "series" / "b", 12, low_mm=40.0)
+    (kill_point / "series" / "a" / "notes.txt").write_text("not DICOM")
     result = run("submit", "series", "--bundle", bundle, "--out", "out/submission.csv")
     assert result.exit_code == 0, result.output
-    with (here / "out" / "submission.csv").open() as file:
+    with (kill_point / "out" / "submission.csv").open() as file:
         header, *rows = csv.reader(file)
     assert header == ["SeriesInstanceUID", *COLUMNS]
     assert [row[0] for row in rows] == [good, cropped] and all(len(row) == 15 for row in rows)
@@ -180,13 +180,13 @@ def test_a_submission_has_one_row_a_series_and_says_what_could_not_be_analysed(h
     assert not any(line.startswith(good) for line in result.stdout.splitlines())
 
 
-def test_a_submission_of_nothing_but_failures_has_rows_and_fails(here: Path, bundle: Path) -> None:
-    small_series(here / "series", 13, low_mm=40.0)
+def test_a_submission_of_nothing_but_failures_has_rows_and_fails(kill_point: Path, bundle: Path) -> None:
+    small_series(kill_point / "series", 13, low_mm=40.0)
     assert "no series could be analysed" in complaint(run("submit", "series", "--bundle", bundle), 1)
-    assert len((here / "submission.csv").read_text().splitlines()) == 2
+    assert len((kill_point / "submission.csv").read_text().splitlines()) == 2
 
 
-def test_a_folder_without_series_is_named(here: Path, bundle: Path) -> None:
+def test_a_folder_without_series_is_named(kill_point: Path, bundle: Path) -> None:
     assert "nowhere is not a folder" in complaint(run("submit", "nowhere"), 2)
-    (here / "empty").mkdir()
+    (kill_point / "empty").mkdir()
     assert "empty holds no DICOM files" in complaint(run("submit", "empty"), 2)

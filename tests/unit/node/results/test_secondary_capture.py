@@ -142,8 +142,8 @@ def test_the_finding_is_circled_where_it_lies_on_its_key_slice_and_on_the_projec
     picture = summary_picture(positive(Lesion(Location.LEFT_MCA, 0.9, point, 5.0)), ALGORITHM, volume)
     for left, top, right, bottom in ((24, 690, 214, 880), (580, 258, 1000, 678)):
         part = picture[top:bottom, left:right]
-        ring, bright = lit(part, CYAN), lit(part, (255, 255, 255))
-        rows, columns = np.nonzero(ring)
+        wake, bright = lit(part, CYAN), lit(part, (255, 255, 255))
+        rows, columns = np.nonzero(wake)
         inside = bright[rows.min() : rows.max(), columns.min() : columns.max()]
         assert inside.sum() >= 9
     thumbnail = np.nonzero(lit(picture[690:880, 24:214], (255, 255, 255)))

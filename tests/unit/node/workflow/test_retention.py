@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from node.config.sections import Config
 from node.dicom.commitment import Result
 from node.scp.commitment_scp import result_of
-from node.workflow.context import Desk
+from node.workflow.context import Context
 from node.workflow.retention import retain
 from storage.database.schema import AssociationRow, RemovalRow
 from storage.files.instances import Files
@@ -22,30 +22,30 @@ from tests.support.builders import LEASE, FakeClock, conclusion, keep, series_no
 from tests.support.dicom_factory import ct_series
 
 DAY = 86_400.0
-DeskFactory = Callable[..., Desk]
+DeskFactory = Callable[..., Context]
 
 
 @pytest.fixture
-def desk(store: Store, files: Files, clock: FakeClock) -> DeskFactory:
+def context(store: Store, files: Files, clock: FakeClock) -> DeskFactory:
     """A desk with these settings of [storage]."""
 
-    def make(**storage: Any) -> Desk:
-        return Desk(Config.model_validate({"storage": storage}), store, files, lambda: None, clock)
+    def make(**storage: Any) -> Context:
+        return Context(Config.model_validate({"storage": storage}), store, files, lambda: None, clock)
 
     return make
 
 
-def arrived(desk: Desk, clock: FakeClock, number: int = 1) -> Series:
+def arrived(context: Context, clock: FakeClock, number: int = 1) -> Series:
     """A series of two slices that is RECEIVING."""
     uid = f"2.25.88{number}"
     slices = ct_series(2, SeriesInstanceUID=uid, StudyInstanceUID=f"{uid}.1")
     for index, ds in enumerate(slices):
         ds.SOPInstanceUID = f"{uid}.2.{index}"
-    return keep(desk.store, desk.files, clock, slices)
+    return keep(context.store, context.files, clock, slices)
 
 
 def reported(
-    desk: Desk,
+    context: Context,
     clock: FakeClock,
     number: int = 1,
     delivered: bool = True,
@@ -53,34 +53,34 @@ def reported(
     destinations: Sequence[str] = ("PACS",),
 ) -> Series:
     """As `arrived`, and reported."""
-    series = arrived(desk, clock, number)
-    assert desk.store.settling.leave(series, Event.SETTLED, "count", clock())
-    claim = desk.store.queue.claim("worker", clock(), LEASE, 3)
+    series = arrived(context, clock, number)
+    assert context.store.settling.leave(series, Event.SETTLED, "count", clock())
+    claim = context.store.queue.claim("worker", clock(), LEASE, 3)
     assert claim is not None
     made: Conclusion = conclusion(Outcome.NEGATIVE)
     uid = f"2.25.99{number}.{series.revision}"
-    written = ReportObject(uid, desk.files.write_report(uid, b"report")) if report else None
-    assert desk.store.queue.finish(claim, made, written, destinations, clock())
-    if delivered and (delivery := desk.store.outbox.claim_due(clock(), LEASE)):
-        desk.store.outbox.accepted(delivery, clock())
-    return series_now(desk.store, series.series_instance_uid)
+    written = ReportObject(uid, context.files.write_report(uid, b"report")) if report else None
+    assert context.store.queue.finish(claim, made, written, destinations, clock())
+    if delivered and (delivery := context.store.outbox.claim_due(clock(), LEASE)):
+        context.store.outbox.accepted(delivery, clock())
+    return series_now(context.store, series.series_instance_uid)
 
 
-def cases(desk: Desk) -> list[int]:
-    return sorted(row["case_id"] for row in desk.store.worklist.rows())
+def cases(context: Context) -> list[int]:
+    return sorted(row["case_id"] for row in context.store.worklist.rows())
 
 
-def on_disk(desk: Desk) -> list[Path]:
-    return sorted(path for path in desk.files.root.rglob("*") if path.is_file())
+def on_disk(context: Context) -> list[Path]:
+    return sorted(path for path in context.files.root.rglob("*") if path.is_file())
 
 
-def removals(desk: Desk) -> list[RemovalRow]:
-    with desk.store.transactions.reading() as session:
+def removals(context: Context) -> list[RemovalRow]:
+    with context.store.transactions.reading() as session:
         return list(session.scalars(select(RemovalRow).order_by(RemovalRow.id)))
 
 
-def test_nothing_is_removed_unless_it_is_configured(desk: DeskFactory, clock: FakeClock) -> None:
-    node = desk()
+def test_nothing_is_removed_unless_it_is_configured(context: DeskFactory, clock: FakeClock) -> None:
+    node = context()
     reported(node, clock)
     clock.advance(10_000 * DAY)
     assert retain(node) == 0
@@ -88,9 +88,9 @@ def test_nothing_is_removed_unless_it_is_configured(desk: DeskFactory, clock: Fa
 
 
 def test_a_case_that_is_old_and_delivered_goes_with_its_files_and_leaves_a_record(
-    desk: DeskFactory, clock: FakeClock
+    context: DeskFactory, clock: FakeClock
 ) -> None:
-    node = desk(retention_days=30)
+    node = context(retention_days=30)
     reported(node, clock, 1)
     clock.advance(29 * DAY)
     reported(node, clock, 2)
@@ -109,8 +109,8 @@ def test_a_case_that_is_old_and_delivered_goes_with_its_files_and_leaves_a_recor
     assert not list((node.files.root / "removed").iterdir())
 
 
-def test_what_is_in_work_or_not_delivered_is_never_removed(desk: DeskFactory, clock: FakeClock) -> None:
-    node = desk(retention_days=1, high_water_percent=0.001)
+def test_what_is_in_work_or_not_delivered_is_never_removed(context: DeskFactory, clock: FakeClock) -> None:
+    node = context(retention_days=1, high_water_percent=0.001)
     reported(node, clock, 1, delivered=False)
     reported(node, clock, 2, delivered=False)
     refused = node.store.outbox.claim_due(clock(), LEASE)
@@ -126,8 +126,8 @@ def test_what_is_in_work_or_not_delivered_is_never_removed(desk: DeskFactory, cl
     assert (cases(node), on_disk(node)) == ([1, 2, 3, 4, 5], before)
 
 
-def test_an_earlier_revision_that_was_not_delivered_keeps_the_case(desk: DeskFactory, clock: FakeClock) -> None:
-    node = desk(retention_days=1)
+def test_an_earlier_revision_that_was_not_delivered_keeps_the_case(context: DeskFactory, clock: FakeClock) -> None:
+    node = context(retention_days=1)
     reported(node, clock, delivered=False)
     held = node.store.outbox.claim_due(clock(), LEASE)
     assert node.store.queue.retry(1)
@@ -145,8 +145,8 @@ def test_an_earlier_revision_that_was_not_delivered_keeps_the_case(desk: DeskFac
     assert retain(node) == 1
 
 
-def test_a_series_of_which_no_report_was_wanted_is_removed_too(desk: DeskFactory, clock: FakeClock) -> None:
-    node = desk(retention_days=1)
+def test_a_series_of_which_no_report_was_wanted_is_removed_too(context: DeskFactory, clock: FakeClock) -> None:
+    node = context(retention_days=1)
     aside = arrived(node, clock, 1)
     assert node.store.settling.leave(aside, Event.SET_ASIDE, "quiet", clock(), Outcome.NOT_ELIGIBLE, "few", "")
     reported(node, clock, 2, report=False)
@@ -156,10 +156,10 @@ def test_a_series_of_which_no_report_was_wanted_is_removed_too(desk: DeskFactory
 
 
 def test_a_failed_case_of_which_no_report_could_be_made_goes_by_age_and_never_for_space(
-    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    context: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Files, "excess_bytes", lambda _self, _percent: 10**9)
-    full, node = desk(high_water_percent=90), desk(retention_days=30)
+    full, node = context(high_water_percent=90), context(retention_days=30)
     assert node.store.settling.leave(arrived(node, clock), Event.SETTLED, "count", clock())
     assert node.store.queue.claim("worker", clock(), LEASE, 1)
     node.store.queue.give_back("worker", refund=False)
@@ -176,10 +176,10 @@ def test_a_failed_case_of_which_no_report_could_be_made_goes_by_age_and_never_fo
 
 
 def test_a_report_without_a_destination_goes_by_age_and_never_for_space(
-    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    context: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Files, "excess_bytes", lambda _self, _percent: 10**9)
-    full, node = desk(high_water_percent=90), desk(retention_days=30)
+    full, node = context(high_water_percent=90), context(retention_days=30)
     reported(node, clock, 1, destinations=())
     reported(node, clock, 2)
     clock.advance(29 * DAY)
@@ -189,20 +189,20 @@ def test_a_report_without_a_destination_goes_by_age_and_never_for_space(
     assert [removal.reason for removal in removals(node)] == ["space", "age"]
 
 
-def associations(desk: Desk) -> int:
-    with desk.store.transactions.reading() as session:
+def associations(context: Context) -> int:
+    with context.store.transactions.reading() as session:
         return session.scalar(select(func.count()).select_from(AssociationRow)) or 0
 
 
-def test_associations_go_with_the_last_of_what_they_brought(desk: DeskFactory, clock: FakeClock) -> None:
-    node = desk(retention_days=30)
+def test_associations_go_with_the_last_of_what_they_brought(context: DeskFactory, clock: FakeClock) -> None:
+    node = context(retention_days=30)
     reported(node, clock, 1)
     clock.advance(DAY)
     reported(node, clock, 2)
     empty = node.store.intake.open_association("receiver", "PACS", clock())
     node.store.intake.close_association(empty, Closed.ABORTED, clock())
     node.store.intake.open_association("receiver", "PACS", clock())
-    assert (retain(desk()), associations(node)) == (0, 4)
+    assert (retain(context()), associations(node)) == (0, 4)
     clock.advance(29.5 * DAY)
     assert (retain(node), associations(node)) == (1, 3)
     clock.advance(DAY)
@@ -210,9 +210,9 @@ def test_associations_go_with_the_last_of_what_they_brought(desk: DeskFactory, c
 
 
 def test_a_full_disk_removes_the_oldest_first_and_no_more_than_needed(
-    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    context: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = desk(high_water_percent=90)
+    node = context(high_water_percent=90)
     for number in (1, 2, 3):
         reported(node, clock, number)
         clock.advance(DAY)
@@ -232,9 +232,9 @@ def test_the_excess_is_what_df_would_call_too_much(files: Files) -> None:
 
 
 def test_a_slice_that_comes_while_its_case_is_removed_keeps_the_case_and_its_files(
-    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    context: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = desk(retention_days=1)
+    node = context(retention_days=1)
     series = reported(node, clock)
     before = on_disk(node)
     clock.advance(2 * DAY)
@@ -256,9 +256,9 @@ def test_a_slice_that_comes_while_its_case_is_removed_keeps_the_case_and_its_fil
 
 @pytest.mark.parametrize("moment", ["begun", "moved", "forgotten"])
 def test_a_crash_in_mid_removal_is_ended_at_the_next_beat(
-    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, moment: str
+    context: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    node = desk(retention_days=1)
+    node = context(retention_days=1)
     reported(node, clock)
     before = on_disk(node)
     clock.advance(2 * DAY)
@@ -275,7 +275,7 @@ def test_a_crash_in_mid_removal_is_ended_at_the_next_beat(
         with pytest.raises(KeyboardInterrupt):
             retain(node)
     assert len(removals(node)) == 1
-    idle = desk()
+    idle = context()
     retain(idle)
     if moment == "forgotten":
         assert (cases(node), on_disk(node)) == ([], [])
@@ -285,9 +285,9 @@ def test_a_crash_in_mid_removal_is_ended_at_the_next_beat(
 
 
 def test_the_same_series_sent_again_while_its_files_wait_to_be_deleted_is_whole(
-    desk: DeskFactory, clock: FakeClock
+    context: DeskFactory, clock: FakeClock
 ) -> None:
-    node = desk(retention_days=1)
+    node = context(retention_days=1)
     reported(node, clock)
     clock.advance(2 * DAY)
     assert retain(node) == 1
@@ -301,20 +301,20 @@ def test_the_same_series_sent_again_while_its_files_wait_to_be_deleted_is_whole(
     assert not aside.exists()
 
 
-def promise(desk: Desk, clock: FakeClock, series: Series) -> Result:
+def promise(context: Context, clock: FakeClock, series: Series) -> Result:
     """A sender was told that the first instance of the series is kept; returns what it was told."""
-    [(head, _), *_] = desk.store.settling.instances(series.id)
+    [(head, _), *_] = context.store.settling.instances(series.id)
     asked = ((head.sop_class_uid, head.sop_instance_uid),)
-    request = desk.store.commitment_requests.add("2.25.5", "CT1", asked, clock(), clock())
+    request = context.store.commitment_requests.add("2.25.5", "CT1", asked, clock(), clock())
     assert request is not None
-    return result_of(request, desk.store, desk.files, clock())
+    return result_of(request, context.store, context.files, clock())
 
 
 def test_what_a_sender_was_promised_is_not_removed_for_space_but_by_age_counted_from_the_promise(
-    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    context: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Files, "excess_bytes", lambda _self, _percent: 10**9)
-    full, node = desk(high_water_percent=90), desk(retention_days=30)
+    full, node = context(high_water_percent=90), context(retention_days=30)
     series = reported(full, clock, 1)
     clock.advance(29 * DAY)
     assert len(promise(full, clock, series).committed) == 1
@@ -330,26 +330,28 @@ def test_what_a_sender_was_promised_is_not_removed_for_space_but_by_age_counted_
 
 @pytest.mark.parametrize("moment", ["begin", "move", "forget"])
 def test_a_promise_given_while_its_case_is_removed_is_kept_or_not_given(
-    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, moment: str
+    context: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    node = desk(retention_days=1)
+    node = context(retention_days=1)
     series = reported(node, clock)
     clock.advance(2 * DAY)
     owner = Files if moment == "move" else Retention
-    step, told = getattr(owner, moment), []
+    step, safe_message = getattr(owner, moment), []
 
     def meanwhile(self: Any, *arguments: Any) -> Any:
-        told.append(promise(node, clock, series))
+        safe_message.append(promise(node, clock, series))
         return step(self, *arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr(owner, moment, meanwhile)
         removed = retain(node)
-    assert (len(told[0].committed), removed) in {(1, 0), (0, 1)}
+    assert (len(safe_message[0].committed), removed) in {(1, 0), (0, 1)}
 
 
-def test_the_number_of_a_case_that_was_removed_is_never_given_to_another(desk: DeskFactory, clock: FakeClock) -> None:
-    node = desk(retention_days=1)
+def test_the_number_of_a_case_that_was_removed_is_never_given_to_another(
+    context: DeskFactory, clock: FakeClock
+) -> None:
+    node = context(retention_days=1)
     reported(node, clock, 1)
     reported(node, clock, 2)
     clock.advance(2 * DAY)
@@ -363,15 +365,15 @@ def test_the_number_of_a_case_that_was_removed_is_never_given_to_another(desk: D
     assert cases(node) == [3, 5]
 
 
-def send_again(desk: Desk, clock: FakeClock, case: int) -> None:
+def send_again(context: Context, clock: FakeClock, case: int) -> None:
     """The first slice of the case came again, the others are on their way."""
-    [(head, file), *_] = desk.store.settling.instances(case)
-    association = desk.store.intake.open_association("receiver", "PACS", clock())
-    assert desk.store.intake.add_instance(head, file, association, "PACS", clock()) is Added.SAME
+    [(head, file), *_] = context.store.settling.instances(case)
+    association = context.store.intake.open_association("receiver", "PACS", clock())
+    assert context.store.intake.add_instance(head, file, association, "PACS", clock()) is Added.SAME
 
 
-def test_a_case_that_is_being_sent_again_is_not_old(desk: DeskFactory, clock: FakeClock) -> None:
-    node = desk(retention_days=1)
+def test_a_case_that_is_being_sent_again_is_not_old(context: DeskFactory, clock: FakeClock) -> None:
+    node = context(retention_days=1)
     before = reported(node, clock)
     clock.advance(2 * DAY)
     send_again(node, clock, 1)
@@ -383,9 +385,9 @@ def test_a_case_that_is_being_sent_again_is_not_old(desk: DeskFactory, clock: Fa
 
 @pytest.mark.parametrize("moment", ["begin", "move", "forget"])
 def test_a_case_whose_first_slice_comes_again_while_it_is_removed_stays(
-    desk: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, moment: str
+    context: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    node = desk(retention_days=1)
+    node = context(retention_days=1)
     reported(node, clock)
     before = on_disk(node)
     clock.advance(2 * DAY)

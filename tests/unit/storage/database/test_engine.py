@@ -129,8 +129,8 @@ def test_a_server_that_vanished_is_not_waited_for_for_hours(postgresql_url: str)
     for said in ({}, {"connect_timeout": "3", "keepalives_idle": "60", "tcp_user_timeout": "0"}):
         engine = open_database(postgresql_url + "".join(f"&{key}={value}" for key, value in said.items()))
         with engine.connect() as connection:
-            told = driver_of(connection).info.get_parameters()
-        assert {key: told.get(key) for key in LOST_SERVER} == LOST_SERVER | said
+            safe_message = driver_of(connection).info.get_parameters()
+        assert {key: safe_message.get(key) for key in LOST_SERVER} == LOST_SERVER | said
         engine.dispose()
 
 

@@ -38,14 +38,14 @@ def test_an_error_that_is_not_the_disks_is_told_too_and_the_next_flush_succeeds(
     def no_memory(_: Path) -> None:
         raise MemoryError
 
-    told: list[str] = []
+    safe_message: list[str] = []
 
     def wait(flushed: Callable[[], None]) -> None:
         try:
             flushed()
-            told.append("flushed")
+            safe_message.append("flushed")
         except MemoryError:
-            told.append("no memory")
+            safe_message.append("no memory")
 
     folders = FolderFlushes()
     for flush in (no_memory, folder_flushes.flush_folder):
@@ -54,7 +54,7 @@ def test_an_error_that_is_not_the_disks_is_told_too_and_the_next_flush_succeeds(
             waiter = threading.Thread(target=wait, args=(folders.flush(tmp_path),), daemon=True)
             waiter.start()
             waiter.join(5)
-    assert told == ["no memory", "flushed"]
+    assert safe_message == ["no memory", "flushed"]
 
 
 def test_a_host_without_a_thread_to_spare_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
