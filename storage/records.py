@@ -240,16 +240,28 @@ class Delivery:
     series_id: int = 0
     kind: str = "report"
 
+    @property
+    def peer(self) -> str:
+        """With whom it is attempted."""
+        return self.destination
+
 
 @dataclass(frozen=True)
 class Commitment:
     """A storage commitment transaction that a destination is to be asked for."""
 
+    id: int
     transaction_uid: str
     delivery: Delivery
     attempts: int
+    next_attempt_at: datetime | None
     asked_at: datetime | None = None
     """When the destination acknowledged the request; None while it has not."""
+
+    @property
+    def peer(self) -> str:
+        """With whom it is attempted."""
+        return self.delivery.destination
 
 
 @dataclass(frozen=True)
@@ -262,6 +274,12 @@ class CommitmentRequest:
     instances: tuple[tuple[str, str], ...]
     created_at: datetime
     attempts: int = 0
+    next_attempt_at: datetime | None = None
+
+    @property
+    def peer(self) -> str:
+        """With whom it is attempted."""
+        return self.calling_ae
 
 
 class Reported(StrEnum):

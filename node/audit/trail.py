@@ -16,11 +16,12 @@ from node.audit.messages import Party, Reporter
 from node.config.sections import Config
 from node.net.tls import client_context
 from node.runtime import log
+from node.runtime.backoff import Backoff
 
 _PRIORITY = 10 * 8 + 5  # security/authorization messages, notice (RFC 5424 6.2.1)
 _LAST_SECONDS = 2.0
-_LONGEST_PAUSE_SECONDS = 60.0
 _TIMEOUT_SECONDS = 10.0
+_PAUSES = Backoff(first_seconds=1.0, longest_seconds=60.0)
 _MOST_AT_ONCE = 256
 
 
@@ -123,9 +124,9 @@ def syslog_frame(message: bytes) -> bytes:
 class Lane:
     """A bounded queue before one sink, and the thread between."""
 
-    def __init__(self, name: str, sink: Sink, length: int, first_pause_seconds: float = 1.0) -> None:
+    def __init__(self, name: str, sink: Sink, length: int, pauses: Backoff = _PAUSES) -> None:
         """`name` is what the log calls it."""
-        self._name, self._sink, self._first_pause_seconds = name, sink, first_pause_seconds
+        self._name, self._sink, self._pauses = name, sink, pauses
         self._queue: queue.Queue[bytes] = queue.Queue(length)
         self._dropped = 0
         self._lock = threading.Lock()
@@ -146,7 +147,7 @@ class Lane:
             self._dropped += count
 
     def _run(self) -> None:
-        pause = self._first_pause_seconds
+        failures = 0
         held: list[bytes] = []
         while True:
             held = held or self._next()
@@ -156,12 +157,12 @@ class Lane:
                 self._sink.write(held)
             except OSError as error:
                 self._log.warning("audit_delayed", where=self._name, error=type(error).__name__, count=len(held))
-                if self._stopping.wait(pause):
+                failures += 1
+                if self._stopping.wait(self._pauses.after(failures)):
                     self._drop(len(held))
                     return
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
                 continue
-            held, pause = [], self._first_pause_seconds
+            held, failures = [], 0
             self._say_dropped()
 
     def _next(self) -> list[bytes]:

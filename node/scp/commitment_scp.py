@@ -16,7 +16,7 @@ from node.config.sections import Config
 from node.dicom import commitment
 from node.dicom.commitment import Item, Result
 from node.runtime import log
-from node.runtime.backoff import backoff_seconds
+from node.runtime.backoff import Backoff
 from storage.files.instances import Files
 from storage.records import CommitmentRequest, Reported
 from storage.store import Store
@@ -109,9 +109,7 @@ class Settler:
 
     def _resend_after(self, attempts: int) -> timedelta:
         settings = self._config.delivery
-        return timedelta(
-            seconds=backoff_seconds(max(1, attempts), settings.first_retry_seconds, settings.maximum_retry_seconds, 0.0)
-        )
+        return timedelta(seconds=Backoff(settings.first_retry_seconds, settings.maximum_retry_seconds).after(attempts))
 
 
 def result_of(request: CommitmentRequest, store: Store, files: Files, now: datetime) -> Result:

@@ -120,8 +120,7 @@ def asked(store: Store, count: int) -> dict[str, Callable[[], Any]]:
             f"query: {what}": partial(store.finding.find, Level.STUDY, conditions, 2001)
             for what, conditions in QUERIES.items()
         },
-        "outbox: claim what is due": lambda: store.outbox.claim_due(now, hour),
-        "outbox: next due": store.outbox.next_due,
+        "outbox: claim what is due": lambda: store.outbox.due.claim(now, hour),
         "worklist: the most urgent 100": store.worklist.rows,
         "worklist: a case by its number": lambda: store.worklist.case(str(count // 2)),
         "start: doubtful instances": lambda: store.intake.doubtful_instances("127.0.0.1:11112"),

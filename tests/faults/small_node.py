@@ -166,7 +166,7 @@ def break_outbox() -> None:
     """A delivery counts as accepted before it is sent."""
 
     def deliver(context: Context) -> int:
-        while delivery := context.store.outbox.claim_due(context.clock(), timedelta(seconds=3)):
+        while delivery := context.store.outbox.due.claim(context.clock(), timedelta(seconds=3)):
             context.store.outbox.accepted(delivery, context.clock())
             storage_scu.deliver(
                 dimse.entity("WILLIS", dimse.Timeouts()),

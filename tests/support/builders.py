@@ -172,6 +172,12 @@ def reported(store: Store, clock: FakeClock, outcome: Outcome = Outcome.POSITIVE
     return claim
 
 
+def next_attempt_at(store: Store) -> datetime | None:
+    """When the next of all pending deliveries is due; None where none is pending."""
+    deliveries = [each for row in store.worklist.rows() for each in store.worklist.deliveries(row["case_id"])]
+    return min((each.next_attempt_at for each in deliveries if each.next_attempt_at), default=None)
+
+
 def series_now(store: Store, uid: str = SERIES_UID) -> Series:
     """The series as the database has it."""
     with store.transactions.reading() as session:

@@ -13,6 +13,7 @@ import pytest
 
 from node.audit.messages import Activity, Party, Question, Reporter, Study
 from node.audit.trail import FileSink, Lane, Trail, syslog_frame
+from node.runtime.backoff import Backoff
 from tests.support.audit_schema import check
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -189,7 +190,7 @@ def test_a_sink_that_is_away_holds_nobody_up_and_gets_what_waited_and_what_was_d
     said: list[tuple[str, dict[str, object]]],
 ) -> None:
     sink = Stubborn()
-    lane = Lane("syslog", sink, 3, first_pause_seconds=0.05)
+    lane = Lane("syslog", sink, 3, Backoff(0.05, 60.0))
     lane.put(b"first")
     wait_for(lambda: said)  # it holds the first, in vain
     start = time.monotonic()
@@ -204,7 +205,7 @@ def test_a_sink_that_is_away_holds_nobody_up_and_gets_what_waited_and_what_was_d
 
 
 def test_what_a_sink_never_took_is_counted_at_the_end(said: list[tuple[str, dict[str, object]]]) -> None:
-    lane = Lane("syslog", Stubborn(), 10, first_pause_seconds=0.05)
+    lane = Lane("syslog", Stubborn(), 10, Backoff(0.05, 60.0))
     for _ in range(5):
         lane.put(b"x")
     wait_for(lambda: said)
