@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from pynetdicom import AE, evt
@@ -18,7 +17,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from node.audit.messages import Party, Reporter, Study
+from node.audit.messages import Party
 from node.audit.trail import Trail, open_trail
 from node.config.sections import Config
 from node.dicom.conformance import (
@@ -36,12 +35,11 @@ from node.runtime.notify import NODE_PROCESS, wake
 from node.runtime.processes import has_died
 from node.scp.commitment_scp import CommitmentScp, Settler
 from node.scp.gatekeeper import Gatekeeper
-from node.scp.instance import IncomingInstance
 from node.scp.query_scp import QueryScp
-from node.scp.session import _MOST_STUDIES, _Logged, receiver_name
+from node.scp.session import ReceivingSession, receiver_name
 from storage.files.instances import Files
-from storage.queries.group_commit import GroupCommit, Offer
-from storage.records import Closed, Ended, Header, Opened
+from storage.queries.group_commit import GroupCommit
+from storage.records import Closed
 from storage.store import Store
 
 
@@ -55,16 +53,14 @@ class Receiver:
         self._config = config
         self._store = store
         self._files = files
-        self._commits = GroupCommit(store.intake)
+        self._group_commit = GroupCommit(store.intake)
         self._wake = wake
         self._name = receiver_name(config.node)
-        self._associations: dict[Any, Offer] = {}
-        self._lock = threading.Lock()
+        self._sessions: dict[Any, ReceivingSession] = {}
         self._servers: list[Any] = []
         self._trail = trail or Trail()
-        self._received: dict[Any, dict[str, Study]] = {}
         self._gate = Gatekeeper(config, files.root, self._trail, _now)
-        self._commits_run = False
+        self._is_running = False
         self._log = log.get()
 
     def start(self) -> None:
@@ -94,8 +90,8 @@ class Receiver:
             (evt.EVT_N_EVENT_REPORT, self._on_event_report),
             (evt.EVT_C_FIND, QueryScp(self._store, self._trail, _now).on_find),
         ]
-        self._commits.start()
-        self._commits_run = True
+        self._group_commit.start()
+        self._is_running = True
         entity = self._entity()
         for section, port, secure in listeners:
             self._listen(entity, section, port, handlers, secure)
@@ -145,16 +141,16 @@ class Receiver:
         for server in self._servers:
             server.shutdown()
         deadline = time.monotonic() + patience_seconds
-        while self._associations and time.monotonic() < deadline:
+        while self._sessions and time.monotonic() < deadline:
             time.sleep(0.05)
         open_ones = [association for server in self._servers for association in server.active_associations]
         for association in open_ones:
             association.abort(block=False)
         for association in open_ones:
             association.join(max(1.0, deadline - time.monotonic()))
-        if self._commits_run:
-            self._commits.stop()
-        self._servers, self._commits_run = [], False
+        if self._is_running:
+            self._group_commit.stop()
+        self._servers, self._is_running = [], False
 
     def _entity(self) -> AE:
         settings = self._config.node
@@ -179,66 +175,30 @@ class Receiver:
         """What `association` calls for each C-STORE request."""
 
         def begin(request: StoreRequest) -> Sink:
-            calling_ae = str(association.requestor.ae_title).strip()
-            opening = self._open(association, calling_ae)
-            arrival = IncomingInstance(
-                request,
-                str(association.accepted_context(request.context_id).transfer_syntax[0]),
-                calling_ae,
-                self._files,
-                self._commits,
-                self._store.intake.forget_instance,
-                lambda: self._association_id(association, opening),
-                _now,
-            )
-            return _Logged(arrival, calling_ae, lambda header: self._tally(association, header), self._log)
+            syntax = str(association.accepted_context(request.context_id).transfer_syntax[0])
+            return self._session(association).begin(request.sop_class_uid, request.sop_instance_uid, syntax)
 
         return begin
 
-    def _tally(self, association: Any, header: Header) -> None:
-        """The association brought one more instance of a study."""
-        studies = self._received.setdefault(association, {})
-        if header.study_instance_uid not in studies and len(studies) >= _MOST_STUDIES:
-            self._record_received(association, "")
-            studies = self._received.setdefault(association, {})
-        study = Study(header.study_instance_uid, header.patient_id, header.accession_number)
-        studies.setdefault(header.study_instance_uid, study).count(header.sop_class_uid)
-
-    def _record_received(self, association: Any, error: str) -> None:
-        """One message for each study that the association brought."""
-        source = Party(str(association.requestor.ae_title).strip(), str(association.requestor.address_info.address))
-        now = _now()
-        for study in self._received.pop(association, {}).values():
-            self._trail.record(partial(Reporter.received, study=study, source=source, at=now, error=error))
-
-    def _open(self, association: Any, calling_ae: str) -> Offer:
-        """The association is, or will soon be, known as open: while its first instance comes nobody waits for that."""
-        with self._lock:
-            if association not in self._associations:
-                self._associations[association] = self._commits.offer(Opened(self._name, calling_ae, _now()))
-            return self._associations[association]
-
-    def _association_id(self, association: Any, opening: Offer) -> int:
-        """The id, once it is durable.  Raises what went wrong; then the next instance tries again."""
-        try:
-            return int(opening.outcome())
-        except Exception:
-            with self._lock:
-                self._associations.pop(association, None)
-            raise
+    def _session(self, association: Any) -> ReceivingSession:
+        """Made with the association's first instance."""
+        session = self._sessions.get(association)
+        if session is None:
+            requestor = association.requestor
+            source = Party(str(requestor.ae_title).strip(), str(requestor.address_info.address))
+            session = ReceivingSession(self._name, source, self._files, self._group_commit, self._trail, _now)
+            self._sessions[association] = session
+        return session
 
     def _on_end(self, event: Any, how: Closed) -> None:
-        with self._lock:
-            opening = self._associations.pop(event.assoc, None)
-        if opening is None:
+        session = self._sessions.pop(event.assoc, None)
+        if session is None:
             return
-        try:
-            association_id = int(opening.outcome())
-            self._commits.offer(Ended(association_id, how, _now())).outcome()
-        finally:  # what came is told, and no longer held, whether or not the database takes the end
-            self._record_received(event.assoc, "" if how is Closed.RELEASED else "the association was aborted")
-        self._log.info("association_ended", association=association_id, reason=how)
-        self._wake()
+        error = "" if how is Closed.RELEASED else "the association was aborted"
+        association_id = session.end(how, error)
+        if association_id is not None:
+            self._log.info("association_ended", association=association_id, reason=how)
+            self._wake()
 
     def _on_event_report(self, event: Any) -> tuple[int, None]:
         answer = Settler(self._config, self._store, _now).on_event_report(event)

@@ -46,6 +46,7 @@ class GroupCommit:
     def __init__(self, intake: Intake) -> None:
         """Nothing runs before `start`."""
         self._intake = intake
+        self.forget_instance = intake.forget_instance
         self._offers: queue.SimpleQueue[Offer | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
