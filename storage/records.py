@@ -140,7 +140,6 @@ class Contribution:
     association_id: int
     instances: int
     closed: Closed | None
-    moved_on: bool = False
 
 
 @dataclass(frozen=True)

@@ -158,12 +158,6 @@ class Intake:
             series.stage = advance(Stage(series.stage), Event.ARRIVED)
             series.instance_count -= 1
 
-    def known_instance(self, sop_instance_uid: str) -> StoredFile | None:
-        """The file kept under this UID, if there is one."""
-        with self._transactions.reading() as session:
-            row = session.scalar(select(InstanceRow).where(InstanceRow.sop_instance_uid == sop_instance_uid))
-            return StoredFile(row.path, row.sha256, row.size_bytes) if row else None
-
     def add_instance(
         self, header: Header, file: StoredFile, association_id: int, calling_ae: str, now: datetime
     ) -> Added:

@@ -26,7 +26,17 @@ from tests.faults.proof import unreported, violations
 from tests.faults.senders import send, small_series
 from tests.faults.small_node import ALGORITHM, Killable, SmallNode, configuration
 from tests.support.absent import absent
-from tests.support.builders import FakeClock, claimed, encoded, header, next_attempt_at, received, reported, series_now
+from tests.support.builders import (
+    FakeClock,
+    claimed,
+    encoded,
+    header,
+    known_file,
+    next_attempt_at,
+    received,
+    reported,
+    series_now,
+)
 from tests.support.compressed import by_codec
 from tests.support.raw_scu import ABORT, RawScu, associate_rq
 from tests.support.running import free_port, wait_until
@@ -258,7 +268,7 @@ def test_a_postgresql_that_is_restarted_in_mid_transaction_loses_nothing(
     monkeypatch.setattr(Intake, "_add", cut)
     with pytest.raises(DBAPIError):
         postgresql_store.intake.take(ones)
-    assert postgresql_store.intake.known_instance(ones[0].header.sop_instance_uid) is None
+    assert known_file(postgresql_store, ones[0].header.sop_instance_uid) is None
     died.clear()
     commits = GroupCommit(postgresql_store.intake)
     offers = [Offer(one) for one in ones]

@@ -95,26 +95,15 @@ def test_contributions_tell_who_brought_how_much_and_how_it_ended(store: Store, 
     assert [(part.instances, part.closed) for part in contributions] == [
         (3, Closed.RELEASED), (2, Closed.ABORTED), (1, None),
     ]  # fmt: skip
-    assert not any(part.moved_on for part in contributions)
 
 
-def test_an_association_has_moved_on_once_it_brings_another_series(store: Store, clock: FakeClock) -> None:
+def test_an_association_contributes_to_each_series_what_it_brought_of_it(store: Store, clock: FakeClock) -> None:
     association = store.intake.open_association("receiver", "PACS", clock())
-    add(store, clock, header(1, "2.25.1"), association)
-    add(store, clock, header(2, "2.25.1"), association)
-    add(store, clock, header(1, "2.25.2"), association)
+    for number, series in ((1, "2.25.1"), (1, "2.25.2"), (2, "2.25.1")):
+        add(store, clock, header(number, series), association)
     first, second = series_now(store, "2.25.1"), series_now(store, "2.25.2")
-    assert store.settling.contributions(first.id) == [Contribution(association, 2, None, moved_on=True)]
-    assert store.settling.contributions(second.id) == [Contribution(association, 1, None, moved_on=False)]
-    add(store, clock, header(3, "2.25.1"), association)
-    assert not store.settling.contributions(first.id)[0].moved_on
-    assert store.settling.contributions(second.id)[0].moved_on
-
-
-def test_the_slices_of_another_association_are_no_sign_of_having_moved_on(store: Store, clock: FakeClock) -> None:
-    series = received(store, clock, series="2.25.1", closed=None)
-    received(store, clock, series="2.25.2", closed=None)
-    assert not store.settling.contributions(series.id)[0].moved_on
+    assert store.settling.contributions(first.id) == [Contribution(association, 2, None)]
+    assert store.settling.contributions(second.id) == [Contribution(association, 1, None)]
 
 
 def test_instances_come_in_order_of_arrival(store: Store, clock: FakeClock) -> None:
