@@ -1,4 +1,4 @@
-"""The frozen values that cross between the rooms.  Times are aware `datetime`s in UTC."""
+"""The frozen values that cross between the packages.  Times are aware `datetime`s in UTC."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -86,7 +86,7 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class Arrived:
+class Received:
     """An instance that an association brought, and the file that is to hold it."""
 
     header: Header
@@ -129,8 +129,8 @@ class Ended:
         return "", ""
 
 
-Change = Arrived | Opened | Ended
-"""What a receiver tells the database in one group with others."""
+Change = Received | Opened | Ended
+"""What a receiver writes to the database in one group with others."""
 
 
 @dataclass(frozen=True)

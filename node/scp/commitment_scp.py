@@ -76,7 +76,7 @@ class CommitmentScp:
         assoc.send_request(report, context_id, on_answer)
 
 
-class Settler:
+class CommitmentReports:
     """Takes the answers to what we asked, on whatever association they come."""
 
     def __init__(self, config: Config, store: Store, clock: Callable[[], datetime]) -> None:

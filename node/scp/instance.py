@@ -11,7 +11,7 @@ from storage.errors import StorageFull
 from storage.files.instances import Files, InstanceWriter
 from storage.killpoints import kill_point
 from storage.queries.group_commit import GroupCommit, Offer
-from storage.records import Added, Arrived, Header, StoredFile
+from storage.records import Added, Header, Received, StoredFile
 
 SUCCESS = 0x0000
 ELEMENTS_DISCARDED = 0xB006
@@ -107,7 +107,7 @@ class IncomingInstance:
         file = writer.seal(header.series_instance_uid, header.sop_instance_uid)
         writer.publish()
         kill_point("after_publish")
-        offer = self._group_commit.offer(Arrived(header, file, association_id, self._calling_ae, self._now()))
+        offer = self._group_commit.offer(Received(header, file, association_id, self._calling_ae, self._now()))
         try:
             writer.flush()
         except Exception:

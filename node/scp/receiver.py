@@ -34,7 +34,7 @@ from node.net.tls import server_context
 from node.runtime import log
 from node.runtime.notify import NODE_PROCESS, wake
 from node.runtime.processes import has_died
-from node.scp.commitment_scp import CommitmentScp, Settler
+from node.scp.commitment_scp import CommitmentReports, CommitmentScp
 from node.scp.gatekeeper import Gatekeeper
 from node.scp.query_scp import QueryScp
 from node.scp.session import ReceivingSession, receiver_name
@@ -192,7 +192,7 @@ class Receiver:
             self._wake()
 
     def _on_event_report(self, event: Any) -> tuple[int, None]:
-        answer = Settler(self._config, self._store, _now).on_event_report(event)
+        answer = CommitmentReports(self._config, self._store, _now).on_event_report(event)
         self._wake()
         return answer
 

@@ -13,7 +13,7 @@ from node.dicom import commitment
 from node.dicom.commitment import CONTEXTS, INSTANCE_UID, Item, Result
 from node.errors import Refused, Unavailable
 from node.runtime import log
-from node.scp.commitment_scp import Settler, result_of
+from node.scp.commitment_scp import CommitmentReports, result_of
 from node.scu import dimse, storage_scu
 from node.workflow.context import Context
 from node.workflow.due import each_due
@@ -49,10 +49,10 @@ def _ask_one(context: Context, due: Commitment) -> bool:
         commitments.renewed(due, "commitment: no answer in time", commitment.new_transaction_uid(context.random), now)
         logger.warning("commitment_unanswered")
         return False
-    settle = Settler(context.config, context.store, context.clock)
+    reports = CommitmentReports(context.config, context.store, context.clock)
     try:
         item = (storage_scu.identify(context.files.path(delivery.file))[0], delivery.sop_instance_uid)
-        _request(context, peer, due, item, settle)
+        _request(context, peer, due, item, reports)
     except Refused as error:
         commitments.refused(due, str(error))
         logger.error("commitment_refused", error=str(error))
@@ -66,12 +66,12 @@ def _postpone(context: Context, due: Commitment, error: str) -> None:
     logger.warning("commitment_postponed", error=error)
 
 
-def _request(context: Context, peer: Peer, due: Commitment, item: Item, settle: "Settler") -> None:
+def _request(context: Context, peer: Peer, due: Commitment, item: Item, reports: CommitmentReports) -> None:
     """The destination has the request, and some time to answer at once.  Raises Unavailable, Refused."""
     answered = threading.Event()
 
     def on_report(event: Any) -> tuple[int, None]:
-        status = settle.on_event_report(event)
+        status = reports.on_event_report(event)
         answered.set()
         return status
 

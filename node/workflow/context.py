@@ -19,7 +19,7 @@ from storage.store import Store
 
 @dataclass
 class Context:
-    """What the verbs work with.  `wake_worker` is rung when a series has become ready."""
+    """What the verbs work with.  `wake_worker` is called when a series has become ready."""
 
     config: Config
     store: Store

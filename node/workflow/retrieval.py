@@ -48,7 +48,7 @@ def bring(
 ) -> Brought:
     """What the peer lists of the series and was not known has come, or has not.  Raises Unavailable or Refused.
 
-    `on_instances` is told how many are there, of how many, as far as the peer says so while they come.
+    `on_instances` gets how many are there, of how many, as far as the peer says so while they come.
     """
     listed = source.instances(series)
     known = listed & store.settling.held(series.series_instance_uid)

@@ -76,7 +76,7 @@ class Commitments:
     def reported(
         self, transaction_uid: str, error: str, now: datetime, resend_at: Callable[[int], datetime]
     ) -> Reported:
-        """What the destination said of the transaction holds.
+        """What the destination reported of the transaction holds.
 
         Without `error` it has committed.  With one, the delivery is pending again from `resend_at(attempts)`.
         """

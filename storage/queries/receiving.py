@@ -46,14 +46,14 @@ class Settling:
             return [Contribution(id_, instances, Closed(closed) if closed else None) for id_, instances, closed in rows]
 
     def instances(self, series_id: int) -> list[tuple[Header, StoredFile]]:
-        """The series' instances in order of arrival."""
+        """The series' instances in the order in which they came."""
         with self._transactions.reading() as session:
             rows = session.scalars(
                 select(InstanceRow).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
             )
             return [(Header.from_json(row.header), StoredFile(row.path, row.sha256, row.size_bytes)) for row in rows]
 
-    def arrived_since(self, series_id: int, after: int, most: int) -> list[tuple[int, Header, StoredFile]]:
+    def instances_since(self, series_id: int, after: int, most: int) -> list[tuple[int, Header, StoredFile]]:
         """The next instances that came after the one with the number `after`, each with its number, at most so many.
 
         Where several receivers write to one database a number may become visible late: then it is not among them.
@@ -109,7 +109,7 @@ class Settling:
         first = select(InstanceRow.header).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id).limit(1)
         return Header.from_json(session.scalars(first).one())
 
-    def last_arrival_in_study(self, study_instance_uid: str) -> datetime:
+    def last_instance_in_study(self, study_instance_uid: str) -> datetime:
         """When the latest slice of any series of the study arrived."""
         with self._transactions.reading() as session:
             return session.scalars(

@@ -1,4 +1,4 @@
-"""What people ask of the database."""
+"""The worklist, and the node at a glance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Clock:
     report: float
     delivery: float
     total: float
-    """From the last slice's arrival to the report's acceptance."""
+    """From when the last slice came to the report's acceptance."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Worklist:
                 ),
                 oldest_pending_at=session.scalar(select(func.min(DeliveryRow.created_at)).where(pending)),
                 errors=(
-                    *((at, f"case {case_id}: {said}") for at, case_id, said in failed if at),
+                    *((at, f"case {case_id}: {error}") for at, case_id, error in failed if at),
                     *((at, f"{destination}: {error}") for at, destination, error in errors),
                 ),
                 clocks=tuple(_clock(row) for row in self._delivered(last)),

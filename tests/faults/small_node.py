@@ -25,7 +25,7 @@ from node.scu import dimse, storage_scu
 from node.workflow import delivery, recovery, settling
 from node.workflow.context import Context
 from storage.files.instances import Files
-from storage.records import Arrived
+from storage.records import Received
 from storage.store import Store
 from tests.support.running import ROOT, wait_until
 
@@ -131,10 +131,10 @@ def break_commit() -> None:
     as_it_is = GroupCommit.offer
 
     def offer(self: GroupCommit, change: Change) -> Offer:
-        if not isinstance(change, Arrived):
+        if not isinstance(change, Received):
             return as_it_is(self, change)
         made = Offer(change)
-        made.settle(Added.STORED)
+        made.complete(Added.STORED)
         return made
 
     GroupCommit.offer = offer  # type: ignore[method-assign]

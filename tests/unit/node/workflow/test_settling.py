@@ -391,13 +391,13 @@ def test_a_slice_that_comes_while_a_series_is_judged_keeps_it_receiving(
 ) -> None:
     context = office(peers=peers(104, series_on_one_association=True))
     received(context.store, context.clock)
-    judge = eligibility.judge
+    judge = eligibility.ineligibility
 
     def judged_late(*arguments: Any) -> Any:
         add(context.store, context.clock, header(4))
         return judge(*arguments)
 
-    monkeypatch.setattr(eligibility, "judge", judged_late)
+    monkeypatch.setattr(eligibility, "ineligibility", judged_late)
     assert settle(context.context) == 0
     assert context.wakes == []
     assert series_now(context.store).stage is Stage.RECEIVING
@@ -409,14 +409,14 @@ def test_a_series_that_cannot_be_settled_does_not_stop_the_others(
     context = office()
     for uid in ("2.25.1", "2.25.2", "2.25.3"):
         received(context.store, context.clock, series=uid)
-    judge = eligibility.judge
+    judge = eligibility.ineligibility
 
     def broken(headers: Any, *arguments: Any) -> Any:
         if headers[0].series_instance_uid == "2.25.1":
             raise IndexError("Doe^Jane")
         return judge(headers, *arguments)
 
-    monkeypatch.setattr(eligibility, "judge", broken)
+    monkeypatch.setattr(eligibility, "ineligibility", broken)
     assert context.settle_after(60) == 1
     assert [context.row(case)["stage"] for case in (1, 2, 3)] == ["receiving", "ready", "receiving"]
     said = "".join(capsys.readouterr())

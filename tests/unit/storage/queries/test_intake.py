@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import StatementError
 
 from storage.database.schema import AssociationRow, InstanceRow, SeriesRow
-from storage.records import Added, Arrived, Claim, Closed, Header
+from storage.records import Added, Claim, Closed, Header, Received
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import (
@@ -280,9 +280,9 @@ def test_threads_that_bring_one_uid_in_many_series_leave_no_empty_series(store: 
     assert count(store, SeriesRow) == 1
 
 
-def arrived(store: Store, clock: FakeClock, *offered: tuple[Header, str]) -> list[Arrived]:
+def arrived(store: Store, clock: FakeClock, *offered: tuple[Header, str]) -> list[Received]:
     association = store.intake.open_association("receiver", "PACS", clock())
-    return [Arrived(head, stored_file(head, content), association, "PACS", clock()) for head, content in offered]
+    return [Received(head, stored_file(head, content), association, "PACS", clock()) for head, content in offered]
 
 
 def test_a_group_is_answered_in_the_order_in_which_it_was_offered(store: Store, clock: FakeClock) -> None:

@@ -78,7 +78,7 @@ def test_leave_happens_once(store: Store, clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize(
-    "event", [event for event in Event if event not in (Event.ARRIVED, Event.SETTLED, Event.SET_ASIDE)]
+    "event", [event for event in Event if event not in (Event.RECEIVED, Event.SETTLED, Event.SET_ASIDE)]
 )
 def test_leave_by_an_illegal_event_raises_and_changes_nothing(store: Store, clock: FakeClock, event: Event) -> None:
     series = received(store, clock)
@@ -144,7 +144,7 @@ def test_the_last_arrival_in_a_study_is_that_of_any_of_its_series(store: Store, 
     received(store, clock, series="2.25.2")
     clock.advance(7)
     received(store, clock, series="2.25.3", study_instance_uid="2.25.999")
-    assert store.settling.last_arrival_in_study("2.25.1001") == latest
+    assert store.settling.last_instance_in_study("2.25.1001") == latest
 
 
 def test_habits_tell_revision_and_associations_of_a_peers_last_settled_series(store: Store, clock: FakeClock) -> None:
