@@ -15,7 +15,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Ver
 from node.config.peer import Peer
 from node.dicom.conformance import IMPLEMENTATION_CLASS_UID
 from node.errors import Refused, Unavailable
-from node.scu import dimse, storage_scu
+from node.scu import dimse, query_scu, storage_scu
 from node.scu.dimse import Timeouts, entity
 from node.scu.query_scu import ask_count
 from node.scu.storage_scu import deliver, identify, judge, send_files
@@ -305,7 +305,7 @@ def test_an_association_that_is_gone_before_the_question_is_unavailable(
         assoc.abort()
         return assoc
 
-    monkeypatch.setattr(dimse, "associate", gone)
+    monkeypatch.setattr(query_scu, "associate", gone)
     with pytest.raises(Unavailable, match="ended"):
         ask_count(us(), address, "2.25.1", "2.25.11")
 
