@@ -11,18 +11,14 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from pynetdicom import dimse_messages as library
 from pynetdicom.dimse_primitives import C_CANCEL, C_FIND, C_GET, C_MOVE, N_EVENT_REPORT
-from pynetdicom.dsutils import decode, encode
-from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RQ, A_RELEASE_RP, A_RELEASE_RQ
-from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA, SCP_SCU_RoleSelectionNegotiation
-from pynetdicom.presentation import PresentationContext, negotiate_as_requestor
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContext
 
 from node.dicom.status import PROCESSING_FAILURE, SOP_CLASS_NOT_SUPPORTED, is_pending
 from node.errors import Refused, Unavailable
@@ -31,36 +27,30 @@ from node.net.dimse_messages import (
     Messages,
     OtherMessage,
     ProtocolViolation,
+    Readable,
     Store,
     StoreRequest,
-    command_pdus,
+    dataset_pdus,
+    message_pdus,
     store_response,
 )
+from node.net.dimse_primitives import bytes_of, dataset_of, pdus_of, primitive_of
+from node.net.negotiation import agreed
+from node.net.pdus import abort_pdu, control_pdu, maximum_length, read_control, release_pdu, request_pdu
 from node.net.socket_reader import Closed, TooSlow, Wire
-from node.net.upper_layer import EVENT_OF_PDU, REQUESTOR, Event, Pdu, State, advance
+from node.net.upper_layer import REQUESTOR, Event, Pdu, State, advance
 from node.runtime import log
 
 ENDED, NO_ANSWER = "the association ended", "no answer: the association ended or timed out"
 LINGER_SECONDS = 1.0
 _NOT_KEPT = 0xC211
-_LARGEST_CONTROL_PDU_BYTES = 1 << 20
-_LARGEST_DATA_PDU_BYTES = 131_072
-_LAST = 0x02
 _IN_SEVERAL = (C_FIND, C_GET, C_MOVE)
-_PDV = struct.Struct(">BBLLBB")
-"""The head of a P-DATA-TF with one presentation data value (PS3.8 9.3.5)."""
+_OVER = (State.IDLE, State.AWAITING_CLOSE)
 
 Keep = Callable[[str, str, str, memoryview], int]
 """(SOP class UID, SOP Instance UID, transfer syntax UID, dataset) → the C-STORE status: 0 when it is durable."""
 OnReport = Callable[[int, Callable[[], Dataset]], int]
 """(event type, how to decode the Event Information, which may raise) → the N-EVENT-REPORT status."""
-
-
-class Readable(Protocol):
-    """An open file."""
-
-    def read(self, count: int, /) -> bytes:
-        """At most so many bytes; none at the end."""
 
 
 class Requestor:
@@ -102,44 +92,29 @@ class Requestor:
 
     def negotiate(self, request: A_ASSOCIATE) -> None:
         """The association is established, or over; then `is_rejected` says whether the peer refused it."""
-        self._happens(Event.CONNECTED, A_ASSOCIATE_RQ(request).encode())
-        answer = self._wait_for_answer()
-        if answer is None:
-            return
-        proposed = request.presentation_context_definition_list
-        ours = _roles(request)
-        for context in proposed:
-            if context.abstract_syntax in ours:
-                context.scu_role, context.scp_role = ours[context.abstract_syntax]
-        results = negotiate_as_requestor(proposed, answer.presentation_context_definition_results_list, _roles(answer))
-        self._contexts = {context.context_id: context for context in results if context.result == 0x00}
-        self._peer_maximum_bytes = answer.maximum_length_received or 0
-
-    def _wait_for_answer(self) -> A_ASSOCIATE | None:
-        """The A-ASSOCIATE-AC, when one comes in time."""
         end = time.monotonic() + self._acse_seconds
+        self._happens(Event.CONNECTED, request_pdu(request))
         try:
-            while self._state is State.AWAITING_ANSWER:
-                kind, length = self._head(end)
-                body = self._body(kind, length)
-                answer = _accepted(body) if kind is Pdu.A_ASSOCIATE_AC else None
-                self.is_rejected = kind is Pdu.A_ASSOCIATE_RJ
-                self._happens(EVENT_OF_PDU[kind])
-                if answer is not None and self._state is State.ESTABLISHED:
-                    return answer
+            event, answer = self._next_pdu(end)
         except (Closed, TooSlow, ProtocolViolation) as error:
             self._ended_by(error)
-        return None
+            return
+        self.is_rejected = event is Event.A_ASSOCIATE_RJ
+        if event is Event.A_ASSOCIATE_AC:
+            self._contexts, self._peer_maximum_bytes = agreed(request, answer), maximum_length(answer)
+
+    def _is_in(self, *states: State) -> bool:
+        return self._state in states
 
     @property
     def is_established(self) -> bool:
         """Whether a request can be sent.  What came meanwhile has been dealt with."""
         try:
-            while self._state is State.ESTABLISHED and self._wire.has_more_within(0):
+            while self._is_in(State.ESTABLISHED) and self._wire.has_more_within(0):
                 self._next_pdu(time.monotonic() + self._network_seconds)
         except (Closed, TooSlow, ProtocolViolation) as error:
             self._ended_by(error)
-        return self._state is State.ESTABLISHED
+        return self._is_in(State.ESTABLISHED)
 
     @property
     def has_contexts(self) -> bool:
@@ -154,7 +129,7 @@ class Requestor:
         self._happens(Event.SEND_RELEASE)
         end = time.monotonic() + self._acse_seconds
         try:
-            while self._state not in (State.IDLE, State.AWAITING_CLOSE):
+            while not self._is_in(*_OVER):
                 self._next_pdu(end)
         except (Closed, TooSlow, ProtocolViolation) as error:
             self._ended_by(error)
@@ -162,27 +137,26 @@ class Requestor:
     def abort(self) -> None:
         """The association is over; the peer is told so, where it is still there."""
         self._messages.abandon()
-        if self._state not in (State.IDLE, State.AWAITING_CLOSE):
+        if not self._is_in(*_OVER):
             self._happens(Event.SEND_ABORT)
 
     def _ended_by(self, error: Exception) -> None:
-        """The connection is gone (Closed), the peer too slow (we abort), or what it sent is forbidden (so we abort)."""
-        self._messages.abandon()
+        """The connection is gone, the peer too slow (we abort), or what it sent is forbidden (so we abort)."""
         if isinstance(error, TooSlow):
             self.abort()
-        elif self._state not in (State.IDLE, State.AWAITING_CLOSE):
-            self._happens(Event.CLOSED if isinstance(error, Closed) else Event.INVALID_PDU)
+            return
+        self._messages.abandon()
+        if not self._is_in(*_OVER):
+            self._happens(error.event if isinstance(error, ProtocolViolation) else Event.CLOSED)
 
     def _happens(self, event: Event, pdu: bytes = b"") -> None:
-        """The step of the table: what the action sends is sent (`pdu`, where it is none of ours), and the state is new."""
+        """The table's step is made: its PDU is with the kernel (`pdu`, where it is none of ours), its state is ours."""
         step = advance(REQUESTOR, self._state, event)
-        if step.action.sends is Pdu.A_ABORT and step.abort is not None:
-            abort = A_ABORT_RQ()
-            abort.source, abort.reason_diagnostic = step.abort
-            pdu = abort.encode()
-        elif step.action.sends in (Pdu.A_RELEASE_RQ, Pdu.A_RELEASE_RP):
-            pdu = (A_RELEASE_RQ() if step.action.sends is Pdu.A_RELEASE_RQ else A_RELEASE_RP()).encode()
         self._state = step.state
+        if step.abort is not None:
+            pdu = abort_pdu(*step.abort)
+        elif step.action.sends in (Pdu.A_RELEASE_RQ, Pdu.A_RELEASE_RP):
+            pdu = release_pdu(step.action.sends)
         if step.action.sends is not None:
             try:
                 self._send(pdu)
@@ -191,9 +165,9 @@ class Requestor:
                 return
         if step.action.closes:
             self._wire.close()
-        elif self._state in (State.RELEASE_REQUESTED, State.COLLISION_OF_REQUESTOR):
+        elif self._is_in(State.RELEASE_REQUESTED, State.COLLISION_OF_REQUESTOR):
             self._happens(Event.SEND_RELEASE_RESPONSE)
-        elif self._state is State.AWAITING_CLOSE:
+        elif self._is_in(State.AWAITING_CLOSE):
             closed = self._wire.discard_until_closed(min(self._acse_seconds, LINGER_SECONDS))
             self._happens(Event.CLOSED if closed else Event.ARTIM_EXPIRED)
 
@@ -215,7 +189,9 @@ class Requestor:
         if not self.is_established:
             raise Unavailable(ENDED)
         if dataset is not None:
-            file = BytesIO(_encoded(dataset, context))
+            file = bytes_of(dataset, _syntax(context))
+            if file is None:
+                raise Refused("a value of the request cannot be encoded")
         self._answers.clear()
         self._message_id = request.MessageID = self._message_id % 0xFFFF + 1
         message_id, is_final = self._message_id, False
@@ -229,40 +205,21 @@ class Requestor:
             self._ended_by(Closed())
             raise Unavailable(NO_ANSWER) from None
         finally:
-            if not is_final and self._state is State.ESTABLISHED:
+            if not is_final and self._is_in(State.ESTABLISHED):
                 self._cancel(message_id, context)
 
     def _send_message(self, primitive: Any, context: PresentationContext, file: Readable | None = None) -> None:
-        """The message is on its way, the command set in PDUs of its own.  Raises Closed, or what reading `file` raises."""
-        name = type(primitive).__name__
-        is_answer = name != "C_CANCEL" and primitive.MessageIDBeingRespondedTo is not None
-        message = getattr(library, f"{name}_RSP" if is_answer else f"{name}_RQ")()
-        message.primitive_to_message(primitive)
-        if file is not None:
-            message.command_set.CommandDataSetType = 0x0001
-        for pdu in command_pdus(
-            context.context_id, encode(message.command_set, True, True) or b"", self._peer_maximum_bytes
-        ):
+        """The message is on its way.  Raises Closed, or what reading `file` raises."""
+        for pdu in pdus_of(primitive, context.context_id, self._peer_maximum_bytes, file is not None):
             self._send(pdu)
         if file is None:
             return
         try:
-            self._send_dataset(context.context_id, file)
+            for pdu in dataset_pdus(context.context_id, file, self._peer_maximum_bytes):
+                self._send(pdu)
         except OSError:  # the message cannot be ended as it began; nor can the association
             self.abort()
             raise
-
-    def _send_dataset(self, context_id: int, file: Readable) -> None:
-        """As it lies in the file, in pieces as long as the peer takes them."""
-        room = max(1, min(self._peer_maximum_bytes or _LARGEST_DATA_PDU_BYTES, _LARGEST_DATA_PDU_BYTES) - 6)
-        piece = file.read(room)
-        while True:
-            following = file.read(room) if len(piece) == room else b""
-            head = _PDV.pack(Pdu.P_DATA_TF, 0, len(piece) + 6, len(piece) + 2, context_id, 0 if following else _LAST)
-            self._send(head + piece)
-            if not following:
-                return
-            piece = following
 
     def _send(self, pdu: bytes) -> None:
         self._wire.set_timeout(self._network_seconds)
@@ -275,7 +232,7 @@ class Requestor:
                 self._next_message()
             except (Closed, TooSlow, ProtocolViolation) as error:
                 self._ended_by(error)
-            if self._state is not State.ESTABLISHED:
+            if not self._is_in(State.ESTABLISHED):
                 raise Unavailable(NO_ANSWER)
             while self._answers and self._answers[0].MessageIDBeingRespondedTo != message_id:
                 self._answers.popleft()  # of a request that was given up
@@ -285,7 +242,7 @@ class Requestor:
         """One message came, in time, or the association ended."""
         complete = self._complete
         end = self.deadline if self.deadline < math.inf else time.monotonic() + self._dimse_seconds
-        while complete == self._complete and self._state is State.ESTABLISHED:
+        while complete == self._complete and self._is_in(State.ESTABLISHED):
             self._next_pdu(end)
 
     def _cancel(self, message_id: int, context: PresentationContext) -> None:
@@ -295,7 +252,7 @@ class Requestor:
         end = time.monotonic() + self._acse_seconds
         try:
             self._send_message(cancel, context)
-            while self._state is State.ESTABLISHED:
+            while self._is_in(State.ESTABLISHED):
                 self._next_pdu(end)
                 if any(not is_pending(answer.Status) for answer in self._answers):
                     return
@@ -308,7 +265,7 @@ class Requestor:
         """What the peer asks of us was answered for so long, or until `is_done`, or the association ended."""
         end = time.monotonic() + seconds
         try:
-            while not is_done() and self._state is State.ESTABLISHED:
+            while not is_done() and self._is_in(State.ESTABLISHED):
                 left_seconds = end - time.monotonic()
                 if left_seconds <= 0 or not self._wire.has_more_within(left_seconds):
                     return
@@ -316,25 +273,20 @@ class Requestor:
         except (Closed, TooSlow, ProtocolViolation) as error:
             self._ended_by(error)
 
-    def _next_pdu(self, end: float) -> None:
-        """One PDU was dealt with.  Raises Closed, TooSlow after `end`, ProtocolViolation."""
-        kind, length = self._head(end)
-        if kind is Pdu.P_DATA_TF:
-            self._take_data(length)
-        else:
-            self._body(kind, length)
-            self._happens(EVENT_OF_PDU[kind])
-
-    def _head(self, end: float) -> tuple[Pdu, int]:
-        """Type and length of the next PDU, all of which has to come until `end`."""
+    def _next_pdu(self, end: float) -> tuple[Event, Any]:
+        """One PDU was dealt with; what it is, and its primitive.  Raises Closed, TooSlow after `end`, ProtocolViolation."""
         self._wait_until(end)
         self._wire.begin()
         self._wait_until(end)
         kind, _, length = struct.unpack(">BBL", self._wire.take(6))
-        if kind not in EVENT_OF_PDU:
-            self._happens(Event.UNRECOGNIZED_PDU)
-            raise Closed
-        return Pdu(kind), length
+        if kind == Pdu.P_DATA_TF:
+            self._take_data(length)
+            return Event.P_DATA_TF, None
+        known = control_pdu(kind, length)
+        whole = struct.pack(">BBL", kind, 0, length) + b"".join(bytes(piece) for piece in self._wire.pieces(length))
+        event, primitive = read_control(known, whole)
+        self._happens(event)
+        return event, primitive
 
     def _wait_until(self, end: float) -> None:
         left_seconds = end - time.monotonic()
@@ -342,17 +294,11 @@ class Requestor:
             raise TooSlow
         self._wire.set_timeout(left_seconds)
 
-    def _body(self, kind: Pdu, length: int) -> bytes:
-        """The whole PDU."""
-        if length > _LARGEST_CONTROL_PDU_BYTES:
-            raise ProtocolViolation("control PDU too long")
-        return struct.pack(">BBL", kind, 0, length) + b"".join(bytes(piece) for piece in self._wire.pieces(length))
-
     def _take_data(self, length: int) -> None:
         """The presentation data values of one P-DATA-TF have gone where they belong (PS3.8 9.3.5)."""
-        is_wanted = self._state is State.ESTABLISHED
+        is_wanted = self._is_in(State.ESTABLISHED)
         self._happens(Event.P_DATA_TF)
-        if self._state not in (State.ESTABLISHED, State.AWAITING_RELEASE):
+        if not self._is_in(State.ESTABLISHED, State.AWAITING_RELEASE):
             raise Closed
         while length:
             if length < 6:
@@ -378,13 +324,16 @@ class Requestor:
         self._complete += 1
         if not isinstance(message, OtherMessage):
             request, answer = message
-            for pdu in command_pdus(request.context_id, store_response(request, answer), self._peer_maximum_bytes):
-                self._send(pdu)
+            self._send(
+                b"".join(
+                    message_pdus(request.context_id, store_response(request, answer), b"", self._peer_maximum_bytes)
+                )
+            )
             return
-        primitive = _primitive(message)
-        if isinstance(primitive, N_EVENT_REPORT) and primitive.is_valid_request:
+        primitive, is_response = primitive_of(message)
+        if isinstance(primitive, N_EVENT_REPORT) and not is_response and primitive.is_valid_request:
             self._answer_report(primitive, self._contexts[message.context_id])
-        elif primitive.is_valid_response and not isinstance(primitive, C_CANCEL):
+        elif is_response and primitive.is_valid_response:
             self._answers.append(primitive)
         else:
             raise ProtocolViolation("a request that no SCU serves")
@@ -398,7 +347,7 @@ class Requestor:
         if self._on_report is not None:
             try:
                 response.Status = self._on_report(
-                    report.EventTypeID, lambda: decode(report.EventInformation, *_encoding(context))
+                    report.EventTypeID, lambda: dataset_of(report.EventInformation, _syntax(context))
                 )
             except Exception as error:  # noqa: BLE001  the edge: the peer is answered, and may report again
                 log.get().error("report_failed", error=type(error).__name__)
@@ -438,57 +387,16 @@ class _Kept:
         self._dataset = bytearray()
 
 
-def _primitive(message: OtherMessage) -> Any:
-    """The message as one of pynetdicom's primitives.  Raises ProtocolViolation."""
-    fragments = P_DATA()
-    fragments.presentation_data_value_list = [list(part) for part in message.parts]
-    decoder = library.DIMSEMessage()
-    try:
-        decoder.decode_msg(fragments)
-        return decoder.message_to_primitive()
-    except Exception:  # noqa: BLE001  the edge: pynetdicom raises whatever its parser stumbles over
-        raise ProtocolViolation("message cannot be decoded") from None
-
-
-def _roles(primitive: A_ASSOCIATE) -> dict[UID, tuple[bool, bool]]:
-    """By SOP class: whether the requestor is SCU, and SCP (PS3.7 D.3.3.4)."""
-    return {
-        item.sop_class_uid: (bool(item.scu_role), bool(item.scp_role))
-        for item in primitive.user_information
-        if isinstance(item, SCP_SCU_RoleSelectionNegotiation)
-    }
-
-
-def _accepted(pdu_bytes: bytes) -> A_ASSOCIATE:
-    """What an A-ASSOCIATE-AC says.  Raises ProtocolViolation."""
-    pdu = A_ASSOCIATE_AC()
-    try:
-        pdu.decode(pdu_bytes)
-        return pdu.to_primitive()
-    except Exception:  # noqa: BLE001  the edge: pynetdicom raises whatever its parser stumbles over
-        raise ProtocolViolation("PDU cannot be decoded") from None
-
-
-def _encoded(dataset: Dataset, context: PresentationContext) -> bytes:
-    """The dataset as the context wants it.  Raises Refused."""
-    encoded = encode(dataset, *_encoding(context))
-    if encoded is None:
-        raise Refused("a value of the request cannot be encoded")
-    return encoded
-
-
-def _encoding(context: PresentationContext) -> tuple[bool, bool, bool]:
-    """Implicit VR, little endian, deflated: as `dsutils.encode` and `decode` want it."""
-    syntax = UID(context.transfer_syntax[0])
-    return syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated
+def _syntax(context: PresentationContext) -> UID:
+    return UID(context.transfer_syntax[0])
 
 
 def _identifier(answer: Any, context: PresentationContext) -> Dataset | None:
     """The Identifier of a response; None where it has none, or none that can be read."""
     content = getattr(answer, "Identifier", None)
-    if content is None:
+    if content is None or not content.getvalue():
         return None
     try:
-        return decode(content, *_encoding(context))
+        return dataset_of(content, _syntax(context))
     except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
         return None

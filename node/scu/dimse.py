@@ -7,13 +7,6 @@ from dataclasses import dataclass
 
 from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom.dimse_primitives import C_ECHO
-from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
-    ImplementationClassUIDNotification,
-    ImplementationVersionNameNotification,
-    MaximumLengthNotification,
-)
-from pynetdicom.presentation import build_context, build_role
 from pynetdicom.sop_class import Verification
 
 from node.config.peer import Peer
@@ -21,11 +14,11 @@ from node.config.sections import Node, Tls
 from node.dicom import status
 from node.dicom.conformance import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import Refused, Unavailable
+from node.net.dimse_messages import LARGEST_DATASET_PDU_BYTES
+from node.net.negotiation import request
+from node.net.pdus import user_information
 from node.net.requestor import Keep, OnReport, Requestor
 from node.net.tls import check_fingerprint, client_context, connect, reason_of
-
-_APPLICATION_CONTEXT = UID("1.2.840.10008.3.1.1.1")
-_LARGEST_PDU_BYTES = 131_072
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,8 @@ def associate(
     where, limits = f"{peer.ae_title} at {peer.host}:{peer.port}", entity.timeouts
     connection = _connected(entity, peer, where)
     assoc = Requestor(connection, limits.acse, limits.dimse, limits.network, keep, on_report)
-    assoc.negotiate(_request(entity, peer, contexts, scp_roles))
+    ourselves = user_information(LARGEST_DATASET_PDU_BYTES, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME)
+    assoc.negotiate(request((entity.ae_title, peer.ae_title), contexts, scp_roles, ourselves))
     if assoc.has_contexts:
         return assoc
     if assoc.is_rejected:
@@ -106,30 +100,11 @@ def _connected(entity: Entity, peer: Peer, where: str) -> socket.socket:
     return connection
 
 
-def _request(entity: Entity, peer: Peer, contexts: Sequence[tuple[str, str]], scp_roles: Sequence[str]) -> A_ASSOCIATE:
-    """Raises ValueError when there are more than 128 pairs."""
-    maximum, uid = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    version = ImplementationVersionNameNotification()
-    maximum.maximum_length_received = _LARGEST_PDU_BYTES
-    uid.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
-    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    proposed = [build_context(UID(sop_class), UID(syntax)) for sop_class, syntax in contexts]
-    for number, context in enumerate(proposed):
-        context.context_id = 2 * number + 1
-    request = A_ASSOCIATE()
-    request.application_context_name = _APPLICATION_CONTEXT
-    request.calling_ae_title, request.called_ae_title = entity.ae_title, peer.ae_title
-    request.presentation_context_definition_list = proposed
-    roles = [build_role(UID(sop_class), scp_role=True) for sop_class in scp_roles]
-    request.user_information = [maximum, uid, version, *roles]
-    return request
-
-
 def echo(entity: Entity, peer: Peer) -> None:
     """The peer answered a C-ECHO (PS3.4 A).  Raises Unavailable, Refused or ConfigError."""
     with associate(entity, peer, [(Verification, ImplicitVRLittleEndian)]) as assoc:
-        request = C_ECHO()
-        request.AffectedSOPClassUID = Verification
-        [(answer, _)] = assoc.ask(request, assoc.contexts_of(Verification)[0])
+        question = C_ECHO()
+        question.AffectedSOPClassUID = Verification
+        [(answer, _)] = assoc.ask(question, assoc.contexts_of(Verification)[0])
     if answer.Status != status.SUCCESS:
         raise Unavailable(f"{peer.ae_title} did not answer C-ECHO with success")
