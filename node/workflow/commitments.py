@@ -1,27 +1,25 @@
 """The verbs of storage commitment: ask destinations, tell those who asked us.  Safe to repeat and to be killed in."""
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from pynetdicom import evt
-from pynetdicom.sop_class import StorageCommitmentPushModel
+from pydicom import Dataset
 
 from node.config.peer import Peer
 from node.dicom import commitment
-from node.dicom.commitment import CONTEXTS, INSTANCE_UID, Item, Result
-from node.errors import Refused, Unavailable
+from node.dicom.commitment import Item
+from node.errors import Refused
 from node.runtime import log
 from node.scp.commitment_scp import CommitmentReports, result_of
-from node.scu import dimse, storage_scu
+from node.scu import commitment_scu, dimse
+from node.scu.outgoing import Outgoing
 from node.workflow.context import Context
 from node.workflow.due import each_due
 from storage.records import Commitment, CommitmentRequest
 
 SAME_ASSOCIATION_SECONDS = 2.0
 """How long an answer may come on the association on which it was asked for; most come on another one."""
-_MESSAGE_ID = 1
 
 
 def ask(context: Context) -> int:
@@ -49,10 +47,9 @@ def _ask_one(context: Context, due: Commitment) -> bool:
         commitments.renewed(due, "commitment: no answer in time", commitment.new_transaction_uid(context.random), now)
         logger.warning("commitment_unanswered")
         return False
-    reports = CommitmentReports(context.config, context.store, context.clock)
     try:
-        item = (storage_scu.identify(context.files.path(delivery.file))[0], delivery.sop_instance_uid)
-        _request(context, peer, due, item, reports)
+        item = (Outgoing.read(context.files.path(delivery.file)).sop_class_uid, delivery.sop_instance_uid)
+        _request(context, peer, due, item, CommitmentReports(context.config, context.store, context.clock))
     except Refused as error:
         commitments.refused(due, str(error))
         logger.error("commitment_refused", error=str(error))
@@ -66,35 +63,23 @@ def _postpone(context: Context, due: Commitment, error: str) -> None:
     logger.warning("commitment_postponed", error=error)
 
 
-def _request(context: Context, peer: Peer, due: Commitment, item: Item, reports: CommitmentReports) -> None:
+def _request(context: Context, peer: Peer, due: Commitment, item: Item, handler: CommitmentReports) -> None:
     """The destination has the request, and some time to answer at once.  Raises Unavailable, Refused."""
-    answered = threading.Event()
+    reports = list[int]()
 
-    def on_report(event: Any) -> tuple[int, None]:
-        status = reports.on_event_report(event)
-        answered.set()
-        return status
+    def on_report(event_type: int, information: Callable[[], Dataset]) -> int:
+        reports.append(handler.take(peer.ae_title, event_type, information))
+        return reports[-1]
 
-    ae = dimse.entity(context.config.node.ae_title, dimse.timeouts(context.config.node), context.config.node.tls)
-    assoc = dimse.associate(ae, peer, CONTEXTS, [(evt.EVT_N_EVENT_REPORT, on_report)])
-    try:
-        status, _ = assoc.send_n_action(
-            commitment.request_dataset(due.transaction_uid, [item]),
-            commitment.REQUEST, StorageCommitmentPushModel, INSTANCE_UID, _MESSAGE_ID,
-        )  # fmt: skip
-        if "Status" not in status:
-            raise Unavailable("storage commitment: no answer: the association ended or timed out")
-        commitment.judge(int(status.Status))
+    entity = dimse.our_entity(context.config.node)
+    with dimse.associate(entity, peer, commitment.CONTEXTS, on_report=on_report) as assoc:
+        commitment_scu.request(assoc, due.transaction_uid, [item])
         now = context.clock()
         context.store.commitments.asked(
             due, now, now + timedelta(seconds=context.config.delivery.commitment_timeout_seconds)
         )
         log.get().info("commitment_asked", case=due.delivery.series_id, destination=due.delivery.destination)
-        answered.wait(SAME_ASSOCIATION_SECONDS)
-    except RuntimeError:
-        raise Unavailable("the association ended") from None
-    finally:
-        dimse.end(assoc)
+        assoc.listen(SAME_ASSOCIATION_SECONDS, lambda: bool(reports))
 
 
 def tell(context: Context) -> int:
@@ -111,7 +96,7 @@ def _tell_one(context: Context, due: CommitmentRequest) -> bool:
     if found is None:
         raise Refused(f"{due.calling_ae} is no configured peer: no address to send the result to")
     result = result_of(due, context.store, context.files, context.clock())
-    _send_result(context, found[1], result)
+    commitment_scu.send_result(dimse.our_entity(context.config.node), found[1], result)
     context.store.commitment_requests.answered(due, context.clock())
     _logger(due).info("commitment_result_sent", count=len(result.failed))
     return True
@@ -131,22 +116,3 @@ def _postpone_result(context: Context, due: CommitmentRequest, error: str) -> No
 
 def _logger(due: CommitmentRequest) -> Any:
     return log.get().bind(calling_ae=due.calling_ae, attempts=due.attempts, instances=len(due.instances))
-
-
-def _send_result(context: Context, peer: Peer, result: Result) -> None:
-    """The peer has the result, on an association of its own.  Raises Unavailable, Refused."""
-    ae = dimse.entity(context.config.node.ae_title, dimse.timeouts(context.config.node), context.config.node.tls)
-    roles: Sequence[str] = [StorageCommitmentPushModel]
-    assoc = dimse.associate(ae, peer, CONTEXTS, scp_roles=roles)
-    try:
-        status, _ = assoc.send_n_event_report(
-            commitment.result_dataset(result),
-            result.event_type, StorageCommitmentPushModel, INSTANCE_UID, _MESSAGE_ID,
-        )  # fmt: skip
-    except RuntimeError:
-        raise Unavailable("the association ended") from None
-    finally:
-        dimse.end(assoc)
-    if "Status" not in status or int(status.Status) != 0x0000:
-        said = f"status 0x{int(status.Status):04X}" if "Status" in status else "no answer"
-        raise Unavailable(f"storage commitment result: {said}")
