@@ -120,7 +120,7 @@ class CommitmentReports:
 def result_of(request: CommitmentRequest, store: Store, files: Files, now: datetime) -> Result:
     """What is true of the request's instances now: committed is what is known under its class and whole on disk.
 
-    What is committed is promised before it is told: from `now` retention spares it.
+    What is committed is promised before the result is sent: from `now` retention spares it.
     """
     held = store.commitment_requests.held(request.instances)
     failed = {item: reason for item in request.instances if (reason := _failure(item, held, files))}

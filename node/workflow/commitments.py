@@ -1,4 +1,4 @@
-"""The verbs of storage commitment: ask destinations, tell those who asked us.  Safe to repeat and to be killed in."""
+"""The jobs of storage commitment: ask destinations, send results to those who asked us.  Safe to repeat and to be killed in."""
 
 from collections.abc import Callable
 from datetime import timedelta

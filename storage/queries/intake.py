@@ -60,7 +60,7 @@ _CLOSE = (
     .values(closed=bindparam("how"), closed_at=bindparam("now"))
 )
 _KINDS = (Ended, Opened, Received)
-COMMITS = ("closing", "opening", "instances")
+GROUP_NAMES = ("closing", "opening", "instances")
 _ASSOCIATION = ("receiver", "calling_ae", "opened_at")
 _INSTANCE = (
     "sop_instance_uid", "series_id", "association_id", "path", "sha256", "size_bytes", "header", "received_at",
@@ -299,4 +299,4 @@ def _conflicts(series: _Series, header: Header) -> list[str]:
 
 def _name_of(changes: Sequence[Change]) -> str:
     """What `killpoints` calls the commit: after the last of these that is in it."""
-    return COMMITS[max(_KINDS.index(type(change)) for change in changes)]
+    return GROUP_NAMES[max(_KINDS.index(type(change)) for change in changes)]
