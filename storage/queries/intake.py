@@ -11,7 +11,7 @@ from storage.database.prepared import Prepared
 from storage.database.schema import AssociationRow, InstanceRow, RemovalRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import reopen
-from storage.records import Added, Change, Closed, Ended, Header, Opened, Received, StoredFile, name_key
+from storage.records import Added, AssociationEnd, Change, Ended, Header, Opened, Received, StoredFile, name_key
 from storage.stages import Event, Stage, advance
 
 INSTANCES_DIFFER = "instances_differ"
@@ -100,7 +100,7 @@ class Intake:
         """The association is known as open; returns its id."""
         return int(self.take([Opened(receiver, calling_ae, now)])[0])
 
-    def close_association(self, association_id: int, how: Closed, now: datetime) -> None:
+    def close_association(self, association_id: int, how: AssociationEnd, now: datetime) -> None:
         """The association is known as closed."""
         self.take([Ended(association_id, how, now)])
 
@@ -116,7 +116,7 @@ class Intake:
                 .where(
                     AssociationRow.receiver == receiver, AssociationRow.closed.is_(None), AssociationRow.id.not_in(left)
                 )
-                .values(closed=Closed.LOST.value, closed_at=now)
+                .values(closed=AssociationEnd.LOST.value, closed_at=now)
                 .returning(AssociationRow.id)
             )
             return len(lost.all())
