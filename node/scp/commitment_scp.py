@@ -33,8 +33,8 @@ class CommitmentScp:
         self._store, self._files, self._clock = store, files, clock
 
     def on_action(self, event: Any) -> tuple[int, None]:
-        """pynetdicom's handler: the status to answer.  A success means that the result is owed, even after a crash."""
-        calling_ae = str(event.assoc.requestor.ae_title).strip()
+        """The handler of N-ACTION: the status to answer.  A success means that the result is owed, even after a crash."""
+        calling_ae = event.assoc.calling_ae
         logger = log.get().bind(calling_ae=calling_ae)
         if event.request.RequestedSOPInstanceUID != commitment.INSTANCE_UID:
             return commitment.NO_SUCH_INSTANCE, None
@@ -84,7 +84,7 @@ class Settler:
         self._config, self._store, self._clock = config, store, clock
 
     def on_event_report(self, event: Any) -> tuple[int, None]:
-        """pynetdicom's handler: the status to answer.  Nothing is committed on what we did not ask."""
+        """The handler of N-EVENT-REPORT: the status to answer.  Nothing is committed on what we did not ask."""
         calling_ae = str(event.assoc.remote["ae_title"]).strip()
         logger = log.get().bind(calling_ae=calling_ae)
         if event.event_type not in (commitment.ALL_COMMITTED, commitment.FAILURES_EXIST):

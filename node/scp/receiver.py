@@ -1,7 +1,6 @@
 """The Storage SCP: an instance is on disk and in the database before its sender reads "success"."""
 
 import signal
-import socket
 import ssl
 import threading
 import time
@@ -11,7 +10,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from pynetdicom import AE, evt
 from pynetdicom.sop_class import (
     StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
@@ -28,8 +26,11 @@ from node.dicom.conformance import (
     TRANSFER_SYNTAXES,
 )
 from node.errors import ConfigError
+from node.net.acceptor import Acceptor, bound
+from node.net.association import Association, Services
 from node.net.dimse_messages import Begin, Sink, StoreRequest
-from node.net.listener import DirectServer
+from node.net.negotiation import Entity, offered
+from node.net.services import Handlers
 from node.net.tls import server_context
 from node.runtime import log
 from node.runtime.notify import NODE_PROCESS, wake
@@ -58,11 +59,11 @@ class Receiver:
         self._commits = GroupCommit(store.intake)
         self._wake = wake
         self._name = receiver_name(config.node)
-        self._associations: dict[Any, Offer] = {}
+        self._associations: dict[Association, Offer] = {}
         self._lock = threading.Lock()
-        self._servers: list[Any] = []
+        self._acceptor: Acceptor | None = None
         self._trail = trail or Trail()
-        self._received: dict[Any, dict[str, Study]] = {}
+        self._received: dict[Association, dict[str, Study]] = {}
         self._gate = Gatekeeper(config, files.root, self._trail, _now)
         self._commits_run = False
         self._log = log.get()
@@ -82,29 +83,22 @@ class Receiver:
             _,
         ) in listeners:  # before `_recover`, which would take a living receiver's associations for lost
             with self._naming_port(section, port):
-                socket.create_server((settings.host, port), family=_family(settings.host)).close()
+                bound(settings.host, port).close()
         self._recover()
         self._files.sweep_incoming(has_died)
-        handlers = [
-            (evt.EVT_RELEASED, self._on_end, [Closed.RELEASED]),
-            (evt.EVT_ABORTED, self._on_end, [Closed.ABORTED]),
-            (evt.EVT_CONN_CLOSE, self._on_end, [Closed.ABORTED]),
-            (evt.EVT_REJECTED, self._on_rejected),
-            (evt.EVT_N_ACTION, CommitmentScp(self._store, self._files, _now).on_action),
-            (evt.EVT_N_EVENT_REPORT, self._on_event_report),
-            (evt.EVT_C_FIND, QueryScp(self._store, self._trail, _now).on_find),
-        ]
+        handlers = Handlers(
+            QueryScp(self._store, self._trail, _now).on_find,
+            CommitmentScp(self._store, self._files, _now).on_action,
+            self._on_event_report,
+        )
         self._commits.start()
         self._commits_run = True
-        entity = self._entity()
+        services = Services(self._begin, self._on_end, self._on_rejected, handlers)
+        self._acceptor = acceptor = Acceptor(self._entity(), services, self._gate)
         for section, port, secure in listeners:
-            self._listen(entity, section, port, handlers, secure)
-
-    def _listen(self, entity: AE, section: str, port: int, handlers: list[Any], secure: ssl.SSLContext | None) -> None:
-        host = self._config.node.host
-        with self._naming_port(section, port):
-            self._servers.append(DirectServer.start(entity, (host, port), self._begin, handlers, secure, self._gate))
-        self._log.info("receiver_started", host=host, port=port)
+            with self._naming_port(section, port):
+                acceptor.listen(settings.host, port, secure)
+            self._log.info("receiver_started", host=settings.host, port=port)
 
     @contextmanager
     def _naming_port(self, section: str, port: int) -> Iterator[None]:
@@ -142,44 +136,42 @@ class Receiver:
 
     def stop(self, patience_seconds: float = 0.0) -> None:
         """No association is accepted any longer; those still open after `patience_seconds` are aborted."""
-        for server in self._servers:
-            server.shutdown()
+        if self._acceptor is not None:
+            self._acceptor.stop_listening()
         deadline = time.monotonic() + patience_seconds
         while self._associations and time.monotonic() < deadline:
             time.sleep(0.05)
-        open_ones = [association for server in self._servers for association in server.active_associations]
+        open_ones = self._acceptor.associations if self._acceptor is not None else []
         for association in open_ones:
-            association.abort(block=False)
+            association.abort()
         for association in open_ones:
             association.join(max(1.0, deadline - time.monotonic()))
         if self._commits_run:
             self._commits.stop()
-        self._servers, self._commits_run = [], False
+        self._acceptor, self._commits_run = None, False
 
-    def _entity(self) -> AE:
-        settings = self._config.node
-        entity = AE(ae_title=settings.ae_title)
-        entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        entity.maximum_associations = settings.maximum_associations
-        entity.maximum_pdu_size = settings.maximum_pdu_bytes
-        entity.acse_timeout = settings.acse_timeout_seconds
-        entity.dimse_timeout = settings.dimse_timeout_seconds
-        entity.network_timeout = settings.network_timeout_seconds
-        entity.add_supported_context(Verification)
-        for sop_class in STORAGE_CLASSES:
-            entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
+    def _entity(self) -> Entity:
+        settings, contexts = self._config.node, [offered(Verification)]
+        contexts += [offered(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in STORAGE_CLASSES]
         # As SCP for who sends to us, as SCU for the answer to what we asked, which comes on an association of its own.
-        entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+        contexts.append(offered(StorageCommitmentPushModel, in_both_roles=True))
         if self._config.allowed_calling_ae:  # strangers may send where nobody is configured, but not read names
-            entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind, list(TRANSFER_SYNTAXES[:2]))
-        return entity
+            contexts.append(offered(StudyRootQueryRetrieveInformationModelFind, list(TRANSFER_SYNTAXES[:2])))
+        return Entity(
+            IMPLEMENTATION_CLASS_UID,
+            IMPLEMENTATION_VERSION_NAME,
+            settings.maximum_pdu_bytes,
+            settings.maximum_associations,
+            settings.acse_timeout_seconds,
+            settings.network_timeout_seconds,
+            tuple(contexts),
+        )
 
-    def _begin(self, association: Any) -> Begin:
+    def _begin(self, association: Association) -> Begin:
         """What `association` calls for each C-STORE request."""
 
         def begin(request: StoreRequest) -> Sink:
-            calling_ae = str(association.requestor.ae_title).strip()
+            calling_ae = association.calling_ae
             opening = self._open(association, calling_ae)
             arrival = IncomingInstance(
                 request,
@@ -195,7 +187,7 @@ class Receiver:
 
         return begin
 
-    def _tally(self, association: Any, header: Header) -> None:
+    def _tally(self, association: Association, header: Header) -> None:
         """The association brought one more instance of a study."""
         studies = self._received.setdefault(association, {})
         if header.study_instance_uid not in studies and len(studies) >= _MOST_STUDIES:
@@ -204,21 +196,21 @@ class Receiver:
         study = Study(header.study_instance_uid, header.patient_id, header.accession_number)
         studies.setdefault(header.study_instance_uid, study).count(header.sop_class_uid)
 
-    def _record_received(self, association: Any, error: str) -> None:
+    def _record_received(self, association: Association, error: str) -> None:
         """One message for each study that the association brought."""
-        source = Party(str(association.requestor.ae_title).strip(), str(association.requestor.address_info.address))
+        source = Party(association.calling_ae, association.host)
         now = _now()
         for study in self._received.pop(association, {}).values():
             self._trail.record(partial(Reporter.received, study=study, source=source, at=now, error=error))
 
-    def _open(self, association: Any, calling_ae: str) -> Offer:
+    def _open(self, association: Association, calling_ae: str) -> Offer:
         """The association is, or will soon be, known as open: while its first instance comes nobody waits for that."""
         with self._lock:
             if association not in self._associations:
                 self._associations[association] = self._commits.offer(Opened(self._name, calling_ae, _now()))
             return self._associations[association]
 
-    def _association_id(self, association: Any, opening: Offer) -> int:
+    def _association_id(self, association: Association, opening: Offer) -> int:
         """The id, once it is durable.  Raises what went wrong; then the next instance tries again."""
         try:
             return int(opening.outcome())
@@ -227,16 +219,17 @@ class Receiver:
                 self._associations.pop(association, None)
             raise
 
-    def _on_end(self, event: Any, how: Closed) -> None:
+    def _on_end(self, association: Association, is_released: bool) -> None:
+        how = Closed.RELEASED if is_released else Closed.ABORTED
         with self._lock:
-            opening = self._associations.pop(event.assoc, None)
+            opening = self._associations.pop(association, None)
         if opening is None:
             return
         try:
             association_id = int(opening.outcome())
             self._commits.offer(Ended(association_id, how, _now())).outcome()
         finally:  # what came is told, and no longer held, whether or not the database takes the end
-            self._record_received(event.assoc, "" if how is Closed.RELEASED else "the association was aborted")
+            self._record_received(association, "" if how is Closed.RELEASED else "the association was aborted")
         self._log.info("association_ended", association=association_id, reason=how)
         self._wake()
 
@@ -245,11 +238,9 @@ class Receiver:
         self._wake()
         return answer
 
-    def _on_rejected(self, event: Any) -> None:
-        """What `node.scp.gatekeeper` let in and pynetdicom did not."""
-        self._log.warning(
-            "association_rejected", calling_ae=str(event.assoc.requestor.ae_title).strip(), reason="too many at once"
-        )
+    def _on_rejected(self, association: Association) -> None:
+        """What `node.scp.gatekeeper` let in and the limit did not."""
+        self._log.warning("association_rejected", calling_ae=association.calling_ae, reason="too many at once")
 
 
 def receive(config: Config) -> None:
@@ -264,10 +255,6 @@ def receive(config: Config) -> None:
     receiver.stop(patience_seconds=config.node.stop_seconds / 2)
     trail.close()
     store.close()
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _now() -> datetime:
