@@ -145,7 +145,12 @@ def plans(store: Store) -> Iterator[str]:
         .order_by(DeliveryRow.next_attempt_at)
     )
     receiving = select(SeriesRow.id).where(SeriesRow.stage == "receiving").order_by(SeriesRow.last_instance_at)
-    queries = {"worklist": text(MOST_URGENT).bindparams(most=100), "claim": waiting.limit(1), "outbox": due.limit(1), "settle": receiving}
+    queries = {
+        "worklist": text(MOST_URGENT).bindparams(most=100),
+        "claim": waiting.limit(1),
+        "outbox": due.limit(1),
+        "settle": receiving,
+    }
     with store.transactions.engine.connect() as connection:
         for name, query in queries.items():
             said = str(query.compile(connection, compile_kwargs={"literal_binds": True}))
