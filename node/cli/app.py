@@ -40,7 +40,7 @@ ConfigOption = Annotated[
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """An error that a person can mend becomes one line and an exit status, not a traceback."""
+    """An error that an administrator can mend becomes one line and an exit status, not a traceback."""
     try:
         yield
     except (ConfigError, StorageError) as error:
@@ -69,5 +69,5 @@ def settings(path: Path | None) -> "Config":
 
 def config_path(path: Path | None) -> Path | None:
     """The file that the option names, else the one in this folder, else None."""
-    here = Path("config.toml")
-    return path or (here if here.exists() else None)
+    default = Path("config.toml")
+    return path or (default if default.exists() else None)

@@ -85,14 +85,14 @@ def worklist_table(rows: Iterable[Row]) -> Table:
         table.add_column(heading, justify="right" if heading in ("Case", "Slices", "P", "mm") else "left")
     for row in rows:
         state = row["outcome"] if row["outcome"] and row["stage"] not in ("ready", "analysing") else row["stage"]
-        said = f"{state}: {row['reason']}" if row["reason"] else state
+        label = f"{state}: {row['reason']}" if row["reason"] else state
         table.add_row(
             str(row["case_id"]),
             row["patient_name"] or row["patient_id"],
             row["accession_number"],
             row["series_description"],
             str(row["instance_count"]),
-            said.replace("_", " "),
+            label.replace("_", " "),
             _number(row["p_present"], 2),
             row["top_location"] or "",
             _number(row["diameter_mm"], 1),
@@ -122,10 +122,10 @@ def show(case: CaseArgument, config: ConfigOption = None) -> None:
                 highlight=False,
             )
         for delivery in cases.deliveries(row["case_id"]):
-            said = f", last error: {delivery.last_error}" if delivery.last_error else ""
+            error = f", last error: {delivery.last_error}" if delivery.last_error else ""
             console.print(
                 f"delivery of the {delivery.kind} to {delivery.destination}: {delivery.stage} after "
-                f"{counted(delivery.attempts, 'attempt')}{said}",
+                f"{counted(delivery.attempts, 'attempt')}{error}",
                 highlight=False,
             )
 
@@ -212,14 +212,14 @@ def _status_table(values: Mapping[str, Any]) -> Table:
     table = Table(show_header=False, box=None)
     for key, value in values.items():
         if isinstance(value, dict):
-            said = "   ".join(f"{name} {_said(part)}" for name, part in value.items()) or "none yet"
+            text = "   ".join(f"{name} {_text(part)}" for name, part in value.items()) or "none yet"
         else:
-            said = "\n".join(value) or "none" if isinstance(value, list) else _said(value)
-        table.add_row(key.replace("_", " "), said)
+            text = "\n".join(value) or "none" if isinstance(value, list) else _text(value)
+        table.add_row(key.replace("_", " "), text)
     return table
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, dict):
         return f"{value['median']} (95 %: {value['p95']})"
     return "none" if value is None else str(value)

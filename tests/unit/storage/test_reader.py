@@ -51,5 +51,5 @@ def test_a_database_of_an_earlier_version_is_migrated(url: str, clock: FakeClock
         migrate(connection, "0005")
     assert len(open_worklist(url).rows()) == 1
     with store.transactions.engine.begin() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() > "0005"
+        assert str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar()) > "0005"
     store.close()
