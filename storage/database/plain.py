@@ -23,11 +23,12 @@ def reading_sqlite(url: str) -> Reading | None:
         return None
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=30)
-        if connection.execute("SELECT version_num FROM alembic_version").fetchall() != [(revision.newest(),)]:
-            return None
-        connection.execute("PRAGMA query_only = ON")
     except sqlite3.Error:
         return None
+    if not _is_current(connection):
+        connection.close()
+        return None
+    connection.execute("PRAGMA query_only = ON")
     connection.row_factory = sqlite3.Row
 
     @contextmanager
@@ -39,3 +40,10 @@ def reading_sqlite(url: str) -> Reading | None:
             connection.execute("ROLLBACK")
 
     return reading
+
+
+def _is_current(connection: sqlite3.Connection) -> bool:
+    try:
+        return connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(revision.newest(),)]
+    except sqlite3.Error:
+        return False
