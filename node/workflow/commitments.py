@@ -1,28 +1,25 @@
 """The verbs of storage commitment: ask destinations, tell those who asked us.  Safe to repeat and to be killed in."""
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
-from pynetdicom import evt
-from pynetdicom.sop_class import StorageCommitmentPushModel
+from pydicom import Dataset
 
 from node.config.peer import Peer
 from node.dicom import commitment
-from node.dicom.commitment import CONTEXTS, INSTANCE_UID, Item, Result
+from node.dicom.commitment import Item
 from node.errors import Refused, Unavailable, safe_message
 from node.runtime import log
 from node.runtime.backoff import backoff_seconds
 from node.scp.commitment_scp import Settler, result_of
-from node.scu import dimse, storage_scu
+from node.scu import commitment_scu, dimse
+from node.scu.outgoing import Outgoing
 from node.workflow.context import Context
 from storage.records import Commitment, CommitmentRequest
 
 SAME_ASSOCIATION_SECONDS = 2.0
 """How long an answer may come on the association on which it was asked for; most come on another one."""
-_MESSAGE_ID = 1
 
 
 def ask(context: Context) -> int:
@@ -60,7 +57,7 @@ def _ask_one(context: Context, due: Commitment, away: set[str]) -> bool:
         return False
     settle = Settler(context.config, context.store, context.clock)
     try:
-        item = (storage_scu.identify(context.files.path(delivery.file))[0], delivery.sop_instance_uid)
+        item = (Outgoing.read(context.files.path(delivery.file)).sop_class_uid, delivery.sop_instance_uid)
         _request(context, peer, due, item, settle)
     except Refused as error:
         commitments.refused(due, str(error))
@@ -75,35 +72,23 @@ def _ask_one(context: Context, due: Commitment, away: set[str]) -> bool:
     return True
 
 
-def _request(context: Context, peer: Peer, due: Commitment, item: Item, settle: "Settler") -> None:
+def _request(context: Context, peer: Peer, due: Commitment, item: Item, settler: Settler) -> None:
     """The destination has the request, and some time to answer at once.  Raises Unavailable, Refused."""
-    answered = threading.Event()
+    reports = list[int]()
 
-    def on_report(event: Any) -> tuple[int, None]:
-        status = settle.on_event_report(event)
-        answered.set()
-        return status
+    def on_report(event_type: int, information: Callable[[], Dataset]) -> int:
+        reports.append(settler.take(peer.ae_title, event_type, information))
+        return reports[-1]
 
-    ae = dimse.entity(context.config.node.ae_title, dimse.timeouts(context.config.node), context.config.node.tls)
-    assoc = dimse.associate(ae, peer, CONTEXTS, [(evt.EVT_N_EVENT_REPORT, on_report)])
-    try:
-        status, _ = assoc.send_n_action(
-            commitment.request_dataset(due.transaction_uid, [item]),
-            commitment.REQUEST, StorageCommitmentPushModel, INSTANCE_UID, _MESSAGE_ID,
-        )  # fmt: skip
-        if "Status" not in status:
-            raise Unavailable("storage commitment: no answer: the association ended or timed out")
-        commitment.judge(int(status.Status))
+    entity = dimse.our_entity(context.config.node)
+    with dimse.associate(entity, peer, commitment.CONTEXTS, on_report=on_report) as assoc:
+        commitment_scu.request(assoc, due.transaction_uid, [item])
         now = context.clock()
         context.store.commitments.asked(
             due, now, now + timedelta(seconds=context.config.delivery.commitment_timeout_seconds)
         )
         log.get().info("commitment_asked", case=due.delivery.series_id, destination=due.delivery.destination)
-        answered.wait(SAME_ASSOCIATION_SECONDS)
-    except RuntimeError:
-        raise Unavailable("the association ended") from None
-    finally:
-        dimse.end(assoc)
+        assoc.listen(SAME_ASSOCIATION_SECONDS, lambda: bool(reports))
 
 
 def _wait(context: Context, attempts: int) -> timedelta:
@@ -137,7 +122,7 @@ def _tell_one(context: Context, due: CommitmentRequest, away: set[str]) -> bool:
         if found is None:
             raise Refused(f"{due.calling_ae} is no configured peer: no address to send the result to")
         result = result_of(due, context.store, context.files, context.clock())
-        _send_result(context, found[1], result)
+        commitment_scu.send_result(dimse.our_entity(context.config.node), found[1], result)
     except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other results go on
         if isinstance(error, Unavailable):
             away.add(due.calling_ae)
@@ -152,22 +137,3 @@ def _tell_one(context: Context, due: CommitmentRequest, away: set[str]) -> bool:
     context.store.commitment_requests.answered(due, context.clock())
     logger.info("commitment_result_sent", count=len(result.failed))
     return True
-
-
-def _send_result(context: Context, peer: Peer, result: Result) -> None:
-    """The peer has the result, on an association of its own.  Raises Unavailable, Refused."""
-    ae = dimse.entity(context.config.node.ae_title, dimse.timeouts(context.config.node), context.config.node.tls)
-    roles: Sequence[str] = [StorageCommitmentPushModel]
-    assoc = dimse.associate(ae, peer, CONTEXTS, scp_roles=roles)
-    try:
-        status, _ = assoc.send_n_event_report(
-            commitment.result_dataset(result),
-            result.event_type, StorageCommitmentPushModel, INSTANCE_UID, _MESSAGE_ID,
-        )  # fmt: skip
-    except RuntimeError:
-        raise Unavailable("the association ended") from None
-    finally:
-        dimse.end(assoc)
-    if "Status" not in status or int(status.Status) != 0x0000:
-        said = f"status 0x{int(status.Status):04X}" if "Status" in status else "no answer"
-        raise Unavailable(f"storage commitment result: {said}")

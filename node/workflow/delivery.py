@@ -3,12 +3,13 @@
 from datetime import timedelta
 from functools import partial
 
-from node.audit.recording import asking, sending
+from node.audit.recording import sending
 from node.dicom.commitment import new_transaction_uid
 from node.errors import Refused, Unavailable, safe_message
 from node.runtime import log
 from node.runtime.backoff import backoff_seconds
-from node.scu import dimse, storage_scu, stow
+from node.scu.outgoing import Outgoing
+from node.scu.remote import remote_of
 from node.workflow.context import Context
 from storage.errors import Damaged
 from storage.killpoints import kill_point
@@ -35,20 +36,15 @@ def deliver(context: Context) -> int:
 
 def _deliver_one(context: Context, delivery: Delivery) -> bool:
     """Whether the destination has it.  Raises Unavailable when it cannot be had now."""
-    settings, logger = context.config.node, log.get().bind(case=delivery.series_id, destination=delivery.destination)
-    timeouts = dimse.timeouts(settings)
+    logger = log.get().bind(case=delivery.series_id, destination=delivery.destination)
     peer = context.config.peers.get(delivery.destination)
     try:
         if peer is None:
             raise Refused(f"[peers.{delivery.destination}] is not configured")
         context.files.verify(delivery.file)
-        path = context.files.path(delivery.file)
-        with sending(context.trail, context.clock, peer, path):
-            if peer.url:
-                asked = partial(asking, context.trail, context.clock, peer)
-                word = stow.deliver(peer, timeouts, settings.tls, path, asked)
-            else:
-                word = storage_scu.deliver(dimse.entity(settings.ae_title, timeouts, settings.tls), peer, path)
+        outgoing = Outgoing.read(context.files.path(delivery.file))
+        with sending(context.trail, context.clock, peer, outgoing.study):
+            word = remote_of(context.config, peer, context.trail, context.clock).deliver(outgoing)
     except (Refused, Damaged) as error:
         context.store.outbox.refused(delivery, str(error))
         logger.error("delivery_refused", error=str(error), attempts=delivery.attempts)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from node.errors import Busy, Refused, Unavailable, safe_message
 from node.runtime import log
 from node.scp.inlet import Inlet
-from node.scu.remote import source_of
+from node.scu.remote import remote_of
 from node.scu.source import Listed, Source
 from node.workflow.context import Context
 from storage.records import Series
@@ -98,7 +98,7 @@ def _retrieve_one(context: Context, series: Series, away: set[str]) -> int:
     try:
         if name in away:
             raise Unavailable("it did not answer just now")
-        source = source_of(context.config, peer, rules.retrieve_seconds, context.trail, context.clock)
+        source = remote_of(context.config, peer, context.trail, context.clock).source(rules.retrieve_seconds)
         with Inlet(context.config, context.store, context.files, peer, context.trail, context.clock) as inlet:
             brought = bring(source, inlet, context.store, Listed(series.study_instance_uid, series.series_instance_uid))
     except Unavailable as error:

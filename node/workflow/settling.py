@@ -2,17 +2,20 @@
 
 from functools import partial
 
-from node.audit.recording import asking
 from node.errors import safe_message
 from node.rules import completion, eligibility
 from node.rules.completion import Sender, Wait, Whole
 from node.rules.eligibility import Covered, NotEligible, Sibling, Turn
 from node.runtime import log
-from node.scu import dicomweb, dimse, query_scu
+from node.scu.dimse import Timeouts
+from node.scu.remote import remote_of
 from node.workflow.context import Context
 from node.workflow.series_view import Slices
 from storage.records import Series
 from storage.stages import Event, Outcome
+
+COUNT_TIMEOUTS = Timeouts(acse=3, dimse=5, network=5)
+"""Whoever does not say so soon how many there are: the quiet timer decides."""
 
 
 def settle(context: Context) -> int:
@@ -77,14 +80,8 @@ def _ask_count(context: Context, series: Series, verdict: Wait) -> None:
     name, peer = found
     expected: int | None = None
     try:
-        node, timeouts = context.config.node, dimse.Timeouts(acse=3, dimse=5, network=5)
-        uids = series.study_instance_uid, series.series_instance_uid
-        with asking(context.trail, context.clock, peer, query_scu.count_query(*uids)):
-            if peer.url:
-                with dicomweb.Service(peer, timeouts, node.tls) as service:
-                    expected = dicomweb.ask_count(service, *uids)
-            else:
-                expected = query_scu.ask_count(dimse.entity(node.ae_title, timeouts, node.tls), peer, *uids)
+        sender = remote_of(context.config, peer, context.trail, context.clock, COUNT_TIMEOUTS)
+        expected = sender.count(series.study_instance_uid, series.series_instance_uid)
     except Exception as error:  # noqa: BLE001  the edge: an answer that cannot be had is none, and the quiet timer decides
         log.get().warning("count_unanswered", case=series.id, peer=name, error=safe_message(error))
     context.store.settling.note_expected_count(series.id, expected, context.clock())

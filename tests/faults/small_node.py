@@ -22,6 +22,7 @@ from node.runtime.clock import utc_now
 from node.runtime.processes import worker_name
 from node.scp.receiver import Receiver
 from node.scu import dimse, storage_scu
+from node.scu.outgoing import Outgoing
 from node.workflow import delivery, recovery, settling
 from node.workflow.context import Context
 from storage.files.instances import Files
@@ -169,9 +170,9 @@ def break_outbox() -> None:
         while delivery := context.store.outbox.claim_due(context.clock(), timedelta(seconds=3)):
             context.store.outbox.accepted(delivery, context.clock())
             storage_scu.deliver(
-                dimse.entity("WILLIS", dimse.Timeouts()),
+                dimse.Entity("WILLIS", dimse.Timeouts()),
                 context.config.peers[delivery.destination],
-                context.files.path(delivery.file),
+                Outgoing.read(context.files.path(delivery.file)),
             )
         return 0
 
