@@ -1,4 +1,4 @@
-"""What is done with others, told to the audit trail as it begins and as it ends."""
+"""What is done with others, recorded in the audit trail as it begins and as it ends."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -17,7 +17,7 @@ from node.config.sections import Config
 from node.dicom import commitment
 from node.dicom.commitment import Item, Result
 from node.runtime import log
-from node.runtime.backoff import backoff_seconds
+from node.runtime.backoff import Backoff
 from storage.files.instances import Files
 from storage.records import CommitmentRequest, Reported
 from storage.store import Store
@@ -77,7 +77,7 @@ class CommitmentScp:
         assoc.send_request(report, context_id, on_answer)
 
 
-class Settler:
+class CommitmentReports:
     """Takes the answers to what we asked, on whatever association they come."""
 
     def __init__(self, config: Config, store: Store, clock: Callable[[], datetime]) -> None:
@@ -114,9 +114,7 @@ class Settler:
 
     def _resend_after(self, attempts: int) -> timedelta:
         settings = self._config.delivery
-        return timedelta(
-            seconds=backoff_seconds(max(1, attempts), settings.first_retry_seconds, settings.maximum_retry_seconds, 0.0)
-        )
+        return timedelta(seconds=Backoff(settings.first_retry_seconds, settings.maximum_retry_seconds).after(attempts))
 
 
 def result_of(request: CommitmentRequest, store: Store, files: Files, now: datetime) -> Result:

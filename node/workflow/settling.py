@@ -29,7 +29,7 @@ def settle(context: Context) -> int:
             break
         try:
             settled += _settle_one(context, series)
-        except Exception as error:  # noqa: BLE001  the edge: the next beat tries this one again
+        except Exception as error:  # noqa: BLE001  the edge: the next run tries this one again
             log.get().error("settle_failed", case=series.id, error=type(error).__name__)
     if settled:
         context.wake_worker()
@@ -39,9 +39,9 @@ def settle(context: Context) -> int:
 def _settle_one(context: Context, series: Series) -> bool:
     contributions = context.store.settling.contributions(series.id)
     if sum(part.instances for part in contributions) != series.instance_count:
-        return False  # a slice came between the two reads; the next beat sees both
+        return False  # a slice came between the two reads; the next run sees both
     slices = _slices(context, series)
-    verdict = completion.judge(
+    verdict = completion.assess(
         series, contributions, _sender(context, series), slices.geometry, context.clock(), context.config.completion
     )
     if isinstance(verdict, Whole):
@@ -92,14 +92,14 @@ def _leave(context: Context, series: Series, slices: Slices, whole: Whole) -> bo
     """The series is READY or set aside; False when it waits for another reconstruction, or a slice came meanwhile."""
     rules, now = context.config.eligibility, context.clock()
     spacing_mm = slices.stack.spacing_mm if slices.stack else None
-    verdict = eligibility.judge(slices.headers, spacing_mm, rules, series.expected_count)
+    verdict = eligibility.ineligibility(slices.headers, spacing_mm, rules, series.expected_count)
     if isinstance(verdict, NotEligible):
         return _decline(context, series, whole, Outcome.NOT_ELIGIBLE, verdict.reason, verdict.detail)
     siblings = [
         Sibling(sibling, eligibility.is_sharp(header, rules))
         for sibling, header in context.store.settling.siblings(series)
     ]
-    quiet_since = context.store.settling.last_arrival_in_study(series.study_instance_uid)
+    quiet_since = context.store.settling.last_instance_in_study(series.study_instance_uid)
     mine = Sibling(series, eligibility.is_sharp(slices.headers[0], rules))
     turn = eligibility.choose(mine, siblings, quiet_since, now, rules)
     if turn is Turn.WAIT:

@@ -537,11 +537,11 @@ def test_a_result_that_is_owed_survives_a_restart(site: SiteFactory, sqlite_url:
     modality.assoc.abort()
     again = Store.open(sqlite_url)
     clock.advance(6)
-    owed = again.commitment_requests.claim_due(clock(), commitments._lease(made.context))
+    owed = again.commitment_requests.due.claim(clock(), commitments._lease(made.context))
     assert owed is not None
     assert [uid for _, uid in owed.instances] == uids
-    again.commitment_requests.give_back(owed, clock())
-    given_back = again.commitment_requests.claim_due(clock(), commitments._lease(made.context))
+    again.commitment_requests.due.give_back(owed, clock())
+    given_back = again.commitment_requests.due.claim(clock(), commitments._lease(made.context))
     assert given_back is not None
     assert given_back.attempts == owed.attempts
     again.close()
@@ -555,7 +555,7 @@ def test_a_stranger_gets_no_result_but_on_his_association(site: SiteFactory, clo
     clock.advance(6)
     assert commitments.tell(made.context) == 0
     clock.advance(100_000)
-    assert made.store.commitment_requests.claim_due(clock(), commitments._lease(made.context)) is None
+    assert made.store.commitment_requests.due.claim(clock(), commitments._lease(made.context)) is None
 
 
 def test_a_request_that_is_none_is_refused_with_the_right_status(site: SiteFactory) -> None:
