@@ -15,6 +15,7 @@ NO_DATASET = 0x0101
 LARGEST_COMMAND_BYTES = 16_384
 LARGEST_OTHER_DATASET_BYTES = 1 << 20
 _COMMAND, _LAST = 0x01, 0x02
+LARGEST_DATASET_PDU_BYTES = 131_072
 _LARGEST_PDU_BYTES = 16_384
 _FIELD, _MESSAGE_ID, _RESPONDING_TO, _DATASET_TYPE, _STATUS = 0x0100, 0x0110, 0x0120, 0x0800, 0x0900
 _SOP_CLASS, _ERROR_COMMENT, _SOP_INSTANCE = 0x0002, 0x0902, 0x1000
@@ -59,6 +60,13 @@ class Sink(Protocol):
 
     def abandon(self) -> None:
         """The rest will never come: nothing is left of the instance."""
+
+
+class Readable(Protocol):
+    """An open file."""
+
+    def read(self, count: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
 
 
 @dataclass(frozen=True)
@@ -236,3 +244,15 @@ def message_pdus(context_id: int, command: bytes, dataset: bytes, maximum_bytes:
             piece = content[at : at + room]
             flags = kind | (_LAST if at + room >= len(content) else 0)
             yield struct.pack(">BBLLBB", Pdu.P_DATA_TF, 0, len(piece) + 6, len(piece) + 2, context_id, flags) + piece
+
+
+def dataset_pdus(context_id: int, file: Readable, maximum_bytes: int) -> Iterator[bytes]:
+    """P-DATA-TF PDUs that carry the rest of the file, as it is, each as long as the peer takes them (0: it has no limit)."""
+    room = max(1, min(maximum_bytes or LARGEST_DATASET_PDU_BYTES, LARGEST_DATASET_PDU_BYTES) - 6)
+    piece, is_last = file.read(room), False
+    while not is_last:
+        following = file.read(room) if len(piece) == room else b""
+        is_last = not following
+        flags = _LAST if is_last else 0
+        yield struct.pack(">BBLLBB", Pdu.P_DATA_TF, 0, len(piece) + 6, len(piece) + 2, context_id, flags) + piece
+        piece = following

@@ -33,11 +33,13 @@ def primitive_of(message: OtherMessage) -> tuple[Any, bool]:
         raise ProtocolViolation("message cannot be decoded") from None
 
 
-def pdus_of(primitive: Any, context_id: int, maximum_bytes: int) -> Iterator[bytes]:
-    """P-DATA-TF PDUs that carry a request or, where it answers one, a response."""
+def pdus_of(primitive: Any, context_id: int, maximum_bytes: int, dataset_follows: bool = False) -> Iterator[bytes]:
+    """P-DATA-TF PDUs that carry a request or, where it answers one, a response; its dataset may follow them."""
     is_response = primitive.MessageIDBeingRespondedTo is not None and hasattr(primitive, "Status")
     message = getattr(dimse_messages, f"{type(primitive).__name__}_{'RSP' if is_response else 'RQ'}")()
     message.primitive_to_message(primitive)
+    if dataset_follows:
+        message.command_set.CommandDataSetType = 0x0001
     command = encode(message.command_set, True, True)
     if command is None:
         raise ValueError(f"{primitive.msg_type} cannot be encoded")

@@ -1,10 +1,17 @@
-"""What an acceptor answers to an association request, without I/O (PS3.7 annex D, PS3.8 9.3.2, 9.3.3)."""
+"""Association requests and what is answered to them, without I/O (PS3.7 annex D, PS3.8 9.3.2, 9.3.3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydicom.uid import UID
 from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
-from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
+from pynetdicom.presentation import (
+    PresentationContext,
+    build_context,
+    build_role,
+    negotiate_as_acceptor,
+    negotiate_as_requestor,
+)
 
 from node.net.pdus import APPLICATION_CONTEXT, user_information
 
@@ -46,11 +53,7 @@ def accept(request: A_ASSOCIATE, entity: Entity) -> Accepted:
     Of extended negotiation the roles are answered (PS3.7 D.3.3.4).  No answer to the rest says that user identity,
     asynchronous operations and extended negotiation of SOP classes are not supported (D.3.3.3, D.3.3.5 to D.3.3.7).
     """
-    roles = {
-        item.sop_class_uid: (item.scu_role, item.scp_role)
-        for item in request.user_information
-        if isinstance(item, SCP_SCU_RoleSelectionNegotiation)
-    }
+    roles = _roles(request)
     contexts, roles_answered = negotiate_as_acceptor(
         request.presentation_context_definition_list, list(entity.contexts), roles
     )
@@ -66,3 +69,45 @@ def accept(request: A_ASSOCIATE, entity: Entity) -> Accepted:
     )
     answer.user_information = [*said, *roles_answered]
     return Accepted(answer, accepted)
+
+
+def request(
+    ae_titles: tuple[str, str], contexts: Sequence[tuple[str, str]], scp_roles: Sequence[str], said: Sequence[object]
+) -> A_ASSOCIATE:
+    """A request by the first for an association with the second, for these (SOP class, transfer syntax) pairs.
+
+    The first would be SCP of the SOP classes `scp_roles`, and says this of itself (`pdus.user_information`).  Raises
+    ValueError when there are more than 128 pairs.
+    """
+    proposed = [build_context(UID(sop_class), UID(syntax)) for sop_class, syntax in contexts]
+    for number, context in enumerate(proposed):
+        context.context_id = 2 * number + 1
+    primitive = A_ASSOCIATE()
+    primitive.application_context_name = APPLICATION_CONTEXT
+    primitive.calling_ae_title, primitive.called_ae_title = ae_titles
+    primitive.presentation_context_definition_list = proposed
+    primitive.user_information = [*said, *(build_role(UID(sop_class), scp_role=True) for sop_class in scp_roles)]
+    return primitive
+
+
+def agreed(request: A_ASSOCIATE, answer: A_ASSOCIATE) -> dict[int, PresentationContext]:
+    """The presentation contexts that the answer to our request accepts, by their number, each with our roles in it."""
+    roles = {sop_class: (bool(scu), bool(scp)) for sop_class, (scu, scp) in _roles(request).items()}
+    for context in request.presentation_context_definition_list:
+        if context.abstract_syntax in roles:
+            context.scu_role, context.scp_role = roles[context.abstract_syntax]
+    results = negotiate_as_requestor(
+        request.presentation_context_definition_list,
+        answer.presentation_context_definition_results_list,
+        _roles(answer),
+    )
+    return {context.context_id: context for context in results if context.result == 0x00}
+
+
+def _roles(primitive: A_ASSOCIATE) -> dict[UID, tuple[bool | None, bool | None]]:
+    """By SOP class: whether the requestor is SCU, and SCP (PS3.7 D.3.3.4)."""
+    return {
+        item.sop_class_uid: (item.scu_role, item.scp_role)
+        for item in primitive.user_information
+        if isinstance(item, SCP_SCU_RoleSelectionNegotiation)
+    }

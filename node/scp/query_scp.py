@@ -73,7 +73,7 @@ class QueryScp:
         except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
             raise BadQuery(UNABLE_TO_PROCESS, "the Identifier cannot be read") from None
         query = read_query(identifier)
-        return query, self._store.finding.find(query.level, query.conditions, MOST_ANSWERS + 1)
+        return query, self._store.cfind.find(query.level, query.conditions, MOST_ANSWERS + 1)
 
 
 def _failure(status: int, comment: str, tag: int | None = None) -> Dataset:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from pynetdicom.sop_class import (
@@ -16,7 +15,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from node.audit.messages import Party, Reporter, Study
+from node.audit.messages import Party
 from node.audit.trail import Trail, open_trail
 from node.config.sections import Config
 from node.dicom.conformance import (
@@ -35,14 +34,13 @@ from node.net.tls import server_context
 from node.runtime import log
 from node.runtime.notify import NODE_PROCESS, wake
 from node.runtime.processes import has_died
-from node.scp.commitment_scp import CommitmentScp, Settler
+from node.scp.commitment_scp import CommitmentReports, CommitmentScp
 from node.scp.gatekeeper import Gatekeeper
-from node.scp.instance import IncomingInstance
 from node.scp.query_scp import QueryScp
-from node.scp.session import _MOST_STUDIES, _Logged, receiver_name
+from node.scp.session import ReceivingSession, receiver_name
 from storage.files.instances import Files
-from storage.queries.group_commit import GroupCommit, Offer
-from storage.records import Closed, Ended, Header, Opened
+from storage.queries.group_commit import GroupCommit
+from storage.records import Closed
 from storage.store import Store
 
 
@@ -56,16 +54,14 @@ class Receiver:
         self._config = config
         self._store = store
         self._files = files
-        self._commits = GroupCommit(store.intake)
+        self._group_commit = GroupCommit(store.intake)
         self._wake = wake
         self._name = receiver_name(config.node)
-        self._associations: dict[Association, Offer] = {}
-        self._lock = threading.Lock()
+        self._sessions: dict[Association, ReceivingSession] = {}
         self._acceptor: Acceptor | None = None
         self._trail = trail or Trail()
-        self._received: dict[Association, dict[str, Study]] = {}
         self._gate = Gatekeeper(config, files.root, self._trail, _now)
-        self._commits_run = False
+        self._is_running = False
         self._log = log.get()
 
     def start(self) -> None:
@@ -91,8 +87,8 @@ class Receiver:
             CommitmentScp(self._store, self._files, _now).on_action,
             self._on_event_report,
         )
-        self._commits.start()
-        self._commits_run = True
+        self._group_commit.start()
+        self._is_running = True
         services = Services(self._begin, self._on_end, self._on_rejected, handlers)
         self._acceptor = acceptor = Acceptor(self._entity(), services, self._gate)
         for section, port, secure in listeners:
@@ -139,16 +135,16 @@ class Receiver:
         if self._acceptor is not None:
             self._acceptor.stop_listening()
         deadline = time.monotonic() + patience_seconds
-        while self._associations and time.monotonic() < deadline:
+        while self._sessions and time.monotonic() < deadline:
             time.sleep(0.05)
         open_ones = self._acceptor.associations if self._acceptor is not None else []
         for association in open_ones:
             association.abort()
         for association in open_ones:
             association.join(max(1.0, deadline - time.monotonic()))
-        if self._commits_run:
-            self._commits.stop()
-        self._acceptor, self._commits_run = None, False
+        if self._is_running:
+            self._group_commit.stop()
+        self._acceptor, self._is_running = None, False
 
     def _entity(self) -> Entity:
         settings, contexts = self._config.node, [offered(Verification)]
@@ -171,70 +167,32 @@ class Receiver:
         """What `association` calls for each C-STORE request."""
 
         def begin(request: StoreRequest) -> Sink:
-            calling_ae = association.calling_ae
-            opening = self._open(association, calling_ae)
-            arrival = IncomingInstance(
-                request,
-                str(association.accepted_context(request.context_id).transfer_syntax[0]),
-                calling_ae,
-                self._files,
-                self._commits,
-                self._store.intake.forget_instance,
-                lambda: self._association_id(association, opening),
-                _now,
-            )
-            return _Logged(arrival, calling_ae, lambda header: self._tally(association, header), self._log)
+            syntax = str(association.accepted_context(request.context_id).transfer_syntax[0])
+            return self._session(association).begin(request.sop_class_uid, request.sop_instance_uid, syntax)
 
         return begin
 
-    def _tally(self, association: Association, header: Header) -> None:
-        """The association brought one more instance of a study."""
-        studies = self._received.setdefault(association, {})
-        if header.study_instance_uid not in studies and len(studies) >= _MOST_STUDIES:
-            self._record_received(association, "")
-            studies = self._received.setdefault(association, {})
-        study = Study(header.study_instance_uid, header.patient_id, header.accession_number)
-        studies.setdefault(header.study_instance_uid, study).count(header.sop_class_uid)
-
-    def _record_received(self, association: Association, error: str) -> None:
-        """One message for each study that the association brought."""
-        source = Party(association.calling_ae, association.host)
-        now = _now()
-        for study in self._received.pop(association, {}).values():
-            self._trail.record(partial(Reporter.received, study=study, source=source, at=now, error=error))
-
-    def _open(self, association: Association, calling_ae: str) -> Offer:
-        """The association is, or will soon be, known as open: while its first instance comes nobody waits for that."""
-        with self._lock:
-            if association not in self._associations:
-                self._associations[association] = self._commits.offer(Opened(self._name, calling_ae, _now()))
-            return self._associations[association]
-
-    def _association_id(self, association: Association, opening: Offer) -> int:
-        """The id, once it is durable.  Raises what went wrong; then the next instance tries again."""
-        try:
-            return int(opening.outcome())
-        except Exception:
-            with self._lock:
-                self._associations.pop(association, None)
-            raise
+    def _session(self, association: Association) -> ReceivingSession:
+        """Made with the association's first instance."""
+        session = self._sessions.get(association)
+        if session is None:
+            source = Party(association.calling_ae, association.host)
+            session = ReceivingSession(self._name, source, self._files, self._group_commit, self._trail, _now)
+            self._sessions[association] = session
+        return session
 
     def _on_end(self, association: Association, is_released: bool) -> None:
-        how = Closed.RELEASED if is_released else Closed.ABORTED
-        with self._lock:
-            opening = self._associations.pop(association, None)
-        if opening is None:
+        session = self._sessions.pop(association, None)
+        if session is None:
             return
-        try:
-            association_id = int(opening.outcome())
-            self._commits.offer(Ended(association_id, how, _now())).outcome()
-        finally:  # what came is told, and no longer held, whether or not the database takes the end
-            self._record_received(association, "" if how is Closed.RELEASED else "the association was aborted")
-        self._log.info("association_ended", association=association_id, reason=how)
-        self._wake()
+        how = Closed.RELEASED if is_released else Closed.ABORTED
+        association_id = session.end(how, "" if is_released else "the association was aborted")
+        if association_id is not None:
+            self._log.info("association_ended", association=association_id, reason=how)
+            self._wake()
 
     def _on_event_report(self, event: Any) -> tuple[int, None]:
-        answer = Settler(self._config, self._store, _now).on_event_report(event)
+        answer = CommitmentReports(self._config, self._store, _now).on_event_report(event)
         self._wake()
         return answer
 
