@@ -41,7 +41,7 @@ class Store:
             Outbox(transactions),
             Commitments(transactions),
             CommitmentRequests(transactions),
-            Worklist(transactions),
+            Worklist(transactions.reading_plainly),
             CFind(transactions),
             Retention(transactions),
             transactions,

@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Self
 
@@ -180,7 +180,7 @@ class Requestor:
 
     def ask(
         self, request: Any, context: PresentationContext, dataset: Dataset | None = None, file: Readable | None = None
-    ) -> Iterator[tuple[Any, Dataset | None]]:
+    ) -> Generator[tuple[Any, Dataset | None], None, None]:
         """The responses (a primitive of pynetdicom's, its Identifier), until one whose status is not pending.
 
         The dataset of the request is encoded as the context wants it, or is the rest of `file` as it is.  Who takes no

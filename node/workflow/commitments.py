@@ -1,4 +1,4 @@
-"""The jobs of storage commitment: ask destinations, send results to those who asked us.  Safe to repeat and to be killed in."""
+"""The verbs of storage commitment: ask destinations, tell those who asked us.  Safe to repeat and to be killed in."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -47,9 +47,10 @@ def _ask_one(context: Context, due: Commitment) -> bool:
         commitments.renewed(due, "commitment: no answer in time", commitment.new_transaction_uid(context.random), now)
         logger.warning("commitment_unanswered")
         return False
+    reports = CommitmentReports(context.config, context.store, context.clock)
     try:
         item = (Outgoing.read(context.files.path(delivery.file)).sop_class_uid, delivery.sop_instance_uid)
-        _request(context, peer, due, item, CommitmentReports(context.config, context.store, context.clock))
+        _request(context, peer, due, item, reports)
     except Refused as error:
         commitments.refused(due, str(error))
         logger.error("commitment_refused", error=str(error))
@@ -63,13 +64,13 @@ def _postpone(context: Context, due: Commitment, error: str) -> None:
     logger.warning("commitment_postponed", error=error)
 
 
-def _request(context: Context, peer: Peer, due: Commitment, item: Item, handler: CommitmentReports) -> None:
+def _request(context: Context, peer: Peer, due: Commitment, item: Item, reports: CommitmentReports) -> None:
     """The destination has the request, and some time to answer at once.  Raises Unavailable, Refused."""
-    reports = list[int]()
+    statuses = list[int]()
 
     def on_report(event_type: int, information: Callable[[], Dataset]) -> int:
-        reports.append(handler.take(peer.ae_title, event_type, information))
-        return reports[-1]
+        statuses.append(reports.take(peer.ae_title, event_type, information))
+        return statuses[-1]
 
     entity = dimse.our_entity(context.config.node)
     with dimse.associate(entity, peer, commitment.CONTEXTS, on_report=on_report) as assoc:
@@ -79,7 +80,7 @@ def _request(context: Context, peer: Peer, due: Commitment, item: Item, handler:
             due, now, now + timedelta(seconds=context.config.delivery.commitment_timeout_seconds)
         )
         log.get().info("commitment_asked", case=due.delivery.series_id, destination=due.delivery.destination)
-        assoc.listen(SAME_ASSOCIATION_SECONDS, lambda: bool(reports))
+        assoc.listen(SAME_ASSOCIATION_SECONDS, lambda: bool(statuses))
 
 
 def tell(context: Context) -> int:

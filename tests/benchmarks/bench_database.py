@@ -19,7 +19,7 @@ from sqlalchemy import select, text
 
 from storage.conditions import Between, Condition, Level, Like
 from storage.database.schema import DeliveryRow, SeriesRow
-from storage.queries.worklist import most_urgent
+from storage.queries.worklist import MOST_URGENT
 from storage.stages import Stage
 from storage.store import Store
 
@@ -144,7 +144,12 @@ def plans(store: Store) -> Iterator[str]:
         .order_by(DeliveryRow.next_attempt_at)
     )
     receiving = select(SeriesRow.id).where(SeriesRow.stage == "receiving").order_by(SeriesRow.last_instance_at)
-    queries = {"worklist": most_urgent(100), "claim": waiting.limit(1), "outbox": due.limit(1), "settle": receiving}
+    queries = {
+        "worklist": text(MOST_URGENT).bindparams(most=100),
+        "claim": waiting.limit(1),
+        "outbox": due.limit(1),
+        "settle": receiving,
+    }
     with store.transactions.engine.connect() as connection:
         for name, query in queries.items():
             said = str(query.compile(connection, compile_kwargs={"literal_binds": True}))

@@ -9,7 +9,8 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from node.config.peer import Peer
-from node.scu.dimse import Entity, Timeouts
+from node.errors import Unavailable
+from node.scu.dimse import Entity, Timeouts, echo
 from node.scu.outgoing import Outgoing
 from node.scu.storage_scu import deliver
 from tests.interop.test_peers import program
@@ -43,12 +44,11 @@ def storescp(tmp_path: Path) -> Iterator[StoreScp]:
 
 
 def _answers(peer: Peer) -> bool:
-    ae = Entity("WILLIS", Timeouts(acse=2))
-    ae.add_requested_context("1.2.840.10008.1.1")
-    assoc = ae.associate(peer.host, peer.port)
-    if established := assoc.is_established:
-        assoc.release()
-    return bool(established)
+    try:
+        echo(Entity("WILLIS", Timeouts(acse=2)), peer)
+    except Unavailable:
+        return False
+    return True
 
 
 NAMES = {

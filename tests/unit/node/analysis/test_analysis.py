@@ -22,7 +22,7 @@ from ai.volume import ReadSlice
 from node.analysis.analysis import AnalysisContext, Stopwatch, _read, analyse
 from node.config.sections import Config
 from node.results.document import Algorithm
-from node.results.sr import derive_uid
+from node.results.identity import derive_uid
 from storage.errors import Damaged, StorageFull
 from storage.files.instances import Files
 from storage.queries.retention import Why

@@ -13,7 +13,8 @@ from pydicom.uid import (
 )
 
 from node.config.sections import Eligibility
-from node.rules.eligibility import Covered, Ineligible, NotEligible, Sibling, Turn, choose, ineligibility, is_sharp
+from node.rules.eligibility import Covered, NotEligible, Sibling, Turn, choose, ineligibility, is_sharp
+from node.rules.ineligible import Ineligible
 from storage.records import Header, Series
 from storage.stages import Outcome, Stage
 from tests.support.builders import START, header
