@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Self
 
@@ -180,7 +180,7 @@ class Requestor:
 
     def ask(
         self, request: Any, context: PresentationContext, dataset: Dataset | None = None, file: Readable | None = None
-    ) -> Iterator[tuple[Any, Dataset | None]]:
+    ) -> Generator[tuple[Any, Dataset | None], None, None]:
         """The responses (a primitive of pynetdicom's, its Identifier), until one whose status is not pending.
 
         The dataset of the request is encoded as the context wants it, or is the rest of `file` as it is.  Who takes no
@@ -324,11 +324,9 @@ class Requestor:
         self._complete += 1
         if not isinstance(message, OtherMessage):
             request, answer = message
-            self._send(
-                b"".join(
-                    message_pdus(request.context_id, store_response(request, answer), b"", self._peer_maximum_bytes)
-                )
-            )
+            response = store_response(request, answer)
+            for pdu in message_pdus(request.context_id, response, b"", self._peer_maximum_bytes):
+                self._send(pdu)
             return
         primitive, is_response = primitive_of(message)
         if isinstance(primitive, N_EVENT_REPORT) and not is_response and primitive.is_valid_request:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from node.config.sections import Node
+from node.dicom.status import SUCCESS
 from node.net.dimse_messages import Answer
-from node.scp.instance import SUCCESS, IncomingInstance
+from node.scp.instance import IncomingInstance
 from storage.records import Header
 
 _MOST_STUDIES = 256
