@@ -1,4 +1,4 @@
-"""Is this a series we analyse?  Pure rules on headers; what only pixels can tell is judged by the analysis."""
+"""Is this a series we analyse?  Pure rules on headers; what only pixels can tell the analysis finds out."""
 
 import re
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class NotEligible:
     detail: str = ""
 
 
-def judge(
+def ineligibility(
     headers: Sequence[Header], spacing_mm: float | None, rules: Eligibility, expected_count: int | None = None
 ) -> NotEligible | None:
     """None when the series is one that we analyse.

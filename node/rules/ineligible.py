@@ -16,7 +16,7 @@ class Ineligible(StrEnum):
 
     @property
     def explained(self) -> str:
-        """One sentence for people."""
+        """One sentence for readers of the report."""
         return _EXPLAINED[self]
 
 

@@ -17,7 +17,7 @@ LOST_SERVER = {
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
-"""What libpq is told, unless the URL says otherwise (all in s, the last in ms).
+"""What libpq gets, unless the URL says otherwise (all in s, the last in ms).
 
 A server that vanished without a word (its host lost power, a firewall forgot the connection) is given up after about
 half a minute; the kernel alone would wait for hours.

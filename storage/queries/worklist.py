@@ -28,7 +28,7 @@ class Clock:
     report: float
     delivery: float
     total: float
-    """From the last slice's arrival to the report's acceptance."""
+    """From when the last slice came to the report's acceptance."""
 
 
 @dataclass(frozen=True)

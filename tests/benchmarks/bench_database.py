@@ -109,7 +109,7 @@ def asked(store: Store, count: int) -> dict[str, Callable[[], Any]]:
         "settle: who brought a series": lambda: store.settling.contributions(one.id),
         "settle: its instances": lambda: store.settling.instances(one.id),
         "settle: its siblings": lambda: store.settling.siblings(one),
-        "settle: last arrival in its study": lambda: store.settling.last_arrival_in_study(one.study_instance_uid),
+        "settle: last arrival in its study": lambda: store.settling.last_instance_in_study(one.study_instance_uid),
         "settle: a peer's habits": lambda: store.settling.habits("PACS", 5),
         "settle: a stranger's habits": lambda: store.settling.habits("NOBODY", 5),
         "claim": lambda: store.queue.claim("worker", now, hour, 3),
@@ -117,11 +117,10 @@ def asked(store: Store, count: int) -> dict[str, Callable[[], Any]]:
         "rescue: leases that ended": lambda: store.queue.expire(datetime(2019, 1, 1, tzinfo=UTC)),
         "rescue: who holds claims": store.queue.claimants,
         **{
-            f"query: {what}": partial(store.finding.find, Level.STUDY, conditions, 2001)
+            f"query: {what}": partial(store.cfind.find, Level.STUDY, conditions, 2001)
             for what, conditions in QUERIES.items()
         },
-        "outbox: claim what is due": lambda: store.outbox.claim_due(now, hour),
-        "outbox: next due": store.outbox.next_due,
+        "outbox: claim what is due": lambda: store.outbox.due.claim(now, hour),
         "worklist: the most urgent 100": store.worklist.rows,
         "worklist: a case by its number": lambda: store.worklist.case(str(count // 2)),
         "start: doubtful instances": lambda: store.intake.doubtful_instances("127.0.0.1:11112"),

@@ -12,11 +12,12 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ai.errors import NotAnalysable, Reason
 from ai.limits import MOST_FILE_BYTES, bytes_when_read, check_bytes, check_headers
-from ai.volume import stack_of, subsampled_volume, volume_from_datasets, volume_from_files
+from ai.volume import subsampled_volume, volume_from_datasets, volume_from_files
 from node.dicom.header import file_meta
 from tests.support.builders import encoded
 from tests.support.dicom_factory import ct_series, enhanced_ct, save
 from tests.support.refusal import refusal
+from tests.support.stacks import stack_of
 
 TOO_LARGE: dict[str, Callable[[], list[Dataset]]] = {
     "slices larger than any": lambda: ct_series(3, Rows=4096, Columns=4097),
@@ -35,7 +36,6 @@ def from_files(make: Callable[[list[Path]], object]) -> Callable[[Sequence[Datas
 MAKERS: dict[str, Callable[[Sequence[Dataset], Path], object]] = {
     "datasets": lambda series, _: volume_from_datasets(series),
     "files": from_files(volume_from_files),
-    "stack": lambda series, _: stack_of(series),
 }
 
 

@@ -180,4 +180,5 @@ def test_the_stack_tells_the_order_and_the_extent_of_header_values_alone() -> No
     stack = stack_geometry(positions, np.tile(AXIAL, (2000, 1)), frames_of_reference=["2.25.1"] * 2000)
     np.testing.assert_array_equal(order[stack.order], np.arange(2000))
     assert len(stack) == 2000
-    assert stack.extent_mm == pytest.approx((-100.0, 899.5))
+    assert stack.origin_lps_mm[2] == pytest.approx(-100.0)
+    assert len(stack) * stack.step_lps_mm[2] == pytest.approx(1000.0)

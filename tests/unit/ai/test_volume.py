@@ -12,7 +12,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLE
 
 from ai.errors import Reason
 from ai.frames import AIR_HU
-from ai.volume import Volume, stack_of, subsampled_volume, volume_from_datasets, volume_from_files
+from ai.volume import Volume, subsampled_volume, volume_from_datasets, volume_from_files
 from tests.support.absent import absent
 from tests.support.dicom_factory import (
     AXIAL,
@@ -27,6 +27,7 @@ from tests.support.dicom_factory import (
     shuffled,
 )
 from tests.support.refusal import refusal
+from tests.support.stacks import stack_of
 
 
 def assert_every_voxel_is_where_the_headers_say(volume: Volume, series: list[Dataset], rows: int, columns: int) -> None:

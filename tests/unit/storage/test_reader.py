@@ -20,7 +20,7 @@ def url(tmp_path: Path) -> str:
 def test_both_ways_of_reading_say_the_same(url: str, clock: FakeClock) -> None:
     store = Store.open(url)
     reported(store, clock)
-    delivery = store.outbox.claim_due(clock(), LEASE)
+    delivery = store.outbox.due.claim(clock(), LEASE)
     assert delivery is not None
     store.outbox.accepted(delivery, clock.advance(3))
     received(store, clock, series="2.25.5", patient_name="Yamada^Tarou=山田^太郎")

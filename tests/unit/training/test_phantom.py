@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from ai.affine import lps_of
 from ai.locations import LOCATIONS, Location
 from tests.support.absent import absent
 from training.phantom import PhantomScan, make_scan, picture, write_series
@@ -58,7 +59,7 @@ def test_the_diameter_asked_for_is_the_diameter_in_truth_and_mask(positive: Phan
 
 def test_the_centre_in_truth_is_the_centre_of_the_mask(positive: PhantomScan) -> None:
     middle = np.argwhere(positive.lesion_DHW).mean(axis=0)
-    centre = (positive.volume.affine_lps @ np.array([*middle, 1.0]))[:3]
+    centre = lps_of(positive.volume.affine_lps, middle)
     assert np.linalg.norm(centre - positive.lesions[0].centre_lps_mm) < 0.5
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from pydicom import Dataset, dcmread
 
+from ai.affine import lps_of
 from ai.locations import COLUMNS, LOCATIONS, Location
 from ai.preprocess import Preprocessing
 from ai.unet import UNetSettings
@@ -176,7 +177,7 @@ def test_a_table_that_is_not_the_challenge_s_is_named_with_line_and_remedy(
 
 
 def test_a_localizer_is_the_point_of_the_patient_that_its_pixel_shows(root: Path, volume: Volume) -> None:
-    expected = (volume.affine_lps @ np.append(AT, 1.0))[:3]
+    expected = lps_of(volume.affine_lps, AT)
     for uid, location in ((SINGLE, Location.LEFT_MCA), (MULTI, Location.ACOM)):
         [lesion] = lesions_of(files_of(root, the(uid, root)), the(uid, root).localizers)
         assert lesion.location is location and lesion.diameter_mm == 2 * LESION_RADIUS_MM
