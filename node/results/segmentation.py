@@ -92,8 +92,8 @@ def _paint(mask: LesionMask, planes: Sequence[_Plane]) -> _Painted:
     """What the mask covers.  Where slices are so thick that it lies between two: the nearest, seen along the normal."""
     orientation = np.asarray(planes[0].frame.orientation).reshape(2, 3)
     apart_mm = np.array([plane.along_mm for plane in planes]) - np.cross(*orientation) @ mask.centre_lps_mm
-    near = np.flatnonzero(np.abs(apart_mm) <= mask.radius_mm)
-    met = {int(n): pixels for n in near if (pixels := _pixels_in(mask, planes[n], 0.0)).any()}
+    near = np.flatnonzero(np.abs(apart_mm) <= mask.radius_mm).tolist()
+    met = {n: pixels for n in near if (pixels := _pixels_in(mask, planes[n], 0.0)).any()}
     if not met:
         nearest = int(np.abs(apart_mm).argmin())
         met = {nearest: _pixels_in(mask, planes[nearest], -float(apart_mm[nearest]))}
