@@ -20,6 +20,7 @@ class Reason(StrEnum):
     MIXED_STUDIES = "mixed_studies"
     MIXED_FRAMES_OF_REFERENCE = "mixed_frames_of_reference"
     MIXED_ORIENTATION = "mixed_orientation"
+    SEVERAL_ACQUISITIONS = "several_acquisitions"
     MIXED_MATRIX = "mixed_matrix"
     NOT_AXIAL = "not_axial"
     GANTRY_TILT = "gantry_tilt"
@@ -52,6 +53,7 @@ _EXPLAINED: dict[Reason, str] = {
     Reason.MIXED_STUDIES: "Slices of different studies share one Series Instance UID; correct the study in the PACS.",
     Reason.MIXED_FRAMES_OF_REFERENCE: "The slices do not share one frame of reference.",
     Reason.MIXED_ORIENTATION: "The slices are not all oriented alike.",
+    Reason.SEVERAL_ACQUISITIONS: "The series holds more than one acquisition of the same place; send each as a series of its own.",
     Reason.MIXED_MATRIX: "The slices differ in matrix or pixel spacing.",
     Reason.NOT_AXIAL: "The slices are not axial; send the axial series.",
     Reason.GANTRY_TILT: "The gantry tilt is too large to be resampled safely.",

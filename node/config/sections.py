@@ -83,14 +83,18 @@ class Eligibility(Section):
         "MIP",
         "MINIP",
         "PROJECTION IMAGE",
+        "MAX IP",
+        "MIN IP",
         "REFORMATTED",
         "VOLUME RENDERING",
+        "VOLUME RENDER",
+        "SURFACE RENDER",
         "CURVED",
         "SCREEN SAVE",
     )
     excluded_descriptions: tuple[Pattern, ...] = (r"\bmip\b", r"\bmpr\b", r"\bvrt?\b", r"\b(cor|sag)(onal|ittal)?\b")
     sharp_kernels: tuple[Pattern, ...] = (
-        r"^[bhjq][a-z]?[5-9]\d",
+        r"^[bhijq][a-z]?[5-9]\d",
         r"bone",
         r"edge",
         r"lung",
