@@ -14,6 +14,7 @@ class Reason(StrEnum):
     MISSING_GEOMETRY = "missing_geometry"
     MISSING_PIXELS = "missing_pixels"
     MISSING_RESCALE = "missing_rescale"
+    NOT_HOUNSFIELD = "not_hounsfield"
     PIXELS_TRUNCATED = "pixels_truncated"
     PIXELS_UNDECODABLE = "pixels_undecodable"
     MIXED_PATIENTS = "mixed_patients"
@@ -47,6 +48,7 @@ _EXPLAINED: dict[Reason, str] = {
     Reason.MISSING_GEOMETRY: "A slice has no usable position, orientation or pixel spacing; send the original axial images.",
     Reason.MISSING_PIXELS: "A slice has no pixel data; send the images again.",
     Reason.MISSING_RESCALE: "A slice does not say how its pixel values become Hounsfield units; send the original CT images.",
+    Reason.NOT_HOUNSFIELD: "The pixel values of a slice are not Hounsfield units, as its Rescale Type says; send the original CT images.",
     Reason.PIXELS_TRUNCATED: "The pixel data of a slice is shorter than its matrix; send the images again.",
     Reason.PIXELS_UNDECODABLE: "The pixel data could not be decoded; send the images uncompressed.",
     Reason.MIXED_PATIENTS: "Slices of different patients share one Series Instance UID; correct the study in the PACS.",
