@@ -234,7 +234,7 @@ def test_a_real_localizer_is_no_stack() -> None:
 def test_an_exact_copy_of_a_slice_under_a_new_uid_costs_nothing(enhanced: bool) -> None:
     series = ct_series(4)
     copy = deepcopy(series[2])
-    copy.SOPInstanceUID = copy.file_meta.MediaStorageSOPInstanceUID = "2.25.77"
+    copy.SOPInstanceUID = copy.file_meta.MediaStorageSOPInstanceUID = UID("2.25.77")
     doubled = [*series, copy]
     volume = volume_from_datasets([enhanced_ct(doubled)] if enhanced else doubled)
     np.testing.assert_array_equal(volume.hu_DHW, volume_from_datasets(series).hu_DHW)
@@ -243,6 +243,6 @@ def test_an_exact_copy_of_a_slice_under_a_new_uid_costs_nothing(enhanced: bool) 
 def test_a_repeated_position_with_other_pixels_is_no_copy() -> None:
     series = ct_series(4)
     other = deepcopy(series[2])
-    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = "2.25.77"
+    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = UID("2.25.77")
     other.PixelData = series[1].PixelData
     assert refusal([*series, other]).reason is Reason.DUPLICATE_POSITION
