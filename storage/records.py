@@ -17,7 +17,7 @@ class Added(StrEnum):
     """The UID is known with other bytes: the first are kept."""
 
 
-class Closed(StrEnum):
+class AssociationEnd(StrEnum):
     """How an association ended."""
 
     RELEASED = "released"
@@ -128,7 +128,7 @@ class Ended:
     """An association that was known as open, and how it ended."""
 
     association_id: int
-    how: Closed
+    how: AssociationEnd
     at: datetime
 
     @property
@@ -147,7 +147,7 @@ class Contribution:
 
     association_id: int
     instances: int
-    closed: Closed | None
+    closed: AssociationEnd | None
 
 
 @dataclass(frozen=True)

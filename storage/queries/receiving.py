@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import as_series
-from storage.records import Closed, Contribution, Header, Series, StoredFile
+from storage.records import AssociationEnd, Contribution, Header, Series, StoredFile
 from storage.stages import Event, Outcome, Stage, advance
 
 CLOCKS_DIFFER = timedelta(seconds=5)
@@ -43,7 +43,10 @@ class Settling:
                 .group_by(AssociationRow.id)
                 .order_by(AssociationRow.id)
             )
-            return [Contribution(id_, instances, Closed(closed) if closed else None) for id_, instances, closed in rows]
+            return [
+                Contribution(id_, instances, AssociationEnd(closed) if closed else None)
+                for id_, instances, closed in rows
+            ]
 
     def instances(self, series_id: int) -> list[tuple[Header, StoredFile]]:
         """The series' instances in the order in which they came."""

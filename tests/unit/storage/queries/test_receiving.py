@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from storage.errors import IllegalTransition
-from storage.records import Closed, Contribution
+from storage.records import AssociationEnd, Contribution
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import FakeClock, add, header, ready, received, reported, series_now, stored_file
@@ -88,12 +88,12 @@ def test_leave_by_an_illegal_event_raises_and_changes_nothing(store: Store, cloc
 
 
 def test_contributions_tell_who_brought_how_much_and_how_it_ended(store: Store, clock: FakeClock) -> None:
-    series = received(store, clock, count=3, closed=Closed.RELEASED)
-    received(store, clock, count=2, first=4, closed=Closed.ABORTED)
+    series = received(store, clock, count=3, closed=AssociationEnd.RELEASED)
+    received(store, clock, count=2, first=4, closed=AssociationEnd.ABORTED)
     received(store, clock, count=1, first=6, closed=None)
     contributions = store.settling.contributions(series.id)
     assert [(part.instances, part.closed) for part in contributions] == [
-        (3, Closed.RELEASED), (2, Closed.ABORTED), (1, None),
+        (3, AssociationEnd.RELEASED), (2, AssociationEnd.ABORTED), (1, None),
     ]  # fmt: skip
 
 
