@@ -290,7 +290,8 @@ def _written(context: AnalysisContext, series: Series, datasets: Sequence[Datase
     if (isinstance(said, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
         return None
     before = context.store.queue.predecessor(series.id)
-    maker = Maker(series, datasets, said, seen.volume, context.algorithm, context.clock(), settings.series_number)
+    created = context.clock().astimezone(settings.zone)
+    maker = Maker(series, datasets, said, seen.volume, context.algorithm, created, settings.series_number)
     own = settings.region
     ds = maker.report(own, own, before[0] if before else None)
     uid = str(ds.SOPInstanceUID)
