@@ -70,6 +70,8 @@ class Slices:
     @cached_property
     def stack(self) -> Stack | None:
         """The CT slices' geometry, None when they form no even stack."""
+        if not self.ct_slices:
+            return None
         nowhere = (np.nan,) * 3
         try:
             return stack_geometry(
