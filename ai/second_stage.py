@@ -32,8 +32,8 @@ class CubeSettings:
 
     widths: tuple[int, ...] = (16, 48, 96)
     groups: int = 8
-    spacing_mm: float = 0.45
-    side: int = 48
+    spacing_mm: float = 0.5
+    side: int = 40
     windows_hu: tuple[tuple[float, float], ...] = ((-50.0, 150.0), (0.0, 600.0), (-1000.0, 2000.0))
 
     def __post_init__(self) -> None:

@@ -157,7 +157,9 @@ def series_view(bundle: Bundle, scans: ScanSet, matrix: int = 512) -> Callable[[
 
 def measure(scored: Sequence[Scored], bundle: Bundle) -> dict[str, float]:
     """Return the chief figures by name, at the bundle's calibration and threshold; they go into its manifest."""
-    found = figures([case(one, bundle.manifest.calibration) for one in scored], bundle.manifest.threshold, draws=0)
+    manifest = bundle.manifest
+    cases = [case(one, manifest.calibration, manifest.threshold) for one in scored]
+    found = figures(cases, manifest.threshold, draws=0)
     placed = found["localisation"]
     flat = {
         "scans": float(found["scans"]),

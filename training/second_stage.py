@@ -42,7 +42,7 @@ def augmented(hu: Tensor, side: int, rng: np.random.Generator) -> Tensor:
     out = []
     spare = hu.shape[-1] - side
     for cube in hu:
-        offset = np.clip(np.rint(spare / 2 + rng.normal(0, 1.6, 3)), 0, spare).astype(int)
+        offset = np.clip(np.rint(spare / 2 + rng.normal(0, 1.5, 3)), 0, spare).astype(int)
         cube = cube[tuple(slice(at, at + side) for at in offset)]
         cube = cube.flip([axis for axis in range(3) if rng.uniform() < 0.5])
         if rng.uniform() < 0.5:

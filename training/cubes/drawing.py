@@ -9,7 +9,6 @@ from scipy import ndimage
 from ai.locations import LOCATIONS
 from training.cubes import vessels as shapes
 from training.cubes.painting import (
-    FAR_MM,
     GRID,
     SIDE,
     STEP_MM,
@@ -23,6 +22,7 @@ from training.cubes.painting import (
     blend,
     blob,
     distances,
+    sac_distance,
     scanned,
     tissue,
     turned_axes,
@@ -192,8 +192,8 @@ def _draw_sac(place: Place, parts: list[Vessel], rng: np.random.Generator) -> tu
         thrombus,
     )
     back = [part.moved(-sac.centre) for part in parts]
-    lumen, _ = distances(back)
-    own = _sac_distance(_moved(sac, -sac.centre))
+    lumen, _ = distances(back, float(sac.reach_mm))
+    own = sac_distance(_moved(sac, -sac.centre))
     share = np.clip(0.5 - own / STEP_MM, 0, 1) * np.clip(0.5 + lumen / STEP_MM, 0, 1)
     volume = float(share.sum())
     shown = (6 * volume * STEP_MM**3 / np.pi) ** (1 / 3)
@@ -201,15 +201,6 @@ def _draw_sac(place: Place, parts: list[Vessel], rng: np.random.Generator) -> tu
         return None, place.point, 0.0
     middle_mm = np.array([(share * X).sum(), (share * Y).sum(), (share * Z).sum()]) / volume
     return sac, sac.centre + middle_mm, shown
-
-
-def _sac_distance(sac: Sac) -> Float32Array:
-    out = np.full((SIDE,) * 3, FAR_MM, np.float32)
-    where = GRID.box(sac.centre - sac.reach_mm, sac.centre + sac.reach_mm)
-    if min(part.stop - part.start for part in where) > 0:
-        z, y, x = np.meshgrid(*(GRID.axis(axis)[part] for axis, part in enumerate(where)), indexing="ij")
-        out[where] = sac.distance(np.stack([x, y, z], axis=-1))
-    return out
 
 
 def _elsewhere(parts: list[Vessel], centre: FloatArray, diameter: float, rng: np.random.Generator) -> FloatArray:
@@ -225,7 +216,7 @@ def _painted(
 ) -> Float32Array:
     distance, nearest = distances(parts)
     if sac is not None:
-        own = _sac_distance(sac)
+        own = sac_distance(sac)
         distance = np.minimum(distance, own)
     if rng.uniform() < 0.7:  # walls are not as even as a formula, and angles are rounded
         distance = distance + np.float32(rng.uniform(0.02, 0.14)) * smooth_noise(

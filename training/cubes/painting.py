@@ -9,9 +9,10 @@ from scipy import ndimage
 
 from training.cubes.vessels import Vessel, across, random_unit, tube
 from training.phantom.frame import Float32Array, FloatArray, Grid, smooth_noise
+from training.phantom.lesions import Sac
 
-STEP_MM = 0.45
-SIDE = 56
+STEP_MM = 0.5
+SIDE = 48
 """Drawn; what is learned from is cut out of it at a drawn offset."""
 FAR_MM = 2.5
 _ORIGIN = -STEP_MM * (SIDE - 1) / 2
@@ -33,34 +34,96 @@ class Contrast:
         return self.blood_hu + share * (self.arterial_hu - self.blood_hu)
 
 
-def distances(vessels: Sequence[Vessel]) -> tuple[Float32Array, NDArray[np.int16]]:
-    """Distance in mm to the nearest wall, negative in a lumen, at most `FAR_MM`; and the nearest vessel or −1."""
+def distances(vessels: Sequence[Vessel], within_mm: float = 1e3) -> tuple[Float32Array, NDArray[np.int16]]:
+    """Distance in mm to the nearest wall, negative in a lumen, at most `FAR_MM`; and the nearest vessel or −1.
+
+    `within_mm`: pieces further than this from the middle along an axis are left out.
+    """
     distance = np.full((SIDE,) * 3, FAR_MM, np.float32)
     nearest = np.full((SIDE,) * 3, -1, np.int16)
     for number, vessel in enumerate(vessels):
-        points, radius = vessel.points.astype(np.float32), vessel.radius.astype(np.float32)
-        pieces = np.arange(0, len(points), 2)
-        if pieces[-1] != len(points) - 1:
-            pieces = np.append(pieces, len(points) - 1)
-        for a, b in zip(pieces[:-1], pieces[1:], strict=True):
-            reach = max(radius[a], radius[b]) + 1.0
-            low = np.minimum(points[a], points[b]) - reach
-            high = np.maximum(points[a], points[b]) + reach
-            (x0, y0, z0) = np.clip(np.ceil((low - _ORIGIN) / STEP_MM), 0, SIDE).astype(int)
-            (x1, y1, z1) = np.clip(np.floor((high - _ORIGIN) / STEP_MM) + 1, 0, SIDE).astype(int)
-            if x1 <= x0 or y1 <= y0 or z1 <= z0:
-                continue
-            px, py, pz = X[x0:x1] - points[a][0], Y[y0:y1] - points[a][1], Z[z0:z1] - points[a][2]
-            ax, ay, az = points[b] - points[a]
-            squared = max(ax * ax + ay * ay + az * az, np.float32(1e-6))
-            t = np.clip((px * (ax / squared) + py * (ay / squared)) + pz * (az / squared), 0, 1)
-            near = np.sqrt((px - t * ax) ** 2 + (py - t * ay) ** 2 + (pz - t * az) ** 2)
-            near -= radius[a] + t * (radius[b] - radius[a])
+        pieces = np.arange(0, len(vessel.points), 2)
+        if pieces[-1] != len(vessel.points) - 1:
+            pieces = np.append(pieces, len(vessel.points) - 1)
+        points, radius = vessel.points[pieces].astype(np.float32), vessel.radius[pieces].astype(np.float32)
+        reach = np.maximum(radius[:-1], radius[1:])[:, None] + np.float32(0.8)
+        lows, highs = np.minimum(points[:-1], points[1:]) - reach, np.maximum(points[:-1], points[1:]) + reach
+        first = np.clip(np.ceil((lows - _ORIGIN) / STEP_MM), 0, SIDE).astype(int)
+        last = np.clip(np.floor((highs - _ORIGIN) / STEP_MM) + 1, 0, SIDE).astype(int)
+        used = (last > first).all(axis=1) & (lows < within_mm).all(axis=1) & (highs > -within_mm).all(axis=1)
+        along = points[1:] - points[:-1]
+        squared = np.maximum((along * along).sum(axis=1), np.float32(1e-6))
+        for i in np.flatnonzero(used):
+            (x0, y0, z0), (x1, y1, z1) = first[i], last[i]
+            ax, ay, az = along[i]
+            sx, sy, sz = points[i]
+            px, py, pz = X[x0:x1] - sx, Y[y0:y1] - sy, Z[z0:z1] - sz
+            t = (px * (ax / squared[i]) + py * (ay / squared[i])) + pz * (az / squared[i])
+            np.minimum(np.maximum(t, 0, out=t), 1, out=t)
+            qx, qy, qz = px - t * ax, py - t * ay, pz - t * az
+            qx *= qx
+            qy *= qy
+            qz *= qz
+            qx += qy
+            qx += qz
+            near = np.sqrt(qx, out=qx)
+            t *= radius[i + 1] - radius[i]
+            near -= t
+            near -= radius[i]
             view = distance[z0:z1, y0:y1, x0:x1]
             closer = near < view
             np.copyto(view, near, where=closer)
             np.copyto(nearest[z0:z1, y0:y1, x0:x1], np.int16(number), where=closer)
     return distance, nearest
+
+
+def sac_distance(sac: Sac) -> Float32Array:
+    """What `Sac.distance` gives, everywhere in the cube, `FAR_MM` beyond its reach; in single precision, axis by axis."""
+    out = np.full((SIDE,) * 3, FAR_MM, np.float32)
+    where = GRID.box(sac.centre - sac.reach_mm, sac.centre + sac.reach_mm)
+    if min(part.stop - part.start for part in where) <= 0:
+        return out
+    zs, ys, xs = where
+
+    def from_point(point: FloatArray) -> tuple[Float32Array, Float32Array, Float32Array]:
+        x, y, z = (np.float32(value) for value in point)
+        return X[xs] - x, Y[ys] - y, Z[zs] - z
+
+    def along(parts: tuple[Float32Array, ...], way: FloatArray) -> Float32Array:
+        turned: Float32Array = (
+            parts[0] * np.float32(way[0]) + parts[1] * np.float32(way[1]) + parts[2] * np.float32(way[2])
+        )
+        return turned
+
+    def length(parts: tuple[Float32Array, ...]) -> Float32Array:
+        whole: Float32Array = np.sqrt(parts[0] ** 2 + parts[1] ** 2 + parts[2] ** 2)
+        return whole
+
+    offset = from_point(sac.centre)
+    local = tuple(along(offset, axis) for axis in sac.axes)
+    scaled = tuple(part / np.float32(radius) for part, radius in zip(local, sac.radii, strict=True))
+    k0 = length(scaled)
+    k1 = length(tuple(part / np.float32(radius) for part, radius in zip(scaled, sac.radii, strict=True)))
+    dome = k0 * (k0 - 1) / (k1 + np.float32(1e-6))
+    for direction, depth in sac.dents:
+        dome += np.float32(depth) * np.sin(along(scaled, direction) / (k0 + np.float32(1e-6)))
+    for direction, share in sac.lobules:
+        size = share * float(sac.radii.min())
+        middle = direction * sac.radii * 0.85
+        apart = length(tuple(part - np.float32(value) for part, value in zip(local, middle, strict=True)))
+        dome = _joined(dome, apart - np.float32(size), 0.5 * size)
+    base = from_point(sac.base)
+    height = along(base, sac.axes[2])
+    reached = np.clip(height, 0, np.float32(np.linalg.norm(sac.centre - sac.base)))
+    stem = tuple(part - reached * np.float32(value) for part, value in zip(base, sac.axes[2], strict=True))
+    out[where] = np.maximum(_joined(dome, length(stem) - np.float32(sac.neck_mm), 0.4 * sac.neck_mm), -height)
+    return out
+
+
+def _joined(a: Float32Array, b: Float32Array, blend_mm: float) -> Float32Array:
+    h = np.maximum(np.float32(blend_mm) - np.abs(a - b), 0) / np.float32(blend_mm)
+    out: Float32Array = np.minimum(a, b) - h * h * np.float32(blend_mm / 4)
+    return out
 
 
 def blend(image: Float32Array, distance: Float32Array, hu: float | Float32Array) -> None:
@@ -198,6 +261,3 @@ def scanned(image: Float32Array, rng: np.random.Generator) -> Float32Array:
     noise = ndimage.gaussian_filter(white, (max(0.35 * through, 0.3), grain, grain), truncate=3.0)
     noise *= np.float32(np.clip(rng.lognormal(np.log(10.0), 0.5), 2, 32)) / noise.std()
     return out + noise
-
-
-__all__ = ["Contrast", "add_bone", "add_calcium", "add_veins", "blend", "distances", "scanned", "tissue"]

@@ -122,8 +122,9 @@ def around(tree: RealTree, rng: np.random.Generator, *, validation: bool) -> tup
         for run in np.split(inside, np.flatnonzero(np.diff(inside) > 1) + 1):
             if len(run) < 4:
                 continue
+            run = run[::2] if len(run) > 8 else run  # every 0.7 mm
             points = placed(tree.points[piece[run]])
-            knots = rng.normal(0, 1, max(len(run) // 10, 2) + 2)
+            knots = rng.normal(0, 1, max(len(run) // 5, 2) + 2)
             wave = np.interp(np.linspace(0, len(knots) - 1, len(run)), np.arange(len(knots)), knots)
             radius = overall * rng.uniform(0.8, 1.2) * (tree.radius[piece[run]] - 0.49 * rng.uniform(0.0, 0.45))
             vessels.append(Vessel(points, np.clip(radius * (1 + rng.uniform(0.04, 0.11) * wave), 0.25, 2.8)))
@@ -141,7 +142,7 @@ def around(tree: RealTree, rng: np.random.Generator, *, validation: bool) -> tup
         inner = next((v for v in vessels if np.linalg.norm(v.points, axis=1).min() < 0.5), None)
         if inner is not None and rng.uniform() < 0.7:
             at = int(np.argmin(np.linalg.norm(inner.points, axis=1)))
-            low, high = inner.points[max(at - 8, 0)], inner.points[min(at + 8, len(inner.points) - 1)]
+            low, high = inner.points[max(at - 5, 0)], inner.points[min(at + 5, len(inner.points) - 1)]
             way = unit(-unit((low + high) / 2 - inner.points[at]) + rng.normal(0, 0.4, 3))
     else:  # away from where the branches come from, or in line with one
         near_points = np.concatenate([v.points for v in vessels])
