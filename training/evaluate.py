@@ -23,7 +23,7 @@ from training.config import ConfigError
 from training.dataset import Prepared, build_cache, load_prepared
 from training.figures import figures
 from training.files import write_whole
-from training.held_out import held_out_scans
+from training.held_out import held_out_scans, real_tree_scans
 from training.phantom import make_scan
 from training.phantom.scan import PhantomScan, TrueLesion
 
@@ -56,6 +56,15 @@ def held_out_set(count: int | None = None) -> ScanSet:
     if count is not None and not 0 < count <= len(drawn):
         raise ConfigError(f"the held-out set has {len(drawn)} scans, not {count}")
     return ScanSet(f"{len(seeds)} held-out phantoms", seeds, drawn)
+
+
+def real_tree_set(anatomy: str, count: int | None = None) -> ScanSet:
+    """The validation set on a real head's arteries, or its first scans.  Raises ConfigError when it has fewer."""
+    drawn = real_tree_scans(anatomy)
+    seeds = tuple(drawn)[:count]
+    if count is not None and not 0 < count <= len(drawn):
+        raise ConfigError(f"the real-tree set has {len(drawn)} scans, not {count}")
+    return ScanSet(f"{len(seeds)} real-tree phantoms", seeds, drawn)
 
 
 def score_all(
@@ -183,7 +192,8 @@ def measure(scored: Sequence[Scored], bundle: Bundle) -> dict[str, float]:
 def _common(scans: ScanSet) -> dict[str, Any]:
     """The arguments of `make_scan` that all scans of a set share."""
     each = [scans.drawn.get(seed, {}) for seed in scans.seeds]
-    return {key: value for key, value in each[0].items() if all(one.get(key) == value for one in each)}
+    shared = {key: value for key, value in each[0].items() if all(one.get(key) == value for one in each)}
+    return {key: value for key, value in shared.items() if key != "anatomy"}  # where it lies does not change a scan
 
 
 def _fitting(scan: Prepared, bundle: Bundle, cache: Path) -> Prepared:
