@@ -19,11 +19,11 @@ from ai.decode import Calibration, Platt
 from ai.errors import BundleError
 from ai.inference import Tiling
 from ai.preprocess import Preprocessing
-from ai.second_stage import CubeNet, CubeSettings
+from ai.second_stage import ShapeNet, ShapeSettings
 from ai.unet import UNet, UNetSettings
 
 T = TypeVar("T")
-N = TypeVar("N", UNet, CubeNet)
+N = TypeVar("N", UNet, ShapeNet)
 
 FORMAT = 3
 """In format 1 the calibration of the locations was fitted to other scores; format 2 had one operating point and one stage."""
@@ -36,11 +36,11 @@ DEFAULT_BUNDLE = Path(__file__).parent / "models" / "willis"
 
 @dataclass(frozen=True)
 class SecondStage:
-    """How a bundle's second stage reads a cube, and what its log odds and those of the first stage weigh in a candidate's
+    """What a bundle's second stage reads of a cube, and what its log odds and those of the first stage weigh in a candidate's
     score.
     """
 
-    cube: CubeSettings
+    shape: ShapeSettings
     first_weight: float
     second_weight: float
     weights_sha256: dict[str, str]
@@ -109,7 +109,7 @@ class Bundle:
 
     manifest: Manifest
     networks: tuple[UNet, ...]
-    second: tuple[CubeNet, ...] = ()
+    second: tuple[ShapeNet, ...] = ()
 
     def __post_init__(self) -> None:
         if bool(self.second) != (self.manifest.second_stage is not None):
@@ -124,12 +124,13 @@ def load_bundle(folder: Path | str = DEFAULT_BUNDLE, flip: bool = False, *, any_
     folder = Path(folder)
     manifest = read_manifest(folder, any_format=any_format)
     networks = tuple(
-        _filled(UNet(manifest.network), folder / name, digest) for name, digest in manifest.weights_sha256.items()
+        _filled(UNet(manifest.network), folder / name, digest).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        for name, digest in manifest.weights_sha256.items()
     )
-    second: tuple[CubeNet, ...] = ()
+    second: tuple[ShapeNet, ...] = ()
     if (stage := manifest.second_stage) is not None:
         second = tuple(
-            _filled(CubeNet(stage.cube), folder / name, digest) for name, digest in stage.weights_sha256.items()
+            _filled(ShapeNet(stage.shape), folder / name, digest) for name, digest in stage.weights_sha256.items()
         )
     if flip:
         manifest = replace(manifest, tiling=replace(manifest.tiling, flip=True))
@@ -161,7 +162,7 @@ def read_manifest(folder: Path | str, *, any_format: bool = False) -> Manifest:
 
 
 def save_bundle(
-    folder: Path, manifest: Manifest, networks: tuple[UNet, ...], second: tuple[CubeNet, ...] = ()
+    folder: Path, manifest: Manifest, networks: tuple[UNet, ...], second: tuple[ShapeNet, ...] = ()
 ) -> Manifest:
     """Write a bundle, its weights first and its manifest last, each file replaced in one step; return the final manifest.
 
@@ -182,7 +183,7 @@ def save_bundle(
     return final
 
 
-def _written(folder: Path, title: str, networks: tuple[UNet, ...] | tuple[CubeNet, ...]) -> dict[str, str]:
+def _written(folder: Path, title: str, networks: tuple[UNet, ...] | tuple[ShapeNet, ...]) -> dict[str, str]:
     """The names and digests of the files that now hold the networks' weights."""
     digests: dict[str, str] = {}
     for number, network in enumerate(networks):
@@ -222,7 +223,7 @@ def _filled(network: N, path: Path, sha256: str) -> N:
             raise BundleError(f"{path} holds values in {name} that are not finite: train and export the bundle again")
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    return network.eval().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+    return network.eval()
 
 
 def _manifest(document: dict[str, Any]) -> Manifest:
@@ -249,7 +250,7 @@ def _second_stage(values: dict[str, Any] | None) -> SecondStage | None:
     if values is None:
         return None
     _only(values, SecondStage, "second_stage.")
-    return SecondStage(**{**values, "cube": _settings(CubeSettings, values["cube"], "second_stage.cube.")})
+    return SecondStage(**{**values, "shape": _settings(ShapeSettings, values["shape"], "second_stage.shape.")})
 
 
 def _settings(kind: type[T], values: dict[str, Any], prefix: str) -> T:

@@ -47,8 +47,9 @@ class Calibration:
 class Candidate:
     """A peak of the lesion map before calibration.
 
-    `score`: mean lesion logit over the peak's core, or what both stages' log odds together come to.  `location_shares`: 13 float, sum 1.  `mask`: of the cells as near
-    as the diameter is measured in, those connected to the peak with at least half of its probability.
+    `score`: mean lesion logit over the peak's core, or what both stages' log odds together come to.
+    `location_shares`: 13 float, sum 1.  `mask`: of the cells as near as the diameter is measured
+    in, those connected to the peak with at least half of its probability.
     """
 
     score: float

@@ -35,7 +35,7 @@ def analyse(
     region = prepared_region(volume, bundle, require_contrast=require_contrast, check_coverage=check_coverage)
     where = chosen_device(device)
     maps = _maps(region, bundle, where, progress)
-    found = looked_at_again(candidates(maps), volume, bundle, where)
+    found = looked_at_again(candidates(maps), volume, bundle)
     return replace(calibrated_findings(found, bundle), note=maps.note)
 
 
@@ -45,17 +45,12 @@ def calibrated_findings(found: tuple[Candidate, ...], bundle: Bundle) -> Finding
     return findings(found, manifest.calibration, manifest.threshold, manifest.notify_threshold)
 
 
-def looked_at_again(
-    found: tuple[Candidate, ...], volume: Volume, bundle: Bundle, device: torch.device
-) -> tuple[Candidate, ...]:
+def looked_at_again(found: tuple[Candidate, ...], volume: Volume, bundle: Bundle) -> tuple[Candidate, ...]:
     """Return the candidates as the second stage sees them, best first; as they are where a bundle has none."""
     stage = bundle.manifest.second_stage
     if stage is None:
         return found
-    try:
-        seconds = looked_at(bundle.second, volume, [one.centre_lps_mm for one in found], device)
-    except torch.OutOfMemoryError:
-        seconds = looked_at(bundle.second, volume, [one.centre_lps_mm for one in found], torch.device("cpu"))
+    seconds = looked_at(bundle.second, volume, [one.centre_lps_mm for one in found])
     return rescored(found, seconds, stage.first_weight, stage.second_weight)
 
 
@@ -86,7 +81,7 @@ def found_candidates(
     """
     where = chosen_device(device)
     found = candidates(_maps(region, bundle, where, progress))
-    return found if volume is None else looked_at_again(found, volume, bundle, where)
+    return found if volume is None else looked_at_again(found, volume, bundle)
 
 
 def chosen_device(name: str = "auto") -> torch.device:

@@ -1,4 +1,4 @@
-"""What the first stage marks on scans as the scanner sees them, with a cube around each mark, for the second stage.
+"""What the first stage marks on scans as the scanner sees them, with the shape of each, for the second stage.
 
 `python -m training.candidates BUNDLE CACHE FOLDER [--count N]`: CACHE is a folder of `python -m training.paint`.  What is in
 FOLDER is not looked at again.
@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,54 +17,53 @@ from numpy.typing import NDArray
 
 from ai.bundle import load_bundle
 from ai.predict import found_candidates
-from ai.second_stage import CubeSettings, cube_around
+from ai.second_stage import cube_around
+from ai.shape import NAMES, measured
 from ai.volume import Volume
 from training.cases import Scored, is_hit
 from training.dataset import Prepared, load_prepared
 from training.evaluate import document_of, scored_of, seen
 from training.files import write_whole
 
-MARGIN = 4
-"""Voxels on each side beyond what the second stage reads, to cut elsewhere when it learns."""
-
 
 @dataclass(frozen=True, eq=False)
 class Marked:
-    """A scan with the first stage's candidates and `cubes` (N, S, S, S) int16 around them, in the same order."""
+    """A scan with the first stage's candidates and what is measured around them, (N, M) in the same order."""
 
     scored: Scored
-    cubes: NDArray[np.int16]
+    measures: NDArray[np.float32]
 
     @property
     def hits(self) -> NDArray[np.bool_]:
         """Which candidates are on an aneurysm."""
         return np.array(
-            [any(is_hit(one.centre_lps_mm, lesion) for lesion in self.scored.lesions) for one in self.scored.candidates],
+            [
+                any(is_hit(one.centre_lps_mm, lesion) for lesion in self.scored.lesions)
+                for one in self.scored.candidates
+            ],
             bool,
         )
 
 
-def mark(box: Prepared, scored: Scored, settings: CubeSettings) -> Marked:
-    """Return the candidates with cubes cut out of the box, `MARGIN` voxels wider than the second stage reads."""
+def mark(box: Prepared, scored: Scored) -> Marked:
+    """Return the candidates with the shape of what lies around them in the box."""
     volume = Volume(np.asarray(box.region.hu_DHW), box.region.affine_lps)
-    wide = replace(settings, side=settings.side + 2 * MARGIN)
-    cubes = [cube_around(volume, one.centre_lps_mm, wide) for one in scored.candidates]
-    return Marked(scored, np.stack(cubes) if cubes else np.zeros((0, *(wide.side,) * 3), np.int16))
+    found = [measured(cube_around(volume, one.centre_lps_mm)) for one in scored.candidates]
+    return Marked(scored, np.stack(found) if found else np.zeros((0, len(NAMES)), np.float32))
 
 
 def save_marked(folder: Path, marked: Marked) -> None:
-    """Write a scan's candidates; the file that names them comes last."""
-    seed = marked.scored.seed
-    np.save(folder / f"{seed}.npy", marked.cubes)
-    write_whole(folder / f"{seed}.json", json.dumps(document_of(marked.scored)))
+    """Write a scan's candidates, with their measurements, as one file."""
+    document = document_of(marked.scored) | {"measures": [[round(float(x), 5) for x in row] for row in marked.measures]}
+    write_whole(folder / f"{marked.scored.seed}.json", json.dumps(document))
 
 
 def load_marked(folder: Path) -> list[Marked]:
-    """All scans of a folder, in the order of their seeds; cubes stay on disk until they are read."""
-    found = [scored_of(json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("*.json")]
+    """All scans of a folder, in the order of their seeds."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
     return [
-        Marked(scored, np.load(folder / f"{scored.seed}.npy", mmap_mode="r"))
-        for scored in sorted(found, key=lambda one: one.seed)
+        Marked(scored_of(each), np.array(each["measures"], np.float32).reshape(-1, len(NAMES)))
+        for each in sorted(found, key=lambda one: one["seed"])
     ]
 
 
@@ -85,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         scan = load_prepared(path)
         scored = Scored(scan.seed, seen(scan), found_candidates(scan.region, bundle, "cpu"), scan.confounders)
-        save_marked(asked.folder, mark(load_prepared(asked.cache / "native" / path.name), scored, CubeSettings()))
+        save_marked(asked.folder, mark(load_prepared(asked.cache / "native" / path.name), scored))
         print(path.name, flush=True)
     return 0
 

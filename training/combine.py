@@ -1,6 +1,6 @@
 """A second stage joins a bundle: what both stages' log odds weigh, the calibrations and both operating points are fitted.
 
-`python -m training.combine BUNDLE RUN CANDIDATES VERSION [FOLDER]`: RUN is one of `python -m training.second_stage`, CANDIDATES
+`python -m training.combine BUNDLE RUN CANDIDATES VERSION [FOLDER]`: RUN is a file of `python -m training.second_stage`, CANDIDATES
 a folder of `python -m training.candidates` on scans that neither stage learned from.  Prints the figures of both bundles on
 those scans, the new one's with everything fitted on the other four fifths; without FOLDER nothing is written.
 """
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from ai.bundle import Bundle, SecondStage, load_bundle, save_bundle
-from ai.decode import Calibration, rescored
-from ai.second_stage import LARGEST_LOGIT, CubeNet, cube_channels, sac_logits
-from training.candidates import MARGIN, Marked, load_marked
+from ai.decode import rescored
+from ai.second_stage import ShapeNet, log_odds
+from training.candidates import Marked, load_marked
 from training.cases import Case, Scored, case
 from training.evaluate import measure
 from training.export import calibrated, least_probability
@@ -33,16 +33,9 @@ FOLDS = 5
 Weights = tuple[float, float]
 
 
-def seconds_of(network: CubeNet, marked: Sequence[Marked]) -> list[NDArray[np.float64]]:
+def seconds_of(networks: Sequence[ShapeNet], marked: Sequence[Marked]) -> list[NDArray[np.float64]]:
     """The second stage's log odds of each scan's candidates."""
-    found = []
-    inside = (slice(MARGIN, MARGIN + network.settings.side),) * 3
-    with torch.inference_mode():
-        for scan in marked:
-            cubes = np.asarray(scan.cubes)[(slice(None), *inside)].astype(np.float32)
-            logits = sac_logits(network(cube_channels(torch.from_numpy(cubes), network.settings)))
-            found.append(logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT).double().numpy() if len(cubes) else np.zeros(0))
-    return found
+    return [np.array(log_odds(networks, scan.measures), float) for scan in marked]
 
 
 def fitted_weights(marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]]) -> Weights:
@@ -84,7 +77,9 @@ def cross_fitted(
         calibration = calibrated(rest)
         low = least_probability(rest, calibration, REPORT_SPECIFICITY)
         high = max(low, least_probability(rest, calibration, NOTIFY_SPECIFICITY))
-        for i, scored in zip(mine, combined([marked[i] for i in mine], [seconds[i] for i in mine], weights), strict=True):
+        for i, scored in zip(
+            mine, combined([marked[i] for i in mine], [seconds[i] for i in mine], weights), strict=True
+        ):
             cases[i], report[i], notify[i] = case(scored, calibration, low), low, high
     return [one for one in cases if one is not None], report, notify
 
@@ -95,11 +90,15 @@ def _fold(marked: Marked) -> int:
 
 
 def joined(
-    bundle: Bundle, network: CubeNet, version: str, marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]]
+    bundle: Bundle,
+    second: tuple[ShapeNet, ...],
+    version: str,
+    marked: Sequence[Marked],
+    seconds: Sequence[NDArray[np.float64]],
 ) -> tuple[Bundle, list[Scored]]:
     """The bundle with its second stage, fitted to all scans, and the scans as it scores them."""
-    first, second = fitted_weights(marked, seconds)
-    scored = combined(marked, seconds, (first, second))
+    weights = fitted_weights(marked, seconds)
+    scored = combined(marked, seconds, weights)
     calibration = calibrated(scored)
     report = least_probability(scored, calibration, REPORT_SPECIFICITY)
     manifest = replace(
@@ -108,9 +107,9 @@ def joined(
         calibration=calibration,
         threshold=report,
         notify_threshold=max(report, least_probability(scored, calibration, NOTIFY_SPECIFICITY)),
-        second_stage=SecondStage(network.settings, first, second, {"unsaved.safetensors": ""}),
+        second_stage=SecondStage(second[0].settings, *weights, {"unsaved.safetensors": ""}),
     )
-    return Bundle(manifest, bundle.networks, (network,)), scored
+    return Bundle(manifest, bundle.networks, second), scored
 
 
 def compared(before: Sequence[Case], after: Sequence[Case], threshold: float) -> dict[str, tuple[float, float, float]]:
@@ -135,15 +134,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, nargs="?")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    bundle, network, marked = load_bundle(asked.bundle), trained(asked.run), load_marked(asked.candidates)
-    seconds = seconds_of(network, marked)
+    bundle, second, marked = load_bundle(asked.bundle), trained(asked.run), load_marked(asked.candidates)
+    seconds = seconds_of(second, marked)
     old = bundle.manifest
     before = [case(scan.scored, old.calibration, old.threshold) for scan in marked]
     after, report, notify = cross_fitted(marked, seconds)
     print(f"{len(marked)} scans, {sum(one.positive for one in before)} with an aneurysm")
-    _print(f"{old.version} at {old.threshold:.2f}", headline(before, old.threshold), bootstrap(lambda s: headline(s, old.threshold), before, 500))
+    _print(
+        f"{old.version} at {old.threshold:.2f}",
+        headline(before, old.threshold),
+        bootstrap(lambda s: headline(s, old.threshold), before, 500),
+    )
     middle = float(np.median(report))
-    _print(f"{version_of(asked)} at about {middle:.2f}", headline(after, middle), bootstrap(lambda s: headline(s, middle), after, 500))
+    _print(
+        f"{version_of(asked)} at about {middle:.2f}",
+        headline(after, middle),
+        bootstrap(lambda s: headline(s, middle), after, 500),
+    )
     for name, limits in (("report", report), ("notify", notify)):
         called = [one.present >= limit for one, limit in zip(after, limits, strict=True)]
         right = [flag for flag, one in zip(called, after, strict=True) if one.positive]
@@ -151,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: sensitivity {np.mean(right):.3f} specificity {1 - np.mean(wrong):.3f}")
     for name, (value, low, high) in compared(before, after, middle).items():
         print(f"gain of {name:32s} {value:+.3f} ({low:+.3f} to {high:+.3f})")
-    final, scored = joined(bundle, network, asked.version, marked, seconds)
+    final, scored = joined(bundle, second, asked.version, marked, seconds)
     print(f"weights {final.manifest.second_stage.first_weight:.3f} {final.manifest.second_stage.second_weight:.3f}")  # type: ignore[union-attr]
     if asked.folder:
         figures = measure(scored, final) | {"steps": old.figures.get("steps", float("nan"))}

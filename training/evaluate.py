@@ -18,6 +18,7 @@ from ai.errors import NotAnalysable
 from ai.locations import Location
 from ai.predict import found_candidates, prepared_region
 from ai.preprocess import Region, region_of_interest
+from ai.volume import Volume
 from training.cases import Scored, case, is_hit
 from training.config import ConfigError
 from training.dataset import Prepared, build_cache, load_prepared
@@ -93,7 +94,8 @@ def score_all(
 def identity_of(bundle: Bundle, scans: ScanSet, mode: str) -> dict[str, Any]:
     """What a bundle's uncalibrated answers depend on."""
     manifest = bundle.manifest
-    return {
+    second = {} if manifest.second_stage is None else {"second_stage": asdict(manifest.second_stage)}
+    return second | {
         "weights": manifest.weights_sha256,
         "preprocessing": asdict(manifest.preprocessing),
         "tiling": asdict(manifest.tiling),
@@ -105,12 +107,33 @@ def identity_of(bundle: Bundle, scans: ScanSet, mode: str) -> dict[str, Any]:
 def region_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str = "auto", workers: int = 1) -> Score:
     """Answers from prepared regions, which are built where the cache lacks them.
 
-    The middle of the circle is the true one: how well it is found is for `series_scorer` to say.
+    The middle of the circle is the true one: how well it is found is for `series_scorer` to say.  A second stage reads the
+    boxes that the regions are made of.
     """
+    if bundle.manifest.second_stage is not None:
+        return _box_scorer(bundle, scans, cache, device, workers)
 
     def score(seeds: Sequence[int]) -> Iterator[Scored]:
         for folder in build_cache(cache, seeds, bundle.manifest.preprocessing, workers, scans.drawn):
             yield from score_scans(bundle, [_fitting(load_prepared(folder), bundle, cache)], device)
+
+    return score
+
+
+def _box_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str, workers: int) -> Score:
+    from training.paint import NATIVE, REGIONS, paint_boxes  # it names its scans with what is above
+
+    def score(seeds: Sequence[int]) -> Iterator[Scored]:
+        drawn = {seed: scans.drawn.get(seed, {}) for seed in seeds}
+        painted = paint_boxes(cache, seeds, drawn, workers)
+        for seed in seeds:
+            if not (cache / REGIONS / str(seed)).exists():
+                next(painted)
+            scan = _fitting(load_prepared(cache / REGIONS / str(seed)), bundle, cache)
+            box = load_prepared(cache / NATIVE / str(seed)).region
+            volume = Volume(np.asarray(box.hu_DHW), box.affine_lps)
+            found = found_candidates(scan.region, bundle, device, volume=volume)
+            yield Scored(scan.seed, seen(scan), found, scan.confounders)
 
     return score
 
@@ -128,7 +151,7 @@ def series_scorer(bundle: Bundle, scans: ScanSet, device: str = "auto", matrix: 
 def score_series(bundle: Bundle, scan: PhantomScan, device: str = "auto") -> Scored:
     """Run the whole way from a volume; what cannot be analysed has a reason and no answer."""
     try:
-        found = found_candidates(prepared_region(scan.volume, bundle), bundle, device)
+        found = found_candidates(prepared_region(scan.volume, bundle), bundle, device, volume=scan.volume)
     except NotAnalysable as error:
         return Scored(scan.seed, scan.lesions, (), scan.confounders, reason=error.reason.value)
     return Scored(scan.seed, scan.lesions, found, scan.confounders)
@@ -149,7 +172,8 @@ def seen(scan: Prepared) -> tuple[TrueLesion, ...]:
 
 def region_view(cache: Path) -> Callable[[int], Region]:
     """Where a report's pictures come from: the prepared regions."""
-    return lambda seed: load_prepared(cache / str(seed)).region
+    within = cache / "regions" if (cache / "regions").is_dir() else cache
+    return lambda seed: load_prepared(within / str(seed)).region
 
 
 def series_view(bundle: Bundle, scans: ScanSet, matrix: int = 512) -> Callable[[int], Region]:

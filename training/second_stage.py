@@ -1,35 +1,47 @@
-"""The second stage learns from drawn cubes, while more of them are drawn.
+"""The second stage learns what sacs look like from drawn cubes.
 
-`python -m training.second_stage CUBES VALIDATION RUN [--steps N] [--seconds S]`: the same command goes on from the run's
-checkpoint; exit status 3 means more to do.  CUBES and VALIDATION are folders of `python -m training.cubes.store`.
+`python -m training.second_stage CUBES VALIDATION RUN [--networks N]`: CUBES and VALIDATION are folders of
+`python -m training.cubes.store`, RUN the file that the weights are written to.  Cubes are measured once; their numbers are kept
+beside them.
 """
 
 import argparse
-import json
-import math
-import os
-import time
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from ai.second_stage import KINDS, CubeNet, CubeSettings, cube_channels, sac_logits
+from ai.second_stage import KINDS, ShapeNet, ShapeSettings, log_odds
+from ai.shape import NAMES, SIDE, measured
 from training.cubes.store import Shard, read_shards
 from training.metrics import auc
 
-BATCH = 16
+BATCH = 64
 RATE = 2e-3
-WARM_UP = 100
-SMOOTHED = 0.997
-"""Weights are averaged with this decay; the averages are what a bundle gets."""
-CHECKPOINT = "checkpoint.pt"
-_EVERY = 250
+DECAY = 0.5
+DROPPED = 0.15
+EPOCHS = 40
 _KIND_OF = {"origin": "infundibulum", "crossing": "vessel"}
+
+
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    """N measured cubes: `measures` (N, M), `kinds` (N) as indices of `KINDS`, `diameters_mm` (N), 0 without a sac."""
+
+    measures: NDArray[np.float32]
+    kinds: NDArray[np.int64]
+    diameters_mm: NDArray[np.float64]
+
+    @property
+    def is_sac(self) -> list[bool]:
+        """Which are aneurysms."""
+        return [bool(kind == 0) for kind in self.kinds]
 
 
 def label(kind: str) -> int:
@@ -37,132 +49,98 @@ def label(kind: str) -> int:
     return KINDS.index(_KIND_OF.get(kind, kind))
 
 
-def augmented(hu: Tensor, side: int, rng: np.random.Generator) -> Tensor:
-    """N cubes cut at their own offset, mirrored, turned about z by quarters, with other contrast, blur and noise."""
-    out = []
-    spare = hu.shape[-1] - side
-    for cube in hu:
-        offset = np.clip(np.rint(spare / 2 + rng.normal(0, 1.5, 3)), 0, spare).astype(int)
-        cube = cube[tuple(slice(at, at + side) for at in offset)]
-        cube = cube.flip([axis for axis in range(3) if rng.uniform() < 0.5])
-        if rng.uniform() < 0.5:
-            cube = cube.transpose(1, 2)
-        if rng.uniform() < 0.6:
-            over = (cube - 60.0).clamp(0.0, 600.0)
-            cube = cube + over * float(rng.uniform(-0.25, 0.3))
-        if rng.uniform() < 0.25:
-            cube = cube + float(rng.uniform(2, 12)) * torch.from_numpy(
-                rng.standard_normal(cube.shape, dtype=np.float32)
-            )
-        if rng.uniform() < 0.15:
-            cube = F.avg_pool3d(cube[None], 3, 1, 1, count_include_pad=False)[0] * 0.5 + cube * 0.5
-        out.append(cube + float(rng.normal(0, 6)))
-    return torch.stack(out)
+def shapes_in(folder: Path) -> Shapes:
+    """The measured cubes of a folder; those that were not measured yet are, and their numbers are kept."""
+    shards = read_shards(folder)
+    measures = [_measures(folder, shard) for shard in shards]
+    kinds = [label(kind) for shard in shards for kind in shard.kinds]
+    return Shapes(np.concatenate(measures), np.array(kinds), np.concatenate([shard.diameters_mm for shard in shards]))
 
 
-def validated(network: CubeNet, shards: Sequence[Shard]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The log odds of all cubes cut in the middle, and the truth."""
-    settings, logits = network.settings, []
-    network.eval()
-    with torch.inference_mode():
-        for shard in shards:
-            low = (shard.hu.shape[-1] - settings.side) // 2
-            middle = slice(low, low + settings.side)
-            for start in range(0, len(shard.hu), 25):
-                hu = torch.from_numpy(shard.hu[start : start + 25, middle, middle, middle].astype(np.float32))
-                logits.append(sac_logits(network(cube_channels(hu, settings))).numpy())
-    network.train()
-    return np.concatenate(logits).astype(float), np.concatenate([shard.is_sac for shard in shards])
+def _measures(folder: Path, shard: Shard) -> NDArray[np.float32]:
+    kept = folder / f"{shard.name}.measures.npy"
+    if kept.exists():
+        found: NDArray[np.float32] = np.load(kept)
+        if found.shape == (len(shard.kinds), len(NAMES)):
+            return found
+    low = (shard.hu.shape[-1] - SIDE) // 2
+    middle = slice(low, low + SIDE)
+    found = np.stack([measured(hu[middle, middle, middle]) for hu in shard.hu])
+    np.save(kept, found)
+    return found
 
 
-def train(cubes: Path, validation: Path, run: Path, steps: int, seconds: float, settings: CubeSettings) -> bool:
-    """Train to `steps`, or until time is up; whether it is done."""
-    started = time.monotonic()
-    run.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
-    network = CubeNet(settings).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.02)
-    average = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    done = 0
-    if (run / CHECKPOINT).exists():
-        state = torch.load(run / CHECKPOINT, weights_only=True)
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        average, done = state["average"], state["step"]
-    shards, seen = read_shards(cubes), 0.0
-    losses: list[float] = []
-    while done < steps and time.monotonic() - started < seconds:
-        rng = np.random.default_rng([done, 5])
-        if done % 50 == 0:
-            shards = read_shards(cubes)
-        rate = RATE * min(1.0, (done + 1) / WARM_UP) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done / steps)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        hu, truth = _drawn(shards, settings, rng)
-        optimiser.zero_grad(set_to_none=True)
-        kinds = network(cube_channels(hu, settings))
-        sac = (truth == 0).float()
-        loss = F.binary_cross_entropy_with_logits(sac_logits(kinds), sac) + 0.3 * F.cross_entropy(kinds, truth)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-        optimiser.step()
-        done += 1
-        decay = min(SMOOTHED, done / (done + 20.0))
-        for name, tensor in network.state_dict().items():
-            average[name].lerp_(tensor, 1.0 - decay)
-        losses.append(float(loss.detach()))
-        if done % _EVERY == 0 or done == steps:
-            smooth = CubeNet(settings)
-            smooth.load_state_dict(average)
-            logits, is_sac = validated(smooth, read_shards(validation))
-            seen = auc(logits.tolist(), is_sac.tolist())
-            print(
-                f"{done} loss {np.mean(losses[-_EVERY:]):.4f} validation AUC {seen:.4f} shards {len(shards)} "
-                f"{time.monotonic() - started:.0f} s",
-                flush=True,
-            )
-            _save(run, network, optimiser, average, done)
-    _save(run, network, optimiser, average, done)
-    (run / "figures.json").write_text(json.dumps({"steps": done, "validation_auc": seen}), encoding="utf-8")
-    return done >= steps
-
-
-def _drawn(shards: Sequence[Shard], settings: CubeSettings, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    hu, truth = [], []
-    for _ in range(BATCH):
-        shard = shards[int(rng.integers(len(shards)))]
-        index = int(rng.integers(len(shard.kinds)))
-        hu.append(shard.hu[index].astype(np.float32))
-        truth.append(label(shard.kinds[index]))
-    return augmented(torch.from_numpy(np.stack(hu)), settings.side, rng), torch.tensor(truth)
-
-
-def _save(run: Path, network: CubeNet, optimiser: torch.optim.Optimizer, average: dict[str, Tensor], step: int) -> None:
-    state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step}
-    torch.save(state, run / (CHECKPOINT + ".tmp"))
-    os.replace(run / (CHECKPOINT + ".tmp"), run / CHECKPOINT)
-
-
-def trained(run: Path, settings: CubeSettings | None = None) -> CubeNet:
-    """The averaged network of a run, in evaluation mode."""
-    network = CubeNet(settings or CubeSettings())
-    network.load_state_dict(torch.load(run / CHECKPOINT, weights_only=True)["average"])
+def train(shapes: Shapes, settings: ShapeSettings, seed: int, epochs: int = EPOCHS) -> ShapeNet:
+    """Return a network that learned to tell the kinds apart, aneurysms from the rest first of all."""
+    torch.manual_seed(seed)
+    network = ShapeNet(settings)
+    network.mean.copy_(torch.from_numpy(shapes.measures.mean(axis=0)))
+    network.spread.copy_(torch.from_numpy(shapes.measures.std(axis=0) + 1e-3))
+    measures, kinds = torch.from_numpy(shapes.measures), torch.from_numpy(shapes.kinds)
+    optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY)
+    steps = epochs * -(-len(kinds) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(kinds)).split(BATCH):
+            read = F.dropout(network.standardised(measures[batch]), DROPPED)
+            answered = network.kinds(read)
+            sac = (kinds[batch] == 0).float()
+            odds = answered[:, 0] - answered[:, 1:].logsumexp(dim=1)
+            loss = F.binary_cross_entropy_with_logits(odds, sac) + 0.2 * F.cross_entropy(answered, kinds[batch])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
     return network.eval()
 
 
-def main() -> int:
-    """Train; 0 done, 3 more to do."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def save_trained(path: Path, networks: Sequence[ShapeNet]) -> None:
+    """Write the weights of all networks as one file."""
+    tensors = {f"{i}.{name}": tensor for i, one in enumerate(networks) for name, tensor in one.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+
+
+def trained(path: Path) -> tuple[ShapeNet, ...]:
+    """The networks of a file of `save_trained`, in evaluation mode."""
+    tensors = load_file(path)
+    networks = []
+    for number in range(1 + max(int(name.split(".")[0]) for name in tensors)):
+        prefix = f"{number}."
+        state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        network = ShapeNet(ShapeSettings(hidden=len(state["kinds.0.bias"])))
+        network.load_state_dict(state)
+        networks.append(network.requires_grad_(False).eval())
+    return tuple(networks)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, and print how well sacs are told from the rest on the validation cubes."""
+    parser = argparse.ArgumentParser(prog="python -m training.second_stage", description=__doc__)
     for name in ("cubes", "validation", "run"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--seconds", type=float, default=math.inf)
-    parser.add_argument("--threads", type=int, default=1)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    finished = train(asked.cubes, asked.validation, asked.run, asked.steps, asked.seconds, CubeSettings())
-    return 0 if finished else 3
+    parser.add_argument("--networks", type=int, default=3)
+    asked = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    shapes, unseen = shapes_in(asked.cubes), shapes_in(asked.validation)
+    networks = [train(shapes, ShapeSettings(), seed) for seed in range(asked.networks)]
+    for title, these in (("learned from", shapes), ("validation", unseen)):
+        odds = np.array(log_odds(networks, these.measures))
+        print(f"{title}: {len(odds)} cubes, AUC {auc(odds.tolist(), these.is_sac):.3f}")
+        for low, high in ((0, 3), (3, 4), (4, 7), (7, 30)):
+            some = (these.kinds != 0) | ((these.diameters_mm >= low) & (these.diameters_mm < high))
+            print(
+                f"  sacs of {low} to {high} mm: AUC {auc(odds[some].tolist(), [k == 0 for k in these.kinds[some]]):.3f}"
+            )
+        for index, kind in enumerate(KINDS[1:], start=1):
+            some = (these.kinds == 0) | (these.kinds == index)
+            if (these.kinds == index).any():
+                print(f"  against {kind}: AUC {auc(odds[some].tolist(), [k == 0 for k in these.kinds[some]]):.3f}")
+    save_trained(asked.run, networks)
+    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -10,7 +10,6 @@ from ai.locations import LOCATIONS
 from training.cubes import vessels as shapes
 from training.cubes.painting import (
     GRID,
-    SIDE,
     STEP_MM,
     Contrast,
     X,

@@ -20,8 +20,9 @@ SHARD = 250
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """N cubes: `hu` (N, D, H, W) int16 that stay on disk, `kinds`, `settings` and `diameters_mm`."""
+    """N cubes of one file: `name` of it, `hu` (N, D, H, W) int16 that stay on disk, `kinds`, `settings` and `diameters_mm`."""
 
+    name: str
     hu: NDArray[np.int16]
     kinds: tuple[str, ...]
     settings: tuple[str, ...]
@@ -53,7 +54,9 @@ def read_shards(folder: Path) -> list[Shard]:
     for path in sorted(folder.glob("*.json")):
         kinds, settings, diameters = zip(*json.loads(path.read_text(encoding="utf-8")), strict=True)
         found.append(
-            Shard(np.load(path.with_suffix(".npy"), mmap_mode="r"), kinds, settings, np.array(diameters, float))
+            Shard(
+                path.stem, np.load(path.with_suffix(".npy"), mmap_mode="r"), kinds, settings, np.array(diameters, float)
+            )
         )
     return found
 
