@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ai.affine import lps_of, starting_at
 from ai.findings import MAX_LESIONS, Findings, Lesion
 from ai.inference import Maps
 from ai.lesion_mask import LesionMask, around_peak
@@ -78,7 +79,7 @@ def candidates(maps: Maps) -> tuple[Candidate, ...]:
     found: list[Candidate] = []
     for index in sorted(map(tuple, np.argwhere(peaks_DHW)), key=lambda cell: -smooth_DHW[cell]):
         at = np.array(index)
-        centre = (maps.affine_lps @ np.append(at, 1.0))[:3]
+        centre = lps_of(maps.affine_lps, at)
         if any(_apart(centre, other.centre_lps_mm) < max(_MIN_APART_MM, 0.6 * other.diameter_mm) for other in found):
             continue
         found.append(_candidate(maps, logit_DHW, at))
@@ -163,17 +164,15 @@ def _candidate(maps: Maps, logit_DHW: Float32Array, at: NDArray[np.intp]) -> Can
     apart = np.linalg.norm(offsets - at[:, None, None, None], axis=0)
     weight = np.where(apart <= radius, 1.0 / (1.0 + np.exp(-logit)), 0.0)
     corner = np.array([axis.start for axis in box])
-    box_affine = maps.affine_lps.copy()
-    box_affine[:3, 3] = (maps.affine_lps @ np.append(corner, 1.0))[:3]
     d, h, w = (int(i) for i in at - corner)
-    mask = around_peak(weight, (d, h, w), box_affine)
+    mask = around_peak(weight, (d, h, w), starting_at(maps.affine_lps, corner))
     weight = np.where(weight >= 0.25 * weight.max(), weight, 0.0)  # the lesion, not the slopes of its neighbours
     total = float(weight.sum())
-    centre = (maps.affine_lps @ np.append((offsets * weight).sum(axis=(1, 2, 3)) / total, 1.0))[:3]
+    centre = lps_of(maps.affine_lps, (offsets * weight).sum(axis=(1, 2, 3)) / total)
     location = maps.location_CDHW[(slice(None), *box)].astype(np.float64)
     shares = np.exp(location - location.max(axis=0))
     shares = (shares / shares.sum(axis=0) * weight).sum(axis=(1, 2, 3)) / total
-    midline_x_mm = (maps.affine_lps @ np.append((np.array(logit_DHW.shape) - 1) / 2.0, 1.0))[0]
+    midline_x_mm = lps_of(maps.affine_lps, (np.array(logit_DHW.shape) - 1) / 2.0)[0]
     shares = _on_its_side(shares, float(centre[0] - midline_x_mm))
     core = np.sort(logit[apart <= 2.0])[-_CORE_CELLS:]
     diameter_mm = math.exp(float((maps.log_diameter_DHW[box] * weight).sum() / total))

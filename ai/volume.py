@@ -32,7 +32,6 @@ __all__ = [
     "Volume",
     "read_slice",
     "stack_geometry",
-    "stack_of",
     "subsampled_volume",
     "volume_from_datasets",
     "volume_from_files",
@@ -128,11 +127,6 @@ def volume_from_files(paths: Sequence[str | os.PathLike[str]]) -> Volume:
         return held[0][1]
 
     return _fill(headers, stack, instance, threads=0)
-
-
-def stack_of(datasets: Sequence[Dataset]) -> Stack:
-    """The stack that the headers describe; pixels are not needed.  Raises NotAnalysable."""
-    return _stack(_all_frames(datasets)[0])
 
 
 def subsampled_volume(

@@ -31,6 +31,6 @@ class Refused(NodeError):
     """It was refused for good; trying again will not help."""
 
 
-def told(error: Exception) -> str:
+def safe_message(error: Exception) -> str:
     """What may be shown of an error: the message of one of ours, of any other only its kind."""
     return str(error) if isinstance(error, NodeError) else type(error).__name__

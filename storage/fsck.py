@@ -19,10 +19,10 @@ from pathlib import Path
 
 from sqlalchemy import func, select, update
 
+from storage.database.schema import InstanceRow, ObjectRow, RemovalRow, ReportRow, SeriesRow
 from storage.errors import Damaged
-from storage.files import Files, series_folder
+from storage.files.instances import Files, series_folder
 from storage.records import StoredFile
-from storage.schema import InstanceRow, ObjectRow, RemovalRow, ReportRow, SeriesRow
 from storage.store import Store
 
 GRACE_SECONDS = 3600.0

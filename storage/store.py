@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 
-from storage.commitment_requests import CommitmentRequests
-from storage.commitments import Commitments
-from storage.database import open_database
-from storage.finding import Finding
-from storage.intake import Intake
-from storage.outbox import Outbox
-from storage.queue import Queue
-from storage.retention import Retention
-from storage.settling import Settling
-from storage.transactions import Transactions
-from storage.worklist import Worklist
+from storage.database.engine import open_database
+from storage.database.transactions import Transactions
+from storage.queries.cfind import Finding
+from storage.queries.claims import Queue
+from storage.queries.commitment_requests import CommitmentRequests
+from storage.queries.commitments import Commitments
+from storage.queries.intake import Intake
+from storage.queries.outbox import Outbox
+from storage.queries.receiving import Settling
+from storage.queries.retention import Retention
+from storage.queries.worklist import Worklist
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from typing import Any
 
 from sqlalchemy import select, text
 
-from storage.finding import Between, Condition, Level, Like
-from storage.schema import DeliveryRow, SeriesRow
+from storage.conditions import Between, Condition, Level, Like
+from storage.database.schema import DeliveryRow, SeriesRow
+from storage.queries.worklist import most_urgent
 from storage.stages import Stage
 from storage.store import Store
-from storage.worklist import most_urgent
 
 GOAL_MS = 20.0
 ROUNDS = 30

@@ -11,9 +11,10 @@ from typing import Self
 
 import httpx
 
-from node.config import Peer
-from node.sender import Timeouts, entity, send_files
-from tests.running import free_port, wait_until
+from node.config.peer import Peer
+from node.scu.dimse import Timeouts, entity
+from node.scu.storage_scu import send_files
+from tests.support.running import free_port, wait_until
 
 POLL_SECONDS = 0.1
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from node.report_identity import derive_uid
-from storage.files import Files
-from storage.schema import DeliveryRow, InstanceRow, ReportRow, SeriesRow
+from node.results.identity import derive_uid
+from storage.database.schema import DeliveryRow, InstanceRow, ReportRow, SeriesRow
+from storage.files.instances import Files
 from storage.stages import DeliveryStage, Stage
 from storage.store import Store
 

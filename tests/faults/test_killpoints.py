@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from node.peer import Fault, SimulatedPeer
-from storage.intake import COMMITS
+from node.simulated_pacs import Fault, SimulatedPeer
+from storage.queries.intake import COMMITS
 from tests.faults.proof import unreported, violations
 from tests.faults.senders import send, small_series
 from tests.faults.small_node import ALGORITHM, Killable, SmallNode, configuration
-from tests.running import ROOT, free_port, wait_until
+from tests.support.running import ROOT, free_port, wait_until
 
 pytestmark = pytest.mark.faults
 

@@ -5,11 +5,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from node.rejections import last_rejections
-from tests.certificates import Certificates, dcmtk
-from tests.raw_scu import RawScu, associate_rq
-from tests.running import wait_until
-from tests.site import Site, SiteFactory
+from node.scp.rejections import last_rejections
+from tests.support.certificates import Certificates, dcmtk
+from tests.support.raw_scu import RawScu, associate_rq
+from tests.support.running import wait_until
+from tests.support.site import Site, SiteFactory
 
 
 def peer(**changes: Any) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
 
 from node.errors import Unavailable
-from node.sender import let_reader_run
-from tests.absent import absent
-from tests.dicom_factory import identity
-from tests.node_fixtures import NodeFactory
-from tests.running import RunningNode, wait_until
+from node.scu.dimse import let_reader_run
+from tests.support.absent import absent
+from tests.support.dicom_factory import identity
+from tests.support.node_fixtures import NodeFactory
+from tests.support.running import RunningNode, wait_until
 
 
 def small_slice(number: int, **changes: object) -> Dataset:

@@ -12,10 +12,10 @@ from pydicom import Dataset, dcmread
 import ai
 from ai.findings import Findings
 from ai.volume import Volume, volume_from_datasets
-from node.report import encode
-from node.segmentation import build_segmentation
-from tests.reports import ALGORITHM, CREATED
-from tests.segments import painted_lps_mm
+from node.results.document import encode
+from node.results.segmentation import build_segmentation
+from tests.support.reports import ALGORITHM, CREATED
+from tests.support.segments import painted_lps_mm
 
 CELL_MM = 1.4
 

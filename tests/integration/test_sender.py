@@ -6,11 +6,12 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
-from node.config import Peer
+from node.config.peer import Peer
 from node.errors import Refused, Unavailable
-from node.peer import Fault, SimulatedPeer
-from node.sender import Timeouts, deliver, entity, send_files
-from tests.running import free_port
+from node.scu.dimse import Timeouts, entity
+from node.scu.storage_scu import deliver, send_files
+from node.simulated_pacs import Fault, SimulatedPeer
+from tests.support.running import free_port
 
 SHORT = Timeouts(acse=5, dimse=1, network=5)
 

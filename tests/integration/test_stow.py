@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 
-from node import dicomweb, log, stow
-from node.config import Peer
-from node.dicomweb import Service, ask_count, echo
+from node.config.peer import Peer
+from node.dicom.multipart import boundary_of, parts
 from node.errors import ConfigError, NodeError, Refused, Unavailable
-from node.multipart import boundary_of, parts
-from node.sender import Timeouts
-from node.tls import server_context
-from tests.certificates import Certificates
-from tests.dicom_factory import ct_series, save
-from tests.running import free_port
-from tests.web_server import Asked, Said, ServerFactory, WebServer
+from node.net.tls import server_context
+from node.runtime import log
+from node.scu import dicomweb, stow
+from node.scu.dicomweb import Service, ask_count, echo
+from node.scu.dimse import Timeouts
+from tests.support.certificates import Certificates
+from tests.support.dicom_factory import ct_series, save
+from tests.support.running import free_port
+from tests.support.web_server import Asked, Said, ServerFactory, WebServer
 
 QUICK = Timeouts(2, 2, 0.5)
 OTHER = "2.25.404"

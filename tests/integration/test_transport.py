@@ -22,19 +22,20 @@ from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
 from sqlalchemy import update
 
-from node.config import Config, Node
+from node.config.sections import Config, Node
 from node.errors import ConfigError
-from node.receiver import Receiver, receiver_name
-from node.server import DirectServer
+from node.net.listener import DirectServer
+from node.scp.receiver import Receiver
+from node.scp.session import receiver_name
+from storage.database.schema import AssociationRow, InstanceRow
 from storage.errors import StorageFull
-from storage.files import Files, InstanceWriter
+from storage.files.instances import Files, InstanceWriter
 from storage.records import StoredFile
-from storage.schema import AssociationRow, InstanceRow
 from storage.store import Store
-from tests.builders import FakeClock, encoded, keep
-from tests.certificates import Certificates
-from tests.dicom_factory import change, ct_series, save
-from tests.raw_scu import (
+from tests.support.builders import FakeClock, encoded, keep
+from tests.support.certificates import Certificates
+from tests.support.dicom_factory import change, ct_series, save
+from tests.support.raw_scu import (
     ABORT,
     COMMAND,
     ECHO_CONTEXT,
@@ -51,7 +52,7 @@ from tests.raw_scu import (
     store_command,
     store_pdus,
 )
-from tests.running import free_port
+from tests.support.running import free_port
 
 ABORT_PDU = 7
 Start = Callable[..., int]

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from node.audit_trail import Trail
-from node.config import Config
+from node.audit.trail import Trail
+from node.config.sections import Config
+from node.dicom.multipart import body_of, unpacked
 from node.errors import Refused, Unavailable
-from node.multipart import body_of, unpacked
-from node.pipeline import utc_now
-from node.query_scu import Listed
-from node.retrieval import source_of
-from node.sender import Timeouts
-from node.web_source import ANY_SYNTAX, MOST_ONE_BY_ONE, WebSource
-from tests.dicom_factory import ct_series, save
-from tests.web_server import Asked, Said, ServerFactory, WebServer
+from node.runtime.clock import utc_now
+from node.scu.dimse import Timeouts
+from node.scu.remote import source_of
+from node.scu.source import Listed
+from node.scu.wado import ANY_SYNTAX, MOST_ONE_BY_ONE, WebSource
+from tests.support.dicom_factory import ct_series, save
+from tests.support.web_server import Asked, Said, ServerFactory, WebServer
 
 SERIES = Listed("2.25.1", "2.25.2")
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from storage.records import Arrived
-from tests.absent import absent
-from tests.builders import header, received, reported, stored_file
 from tests.interop.test_peers import program
-from tests.running import ROOT
-from tests.site import Site, SiteFactory, peers
+from tests.support.absent import absent
+from tests.support.builders import header, received, reported, stored_file
+from tests.support.running import ROOT
+from tests.support.site import Site, SiteFactory, peers
 
 pytestmark = pytest.mark.interop
 

@@ -22,12 +22,13 @@ from ai.findings import Findings, Lesion
 from ai.lesion_mask import LesionMask
 from ai.locations import LOCATIONS, Location
 from ai.volume import volume_from_datasets
-from node.key_image import build_summary
-from node.report import Algorithm, NotAnalysed, Outcome, Predecessor, Region, build_report, derive_uid, encode
-from node.segmentation import build_segmentation
-from tests.absent import absent
-from tests.dicom_factory import PHILIPS_STUDY, ct_series, enhanced_ct, headers_of
-from tests.unit.made_up_head import affine
+from node.results.document import Algorithm, NotAnalysed, Outcome, Predecessor, encode
+from node.results.secondary_capture import build_summary
+from node.results.segmentation import build_segmentation
+from node.results.sr import Region, build_report, derive_uid
+from tests.support.absent import absent
+from tests.support.dicom_factory import PHILIPS_STUDY, ct_series, enhanced_ct, headers_of
+from tests.support.made_up_head import affine
 
 pytestmark = pytest.mark.interop
 

@@ -8,13 +8,14 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from node.config import Peer
-from node.sender import Timeouts, deliver, entity
-from tests.dicom_factory import ct_series
+from node.config.peer import Peer
+from node.scu.dimse import Timeouts, entity
+from node.scu.storage_scu import deliver
 from tests.interop.test_peers import program
 from tests.interop.test_report_validators import study_contents
-from tests.reports import encoded, received
-from tests.running import free_port, wait_until
+from tests.support.dicom_factory import ct_series
+from tests.support.reports import encoded, received
+from tests.support.running import free_port, wait_until
 
 pytestmark = pytest.mark.interop
 StoreScp = Callable[..., Peer]

@@ -29,13 +29,14 @@ from ai.errors import NotAnalysable
 from ai.findings import Findings
 from ai.locations import Location
 from ai.volume import Volume, volume_from_datasets
-from node.commands.demo import SEEDS
-from node.key_image import build_summary
-from node.report import Algorithm, NotAnalysed, Outcome, Region, build_report, derive_uid, encode
-from node.report_codes import SITES
-from node.segmentation import build_segmentation
-from node.worker import algorithm_of
-from tests.running import cached_phantom, free_port, wait_until
+from node.analysis.worker import algorithm_of
+from node.cli.demo import SEEDS
+from node.results.codes import SITES
+from node.results.document import Algorithm, NotAnalysed, Outcome, encode
+from node.results.secondary_capture import build_summary
+from node.results.segmentation import build_segmentation
+from node.results.sr import Region, build_report, derive_uid
+from tests.support.running import cached_phantom, free_port, wait_until
 
 FOLDER = Path("var/viewer")
 OHIF = FOLDER / "tools" / "ohif" / "dist"
@@ -322,8 +323,8 @@ def main() -> int:
             faults = seen[-1]["errors"] + seen[-1]["missing"]
             print(f"{name}: {'; '.join(faults) or 'as it should be'}")
             for number, each in enumerate(seen, start=1):
-                told = [f"drawn anew after {step}" for step in each["redrawn"]] + each["missing"]
-                print(f"    opening {number}: {'; '.join(told) or 'all at once'}", flush=True)
+                words = [f"drawn anew after {step}" for step in each["redrawn"]] + each["missing"]
+                print(f"    opening {number}: {'; '.join(words) or 'all at once'}", flush=True)
             wrong += bool(faults)
             opened += seen
         server.shutdown()

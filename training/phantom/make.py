@@ -10,6 +10,7 @@ import numpy as np
 from ai.locations import Location
 from ai.volume import Volume
 from training.anatomy import read_arteries
+from training.phantom.canvas import Canvas
 from training.phantom.confounders import Blob, Scene, across_axes, add_background, add_confounders
 from training.phantom.frame import Float32Array, FloatArray, Grid, Pose, covering, draw_pose, smooth_noise
 from training.phantom.head import draw_head
@@ -35,7 +36,7 @@ from training.phantom.scanner import (
     resampled_noise,
     with_grainy_noise,
 )
-from training.phantom.tissues import COARSE_MM, Canvas, draw_tissues
+from training.phantom.tissues import COARSE_MM, draw_tissues
 from training.phantom.tree import Tree
 from training.phantom.veins import draw_veins
 from training.phantom.vessels import draw_arteries

@@ -1,0 +1,165 @@
+"""Is this a series we analyse?  Pure rules on headers; what only pixels can tell is judged by the analysis."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from pydicom.uid import (
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
+
+from ai.errors import Reason
+from ai.wording import counted
+from node.config.sections import Eligibility
+from storage.records import Header, Series
+from storage.stages import Outcome, Stage
+
+_SECONDARY_CAPTURE = {
+    SecondaryCaptureImageStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+}
+
+
+class Ineligible(StrEnum):
+    """Why a series is not one that we analyse."""
+
+    NO_IMAGE = "no_image"
+    NOT_CT = "not_ct"
+    SECONDARY_CAPTURE = "secondary_capture"
+    LOCALIZER = "localizer"
+    REFORMAT = "reformat"
+    TOO_FEW_SLICES = "too_few_slices"
+    SLICES_TOO_FAR_APART = "slices_too_far_apart"
+
+    @property
+    def explained(self) -> str:
+        """One sentence for people."""
+        return _EXPLAINED[self]
+
+
+_EXPLAINED = {
+    Ineligible.NO_IMAGE: "The series holds no images.",
+    Ineligible.NOT_CT: "The series is not CT.",
+    Ineligible.SECONDARY_CAPTURE: "The series holds secondary captures, not original images.",
+    Ineligible.LOCALIZER: "The series is a localizer.",
+    Ineligible.REFORMAT: "The series is a reformat or projection, not original axial images.",
+    Ineligible.TOO_FEW_SLICES: "The series has too few slices.",
+    Ineligible.SLICES_TOO_FAR_APART: "The slices lie too far apart to show aneurysms.",
+}
+
+
+@dataclass(frozen=True)
+class NotEligible:
+    """The series is not analysed; `detail` holds numbers and units."""
+
+    reason: Ineligible
+    detail: str = ""
+
+
+def judge(
+    headers: Sequence[Header], spacing_mm: float | None, rules: Eligibility, expected_count: int | None = None
+) -> NotEligible | None:
+    """None when the series is one that we analyse.
+
+    `spacing_mm`: between neighbouring slices, None where it is unknown or uneven (the analysis will say so).
+    `expected_count`: what the sender says it has, so that a part of a series is not taken for a short one.
+    """
+    first = headers[0]
+    if not any(header.has_pixels for header in headers):
+        return NotEligible(Ineligible.NO_IMAGE)
+    if first.sop_class_uid in _SECONDARY_CAPTURE:
+        return NotEligible(Ineligible.SECONDARY_CAPTURE)
+    if first.modality != "CT":
+        return NotEligible(Ineligible.NOT_CT)
+    if "LOCALIZER" in (value.upper() for value in first.image_type):
+        return NotEligible(Ineligible.LOCALIZER)
+    if _is_reformat(first, rules):
+        return NotEligible(Ineligible.REFORMAT)
+    slices = sum(header.number_of_frames for header in headers)
+    if max(slices, expected_count or 0) < rules.minimum_slices:
+        return NotEligible(
+            Ineligible.TOO_FEW_SLICES, f"{counted(slices, 'slice')}, at least {rules.minimum_slices} wanted"
+        )
+    if spacing_mm is not None and spacing_mm > rules.maximum_spacing_mm + 0.005:
+        return NotEligible(
+            Ineligible.SLICES_TOO_FAR_APART,
+            f"{spacing_mm:.2f} mm apart, at most {rules.maximum_spacing_mm:g} mm wanted",
+        )
+    return None
+
+
+def _is_reformat(header: Header, rules: Eligibility) -> bool:
+    excluded = {value.upper() for value in rules.excluded_image_types}
+    return any(value.upper() in excluded for value in header.image_type) or any(
+        re.search(pattern, header.series_description, re.IGNORECASE) for pattern in rules.excluded_descriptions
+    )
+
+
+def is_sharp(header: Header, rules: Eligibility) -> bool:
+    """Whether the series was reconstructed with a bone or lung kernel."""
+    return any(re.search(pattern, header.convolution_kernel, re.IGNORECASE) for pattern in rules.sharp_kernels)
+
+
+@dataclass(frozen=True)
+class Covered:
+    """Another reconstruction of the acquisition is analysed instead of this one."""
+
+    by_case: int
+
+
+class Turn(StrEnum):
+    """What an eligible series does beside the other reconstructions of its acquisition."""
+
+    GO = "go"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True)
+class Sibling:
+    """Another series of the same acquisition."""
+
+    series: Series
+    sharp: bool
+
+
+def choose(
+    mine: Sibling, siblings: Sequence[Sibling], study_quiet_since: datetime, now: datetime, rules: Eligibility
+) -> Turn | Covered:
+    """Whether a series, `mine`, is analysed now, waits for a better reconstruction, or is covered by one.
+
+    A soft kernel goes at once.  A sharp one waits until the study has been quiet for `sibling_wait_seconds`.  A
+    reconstruction covers others only once it has an outcome that holds for the acquisition.
+    """
+    sharp = mine.sharp
+    as_good = [sibling for sibling in siblings if sharp or not sibling.sharp]
+    for sibling in as_good:
+        if _speaks_for(mine, sibling):
+            return Covered(sibling.series.id)
+    if any(sibling.series.stage in (Stage.READY, Stage.ANALYSING) for sibling in as_good):
+        return Turn.WAIT
+    if sharp and any(not sibling.sharp and sibling.series.stage is Stage.RECEIVING for sibling in siblings):
+        return Turn.WAIT
+    if sharp and now - study_quiet_since < timedelta(seconds=rules.sibling_wait_seconds):
+        return Turn.WAIT
+    return Turn.GO
+
+
+def _speaks_for(mine: Sibling, sibling: Sibling) -> bool:
+    """Whether `mine`, another reconstruction of the same data, would get the same answer.
+
+    Some scanners number every acquisition 1.  Then the plain head that comes before the angiography looks like a sibling
+    of it; so that what has no contrast never covers what has some, it covers only a sharp kernel with as many slices.
+    """
+    series = sibling.series
+    if series.stage is not Stage.REPORTED:
+        return False
+    if series.reason == Reason.NO_CONTRAST:
+        return mine.sharp and not sibling.sharp and mine.series.instance_count == series.instance_count
+    return series.outcome in (Outcome.POSITIVE, Outcome.NEGATIVE)
