@@ -50,7 +50,7 @@ NAMES: tuple[str, ...] = (
     ),
     *(f"{name}_{shell}" for shell in _OUTER for name in ("angle_12", "angle_13", "angle_23", "beside_line")),
     *(f"{name}_{ball}" for ball in ("small", "middle", "5mm") for name in ("share", "second", "third", "one_sided")),
-    *("dense_exits", "dense_filled", "uneven", "bone_4mm", "bone_8mm", "air_8mm", "filled_6mm", "density_elsewhere"),
+    *("dense_exits", "dense_filled", "uneven", "bone_4mm", "bone_8mm", "air_8mm", "vessels_6mm", "density_elsewhere"),
     *(
         "short_ways",
         "medium_ways",

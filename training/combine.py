@@ -30,6 +30,8 @@ from training.second_stage import trained
 REPORT_SPECIFICITY, NOTIFY_SPECIFICITY = 0.90, 0.97
 """What the two operating points aim at on the negative scans."""
 FOLDS = 5
+DRAWS = 500
+"""Of the bootstrap over scans."""
 Weights = tuple[float, float]
 
 
@@ -121,7 +123,7 @@ def compared(before: Sequence[Case], after: Sequence[Case], threshold: float) ->
         new = headline([one for _, one in sample], threshold)
         return {name: new[name] - old[name] for name in new if name not in ("sensitivity", "specificity")}
 
-    intervals = bootstrap(gain, pairs, 500)
+    intervals = bootstrap(gain, pairs, DRAWS)
     return {name: (value, *intervals[name]) for name, value in gain(pairs).items() if name in intervals}
 
 
@@ -143,13 +145,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print(
         f"{old.version} at {old.threshold:.2f}",
         headline(before, old.threshold),
-        bootstrap(lambda s: headline(s, old.threshold), before, 500),
+        bootstrap(lambda s: headline(s, old.threshold), before, DRAWS),
     )
     middle = float(np.median(report))
     _print(
         f"{version_of(asked)} at about {middle:.2f}",
         headline(after, middle),
-        bootstrap(lambda s: headline(s, middle), after, 500),
+        bootstrap(lambda s: headline(s, middle), after, DRAWS),
     )
     for name, limits in (("report", report), ("notify", notify)):
         called = [one.present >= limit for one, limit in zip(after, limits, strict=True)]

@@ -26,7 +26,7 @@ BATCH = 64
 RATE = 2e-3
 DECAY = 0.5
 DROPPED = 0.15
-EPOCHS = 40
+EPOCHS = 20
 _KIND_OF = {"origin": "infundibulum", "crossing": "vessel"}
 
 
