@@ -11,7 +11,7 @@ from training.anatomy import Branch
 from training.phantom.carotids import lay_external
 from training.phantom.confounders import Blob, across_axes
 from training.phantom.frame import FloatArray
-from training.phantom.head import Head, pulled_to
+from training.phantom.head import Head, cavity_at, pulled_to
 from training.phantom.scan import OTHER_ARTERY
 from training.phantom.tree import Point, Tree, label_of, mirror, sided
 from training.phantom.tubes import STEP_MM, Tube
@@ -140,8 +140,10 @@ def _resampled(points: FloatArray, values: FloatArray) -> tuple[FloatArray, Floa
 def _add(tree: Tree, name: str, parent: str, points: FloatArray, measured: FloatArray) -> None:
     course, thin = _resampled(points, measured)
     if any(part in name for part in _INSIDE):
-        fade = np.clip(np.arange(len(course)) * STEP_MM / 8, 0, 1)[:, None]
-        course = course + fade * (pulled_to(tree.head, course, -2.0, only_outside=True) - course)
+        fade = np.clip(np.arange(len(course)) * STEP_MM / 8, 0, 1)
+        outside = (cavity_at(tree.head, course) > -2.0) & (fade > 0)
+        pulled = pulled_to(tree.head, course[outside], -2.0, only_outside=True)
+        course[outside] += fade[outside, None] * (pulled - course[outside])
     kind = name[2:] if name[:2] in ("L_", "R_") else name
     if kind == "ICA_infra":
         course, radius = _petrous(tree, name[0], course)
