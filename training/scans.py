@@ -14,8 +14,8 @@ PHANTOMS_ONLY = "Synthetic phantoms only: no patient data. Research use; not a m
 RSNA_ONLY = "RSNA 2025 Intracranial Aneurysm Detection data ({modalities}). Research use; not a medical device."
 
 
-REAL_TREE_SEEDS = 10_000_000
-"""Added to the seed of a scan that follows a real head's arteries, so that a cache tells it from a drawn one."""
+REAL_TREE_SEEDS, LIKE_PEOPLE_SEEDS = 10_000_000, 20_000_000
+"""Added to the seed of a scan that follows a real head's arteries, or is drawn like people, so that a cache tells them apart."""
 
 
 def training_scans(config: TrainConfig, report: Callable[[str], None] = print) -> Generator[Prepared, None, None]:
@@ -50,7 +50,7 @@ def _scans(
         if not folders:
             raise ConfigError(f"no scan of {data.rsna} can be used: the lines above say why")
     else:
-        drawn = _drawn(config, seeds, validation)
+        drawn = drawn_scans(config, seeds, validation=validation)
         folders = build_cache(Path(data.cache), list(drawn), config.preprocessing, data.workers, drawn)
     spacing_mm = config.preprocessing.spacing_mm
     for folder in folders:
@@ -62,14 +62,18 @@ def _scans(
         yield scan
 
 
-def _drawn(config: TrainConfig, seeds: range, validation: bool) -> dict[int, dict[str, Any]]:
+def drawn_scans(config: TrainConfig, seeds: range, *, validation: bool) -> dict[int, dict[str, Any]]:
     """The further arguments of `make_scan` by seed: every other scan follows a real head's arteries where there are some."""
     counts = () if validation else config.data.lesions_per_scan
     if config.data.anatomy:
         read_arteries(Path(config.data.anatomy))  # what is missing is said before anything is painted
     drawn: dict[int, dict[str, Any]] = {}
     for seed in seeds:
-        real = bool(config.data.anatomy) and seed % 2 == 1
         options: dict[str, Any] = {"lesions": enriched_lesions(seed, counts)} if counts else {}
-        drawn[seed + REAL_TREE_SEEDS * real] = options | ({"anatomy": config.data.anatomy} if real else {})
+        if config.data.anatomy and seed % 2 == 1:
+            drawn[seed + REAL_TREE_SEEDS] = options | {"anatomy": config.data.anatomy}
+        elif config.data.like_people:
+            drawn[seed + LIKE_PEOPLE_SEEDS] = options | {"like_people": True}
+        else:
+            drawn[seed] = options
     return drawn
