@@ -115,7 +115,7 @@ def region_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str = "au
 
     def score(seeds: Sequence[int]) -> Iterator[Scored]:
         for folder in build_cache(cache, seeds, bundle.manifest.preprocessing, workers, scans.drawn):
-            yield from score_scans(bundle, [_fitting(load_prepared(folder), bundle, cache)], device)
+            yield from score_scans(bundle, [fitting(load_prepared(folder), bundle, cache)], device)
 
     return score
 
@@ -220,7 +220,8 @@ def _common(scans: ScanSet) -> dict[str, Any]:
     return {key: value for key, value in shared.items() if key != "anatomy"}  # where it lies does not change a scan
 
 
-def _fitting(scan: Prepared, bundle: Bundle, cache: Path) -> Prepared:
+def fitting(scan: Prepared, bundle: Bundle, cache: Path) -> Prepared:
+    """The scan, when its region has the spacing that the bundle reads.  Raises ConfigError."""
     spacing_mm, wanted_mm = float(scan.region.affine_lps[0, 2]), bundle.manifest.preprocessing.spacing_mm
     if abs(spacing_mm - wanted_mm) > 1e-6:
         raise ConfigError(

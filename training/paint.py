@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ai.bundle import Bundle
 from ai.inference import output_affine
 from ai.preprocess import Preprocessing, Region, region_of_interest
 from ai.volume import Volume
 from training.config import ConfigError
 from training.dataset import Prepared, circle_centre, halved, load_prepared, save_prepared
-from training.evaluate import real_tree_set
+from training.evaluate import ScanSet, Score, Scored, fitting, real_tree_set, score_scans
 from training.phantom import make_scan
 from training.phantom.scan import PhantomScan
 
@@ -41,6 +42,20 @@ def paint_boxes(
     with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
         for job in [pool.submit(_paint, cache, seed, drawn[seed]) for seed in missing]:
             yield job.result()
+
+
+def real_tree_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str = "auto", workers: int = 1) -> Score:
+    """Answers from the regions of a real-tree set, which are painted where the cache lacks them."""
+
+    def score(seeds: Sequence[int]) -> Iterator[Scored]:
+        for _ in paint_boxes(cache, seeds, scans.drawn, workers) if workers > 1 else ():
+            pass
+        for seed in seeds:
+            for _ in paint_boxes(cache, [seed], scans.drawn):
+                pass
+            yield from score_scans(bundle, [fitting(load_prepared(cache / REGIONS / str(seed)), bundle, cache)], device)
+
+    return score
 
 
 def _paint(cache: Path, seed: int, options: Mapping[str, Any]) -> int:

@@ -23,7 +23,8 @@ from training.phantom.lesions import (
     draw_small_diameter_mm,
 )
 from training.phantom.painting import segments_of
-from training.phantom.real_tree import draw_real_arteries, freed_from_bone
+from training.phantom.people import add_lookalikes, freed_from_bone, make_like_people
+from training.phantom.real_tree import draw_real_arteries
 from training.phantom.render import Posed, render
 from training.phantom.scan import PhantomScan, TrueLesion
 from training.phantom.scanner import (
@@ -65,6 +66,7 @@ def make_scan(
     confounders: Sequence[str] | None = None,
     anatomy: str = "",
     unseen: bool = False,
+    like_people: bool = False,
 ) -> PhantomScan:
     """A synthetic head CTA; the same arguments give the same bytes.
 
@@ -78,12 +80,14 @@ def make_scan(
     that misses part of the circle of Willis.  `confounders`: exactly these (`KINDS` in confounders.py); None draws
     them for half of all scans.
     `anatomy`: a folder with the arteries of a real head (`training.anatomy`), which the arteries then follow; sacs, noise and
-    calibre are then drawn as they are in people.  `unseen`: with it, from families that False never draws.
+    calibre are then drawn as they are in people.  `unseen`: with it, from families that False never draws.  `like_people`: drawn
+    arteries, sacs and noise are so, too; False draws what it always drew.
     Raises ValueError for arguments that contradict each other, and ConfigError where `anatomy` lacks a file.
     """
+    varied = bool(anatomy) or like_people
     if unseen and not anatomy:
         raise ValueError("unseen=True needs the arteries of a real head: give anatomy, the folder that holds them")
-    size = draw_small_diameter_mm if anatomy else draw_diameter_mm
+    size = draw_small_diameter_mm if varied else draw_diameter_mm
     wanted = draw_lesions(
         np.random.default_rng([seed, 1]), lesions, location, diameter_mm, positive, contrast=contrast, size=size
     )
@@ -93,7 +97,7 @@ def make_scan(
     rng = np.random.default_rng([seed, 3])
     pose = draw_pose(rng, held_out=held_out)
     scanner = draw_scanner(np.random.default_rng([seed, 4]), held_out=held_out, contrast=contrast)
-    if anatomy:
+    if varied:
         scanner = with_grainy_noise(scanner, np.random.default_rng([seed, 13]))
     low, high = HELD_OUT_TORTUOSITY if held_out else TORTUOSITY
     tortuosity = float(rng.uniform(low, high))
@@ -101,10 +105,14 @@ def make_scan(
         tree = draw_real_arteries(head, rng, read_arteries(Path(anatomy)), unseen=unseen)
     else:
         tree = draw_arteries(head, rng, tortuosity=tortuosity)
+        if like_people:
+            make_like_people(tree, np.random.default_rng([seed, 15]))
+    if varied and not unseen:
+        add_lookalikes(tree, np.random.default_rng([seed, 16]))
     scene = Scene(tree, draw_veins(head, rng), scanner)
     rng = np.random.default_rng([seed, 5])
     add_background(scene, rng)
-    if anatomy:
+    if varied:
         scene.blobs += freed_from_bone(tree, np.random.default_rng([seed, 14]))
     if confounders is not None:
         add_confounders(scene, rng, tuple(confounders))
@@ -121,7 +129,7 @@ def make_scan(
     venous = [blood + min(arterial * scanner.venous_fraction * tube.filling, 1.05 * arterial) for tube in veins]
     drawn: list[tuple[Sac, TrueLesion]] = []
     lesion_rng = np.random.default_rng([seed, 6])
-    family: Family = "plain" if not anatomy else "unseen" if unseen else "varied"
+    family: Family = "plain" if not varied else "unseen" if unseen else "varied"
     for where, diameter in wanted:
         drawn.append(draw_sac(where, diameter, tree, arteries, pose, lesion_rng, family))
     pixel = scanner.field_of_view_mm / 512

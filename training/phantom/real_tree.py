@@ -9,9 +9,9 @@ from scipy.ndimage import gaussian_filter1d, map_coordinates
 from ai.locations import Location
 from training.anatomy import Branch
 from training.phantom.carotids import lay_external
-from training.phantom.confounders import Blob, across_axes
 from training.phantom.frame import FloatArray
-from training.phantom.head import Head, pulled_to
+from training.phantom.head import Head, cavity_at, pulled_to
+from training.phantom.people import carried, folded, uneven
 from training.phantom.scan import OTHER_ARTERY
 from training.phantom.tree import Point, Tree, label_of, mirror, sided
 from training.phantom.tubes import STEP_MM, Tube
@@ -82,14 +82,11 @@ def _fold_siphons(courses: dict[str, FloatArray], parents: dict[str, str], tree:
         fold = float(tree.rng.uniform(low, high))
         names = (f"{side}_ICA_infra", f"{side}_ICA_supra")
         whole = np.concatenate([courses[name] for name in names])
-        steps = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(whole, axis=0), axis=1))])
-        chord = whole[0] + (steps / steps[-1])[:, None] * (whole[-1] - whole[0])
-        moved = (fold - 1) * (whole - chord)
+        moved = folded(whole, fold)
         for name, parent in parents.items():
             if parent in names and name not in names:
                 origin = int(np.argmin(np.linalg.norm(whole - courses[name][0], axis=1)))
-                away = np.linalg.norm(courses[name] - courses[name][0], axis=1)
-                courses[name] = courses[name] + np.clip(1 - away / 10.0, 0, 1)[:, None] * moved[origin]
+                courses[name] = carried(courses[name], moved[origin])
         cut = len(courses[names[0]])
         courses[names[0]], courses[names[1]] = (whole + moved)[:cut], (whole + moved)[cut:]
 
@@ -140,8 +137,10 @@ def _resampled(points: FloatArray, values: FloatArray) -> tuple[FloatArray, Floa
 def _add(tree: Tree, name: str, parent: str, points: FloatArray, measured: FloatArray) -> None:
     course, thin = _resampled(points, measured)
     if any(part in name for part in _INSIDE):
-        fade = np.clip(np.arange(len(course)) * STEP_MM / 8, 0, 1)[:, None]
-        course = course + fade * (pulled_to(tree.head, course, -2.0, only_outside=True) - course)
+        fade = np.clip(np.arange(len(course)) * STEP_MM / 8, 0, 1)
+        outside = (cavity_at(tree.head, course) > -2.0) & (fade > 0)
+        pulled = pulled_to(tree.head, course[outside], -2.0, only_outside=True)
+        course[outside] += fade[outside, None] * (pulled - course[outside])
     kind = name[2:] if name[:2] in ("L_", "R_") else name
     if kind == "ICA_infra":
         course, radius = _petrous(tree, name[0], course)
@@ -158,37 +157,13 @@ def _add(tree: Tree, name: str, parent: str, points: FloatArray, measured: Float
     if kind == "PCOM" and tree.rng.uniform() < 0.2:
         radius = radius * 1.5
         tree.variants.append(f"{name} fetal")
-    tube = Tube(name, course, radius * _uneven(len(course), tree.rng), _label(tree, name, kind, parent))
+    tube = Tube(name, course, radius * uneven(len(course), tree.rng), _label(tree, name, kind, parent))
     if kind == "basilar":
         _basilar(tree, tube)
         return
     if kind in ("M1", "ICA_supra", "A1", "P1"):
         tube = _wide_ends(tube, tree.rng)
     tree.tubes[name] = tube
-
-
-def freed_from_bone(tree: Tree, rng: np.random.Generator) -> list[Blob]:
-    """Soft tissue or fluid about the carotids where they leave the base of the skull: no bone touches some, it does others."""
-    found = []
-    for side in "LR":
-        room = float(rng.choice([0.0, rng.uniform(0.3, 1.5), rng.uniform(1.5, 5.0)], p=[0.25, 0.35, 0.4]))
-        if room == 0.0:
-            continue
-        infra, supra = tree.tubes[f"{side}_ICA_infra"], tree.tubes[f"{side}_ICA_supra"]
-        first = int(rng.uniform(0.45, 0.8) * len(infra.points))
-        fluid = tree.head.cistern_hu
-        for tube, start, hu in ((infra, first, float(rng.uniform(25, 60))), (supra, 0, fluid)):
-            for index in range(start, len(tube.points), 2):
-                size = (tube.radius[index] + room) * rng.uniform(0.85, 1.15, 3)
-                found.append(Blob(tube.points[index], size, across_axes(None, rng), hu, over=False))
-    return found
-
-
-def _uneven(count: int, rng: np.random.Generator) -> FloatArray:
-    """How a vessel's radius varies along it: about 0.08 of itself over a few millimetres."""
-    noise = gaussian_filter1d(rng.normal(0, 1, count + 40), rng.uniform(1.5, 4.0))[20:-20]
-    out: FloatArray = np.clip(1 + rng.uniform(0.06, 0.12) * noise / (noise.std() + 0.05), 0.65, 1.35)
-    return out
 
 
 def _wide_ends(tube: Tube, rng: np.random.Generator) -> Tube:
