@@ -27,7 +27,7 @@ class LesionMask:
         """Which of the points, (..., 3) in LPS mm, lie in a cell of the mask."""
         index = np.rint(voxel_of(self.affine_lps, points_lps_mm.reshape(-1, 3))).astype(np.int64)
         index = np.asarray(index.reshape(points_lps_mm.shape))
-        inside = ((index >= 0) & (index < self.cells_DHW.shape)).all(axis=-1)
+        inside: NDArray[np.bool_] = np.all((index >= 0) & (index < self.cells_DHW.shape), axis=-1)
         d, h, w = np.moveaxis(np.where(inside[..., None], index, 0), -1, 0)
         return np.asarray(inside & self.cells_DHW[d, h, w])
 

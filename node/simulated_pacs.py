@@ -9,6 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,9 @@ from node.config.peer import Peer
 from node.dicom import commitment
 from node.dicom.commitment import Result
 from node.dicom.conformance import TRANSFER_SYNTAXES
-from node.errors import ConfigError
-from node.scu import dimse
-
-SUCCESS, PENDING, OUT_OF_RESOURCES = 0x0000, 0xFF00, 0xA700
+from node.dicom.status import OUT_OF_RESOURCES, PENDING, SUCCESS
+from node.errors import ConfigError, NodeError
+from node.scu import commitment_scu, dimse
 
 
 class Fault(StrEnum):
@@ -151,14 +151,12 @@ class SimulatedPeer:
     def _commit(self, assoc: Any, result: Result) -> None:
         time.sleep(0.05)  # the request is acknowledged first
         if self.commits_to is not None:
-            assoc = dimse.associate(
-                dimse.entity(self.ae_title, dimse.Timeouts(5, 5, 5)),
-                self.commits_to, commitment.CONTEXTS, scp_roles=[StorageCommitmentPushModel],
-            )  # fmt: skip
+            us = dimse.Entity(self.ae_title, dimse.Timeouts(5, 5, 5))
+            with suppress(NodeError):  # whoever refuses it does without
+                commitment_scu.send_result(us, self.commits_to, result)
+            return
         information = commitment.result_dataset(result)
         assoc.send_n_event_report(information, result.event_type, StorageCommitmentPushModel, commitment.INSTANCE_UID)
-        if self.commits_to is not None:
-            dimse.end(assoc)
 
     def _on_find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         query = event.identifier

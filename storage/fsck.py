@@ -173,8 +173,8 @@ class _Check:
             return False
 
 
-def _folders(root: Path, room: str) -> Iterator[str]:
+def _folders(root: Path, kind: str) -> Iterator[str]:
     """The folders of series, relative to the root."""
-    for first in sorted((root / room).iterdir()):
+    for first in sorted((root / kind).iterdir()):
         for folder in sorted(first.iterdir()):
-            yield f"{room}/{first.name}/{folder.name}"
+            yield f"{kind}/{first.name}/{folder.name}"

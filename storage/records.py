@@ -1,4 +1,4 @@
-"""The frozen values that cross between the rooms.  Times are aware `datetime`s in UTC."""
+"""The frozen values that cross between the packages.  Times are aware `datetime`s in UTC."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -86,7 +86,7 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class Arrived:
+class Received:
     """An instance that an association brought, and the file that is to hold it."""
 
     header: Header
@@ -129,8 +129,8 @@ class Ended:
         return "", ""
 
 
-Change = Arrived | Opened | Ended
-"""What a receiver tells the database in one group with others."""
+Change = Received | Opened | Ended
+"""What a receiver writes to the database in one group with others."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,6 @@ class Contribution:
     association_id: int
     instances: int
     closed: Closed | None
-    moved_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -240,16 +239,28 @@ class Delivery:
     series_id: int = 0
     kind: str = "report"
 
+    @property
+    def peer(self) -> str:
+        """With whom it is attempted."""
+        return self.destination
+
 
 @dataclass(frozen=True)
 class Commitment:
     """A storage commitment transaction that a destination is to be asked for."""
 
+    id: int
     transaction_uid: str
     delivery: Delivery
     attempts: int
+    next_attempt_at: datetime | None
     asked_at: datetime | None = None
     """When the destination acknowledged the request; None while it has not."""
+
+    @property
+    def peer(self) -> str:
+        """With whom it is attempted."""
+        return self.delivery.destination
 
 
 @dataclass(frozen=True)
@@ -262,6 +273,12 @@ class CommitmentRequest:
     instances: tuple[tuple[str, str], ...]
     created_at: datetime
     attempts: int = 0
+    next_attempt_at: datetime | None = None
+
+    @property
+    def peer(self) -> str:
+        """With whom it is attempted."""
+        return self.calling_ae
 
 
 class Reported(StrEnum):

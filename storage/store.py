@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from storage.database.engine import open_database
 from storage.database.transactions import Transactions
-from storage.queries.cfind import Finding
+from storage.queries.cfind import CFind
 from storage.queries.claims import Queue
 from storage.queries.commitment_requests import CommitmentRequests
 from storage.queries.commitments import Commitments
@@ -17,7 +17,7 @@ from storage.queries.worklist import Worklist
 
 @dataclass(frozen=True)
 class Store:
-    """One database: the receiver's part, completion's, the worker's, the sender's, people's, programs', and retention's."""
+    """One database: the receiver's part, completion's, the worker's, the sender's, the worklist's, C-FIND's, and retention's."""
 
     intake: Intake
     settling: Settling
@@ -26,7 +26,7 @@ class Store:
     commitments: Commitments
     commitment_requests: CommitmentRequests
     worklist: Worklist
-    finding: Finding
+    cfind: CFind
     retention: Retention
     transactions: Transactions
 
@@ -41,8 +41,8 @@ class Store:
             Outbox(transactions),
             Commitments(transactions),
             CommitmentRequests(transactions),
-            Worklist(transactions),
-            Finding(transactions),
+            Worklist(transactions.reading_plainly),
+            CFind(transactions),
             Retention(transactions),
             transactions,
         )

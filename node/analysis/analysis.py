@@ -19,7 +19,7 @@ from ai.limits import MOST_FILE_BYTES, bytes_when_read, check_bytes, check_slice
 from ai.volume import ReadSlice, Volume, volume_from_slices
 from ai.wording import counted
 from node.config.sections import Config
-from node.config.types import Marking
+from node.config.types import Region
 from node.results.document import Algorithm, NotAnalysed, encode
 from node.results.document import Outcome as Said
 from node.results.identity import missing_identity
@@ -277,7 +277,7 @@ def _written(context: AnalysisContext, series: Series, datasets: Sequence[Datase
 
 
 def _summary(
-    context: AnalysisContext, maker: Maker, region: Marking, destinations: tuple[str, ...]
+    context: AnalysisContext, maker: Maker, region: Region, destinations: tuple[str, ...]
 ) -> ResultObject | None:
     """The summary, durable on disk; None where it cannot be drawn.  An ineligible series has none.  Raises StorageFull.
 

@@ -93,7 +93,7 @@ class ReadAhead:
         ahead = self._series[series.id]
         if sum(each.size_bytes for each in self._series.values()) >= self._most_bytes:
             return False
-        arrived = self._settling.arrived_since(series.id, ahead.last, AT_ONCE)
+        arrived = self._settling.instances_since(series.id, ahead.last, AT_ONCE)
         if arrived and ahead.last == 0:
             ahead.is_wanted = self._is_wanted(arrived[0][1])
         try:
@@ -109,4 +109,4 @@ class ReadAhead:
 
     def _is_wanted(self, first: Header) -> bool:
         """Whether it will be analysed, as far as its first instance tells."""
-        return eligibility.judge([first], None, self._rules, expected_count=self._rules.minimum_slices) is None
+        return eligibility.ineligibility([first], None, self._rules, expected_count=self._rules.minimum_slices) is None

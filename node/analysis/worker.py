@@ -16,8 +16,6 @@ from datetime import timedelta
 from importlib.metadata import version
 from types import FrameType
 
-from apscheduler.schedulers.background import BackgroundScheduler
-
 from ai.bundle import DEFAULT_BUNDLE, Manifest, load_bundle
 from ai.errors import BundleError
 from node.analysis.analysis import AnalysisContext, analyse
@@ -27,9 +25,9 @@ from node.errors import ConfigError
 from node.results.document import Algorithm
 from node.results.identity import derive_uid
 from node.runtime import log
-from node.runtime.backoff import backoff_seconds
+from node.runtime.backoff import Backoff
 from node.runtime.clock import utc_now
-from node.runtime.job import Job
+from node.runtime.job import Job, scheduler_of
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import LEASE_SLACK_SECONDS, worker_name
 from storage.errors import StorageFull
@@ -38,10 +36,11 @@ from storage.killpoints import kill_point
 from storage.records import Claim
 from storage.store import Store
 
-FULL_DISK_SECONDS = (2.0, 60.0)
-"""The first pause while the disk is full, and the longest."""
-LONGEST_PAUSE_SECONDS = 4.0
-"""Between two looks at the queue, should no ring come."""
+FULL_DISK = Backoff(first_seconds=2.0, longest_seconds=60.0)
+"""The pauses while the disk is full."""
+PERIOD_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 2 * PERIOD_SECONDS
+"""Between two looks at the queue, should no wakeup come."""
 NO_MEMORY = 12
 """The exit status of a worker that ran out of memory (ENOMEM)."""
 
@@ -97,17 +96,16 @@ class Worker:
             self._progress,
             self._ahead.take,
         )
-        self._job = Job("worker", self._work_and_read_ahead, LONGEST_PAUSE_SECONDS)
+        self._job = Job("worker", PERIOD_SECONDS, True, self._work_and_read_ahead)
 
     def run(self) -> None:
         """Works until SIGTERM; what it holds then is given back without counting the attempt."""
         signal.signal(signal.SIGTERM, self._on_term)
-        scheduler = BackgroundScheduler()
-        scheduler.add_job(self._job.wake, "interval", seconds=2, coalesce=True, max_instances=1)
+        scheduler = scheduler_of([self._job])
         scheduler.start()
         directory = self._config.storage.directory
-        with Wakeup(directory, WORKER_PROCESS) as bell:
-            listener = threading.Thread(target=_listen, args=(bell, self._job.wake, self._stopping))
+        with Wakeup(directory, WORKER_PROCESS) as wakeup:
+            listener = threading.Thread(target=_listen, args=(wakeup, self._job.wake, self._stopping))
             listener.start()
             log.get().info("worker_started", pid=os.getpid(), model=self._context.algorithm.version)
             self._job.wake()
@@ -127,7 +125,7 @@ class Worker:
             raise StopRequested
 
     def _work_and_read_ahead(self) -> None:
-        """As `_work`; then slices that arrive are read until it is rung again, or would have to look without a ring."""
+        """As `_work`; then slices that arrive are read until it is woken again, or would have to look without a wakeup."""
         self._work()
         until = self._monotonic() + LONGEST_PAUSE_SECONDS
         seconds: float | None = 0.0
@@ -139,7 +137,7 @@ class Worker:
     def _work(self) -> None:
         """Nothing waits for analysis any longer, or the worker is asked to stop, or the disk is full.
 
-        Whatever the database raises leaves the claim with this worker; the next beat gives it back first.
+        Whatever the database raises leaves the claim with this worker; the next run gives it back first.
         """
         while not self._stopping.is_set() and self._monotonic() >= self._resume_at:
             signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
@@ -185,7 +183,7 @@ class Worker:
         """
         self._to_give_back = GiveBack(refund=True, why=error)
         self._times_full += 1
-        seconds = backoff_seconds(self._times_full, *FULL_DISK_SECONDS, jitter=0.0)
+        seconds = FULL_DISK.after(self._times_full)
         self._resume_at = self._monotonic() + seconds
         free_bytes = self._context.files.free_bytes()
         log.get().error("disk_full", case=claim.series.id, free_bytes=free_bytes, next_attempt_seconds=seconds)
@@ -198,7 +196,7 @@ class Worker:
             self._to_give_back = None
 
 
-def _listen(bell: Wakeup, wake: Callable[[], None], stopping: threading.Event) -> None:
+def _listen(wakeup: Wakeup, wake: Callable[[], None], stopping: threading.Event) -> None:
     while not stopping.is_set():
-        if bell.wait(0.5):
+        if wakeup.wait(0.5):
             wake()

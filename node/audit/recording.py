@@ -1,12 +1,11 @@
-"""What is done with others, told to the audit trail as it begins and as it ends."""
+"""What is done with others, recorded in the audit trail as it begins and as it ends."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
@@ -20,22 +19,13 @@ Clock = Callable[[], datetime]
 
 
 @contextmanager
-def sending(trail: Trail, clock: Clock, peer: Peer, path: Path) -> Iterator[None]:
-    """The object in `path` is sent to the peer within; the trail says when that began and how it ended."""
-    study, to = _study_of(path), Party(peer.ae_title, peer.host)
+def sending(trail: Trail, clock: Clock, peer: Peer, study: Study) -> Iterator[None]:
+    """This is sent to the peer within; the trail says when that began and how it ended."""
+    to = Party(peer.ae_title, peer.host)
     began = clock()
     trail.record(lambda reporter: reporter.begin_transferring(study, to, began))
     with _ending(trail, clock, lambda reporter, at, error: reporter.sent(study, to, at, error)):
         yield
-
-
-def _study_of(path: Path) -> Study:
-    """Of an object of ours."""
-    wanted = ["SOPClassUID", "StudyInstanceUID", "PatientID", "AccessionNumber"]
-    ds = dcmread(path, specific_tags=wanted, stop_before_pixels=True)
-    study = Study(str(ds.StudyInstanceUID), str(ds.get("PatientID") or ""), str(ds.get("AccessionNumber") or ""))
-    study.count(str(ds.SOPClassUID))
-    return study
 
 
 @contextmanager

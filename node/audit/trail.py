@@ -16,15 +16,16 @@ from node.audit.messages import Party, Reporter
 from node.config.sections import Config
 from node.net.tls import client_context
 from node.runtime import log
+from node.runtime.backoff import Backoff
 
 _PRIORITY = 10 * 8 + 5  # security/authorization messages, notice (RFC 5424 6.2.1)
 _LAST_SECONDS = 2.0
-_LONGEST_PAUSE_SECONDS = 60.0
 _TIMEOUT_SECONDS = 10.0
+_PAUSES = Backoff(first_seconds=1.0, longest_seconds=60.0)
 _MOST_AT_ONCE = 256
 
 
-class Sink(Protocol):
+class Repository(Protocol):
     """Takes messages; raises OSError when it cannot now, and then has taken none of them."""
 
     def write(self, messages: Sequence[bytes]) -> None:
@@ -34,7 +35,7 @@ class Sink(Protocol):
         """Nothing is held open."""
 
 
-class FileSink:
+class AuditFile:
     """Appends a line for each message.  A file that logrotate has moved away or removed is made anew."""
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +69,7 @@ class FileSink:
             self._descriptor = -1
 
 
-class SyslogSink:
+class SyslogRepository:
     """Sends each message as RFC 5424 says, framed by its length, over TLS (RFC 5425)."""
 
     def __init__(self, address: tuple[str, int], name: str, context: ssl.SSLContext) -> None:
@@ -121,11 +122,11 @@ def syslog_frame(message: bytes) -> bytes:
 
 
 class Lane:
-    """A bounded queue before one sink, and the thread between."""
+    """A bounded queue before one repository, and the thread between."""
 
-    def __init__(self, name: str, sink: Sink, length: int, first_pause_seconds: float = 1.0) -> None:
+    def __init__(self, name: str, repository: Repository, length: int, pauses: Backoff = _PAUSES) -> None:
         """`name` is what the log calls it."""
-        self._name, self._sink, self._first_pause_seconds = name, sink, first_pause_seconds
+        self._name, self._repository, self._pauses = name, repository, pauses
         self._queue: queue.Queue[bytes] = queue.Queue(length)
         self._dropped = 0
         self._lock = threading.Lock()
@@ -146,22 +147,22 @@ class Lane:
             self._dropped += count
 
     def _run(self) -> None:
-        pause = self._first_pause_seconds
+        failures = 0
         held: list[bytes] = []
         while True:
             held = held or self._next()
             if not held:
                 return
             try:
-                self._sink.write(held)
+                self._repository.write(held)
             except OSError as error:
                 self._log.warning("audit_delayed", where=self._name, error=type(error).__name__, count=len(held))
-                if self._stopping.wait(pause):
+                failures += 1
+                if self._stopping.wait(self._pauses.after(failures)):
                     self._drop(len(held))
                     return
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
                 continue
-            held, pause = [], self._first_pause_seconds
+            held, failures = [], 0
             self._say_dropped()
 
     def _next(self) -> list[bytes]:
@@ -190,7 +191,7 @@ class Lane:
         self._thread.join(_LAST_SECONDS)
         self._drop(self._queue.qsize())
         self._say_dropped()
-        self._sink.close()
+        self._repository.close()
 
 
 class Trail:
@@ -218,10 +219,10 @@ def open_trail(config: Config) -> Trail:
     """The trail that [audit] asks for.  Raises ConfigError when the certificates of [node.tls] cannot be used."""
     settings, lanes = config.audit, list[Lane]()
     if settings.file:
-        lanes.append(Lane("file", FileSink(config.storage.directory / settings.file), settings.queue_messages))
+        lanes.append(Lane("file", AuditFile(config.storage.directory / settings.file), settings.queue_messages))
     if settings.syslog_host and config.node.tls is not None:
         address = (settings.syslog_host, settings.syslog_port)
         name = settings.syslog_tls_name or settings.syslog_host
-        sink = SyslogSink(address, name, client_context(config.node.tls))
-        lanes.append(Lane("syslog", sink, settings.queue_messages))
+        repository = SyslogRepository(address, name, client_context(config.node.tls))
+        lanes.append(Lane("syslog", repository, settings.queue_messages))
     return Trail(Reporter(Party(config.node.ae_title, socket.gethostname()), settings.patient_ids), lanes)

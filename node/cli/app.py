@@ -1,4 +1,4 @@
-"""The command line, `willis`: the composition root.
+"""What every command of `willis` shares: the application, the console, the configuration, and errors in one line.
 
 Exit status: 0 done; 1 something failed or was refused; 2 the command or the configuration cannot be used.
 """
@@ -6,18 +6,17 @@ Exit status: 0 done; 1 something failed or was refused; 2 the command or the con
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from node.config.loading import load
-from node.config.sections import Config
 from node.errors import ConfigError, NodeError
-from node.runtime import log
 from storage.errors import StorageError
+
+if TYPE_CHECKING:
+    from node.config.sections import Config
 
 app = typer.Typer(
     name="willis",
@@ -27,8 +26,6 @@ app = typer.Typer(
     help="Finds intracranial aneurysms in head CT angiography and reports them to the PACS. For research; not a medical "
     "device.\n\nExit status: 0 done, 1 something failed or was refused, 2 the command or configuration cannot be used.",
 )
-config_app = typer.Typer(no_args_is_help=True, help="The configuration file.")
-app.add_typer(config_app, name="config")
 
 console = Console(width=None if sys.stdout.isatty() else 160)
 complaints = Console(stderr=True)
@@ -43,7 +40,7 @@ ConfigOption = Annotated[
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """An error that a person can mend becomes one line and an exit status, not a traceback."""
+    """An error that an administrator can mend becomes one line and an exit status, not a traceback."""
     try:
         yield
     except (ConfigError, StorageError) as error:
@@ -54,28 +51,23 @@ def one_line_errors() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def configuration(path: Path | None) -> Config:
+def configuration(path: Path | None) -> "Config":
     """The configuration that the options and the environment name; logging follows it.  Raises ConfigError."""
-    config = load(config_path(path))
+    from node.runtime import log
+
+    config = settings(path)
     log.configure(config.log.format, config.log.level)
     return config
 
 
+def settings(path: Path | None) -> "Config":
+    """The configuration alone, for what only reads and never logs.  Raises ConfigError."""
+    from node.config.loading import load
+
+    return load(config_path(path))
+
+
 def config_path(path: Path | None) -> Path | None:
-    here = Path("config.toml")
-    return path or (here if here.exists() else None)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        console.print(f"willis {version('willis')}", highlight=False)
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """Finds intracranial aneurysms in head CT angiography and reports them to the PACS."""
+    """The file that the option names, else the one in this folder, else None."""
+    default = Path("config.toml")
+    return path or (default if default.exists() else None)

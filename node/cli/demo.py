@@ -22,7 +22,8 @@ from node.config.peer import Peer
 from node.config.sections import Config
 from node.errors import NodeError, Unavailable
 from node.runtime import log
-from node.scu.dimse import Timeouts, associate, entity
+from node.scu import dimse
+from node.scu.dimse import Entity, Timeouts
 from node.scu.storage_scu import send_files
 from node.simulated_pacs import SimulatedPeer
 from storage.queries.worklist import Row
@@ -30,7 +31,6 @@ from storage.store import Store
 
 SEEDS = {"positive": 9_000_001, "negative": 9_000_002}
 """Training draws its seeds elsewhere; see `training/configs`."""
-VERIFICATION = "1.2.840.10008.1.1"
 
 
 @app.command(epilog="Example: willis demo --folder var/demo")
@@ -114,7 +114,7 @@ def _wait_for(node: Peer, seconds: float = 60.0) -> None:
     with console.status("starting the node"):
         while True:
             try:
-                associate(entity("PACS", Timeouts(acse=2)), node, [(VERIFICATION, "1.2.840.10008.1.2")]).release()
+                dimse.echo(Entity("PACS", Timeouts(acse=2)), node)
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise
@@ -126,7 +126,7 @@ def _wait_for(node: Peer, seconds: float = 60.0) -> None:
 def _send(node: Peer, name: str, paths: list[Path]) -> None:
     start = time.perf_counter()
     with console.status(f"the PACS sends the {name} study"):
-        errors = [sent.error for sent in send_files(entity("PACS", Timeouts()), node, paths) if sent.error]
+        errors = [sent.error for sent in send_files(Entity("PACS"), node, paths) if sent.error]
     if errors:
         raise NodeError(f"the node refused {counted(len(errors), 'slice')}: {errors[0]}")
     seconds = time.perf_counter() - start

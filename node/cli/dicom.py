@@ -14,16 +14,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from node.cli.app import ConfigOption, app, complaints, configuration, console, one_line_errors
 from node.cli.fetch import peer_called
 from node.config.peer import Peer
-from node.config.sections import Config, Tls
+from node.config.sections import Tls
 from node.errors import ConfigError, Refused, Unavailable
 from node.net.tls import server_context
 from node.runtime import log
-from node.scu import dicomweb, dimse, stow
-from node.scu.dimse import Timeouts, entity
-from node.scu.storage_scu import Sent, send_files
+from node.scu.dimse import Entity, Timeouts, our_entity
+from node.scu.remote import remote
 from node.simulated_pacs import Fault, SimulatedPeer
 
 _ADDRESS = re.compile(r"(?P<ae>[^@]{1,16})@(?P<host>\[[0-9a-fA-F:]+\]|[^:@]+):(?P<port>\d{1,5})\Z")
+
+ECHO_TIMEOUTS = Timeouts(acse=5, dimse=10, network=10)
 
 
 def address(text: str) -> Peer:
@@ -68,13 +69,6 @@ def files_in(paths: Iterable[Path]) -> Iterator[Path]:
             raise ConfigError(f"{path} does not exist")
 
 
-def send_to(peer: Peer, calling: str, tls: Tls | None, files: Iterable[Path]) -> Iterator[Sent]:
-    """What becomes of each file, sent by C-STORE or STOW-RS.  Raises Unavailable."""
-    if peer.url:
-        return stow.send_files(peer, Timeouts(), tls, files)
-    return send_files(entity(calling, Timeouts(), tls), peer, files)
-
-
 @app.command(epilog="Example: willis echo PACS")
 def echo(
     names: Annotated[
@@ -88,7 +82,7 @@ def echo(
         for name in names or settings.peers:
             peer = peer_called(settings, name, "peer")
             try:
-                _echo(settings, peer)
+                remote(our_entity(settings.node, ECHO_TIMEOUTS), peer).echo()
             except (Unavailable, Refused) as error:
                 failed += 1
                 complaints.print(f"{name}: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
@@ -96,14 +90,6 @@ def echo(
                 console.print(f"{name}: answers", highlight=False)
         if failed or not settings.peers:
             raise typer.Exit(1)
-
-
-def _echo(settings: Config, peer: Peer) -> None:
-    if peer.url:
-        with dicomweb.Service(peer, Timeouts(acse=5, network=10), settings.node.tls) as service:
-            dicomweb.echo(service)
-    else:
-        dimse.echo(entity(settings.node.ae_title, Timeouts(acse=5, dimse=10, network=10), settings.node.tls), peer)
 
 
 @app.command(epilog="Example: willis send study/ --to WILLIS@127.0.0.1:11112 --as PACS")
@@ -131,7 +117,7 @@ def send(
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=complaints, disable=quiet) as progress:
             task = progress.add_task(f"sending to {peer.ae_title}", total=len(files))
-            for sent in send_to(peer, calling, tls, files):
+            for sent in remote(Entity(calling, tls=tls), peer).send(files):
                 progress.advance(task)
                 counts[sent.word if sent.error else "sent"] += 1
                 if sent.error or not quiet:

@@ -9,7 +9,7 @@ from ai.errors import BundleError, NotAnalysable
 from ai.volume import volume_from_files
 from ai.wording import counted
 from node.cli.app import ConfigOption, app, configuration, console, one_line_errors
-from node.cli.worklist import CaseArgument
+from node.cli.worklist import CaseArgument, case_called
 from node.config.sections import Config
 from node.errors import ConfigError, NodeError
 from node.results.explanation_picture import picture
@@ -31,9 +31,7 @@ def explain(
     with one_line_errors():
         checked = configuration(config)
         store = Store.open(checked.storage.url)
-        row = store.worklist.case(case)
-        if row is None:
-            raise NodeError(f"no case {case!r}; `willis worklist` lists the cases")
+        row = case_called(store.worklist, case)
         number = row["case_id"]
         path = out or Path(f"case-{number}.png")
         if path.suffix.lower() != ".png" or not path.parent.is_dir():

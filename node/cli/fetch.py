@@ -16,7 +16,7 @@ from node.errors import ConfigError, Refused
 from node.runtime.clock import utc_now
 from node.runtime.notify import NODE_PROCESS, wake
 from node.scp.inlet import Inlet
-from node.scu.remote import source_of
+from node.scu.remote import remote_of
 from node.scu.source import Source
 from node.workflow.retrieval import Brought, bring
 from storage.files.instances import Files
@@ -68,7 +68,7 @@ def fetch(
 
 def _fetched(settings: Config, peer: Peer, study: str, files: Files, trail: Trail) -> tuple[Brought, int]:
     """What became of the study's CT series, and how many others it has.  Raises Unavailable or Refused."""
-    source = source_of(settings, peer, LIMIT_SECONDS, trail, utc_now)
+    source = remote_of(settings, peer, trail, utc_now).source(LIMIT_SECONDS)
     listed = [series for uid in studies_called(source, study) for series in source.series(uid)]
     wanted = [series for series in listed if series.modality in ("CT", "")]
     if not wanted:

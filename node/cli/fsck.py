@@ -37,22 +37,22 @@ def fsck(
     with one_line_errors():
         settings = configuration(config).storage
         store, found = Store.open(settings.url), Counter[str]()
-        for said in check(store, Files(settings.directory), repair):
-            if isinstance(said, Difference):
-                found["mended" if said.mended else "remaining"] += 1
-            _tell(said, as_json)
+        for result in check(store, Files(settings.directory), repair):
+            if isinstance(result, Difference):
+                found["mended" if result.mended else "remaining"] += 1
+            _print(result, as_json)
         if not as_json:
             remaining = counted(found["remaining"], "difference remains", "differences remain")
             console.print(f"{remaining}, {found['mended']} mended", highlight=False)
         raise typer.Exit(1 if found["remaining"] else 0)
 
 
-def _tell(said: Difference | Checked, as_json: bool) -> None:
+def _print(result: Difference | Checked, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps({name: value for name, value in vars(said).items() if value is not None}) + "\n")
-    elif isinstance(said, Checked):
-        console.print(f"{said.series} series and {counted(said.files, 'file')} compared", highlight=False)
+        sys.stdout.write(json.dumps({name: value for name, value in vars(result).items() if value is not None}) + "\n")
+    elif isinstance(result, Checked):
+        console.print(f"{result.series} series and {counted(result.files, 'file')} compared", highlight=False)
     else:
-        case = "" if said.case is None else f"case {said.case} "
-        remedy = "mended" if said.mended else _REMEDIES[said.kind]
-        console.print(f"{said.kind}: {case}{said.path} ({remedy})", highlight=False, markup=False, soft_wrap=True)
+        case = "" if result.case is None else f"case {result.case} "
+        remedy = "mended" if result.mended else _REMEDIES[result.kind]
+        console.print(f"{result.kind}: {case}{result.path} ({remedy})", highlight=False, markup=False, soft_wrap=True)

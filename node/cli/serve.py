@@ -2,9 +2,12 @@
 
 import typer
 
-from node.cli.app import ConfigOption, app, config_app, config_path, configuration, console, one_line_errors
+from node.cli.app import ConfigOption, app, config_path, configuration, console, one_line_errors
 from node.config.sections import Config
 from node.errors import ConfigError
+
+config_app = typer.Typer(no_args_is_help=True, help="The configuration file.")
+app.add_typer(config_app, name="config")
 
 
 @app.command(epilog="Example: willis serve --config /etc/willis/config.toml")

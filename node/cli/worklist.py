@@ -1,8 +1,7 @@
-"""What people ask of a node: worklist, show, status, retry."""
+"""What is asked of a node and changes nothing: worklist, show, status."""
 
 import csv
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,16 +14,14 @@ from rich.table import Table
 
 from ai.errors import Reason
 from ai.wording import counted
-from node.cli.app import ConfigOption, app, configuration, console, one_line_errors
-from node.config.sections import Config
+from node.cli.app import ConfigOption, app, console, one_line_errors, settings
 from node.errors import NodeError
-from node.rules.eligibility import Ineligible
-from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, wake
+from node.rules.ineligible import Ineligible
 from node.scp.rejections import last_rejections
 from storage.files.instances import Files
-from storage.queries.worklist import Clock, Row
+from storage.queries.worklist import Clock, Row, Worklist
+from storage.reader import open_worklist
 from storage.stages import DeliveryStage, Stage
-from storage.store import Store
 
 _OUTCOME_STYLE = {"positive": "bold red", "not_analysed": "yellow", "negative": "green"}
 _CLOCK_PARTS = ("settle", "wait", "volume", "inference", "report", "delivery", "total")
@@ -41,19 +38,15 @@ def worklist(
 ) -> None:
     """List the cases, the most urgent first."""
     with one_line_errors():
-        store = _store(configuration(config))
+        cases = open_worklist(settings(config).storage.url)
         if as_json:
-            sys.stdout.write(json.dumps(store.worklist.rows(limit), default=str, ensure_ascii=False, indent=1) + "\n")
+            sys.stdout.write(json.dumps(cases.rows(limit), default=str, ensure_ascii=False, indent=1) + "\n")
         elif as_csv:
-            _write_csv(store.worklist.rows(limit))
+            _write_csv(cases.rows(limit))
         elif watch:
-            _watch(lambda: worklist_table(store.worklist.rows(limit)))
+            _watch(lambda: worklist_table(cases.rows(limit)))
         else:
-            console.print(worklist_table(store.worklist.rows(limit)))
-
-
-def _store(config: Config) -> Store:
-    return Store.open(config.storage.url)
+            console.print(worklist_table(cases.rows(limit)))
 
 
 def _write_csv(rows: Sequence[Row]) -> None:
@@ -92,14 +85,14 @@ def worklist_table(rows: Iterable[Row]) -> Table:
         table.add_column(heading, justify="right" if heading in ("Case", "Slices", "P", "mm") else "left")
     for row in rows:
         state = row["outcome"] if row["outcome"] and row["stage"] not in ("ready", "analysing") else row["stage"]
-        said = f"{state}: {row['reason']}" if row["reason"] else state
+        label = f"{state}: {row['reason']}" if row["reason"] else state
         table.add_row(
             str(row["case_id"]),
             row["patient_name"] or row["patient_id"],
             row["accession_number"],
             row["series_description"],
             str(row["instance_count"]),
-            said.replace("_", " "),
+            label.replace("_", " "),
             _number(row["p_present"], 2),
             row["top_location"] or "",
             _number(row["diameter_mm"], 1),
@@ -118,27 +111,28 @@ def _number(value: float | None, digits: int) -> str:
 def show(case: CaseArgument, config: ConfigOption = None) -> None:
     """Show everything known of one case."""
     with one_line_errors():
-        store = _store(configuration(config))
-        row = _case(store, case)
+        cases = open_worklist(settings(config).storage.url)
+        row = case_called(cases, case)
         console.print(_details(row))
         if row["lesions"]:
             console.print(_lesions(row["lesions"]))
-        for report in store.worklist.reports(row["case_id"]):
+        for report in cases.reports(row["case_id"]):
             console.print(
                 f"report of revision {report['revision']}: {report['outcome']}, {report['sop_instance_uid']}",
                 highlight=False,
             )
-        for delivery in store.worklist.deliveries(row["case_id"]):
-            said = f", last error: {delivery.last_error}" if delivery.last_error else ""
+        for delivery in cases.deliveries(row["case_id"]):
+            error = f", last error: {delivery.last_error}" if delivery.last_error else ""
             console.print(
                 f"delivery of the {delivery.kind} to {delivery.destination}: {delivery.stage} after "
-                f"{counted(delivery.attempts, 'attempt')}{said}",
+                f"{counted(delivery.attempts, 'attempt')}{error}",
                 highlight=False,
             )
 
 
-def _case(store: Store, case: str) -> Row:
-    row = store.worklist.case(case)
+def case_called(cases: Worklist, case: str) -> Row:
+    """The row of the case.  Raises NodeError when there is none."""
+    row = cases.case(case)
     if row is None:
         raise NodeError(f"no case {case!r}; `willis worklist` lists the cases")
     return row
@@ -178,16 +172,16 @@ def status(
 ) -> None:
     """Show queues, disk, last errors, and how long cases took from last slice to accepted report."""
     with one_line_errors():
-        checked = configuration(config)
-        now, state = datetime.now(UTC), _store(checked).worklist.status()
+        storage = settings(config).storage
+        now, state = datetime.now(UTC), open_worklist(storage.url).status()
         values: dict[str, Any] = {
             "series": {stage.value: state.stages.get(stage, 0) for stage in Stage},
             "deliveries": {stage.value: state.deliveries.get(stage, 0) for stage in DeliveryStage},
             "oldest_ready_seconds": _age(state.oldest_ready_at, now),
             "oldest_pending_delivery_seconds": _age(state.oldest_pending_at, now),
-            "free_gib": round(Files(checked.storage.directory).free_bytes() / 2**30, 1),
+            "free_gib": round(Files(storage.directory).free_bytes() / 2**30, 1),
             "last_errors": [f"{at:%Y-%m-%d %H:%M:%S} {error}" for at, error in state.errors],
-            "last_rejected_callers": [each.said for each in last_rejections(checked.storage.directory)],
+            "last_rejected_callers": [each.line for each in last_rejections(storage.directory)],
             "last_slice_to_report_seconds": percentiles(state.clocks),
         }
         if as_json:
@@ -208,6 +202,8 @@ def percentiles(clocks: Sequence[Clock]) -> dict[str, dict[str, float]]:
 
 
 def _median_and_p95(values: Sequence[float]) -> dict[str, float]:
+    import statistics  # which imports fractions, decimal and random
+
     p95 = statistics.quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
     return {"median": round(statistics.median(values), 2), "p95": round(p95, 2)}
 
@@ -216,35 +212,14 @@ def _status_table(values: Mapping[str, Any]) -> Table:
     table = Table(show_header=False, box=None)
     for key, value in values.items():
         if isinstance(value, dict):
-            said = "   ".join(f"{name} {_said(part)}" for name, part in value.items()) or "none yet"
+            text = "   ".join(f"{name} {_text(part)}" for name, part in value.items()) or "none yet"
         else:
-            said = "\n".join(value) or "none" if isinstance(value, list) else _said(value)
-        table.add_row(key.replace("_", " "), said)
+            text = "\n".join(value) or "none" if isinstance(value, list) else _text(value)
+        table.add_row(key.replace("_", " "), text)
     return table
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, dict):
         return f"{value['median']} (95 %: {value['p95']})"
     return "none" if value is None else str(value)
-
-
-@app.command(epilog="Example: willis retry 7")
-def retry(case: CaseArgument, config: ConfigOption = None) -> None:
-    """Deliver a dead letter again; without one, analyse the case again as a new revision."""
-    with one_line_errors():
-        checked = configuration(config)
-        store = _store(checked)
-        row = _case(store, case)
-        requeued = sum(
-            store.outbox.requeue(report["id"], datetime.now(UTC)) for report in store.worklist.reports(row["case_id"])
-        )
-        if not requeued and not store.queue.retry(row["case_id"]):
-            raise NodeError(
-                f"case {row['case_id']} is {row['stage']}: it has not ended yet, so there is nothing to retry"
-            )
-        for bell in (NODE_PROCESS, WORKER_PROCESS):
-            wake(checked.storage.directory, bell)
-        pending = counted(requeued, "delivery is", "deliveries are")
-        said = f"{pending} pending again" if requeued else "waits to be analysed again as a new revision"
-        console.print(f"case {row['case_id']}: {said}", highlight=False)

@@ -10,7 +10,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from node.config.types import AETitle, Network, Port, Results, Section
+from node.config.types import AETitle, Network, Port, Region, Results, Section
 
 WRONG = "section"
 """The type of an error that is about several keys: its message says it all, and no value is to be shown."""
@@ -77,7 +77,7 @@ class Peer(Section):
     networks: tuple[Network, ...] = ()
     destination: str | tuple[str, ...] = ""
     results: Results = ()
-    region: Literal["", "2d", "box", "3d"] = ""
+    region: Literal[""] | Region = ""
 
     @model_validator(mode="before")
     @classmethod

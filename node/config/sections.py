@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from node.config.peer import Peer
-from node.config.types import AETitle, Marking, Network, Pattern, Port, ResultKind, Results, Seconds, Section
+from node.config.types import AETitle, Network, Pattern, Port, Region, ResultKind, Results, Seconds, Section
 
 
 class Tls(Section):
@@ -116,7 +116,7 @@ class Reporting(Section):
     """[report]: what is sent back."""
 
     not_analysed: Literal["suspected", "always", "never"] = "suspected"
-    region: Marking = "2d"
+    region: Region = Region.CIRCLE_2D
     results: Annotated[Results, Field(min_length=1)] = ("sr",)
     series_number: Annotated[int, Field(ge=1, le=2**31 - 1)] = 9901
 
@@ -201,9 +201,9 @@ class Config(Section):
             return found[1].named or (found[0],)
         return (self.delivery.default_destination,) if self.delivery.default_destination else ()
 
-    def getting(self, result: ResultKind, calling_ae: str) -> dict[Marking, tuple[str, ...]]:
+    def getting(self, result: ResultKind, calling_ae: str) -> dict[Region, tuple[str, ...]]:
         """The destinations of what `calling_ae` sent that get such a result, by how it marks a finding."""
-        chosen: dict[Marking, tuple[str, ...]] = {}
+        chosen: dict[Region, tuple[str, ...]] = {}
         for name in self.destinations(calling_ae):
             peer = self.peers[name]
             if result in (peer.results or self.report.results):

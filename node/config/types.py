@@ -1,6 +1,7 @@
 """The kinds of values that the configuration has, each checked when it is read."""
 
 import re
+from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal
 
@@ -27,7 +28,15 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 ResultKind = Literal["sr", "sc", "seg"]
 
 
-Marking = Literal["2d", "box", "3d"]
+class Region(StrEnum):
+    """How a report shows a finding: a circle on its key slice (read almost everywhere), a box there, or a point in the patient.
+
+    OHIF lists boxes and points among its own measurements; circles only under names of its own.
+    """
+
+    CIRCLE_2D = "2d"
+    BOX_2D = "box"
+    POINT_3D = "3d"
 
 
 def _checked_results(kinds: tuple[ResultKind, ...]) -> tuple[ResultKind, ...]:

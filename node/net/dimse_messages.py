@@ -1,6 +1,6 @@
 """P-DATA without I/O: command sets and the fragments that messages come in (PS3.7 6.3, 9.3; PS3.8 9.3.5, annex E).
 
-Only C-STORE is understood here.  What is not a C-STORE request is collected, within a limit, for pynetdicom's DIMSE.
+Only C-STORE is understood here.  What is not a C-STORE request is collected, within a limit, for `dimse_primitives`.
 """
 
 import struct
@@ -8,19 +8,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-P_DATA_TF = 0x04
+from node.net.upper_layer import Event, Pdu
+
 C_STORE_RQ, C_STORE_RSP = 0x0001, 0x8001
 NO_DATASET = 0x0101
 LARGEST_COMMAND_BYTES = 16_384
 LARGEST_OTHER_DATASET_BYTES = 1 << 20
 _COMMAND, _LAST = 0x01, 0x02
-_LARGEST_RESPONSE_PDU_BYTES = 16_384
+LARGEST_DATASET_PDU_BYTES = 131_072
+_LARGEST_PDU_BYTES = 16_384
 _FIELD, _MESSAGE_ID, _RESPONDING_TO, _DATASET_TYPE, _STATUS = 0x0100, 0x0110, 0x0120, 0x0800, 0x0900
 _SOP_CLASS, _ERROR_COMMENT, _SOP_INSTANCE = 0x0002, 0x0902, 0x1000
 
 
 class ProtocolViolation(Exception):
     """The peer did what the Standard forbids: its association is aborted.  The message is a code, for the log."""
+
+    def __init__(self, message: str, event: Event = Event.INVALID_PDU) -> None:
+        """`event` is what it is to the association's table."""
+        super().__init__(message)
+        self.event = event
 
 
 @dataclass(frozen=True)
@@ -55,16 +62,35 @@ class Sink(Protocol):
         """The rest will never come: nothing is left of the instance."""
 
 
+class Readable(Protocol):
+    """An open file."""
+
+    def read(self, count: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
+
+
 @dataclass(frozen=True)
 class OtherMessage:
-    """A message for pynetdicom: (context, message control header and fragment) for each part."""
+    """A message that is no C-STORE request: its command set, and its dataset, None where it has none."""
 
     context_id: int
-    parts: tuple[tuple[int, bytes], ...]
+    command: bytes
+    dataset: bytes | None
 
 
 Begin = Callable[[StoreRequest], Sink]
 Store = tuple[StoreRequest, Answer]
+
+
+class _Message:
+    """The message that has begun.  Its command set is complete when it has a sink, or a dataset to fill."""
+
+    def __init__(self, context_id: int) -> None:
+        self.context_id = context_id
+        self.bytes = 0
+        self.command = bytearray()
+        self.store: tuple[StoreRequest, Sink] | None = None
+        self.dataset: bytearray | None = None
 
 
 class Messages:
@@ -76,94 +102,87 @@ class Messages:
     def __init__(self, begin: Begin) -> None:
         """`begin` is called when the command set of a C-STORE request is complete."""
         self._begin = begin
-        self._context_id = 0
-        self._command = bytearray()
-        self._request: StoreRequest | None = None
-        self._sink: Sink | None = None
-        self._other: list[tuple[int, bytes]] = []
-        self._dataset = bytearray()
+        self._message: _Message | None = None
         self._flags = 0
-        self.is_between_messages = True
-        self.message_bytes = 0
+
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether the next fragment begins a message."""
+        return self._message is None
+
+    @property
+    def message_bytes(self) -> int:
+        """How much of the message that has begun is here."""
+        return self._message.bytes if self._message else 0
 
     def begin_fragment(self, context_id: int, flags: int) -> None:
         """Raises ProtocolViolation when this fragment cannot follow."""
-        if self.is_between_messages:
-            self._context_id, self.is_between_messages, self.message_bytes = context_id, False, 0
-        elif context_id != self._context_id:
+        message = self._message
+        if message is None:
+            message = self._message = _Message(context_id)
+        elif context_id != message.context_id:
             raise ProtocolViolation("fragments of two messages are mixed")
-        in_dataset = self._sink is not None or bool(self._other)
+        in_dataset = message.store is not None or message.dataset is not None
         if bool(flags & _COMMAND) == in_dataset:
             raise ProtocolViolation("command after dataset" if in_dataset else "dataset without command")
         self._flags = flags
 
     def data(self, piece: memoryview) -> None:
         """The next bytes of the fragment.  Raises ProtocolViolation when there are too many for what they are."""
-        self.message_bytes += len(piece)
-        if self._sink is not None:
-            self._sink.write(piece)
-        elif self._flags & _COMMAND:
-            self._command += piece
-            if len(self._command) > LARGEST_COMMAND_BYTES:
+        message = self._begun()
+        message.bytes += len(piece)
+        if message.store is not None:
+            message.store[1].write(piece)
+        elif message.dataset is None:
+            message.command += piece
+            if len(message.command) > LARGEST_COMMAND_BYTES:
                 raise ProtocolViolation("command set too long")
         else:
-            self._dataset += piece
-            if len(self._dataset) > LARGEST_OTHER_DATASET_BYTES:
+            message.dataset += piece
+            if len(message.dataset) > LARGEST_OTHER_DATASET_BYTES:
                 raise ProtocolViolation("dataset too long for this command")
 
     def end_fragment(self) -> Store | OtherMessage | None:
         """The message that this fragment has completed.  Raises ProtocolViolation."""
-        is_last = bool(self._flags & _LAST)
-        if self._flags & _COMMAND:
-            return self._command_is_complete() if is_last else None
-        if not is_last:
+        if not self._flags & _LAST:
             return None
-        if self._sink is None:
-            self._other.append((self._context_id, bytes([_LAST]) + bytes(self._dataset)))
-            return self._other_is_complete()
-        sink, self._sink, request = self._sink, None, self._request
-        if request is None:
-            raise AssertionError("a sink has its request")
-        self._reset()
-        return request, sink.finish()
+        message = self._begun()
+        if self._flags & _COMMAND and self._has_dataset(message):
+            return None
+        self._message = None
+        if message.store is not None:
+            request, sink = message.store
+            return request, sink.finish()
+        dataset = None if message.dataset is None else bytes(message.dataset)
+        return OtherMessage(message.context_id, bytes(message.command), dataset)
 
     def abandon(self) -> None:
         """The message that has begun will not be completed."""
-        sink, self._sink = self._sink, None
-        self._reset()
-        if sink is not None:
-            sink.abandon()
+        message, self._message = self._message, None
+        if message is not None and message.store is not None:
+            message.store[1].abandon()
 
-    def _reset(self) -> None:
-        self._command = bytearray()
-        self._request = None
-        self._other, self._dataset = [], bytearray()
-        self.is_between_messages = True
+    def _begun(self) -> _Message:
+        if self._message is None:
+            raise AssertionError("a fragment begins before its data")
+        return self._message
 
-    def _command_is_complete(self) -> Store | OtherMessage | None:
-        command = read_command(self._command)
+    def _has_dataset(self, message: _Message) -> bool:
+        """The command set is complete: whether a dataset follows, for which there is a place now."""
+        command = read_command(message.command)
         has_dataset = _number(command, _DATASET_TYPE) != NO_DATASET
-        if _number(command, _FIELD) != C_STORE_RQ:
-            self._other.append((self._context_id, b"\x03" + bytes(self._command)))
-            return None if has_dataset else self._other_is_complete()
-        self._request = StoreRequest(
-            self._context_id,
-            _number(command, _MESSAGE_ID),
-            _uid(command, _SOP_CLASS),
-            _uid(command, _SOP_INSTANCE),
-            has_dataset,
-        )
-        self._sink = self._begin(self._request)
-        if has_dataset:
-            return None
-        sink, self._sink, request = self._sink, None, self._request
-        self._reset()
-        return request, sink.finish()
-
-    def _other_is_complete(self) -> OtherMessage:
-        message = OtherMessage(self._context_id, tuple(self._other))
-        self._reset()
-        return message
+        if _number(command, _FIELD) == C_STORE_RQ:
+            request = StoreRequest(
+                message.context_id,
+                _number(command, _MESSAGE_ID),
+                _uid(command, _SOP_CLASS),
+                _uid(command, _SOP_INSTANCE),
+                has_dataset,
+            )
+            message.store = request, self._begin(request)
+        elif has_dataset:
+            message.dataset = bytearray()
+        return has_dataset
 
 
 def read_command(data: bytes | bytearray) -> dict[int, bytes]:
@@ -217,10 +236,23 @@ def store_response(request: StoreRequest, answer: Answer) -> bytes:
     return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
 
 
-def command_pdus(context_id: int, command: bytes, maximum_bytes: int) -> Iterator[bytes]:
-    """P-DATA-TF PDUs that carry `command`, none longer than the peer's maximum (0: it has none)."""
-    room = max(1, min(maximum_bytes or _LARGEST_RESPONSE_PDU_BYTES, _LARGEST_RESPONSE_PDU_BYTES) - 6)
-    for at in range(0, len(command), room):
-        piece = command[at : at + room]
-        flags = _COMMAND | (_LAST if at + room >= len(command) else 0)
-        yield struct.pack(">BBLLBB", P_DATA_TF, 0, len(piece) + 6, len(piece) + 2, context_id, flags) + piece
+def message_pdus(context_id: int, command: bytes, dataset: bytes, maximum_bytes: int) -> Iterator[bytes]:
+    """P-DATA-TF PDUs that carry a message, none longer than the peer's maximum (0: it has none)."""
+    room = max(1, min(maximum_bytes or _LARGEST_PDU_BYTES, _LARGEST_PDU_BYTES) - 6)
+    for kind, content in ((_COMMAND, command), (0, dataset)) if dataset else ((_COMMAND, command),):
+        for at in range(0, len(content), room):
+            piece = content[at : at + room]
+            flags = kind | (_LAST if at + room >= len(content) else 0)
+            yield struct.pack(">BBLLBB", Pdu.P_DATA_TF, 0, len(piece) + 6, len(piece) + 2, context_id, flags) + piece
+
+
+def dataset_pdus(context_id: int, file: Readable, maximum_bytes: int) -> Iterator[bytes]:
+    """P-DATA-TF PDUs that carry the rest of the file, as it is, each as long as the peer takes them (0: it has no limit)."""
+    room = max(1, min(maximum_bytes or LARGEST_DATASET_PDU_BYTES, LARGEST_DATASET_PDU_BYTES) - 6)
+    piece, is_last = file.read(room), False
+    while not is_last:
+        following = file.read(room) if len(piece) == room else b""
+        is_last = not following
+        flags = _LAST if is_last else 0
+        yield struct.pack(">BBLLBB", Pdu.P_DATA_TF, 0, len(piece) + 6, len(piece) + 2, context_id, flags) + piece
+        piece = following

@@ -98,7 +98,23 @@ class Wire:
             return True
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        if not poll.poll(seconds * 1000):
+            return False
+        return not self._is_tls or self._has_data()
+
+    def _has_data(self) -> bool:
+        """Whether what came over TLS is for us: a session ticket is not."""
+        self._start = self._end = 0
+        self._connection.settimeout(0)
+        try:
+            self._receive(len(self._buffer), 0)
+        except TooSlow:
+            return False
+        except Closed:  # the next read finds that too
+            return True
+        finally:
+            self._wait(self._timeout_seconds)
+        return True
 
     def take(self, count: int) -> memoryview:
         """The next `count` bytes, few, until the next call.  Raises Closed, TooSlow."""
@@ -136,7 +152,7 @@ class Wire:
                 # do) waits 40 ms for our acknowledgement between the command and the dataset of every instance.
                 self._connection.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
             count = self._connection.recv_into(self._buffer[self._end : self._end + most], most, flags)
-        except (TimeoutError, BlockingIOError):
+        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
             raise TooSlow from None
         except (OSError, ValueError):
             raise Closed from None

@@ -77,17 +77,32 @@ def _is_expected(peer: Peer, certificate: bytes | None) -> bool:
     return not expected or hashlib.sha256(certificate or b"").hexdigest() == expected
 
 
-def reason_for_failure(peer: Peer, context: ssl.SSLContext, timeout_seconds: float) -> str:
-    """Why no TLS connection comes about, "" when one does: neither pynetdicom nor urllib3 tells."""
+def connect(peer: Peer, context: ssl.SSLContext | None, timeout_seconds: float) -> socket.socket:
+    """An open connection with the peer, over TLS where there is a context.  Raises OSError; see `reason_of`."""
+    plain = socket.create_connection((peer.host, peer.port), timeout_seconds)
+    if context is None:
+        return plain
     try:
-        with (
-            socket.create_connection((peer.host, peer.port), timeout_seconds) as plain,
-            context.wrap_socket(plain, server_hostname=peer_name(peer)) as secure,
-        ):
-            return "" if _is_expected(peer, secure.getpeercert(binary_form=True)) else f"TLS: {_ANOTHER}"
-    except ssl.SSLCertVerificationError as error:
+        return context.wrap_socket(plain, server_hostname=peer_name(peer))
+    except BaseException:
+        plain.close()
+        raise
+
+
+def reason_of(error: OSError) -> str:
+    """Why no TLS connection came about."""
+    if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS: {error.verify_message}"
-    except ssl.SSLError as error:
+    if isinstance(error, ssl.SSLError):
         return f"TLS: {_said(error)}"
+    return error.strerror or type(error).__name__
+
+
+def reason_for_failure(peer: Peer, context: ssl.SSLContext, timeout_seconds: float) -> str:
+    """Why no TLS connection comes about, "" when one does: urllib3 does not tell."""
+    try:
+        with connect(peer, context, timeout_seconds) as secure:
+            certificate = secure.getpeercert(binary_form=True) if isinstance(secure, ssl.SSLSocket) else None
+            return "" if _is_expected(peer, certificate) else f"TLS: {_ANOTHER}"
     except OSError as error:
-        return error.strerror or type(error).__name__
+        return reason_of(error)

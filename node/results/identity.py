@@ -17,12 +17,14 @@ from ai.frames import GARBLED, encodings_of, text_of
 _NAMESPACE = uuid.UUID("5f1c0a86-27c4-5c4e-9d0e-8f6f2b8a9a41")
 
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-_PATIENT_TYPE_2 = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
-_STUDY_TYPE_2 = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName")
+TYPE_2 = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)
+"""Attributes of patient and study that may be empty but must be there."""
 # Patient, Clinical Trial Subject, General Study, Patient Study and Clinical Trial Study modules (PS3.3 C.7.1, C.7.2).
 _COPIED = (
-    *_PATIENT_TYPE_2,
-    *_STUDY_TYPE_2,
+    *TYPE_2,
     "StudyInstanceUID",
     "TimezoneOffsetFromUTC",
     *[
@@ -163,7 +165,7 @@ def patient_and_study(header: Dataset) -> Dataset:
     ds = Dataset()
     _copy_element(header, ds, "SpecificCharacterSet")
     ds.set_original_encoding(False, True, encodings_of(ds))
-    for keyword in (*_PATIENT_TYPE_2, *_STUDY_TYPE_2):
+    for keyword in TYPE_2:
         setattr(ds, keyword, None)
     for keyword in _COPIED:
         _copy_element(header, ds, keyword)

@@ -9,20 +9,18 @@ from pydicom import Dataset
 from ai.findings import Findings
 from ai.frames import text_of
 from ai.volume import Volume
-from node.config.types import Marking
-from node.results.document import Algorithm, Outcome, Predecessor
+from node.config.types import Region
+from node.results.document import Algorithm, Document, Outcome, Predecessor
 from node.results.identity import derive_uid
 from node.results.secondary_capture import build_summary
 from node.results.segmentation import build_segmentation
-from node.results.sr import Region, build_report
+from node.results.sr import build_report
 from storage.records import Series
-
-_REGIONS = {"2d": Region.CIRCLE_2D, "box": Region.BOX_2D, "3d": Region.POINT_3D}
 
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes the objects of one conclusion.  `own` in its methods is the marking of the report that is always made."""
+    """Makes the objects of one conclusion.  `own` in its methods is the region of the report that is always made."""
 
     series: Series
     headers: Sequence[Dataset]
@@ -32,61 +30,45 @@ class Maker:
     created: datetime
     series_number: int
 
-    def report(self, marking: Marking, own: Marking, predecessor_uid: str | None = None) -> Dataset:
+    def report(self, region: Region, own: Region, predecessor_uid: str | None = None) -> Dataset:
         """The SR whose findings are marked so; as circles where the images have no frame of reference for points."""
-        series_uid = self._series_uid("report")
+        document = self._document("report", 0, region, own)
         spatial = all(text_of(ds, "FrameOfReferenceUID") for ds in self.headers)
-        before = [Predecessor(self.series.study_instance_uid, series_uid, predecessor_uid)] if predecessor_uid else []
         return build_report(
-            self.headers,
+            document,
             self.said,
-            report_uid=self._uid("report", marking, own),
-            series_uid=series_uid,
-            series_number=self.series_number,
-            instance_number=self.series.revision,
-            created=self.created,
-            algorithm=self.algorithm,
-            predecessors=before,
-            region=_REGIONS[marking] if spatial or marking != "3d" else Region.CIRCLE_2D,
+            predecessors=[Predecessor(self.series.study_instance_uid, document.series_instance_uid, predecessor_uid)]
+            if predecessor_uid
+            else [],
+            region=region if spatial or region is not Region.POINT_3D else Region.CIRCLE_2D,
         )
 
-    def summary(self, marking: Marking, own: Marking) -> Dataset:
+    def summary(self, region: Region, own: Region) -> Dataset:
         """The Secondary Capture that belongs to the report whose findings are marked so."""
-        return build_summary(
-            self.headers,
-            self.said,
-            self.volume,
-            summary_uid=self._uid("summary", marking, own),
-            series_uid=self._series_uid("summary"),
-            series_number=self.series_number + 1,
-            instance_number=self.series.revision,
-            report_uid=self._uid("report", marking, own),
-            created=self.created,
-            algorithm=self.algorithm,
-        )
+        return build_summary(self._document("summary", 1, region, own), self.said, self.volume)
 
-    def segmentation(self, marking: Marking, own: Marking) -> Dataset | None:
+    def segmentation(self, region: Region, own: Region) -> Dataset | None:
         """The masks of the findings of the report whose findings are marked so; None where there are none."""
         if not isinstance(self.said, Findings) or not any(lesion.mask for lesion in self.said.lesions):
             return None
-        return build_segmentation(
+        return build_segmentation(self._document("segmentation", 2, region, own), self.said)
+
+    def _document(self, kind: str, place: int, region: Region, own: Region) -> Document:
+        """`place`: of the kind's series among those of the study."""
+        return Document(
             self.headers,
-            self.said,
-            segmentation_uid=self._uid("segmentation", marking, own),
-            series_uid=self._series_uid("segmentation"),
-            series_number=self.series_number + 2,
-            instance_number=self.series.revision,
-            report_uid=self._uid("report", marking, own),
+            sop_instance_uid=self._uid(kind, region, own),
+            series_instance_uid=derive_uid(f"{kind} series", self.series.series_instance_uid),
+            series_number=self.series_number + place,
+            report_uid=self._uid("report", region, own),
             created=self.created,
             algorithm=self.algorithm,
+            instance_number=self.series.revision,
         )
 
-    def _series_uid(self, kind: str) -> str:
-        return derive_uid(f"{kind} series", self.series.series_instance_uid)
-
-    def _uid(self, kind: str, marking: Marking, own: Marking) -> str:
+    def _uid(self, kind: str, region: Region, own: Region) -> str:
         # A case that was removed begins at revision 1 when its series is sent again; the time of its first slice tells
         # them apart, or the PACS would take the new report for the old one.
         case = (self.series.series_instance_uid, self.series.first_instance_at.isoformat())
         parts = (kind, *case, self.series.revision, self.algorithm.version)
-        return derive_uid(*parts) if marking == own else derive_uid(*parts, marking)
+        return derive_uid(*parts) if region == own else derive_uid(*parts, region)

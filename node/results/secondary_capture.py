@@ -5,82 +5,68 @@ the attributes are copied as the report copies them.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 
+import highdicom as hd
 from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import UID, Comprehensive3DSRStorage, SecondaryCaptureImageStorage
+from pydicom.sr.coding import Code
+from pydicom.uid import Comprehensive3DSRStorage
 
 from ai.findings import Findings
+from ai.frames import text_of
 from ai.volume import Volume
 from node.results import codes as code
-from node.results.document import Algorithm, Outcome, local, result_file_meta, series_and_equipment, sources_of
-from node.results.identity import patient_and_study, say_whether_lossy
+from node.results.document import Document, Outcome, complete, reference
+from node.results.identity import say_whether_lossy
 from node.results.key_slices import key_slice
-from node.results.sr_items import instance_reference, with_purpose
-from node.results.summary_picture import SIDE, points_shown, summary_picture
+from node.results.summary_picture import points_shown, summary_picture
 
 SERIES_DESCRIPTION = "Willis summary, research use, not verified"
 
 
-def build_summary(
-    headers: Sequence[Dataset],
-    outcome: Outcome,
-    volume: Volume | None,
-    *,
-    summary_uid: str,
-    series_uid: str,
-    series_number: int,
-    report_uid: str,
-    created: datetime,
-    algorithm: Algorithm,
-    instance_number: int = 1,
-) -> Dataset:
+def build_summary(document: Document, outcome: Outcome, volume: Volume | None) -> Dataset:
     """The summary as a dataset with file meta information; `node.results.document.encode` makes the bytes.
 
-    `headers`, `created` and `outcome` are those of the report `report_uid`, which is referred to as the same in another
-    SOP class.  `volume`: the images that were analysed; None where there are none to show.  Raises ValueError when
-    `created` is naive or `missing_identity` names something.
+    The report is referred to as the same in another SOP class.  `volume`: the images that were analysed; None where there
+    are none to show.
     """
-    sources = sources_of(headers, created)
-
-    ds = patient_and_study(sources[0])
-    ds.file_meta = result_file_meta(SecondaryCaptureImageStorage, summary_uid)
-    at = local(created, ds)
-    series_and_equipment(ds, "OT", SERIES_DESCRIPTION, series_uid, series_number, at, algorithm)
+    sources = document.sources
+    ds: Dataset = hd.sc.SCImage(
+        summary_picture(outcome, document.algorithm, volume),
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        patient_orientation=("L", "P"),
+        study_instance_uid=text_of(sources[0], "StudyInstanceUID"),
+        **document.named(SERIES_DESCRIPTION),
+    )
+    complete(ds, document)
+    ds.PatientOrientation = None  # of text and of several views there is none
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
     ds.ConversionType = "WSD"
     ds.BodyPartExamined = "HEAD"
-    ds.SOPClassUID, ds.SOPInstanceUID = SecondaryCaptureImageStorage, UID(summary_uid)
-    ds.InstanceNumber = instance_number
     ds.ImageType = ["DERIVED", "SECONDARY"]
-    ds.PatientOrientation = None
     ds.BurnedInAnnotation = "NO"
     ds.DerivationDescription = "Summary of an automatic analysis: probabilities, key images and projection"
     if isinstance(outcome, Findings) and volume is not None:
         ds.SourceImageSequence = _source_images(sources, outcome, volume)
-    ds.ReferencedInstanceSequence = Items(
-        [with_purpose(instance_reference(Comprehensive3DSRStorage, report_uid), code.SAME_IN_ANOTHER_CLASS)]
-    )
+    report = _reference(code.SAME_IN_ANOTHER_CLASS, Comprehensive3DSRStorage, document.report_uid)
+    ds.ReferencedInstanceSequence = Items([report])
     say_whether_lossy(ds, sources)
-    _pixels(ds, outcome, algorithm, volume)
     return ds
 
 
 def _source_images(sources: Sequence[Dataset], findings: Findings, volume: Volume) -> Items:
     """The images that the picture shows beside the projection."""
     shown = [key_slice(sources, point) for point in points_shown(findings, volume)]
-    references = {
-        (where.sop_instance_uid, where.frame_number): instance_reference(
-            where.sop_class_uid, where.sop_instance_uid, where.frame_number
-        )
-        for where in shown
-    }
-    return Items([with_purpose(reference, code.MONTAGE) for reference in references.values()])
+    once = {(where.sop_instance_uid, where.frame_number): where for where in shown}
+    return Items([_reference(code.MONTAGE, s.sop_class_uid, s.sop_instance_uid, s.frame_number) for s in once.values()])
 
 
-def _pixels(ds: Dataset, outcome: Outcome, algorithm: Algorithm, volume: Volume | None) -> None:
-    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
-    ds.Rows = ds.Columns = SIDE
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
-    ds.add_new("PixelData", "OB", summary_picture(outcome, algorithm, volume).tobytes())
+def _reference(purpose: Code, sop_class_uid: str, sop_instance_uid: str, frame_number: int | None = None) -> Dataset:
+    """A reference that says what it is for."""
+    ds = reference(sop_class_uid, sop_instance_uid)
+    if frame_number is not None:
+        ds.ReferencedFrameNumber = frame_number
+    ds.PurposeOfReferenceCodeSequence = Items([hd.sr.CodedConcept.from_code(purpose)])
+    return ds

@@ -4,29 +4,29 @@ One segment a finding, in the planes and pixels of the source series.  A pixel b
 of the mask's cells, which are coarser than the pixels: no outline is drawn that the model did not see.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
+import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import UID, SegmentationStorage
+from pydicom.uid import CTImageStorage
 
 from ai.findings import Findings, Lesion
 from ai.frames import Frame, frames, text_of
 from ai.lesion_mask import LesionMask
 from node.results import codes as code
-from node.results.document import Algorithm, local, result_file_meta, series_and_equipment, sources_of
-from node.results.identity import derive_uid, patient_and_study, say_whether_lossy
-from node.results.sr_items import coded, instance_reference, with_purpose
+from node.results.document import Document, bare_instance, complete, reference
+from node.results.identity import derive_uid, say_whether_lossy
 
 SERIES_DESCRIPTION = "Willis lesion masks, research use, not verified"
-CYAN_CIELAB = (52372, 17476, 27242)
-"""As the summary's circles, in the encoding of PS3.3 C.10.7.1.1."""
+CYAN = hd.color.CIELabColor.from_dicom_value((52372, 17476, 27242))
+"""As the summary's circles."""
+
+_Painted = dict[int, NDArray[np.bool_]]
+"""The pixels of one segment, rows × columns, by the number of the plane."""
 
 
 @dataclass(frozen=True)
@@ -38,65 +38,33 @@ class _Plane:
     along_mm: float
 
 
-@dataclass(frozen=True)
-class _Painted:
-    """The pixels of one segment on one plane."""
-
-    segment: int
-    plane: _Plane
-    pixels: NDArray[np.bool_]
-
-
-def build_segmentation(
-    headers: Sequence[Dataset],
-    findings: Findings,
-    *,
-    segmentation_uid: str,
-    series_uid: str,
-    series_number: int,
-    report_uid: str,
-    created: datetime,
-    algorithm: Algorithm,
-    instance_number: int = 1,
-) -> Dataset:
+def build_segmentation(document: Document, findings: Findings) -> Dataset:
     """The masks as a dataset with file meta information; `node.results.document.encode` makes the bytes.
 
-    `headers`, `created` and `findings` are those of the report `report_uid`, whose tracking identifiers the segments
-    have.  Nothing else names the report: OHIF looks for images in every series that a segmentation names.  Raises
-    ValueError when `created` is naive, `missing_identity` names something, a lesion has no mask, or the images state no
+    The segments have the tracking identifiers of the report.  Nothing else names the report: OHIF looks for images in
+    every series that a segmentation names.  Raises ValueError when a lesion has no mask, or when the images state no
     frame of reference or geometry.
     """
-    sources = sources_of(headers, created)
-    planes = _planes(sources)
-    painted = [
-        each
-        for number, lesion in enumerate(findings.lesions, start=1)
-        for each in _paint(number, _mask_of(lesion), planes)
-    ]
-    if not painted:
+    if not findings.lesions:
         raise ValueError("no lesion, no segment")
-
-    ds = patient_and_study(sources[0])
-    ds.file_meta = result_file_meta(SegmentationStorage, segmentation_uid)
-    at = local(created, ds)
-    series_and_equipment(ds, "SEG", SERIES_DESCRIPTION, series_uid, series_number, at, algorithm)
-    ds.DeviceSerialNumber = algorithm.device_uid.rpartition(".")[2]
-    ds.SOPClassUID, ds.SOPInstanceUID = SegmentationStorage, UID(segmentation_uid)
-    ds.InstanceNumber = instance_number
-    ds.FrameOfReferenceUID = planes[0].frame.frame_of_reference_uid
-    ds.PositionReferenceIndicator = None
-    ds.ImageType = ["DERIVED", "PRIMARY"]
-    ds.ContentLabel, ds.ContentDescription = "ANEURYSM", "Cells of the lesion map, automatic, not verified"
-    ds.ContentCreatorName = None
-    ds.SegmentationType = "BINARY"
-    ds.SegmentSequence = Items(
-        [_segment(number, lesion, algorithm, report_uid) for number, lesion in enumerate(findings.lesions, start=1)]
+    planes = _planes(document.sources)
+    segments = [_paint(_mask_of(lesion), planes) for lesion in findings.lesions]
+    shown = sorted({number for painted in segments for number in painted})
+    ds: Dataset = hd.seg.Segmentation(
+        source_images=_stand_ins(planes, shown),
+        pixel_array=_stacked(segments, shown),
+        segmentation_type="BINARY",
+        segment_descriptions=[_segment(n, lesion, document) for n, lesion in enumerate(findings.lesions, start=1)],
+        device_serial_number=document.algorithm.device_uid.rpartition(".")[2],
+        content_label="ANEURYSM",
+        content_description="Cells of the lesion map, automatic, not verified",
+        **document.named(SERIES_DESCRIPTION),
     )
-    _dimensions(ds, segmentation_uid)
-    _functional_groups(ds, planes, painted)
-    _referenced_series(ds, painted)
-    say_whether_lossy(ds, sources)
-    _pixels(ds, painted)
+    complete(ds, document)
+    say_whether_lossy(ds, document.sources)
+    _always_alike(ds, derive_uid("dimensions", document.sop_instance_uid))
+    _name_images(ds, planes)
+    ds.ContentCreatorName = None
     return ds
 
 
@@ -120,18 +88,18 @@ def _planes(sources: Sequence[Dataset]) -> list[_Plane]:
     return sorted(placed, key=lambda plane: (plane.along_mm, plane.frame.sop_instance_uid, plane.frame.number))
 
 
-def _paint(segment: int, mask: LesionMask, planes: Sequence[_Plane]) -> Iterator[_Painted]:
-    """The planes that the mask meets.  Where slices are so thick that it lies between two: the nearest, seen along the normal."""
+def _paint(mask: LesionMask, planes: Sequence[_Plane]) -> _Painted:
+    """What the mask covers.  Where slices are so thick that it lies between two: the nearest, seen along the normal."""
     orientation = np.asarray(planes[0].frame.orientation).reshape(2, 3)
-    centre = float(np.cross(*orientation) @ mask.centre_lps_mm)
-    near = [plane for plane in planes if abs(plane.along_mm - centre) <= mask.radius_mm]
-    met = [(plane, pixels) for plane in near if (pixels := _pixels_in(mask, plane, 0.0)).any()]
+    apart_mm = np.array([plane.along_mm for plane in planes]) - np.cross(*orientation) @ mask.centre_lps_mm
+    near = np.flatnonzero(np.abs(apart_mm) <= mask.radius_mm)
+    met = {n: pixels for n in near.tolist() if (pixels := _pixels_in(mask, planes[n], 0.0)).any()}
     if not met:
-        plane = min(planes, key=lambda plane: abs(plane.along_mm - centre))
-        met = [(plane, _pixels_in(mask, plane, centre - plane.along_mm))]
-    if not met[0][1].any():
-        raise ValueError("the lesion's mask meets no pixel of the source images")
-    yield from (_Painted(segment, plane, pixels) for plane, pixels in met)
+        nearest = int(np.abs(apart_mm).argmin())
+        met = {nearest: _pixels_in(mask, planes[nearest], -float(apart_mm[nearest]))}
+        if not met[nearest].any():
+            raise ValueError("the lesion's mask meets no pixel of the source images")
+    return met
 
 
 def _pixels_in(mask: LesionMask, plane: _Plane, shift_mm: float) -> NDArray[np.bool_]:
@@ -160,101 +128,87 @@ def _within(middle: float, reach: float, size: int) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def _segment(number: int, lesion: Lesion, algorithm: Algorithm, report_uid: str) -> Dataset:
-    site = code.SITES[lesion.location]
-    ds = Dataset()
-    ds.SegmentNumber = number
-    ds.SegmentLabel = f"Aneurysm {number}: {lesion.location.value}"
-    ds.SegmentAlgorithmType, ds.SegmentAlgorithmName = "AUTOMATIC", f"{algorithm.name} {algorithm.version}"[:64]
-    ds.SegmentedPropertyCategoryCodeSequence = Items([coded(code.ABNORMAL_STRUCTURE)])
-    ds.SegmentedPropertyTypeCodeSequence = Items([coded(code.ANEURYSM)])
-    anatomy = coded(site.anatomy)
-    if modifiers := [each for each in (site.laterality, site.modifier) if each is not None]:
-        anatomy.AnatomicRegionModifierSequence = Items([coded(each) for each in modifiers])
-    ds.AnatomicRegionSequence = Items([anatomy])
-    ds.RecommendedDisplayCIELabValue = list(CYAN_CIELAB)
-    ds.TrackingID, ds.TrackingUID = ds.SegmentLabel, derive_uid("tracking", report_uid, number)
-    identification = Dataset()
-    identification.AlgorithmFamilyCodeSequence = Items([coded(code.ARTIFICIAL_INTELLIGENCE)])
-    identification.AlgorithmName, identification.AlgorithmVersion = algorithm.name, algorithm.version
-    ds.SegmentationAlgorithmIdentificationSequence = Items([identification])
+def _segment(number: int, lesion: Lesion, document: Document) -> Dataset:
+    site, algorithm = code.SITES[lesion.location], document.algorithm
+    label = f"Aneurysm {number}: {lesion.location.value}"
+    anatomy = hd.sr.CodedConcept.from_code(site.anatomy)
+    if modifiers := [hd.sr.CodedConcept.from_code(each) for each in (site.laterality, site.modifier) if each]:
+        anatomy.AnatomicRegionModifierSequence = modifiers
+    ds: Dataset = hd.seg.SegmentDescription(
+        number,
+        label,
+        code.ABNORMAL_STRUCTURE,
+        code.ANEURYSM,
+        "AUTOMATIC",
+        hd.AlgorithmIdentificationSequence(algorithm.name, code.ARTIFICIAL_INTELLIGENCE, algorithm.version),
+        tracking_uid=derive_uid("tracking", document.report_uid, number),
+        tracking_id=label,
+        anatomic_regions=[anatomy],
+        display_color=CYAN,
+    )
+    ds.SegmentAlgorithmName = f"{algorithm.name} {algorithm.version}"[:64]
     return ds
 
 
-def _dimensions(ds: Dataset, segmentation_uid: str) -> None:
-    """Frames are ordered by segment, then by position (PS3.3 C.7.6.17)."""
-    organization = Dataset()
-    organization.DimensionOrganizationUID = derive_uid("dimensions", segmentation_uid)
-    ds.DimensionOrganizationSequence = Items([organization])
-    indices = []
-    for pointer, group in (
-        ("ReferencedSegmentNumber", "SegmentIdentificationSequence"),
-        ("ImagePositionPatient", "PlanePositionSequence"),
-    ):
-        index = Dataset()
-        index.DimensionOrganizationUID = organization.DimensionOrganizationUID
-        index.DimensionIndexPointer, index.FunctionalGroupPointer = _tag(pointer), _tag(group)
-        index.DimensionDescriptionLabel = pointer
-        indices.append(index)
-    ds.DimensionIndexSequence = Items(indices)
-
-
-def _functional_groups(ds: Dataset, planes: Sequence[_Plane], painted: Sequence[_Painted]) -> None:
-    first = planes[0].frame
-    measures, orientation, shared = Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing = [_decimal(value) for value in first.pixel_spacing_mm]
+def _stand_ins(planes: Sequence[_Plane], shown: Sequence[int]) -> list[Dataset]:
+    """The planes as highdicom takes them, frames of multi-frame images too: CT images with nothing but their geometry."""
     apart_mm = np.diff([plane.along_mm for plane in planes])
-    between_mm = _decimal(float(np.median(apart_mm)) if len(apart_mm) else 1.0)
-    measures.SliceThickness = measures.SpacingBetweenSlices = between_mm
-    orientation.ImageOrientationPatient = [_decimal(value) for value in first.orientation]
-    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = Items([measures]), Items([orientation])
-    ds.SharedFunctionalGroupsSequence = Items([shared])
-    places = {along: n for n, along in enumerate(sorted({each.plane.along_mm for each in painted}), start=1)}
-    ds.PerFrameFunctionalGroupsSequence = Items([_frame(each, places[each.plane.along_mm]) for each in painted])
-    ds.NumberOfFrames = len(painted)
+    first = planes[0].frame
+    study, series = (text_of(planes[0].ds, keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID"))
+    images = []
+    for number in shown:
+        ds = bare_instance(study, series, CTImageStorage, f"2.25.{number}")
+        ds.Rows, ds.Columns, ds.FrameOfReferenceUID = first.rows, first.columns, first.frame_of_reference_uid
+        ds.ImagePositionPatient = _decimals(planes[number].frame.position_mm)
+        ds.ImageOrientationPatient, ds.PixelSpacing = _decimals(first.orientation), _decimals(first.pixel_spacing_mm)
+        [ds.SpacingBetweenSlices] = [ds.SliceThickness] = _decimals([np.median(apart_mm) if len(apart_mm) else 1.0])
+        images.append(ds)
+    return images
 
 
-def _frame(painted: _Painted, place: int) -> Dataset:
-    frame, source = painted.plane.frame, painted.plane.ds
-    content, position, segment, derivation, ds = (Dataset() for _ in range(5))
-    content.DimensionIndexValues = [painted.segment, place]
-    position.ImagePositionPatient = [_decimal(value) for value in frame.position_mm]
-    segment.ReferencedSegmentNumber = painted.segment
-    number = frame.number if frame.multi_frame else None
-    reference = instance_reference(text_of(source, "SOPClassUID"), frame.sop_instance_uid, number)
-    reference.SpatialLocationsPreserved = "YES"
-    derivation.SourceImageSequence = Items([with_purpose(reference, code.PROCESSED_IMAGE)])
-    derivation.DerivationCodeSequence = Items([coded(code.SEGMENTATION)])
-    ds.FrameContentSequence, ds.PlanePositionSequence = Items([content]), Items([position])
-    ds.SegmentIdentificationSequence, ds.DerivationImageSequence = Items([segment]), Items([derivation])
-    return ds
+def _stacked(segments: Sequence[_Painted], shown: Sequence[int]) -> NDArray[np.uint8] | NDArray[np.bool_]:
+    """Planes × rows × columns with the segment's number; × segments, much larger, where one lies over another."""
+    shape = len(shown), *next(iter(segments[0].values())).shape
+    labels = np.zeros(shape, np.uint8)
+    for segment, painted in enumerate(segments, start=1):
+        for number, pixels in painted.items():
+            plane = labels[shown.index(number)]
+            if plane[pixels].any():
+                nothing = np.zeros(shape[1:], np.bool_)
+                return np.stack([[each.get(n, nothing) for n in shown] for each in segments], axis=-1)
+            plane[pixels] = segment
+    return labels
 
 
-def _referenced_series(ds: Dataset, painted: Sequence[_Painted]) -> None:
-    """Common Instance Reference (PS3.3 C.12.2): every source image that a frame names, by series."""
-    named = {(text_of(each.plane.ds, "SeriesInstanceUID"), each.plane.frame.sop_instance_uid): each for each in painted}
-    ds.ReferencedSeriesSequence = Items()
-    for series, members in itertools.groupby(sorted(named), key=lambda key: key[0]):
-        images = [instance_reference(text_of(named[key].plane.ds, "SOPClassUID"), key[1]) for key in members]
-        item = Dataset()
-        item.SeriesInstanceUID, item.ReferencedInstanceSequence = series, Items(images)
-        ds.ReferencedSeriesSequence.append(item)
+def _always_alike(ds: Dataset, dimensions_uid: str) -> None:
+    """No UID in `ds` is random; and whether there is one segment or more, each frame says whose it is."""
+    for item in (*ds.DimensionOrganizationSequence, *ds.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions_uid
+    for keyword in ("SourceImageSequence", "SegmentsOverlap", "PresentationLUTShape", "DimensionOrganizationType"):
+        ds.pop(keyword, None)
+    bits = ds.NumberOfFrames * ds.Rows * ds.Columns
+    ds["PixelData"].value = ds.PixelData[: (bits + 7) // 8]  # highdicom pads to even length with the character "0"
+    [shared] = ds.SharedFunctionalGroupsSequence
+    if identification := shared.pop("SegmentIdentificationSequence", None):
+        for frame in ds.PerFrameFunctionalGroupsSequence:
+            frame.SegmentIdentificationSequence = identification.value
 
 
-def _pixels(ds: Dataset, painted: Sequence[_Painted]) -> None:
-    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
-    ds.Rows, ds.Columns = painted[0].pixels.shape
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 1, 1, 0, 0
-    bits = np.packbits(np.concatenate([each.pixels.ravel() for each in painted]), bitorder="little").tobytes()
-    ds.add_new("PixelData", "OB", bits + b"\0" * (len(bits) % 2))
+def _name_images(ds: Dataset, planes: Sequence[_Plane]) -> None:
+    """In place of the stand-ins the images are named: by each frame that on which it lies, and every one once by series."""
+    at, classes = {tuple(_decimals(plane.frame.position_mm)): plane for plane in planes}, {}
+    for frame in ds.PerFrameFunctionalGroupsSequence:
+        [source] = frame.DerivationImageSequence[0].SourceImageSequence
+        plane = at[tuple(map(str, frame.PlanePositionSequence[0].ImagePositionPatient))]
+        source.ReferencedSOPClassUID = text_of(plane.ds, "SOPClassUID")
+        source.ReferencedSOPInstanceUID = plane.frame.sop_instance_uid
+        if plane.frame.multi_frame:
+            source.ReferencedFrameNumber = plane.frame.number
+        classes[plane.frame.sop_instance_uid] = source.ReferencedSOPClassUID
+    [series] = ds.ReferencedSeriesSequence
+    series.ReferencedInstanceSequence = Items([reference(classes[uid], uid) for uid in sorted(classes)])
 
 
-def _decimal(value: float) -> str:
-    """A Decimal String of at most 16 characters."""
-    return next(text for digits in range(15, 0, -1) if len(text := f"{value:.{digits}g}") <= 16)
-
-
-def _tag(keyword: str) -> int:
-    number = tag_for_keyword(keyword)
-    assert number is not None
-    return number
+def _decimals(values: Sequence[float]) -> list[str]:
+    """Decimal Strings of at most 16 characters."""
+    return [next(text for digits in range(15, 0, -1) if len(text := f"{value:.{digits}g}") <= 16) for value in values]

@@ -2,254 +2,231 @@
 
 Three shapes (PS3.16 TID 1500; IHE AIR 6.5.3): *positive* has one measurement group (TID 1410) a lesion; *negative* has
 no measurements and says that the finding is absent; *not analysed* says that no algorithm succeeded, and why, and says
-nothing about the finding.  The content tree is built item by item, not through highdicom, so that patient and study
-attributes stay as received and no clock or random UID enters.
+nothing about the finding.  Content items and the templates below TID 1410 are highdicom's; TID 1500, 1600 and 1410
+themselves are put together here, because its own have no place for what these reports say
+(docs/decisions/0004-results-on-highdicom.md).
 """
 
-from collections.abc import Sequence
-from datetime import datetime
-from enum import StrEnum
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import highdicom as hd
+import numpy as np
 from pydicom import Dataset
-from pydicom.sequence import Sequence as Items
-from pydicom.uid import UID, Comprehensive3DSRStorage
+from pydicom.sr.coding import Code
+from pydicom.uid import UID
 
 from ai.findings import Findings, Lesion
-from ai.frames import Frame
 from ai.locations import COLUMNS
 from ai.wording import counted
+from node.config.types import Region
 from node.results import codes as code
 from node.results.document import (
     DISCLAIMER,
     Algorithm,
+    Document,
     NotAnalysed,
     Outcome,
     Predecessor,
-    _percentage,
-    encode,
-    local,
+    bare_instance,
+    complete,
     percent,
-    result_file_meta,
-    series_and_equipment,
-    sources_of,
+    percentage,
 )
-from node.results.identity import derive_uid, missing_identity, patient_and_study
+from node.results.identity import derive_uid
 from node.results.key_slices import KeySlice, key_slice, representative_slices
-from node.results.sr_items import (
-    ACQUISITION,
-    CONTAINS,
-    INFERRED,
-    MODIFIER,
-    OBSERVATION,
-    SELECTED,
-    box_item,
-    circle_item,
-    code_item,
-    container,
-    hierarchical_references,
-    image_item,
-    instance_reference,
-    number_item,
-    point_3d_item,
-    text_item,
-    uid_item,
-)
-
-__all__ = [
-    "DISCLAIMER", "Algorithm", "KeySlice", "NotAnalysed", "Outcome", "Predecessor", "Region",
-    "build_report", "derive_uid", "encode", "key_slice", "local", "missing_identity", "percent", "result_file_meta",
-    "series_and_equipment", "sources_of",
-]  # fmt: skip
+from node.results.plain_ascii import plain_ascii
 
 SERIES_DESCRIPTION = "Willis intracranial aneurysm detection"
-
-
-class Region(StrEnum):
-    """How a lesion is shown: a circle on its key slice (read almost everywhere), a box there, or a point in the patient.
-
-    OHIF lists boxes and points among its own measurements; circles only under names of its own.
-    """
-
-    CIRCLE_2D = "circle_2d"
-    BOX_2D = "box_2d"
-    POINT_3D = "point_3d"
+_CONTAINS, _ACQUISITION = hd.sr.RelationshipTypeValues.CONTAINS, hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
 
 
 def build_report(
-    headers: Sequence[Dataset],
+    document: Document,
     outcome: Outcome,
     *,
-    report_uid: str,
-    series_uid: str,
-    series_number: int,
-    created: datetime,
-    algorithm: Algorithm,
     predecessors: Sequence[Predecessor] = (),
     note: str = "",
     region: Region = Region.CIRCLE_2D,
-    instance_number: int = 1,
 ) -> Dataset:
-    """The report as a dataset with file meta information; `encode` makes the bytes.
+    """The report as a dataset with file meta information; `node.results.document.encode` makes the bytes.
 
-    `headers`: the source instances without pixels, in any order; for a positive outcome all of them, because the key
-    slice of a lesion is looked for among them.  Identity is that of most of them (`reported_on`).  `created`: the
-    content date and time, timezone-aware; written in the images' own timezone when they state one.  `note`: a remark
-    on coverage or on a partial result.
+    For a positive outcome all headers are needed, because the key slice of a lesion is looked for among them.  `note`: a
+    remark on coverage or on a partial result.
 
-    Raises ValueError when `created` is naive, when `missing_identity` names something, when no slice shows a lesion,
-    or when a 3D point is asked for and the images have no frame of reference.
+    Raises ValueError when no slice shows a lesion, or when a 3D point is asked for and the images have no frame of
+    reference.
     """
-    sources = sources_of(headers, created)
     lesions = outcome.lesions if isinstance(outcome, Findings) else ()
-    slices = [key_slice(sources, lesion.centre_lps_mm) for lesion in lesions]
-    shown = slices or representative_slices(sources)
-
-    ds = patient_and_study(sources[0])
-    _document(ds, outcome, report_uid, series_uid, series_number, local(created, ds), algorithm, instance_number)
-    if predecessors:
-        ds.PredecessorDocumentsSequence = hierarchical_references(
-            [(p.study_instance_uid, p.series_instance_uid, p.sop_class_uid, p.sop_instance_uid) for p in predecessors]
-        )
-    ds.CurrentRequestedProcedureEvidenceSequence = hierarchical_references(
-        [(s.study_instance_uid, s.series_instance_uid, s.sop_class_uid, s.sop_instance_uid) for s in shown]
-    )
+    slices = [key_slice(document.sources, lesion.centre_lps_mm) for lesion in lesions]
+    shown = slices or representative_slices(document.sources)
+    algorithm = document.algorithm
     content = [*_context(algorithm), _image_library(shown)]
     if lesions:
         groups = [
-            _measurement_group(number, lesion, where, algorithm, report_uid, region)
+            _measurement_group(number, lesion, where, document, region)
             for number, (lesion, where) in enumerate(zip(lesions, slices, strict=True), start=1)
         ]
-        content.append(container(CONTAINS, code.IMAGING_MEASUREMENTS, groups))
-    content.append(
-        container(CONTAINS, code.QUALITATIVE_EVALUATIONS, _evaluations(outcome, algorithm, len(headers), note))
+        content.append(_container(code.IMAGING_MEASUREMENTS, groups))
+    evaluations = _evaluations(outcome, algorithm, len(document.headers), note)
+    content.append(_container(code.QUALITATIVE_EVALUATIONS, evaluations))
+
+    ds: Dataset = hd.sr.Comprehensive3DSR(
+        evidence=_sorted(shown),
+        content=_container(code.REPORT_TITLE, content, template_id="1500", relationship_type=None),
+        is_complete=isinstance(outcome, Findings),
+        previous_versions=_sorted(predecessors) or None,
+        **document.named(SERIES_DESCRIPTION),
     )
-    ds.update(container("", code.REPORT_TITLE, content, template="1500"))
+    if isinstance(outcome, NotAnalysed):
+        ds.CompletionFlagDescription = f"Not analysed: {outcome.reason.value}"
+    complete(ds, document)
     return ds
 
 
-def _document(
-    ds: Dataset,
-    outcome: Outcome,
-    report_uid: str,
-    series_uid: str,
-    series_number: int,
-    created: datetime,
-    algorithm: Algorithm,
-    instance_number: int,
-) -> None:
-    """The modules around the content tree: SOP Common, SR Document Series, Equipment, SR Document General."""
-    ds.file_meta = result_file_meta(Comprehensive3DSRStorage, report_uid)
-    series_and_equipment(ds, "SR", SERIES_DESCRIPTION, series_uid, series_number, created, algorithm)
-    ds.SOPClassUID, ds.SOPInstanceUID = Comprehensive3DSRStorage, UID(report_uid)
-    ds.ReferencedPerformedProcedureStepSequence = Items([])
-    ds.InstanceNumber = instance_number
-    ds.VerificationFlag = "UNVERIFIED"
-    ds.PreliminaryFlag = "PRELIMINARY"
-    ds.PerformedProcedureCodeSequence = Items([])
-    if isinstance(outcome, NotAnalysed):
-        ds.CompletionFlag = "PARTIAL"
-        ds.CompletionFlagDescription = f"Not analysed: {outcome.reason.value}"
-    else:
-        ds.CompletionFlag = "COMPLETE"
-
-
-def _context(algorithm: Algorithm) -> list[Dataset]:
-    """Language (TID 1204), device observer (TID 1002, 1004) and the procedure."""
+def _sorted(instances: Sequence[KeySlice | Predecessor]) -> list[Dataset]:
+    """The instances as highdicom refers to them, in an order that is always the same."""
+    uids = {(e.study_instance_uid, e.series_instance_uid, e.sop_instance_uid, e.sop_class_uid) for e in instances}
     return [
-        code_item(MODIFIER, code.LANGUAGE, code.ENGLISH),
-        code_item(OBSERVATION, code.OBSERVER_TYPE, code.DEVICE),
-        uid_item(OBSERVATION, code.DEVICE_UID, algorithm.device_uid),
-        text_item(OBSERVATION, code.DEVICE_NAME, algorithm.name),
-        text_item(OBSERVATION, code.DEVICE_MANUFACTURER, algorithm.manufacturer),
-        text_item(OBSERVATION, code.DEVICE_MODEL, algorithm.model_name),
-        code_item(MODIFIER, code.PROCEDURE_REPORTED, code.CT_PROCEDURE),
+        bare_instance(study, series, UID(sop_class), instance) for study, series, instance, sop_class in sorted(uids)
     ]
 
 
-def _reference(where: KeySlice) -> Dataset:
-    return instance_reference(where.sop_class_uid, where.sop_instance_uid, where.frame_number)
+def _container(name: Code, items: Iterable[Any], **options: Any) -> Any:
+    container = hd.sr.ContainerContentItem(
+        name, **{"is_content_continuous": False, "relationship_type": _CONTAINS} | options
+    )
+    container.ContentSequence = list(items)
+    return container
 
 
-def _image_library(slices: Sequence[KeySlice]) -> Dataset:
+def _context(algorithm: Algorithm) -> list[Any]:
+    """Language (TID 1204), device observer (TID 1002, 1004) and the procedure."""
+    observer = hd.sr.DeviceObserverIdentifyingAttributes(
+        algorithm.device_uid,
+        name=plain_ascii(algorithm.name),
+        manufacturer_name=plain_ascii(algorithm.manufacturer),
+        model_name=plain_ascii(algorithm.model_name),
+    )
+    modifier = hd.sr.RelationshipTypeValues.HAS_CONCEPT_MOD
+    return [
+        *hd.sr.LanguageOfContentItemAndDescendants(code.ENGLISH),
+        *hd.sr.ObserverContext(code.DEVICE, observer),
+        hd.sr.CodeContentItem(code.PROCEDURE_REPORTED, code.CT_PROCEDURE, relationship_type=modifier),
+    ]
+
+
+def _image_library(slices: Sequence[KeySlice]) -> Any:
     """TID 1600 with the shown slices only: with all slices a report takes 1.5 MB and viewers take many seconds."""
     entries = []
     for where in {(s.sop_instance_uid, s.frame_number): s for s in slices}.values():
-        frame: Frame = where.frame
-        descriptors = [code_item(ACQUISITION, code.MODALITY, code.CT)]
-        if frame.frame_of_reference_uid:
-            descriptors.append(uid_item(ACQUISITION, code.FRAME_OF_REFERENCE, frame.frame_of_reference_uid))
-        descriptors.append(number_item(ACQUISITION, code.PIXEL_ROWS, frame.rows, code.PIXELS, decimals=0))
-        descriptors.append(number_item(ACQUISITION, code.PIXEL_COLUMNS, frame.columns, code.PIXELS, decimals=0))
-        entries.append(image_item(CONTAINS, code.SOURCE, _reference(where), descriptors))
-    return container(CONTAINS, code.IMAGE_LIBRARY, [container(CONTAINS, code.IMAGE_LIBRARY_GROUP, entries)])
+        frame = where.frame
+        entry = hd.sr.ImageContentItem(
+            code.SOURCE, where.sop_class_uid, where.sop_instance_uid, where.frame_number, relationship_type=_CONTAINS
+        )
+        entry.ContentSequence = [
+            hd.sr.CodeContentItem(code.MODALITY, code.CT, _ACQUISITION),
+            *(
+                hd.sr.UIDRefContentItem(code.FRAME_OF_REFERENCE, uid, _ACQUISITION)
+                for uid in (frame.frame_of_reference_uid,)
+                if uid
+            ),
+            *(
+                _said(hd.sr.NumContentItem(name, pixels, code.PIXELS, relationship_type=_ACQUISITION), str(pixels))
+                for name, pixels in ((code.PIXEL_ROWS, frame.rows), (code.PIXEL_COLUMNS, frame.columns))
+            ),
+        ]
+        entries.append(entry)
+    return _container(code.IMAGE_LIBRARY, [_container(code.IMAGE_LIBRARY_GROUP, entries)])
 
 
-def _measurement_group(
-    number: int, lesion: Lesion, where: KeySlice, algorithm: Algorithm, report_uid: str, region: Region
-) -> Dataset:
+def _measurement_group(number: int, lesion: Lesion, where: KeySlice, document: Document, region: Region) -> Any:
     """TID 1410.  The diameter comes first: viewers label the region with the first measurement.
 
     It names the region as what it is inferred from (TID 320), which is where OHIF looks for it.
     """
-    items = [
-        text_item(OBSERVATION, code.TRACKING_IDENTIFIER, f"Aneurysm {number}: {lesion.location.value}"),
-        uid_item(OBSERVATION, code.TRACKING_UID, derive_uid("tracking", report_uid, number)),
-        code_item(CONTAINS, code.FINDING, code.ANEURYSM),
-        _finding_site(lesion),
-        text_item(MODIFIER, code.ALGORITHM_NAME, algorithm.name),
-        text_item(MODIFIER, code.ALGORITHM_VERSION, algorithm.version),
-        _region(CONTAINS, lesion, where, region),
-        number_item(
-            CONTAINS, code.DIAMETER, lesion.diameter_mm, code.MILLIMETRE, [_region(INFERRED, lesion, where, region)]
-        ),
-        number_item(CONTAINS, code.PROBABILITY, _percentage(lesion.probability), code.PERCENT),
-    ]  # fmt: skip
-    group = container(CONTAINS, code.MEASUREMENT_GROUP, items, template="1410")
+    site, algorithm, report_uid = code.SITES[lesion.location], document.algorithm, document.report_uid
+    coordinates = _coordinates(lesion, where, region)
+    if region is Region.POINT_3D:
+        shape, inferred = hd.sr.ImageRegion3D, hd.sr.CoordinatesForMeasurement3D
+    else:
+        shape, inferred = hd.sr.ImageRegion, hd.sr.CoordinatesForMeasurement
+    group = _container(
+        code.MEASUREMENT_GROUP,
+        [
+            *hd.sr.TrackingIdentifier(
+                derive_uid("tracking", report_uid, number), f"Aneurysm {number}: {lesion.location.value}"
+            ),
+            hd.sr.CodeContentItem(code.FINDING, code.ANEURYSM, _CONTAINS),
+            hd.sr.FindingSite(site.anatomy, site.laterality, site.modifier),
+            *hd.sr.AlgorithmIdentification(plain_ascii(algorithm.name), plain_ascii(algorithm.version)),
+            shape(**coordinates),
+            _measurement(
+                code.DIAMETER, lesion.diameter_mm, code.MILLIMETRE, inferred(**coordinates, purpose=code.IMAGE_REGION)
+            ),
+            _measurement(code.PROBABILITY, percentage(lesion.probability), code.PERCENT),
+        ],
+        template_id="1410",
+    )
     group.ObservationUID = derive_uid("observation", report_uid, number)
     return group
 
 
-def _finding_site(lesion: Lesion) -> Dataset:
-    site = code.SITES[lesion.location]
-    modifiers = []
-    if site.laterality is not None:
-        modifiers.append(code_item(MODIFIER, code.LATERALITY, site.laterality))
-    if site.modifier is not None:
-        modifiers.append(code_item(MODIFIER, code.TOPOGRAPHICAL_MODIFIER, site.modifier))
-    return code_item(MODIFIER, code.FINDING_SITE, site.anatomy, modifiers)
+def _measurement(name: Code, value: float, unit: Code, *coordinates: Any) -> Any:
+    [item] = hd.sr.Measurement(name, float(value), unit, referenced_coordinates=coordinates)
+    return _said(item, f"{value:.1f}")
 
 
-def _region(relationship: str, lesion: Lesion, where: KeySlice, region: Region) -> Dataset:
+def _said(item: Any, number: str) -> Any:
+    """The NUM item says `number`, and no binary double beside it that would claim to be more exact."""
+    [measured] = item.MeasuredValueSequence
+    measured.NumericValue = number
+    measured.pop("FloatingPointValue", None)
+    return item
+
+
+def _coordinates(lesion: Lesion, where: KeySlice, region: Region) -> dict[str, Any]:
+    """What the content items of a region take.  2D points are (column, row), 0\\0 being the outer corner of the first pixel.
+
+    PS3.3 C.18.6.1.2.
+    """
     if region is Region.POINT_3D:
         if not where.frame.frame_of_reference_uid:
             raise ValueError("a 3D point needs the images' FrameOfReferenceUID; use Region.CIRCLE_2D")
-        return point_3d_item(relationship, code.IMAGE_REGION, lesion.centre_lps_mm, where.frame.frame_of_reference_uid)
-    column, row, radius_mm = where.column, where.row, lesion.diameter_mm / 2.0
-    rows, columns = (radius_mm / spacing for spacing in where.frame.pixel_spacing_mm)
-    image = image_item(SELECTED, code.SOURCE, _reference(where))
-    if region is Region.BOX_2D:
-        return box_item(
-            relationship, code.IMAGE_REGION, (column - columns, row - rows), (column + columns, row + rows), image
-        )
-    return circle_item(relationship, code.IMAGE_REGION, (column, row), (column + columns, row), image)
+        return {
+            "graphic_type": "POINT",
+            "graphic_data": np.array([lesion.centre_lps_mm]),
+            "frame_of_reference_uid": where.frame.frame_of_reference_uid,
+        }
+    rows, columns = (lesion.diameter_mm / 2.0 / spacing for spacing in where.frame.pixel_spacing_mm)
+    centre, corners = np.array((where.column, where.row)), [(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]
+    frame_numbers = None if where.frame_number is None else [where.frame_number]
+    return {
+        "graphic_type": "POLYLINE" if region is Region.BOX_2D else "CIRCLE",
+        "graphic_data": centre + np.multiply(corners if region is Region.BOX_2D else [(0, 0), (1, 0)], (columns, rows)),
+        "source_image": hd.sr.SourceImageForRegion(where.sop_class_uid, where.sop_instance_uid, frame_numbers),
+    }
 
 
-def _evaluations(outcome: Outcome, algorithm: Algorithm, images: int, note: str) -> list[Dataset]:
+def _evaluations(outcome: Outcome, algorithm: Algorithm, images: int, note: str) -> list[Any]:
     """The outcome in codes, then in words; the disclaimer is always the last."""
     if isinstance(outcome, NotAnalysed):
-        items = [code_item(CONTAINS, code.PROCESSING_SUMMARY, code.NONE_SUCCEEDED)]
+        coded = [(code.PROCESSING_SUMMARY, code.NONE_SUCCEEDED)]
         detail = f" ({outcome.detail})" if outcome.detail else ""
         texts = [f"NOT ANALYSED: {outcome.reason.explained} [{outcome.reason.value}]{detail}"]
     else:
         summary = code.SUCCEEDED_WITH_FINDINGS if outcome.positive else code.SUCCEEDED_WITHOUT_FINDINGS
-        items = [
-            code_item(CONTAINS, code.PROCESSING_SUMMARY, summary),
-            code_item(CONTAINS, code.ANEURYSM, code.PRESENT if outcome.positive else code.ABSENT),
+        coded = [
+            (code.PROCESSING_SUMMARY, summary),
+            (code.ANEURYSM, code.PRESENT if outcome.positive else code.ABSENT),
         ]
         texts = _words(outcome)
     texts.append(f"{counted(images, 'image')} given to {algorithm.name} {algorithm.version}.")
     texts += [note] if note else []
-    return [*items, *(text_item(CONTAINS, code.COMMENT, text) for text in [*texts, DISCLAIMER])]
+    return [
+        *(hd.sr.CodeContentItem(name, value, _CONTAINS) for name, value in coded),
+        *(hd.sr.TextContentItem(code.COMMENT, plain_ascii(text), _CONTAINS) for text in [*texts, DISCLAIMER]),
+    ]
 
 
 def _words(findings: Findings) -> list[str]:

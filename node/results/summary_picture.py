@@ -20,7 +20,7 @@ from ai.locations import COLUMNS, PRESENT
 from ai.volume import Volume
 from ai.wording import counted
 from node.results.document import Algorithm, NotAnalysed, Outcome, percent
-from node.results.sr_items import plain_ascii
+from node.results.plain_ascii import plain_ascii
 
 SIDE = 1024
 TITLE = "WILLIS   intracranial aneurysm detection, head CTA"

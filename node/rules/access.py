@@ -1,6 +1,6 @@
 """Who may associate: by AE title, host network and, over TLS, certificate; and who failed too often to be heard.
 
-Nothing here does I/O; `node.scp.gatekeeper` asks, answers and tells.
+Nothing here does I/O; `node.scp.gatekeeper` asks, answers and logs.
 """
 
 import hashlib

@@ -65,7 +65,7 @@ ASK_AFTER = timedelta(seconds=0.25)
 """A sender in full flow is not asked: the count would be stale with the next slice."""
 
 
-def judge(
+def assess(
     series: Series,
     contributions: Sequence[Contribution],
     sender: Sender,

@@ -1,4 +1,4 @@
-"""Is this a series we analyse?  Pure rules on headers; what only pixels can tell is judged by the analysis."""
+"""Is this a series we analyse?  Pure rules on headers; what only pixels can tell the analysis finds out."""
 
 import re
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from pydicom.uid import (
 from ai.errors import Reason
 from ai.wording import counted
 from node.config.sections import Eligibility
+from node.rules.ineligible import Ineligible
 from storage.records import Header, Series
 from storage.stages import Outcome, Stage
 
@@ -27,34 +28,6 @@ _SECONDARY_CAPTURE = {
 }
 
 
-class Ineligible(StrEnum):
-    """Why a series is not one that we analyse."""
-
-    NO_IMAGE = "no_image"
-    NOT_CT = "not_ct"
-    SECONDARY_CAPTURE = "secondary_capture"
-    LOCALIZER = "localizer"
-    REFORMAT = "reformat"
-    TOO_FEW_SLICES = "too_few_slices"
-    SLICES_TOO_FAR_APART = "slices_too_far_apart"
-
-    @property
-    def explained(self) -> str:
-        """One sentence for people."""
-        return _EXPLAINED[self]
-
-
-_EXPLAINED = {
-    Ineligible.NO_IMAGE: "The series holds no images.",
-    Ineligible.NOT_CT: "The series is not CT.",
-    Ineligible.SECONDARY_CAPTURE: "The series holds secondary captures, not original images.",
-    Ineligible.LOCALIZER: "The series is a localizer.",
-    Ineligible.REFORMAT: "The series is a reformat or projection, not original axial images.",
-    Ineligible.TOO_FEW_SLICES: "The series has too few slices.",
-    Ineligible.SLICES_TOO_FAR_APART: "The slices lie too far apart to show aneurysms.",
-}
-
-
 @dataclass(frozen=True)
 class NotEligible:
     """The series is not analysed; `detail` holds numbers and units."""
@@ -63,7 +36,7 @@ class NotEligible:
     detail: str = ""
 
 
-def judge(
+def ineligibility(
     headers: Sequence[Header], spacing_mm: float | None, rules: Eligibility, expected_count: int | None = None
 ) -> NotEligible | None:
     """None when the series is one that we analyse.

@@ -1,4 +1,4 @@
-"""A bell between processes: rings spare a wait for the next beat, and losing one costs no more than that beat."""
+"""Wakeups between processes: one spares a wait until a job is due, and losing it costs no more than that wait."""
 
 import hashlib
 import select
@@ -19,17 +19,17 @@ def _address(directory: Path, name: str) -> str:
 
 
 def wake(directory: Path, name: str) -> None:
-    """Whoever waits at the bell `name` of this installation wakes.  Nobody there, or no descriptor: nothing happens."""
+    """Whoever waits for the wakeup `name` of this installation wakes.  Nobody there, or no descriptor: nothing happens."""
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         sender.sendto(b"!", _address(directory, name))
 
 
 class Wakeup:
-    """Waits for rings.  One process at a time owns a name; the latest wins."""
+    """Waits for wakeups.  One process at a time owns a name; the latest wins."""
 
     def __init__(self, directory: Path, name: str) -> None:
-        """The bell hangs; rings from now on are kept until `wait`."""
+        """The socket is open; wakeups from now on are kept until `wait`."""
         self._path = Path(_address(directory, name))
         self._path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -39,7 +39,7 @@ class Wakeup:
         self._socket.setblocking(False)
 
     def wait(self, timeout_seconds: float) -> bool:
-        """Whether it rang before the timeout.  Several rings wake once."""
+        """Whether a wakeup came before the timeout.  Several count once."""
         ready, _, _ = select.select([self._socket], [], [], timeout_seconds)
         if not ready:
             return False
@@ -55,6 +55,6 @@ class Wakeup:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with suppress(FileNotFoundError):
-            if self._path.stat().st_ino == self._inode:  # else a later bell hangs there
+            if self._path.stat().st_ino == self._inode:  # else it is the socket of a later owner
                 self._path.unlink()
         self._socket.close()

@@ -10,9 +10,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from node.runtime.backoff import Backoff
+
 CONFIG_ERROR = 2
 """The exit status of a process that cannot use its configuration or the database."""
-MAXIMUM_RESTART_SECONDS = 30.0
+RESTARTS = Backoff(first_seconds=1.0, longest_seconds=30.0)
+"""The pauses before a process that ended is started again; one that ran for longer than the longest begins anew."""
 
 
 def worker_name(pid: int) -> str:
@@ -42,7 +45,7 @@ class Child:
     arguments: list[str]
     environment: Mapping[str, str]
     process: subprocess.Popen[bytes] | None = None
-    restart_seconds: float = 1.0
+    failures: int = 0
     start_at: float = 0.0
     started_at: float = 0.0
     starts: int = 0
@@ -61,20 +64,20 @@ class Child:
 
     def pause(self) -> None:
         """It is to start again later, each time twice as late."""
-        self.start_at = time.monotonic() + self.restart_seconds
-        self.restart_seconds = min(2 * self.restart_seconds, MAXIMUM_RESTART_SECONDS)
+        self.failures += 1
+        self.start_at = time.monotonic() + RESTARTS.after(self.failures)
 
     def ended(self, code: int) -> bool:
         """The process is to start again after a pause; False when it never ran: starting it again will not help.
 
         One that did run could use its configuration: what it cannot use now, such as the database, comes back.
         """
-        seconds = time.monotonic() - self.started_at
-        if seconds > MAXIMUM_RESTART_SECONDS:
-            self.restart_seconds = 1.0
+        ran_long = time.monotonic() - self.started_at > RESTARTS.longest_seconds
+        if ran_long:
+            self.failures = 0
         self.pause()
         self.process = None
-        return code != CONFIG_ERROR or self.starts > 1 or seconds > MAXIMUM_RESTART_SECONDS
+        return code != CONFIG_ERROR or self.starts > 1 or ran_long
 
 
 def end_with_parent() -> None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from io import BytesIO
 from typing import Any
 
+from pydicom import Dataset
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StorageCommitmentPushModel
@@ -16,7 +17,7 @@ from node.config.sections import Config
 from node.dicom import commitment
 from node.dicom.commitment import Item, Result
 from node.runtime import log
-from node.runtime.backoff import backoff_seconds
+from node.runtime.backoff import Backoff
 from storage.files.instances import Files
 from storage.records import CommitmentRequest, Reported
 from storage.store import Store
@@ -33,8 +34,8 @@ class CommitmentScp:
         self._store, self._files, self._clock = store, files, clock
 
     def on_action(self, event: Any) -> tuple[int, None]:
-        """pynetdicom's handler: the status to answer.  A success means that the result is owed, even after a crash."""
-        calling_ae = str(event.assoc.requestor.ae_title).strip()
+        """The handler of N-ACTION: the status to answer.  A success means that the result is owed, even after a crash."""
+        calling_ae = event.assoc.calling_ae
         logger = log.get().bind(calling_ae=calling_ae)
         if event.request.RequestedSOPInstanceUID != commitment.INSTANCE_UID:
             return commitment.NO_SUCH_INSTANCE, None
@@ -76,7 +77,7 @@ class CommitmentScp:
         assoc.send_request(report, context_id, on_answer)
 
 
-class Settler:
+class CommitmentReports:
     """Takes the answers to what we asked, on whatever association they come."""
 
     def __init__(self, config: Config, store: Store, clock: Callable[[], datetime]) -> None:
@@ -84,34 +85,36 @@ class Settler:
         self._config, self._store, self._clock = config, store, clock
 
     def on_event_report(self, event: Any) -> tuple[int, None]:
-        """pynetdicom's handler: the status to answer.  Nothing is committed on what we did not ask."""
+        """The handler of N-EVENT-REPORT: the status to answer."""
         calling_ae = str(event.assoc.remote["ae_title"]).strip()
+        return self.take(calling_ae, event.event_type, lambda: event.event_information), None
+
+    def take(self, calling_ae: str, event_type: int, information: Callable[[], Dataset]) -> int:
+        """The status to answer to a result.  Nothing is committed on what we did not ask."""
         logger = log.get().bind(calling_ae=calling_ae)
-        if event.event_type not in (commitment.ALL_COMMITTED, commitment.FAILURES_EXIST):
+        if event_type not in (commitment.ALL_COMMITTED, commitment.FAILURES_EXIST):
             logger.warning("commitment_report_refused", reason="unknown event type")
-            return commitment.NO_SUCH_EVENT_TYPE, None
+            return commitment.NO_SUCH_EVENT_TYPE
         try:
-            result = commitment.read_result(event.event_information)
+            result = commitment.read_result(information())
         except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
             logger.warning("commitment_report_refused", reason="cannot be read")
-            return commitment.INVALID_ARGUMENT, None
+            return commitment.INVALID_ARGUMENT
         sop_instance_uid = self._store.commitments.instance_of(result.transaction_uid)
         if sop_instance_uid is None:
             logger.warning("commitment_report_refused", reason="unknown transaction")
-            return commitment.INVALID_ARGUMENT, None
+            return commitment.INVALID_ARGUMENT
         error, now = result.of(sop_instance_uid), self._clock()
         reported = self._store.commitments.reported(
             result.transaction_uid, error, now, lambda attempts: now + self._resend_after(attempts)
         )
         how = logger.warning if reported is Reported.UNCOMMITTED else logger.info
         how("commitment_reported", outcome=reported, error=error)
-        return 0x0000, None
+        return 0x0000
 
     def _resend_after(self, attempts: int) -> timedelta:
         settings = self._config.delivery
-        return timedelta(
-            seconds=backoff_seconds(max(1, attempts), settings.first_retry_seconds, settings.maximum_retry_seconds, 0.0)
-        )
+        return timedelta(seconds=Backoff(settings.first_retry_seconds, settings.maximum_retry_seconds).after(attempts))
 
 
 def result_of(request: CommitmentRequest, store: Store, files: Files, now: datetime) -> Result:

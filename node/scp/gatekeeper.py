@@ -1,15 +1,14 @@
 """The gate of the receiver: answers who may associate, and tells the log and the administrator who may not."""
 
-import socket
 import ssl
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from node.audit.messages import Party
 from node.audit.trail import Trail
 from node.config.sections import Config
+from node.net.association import Association
 from node.rules.access import Caller, Certificate, Turnstile, refusal
 from node.runtime import log
 from node.scp.rejections import Rejections
@@ -34,14 +33,14 @@ class Gatekeeper:
         """Whether the host has failed too often."""
         return self._turnstile.turns_away(host)
 
-    def refusal(self, association: Any, connection: socket.socket) -> tuple[int, int, int] | None:
+    def refusal(self, association: Association) -> tuple[int, int, int] | None:
         """Result, source and reason of the rejection of a caller that is not on the list."""
         caller = Caller(
-            str(association.requestor.ae_title).strip(),
-            str(association.requestor.primitive.called_ae_title).strip(),
-            _host(association),
-            _certificate(connection),
-            isinstance(connection, ssl.SSLSocket),
+            association.calling_ae,
+            association.called_ae,
+            association.host,
+            _certificate(association),
+            _is_tls(association),
         )
         why = refusal(self._config, caller)
         if why is None:
@@ -54,13 +53,13 @@ class Gatekeeper:
         self._count(caller.host)
         return why.code
 
-    def admitted(self, association: Any) -> None:
+    def admitted(self, association: Association) -> None:
         """The host's failures are forgiven."""
-        self._turnstile.admitted(_host(association))
+        self._turnstile.admitted(association.host)
 
-    def failed(self, association: Any, reason: str) -> None:
+    def failed(self, association: Association, reason: str) -> None:
         """A connection that became no association is logged, and counts."""
-        host = _host(association)
+        host = association.host
         self._log.warning("connection_failed", host=host, reason=reason)
         if _is_tls(association):
             self._note(Party("", host), f"no TLS: {reason}", _TLS_REMEDY)
@@ -77,15 +76,12 @@ class Gatekeeper:
             self._log.warning("host_turned_away", host=host, seconds=seconds)
 
 
-def _host(association: Any) -> str:
-    return str(association.requestor.address_info.address)
+def _is_tls(association: Association) -> bool:
+    return isinstance(association.connection, ssl.SSLSocket)
 
 
-def _is_tls(association: Any) -> bool:
-    return isinstance(association.dul.socket.socket, ssl.SSLSocket)
-
-
-def _certificate(connection: socket.socket) -> Certificate | None:
+def _certificate(association: Association) -> Certificate | None:
+    connection = association.connection
     if not isinstance(connection, ssl.SSLSocket):
         return None
     return Certificate.of(connection.getpeercert(binary_form=True), connection.getpeercert())

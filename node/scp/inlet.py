@@ -2,17 +2,13 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 from types import TracebackType
 
-from node.audit.messages import Party, Reporter, Study
+from node.audit.messages import Party
 from node.audit.trail import Trail
 from node.config.peer import Peer
 from node.config.sections import Config
-from node.net.dimse_messages import StoreRequest
-from node.runtime import log
-from node.scp.instance import IncomingInstance
-from node.scp.session import receiver_name
+from node.scp.session import ReceivingSession, receiver_name
 from storage.files.instances import Files
 from storage.queries.group_commit import GroupCommit
 from storage.records import Closed
@@ -26,55 +22,30 @@ class Inlet:
         self, config: Config, store: Store, files: Files, peer: Peer, trail: Trail, now: Callable[[], datetime]
     ) -> None:
         """They count as sent by the peer's AE title; `trail` records that they came."""
-        self._name, self._store, self._files, self._now = receiver_name(config.node), store, files, now
-        self._peer, self._trail = peer, trail
-        self._commits = GroupCommit(store.intake)
-        self._association_id: int | None = None
-        self._studies: dict[str, Study] = {}
+        self._group_commit = GroupCommit(store.intake)
+        source = Party(peer.ae_title, peer.host)
+        self._session = ReceivingSession(receiver_name(config.node), source, files, self._group_commit, trail, now)
         self.fell_short = False
         """Not everything that was asked for came."""
 
     def __enter__(self) -> "Inlet":
-        self._commits.start()
+        self._group_commit.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
     ) -> None:
         """Release is evidence that a series is whole, so what failed in part was not released."""
-        self._commits.stop()
-        if self._association_id is not None:
-            how = Closed.ABORTED if kind or self.fell_short else Closed.RELEASED
-            self._store.intake.close_association(self._association_id, how, self._now())
-        source, error = Party(self._peer.ae_title, self._peer.host), "it ended early" if kind else ""
-        for study in self._studies.values():
-            self._trail.record(partial(Reporter.received, study=study, source=source, at=self._now(), error=error))
+        how = Closed.ABORTED if kind or self.fell_short else Closed.RELEASED
+        try:
+            self._session.end(how, "it ended early" if kind else "")
+        finally:
+            self._group_commit.stop()
 
     def keep(self, sop_class_uid: str, sop_instance_uid: str, syntax: str, dataset: memoryview) -> int:
         """See `query_scu.Keep`."""
-        arrival = IncomingInstance(
-            StoreRequest(0, 0, sop_class_uid, sop_instance_uid, has_dataset=True),
-            syntax,
-            self._peer.ae_title,
-            self._files,
-            self._commits,
-            self._store.intake.forget_instance,
-            self._association,
-            self._now,
-        )
-        arrival.write(dataset)
-        answer = arrival.finish()
-        if answer.status:
-            self.fell_short = True
-            log.get().warning(
-                "instance_refused", calling_ae=self._peer.ae_title, status=answer.status, error=answer.comment
-            )
-        elif header := arrival.header:
-            study = Study(header.study_instance_uid, header.patient_id, header.accession_number)
-            self._studies.setdefault(header.study_instance_uid, study).count(header.sop_class_uid)
-        return answer.status
-
-    def _association(self) -> int:
-        if self._association_id is None:
-            self._association_id = self._store.intake.open_association(self._name, self._peer.ae_title, self._now())
-        return self._association_id
+        instance = self._session.begin(sop_class_uid, sop_instance_uid, syntax)
+        instance.write(dataset)
+        status = instance.finish().status
+        self.fell_short |= bool(status)
+        return status

@@ -6,12 +6,12 @@ from datetime import datetime
 from node.dicom import header
 from node.dicom.dataset_walker import Malformed
 from node.dicom.header import MismatchedDataset, UnreadableDataset
-from node.net.dimse_messages import Answer, StoreRequest
+from node.net.dimse_messages import Answer
 from storage.errors import StorageFull
 from storage.files.instances import Files, InstanceWriter
 from storage.killpoints import kill_point
 from storage.queries.group_commit import GroupCommit, Offer
-from storage.records import Added, Arrived, Header, StoredFile
+from storage.records import Added, Header, Received, StoredFile
 
 SUCCESS = 0x0000
 ELEMENTS_DISCARDED = 0xB006
@@ -29,30 +29,28 @@ class IncomingInstance:
 
     def __init__(
         self,
-        request: StoreRequest,
+        uids: tuple[str, str],
         transfer_syntax_uid: str,
         calling_ae: str,
         files: Files,
-        commits: GroupCommit,
-        forget: Callable[[str, StoredFile], None],
+        group_commit: GroupCommit,
         association_id: Callable[[], int],
+        on_answer: Callable[[Answer, Header | None], None],
         now: Callable[[], datetime],
     ) -> None:
-        """`association_id` is asked for when the instance is whole; `forget` takes a row back."""
-        self._request, self._transfer_syntax_uid, self._calling_ae = request, transfer_syntax_uid, calling_ae
-        self._files, self._commits = files, commits
-        self._forget, self._association_id, self._now = forget, association_id, now
+        """`uids`: SOP class and instance, as the command has them.  `association_id` is called when the instance is whole.
+
+        `on_answer` gets the answer, and what was read of the dataset.
+        """
+        self._uids, self._transfer_syntax_uid, self._calling_ae = uids, transfer_syntax_uid, calling_ae
+        self._files, self._group_commit = files, group_commit
+        self._association_id, self._on_answer, self._now = association_id, on_answer, now
         self._walker = header.walk(transfer_syntax_uid)
         self._header: Header | None = None
         self._writer: InstanceWriter | None = None
         self._failure: Exception | None = None
-        if header.is_uid(request.sop_class_uid) and header.is_uid(request.sop_instance_uid):
+        if all(header.is_uid(uid) for uid in uids):
             self._guarded(self._open)
-
-    @property
-    def header(self) -> Header | None:
-        """What was read of the dataset, once it was."""
-        return self._header
 
     def _guarded(self, step: Callable[[], None]) -> None:
         """`step` was done, or why not is kept and no file remains."""
@@ -63,8 +61,8 @@ class IncomingInstance:
             self.abandon()
 
     def _open(self) -> None:
-        uids = (self._request.sop_class_uid, self._request.sop_instance_uid)
-        self._writer = self._files.begin_instance(header.file_meta(uids, self._transfer_syntax_uid, self._calling_ae))
+        meta = header.file_meta(self._uids, self._transfer_syntax_uid, self._calling_ae)
+        self._writer = self._files.begin_instance(meta)
 
     def write(self, data: memoryview) -> None:
         """The next bytes of the dataset."""
@@ -79,12 +77,15 @@ class IncomingInstance:
             self._read_header()
 
     def _read_header(self) -> None:
-        self._header = header.header_of(
-            self._walker, self._transfer_syntax_uid, self._request.sop_class_uid, self._request.sop_instance_uid
-        )
+        self._header = header.header_of(self._walker, self._transfer_syntax_uid, *self._uids)
 
     def finish(self) -> Answer:
         """The dataset is complete; when the answer is a success the instance survives power loss."""
+        answer = self._answer()
+        self._on_answer(answer, self._header)
+        return answer
+
+    def _answer(self) -> Answer:
         added: list[Added] = []
         if self._failure is None:
             self._guarded(lambda: added.append(self._keep()))
@@ -106,7 +107,7 @@ class IncomingInstance:
         file = writer.seal(header.series_instance_uid, header.sop_instance_uid)
         writer.publish()
         kill_point("after_publish")
-        offer = self._commits.offer(Arrived(header, file, association_id, self._calling_ae, self._now()))
+        offer = self._group_commit.offer(Received(header, file, association_id, self._calling_ae, self._now()))
         try:
             writer.flush()
         except Exception:
@@ -124,7 +125,7 @@ class IncomingInstance:
         What is left of it after an error, `willis fsck` finds.
         """
         if offer.outcome() is Added.STORED and not self._files.holds(file):
-            self._forget(self._request.sop_instance_uid, file)
+            self._group_commit.forget_instance(self._uids[1], file)
 
     def abandon(self) -> None:
         """Nothing is left of what was written."""

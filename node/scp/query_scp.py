@@ -1,6 +1,6 @@
 """Query as SCP (Study Root, C-FIND): whoever may send to us may ask what we hold and what came of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -26,8 +26,8 @@ class QueryScp:
         """`store` is the receiver's; `trail` records who asked for what, and when by `clock`."""
         self._store, self._trail, self._clock = store, trail, clock
 
-    def on_find(self, event: Any) -> Iterator[tuple[int | Dataset, Dataset | None]]:
-        """pynetdicom's handler: a pending response for each match, then what else there is to say than success."""
+    def on_find(self, event: Any) -> Generator[tuple[int | Dataset, Dataset | None], None, None]:
+        """The handler of C-FIND: a pending response for each match, then what else there is to say than success."""
         error = failure = ""
         try:
             for status, identifier in self._answers(event):
@@ -39,14 +39,13 @@ class QueryScp:
             self._record(event, error)
 
     def _record(self, event: Any, error: str) -> None:
-        requestor, ended = event.assoc.requestor, self._clock()
-        caller = Party(str(requestor.ae_title).strip(), str(requestor.address_info.address))
+        caller, ended = Party(event.assoc.calling_ae, event.assoc.host), self._clock()
         self._trail.record(
             lambda reporter: reporter.query(caller, reporter.us, asked_by(event, reporter.patient_ids), ended, error)
         )
 
     def _answers(self, event: Any) -> Iterator[tuple[int | Dataset, Dataset | None]]:
-        logger = log.get().bind(calling_ae=str(event.assoc.requestor.ae_title).strip())
+        logger = log.get().bind(calling_ae=event.assoc.calling_ae)
         try:
             query, found = self._found(event)
         except BadQuery as refusal:
@@ -74,7 +73,7 @@ class QueryScp:
         except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
             raise BadQuery(UNABLE_TO_PROCESS, "the Identifier cannot be read") from None
         query = read_query(identifier)
-        return query, self._store.finding.find(query.level, query.conditions, MOST_ANSWERS + 1)
+        return query, self._store.cfind.find(query.level, query.conditions, MOST_ANSWERS + 1)
 
 
 def _failure(status: int, comment: str, tag: int | None = None) -> Dataset:

@@ -1,24 +1,21 @@
 """The Storage SCP: an instance is on disk and in the database before its sender reads "success"."""
 
 import signal
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
-from pynetdicom import AE, evt
 from pynetdicom.sop_class import (
     StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
 )
 
-from node.audit.messages import Party, Reporter, Study
+from node.audit.messages import Party
 from node.audit.trail import Trail, open_trail
 from node.config.sections import Config
 from node.dicom.conformance import (
@@ -28,20 +25,22 @@ from node.dicom.conformance import (
     TRANSFER_SYNTAXES,
 )
 from node.errors import ConfigError
+from node.net.acceptor import Acceptor, bound
+from node.net.association import Association, Services
 from node.net.dimse_messages import Begin, Sink, StoreRequest
-from node.net.listener import DirectServer
+from node.net.negotiation import Entity, offered
+from node.net.services import Handlers
 from node.net.tls import server_context
 from node.runtime import log
 from node.runtime.notify import NODE_PROCESS, wake
 from node.runtime.processes import has_died
-from node.scp.commitment_scp import CommitmentScp, Settler
+from node.scp.commitment_scp import CommitmentReports, CommitmentScp
 from node.scp.gatekeeper import Gatekeeper
-from node.scp.instance import IncomingInstance
 from node.scp.query_scp import QueryScp
-from node.scp.session import _MOST_STUDIES, _Logged, receiver_name
+from node.scp.session import ReceivingSession, receiver_name
 from storage.files.instances import Files
-from storage.queries.group_commit import GroupCommit, Offer
-from storage.records import Closed, Ended, Header, Opened
+from storage.queries.group_commit import GroupCommit
+from storage.records import Closed
 from storage.store import Store
 
 
@@ -55,16 +54,14 @@ class Receiver:
         self._config = config
         self._store = store
         self._files = files
-        self._commits = GroupCommit(store.intake)
+        self._group_commit = GroupCommit(store.intake)
         self._wake = wake
         self._name = receiver_name(config.node)
-        self._associations: dict[Any, Offer] = {}
-        self._lock = threading.Lock()
-        self._servers: list[Any] = []
+        self._sessions: dict[Association, ReceivingSession] = {}
+        self._acceptor: Acceptor | None = None
         self._trail = trail or Trail()
-        self._received: dict[Any, dict[str, Study]] = {}
         self._gate = Gatekeeper(config, files.root, self._trail, _now)
-        self._commits_run = False
+        self._is_running = False
         self._log = log.get()
 
     def start(self) -> None:
@@ -82,29 +79,22 @@ class Receiver:
             _,
         ) in listeners:  # before `_recover`, which would take a living receiver's associations for lost
             with self._naming_port(section, port):
-                socket.create_server((settings.host, port), family=_family(settings.host)).close()
+                bound(settings.host, port).close()
         self._recover()
         self._files.sweep_incoming(has_died)
-        handlers = [
-            (evt.EVT_RELEASED, self._on_end, [Closed.RELEASED]),
-            (evt.EVT_ABORTED, self._on_end, [Closed.ABORTED]),
-            (evt.EVT_CONN_CLOSE, self._on_end, [Closed.ABORTED]),
-            (evt.EVT_REJECTED, self._on_rejected),
-            (evt.EVT_N_ACTION, CommitmentScp(self._store, self._files, _now).on_action),
-            (evt.EVT_N_EVENT_REPORT, self._on_event_report),
-            (evt.EVT_C_FIND, QueryScp(self._store, self._trail, _now).on_find),
-        ]
-        self._commits.start()
-        self._commits_run = True
-        entity = self._entity()
+        handlers = Handlers(
+            QueryScp(self._store, self._trail, _now).on_find,
+            CommitmentScp(self._store, self._files, _now).on_action,
+            self._on_event_report,
+        )
+        self._group_commit.start()
+        self._is_running = True
+        services = Services(self._begin, self._on_end, self._on_rejected, handlers)
+        self._acceptor = acceptor = Acceptor(self._entity(), services, self._gate)
         for section, port, secure in listeners:
-            self._listen(entity, section, port, handlers, secure)
-
-    def _listen(self, entity: AE, section: str, port: int, handlers: list[Any], secure: ssl.SSLContext | None) -> None:
-        host = self._config.node.host
-        with self._naming_port(section, port):
-            self._servers.append(DirectServer.start(entity, (host, port), self._begin, handlers, secure, self._gate))
-        self._log.info("receiver_started", host=host, port=port)
+            with self._naming_port(section, port):
+                acceptor.listen(settings.host, port, secure)
+            self._log.info("receiver_started", host=settings.host, port=port)
 
     @contextmanager
     def _naming_port(self, section: str, port: int) -> Iterator[None]:
@@ -142,114 +132,73 @@ class Receiver:
 
     def stop(self, patience_seconds: float = 0.0) -> None:
         """No association is accepted any longer; those still open after `patience_seconds` are aborted."""
-        for server in self._servers:
-            server.shutdown()
+        if self._acceptor is not None:
+            self._acceptor.stop_listening()
         deadline = time.monotonic() + patience_seconds
-        while self._associations and time.monotonic() < deadline:
+        while self._sessions and time.monotonic() < deadline:
             time.sleep(0.05)
-        open_ones = [association for server in self._servers for association in server.active_associations]
+        open_ones = self._acceptor.associations if self._acceptor is not None else []
         for association in open_ones:
-            association.abort(block=False)
+            association.abort()
         for association in open_ones:
             association.join(max(1.0, deadline - time.monotonic()))
-        if self._commits_run:
-            self._commits.stop()
-        self._servers, self._commits_run = [], False
+        if self._is_running:
+            self._group_commit.stop()
+        self._acceptor, self._is_running = None, False
 
-    def _entity(self) -> AE:
-        settings = self._config.node
-        entity = AE(ae_title=settings.ae_title)
-        entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        entity.maximum_associations = settings.maximum_associations
-        entity.maximum_pdu_size = settings.maximum_pdu_bytes
-        entity.acse_timeout = settings.acse_timeout_seconds
-        entity.dimse_timeout = settings.dimse_timeout_seconds
-        entity.network_timeout = settings.network_timeout_seconds
-        entity.add_supported_context(Verification)
-        for sop_class in STORAGE_CLASSES:
-            entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
+    def _entity(self) -> Entity:
+        settings, contexts = self._config.node, [offered(Verification)]
+        contexts += [offered(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in STORAGE_CLASSES]
         # As SCP for who sends to us, as SCU for the answer to what we asked, which comes on an association of its own.
-        entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+        contexts.append(offered(StorageCommitmentPushModel, in_both_roles=True))
         if self._config.allowed_calling_ae:  # strangers may send where nobody is configured, but not read names
-            entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind, list(TRANSFER_SYNTAXES[:2]))
-        return entity
+            contexts.append(offered(StudyRootQueryRetrieveInformationModelFind, list(TRANSFER_SYNTAXES[:2])))
+        return Entity(
+            IMPLEMENTATION_CLASS_UID,
+            IMPLEMENTATION_VERSION_NAME,
+            settings.maximum_pdu_bytes,
+            settings.maximum_associations,
+            settings.acse_timeout_seconds,
+            settings.network_timeout_seconds,
+            tuple(contexts),
+        )
 
-    def _begin(self, association: Any) -> Begin:
+    def _begin(self, association: Association) -> Begin:
         """What `association` calls for each C-STORE request."""
 
         def begin(request: StoreRequest) -> Sink:
-            calling_ae = str(association.requestor.ae_title).strip()
-            opening = self._open(association, calling_ae)
-            arrival = IncomingInstance(
-                request,
-                str(association.accepted_context(request.context_id).transfer_syntax[0]),
-                calling_ae,
-                self._files,
-                self._commits,
-                self._store.intake.forget_instance,
-                lambda: self._association_id(association, opening),
-                _now,
-            )
-            return _Logged(arrival, calling_ae, lambda header: self._tally(association, header), self._log)
+            syntax = str(association.accepted_context(request.context_id).transfer_syntax[0])
+            return self._session(association).begin(request.sop_class_uid, request.sop_instance_uid, syntax)
 
         return begin
 
-    def _tally(self, association: Any, header: Header) -> None:
-        """The association brought one more instance of a study."""
-        studies = self._received.setdefault(association, {})
-        if header.study_instance_uid not in studies and len(studies) >= _MOST_STUDIES:
-            self._record_received(association, "")
-            studies = self._received.setdefault(association, {})
-        study = Study(header.study_instance_uid, header.patient_id, header.accession_number)
-        studies.setdefault(header.study_instance_uid, study).count(header.sop_class_uid)
+    def _session(self, association: Association) -> ReceivingSession:
+        """Made with the association's first instance."""
+        session = self._sessions.get(association)
+        if session is None:
+            source = Party(association.calling_ae, association.host)
+            session = ReceivingSession(self._name, source, self._files, self._group_commit, self._trail, _now)
+            self._sessions[association] = session
+        return session
 
-    def _record_received(self, association: Any, error: str) -> None:
-        """One message for each study that the association brought."""
-        source = Party(str(association.requestor.ae_title).strip(), str(association.requestor.address_info.address))
-        now = _now()
-        for study in self._received.pop(association, {}).values():
-            self._trail.record(partial(Reporter.received, study=study, source=source, at=now, error=error))
-
-    def _open(self, association: Any, calling_ae: str) -> Offer:
-        """The association is, or will soon be, known as open: while its first instance comes nobody waits for that."""
-        with self._lock:
-            if association not in self._associations:
-                self._associations[association] = self._commits.offer(Opened(self._name, calling_ae, _now()))
-            return self._associations[association]
-
-    def _association_id(self, association: Any, opening: Offer) -> int:
-        """The id, once it is durable.  Raises what went wrong; then the next instance tries again."""
-        try:
-            return int(opening.outcome())
-        except Exception:
-            with self._lock:
-                self._associations.pop(association, None)
-            raise
-
-    def _on_end(self, event: Any, how: Closed) -> None:
-        with self._lock:
-            opening = self._associations.pop(event.assoc, None)
-        if opening is None:
+    def _on_end(self, association: Association, is_released: bool) -> None:
+        session = self._sessions.pop(association, None)
+        if session is None:
             return
-        try:
-            association_id = int(opening.outcome())
-            self._commits.offer(Ended(association_id, how, _now())).outcome()
-        finally:  # what came is told, and no longer held, whether or not the database takes the end
-            self._record_received(event.assoc, "" if how is Closed.RELEASED else "the association was aborted")
-        self._log.info("association_ended", association=association_id, reason=how)
-        self._wake()
+        how = Closed.RELEASED if is_released else Closed.ABORTED
+        association_id = session.end(how, "" if is_released else "the association was aborted")
+        if association_id is not None:
+            self._log.info("association_ended", association=association_id, reason=how)
+            self._wake()
 
     def _on_event_report(self, event: Any) -> tuple[int, None]:
-        answer = Settler(self._config, self._store, _now).on_event_report(event)
+        answer = CommitmentReports(self._config, self._store, _now).on_event_report(event)
         self._wake()
         return answer
 
-    def _on_rejected(self, event: Any) -> None:
-        """What `node.scp.gatekeeper` let in and pynetdicom did not."""
-        self._log.warning(
-            "association_rejected", calling_ae=str(event.assoc.requestor.ae_title).strip(), reason="too many at once"
-        )
+    def _on_rejected(self, association: Association) -> None:
+        """What `node.scp.gatekeeper` let in and the limit did not."""
+        self._log.warning("association_rejected", calling_ae=association.calling_ae, reason="too many at once")
 
 
 def receive(config: Config) -> None:
@@ -264,10 +213,6 @@ def receive(config: Config) -> None:
     receiver.stop(patience_seconds=config.node.stop_seconds / 2)
     trail.close()
     store.close()
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _now() -> datetime:

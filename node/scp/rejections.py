@@ -26,7 +26,7 @@ class Rejected:
     times: int = 1
 
     @property
-    def said(self) -> str:
+    def line(self) -> str:
         """One line for an administrator."""
         who = f"{self.calling_ae} at {self.host}" if self.calling_ae else self.host
         remedy = f"; {self.remedy}" if self.remedy else ""

@@ -1,6 +1,5 @@
 """The Query/Retrieve SCU: what a peer holds, and how its instances come to us (PS3.4 C)."""
 
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -8,8 +7,8 @@ from itertools import product
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import evt
-from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -17,14 +16,13 @@ from pynetdicom.sop_class import (
 )
 
 from node.config.peer import Peer
-from node.dicom.conformance import (
-    STORAGE_CLASSES,
-    TRANSFER_SYNTAXES,
-)
+from node.dicom import status as dimse_status
+from node.dicom.conformance import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.errors import Busy, Refused, Unavailable
+from node.net.requestor import Keep, Requestor
 from node.scu import dimse
-from node.scu.dimse import Entity, associate, end
-from node.scu.source import Keep, Listed, identifier
+from node.scu.dimse import Entity
+from node.scu.source import Listed, identifier
 
 FIND, MOVE, GET = (
     StudyRootQueryRetrieveInformationModelFind,
@@ -32,17 +30,20 @@ FIND, MOVE, GET = (
     StudyRootQueryRetrieveInformationModelGet,
 )
 _SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
-DESTINATION_UNKNOWN, SUBOPERATIONS_FAILED = 0xA801, 0xA702
-_TRANSIENT = (0xA700, 0xA701, SUBOPERATIONS_FAILED, 0xFE00)
+_TRANSIENT = (
+    dimse_status.OUT_OF_RESOURCES, dimse_status.UNABLE_TO_COUNT_MATCHES, dimse_status.SUBOPERATIONS_FAILED,
+    dimse_status.CANCELLED,
+)  # fmt: skip
+_LOW_PRIORITY = 2
 UIDS_IN_A_REQUEST = 100
 
 
 class DimseSource:
     """A peer that is asked by C-FIND and gives by C-MOVE or C-GET, as its `retrieve` says."""
 
-    def __init__(self, ae: Entity, peer: Peer, limit_seconds: float) -> None:
+    def __init__(self, entity: Entity, peer: Peer, limit_seconds: float) -> None:
         """What is still under way after `limit_seconds` is aborted."""
-        self._ae, self._peer, self._deadline = ae, peer, time.monotonic() + limit_seconds
+        self._entity, self._peer, self._deadline = entity, peer, time.monotonic() + limit_seconds
 
     def studies(self, *, accession_number: str = "", study_instance_uid: str = "") -> list[str]:
         """See Source."""
@@ -71,9 +72,9 @@ class DimseSource:
 
     def _find(self, query: Dataset, key: str) -> Iterator[Dataset]:
         """The answers that have the unique key of their level."""
-        with self._association(FIND) as assoc:
-            for status, found in _answers(assoc.send_c_find(query, FIND)):
-                _check("C-FIND", status, self._peer, self._ae)
+        with self._association(FIND) as (assoc, context):
+            for answer, found in assoc.ask(_request(C_FIND(), FIND), context, query):
+                _check("C-FIND", answer.Status, self._peer, self._entity)
                 if found is not None and found.get(key):
                     yield found
 
@@ -87,48 +88,36 @@ class DimseSource:
 
     def _move(self, query: Dataset) -> Iterator[int]:
         """How many the peer has sent so far."""
-        with self._association(MOVE) as assoc:
-            for status in _statuses(assoc.send_c_move(query, self._ae.ae_title, MOVE)):
-                _check("C-MOVE", status, self._peer, self._ae)
-                yield int(status.get("NumberOfCompletedSuboperations") or 0)
+        request = _request(C_MOVE(), MOVE)
+        request.MoveDestination = self._entity.ae_title
+        with self._association(MOVE) as (assoc, context):
+            for answer, _ in assoc.ask(request, context, query):
+                _check("C-MOVE", answer.Status, self._peer, self._entity)
+                yield answer.NumberOfCompletedSuboperations or 0
 
     def _get(self, query: Dataset, keep: Keep) -> Iterator[int]:
         """How many the peer has sent so far."""
-
-        def on_store(event: Any) -> int:
-            request = event.request
-            return keep(
-                str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID),
-                str(event.context.transfer_syntax), request.DataSet.getbuffer(),
-            )  # fmt: skip
-
-        with self._association(GET, on_store) as assoc:
-            for status in _statuses(assoc.send_c_get(query, GET)):
-                _check("C-GET", status, self._peer, self._ae)
-                yield int(status.get("NumberOfCompletedSuboperations") or 0)
+        with self._association(GET, keep) as (assoc, context):
+            for answer, _ in assoc.ask(_request(C_GET(), GET), context, query):
+                _check("C-GET", answer.Status, self._peer, self._entity)
+                yield answer.NumberOfCompletedSuboperations or 0
 
     @contextmanager
-    def _association(self, model: str, on_store: Callable[[Any], int] | None = None) -> Iterator[Association]:
-        """An association for `model`; with `on_store` also for what a C-GET brings.  Aborted after the limit."""
-        contexts = [(str(model), syntax) for syntax in _SYNTAXES]
-        classes = STORAGE_CLASSES if on_store else ()
-        contexts += product(map(str, classes), TRANSFER_SYNTAXES)
-        handlers = [(evt.EVT_C_STORE, on_store)] if on_store else []
-        assoc = dimse.associate(self._ae, self._peer, contexts, handlers, classes)
-        left_seconds = max(0.0, self._deadline - time.monotonic())
-        assoc.dimse_timeout = left_seconds  # a peer need not answer before the last instance has gone
-        alarm = threading.Timer(left_seconds, assoc.abort)
-        alarm.daemon = True
-        alarm.start()
-        try:
-            yield assoc
-        except ValueError:
-            raise Refused(f"{self._peer.ae_title} does not accept {model.name}") from None  # type: ignore[attr-defined]
-        except RuntimeError:
-            raise Unavailable("the association ended") from None
-        finally:
-            alarm.cancel()
-            dimse.end(assoc)
+    def _association(self, model: Any, keep: Keep | None = None) -> Iterator[tuple[Requestor, PresentationContext]]:
+        """An association and its context for `model`; with `keep` also for what a C-GET brings."""
+        classes = tuple(map(str, STORAGE_CLASSES)) if keep else ()
+        contexts = [*product([str(model)], _SYNTAXES), *product(classes, TRANSFER_SYNTAXES)]
+        with dimse.associate(self._entity, self._peer, contexts, classes, keep) as assoc:
+            assoc.deadline = self._deadline  # a peer need not answer before the last instance has gone
+            if not (accepted := assoc.contexts_of(model)):
+                raise Refused(f"{self._peer.ae_title} does not accept {model.name}")
+            yield assoc, accepted[0]
+
+
+def _request(request: Any, model: str) -> Any:
+    """The primitive, about this information model."""
+    request.AffectedSOPClassUID, request.Priority = model, _LOW_PRIORITY
+    return request
 
 
 def _parts(wanted: Collection[str]) -> Iterator[list[str]]:
@@ -136,31 +125,19 @@ def _parts(wanted: Collection[str]) -> Iterator[list[str]]:
     return (uids[start : start + UIDS_IN_A_REQUEST] for start in range(0, len(uids), UIDS_IN_A_REQUEST))
 
 
-def _answers(responses: Iterator[tuple[Dataset, Dataset | None]]) -> Iterator[tuple[Dataset, Dataset | None]]:
-    """Each status and identifier.  Raises Unavailable when the last answer does not come."""
-    for status, answer in responses:
-        if "Status" not in status:
-            raise Unavailable("no answer: the association ended or timed out")
-        yield status, answer
-
-
-def _statuses(responses: Iterator[tuple[Dataset, Dataset | None]]) -> Iterator[Dataset]:
-    return (status for status, _ in _answers(responses))
-
-
-def _check(service: str, answer: Dataset, peer: Peer, ae: Entity) -> None:
-    """Raises what a failure means.  Where some instances failed (0xB000), the database shows what came."""
-    status = int(answer.Status)
-    if status in (0x0000, 0xFF00, 0xFF01, 0xB000):
+def _check(service: str, status: int, peer: Peer, entity: Entity) -> None:
+    """Raises what a failure means.  Where some instances failed, the database shows what came."""
+    if dimse_status.is_pending(status) or status in (dimse_status.SUCCESS, dimse_status.SOME_SUBOPERATIONS_FAILED):
         return
     said = f"{peer.ae_title} answered {service} with 0x{status:04X}"
-    if status == DESTINATION_UNKNOWN:
+    if status == dimse_status.DESTINATION_UNKNOWN:
         raise Refused(
-            f"{said}: it does not know the destination {ae.ae_title}; configure this AE title with our host and port "
-            "there, or set retrieve = 'get' for this peer"
+            f"{said}: it does not know the destination {entity.ae_title}; configure this AE title with our host and "
+            "port there, or set retrieve = 'get' for this peer"
         )
-    if service == "C-MOVE" and (status == SUBOPERATIONS_FAILED or 0xC000 <= status <= 0xCFFF):
-        raise Busy(f"{said}: it may not reach {ae.ae_title}; does `willis serve` run where it sends to?")
+    failed = status == dimse_status.SUBOPERATIONS_FAILED or dimse_status.is_unable_to_process(status)
+    if service == "C-MOVE" and failed:
+        raise Busy(f"{said}: it may not reach {entity.ae_title}; does `willis serve` run where it sends to?")
     raise Busy(said) if status in _TRANSIENT else Refused(said)
 
 
@@ -174,24 +151,21 @@ def count_query(study_instance_uid: str, series_instance_uid: str) -> Dataset:
     return query
 
 
-def ask_count(ae: Entity, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> int | None:
+def ask_count(entity: Entity, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> int | None:
     """How many instances the peer says the series has (C-FIND, PS3.4 C.3.4); None when it does not say.
 
     Raises Unavailable when there is no answer.
     """
     query = count_query(study_instance_uid, series_instance_uid)
-    model = StudyRootQueryRetrieveInformationModelFind
-    assoc = associate(ae, peer, [(model, "1.2.840.10008.1.2.1"), (model, "1.2.840.10008.1.2")])
-    try:
-        for status, answer in assoc.send_c_find(query, model):
-            if "Status" not in status:
-                raise Unavailable("no answer: the association ended or timed out")
-            if answer is not None and answer.get("NumberOfSeriesRelatedInstances") is not None:
-                return int(answer.NumberOfSeriesRelatedInstances)
-    except ValueError:
-        raise Unavailable("the peer does not accept queries") from None
-    except RuntimeError:
-        raise Unavailable("the association ended") from None
-    finally:
-        end(assoc)
-    return None
+    with dimse.associate(entity, peer, [(FIND, syntax) for syntax in _SYNTAXES]) as assoc:
+        if not (contexts := assoc.contexts_of(FIND)):
+            raise Unavailable("the peer does not accept queries")
+        count: int | None = None
+        try:
+            for _, found in assoc.ask(_request(C_FIND(), FIND), contexts[0], query):
+                if count is None and found is not None and found.get("NumberOfSeriesRelatedInstances") is not None:
+                    count = int(found.NumberOfSeriesRelatedInstances)
+        except Unavailable:  # of one that has answered, and not said that this was all
+            if count is None:
+                raise
+    return count

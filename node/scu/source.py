@@ -6,8 +6,7 @@ from typing import Protocol
 
 from pydicom.dataset import Dataset
 
-Keep = Callable[[str, str, str, memoryview], int]
-"""(SOP class UID, SOP Instance UID, transfer syntax UID, dataset) → the C-STORE status: 0 when it is durable."""
+from node.net.requestor import Keep
 
 
 @dataclass(frozen=True)

@@ -2,32 +2,30 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydicom import Dataset, dcmread
-
 from node.config.peer import Peer
 from node.config.sections import Tls
 from node.dicom.multipart import body_of
+from node.dicom.status import DUPLICATE_INSTANCE, may_pass
 from node.errors import Refused, Unavailable
-from node.scu import storage_scu
+from node.scu.audited import Asking
 from node.scu.dicomweb import Json, Service, failure, text_of
 from node.scu.dimse import Timeouts
-from node.scu.storage_scu import DUPLICATE, Sent
+from node.scu.outgoing import Outgoing
+from node.scu.source import identifier
+from node.scu.storage_scu import Sent, readable
 from storage.killpoints import kill_point
 
 _CHUNK_BYTES, _MOST_CHUNKS = 65_536, 16
 """No more of an answer is read."""
-_BUSY = (0x0110, 0x0213)
 _REFERENCED, _FAILED, _OTHER_FAILURES = "00081199", "00081198", "0008119A"
 _SOP_INSTANCE_UID, _WARNING_REASON, _FAILURE_REASON = "00081155", "00081196", "00081197"
-Asking = Callable[[Dataset], AbstractContextManager[None]]
-"""Within it the peer is asked, by QIDO-RS, for what the Identifier of a C-FIND would ask for."""
 
 
 @dataclass(frozen=True)
@@ -81,23 +79,21 @@ def judge(peer: Peer, status: int, answer: Answer, sop_instance_uid: str) -> str
 
 
 def _judge_failure(said: str, reason: int) -> str:
-    if reason == DUPLICATE:
+    if reason == DUPLICATE_INSTANCE:
         return "already there"
-    raise Unavailable(said) if 0xA700 <= reason <= 0xA7FF or reason in _BUSY else Refused(said)
+    raise (Unavailable if may_pass(reason) else Refused)(said)
 
 
 def deliver(
-    peer: Peer, timeouts: Timeouts, tls: Tls | None, path: Path, asking: Asking = lambda _query: nullcontext()
+    peer: Peer, timeouts: Timeouts, tls: Tls | None, outgoing: Outgoing, asking: Asking = lambda _query: nullcontext()
 ) -> str:
-    """The peer has the object in `path`; returns `judge`'s word.  Raises Unavailable, Refused or ConfigError.
+    """The peer has the object; returns `judge`'s word.  Raises Unavailable, Refused or ConfigError.
 
     Servers have reasons of their own for a 409 of what they have already, and a success may come from something that
     is no DICOMweb service: after either the server is asked for the object.
     """
-    storage_scu.identify(path)
-    content = path.read_bytes()
+    content = outgoing.path.read_bytes()
     boundary = hashlib.sha256(content).hexdigest()
-    ds = dcmread(path, specific_tags=["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
     content_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
     with Service(peer, timeouts, tls) as service:
         kill_point("before_send")
@@ -108,12 +104,12 @@ def deliver(
         ):
             status, said = response.status_code, b"".join(islice(response.iter_content(_CHUNK_BYTES), _MOST_CHUNKS))
         try:
-            word = judge(peer, status, read_answer(said), str(ds.SOPInstanceUID))
+            word = judge(peer, status, read_answer(said), outgoing.sop_instance_uid)
         except Refused:
-            if status == 409 and _holds(service, ds, asking):
+            if status == 409 and _holds(service, outgoing, asking):
                 return "already there"
             raise
-        if word or _holds(service, ds, asking):
+        if word or _holds(service, outgoing, asking):
             return word or "accepted"
     raise Unavailable(
         f"{peer.ae_title} answered HTTP {status}, but does not name the object, nor list it; "
@@ -123,29 +119,27 @@ def deliver(
 
 def send_files(peer: Peer, timeouts: Timeouts, tls: Tls | None, paths: Iterable[Path]) -> Iterator[Sent]:
     """Each file is sent, and what became of it is told.  Raises Unavailable when the peer cannot be had."""
-    for path in paths:
-        try:
-            storage_scu.identify(path)
-        except Refused as error:
-            yield Sent(path, "skipped", str(error))
+    for found in readable(paths):
+        if isinstance(found, Sent):
+            yield found
             continue
         try:
-            yield Sent(path, deliver(peer, timeouts, tls, path))
+            yield Sent(found.path, deliver(peer, timeouts, tls, found))
         except Refused as error:
-            yield Sent(path, "refused", str(error))
+            yield Sent(found.path, "refused", str(error))
 
 
-def _holds(service: Service, ds: Dataset, asking: Asking) -> bool:
+def _holds(service: Service, outgoing: Outgoing, asking: Asking) -> bool:
     """Whether the service lists the instance; False where it takes no such query.  Raises Unavailable."""
-    query = Dataset()
-    query.QueryRetrieveLevel, query.SOPInstanceUID = "IMAGE", ds.SOPInstanceUID
-    query.StudyInstanceUID, query.SeriesInstanceUID = ds.StudyInstanceUID, ds.SeriesInstanceUID
+    uids = outgoing.study.study_instance_uid, outgoing.series_instance_uid
+    query = identifier(
+        "IMAGE", SOPInstanceUID=outgoing.sop_instance_uid, StudyInstanceUID=uids[0], SeriesInstanceUID=uids[1]
+    )
     try:
         with asking(query), service.answering():
             found = service.client.search_for_instances(
-                str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID),
-                search_filters={"SOPInstanceUID": str(ds.SOPInstanceUID)},
-            )  # fmt: skip
-            return any(text_of(each, "00080018") == ds.SOPInstanceUID for each in found)
+                *uids, search_filters={"SOPInstanceUID": outgoing.sop_instance_uid}
+            )
+            return any(text_of(each, "00080018") == outgoing.sop_instance_uid for each in found)
     except Refused:
         return False

@@ -11,9 +11,10 @@ from node.dicom import multipart
 from node.dicom.conformance import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.dicom.header import is_uid
 from node.errors import Refused, Unavailable
+from node.net.requestor import Keep
 from node.scu.dicomweb import SERIES, Json, Service, failure, text_of
 from node.scu.dimse import Timeouts
-from node.scu.source import Keep, Listed
+from node.scu.source import Listed
 
 ANY_SYNTAX = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 """As the server holds it: without the parameter it would have to decompress (PS3.18 8.7.3.5.2)."""

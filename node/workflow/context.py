@@ -4,11 +4,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random
 
 from node.audit.trail import Trail
 from node.config.sections import Config
+from node.runtime.backoff import Backoff
 from node.runtime.clock import utc_now
 from node.workflow.series_view import Slices
 from storage.files.instances import Files
@@ -18,7 +19,7 @@ from storage.store import Store
 
 @dataclass
 class Context:
-    """What the verbs work with.  `wake_worker` is rung when a series has become ready."""
+    """What the verbs work with.  `wake_worker` is called when a series has become ready."""
 
     config: Config
     store: Store
@@ -36,6 +37,17 @@ class Context:
     """How to give back what is leased to this process now."""
     trail: Trail = field(default_factory=Trail)
     """The audit trail of what is sent and asked."""
+
+    @property
+    def lease(self) -> timedelta:
+        """How long an attempt at a peer may take, before another process may make it."""
+        return timedelta(seconds=3 * self.config.node.network_timeout_seconds)
+
+    def retry_after(self, attempts: int) -> timedelta:
+        """How long what failed so often waits for its next attempt."""
+        settings = self.config.delivery
+        backoff = Backoff(settings.first_retry_seconds, settings.maximum_retry_seconds)
+        return timedelta(seconds=backoff.after(attempts, self.random.random()))
 
     @contextmanager
     def holding(self, give_back: Callable[[datetime], None]) -> Iterator[None]:

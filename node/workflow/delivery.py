@@ -1,62 +1,39 @@
 """The outbox is emptied: each report reaches its destination, or becomes a dead letter that a person sees."""
 
 from datetime import timedelta
-from functools import partial
 
-from node.audit.recording import asking, sending
+from node.audit.recording import sending
 from node.dicom.commitment import new_transaction_uid
-from node.errors import Refused, Unavailable, safe_message
+from node.errors import Refused
 from node.runtime import log
-from node.runtime.backoff import backoff_seconds
-from node.scu import dimse, storage_scu, stow
+from node.scu.outgoing import Outgoing
+from node.scu.remote import remote_of
 from node.workflow.context import Context
+from node.workflow.due import each_due
 from storage.errors import Damaged
 from storage.killpoints import kill_point
 from storage.records import Delivery
 
 
 def deliver(context: Context) -> int:
-    """Every delivery that is due was tried once; returns how many were accepted.
-
-    A destination that cannot take one now gets no other in this round: its timeouts must not hold up the others.
-    """
-    accepted = 0
-    lease = timedelta(seconds=3 * context.config.node.network_timeout_seconds)
-    outbox, away = context.store.outbox, set[str]()
-    while not context.stopping.is_set() and (delivery := outbox.claim_due(context.clock(), lease, away)):
-        with context.holding(partial(outbox.give_back, delivery)):
-            try:
-                accepted += _deliver_one(context, delivery)
-            except Unavailable as error:
-                _postpone(context, delivery, str(error))
-                away.add(delivery.destination)
-    return accepted
+    """Every delivery that is due was tried once; returns how many were accepted."""
+    return each_due(context, context.store.outbox.due, context.lease, _deliver_one, _postpone)
 
 
 def _deliver_one(context: Context, delivery: Delivery) -> bool:
-    """Whether the destination has it.  Raises Unavailable when it cannot be had now."""
-    settings, logger = context.config.node, log.get().bind(case=delivery.series_id, destination=delivery.destination)
-    timeouts = dimse.timeouts(settings)
+    """Whether the destination has it.  What it raises postpones the delivery."""
+    logger = log.get().bind(case=delivery.series_id, destination=delivery.destination)
     peer = context.config.peers.get(delivery.destination)
     try:
         if peer is None:
             raise Refused(f"[peers.{delivery.destination}] is not configured")
         context.files.verify(delivery.file)
-        path = context.files.path(delivery.file)
-        with sending(context.trail, context.clock, peer, path):
-            if peer.url:
-                asked = partial(asking, context.trail, context.clock, peer)
-                word = stow.deliver(peer, timeouts, settings.tls, path, asked)
-            else:
-                word = storage_scu.deliver(dimse.entity(settings.ae_title, timeouts, settings.tls), peer, path)
+        outgoing = Outgoing.read(context.files.path(delivery.file))
+        with sending(context.trail, context.clock, peer, outgoing.study):
+            word = remote_of(context.config, peer, context.trail, context.clock).deliver(outgoing)
     except (Refused, Damaged) as error:
         context.store.outbox.refused(delivery, str(error))
         logger.error("delivery_refused", error=str(error), attempts=delivery.attempts)
-        return False
-    except Unavailable:
-        raise
-    except Exception as error:  # noqa: BLE001  the edge: whatever it is, the other deliveries go on
-        _postpone(context, delivery, safe_message(error))
         return False
     kill_point("after_acceptance")
     transaction_uid = new_transaction_uid(context.random) if peer.storage_commitment else None
@@ -73,8 +50,6 @@ def _postpone(context: Context, delivery: Delivery, error: str) -> None:
         context.store.outbox.refused(delivery, f"given up after {settings.give_up_hours:g} h: {error}")
         logger.error("delivery_given_up", error=error)
         return
-    seconds = backoff_seconds(
-        delivery.attempts, settings.first_retry_seconds, settings.maximum_retry_seconds, context.random.random()
-    )
-    context.store.outbox.postponed(delivery, error, now + timedelta(seconds=seconds))
-    logger.warning("delivery_postponed", error=error, next_attempt_seconds=round(seconds, 1))
+    wait = context.retry_after(delivery.attempts)
+    context.store.outbox.postponed(delivery, error, now + wait)
+    logger.warning("delivery_postponed", error=error, next_attempt_seconds=round(wait.total_seconds(), 1))

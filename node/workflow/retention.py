@@ -1,4 +1,4 @@
-"""The verb that makes room: old cases of which nothing is owed to anybody go, the oldest first, each with its record."""
+"""What makes room: old cases of which nothing is owed to anybody go, the oldest first, each with its record."""
 
 import shutil
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ ASSOCIATIONS_AT_ONCE = 5000
 def retain(context: Context) -> int:
     """What `retention_days` and `high_water_percent` say is removed, some of it if it is much; returns how many cases.
 
-    Their files are deleted at the next beat.  With `retention_days` the associations that brought nothing else go too.
+    Their files are deleted at the next run.  With `retention_days` the associations that brought nothing else go too.
     """
     _end_earlier(context)
     settings, now, removed = context.config.storage, context.clock(), 0
@@ -42,7 +42,7 @@ def retain(context: Context) -> int:
 
 
 def _remove(context: Context, case: int, why: Why, before: datetime) -> int:
-    """How many bytes will be free at the next beat; 0 when the case stays."""
+    """How many bytes will be free at the next run; 0 when the case stays."""
     removal = context.store.retention.begin(case, why, before, context.clock())
     if removal is None:
         return 0

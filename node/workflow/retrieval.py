@@ -1,19 +1,22 @@
 """What a series lacks is asked for at its sender, and what comes goes the way of everything that is received."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
 from node.errors import Busy, Refused, Unavailable, safe_message
 from node.runtime import log
+from node.runtime.backoff import Backoff
 from node.scp.inlet import Inlet
-from node.scu.remote import source_of
+from node.scu.remote import remote_of
 from node.scu.source import Listed, Source
 from node.workflow.context import Context
 from storage.records import Series
 from storage.store import Store
 
-FIRST_PAUSE_SECONDS = 5.0
+PAUSES = Backoff(first_seconds=5.0, longest_seconds=math.inf)
+"""Between the attempts of one series."""
 SLACK_SECONDS = 30.0
 """A retrieval is over so long after its limit."""
 
@@ -45,7 +48,7 @@ def bring(
 ) -> Brought:
     """What the peer lists of the series and was not known has come, or has not.  Raises Unavailable or Refused.
 
-    `on_instances` is told how many are there, of how many, as far as the peer says so while they come.
+    `on_instances` gets how many are there, of how many, as far as the peer says so while they come.
     """
     listed = source.instances(series)
     known = listed & store.settling.held(series.series_instance_uid)
@@ -98,7 +101,7 @@ def _retrieve_one(context: Context, series: Series, away: set[str]) -> int:
     try:
         if name in away:
             raise Unavailable("it did not answer just now")
-        source = source_of(context.config, peer, rules.retrieve_seconds, context.trail, context.clock)
+        source = remote_of(context.config, peer, context.trail, context.clock).source(rules.retrieve_seconds)
         with Inlet(context.config, context.store, context.files, peer, context.trail, context.clock) as inlet:
             brought = bring(source, inlet, context.store, Listed(series.study_instance_uid, series.series_instance_uid))
     except Unavailable as error:
@@ -114,6 +117,6 @@ def _retrieve_one(context: Context, series: Series, away: set[str]) -> int:
         context.store.settling.note_expected_count(series.id, brought.listed, context.clock())
     if brought and not brought.failed:
         attempt = rules.retrieve_attempts
-    pause_seconds = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) if attempt < rules.retrieve_attempts else 0.0
+    pause_seconds = PAUSES.after(attempt) if attempt < rules.retrieve_attempts else 0.0
     context.store.settling.end_retrieval(series, attempt, context.clock() + timedelta(seconds=pause_seconds))
     return brought.came if brought else 0

@@ -2,17 +2,20 @@
 
 from functools import partial
 
-from node.audit.recording import asking
 from node.errors import safe_message
 from node.rules import completion, eligibility
 from node.rules.completion import Sender, Wait, Whole
 from node.rules.eligibility import Covered, NotEligible, Sibling, Turn
 from node.runtime import log
-from node.scu import dicomweb, dimse, query_scu
+from node.scu.dimse import Timeouts
+from node.scu.remote import remote_of
 from node.workflow.context import Context
 from node.workflow.series_view import Slices
 from storage.records import Series
 from storage.stages import Event, Outcome
+
+COUNT_TIMEOUTS = Timeouts(acse=3, dimse=5, network=5)
+"""Whoever does not say so soon how many there are: the quiet timer decides."""
 
 
 def settle(context: Context) -> int:
@@ -26,7 +29,7 @@ def settle(context: Context) -> int:
             break
         try:
             settled += _settle_one(context, series)
-        except Exception as error:  # noqa: BLE001  the edge: the next beat tries this one again
+        except Exception as error:  # noqa: BLE001  the edge: the next run tries this one again
             log.get().error("settle_failed", case=series.id, error=type(error).__name__)
     if settled:
         context.wake_worker()
@@ -36,9 +39,9 @@ def settle(context: Context) -> int:
 def _settle_one(context: Context, series: Series) -> bool:
     contributions = context.store.settling.contributions(series.id)
     if sum(part.instances for part in contributions) != series.instance_count:
-        return False  # a slice came between the two reads; the next beat sees both
+        return False  # a slice came between the two reads; the next run sees both
     slices = _slices(context, series)
-    verdict = completion.judge(
+    verdict = completion.assess(
         series, contributions, _sender(context, series), slices.geometry, context.clock(), context.config.completion
     )
     if isinstance(verdict, Whole):
@@ -77,14 +80,8 @@ def _ask_count(context: Context, series: Series, verdict: Wait) -> None:
     name, peer = found
     expected: int | None = None
     try:
-        node, timeouts = context.config.node, dimse.Timeouts(acse=3, dimse=5, network=5)
-        uids = series.study_instance_uid, series.series_instance_uid
-        with asking(context.trail, context.clock, peer, query_scu.count_query(*uids)):
-            if peer.url:
-                with dicomweb.Service(peer, timeouts, node.tls) as service:
-                    expected = dicomweb.ask_count(service, *uids)
-            else:
-                expected = query_scu.ask_count(dimse.entity(node.ae_title, timeouts, node.tls), peer, *uids)
+        sender = remote_of(context.config, peer, context.trail, context.clock, COUNT_TIMEOUTS)
+        expected = sender.count(series.study_instance_uid, series.series_instance_uid)
     except Exception as error:  # noqa: BLE001  the edge: an answer that cannot be had is none, and the quiet timer decides
         log.get().warning("count_unanswered", case=series.id, peer=name, error=safe_message(error))
     context.store.settling.note_expected_count(series.id, expected, context.clock())
@@ -95,14 +92,14 @@ def _leave(context: Context, series: Series, slices: Slices, whole: Whole) -> bo
     """The series is READY or set aside; False when it waits for another reconstruction, or a slice came meanwhile."""
     rules, now = context.config.eligibility, context.clock()
     spacing_mm = slices.stack.spacing_mm if slices.stack else None
-    verdict = eligibility.judge(slices.headers, spacing_mm, rules, series.expected_count)
+    verdict = eligibility.ineligibility(slices.headers, spacing_mm, rules, series.expected_count)
     if isinstance(verdict, NotEligible):
         return _decline(context, series, whole, Outcome.NOT_ELIGIBLE, verdict.reason, verdict.detail)
     siblings = [
         Sibling(sibling, eligibility.is_sharp(header, rules))
         for sibling, header in context.store.settling.siblings(series)
     ]
-    quiet_since = context.store.settling.last_arrival_in_study(series.study_instance_uid)
+    quiet_since = context.store.settling.last_instance_in_study(series.study_instance_uid)
     mine = Sibling(series, eligibility.is_sharp(slices.headers[0], rules))
     turn = eligibility.choose(mine, siblings, quiet_since, now, rules)
     if turn is Turn.WAIT:

@@ -9,7 +9,6 @@ import time
 from datetime import timedelta
 from types import FrameType
 
-from apscheduler.schedulers.background import BackgroundScheduler
 from pynetdicom.dul import DULServiceProvider
 
 from node.audit.messages import Activity
@@ -17,7 +16,7 @@ from node.audit.trail import open_trail
 from node.config.sections import Config
 from node.runtime import log
 from node.runtime.clock import utc_now
-from node.runtime.job import Job
+from node.runtime.job import Job, scheduler_of
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import CONFIG_ERROR, Child, worker_name
 from node.workflow import commitments, delivery, recovery, retention, retrieval, settling
@@ -25,14 +24,12 @@ from node.workflow.context import Context
 from storage.files.instances import Files
 from storage.store import Store
 
-PERIODS_SECONDS = (0.5, 1.0, 1.0, 10.0, 60.0, 1.0)
-"""Of settle, deliver, commit, rescue, retain and retrieve."""
 ALARM_SLACK_SECONDS = 5
 """The kernel's alarm comes first, and the lease ends last."""
 
 
 class Supervisor:
-    """The node: two children, six beats, one metronome."""
+    """The node: two child processes, six jobs, one scheduler."""
 
     def __init__(self, config: Config, arguments: list[str]) -> None:
         """`arguments` are those with which a child finds the same configuration."""
@@ -41,7 +38,7 @@ class Supervisor:
         self._files = Files(directory)
         self._store = Store.open(config.storage.url)
         self._trail = open_trail(config)
-        self._desk = Context(
+        self._context = Context(
             config, self._store, self._files, lambda: wake(directory, WORKER_PROCESS), trail=self._trail
         )
         environment = dict(os.environ)
@@ -49,34 +46,34 @@ class Supervisor:
             environment["OMP_NUM_THREADS"] = str(config.ai.threads)
         self._children = [Child(role, arguments, environment) for role in ("receive", "work")]
         self._stopping = threading.Event()
-        self._beats = [
-            Job("settle", lambda: settling.settle(self._desk), 2 * PERIODS_SECONDS[0]),
-            Job("deliver", lambda: delivery.deliver(self._desk), 2 * PERIODS_SECONDS[1]),
-            Job("commit", lambda: (commitments.ask(self._desk), commitments.tell(self._desk)), 2 * PERIODS_SECONDS[2]),
-            Job("rescue", self._rescue, 2 * PERIODS_SECONDS[3]),
-            Job("retain", lambda: retention.retain(self._desk), 2 * PERIODS_SECONDS[4]),
-            Job("retrieve", lambda: retrieval.retrieve(self._desk), 2 * PERIODS_SECONDS[5]),
-        ]
+        context = self._context
+        self._jobs = [
+            #   name          seconds on_wakeup
+            Job("settle",         0.5, True,  lambda: settling.settle(context)),
+            Job("deliver",        1.0, True,  lambda: delivery.deliver(context)),
+            Job("commitments",    1.0, True,  lambda: (commitments.ask(context), commitments.tell(context))),
+            Job("retrieve",       1.0, False, lambda: retrieval.retrieve(context)),
+            Job("rescue",        10.0, False, self._rescue),
+            Job("retain",        60.0, False, lambda: retention.retain(context)),
+        ]  # fmt: skip
 
     def run(self) -> int:
         """Runs until SIGTERM or SIGINT; returns the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         self._record(Activity.START)
-        retrieval.resume(self._desk)
-        scheduler, threads = BackgroundScheduler(), list[threading.Thread]()
-        for beat, seconds in zip(self._beats, PERIODS_SECONDS, strict=True):
-            scheduler.add_job(beat.wake, "interval", seconds=seconds, coalesce=True, max_instances=1)
-            threads.append(beat.start())
-            beat.wake()  # for what the last run left
-        with Wakeup(self._config.storage.directory, NODE_PROCESS) as bell:
+        retrieval.resume(self._context)
+        scheduler, threads = scheduler_of(self._jobs), [job.start() for job in self._jobs]
+        for job in self._jobs:
+            job.wake()  # for what the last run left
+        with Wakeup(self._config.storage.directory, NODE_PROCESS) as wakeup:
             scheduler.start()
-            status = self._supervise(bell)
+            status = self._supervise(wakeup)
             scheduler.shutdown(wait=False)
         deadline = time.monotonic() + self._config.node.stop_seconds
-        self._desk.stopping.set()
-        for beat in self._beats:
-            beat.stop()
+        self._context.stopping.set()
+        for job in self._jobs:
+            job.stop()
         self._stop_children(deadline)
         for thread in threads:
             thread.join(max(0.1, deadline - time.monotonic()))
@@ -87,14 +84,15 @@ class Supervisor:
         log.get().info("node_stopped", exit_code=status)
         return status
 
-    def _supervise(self, bell: Wakeup) -> int:
+    def _supervise(self, wakeup: Wakeup) -> int:
         while not self._stopping.is_set():
             for child in self._children:
                 if not self._look_after(child):
                     return CONFIG_ERROR
-            if bell.wait(0.2):
-                for beat in self._beats[:3]:
-                    beat.wake()
+            if wakeup.wait(0.2):
+                for job in self._jobs:
+                    if job.on_wakeup:
+                        job.wake()
         return 0
 
     def _look_after(self, child: Child) -> bool:
@@ -123,7 +121,7 @@ class Supervisor:
 
     def _rescue(self) -> None:
         self._end_stuck()
-        recovery.rescue(self._desk)
+        recovery.rescue(self._context)
 
     def _end_stuck(self) -> None:
         """A child that analyses for longer than it may is killed, should the kernel's alarm not have reached it."""
@@ -143,9 +141,9 @@ class Supervisor:
             log.get().error("give_back_failed", error=type(error).__name__)
 
     def _give_back_begun(self) -> None:
-        """What a beat still holds that was not waited for is due at once, and not after its lease."""
+        """What a job still holds that was not waited for is due at once, and not after its lease."""
         try:
-            self._desk.give_back()
+            self._context.give_back()
         except Exception as error:  # noqa: BLE001  the edge: where the database is away, the leases end by themselves
             log.get().error("give_back_failed", error=type(error).__name__)
 

@@ -1,15 +1,12 @@
 """Opens the database: SQLite (WAL, flushed at every commit) or PostgreSQL, migrated to this version."""
 
 import sqlite3
-from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError
 
+from storage.database import revision
 from storage.errors import DatabaseUnusable
 
 LOST_SERVER = {
@@ -20,7 +17,7 @@ LOST_SERVER = {
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
-"""What libpq is told, unless the URL says otherwise (all in s, the last in ms).
+"""What libpq gets, unless the URL says otherwise (all in s, the last in ms).
 
 A server that vanished without a word (its host lost power, a firewall forgot the connection) is given up after about
 half a minute; the kernel alone would wait for hours.
@@ -42,12 +39,7 @@ def open_database(url: str) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     try:
-        _migrate(engine)
-    except CommandError as error:
-        raise DatabaseUnusable(
-            f"the database {make_safe(url)} was made by another version of Willis ({error}); install that version or "
-            "restore the backup that fits this one"
-        ) from None
+        _migrate(engine, make_safe(url))
     except DatabaseError as error:
         raise DatabaseUnusable(
             f"the database {make_safe(url)} cannot be opened ({type(error.orig).__name__}); check that the server "
@@ -86,11 +78,34 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
-def _migrate(engine: Engine) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+def _migrate(engine: Engine, name: str) -> None:
+    """The tables are those of this version.  Raises DatabaseUnusable when another version made them."""
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
-        config.attributes["connection"] = connection
+        if not _is_current(connection):
+            _upgrade(connection, name)
+
+
+def _is_current(connection: Connection) -> bool:
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+    return found == [revision.newest()]
+
+
+def _upgrade(connection: Connection, name: str) -> None:
+    from alembic import command  # only now: most starts find the tables as they should be
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(revision.MIGRATIONS))
+    config.attributes["connection"] = connection
+    try:
         command.upgrade(config, "head")
+    except CommandError as error:
+        raise DatabaseUnusable(
+            f"the database {name} was made by another version of Willis ({error}); install that version or "
+            "restore the backup that fits this one"
+        ) from None

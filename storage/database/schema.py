@@ -1,4 +1,4 @@
-"""The tables.  What people and other programs may rely on is the view `worklist`, not these."""
+"""The tables.  What users and other programs may rely on is the view `worklist`, not these."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -130,7 +130,7 @@ class SeriesRow(Base):
     sent_again_at: Mapped[datetime | None]
     """When an instance of it last came that was here already."""
     promised_at: Mapped[datetime | None]
-    """When a sender was last told that we keep instances of it (storage commitment)."""
+    """When a sender was last promised that we keep instances of it (storage commitment)."""
     p_present: Mapped[float | None]
     """As its report says; here, so that the worklist is read in the order of an index."""
     priority: Mapped[int | None] = mapped_column(Integer, Computed(PRIORITY))
@@ -333,4 +333,4 @@ WORKLIST = table(
     *(column(name, Float) for name in ("volume_seconds", "inference_seconds", "report_seconds")),
     column("committed_at", UtcDateTime),
 )
-"""The view for people and other programs; its columns are documented in the README and only ever added to."""
+"""The view for users and other programs; its columns are documented in the README and only ever added to."""

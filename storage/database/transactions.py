@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.orm import Session
 
+from storage.database.plain import Select
 from storage.errors import StorageFull
 from storage.killpoints import kill_point
 
@@ -55,6 +56,14 @@ class Transactions:
         """A session that never takes the write lock."""
         with Session(self._reader) as session:
             yield session
+
+    @contextmanager
+    def reading_plainly(self) -> Iterator[Select]:
+        """The same for statements in plain SQL, whose values are written `:name`."""
+        with self._reader.begin() as connection:
+            yield lambda statement, **values: [
+                dict(row) for row in connection.execute(text(statement), values).mappings()
+            ]
 
     def concerns_everybody(self, error: Exception) -> bool:
         """Whether a transaction failed by the database, locked, away or full, and not by what was to be written."""

@@ -38,7 +38,7 @@ class FolderFlushes:
                 error = _error_of_flushing(folder)
                 for request in requests:
                     if request.folder == folder:
-                        request.settle(error)
+                        request.complete(error)
 
 
 class _Request:
@@ -48,7 +48,7 @@ class _Request:
         self._done = threading.Lock()
         self._done.acquire()
 
-    def settle(self, error: Exception | None) -> None:
+    def complete(self, error: Exception | None) -> None:
         self._error = error
         self._done.release()
 
@@ -61,7 +61,7 @@ class _Request:
 def _error_of_flushing(folder: Path) -> Exception | None:
     try:
         flush_folder(folder)
-    except Exception as error:  # noqa: BLE001  the edge: whatever it is, those who wait are told, and the thread goes on
+    except Exception as error:  # noqa: BLE001  the edge: whatever it is, those who wait get it, and the thread goes on
         return error
     return None
 

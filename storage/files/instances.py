@@ -167,16 +167,6 @@ class Files:
         """A name for a temporary that nobody uses; it says which process of which host writes it."""
         return self.root / "incoming" / "-".join((*self._writer, secrets.token_hex(16)))
 
-    def write_instance(self, series_uid: str, sop_uid: str, preamble: bytes, dataset: bytes | memoryview) -> StoredFile:
-        """`preamble` (file meta) and `dataset` lie on disk together, flushed, under a name of ours.
-
-        The sha256 is that of `dataset`: the sender's bytes as they came.  Raises StorageFull.
-        """
-        digest = hashlib.sha256(dataset).hexdigest()
-        name = _instance_name(series_uid, sop_uid, digest)
-        self._write(name, (preamble, dataset))
-        return StoredFile(name, digest, len(preamble) + len(dataset))
-
     def begin_instance(self, preamble: bytes) -> InstanceWriter:
         """A writer for an instance that comes in pieces and whose name is known at its end.  Raises StorageFull."""
         return InstanceWriter(self, preamble)
@@ -186,17 +176,11 @@ class Files:
         digest = hashlib.sha256(content).hexdigest()
         report = _hash(sop_uid)
         name = f"reports/{report[:2]}/{report}-{digest[:16]}.dcm"
-        self._write(name, (content,))
-        return StoredFile(name, digest, len(content))
-
-    def _write(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
-        final = self.root / name
-        temporary = self.new_temporary()
+        final, temporary = self.root / name, self.new_temporary()
         try:
             self.make_durable(final.parent)
             with temporary.open("xb", buffering=0) as file:
-                for chunk in chunks:
-                    _write_all(file.fileno(), chunk)
+                _write_all(file.fileno(), content)
                 os.fsync(file.fileno())
             _give_name(temporary, final)
         except OSError as error:
@@ -204,6 +188,7 @@ class Files:
             if error.errno in _FULL:
                 raise StorageFull("no space left for a file; free some or move [storage] directory") from None
             raise
+        return StoredFile(name, digest, len(content))
 
     def make_durable(self, folder: Path) -> None:
         """`folder` exists and so do its entries in its parents after power loss, whoever made them."""

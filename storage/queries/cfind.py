@@ -15,7 +15,7 @@ SERIES_COLUMNS = (
     "study_id", "study_instance_uid", "series_instance_uid", "modality", "series_number", "series_description",
     "instance_count", "calling_ae", "stage", "outcome", "reason", "revision", "priority", "p_present",
 )  # fmt: skip
-"""What a query of any level may name and is told; of a study it is that of its most urgent series."""
+"""What a query of any level may name and is answered; of a study it is that of its most urgent series."""
 IMAGE_COLUMNS: Mapping[str, ColumnElement[Any]] = {
     "sop_instance_uid": InstanceRow.sop_instance_uid.expression,
     "sop_class_uid": InstanceRow.header["sop_class_uid"].as_string(),
@@ -27,7 +27,7 @@ _URGENCY = (SeriesRow.priority, SeriesRow.p_absent, SeriesRow.last_instance_at)
 _REPORT = (ReportRow.sop_instance_uid.label("report_uid"), ReportRow.created_at.label("reported_at"))
 
 
-class Finding:
+class CFind:
     """Reads only."""
 
     def __init__(self, transactions: Transactions) -> None:

@@ -1,12 +1,14 @@
 """Storage commitments that others ask of us (PS3.4 annex J): kept until the result is with them."""
 
-from collections.abc import Collection, Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from storage.database.schema import CommitmentRequestRow, InstanceRow, SeriesRow
 from storage.database.transactions import Transactions
+from storage.queries.due import Due
 from storage.records import CommitmentRequest, StoredFile
 
 _CHUNK = 500
@@ -18,6 +20,7 @@ class CommitmentRequests:
     def __init__(self, transactions: Transactions) -> None:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
+        self.due = Due(transactions, CommitmentRequestRow, CommitmentRequestRow.calling_ae, _as_request)
         self._insert = transactions.insert_unless_there(CommitmentRequestRow.__table__)
 
     def add(
@@ -52,52 +55,7 @@ class CommitmentRequests:
             if row.instances != values["instances"]:
                 return None
             row.created_at, row.next_attempt_at, row.answered_at, row.attempts = now, due_at, None, 0
-            return _as_request(row)
-
-    def claim_due(self, now: datetime, lease: timedelta, except_of: Collection[str] = ()) -> CommitmentRequest | None:
-        """The request that has been due longest, those `except_of` calling AEs left out; None when none is.
-
-        The attempt is counted and due after `lease`.
-        """
-        due = (
-            select(CommitmentRequestRow.id)
-            .where(CommitmentRequestRow.next_attempt_at <= now, CommitmentRequestRow.calling_ae.not_in(except_of))
-            .order_by(CommitmentRequestRow.next_attempt_at)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        with self._transactions.writing() as session:
-            row = session.scalar(
-                update(CommitmentRequestRow)
-                .where(CommitmentRequestRow.id == due.scalar_subquery(), CommitmentRequestRow.next_attempt_at <= now)
-                .values(attempts=CommitmentRequestRow.attempts + 1, next_attempt_at=now + lease)
-                .returning(CommitmentRequestRow)
-            )
-            return row and _as_request(row)
-
-    def give_back(self, request: CommitmentRequest, now: datetime) -> None:
-        """Its result is due at once and the attempt does not count: who sends it has stopped."""
-        with self._transactions.writing() as session:
-            session.execute(
-                update(CommitmentRequestRow)
-                .where(
-                    CommitmentRequestRow.id == request.id,
-                    CommitmentRequestRow.next_attempt_at.is_not(None),
-                    CommitmentRequestRow.attempts == request.attempts,
-                )
-                .values(attempts=request.attempts - 1, next_attempt_at=now)
-            )
-
-    def hasten(self, now: datetime, longest: timedelta) -> int:
-        """What has longer to wait than the `longest`, because the clock was set back, is due now.  Returns how many."""
-        with self._transactions.writing() as session:
-            hastened = session.execute(
-                update(CommitmentRequestRow)
-                .where(CommitmentRequestRow.next_attempt_at > now + longest)
-                .values(next_attempt_at=now)
-                .returning(CommitmentRequestRow.id)
-            )
-            return len(hastened.all())
+            return _as_request(session, row)
 
     def answered(self, request: CommitmentRequest, now: datetime) -> None:
         """The peer has the result."""
@@ -147,7 +105,7 @@ def _chunks(uids: Sequence[str]) -> Iterator[Sequence[str]]:
         yield uids[at : at + _CHUNK]
 
 
-def _as_request(row: CommitmentRequestRow) -> CommitmentRequest:
+def _as_request(_session: Session, row: CommitmentRequestRow) -> CommitmentRequest:
     return CommitmentRequest(
         id=row.id,
         transaction_uid=row.transaction_uid,
@@ -155,4 +113,5 @@ def _as_request(row: CommitmentRequestRow) -> CommitmentRequest:
         instances=tuple((sop_class, instance) for sop_class, instance in row.instances),
         created_at=row.created_at,
         attempts=row.attempts,
+        next_attempt_at=row.next_attempt_at,
     )

@@ -3,17 +3,25 @@
 A transaction is recorded before it is asked, and stays known until its case is removed: its answer may come hours later, or twice.
 """
 
-from collections.abc import Callable, Collection
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.schema import CommitmentRow, DeliveryRow, ObjectRow, ReportRow
 from storage.database.transactions import Transactions
+from storage.queries.due import Due
 from storage.queries.outbox import commitment_row, delivery_of
 from storage.records import Commitment, Reported
 from storage.stages import DeliveryEvent, DeliveryStage, advance_delivery
+
+_DESTINATION = (
+    select(DeliveryRow.destination)
+    .where(DeliveryRow.id == CommitmentRow.delivery_id)
+    .correlate(CommitmentRow)
+    .scalar_subquery()
+)
 
 
 class Commitments:
@@ -22,59 +30,8 @@ class Commitments:
     def __init__(self, transactions: Transactions) -> None:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
-
-    def claim_due(self, now: datetime, lease: timedelta, except_to: Collection[str] = ()) -> Commitment | None:
-        """The transaction that has been due longest: to be asked, or its answer is overdue; None when none is due.
-
-        Those `except_to` destinations are left out.  The attempt is counted and the transaction is due again after
-        `lease`, should whoever asks die.
-        """
-        due = (
-            select(CommitmentRow.id)
-            .where(
-                CommitmentRow.next_attempt_at <= now,
-                ~exists().where(DeliveryRow.id == CommitmentRow.delivery_id, DeliveryRow.destination.in_(except_to)),
-            )
-            .order_by(CommitmentRow.next_attempt_at)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        with self._transactions.writing() as session:
-            row = session.scalar(
-                update(CommitmentRow)
-                .where(CommitmentRow.id == due.scalar_subquery(), CommitmentRow.next_attempt_at <= now)
-                .values(attempts=CommitmentRow.attempts + 1, next_attempt_at=now + lease)
-                .returning(CommitmentRow)
-            )
-            if row is None:
-                return None
-            delivery = session.get_one(DeliveryRow, row.delivery_id)
-            return Commitment(row.transaction_uid, delivery_of(session, delivery), row.attempts, row.asked_at)
-
-    def give_back(self, commitment: Commitment, now: datetime) -> None:
-        """It is due at once and the attempt does not count: who asks has stopped.  Not when the destination has it."""
-        with self._transactions.writing() as session:
-            session.execute(
-                update(CommitmentRow)
-                .where(
-                    CommitmentRow.transaction_uid == commitment.transaction_uid,
-                    CommitmentRow.next_attempt_at.is_not(None),
-                    CommitmentRow.asked_at.is_(None),
-                    CommitmentRow.attempts == commitment.attempts,
-                )
-                .values(attempts=commitment.attempts - 1, next_attempt_at=now)
-            )
-
-    def hasten(self, now: datetime, longest: timedelta) -> int:
-        """What has longer to wait than the `longest`, because the clock was set back, is due now.  Returns how many."""
-        with self._transactions.writing() as session:
-            hastened = session.execute(
-                update(CommitmentRow)
-                .where(CommitmentRow.next_attempt_at > now + longest)
-                .values(next_attempt_at=now)
-                .returning(CommitmentRow.id)
-            )
-            return len(hastened.all())
+        self.due = Due(transactions, CommitmentRow, _DESTINATION, _as_commitment)
+        """To be asked, or their answer is overdue."""
 
     def asked(self, commitment: Commitment, now: datetime, overdue_at: datetime) -> None:
         """The destination has acknowledged the request; without an answer until `overdue_at` it is due again."""
@@ -119,7 +76,7 @@ class Commitments:
     def reported(
         self, transaction_uid: str, error: str, now: datetime, resend_at: Callable[[int], datetime]
     ) -> Reported:
-        """What the destination said of the transaction holds.
+        """What the destination reported of the transaction holds.
 
         Without `error` it has committed.  With one, the delivery is pending again from `resend_at(attempts)`.
         """
@@ -155,6 +112,11 @@ class Commitments:
             )
             if changed is not None:
                 _note(session, commitment.delivery.id, error)
+
+
+def _as_commitment(session: Session, row: CommitmentRow) -> Commitment:
+    delivery = delivery_of(session, session.get_one(DeliveryRow, row.delivery_id))
+    return Commitment(row.id, row.transaction_uid, delivery, row.attempts, row.next_attempt_at, row.asked_at)
 
 
 def _close(session: Session, transaction_uid: str) -> bool:

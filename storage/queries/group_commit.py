@@ -22,30 +22,31 @@ class Offer:
 
     def __init__(self, change: Change) -> None:
         self.change = change
-        self._unsettled = threading.Lock()
-        self._unsettled.acquire()
+        self._pending = threading.Lock()
+        self._pending.acquire()
         self._outcome: Added | int | Exception | None = None
 
     def outcome(self) -> Added | int:
         """What `Intake.take` returns for the change, once it is durable.  Raises what went wrong; then nothing changed."""
-        with self._unsettled:
+        with self._pending:
             pass
         if self._outcome is None or isinstance(self._outcome, Exception):
-            raise self._outcome or AssertionError("an offer is settled with an outcome")
+            raise self._outcome or AssertionError("an offer is completed with an outcome")
         return self._outcome
 
-    def settle(self, outcome: Added | int | Exception) -> None:
+    def complete(self, outcome: Added | int | Exception) -> None:
         """The association may answer."""
         self._outcome = outcome
-        self._unsettled.release()
+        self._pending.release()
 
 
 class GroupCommit:
-    """The one thread of a receiver that tells the database what comes."""
+    """The one thread of a receiver that writes to the database what comes."""
 
     def __init__(self, intake: Intake) -> None:
         """Nothing runs before `start`."""
         self._intake = intake
+        self.forget_instance = intake.forget_instance
         self._offers: queue.SimpleQueue[Offer | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -72,7 +73,7 @@ class GroupCommit:
             if running:
                 self._offers.put(offer)
         if not running:
-            offer.settle(RuntimeError("the receiver is stopping"))
+            offer.complete(RuntimeError("the receiver is stopping"))
         return offer
 
     def _run(self) -> None:
@@ -88,7 +89,7 @@ class GroupCommit:
                 return
 
     def _commit(self, group: list[Offer]) -> None:
-        """Every offer is settled: together, or each for itself when one of them may be why that failed.
+        """Every offer is completed: together, or each for itself when one of them may be why that failed.
 
         When the database is locked or away nobody is tried again: each would wait for its time-out, after the other.
         """
@@ -100,17 +101,17 @@ class GroupCommit:
             if len(group) > 1 and not self._intake.concerns_everybody(failure):
                 mine = self._taken([offer])
             if mine is not None:
-                offer.settle(mine)
+                offer.complete(mine)
                 failure = mine
 
     def _taken(self, group: list[Offer]) -> Exception | None:
-        """None when every offer of the group was committed and settled, else why none was."""
+        """None when every offer of the group was committed and completed, else why none was."""
         if not group:
             return None
         try:
             outcomes = self._intake.take([offer.change for offer in group])
-        except Exception as error:  # noqa: BLE001  the edge: whatever it is, the associations are told, and answer it
+        except Exception as error:  # noqa: BLE001  the edge: whatever it is, the associations get it, and answer it
             return error
         for offer, outcome in zip(group, outcomes, strict=True):
-            offer.settle(outcome)
+            offer.complete(outcome)
         return None

@@ -11,7 +11,7 @@ from storage.database.prepared import Prepared
 from storage.database.schema import AssociationRow, InstanceRow, RemovalRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import reopen
-from storage.records import Added, Arrived, Change, Closed, Ended, Header, Opened, StoredFile, name_key
+from storage.records import Added, Change, Closed, Ended, Header, Opened, Received, StoredFile, name_key
 from storage.stages import Event, Stage, advance
 
 INSTANCES_DIFFER = "instances_differ"
@@ -59,7 +59,7 @@ _CLOSE = (
     .where(AssociationRow.id == bindparam("association"), AssociationRow.closed.is_(None))
     .values(closed=bindparam("how"), closed_at=bindparam("now"))
 )
-_KINDS = (Ended, Opened, Arrived)
+_KINDS = (Ended, Opened, Received)
 COMMITS = ("closing", "opening", "instances")
 _ASSOCIATION = ("receiver", "calling_ae", "opened_at")
 _INSTANCE = (
@@ -155,14 +155,8 @@ class Intake:
                 return
             if series.stage != Stage.RECEIVING:
                 reopen(series)
-            series.stage = advance(Stage(series.stage), Event.ARRIVED)
+            series.stage = advance(Stage(series.stage), Event.RECEIVED)
             series.instance_count -= 1
-
-    def known_instance(self, sop_instance_uid: str) -> StoredFile | None:
-        """The file kept under this UID, if there is one."""
-        with self._transactions.reading() as session:
-            row = session.scalar(select(InstanceRow).where(InstanceRow.sop_instance_uid == sop_instance_uid))
-            return StoredFile(row.path, row.sha256, row.size_bytes) if row else None
 
     def add_instance(
         self, header: Header, file: StoredFile, association_id: int, calling_ae: str, now: datetime
@@ -172,7 +166,7 @@ class Intake:
         A new one makes the series RECEIVING again, whatever it was: outside RECEIVING that raises the revision and
         voids the claim.  SAME changes nothing but when it was last sent.  DIFFERENT changes nothing but the series' conflicts.
         """
-        return Added(str(self.take([Arrived(header, file, association_id, calling_ae, now)])[0]))
+        return Added(str(self.take([Received(header, file, association_id, calling_ae, now)])[0]))
 
     def take(self, changes: Sequence[Change]) -> list[Added | int]:
         """Every change is made, as by the three methods above and below, or after an error none.
@@ -191,7 +185,7 @@ class Intake:
         return self._transactions.concerns_everybody(error)
 
     def _take(self, connection: Connection, change: Change) -> Added | int:
-        if isinstance(change, Arrived):
+        if isinstance(change, Received):
             return self._add(connection, change)
         if isinstance(change, Opened):
             values = {"receiver": change.receiver, "calling_ae": change.calling_ae, "opened_at": change.at}
@@ -202,45 +196,45 @@ class Intake:
         )
         return change.association_id
 
-    def _add(self, connection: Connection, arrived: Arrived) -> Added:
+    def _add(self, connection: Connection, received: Received) -> Added:
         """Prepared statements where nothing is decided, the series' row as an object where something is."""
-        header, file = arrived.header, arrived.file
-        series = self._series_for(connection, arrived)
+        header, file = received.header, received.file
+        series = self._series_for(connection, received)
         inserted = self._insert_instance.first(
             connection,
             {
                 "sop_instance_uid": header.sop_instance_uid,
                 "series_id": series.id,
-                "association_id": arrived.association_id,
+                "association_id": received.association_id,
                 "path": file.path,
                 "sha256": file.sha256,
                 "size_bytes": file.size_bytes,
                 "header": header.as_json(),
-                "received_at": arrived.at,
+                "received_at": received.at,
             },
         )
         if inserted is None:
             connection.execute(_FORGET_IF_EMPTY, {"series": series.id})
-            return self._known(connection, arrived)
+            return self._known(connection, received)
         stage, conflicts = Stage(series.stage), _conflicts(series, header)
         if stage is Stage.RECEIVING and conflicts == series.conflicts:
-            advance(stage, Event.ARRIVED)
-            self._count_one.first(connection, {"series": series.id, "now": arrived.at})
+            advance(stage, Event.RECEIVED)
+            self._count_one.first(connection, {"series": series.id, "now": received.at})
             return Added.STORED
         with Session(connection) as session:
             row = session.get_one(SeriesRow, series.id)
             row.conflicts = conflicts
             if stage is not Stage.RECEIVING:
                 reopen(row)
-            row.stage = advance(stage, Event.ARRIVED)
+            row.stage = advance(stage, Event.RECEIVED)
             row.instance_count += 1
-            row.last_instance_at = arrived.at
+            row.last_instance_at = received.at
             session.flush()
         return Added.STORED
 
-    def _series_for(self, connection: Connection, arrived: Arrived) -> _Series:
+    def _series_for(self, connection: Connection, received: Received) -> _Series:
         """The series' row, locked, made if there was none."""
-        header, now = arrived.header, arrived.at
+        header, now = received.header, received.at
         uid = {"uid": header.series_instance_uid}
         row = self._select_series.first(connection, uid)
         if row is None:
@@ -261,7 +255,7 @@ class Intake:
                     "series_number": header.series_number,
                     "series_description": header.series_description,
                     "acquisition_key": header.acquisition_key,
-                    "calling_ae": arrived.calling_ae,
+                    "calling_ae": received.calling_ae,
                     "stage": Stage.RECEIVING.value,
                     "reason": "",
                     "detail": "",
@@ -280,12 +274,12 @@ class Intake:
         return _Series(*row)
 
     @staticmethod
-    def _known(connection: Connection, arrived: Arrived) -> Added:
+    def _known(connection: Connection, received: Received) -> Added:
         with Session(connection) as session:
-            mine = select(InstanceRow).where(InstanceRow.sop_instance_uid == arrived.header.sop_instance_uid)
+            mine = select(InstanceRow).where(InstanceRow.sop_instance_uid == received.header.sop_instance_uid)
             kept = session.scalars(mine).one()
-            if kept.sha256 == arrived.file.sha256:
-                connection.execute(_SEE_AGAIN, {"series": kept.series_id, "now": arrived.at})
+            if kept.sha256 == received.file.sha256:
+                connection.execute(_SEE_AGAIN, {"series": kept.series_id, "now": received.at})
                 return Added.SAME
             owner = session.get_one(SeriesRow, kept.series_id)
             owner.conflicts = sorted({*owner.conflicts, INSTANCES_DIFFER})

@@ -1,13 +1,13 @@
 """The outbox: reports and the objects beside them on their way to their destinations, until each is accepted or refused for good."""
 
-from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from storage.database.schema import CommitmentRow, DeliveryRow, ObjectRow, ReportRow
 from storage.database.transactions import Transactions
+from storage.queries.due import Due
 from storage.records import Delivery, StoredFile
 from storage.stages import DeliveryEvent, DeliveryStage, advance_delivery
 
@@ -18,46 +18,8 @@ class Outbox:
     def __init__(self, transactions: Transactions) -> None:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
-
-    def claim_due(self, now: datetime, lease: timedelta, except_to: Collection[str] = ()) -> Delivery | None:
-        """The delivery that has been due longest, those `except_to` destinations left out; None when none is due.
-
-        The attempt is counted and the delivery is due again after `lease`, should the sender die.
-        """
-        due = (
-            select(DeliveryRow.id)
-            .where(
-                DeliveryRow.stage == DeliveryStage.PENDING.value,
-                DeliveryRow.next_attempt_at <= now,
-                DeliveryRow.destination.not_in(except_to),
-            )
-            .order_by(DeliveryRow.next_attempt_at, DeliveryRow.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        with self._transactions.writing("attempt") as session:
-            row = session.scalar(
-                update(DeliveryRow)
-                .where(DeliveryRow.id == due.scalar_subquery(), DeliveryRow.next_attempt_at <= now)
-                .values(attempts=DeliveryRow.attempts + 1, next_attempt_at=now + lease)
-                .returning(DeliveryRow)
-            )
-            if row is None:
-                return None
-            return delivery_of(session, row)
-
-    def give_back(self, delivery: Delivery, now: datetime) -> None:
-        """It is due at once and the attempt does not count: its sender stopped.  Not when it ended or was claimed again."""
-        with self._transactions.writing() as session:
-            session.execute(
-                update(DeliveryRow)
-                .where(
-                    DeliveryRow.id == delivery.id,
-                    DeliveryRow.stage == DeliveryStage.PENDING.value,
-                    DeliveryRow.attempts == delivery.attempts,
-                )
-                .values(attempts=delivery.attempts - 1, next_attempt_at=now)
-            )
+        pending = DeliveryRow.stage == DeliveryStage.PENDING.value
+        self.due = Due(transactions, DeliveryRow, DeliveryRow.destination, delivery_of, pending)
 
     def accepted(self, delivery: Delivery, now: datetime, transaction_uid: str | None = None) -> None:
         """The destination has the object; with a transaction UID it is to be asked for storage commitment at once."""
@@ -103,27 +65,6 @@ class Outbox:
                 .returning(DeliveryRow.id)
             )
             return len(requeued.all())
-
-    def hasten(self, now: datetime, longest: timedelta) -> int:
-        """What has longer to wait than the `longest`, because the clock was set back, is due now.  Returns how many."""
-        with self._transactions.writing() as session:
-            hastened = session.execute(
-                update(DeliveryRow)
-                .where(DeliveryRow.stage == DeliveryStage.PENDING.value, DeliveryRow.next_attempt_at > now + longest)
-                .values(next_attempt_at=now)
-                .returning(DeliveryRow.id)
-            )
-            return len(hastened.all())
-
-    def next_due(self) -> datetime | None:
-        """When the next pending delivery is due."""
-        with self._transactions.reading() as session:
-            return session.scalar(
-                select(DeliveryRow.next_attempt_at)
-                .where(DeliveryRow.stage == DeliveryStage.PENDING.value)
-                .order_by(DeliveryRow.next_attempt_at)
-                .limit(1)
-            )
 
 
 def commitment_row(delivery_id: int, transaction_uid: str, due_at: datetime) -> CommitmentRow:

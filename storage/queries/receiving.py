@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, func, literal, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, ReportRow, SeriesRow
@@ -34,39 +34,26 @@ class Settling:
 
     def contributions(self, series_id: int) -> list[Contribution]:
         """The associations that brought the series' instances."""
-        latest = (
-            select(
-                InstanceRow.association_id, func.max(InstanceRow.id).label("latest"), func.count().label("instances")
-            )
-            .where(InstanceRow.series_id == series_id)
-            .group_by(InstanceRow.association_id)
-            .subquery()
-        )
-        moved_on = (
-            select(literal(1))
-            .where(InstanceRow.association_id == latest.c.association_id, InstanceRow.id > latest.c.latest)
-            .exists()
-        )
+        count = func.count()
         with self._transactions.reading() as session:
             rows = session.execute(
-                select(AssociationRow.id, latest.c.instances, AssociationRow.closed, moved_on)
-                .join(latest, latest.c.association_id == AssociationRow.id)
+                select(AssociationRow.id, count, AssociationRow.closed)
+                .join(InstanceRow, InstanceRow.association_id == AssociationRow.id)
+                .where(InstanceRow.series_id == series_id)
+                .group_by(AssociationRow.id)
                 .order_by(AssociationRow.id)
             )
-            return [
-                Contribution(id_, instances, Closed(closed) if closed else None, moved)
-                for id_, instances, closed, moved in rows
-            ]
+            return [Contribution(id_, instances, Closed(closed) if closed else None) for id_, instances, closed in rows]
 
     def instances(self, series_id: int) -> list[tuple[Header, StoredFile]]:
-        """The series' instances in order of arrival."""
+        """The series' instances in the order in which they came."""
         with self._transactions.reading() as session:
             rows = session.scalars(
                 select(InstanceRow).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
             )
             return [(Header.from_json(row.header), StoredFile(row.path, row.sha256, row.size_bytes)) for row in rows]
 
-    def arrived_since(self, series_id: int, after: int, most: int) -> list[tuple[int, Header, StoredFile]]:
+    def instances_since(self, series_id: int, after: int, most: int) -> list[tuple[int, Header, StoredFile]]:
         """The next instances that came after the one with the number `after`, each with its number, at most so many.
 
         Where several receivers write to one database a number may become visible late: then it is not among them.
@@ -122,7 +109,7 @@ class Settling:
         first = select(InstanceRow.header).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id).limit(1)
         return Header.from_json(session.scalars(first).one())
 
-    def last_arrival_in_study(self, study_instance_uid: str) -> datetime:
+    def last_instance_in_study(self, study_instance_uid: str) -> datetime:
         """When the latest slice of any series of the study arrived."""
         with self._transactions.reading() as session:
             return session.scalars(

@@ -4,9 +4,9 @@ A removal has three steps, each a transaction, and is recorded before the first 
 
 1. `begin`: the case has ended and nothing of it is owed to anybody; it is recorded.  Then its files are moved to `removed/`.
 2. `forget`: if that is still so, its rows are deleted.  A slice that came meanwhile has made it RECEIVING again: nothing is.
-3. `end`, at a later beat: whatever the database knows of the series again was moved back; the rest of the files was deleted.
+3. `end`, at a later run: whatever the database knows of the series again was moved back; the rest of the files was deleted.
 
-A crash leaves a removal that has begun; the next beat ends it, either way.
+A crash leaves a removal that has begun; the next run ends it, either way.
 """
 
 from collections.abc import Sequence
@@ -169,7 +169,7 @@ class Retention:
 def _owes_nothing(why: Why) -> ColumnElement[bool]:
     """It was reported, every delivery of it was accepted, and no destination has still to say whether it keeps it.
 
-    Or it ended without a report because none was wanted.  Where nobody was told, because no report could be made or no
+    Or it ended without a report because none was wanted.  Where nobody has a report, because no report could be made or no
     destination is to get it, what is here is all there is: it goes by age alone.
     """
     mine = exists().where(DeliveryRow.report_id == ReportRow.id, ReportRow.series_id == SeriesRow.id)

@@ -1,4 +1,4 @@
-"""Rows of the tables as records, and what several rooms of the store do to them."""
+"""Rows of the tables as records, and what several parts of the store do to them."""
 
 from storage.database.schema import SeriesRow
 from storage.records import Series

@@ -1,16 +1,16 @@
-"""What people ask of the database."""
+"""The worklist, and all that is kept of a case.
 
+In plain SQL that SQLite and PostgreSQL both take, so that `storage.reader` can ask without importing SQLAlchemy.
+"""
+
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, Text, case, cast, func, select
-
-from storage.database.schema import WORKLIST, DeliveryRow, ObjectRow, ReportRow, SeriesRow
-from storage.database.transactions import Transactions
-from storage.queries.outbox import as_delivery
-from storage.records import Delivery
+from storage.database.plain import Reading
+from storage.records import Delivery, StoredFile
 from storage.stages import DeliveryStage, Stage
 
 Row = Mapping[str, Any]
@@ -28,7 +28,7 @@ class Clock:
     report: float
     delivery: float
     total: float
-    """From the last slice's arrival to the report's acceptance."""
+    """From when the last slice came to the report's acceptance."""
 
 
 @dataclass(frozen=True)
@@ -45,121 +45,113 @@ class Status:
     """Of the last delivered cases, newest first."""
 
 
-def most_urgent(limit: int) -> Select[Any]:
-    """The worklist's first rows, in the order of `ix_series_urgent`."""
-    return (
-        select(WORKLIST)
-        .join(SeriesRow, SeriesRow.id == WORKLIST.c.case_id)
-        .order_by(SeriesRow.priority, SeriesRow.p_absent, SeriesRow.last_instance_at)
-        .limit(limit)
-    )
+MOST_URGENT = """
+SELECT w.* FROM worklist w JOIN series s ON s.id = w.case_id
+ORDER BY s.priority, s.p_absent, s.last_instance_at LIMIT :most
+"""
+"""In the order of `ix_series_urgent`."""
+_CASE = (  # one after the other: together they would be a search through all cases
+    "SELECT id FROM series WHERE series_instance_uid = :name",
+    "SELECT s.id FROM series s JOIN report r ON r.id = s.report_id WHERE r.sop_instance_uid = :name",
+)
+_REPORTS = """
+SELECT id, revision, sop_instance_uid, predecessor_uid, outcome, created_at, path
+FROM report WHERE series_id = :case_id ORDER BY revision
+"""
+_DELIVERIES = """
+SELECT d.id, d.destination, d.stage, d.attempts, d.created_at, d.next_attempt_at, d.last_error, d.delivered_at,
+    d.committed_at, r.series_id, COALESCE(o.kind, 'report') AS kind,
+    COALESCE(o.sop_instance_uid, r.sop_instance_uid) AS sop_instance_uid, COALESCE(o.path, r.path) AS path,
+    COALESCE(o.sha256, r.sha256) AS sha256, COALESCE(o.size_bytes, r.size_bytes) AS size_bytes
+FROM delivery d JOIN report r ON r.id = d.report_id LEFT JOIN report_object o ON o.id = d.object_id
+WHERE r.series_id = :case_id ORDER BY d.id
+"""
+_DELIVERY_ERRORS = """
+SELECT created_at, destination, last_error FROM delivery WHERE last_error <> '' ORDER BY id DESC LIMIT 5
+"""
+_HELD_UP = "(stage = 'ready' AND outcome IS NULL AND detail <> '')"
+_ANALYSIS_ERRORS = f"""
+SELECT claimed_at, id,
+    CASE WHEN {_HELD_UP} THEN detail ELSE CAST(attempts AS TEXT) || ' failed attempts of analysis' END AS error
+FROM series WHERE stage IN ('failed', 'ready') AND (attempts > 0 OR {_HELD_UP}) ORDER BY id DESC LIMIT 5
+"""  # noqa: S608
+_DELIVERED = """
+SELECT * FROM worklist WHERE delivery IN ('delivered', 'committed') ORDER BY case_id DESC LIMIT :most
+"""
 
 
 class Worklist:
     """Reads only."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        """`transactions` are those of the store's database."""
-        self._transactions = transactions
+    def __init__(self, reading: Reading) -> None:
+        """`reading` opens a transaction on the database."""
+        self._reading = reading
 
     def rows(self, limit: int = 100) -> list[Row]:
         """The most urgent rows: by priority, then probability, then time of waiting."""
-        with self._transactions.reading() as session:
-            return [dict(row) for row in session.execute(most_urgent(limit)).mappings()]
+        return self._select(MOST_URGENT, most=limit)
 
     def case(self, case: str) -> Row | None:
         """The row whose case number, Series Instance UID or report UID is `case`."""
-        ways = [  # one after the other: together they would be a search through all cases
-            select(SeriesRow.id).where(SeriesRow.series_instance_uid == case),
-            select(SeriesRow.id)
-            .join(ReportRow, ReportRow.id == SeriesRow.report_id)
-            .where(ReportRow.sop_instance_uid == case),
-        ]
-        if case.isdecimal() and len(case) < 10:
-            ways.insert(0, select(SeriesRow.id).where(SeriesRow.id == int(case)))
-        with self._transactions.reading() as session:
-            for way in ways:
-                if id_ := session.scalar(way):
-                    row = session.execute(select(WORKLIST).where(WORKLIST.c.case_id == id_)).mappings().one()
-                    return dict(row)
+        with self._reading() as select:
+            found = [int(case)] if case.isdecimal() and len(case) < 10 else []
+            found += [row["id"] for statement in _CASE for row in select(statement, name=case)]
+            for case_id in found:
+                for row in select("SELECT * FROM worklist WHERE case_id = :case_id", case_id=case_id):
+                    return _typed(row)
         return None
 
     def reports(self, case_id: int) -> list[Row]:
         """Every report of the case, oldest first: revision, uid, outcome, predecessor, time and path."""
-        with self._transactions.reading() as session:
-            rows = session.scalars(select(ReportRow).where(ReportRow.series_id == case_id).order_by(ReportRow.revision))
-            return [
-                {
-                    "id": row.id,
-                    "revision": row.revision,
-                    "sop_instance_uid": row.sop_instance_uid,
-                    "predecessor_uid": row.predecessor_uid,
-                    "outcome": row.outcome,
-                    "created_at": row.created_at,
-                    "path": row.path,
-                }
-                for row in rows
-            ]
+        return self._select(_REPORTS, case_id=case_id)
 
     def deliveries(self, case_id: int) -> list[Delivery]:
         """Every delivery of the case, oldest first."""
-        with self._transactions.reading() as session:
-            rows = session.execute(
-                select(DeliveryRow, ReportRow, ObjectRow)
-                .join(ReportRow, ReportRow.id == DeliveryRow.report_id)
-                .outerjoin(ObjectRow, ObjectRow.id == DeliveryRow.object_id)
-                .where(ReportRow.series_id == case_id)
-                .order_by(DeliveryRow.id)
-            )
-            return [as_delivery(delivery, report, beside) for delivery, report, beside in rows]
+        return [_delivery(dict(row)) for row in self._select(_DELIVERIES, case_id=case_id)]
 
     def status(self, last: int = 1000) -> Status:
         """Counts, the oldest that waits, the last errors, and the clocks of the `last` delivered cases."""
-        pending = DeliveryRow.stage == DeliveryStage.PENDING.value
-        with self._transactions.reading() as session:
-            stages = session.execute(select(SeriesRow.stage, func.count()).group_by(SeriesRow.stage)).all()
-            deliveries = session.execute(select(DeliveryRow.stage, func.count()).group_by(DeliveryRow.stage)).all()
-            errors = session.execute(
-                select(DeliveryRow.created_at, DeliveryRow.destination, DeliveryRow.last_error)
-                .where(DeliveryRow.last_error != "")
-                .order_by(DeliveryRow.id.desc())
-                .limit(5)
-            ).all()
-            held_up = (SeriesRow.stage == Stage.READY.value) & SeriesRow.outcome.is_(None) & (SeriesRow.detail != "")
-            failed = session.execute(
-                select(
-                    SeriesRow.claimed_at,
-                    SeriesRow.id,
-                    case(
-                        (held_up, SeriesRow.detail),
-                        else_=cast(SeriesRow.attempts, Text).concat(" failed attempts of analysis"),
-                    ),
-                )
-                .where(SeriesRow.stage.in_((Stage.FAILED.value, Stage.READY.value)), (SeriesRow.attempts > 0) | held_up)
-                .order_by(SeriesRow.id.desc())
-                .limit(5)
-            ).all()
-            return Status(
-                stages={Stage(stage): count for stage, count in stages},
-                deliveries={DeliveryStage(stage): count for stage, count in deliveries},
-                oldest_ready_at=session.scalar(
-                    select(func.min(SeriesRow.ready_at)).where(SeriesRow.stage == Stage.READY.value)
-                ),
-                oldest_pending_at=session.scalar(select(func.min(DeliveryRow.created_at)).where(pending)),
-                errors=(
-                    *((at, f"case {case_id}: {said}") for at, case_id, said in failed if at),
-                    *((at, f"{destination}: {error}") for at, destination, error in errors),
-                ),
-                clocks=tuple(_clock(row) for row in self._delivered(last)),
-            )
+        with self._reading() as select:
+            stages = select("SELECT stage, COUNT(*) AS number FROM series GROUP BY stage")
+            deliveries = select("SELECT stage, COUNT(*) AS number FROM delivery GROUP BY stage")
+            [ready] = select("SELECT MIN(ready_at) AS oldest_at FROM series WHERE stage = 'ready'")
+            [pending] = select("SELECT MIN(created_at) AS oldest_at FROM delivery WHERE stage = 'pending'")
+            failed = [_typed(row) for row in select(_ANALYSIS_ERRORS)]
+            undelivered = [_typed(row) for row in select(_DELIVERY_ERRORS)]
+            delivered = [_typed(row) for row in select(_DELIVERED, most=last)]
+        return Status(
+            stages={Stage(row["stage"]): row["number"] for row in stages},
+            deliveries={DeliveryStage(row["stage"]): row["number"] for row in deliveries},
+            oldest_ready_at=_typed(ready)["oldest_at"],
+            oldest_pending_at=_typed(pending)["oldest_at"],
+            errors=(
+                *((row["claimed_at"], f"case {row['id']}: {row['error']}") for row in failed if row["claimed_at"]),
+                *((row["created_at"], f"{row['destination']}: {row['last_error']}") for row in undelivered),
+            ),
+            clocks=tuple(_clock(row) for row in delivered),
+        )
 
-    def _delivered(self, last: int) -> list[Row]:
-        newest = WORKLIST.c.case_id.desc()
-        with self._transactions.reading() as session:
-            rows = session.execute(
-                select(WORKLIST).where(WORKLIST.c.delivery.in_(("delivered", "committed"))).order_by(newest).limit(last)
-            )
-            return [dict(row) for row in rows.mappings()]
+    def _select(self, statement: str, **values: Any) -> list[Row]:
+        with self._reading() as select:
+            return [_typed(row) for row in select(statement, **values)]
+
+
+def _typed(row: Row) -> Row:
+    """The row with times as aware `datetime`s in UTC and JSON decoded, which SQLite keeps as text."""
+    return {name: _value(name, value) for name, value in row.items()}
+
+
+def _value(name: str, value: Any) -> Any:
+    if name.endswith("_at") and value is not None:
+        return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+    if name in ("conflicts", "lesions") and isinstance(value, str):
+        return json.loads(value)
+    return value
+
+
+def _delivery(row: dict[str, Any]) -> Delivery:
+    file = StoredFile(row.pop("path"), row.pop("sha256"), row.pop("size_bytes"))
+    return Delivery(file=file, stage=DeliveryStage(row.pop("stage")), **row)
 
 
 def _clock(row: Row) -> Clock:

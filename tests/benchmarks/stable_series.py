@@ -12,7 +12,7 @@ from typing import Self
 import httpx
 
 from node.config.peer import Peer
-from node.scu.dimse import Timeouts, entity
+from node.scu.dimse import Entity, Timeouts
 from node.scu.storage_scu import send_files
 from tests.support.running import free_port, wait_until
 
@@ -53,7 +53,7 @@ class StableOrthanc:
 
     def send(self, paths: list[Path]) -> float:
         """Orthanc has the series; returns when its last slice was answered (time.monotonic)."""
-        refused = [sent.error for sent in send_files(entity("PACS", Timeouts()), self.peer, paths) if sent.error]
+        refused = [sent.error for sent in send_files(Entity("PACS", Timeouts()), self.peer, paths) if sent.error]
         if refused:
             raise SystemExit(f"Orthanc refused {len(refused)} slices: {refused[0]}")
         return time.monotonic()

@@ -22,10 +22,11 @@ from node.runtime.clock import utc_now
 from node.runtime.processes import worker_name
 from node.scp.receiver import Receiver
 from node.scu import dimse, storage_scu
+from node.scu.outgoing import Outgoing
 from node.workflow import delivery, recovery, settling
 from node.workflow.context import Context
 from storage.files.instances import Files
-from storage.records import Arrived
+from storage.records import Received
 from storage.store import Store
 from tests.support.running import ROOT, wait_until
 
@@ -131,10 +132,10 @@ def break_commit() -> None:
     as_it_is = GroupCommit.offer
 
     def offer(self: GroupCommit, change: Change) -> Offer:
-        if not isinstance(change, Arrived):
+        if not isinstance(change, Received):
             return as_it_is(self, change)
         made = Offer(change)
-        made.settle(Added.STORED)
+        made.complete(Added.STORED)
         return made
 
     GroupCommit.offer = offer  # type: ignore[method-assign]
@@ -166,12 +167,12 @@ def break_outbox() -> None:
     """A delivery counts as accepted before it is sent."""
 
     def deliver(context: Context) -> int:
-        while delivery := context.store.outbox.claim_due(context.clock(), timedelta(seconds=3)):
+        while delivery := context.store.outbox.due.claim(context.clock(), timedelta(seconds=3)):
             context.store.outbox.accepted(delivery, context.clock())
             storage_scu.deliver(
-                dimse.entity("WILLIS", dimse.Timeouts()),
+                dimse.Entity("WILLIS", dimse.Timeouts()),
                 context.config.peers[delivery.destination],
-                context.files.path(delivery.file),
+                Outgoing.read(context.files.path(delivery.file)),
             )
         return 0
 

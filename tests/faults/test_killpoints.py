@@ -112,9 +112,9 @@ def test_a_guarantee_that_is_broken_on_purpose_is_noticed(
 
 def test_every_point_in_the_code_is_died_at() -> None:
     text = "".join(
-        path.read_text("utf-8") for room in ("node", "storage") for path in sorted((ROOT / room).rglob("*.py"))
+        path.read_text("utf-8") for package in ("node", "storage") for path in sorted((ROOT / package).rglob("*.py"))
     )
-    named = set(re.findall(r'\bhere\("(\w+)"\)', text))
+    named = set(re.findall(r'\bkill_point\("(\w+)"\)', text))
     commits = set(re.findall(r'\bwriting(?:_plainly)?\("(\w+)"\)', text))
     commits |= set(COMMITS)
     named |= {f"{when}_commit_of_{commit}" for when in ("before", "after") for commit in commits}

@@ -37,11 +37,11 @@ def test_a_node_killed_in_mid_receive_keeps_what_it_acknowledged_and_ends_right(
 
     def send() -> None:
         from node.errors import Unavailable
-        from node.scu.dimse import Timeouts, entity
+        from node.scu.dimse import Entity, Timeouts
         from node.scu.storage_scu import send_files
 
         try:
-            for sent in send_files(entity("PACS", Timeouts(acse=3, dimse=10)), node.address, negative_series):
+            for sent in send_files(Entity("PACS", Timeouts(acse=3, dimse=10)), node.address, negative_series):
                 if not sent.error:
                     acknowledged.append(sent.path)
                 if len(acknowledged) >= 60:

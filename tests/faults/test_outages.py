@@ -26,7 +26,17 @@ from tests.faults.proof import unreported, violations
 from tests.faults.senders import send, small_series
 from tests.faults.small_node import ALGORITHM, Killable, SmallNode, configuration
 from tests.support.absent import absent
-from tests.support.builders import FakeClock, claimed, encoded, header, received, reported, series_now
+from tests.support.builders import (
+    FakeClock,
+    claimed,
+    encoded,
+    header,
+    known_file,
+    next_attempt_at,
+    received,
+    reported,
+    series_now,
+)
 from tests.support.compressed import by_codec
 from tests.support.raw_scu import ABORT, RawScu, associate_rq
 from tests.support.running import free_port, wait_until
@@ -151,7 +161,7 @@ def test_a_pacs_that_is_down_for_a_day_gets_its_report_and_the_attempts_are_few(
     back_at = clock() + timedelta(hours=24)
     while clock() < back_at:
         delivery.deliver(site.node.context)
-        due = site.node.store.outbox.next_due()
+        due = next_attempt_at(site.node.store)
         assert due is not None
         clock.now = max(due, clock())
     site.peer.fault, site.peer.delay_seconds = Fault.SLOW, 0.5  # it comes back slow
@@ -258,7 +268,7 @@ def test_a_postgresql_that_is_restarted_in_mid_transaction_loses_nothing(
     monkeypatch.setattr(Intake, "_add", cut)
     with pytest.raises(DBAPIError):
         postgresql_store.intake.take(ones)
-    assert postgresql_store.intake.known_instance(ones[0].header.sop_instance_uid) is None
+    assert known_file(postgresql_store, ones[0].header.sop_instance_uid) is None
     died.clear()
     commits = GroupCommit(postgresql_store.intake)
     offers = [Offer(one) for one in ones]
@@ -281,14 +291,14 @@ def test_a_clock_that_is_set_back_holds_nothing_up(site: Site, tmp_path: Path) -
     receiving = received(context.store, clock, series="2.25.1")
     claimed(context.store, clock, series="2.25.2", worker="elsewhere:1")
     reported(context.store, clock, series="2.25.3")
-    delivery = context.store.outbox.claim_due(clock(), timedelta(seconds=3))
+    delivery = context.store.outbox.due.claim(clock(), timedelta(seconds=3))
     assert delivery is not None
     context.store.outbox.postponed(delivery, "status 0xA700", clock() + timedelta(seconds=2))
     clock.advance(-3600)
     recovery.rescue(context)
     assert series_now(context.store, "2.25.2").stage is Stage.READY
     assert series_now(context.store, "2.25.1").last_instance_at == clock()
-    due = context.store.outbox.next_due()
+    due = next_attempt_at(context.store)
     assert due is not None
     assert due <= clock()
     clock.advance(1)
@@ -309,12 +319,12 @@ def test_a_clock_that_jumps_ahead_costs_at_most_a_second_look(site: Site) -> Non
     assert again.series.attempts == 2
 
 
-def test_a_beat_runs_without_a_ring_when_the_metronome_has_stopped() -> None:
+def test_a_job_runs_without_a_wakeup_when_the_scheduler_has_stopped() -> None:
     from node.runtime.job import Job
 
     runs = threading.Semaphore(0)
-    beat = Job("test", runs.release, 0.02)
-    thread = beat.start()
+    job = Job("test", 0.01, False, runs.release)
+    thread = job.start()
     assert all(runs.acquire(timeout=5) for _ in range(3))
-    beat.stop()
+    job.stop()
     thread.join(5)

@@ -23,7 +23,7 @@ from node.dicom.multipart import body_of
 from node.net.tls import server_context
 from node.runtime.clock import utc_now
 from node.scp.inlet import Inlet
-from node.scu.remote import source_of
+from node.scu.remote import remote_of
 from node.scu.source import Listed
 from node.simulated_pacs import Fault
 from node.workflow import delivery, settling
@@ -282,7 +282,7 @@ def test_what_we_ask_and_get_from_a_peer_is_in_the_file(
     pacs = web(answer).peer(retrieve="wado")
     made = site(trail=trail_to(), peers={"PACS": pacs})
     series = Listed(str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID))
-    source = source_of(made.config, pacs, 20, made.context.trail, utc_now)
+    source = remote_of(made.config, pacs, made.context.trail, utc_now).source(20)
     assert source.studies(accession_number="A7") == []
     assert source.series(series.study_instance_uid) == []
     with Inlet(made.config, made.store, made.files, pacs, made.context.trail, utc_now) as inlet:

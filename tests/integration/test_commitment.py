@@ -10,12 +10,14 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import C_ECHO, N_ACTION, N_EVENT_REPORT
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from node.config.sections import Config
 from node.dicom import commitment
 from node.dicom.commitment import CONTEXTS, INSTANCE_UID, Result
 from node.scu import dimse
+from node.scu.storage_scu import send_files
 from node.simulated_pacs import Fault, SimulatedPeer
 from node.workflow import commitments
 from node.workflow.delivery import deliver
@@ -23,7 +25,7 @@ from storage.records import Closed
 from storage.stages import DeliveryStage
 from storage.store import Store
 from tests.support.builders import FakeClock, keep
-from tests.support.dicom_factory import ct_series
+from tests.support.dicom_factory import ct_series, save
 from tests.support.running import free_port, wait_until
 from tests.support.site import PeerFactory, Site, SiteFactory, peers
 
@@ -286,14 +288,15 @@ def report_event(
     made: Site, ds: Dataset, event_type: int = 1, scp_roles: Sequence[str] = (StorageCommitmentPushModel,)
 ) -> int:
     """The status that the node answers to a result on an association that a PACS opens."""
-    ae = dimse.entity("PACS", dimse.Timeouts(5, 5, 5))
-    assoc = dimse.associate(ae, made.address, CONTEXTS, scp_roles=scp_roles)
-    assert len(assoc.acceptor.role_selection) == len(scp_roles)
-    try:
-        status, _ = assoc.send_n_event_report(ds, event_type, StorageCommitmentPushModel, INSTANCE_UID)
-        return int(status.Status)
-    finally:
-        dimse.end(assoc)
+    ae = dimse.Entity("PACS", dimse.Timeouts(5, 5, 5))
+    report = N_EVENT_REPORT()
+    report.AffectedSOPClassUID, report.AffectedSOPInstanceUID = StorageCommitmentPushModel, INSTANCE_UID
+    report.EventTypeID = event_type
+    with dimse.associate(ae, made.address, CONTEXTS, scp_roles=scp_roles) as assoc:
+        context = assoc.contexts_of(StorageCommitmentPushModel, as_scu=False)[0]
+        assert context.as_scp == bool(scp_roles)
+        [(answer, _)] = assoc.ask(report, context, ds)
+    return int(answer.Status)
 
 
 @pytest.mark.parametrize("scp_roles", [(StorageCommitmentPushModel,), ()])
@@ -346,27 +349,38 @@ class Sender:
 
     def __init__(self, made: Site) -> None:
         self.results: list[Result] = []
-        self._heard = threading.Event()
         self.assoc = dimse.associate(
-            dimse.entity("CT1", dimse.Timeouts(5, 5, 5)),
+            dimse.Entity("CT1", dimse.Timeouts(5, 5, 5)),
             made.address,
             [*CONTEXTS, (str(Verification), "1.2.840.10008.1.2")],
-            [(evt.EVT_N_EVENT_REPORT, self.on_report)],
+            on_report=lambda _event_type, information: self.take(information()),
         )
+        self.context = self.assoc.contexts_of(StorageCommitmentPushModel)[0]
+
+    def take(self, information: Dataset) -> int:
+        self.results.append(commitment.read_result(information))
+        return 0x0000
 
     def on_report(self, event: Any) -> tuple[int, None]:
-        self.results.append(commitment.read_result(event.event_information))
-        self._heard.set()
-        return 0x0000, None
+        return self.take(event.event_information), None
 
     def ask(self, ds: Dataset, action: int = 1, instance: str = INSTANCE_UID) -> int:
-        dimse.let_reader_run(self.assoc)
-        status, _ = self.assoc.send_n_action(ds, action, StorageCommitmentPushModel, instance)
-        return int(status.Status)
+        request = N_ACTION()
+        request.RequestedSOPClassUID, request.RequestedSOPInstanceUID = StorageCommitmentPushModel, instance
+        request.ActionTypeID = action
+        [(answer, _)] = self.assoc.ask(request, self.context, ds)
+        return int(answer.Status)
 
     def listen(self, seconds: float = 5.0) -> Result:
-        assert self._heard.wait(seconds)
+        self.assoc.listen(seconds, lambda: bool(self.results))
+        assert self.results
         return self.results[-1]
+
+    def echo(self) -> int:
+        request = C_ECHO()
+        request.AffectedSOPClassUID = Verification
+        [(answer, _)] = self.assoc.ask(request, self.assoc.contexts_of(Verification)[0])
+        return int(answer.Status)
 
 
 Roles = tuple[bool | None, bool | None]
@@ -401,8 +415,8 @@ def test_who_stays_on_the_association_gets_the_result_on_it(site: SiteFactory) -
     result = modality.listen()
     assert [uid for _, uid in result.committed] == uids
     assert (result.failed, result.event_type) == ({}, 1)
-    assert modality.assoc.send_c_echo().Status == 0x0000
-    dimse.end(modality.assoc)
+    assert modality.echo() == 0x0000
+    modality.assoc.release()
     made.clock.advance(100)
     assert commitments.tell(made.context) == 0
     assert len(modality.results) == 1
@@ -430,25 +444,22 @@ def test_only_what_is_known_under_its_class_and_whole_on_disk_is_committed(site:
         (str(CTImageStorage), "2.25.404"): 0x0112,
         ("1.2.840.10008.5.1.4.1.1.4", good): 0x0119,
     }
-    dimse.end(modality.assoc)
+    modality.assoc.release()
 
 
-def test_an_instance_that_came_again_with_other_content_is_committed_as_it_was_first_kept(site: SiteFactory) -> None:
+def test_an_instance_that_came_again_with_other_content_is_committed_as_it_was_first_kept(
+    site: SiteFactory, tmp_path: Path
+) -> None:
     made, [ds] = site(), ct_series(1)
-    ae = AE(ae_title="CT1")
-    ae.add_requested_context(CTImageStorage, "1.2.840.10008.1.2.1")
-    assoc = ae.associate("127.0.0.1", made.config.node.port)
-    statuses = []
+    words = []
     for name in ("First^Name", "Other^Name"):
         ds.PatientName = name
-        statuses.append(assoc.send_c_store(ds).Status)
-        dimse.let_reader_run(assoc)
-    assoc.release()
-    assert statuses == [0x0000, 0xB006]
+        words += [sent.word for sent in send_files(dimse.Entity("CT1"), made.address, save([ds], tmp_path))]
+    assert words == ["success", "warning 0xB006"]
     modality = Sender(made)
     assert modality.ask(request(ds.SOPInstanceUID)) == 0x0000
     assert modality.listen().committed == ((str(CTImageStorage), ds.SOPInstanceUID),)
-    dimse.end(modality.assoc)
+    modality.assoc.release()
     [(_, file)] = made.store.settling.instances(1)
     assert dcmread(made.files.path(file)).PatientName == "First^Name"
 
@@ -462,7 +473,7 @@ def test_who_leaves_gets_the_result_on_a_new_association_when_he_can_be_reached(
     uids = stored(made)
     modality = Sender(made)
     assert modality.ask(request(*uids)) == 0x0000
-    dimse.end(modality.assoc)
+    modality.assoc.release()
     assert commitments.tell(made.context) == 0  # not yet: it might have stayed
     clock.advance(6)
     assert commitments.tell(made.context) == 0  # nobody listens
@@ -483,7 +494,7 @@ def test_who_refuses_the_result_at_first_gets_it_when_he_takes_it(site: SiteFact
     made = site(peers={"CT1": {"ae_title": "CT1", "host": "127.0.0.1", "port": port}})
     modality = Sender(made)
     assert modality.ask(request(*stored(made))) == 0x0000
-    dimse.end(modality.assoc)
+    modality.assoc.release()
     clock.advance(6)
     server = listening(modality.on_report, port, REFUSES_OURS)
     try:
@@ -505,7 +516,7 @@ def test_a_result_that_cannot_be_worked_out_is_owed_until_it_can(
     made = site(peers={"CT1": {"ae_title": "CT1", "host": "127.0.0.1", "port": port}})
     modality = Sender(made)
     assert modality.ask(request(*stored(made))) == 0x0000
-    dimse.end(modality.assoc)
+    modality.assoc.release()
     clock.advance(6)
     server = listening(modality.on_report, port)
     try:
@@ -526,11 +537,11 @@ def test_a_result_that_is_owed_survives_a_restart(site: SiteFactory, sqlite_url:
     modality.assoc.abort()
     again = Store.open(sqlite_url)
     clock.advance(6)
-    owed = again.commitment_requests.claim_due(clock(), commitments._lease(made.context))
+    owed = again.commitment_requests.due.claim(clock(), commitments._lease(made.context))
     assert owed is not None
     assert [uid for _, uid in owed.instances] == uids
-    again.commitment_requests.give_back(owed, clock())
-    given_back = again.commitment_requests.claim_due(clock(), commitments._lease(made.context))
+    again.commitment_requests.due.give_back(owed, clock())
+    given_back = again.commitment_requests.due.claim(clock(), commitments._lease(made.context))
     assert given_back is not None
     assert given_back.attempts == owed.attempts
     again.close()
@@ -540,11 +551,11 @@ def test_a_stranger_gets_no_result_but_on_his_association(site: SiteFactory, clo
     made = site()
     modality = Sender(made)
     assert modality.ask(request("2.25.404")) == 0x0000
-    dimse.end(modality.assoc)
+    modality.assoc.release()
     clock.advance(6)
     assert commitments.tell(made.context) == 0
     clock.advance(100_000)
-    assert made.store.commitment_requests.claim_due(clock(), commitments._lease(made.context)) is None
+    assert made.store.commitment_requests.due.claim(clock(), commitments._lease(made.context)) is None
 
 
 def test_a_request_that_is_none_is_refused_with_the_right_status(site: SiteFactory) -> None:
@@ -557,20 +568,17 @@ def test_a_request_that_is_none_is_refused_with_the_right_status(site: SiteFacto
     assert modality.ask(request("2.25.1")) == 0x0000
     assert modality.ask(request("2.25.2")) == 0x0131
     assert modality.listen().failed
-    dimse.end(modality.assoc)
+    modality.assoc.release()
 
 
 def test_an_answer_to_nothing_that_we_asked_is_ignored(site: SiteFactory) -> None:
-    from pynetdicom.dimse_primitives import N_EVENT_REPORT
-
     made = site()
     modality = Sender(made)
     answer = N_EVENT_REPORT()
     answer.MessageIDBeingRespondedTo = 1
     answer.AffectedSOPClassUID = StorageCommitmentPushModel
     answer.Status = 0x0000
-    context = next(cx for cx in modality.assoc.accepted_contexts if cx.abstract_syntax == StorageCommitmentPushModel)
-    modality.assoc.dimse.send_msg(answer, context.context_id)
+    modality.assoc._send_message(answer, modality.context)
     time.sleep(0.1)
-    assert modality.assoc.send_c_echo().Status == 0x0000
-    dimse.end(modality.assoc)
+    assert modality.echo() == 0x0000
+    modality.assoc.release()

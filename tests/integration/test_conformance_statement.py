@@ -204,7 +204,7 @@ DELIVERY = sections.DeliverySettings()
         ("TLS", r"\((\d+) by default", sections.Tls.model_fields["port"].default),
         ("Query as SCP", r"more than (\S+) match", query_scp.MOST_ANSWERS),
         ("Retrieve as SCU", r"at most (\d+) UIDs", query_scu.UIDS_IN_A_REQUEST),
-        ("Retrieve as SCU", r"after (\S+) s, doubling", retrieval.FIRST_PAUSE_SECONDS),
+        ("Retrieve as SCU", r"after (\S+) s, doubling", retrieval.PAUSES.first_seconds),
         ("DICOMweb", r"more than (\d+) are missing", wado.MOST_ONE_BY_ONE),
         ("Segmentation", r"lesion map \((\S+) mm in the bundle", OUTPUT_STRIDE * read_manifest(DEFAULT_BUNDLE).preprocessing.spacing_mm),
     ],

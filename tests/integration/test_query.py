@@ -183,7 +183,7 @@ def test_a_database_that_is_away_is_said_and_nothing_of_its_words(asked: Site, m
     def away(*_arguments: Any) -> Any:
         raise OperationalError("SELECT 'Doe^Jane'", {}, Exception("gone"))
 
-    monkeypatch.setattr(type(asked.store.finding), "find", away)
+    monkeypatch.setattr(type(asked.store.cfind), "find", away)
     [(answer, _)] = ask(asked, study_query())
     assert (answer.Status, answer.ErrorComment) == (0xA700, "cannot answer now: OperationalError")
 

@@ -10,7 +10,7 @@ from pynetdicom import AE, build_context, evt
 from node.config.peer import Peer
 from node.dicom.conformance import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.errors import Refused, Unavailable
-from node.scu.dimse import Timeouts, entity
+from node.scu.dimse import Entity, Timeouts
 from node.scu.query_scu import FIND, GET, MOVE, DimseSource
 from node.scu.source import Listed
 from node.workflow import retrieval
@@ -63,7 +63,7 @@ def pacs() -> Iterator[Pacs]:
 
 
 def retrieve(peer: Peer, wanted: list[str]) -> None:
-    source = DimseSource(entity("WILLIS", Timeouts(acse=20, dimse=20, network=20)), peer, limit_seconds=60)
+    source = DimseSource(Entity("WILLIS", Timeouts(acse=20, dimse=20, network=20)), peer, limit_seconds=60)
     source.retrieve(SERIES, wanted, lambda *_: 0, lambda _done: None)
 
 

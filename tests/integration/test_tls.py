@@ -13,6 +13,7 @@ from node.config.sections import Config, Tls
 from node.errors import ConfigError, Refused, Unavailable
 from node.net.tls import server_context
 from node.scu import dimse, storage_scu
+from node.scu.outgoing import Outgoing
 from tests.support.certificates import Certificates, dcmtk
 from tests.support.dicom_factory import ct_series, save
 from tests.support.running import free_port, wait_until
@@ -95,7 +96,7 @@ def pacs(certificates: Certificates, tmp_path: Path) -> Iterator[Any]:
 
 def deliver(settings: Tls | None, port: int, path: Path, **changes: Any) -> str:
     peer = Peer.model_validate({"ae_title": "PACS", "host": "127.0.0.1", "port": port, "tls": True} | changes)
-    return storage_scu.deliver(dimse.entity("WILLIS", dimse.Timeouts(5, 5, 5), settings), peer, path)
+    return storage_scu.deliver(dimse.Entity("WILLIS", dimse.Timeouts(5, 5, 5), settings), peer, Outgoing.read(path))
 
 
 def test_we_send_to_dcmtk_over_tls_and_only_to_the_certificate_that_was_expected(

@@ -24,7 +24,7 @@ from sqlalchemy import update
 
 from node.config.sections import Config, Node
 from node.errors import ConfigError
-from node.net.listener import DirectServer
+from node.net.acceptor import Acceptor
 from node.scp.receiver import Receiver
 from node.scp.session import receiver_name
 from storage.database.schema import AssociationRow, InstanceRow
@@ -527,10 +527,8 @@ def test_tls_takes_the_same_path(
     )  # fmt: skip
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    plain = DirectServer.start.__func__  # type: ignore[attr-defined]
-    monkeypatch.setattr(
-        DirectServer, "start", classmethod(lambda cls, *given: plain(cls, *given[:4], ssl_context=server))
-    )
+    plain = Acceptor.listen
+    monkeypatch.setattr(Acceptor, "listen", lambda self, host, port, _context: plain(self, host, port, server))
     port = start(network_timeout_seconds=2)
     client = of_any_certificate()
     silent = socket.create_connection(("127.0.0.1", port))

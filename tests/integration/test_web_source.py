@@ -12,7 +12,7 @@ from node.dicom.multipart import body_of, unpacked
 from node.errors import Refused, Unavailable
 from node.runtime.clock import utc_now
 from node.scu.dimse import Timeouts
-from node.scu.remote import source_of
+from node.scu.remote import remote_of
 from node.scu.source import Listed
 from node.scu.wado import ANY_SYNTAX, MOST_ONE_BY_ONE, WebSource
 from tests.support.dicom_factory import ct_series, save
@@ -182,7 +182,7 @@ def test_what_is_not_done_in_time_ends(web: ServerFactory, files: list[bytes]) -
 
 def test_a_peer_gives_only_where_retrieve_says_wado(web: ServerFactory) -> None:
     server = web(Said.of([found(instance="2.25.3")]))
-    given = source_of(Config(), server.peer(retrieve="wado"), 20, Trail(), utc_now)
+    given = remote_of(Config(), server.peer(retrieve="wado"), Trail(), utc_now).source(20)
     assert given.instances(SERIES) == {"2.25.3"}
     with pytest.raises(Refused, match="set its retrieve to 'wado'"):
-        source_of(Config(), server.peer(), 20, Trail(), utc_now)
+        remote_of(Config(), server.peer(), Trail(), utc_now).source(20)

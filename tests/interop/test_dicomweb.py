@@ -15,6 +15,7 @@ from node.config.loading import load
 from node.dicom.multipart import unpacked
 from node.scu import stow
 from node.scu.dimse import Timeouts
+from node.scu.outgoing import Outgoing
 from node.workflow import delivery
 from node.workflow.context import Context
 from node.workflow.retrieval import retrieve
@@ -60,7 +61,9 @@ def test_a_report_is_stored_once_by_stow_as_soon_as_the_password_is_right(
     assert made.row()["delivery"] == "delivered"
     assert held(web_orthanc, made.delivery().sop_instance_uid) == [path.read_bytes()]
 
-    assert stow.deliver(made.config.peers["PACS"], Timeouts(), None, path) == "success"  # as after a crash
+    assert (
+        stow.deliver(made.config.peers["PACS"], Timeouts(), None, Outgoing.read(path)) == "success"
+    )  # as after a crash
     assert len(held(web_orthanc, made.delivery().sop_instance_uid)) == 1
 
 

@@ -19,8 +19,8 @@ from node.runtime.clock import utc_now
 from node.scp.inlet import Inlet
 from node.scp.receiver import Receiver
 from node.scu import dimse
-from node.scu.dimse import Timeouts, entity
-from node.scu.remote import source_of
+from node.scu.dimse import Entity, Timeouts
+from node.scu.remote import remote_of
 from node.scu.source import Listed
 from node.scu.storage_scu import Sent, send_files
 from node.simulated_pacs import Fault, SimulatedPeer
@@ -203,7 +203,7 @@ def test_a_destination_that_the_peer_does_not_know_is_told_with_the_remedy_and_n
 
 def try_to_send(peer: Peer, paths: list[Path]) -> list[Sent]:
     try:
-        return list(send_files(entity("PACS", Timeouts(2, 5, 5)), peer, paths))
+        return list(send_files(Entity("PACS", Timeouts(2, 5, 5)), peer, paths))
     except Unavailable:
         return []
 
@@ -214,9 +214,9 @@ def test_a_peer_that_does_not_answer_is_asked_for_one_series_a_round_and_each_co
     context, asked = node(receiving=False, retrieve="get", port=free_port()), list[str]()
     associate = dimse.associate
 
-    def noted(*args: Any) -> Any:
+    def noted(*args: Any, **options: Any) -> Any:
         asked.append(args[1].ae_title)
-        return associate(*args)
+        return associate(*args, **options)
 
     monkeypatch.setattr(dimse, "associate", noted)
     for number in (1, 2):
@@ -247,7 +247,7 @@ def test_what_falls_short_is_no_release(node: Node, orthanc: Orthanc, tmp_path: 
     context, series = node(receiving=False, retrieve="get"), in_orthanc(orthanc, tmp_path, "short", 3)
     listed = Listed(series[0].StudyInstanceUID, series[0].SeriesInstanceUID)
     pacs = context.config.peers["PACS"]
-    source = source_of(context.config, pacs, 20, context.trail, utc_now)
+    source = remote_of(context.config, pacs, context.trail, utc_now).source(20)
     with Inlet(context.config, context.store, context.files, pacs, context.trail, utc_now) as inlet:
         context.files.begin_instance = one_then_full(context.files)  # type: ignore[assignment, method-assign]
         brought = bring(source, inlet, context.store, listed)

@@ -172,6 +172,12 @@ def reported(store: Store, clock: FakeClock, outcome: Outcome = Outcome.POSITIVE
     return claim
 
 
+def next_attempt_at(store: Store) -> datetime | None:
+    """When the next of all pending deliveries is due; None where none is pending."""
+    deliveries = [each for row in store.worklist.rows() for each in store.worklist.deliveries(row["case_id"])]
+    return min((each.next_attempt_at for each in deliveries if each.next_attempt_at), default=None)
+
+
 def series_now(store: Store, uid: str = SERIES_UID) -> Series:
     """The series as the database has it."""
     with store.transactions.reading() as session:
@@ -191,6 +197,22 @@ def encoded(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
     return buffer.getvalue()
 
 
+def write_instance(files: Files, series_uid: str, sop_uid: str, preamble: bytes, dataset: bytes) -> StoredFile:
+    """The instance is on disk, as the receiver writes it."""
+    writer = files.begin_instance(preamble)
+    writer.write(dataset)
+    file = writer.seal(series_uid, sop_uid)
+    writer.publish()
+    writer.flush()
+    return file
+
+
+def known_file(store: Store, sop_instance_uid: str) -> StoredFile | None:
+    """The file that is kept under this UID, if there is one."""
+    held = store.commitment_requests.held([("", sop_instance_uid)])
+    return held[sop_instance_uid][1] if held else None
+
+
 def keep(
     store: Store,
     files: Files,
@@ -206,7 +228,7 @@ def keep(
         content = encoded(ds, syntax)
         head = read_header(content, syntax, str(ds.SOPClassUID), str(ds.SOPInstanceUID))
         meta = file_meta((head.sop_class_uid, head.sop_instance_uid), syntax, calling_ae)
-        file = files.write_instance(head.series_instance_uid, head.sop_instance_uid, meta, content)
+        file = write_instance(files, head.series_instance_uid, head.sop_instance_uid, meta, content)
         assert store.intake.add_instance(head, file, association, calling_ae, clock()) is Added.STORED
     if closed is not None:
         store.intake.close_association(association, closed, clock())

@@ -17,8 +17,9 @@ from ai.errors import Reason
 from ai.findings import Findings, Lesion
 from ai.frames import encodings_of
 from ai.locations import LOCATIONS, Location
-from node.results.document import Algorithm, NotAnalysed, Outcome, encode
-from node.results.sr import build_report, derive_uid
+from node.results.document import Algorithm, Document, NotAnalysed, Outcome, encode
+from node.results.identity import derive_uid
+from node.results.sr import build_report
 from tests.support.dicom_factory import ct_series, headers_of
 
 ALGORITHM = Algorithm("Willis aneurysm detection", "0.1.0+weights.1a2b", "0.1.0", derive_uid("device", "test"))
@@ -48,15 +49,23 @@ def report(headers: Sequence[Dataset] | None = None, outcome: Outcome = POSITIVE
 
 
 def encoded(headers: Sequence[Dataset] | None = None, outcome: Outcome = POSITIVE, **changes: Any) -> bytes:
+    """`changes`: to the document, or how the report is made of it."""
+    sources = headers_of(ct_series(6)) if headers is None else headers
+    options = {name: changes.pop(name) for name in ("predecessors", "note", "region") if name in changes}
+    return encode(build_report(document(sources, **changes), outcome, **options))
+
+
+def document(headers: Sequence[Dataset], kind: str = "report", **changes: Any) -> Document:
+    """An object of that kind about the images, which belongs to the report with `report_uid`."""
+    report_uid = changes.pop("report_uid", derive_uid("report", "series", 1))
     arguments: dict[str, Any] = {
-        "report_uid": derive_uid("report", "series", 1),
-        "series_uid": derive_uid("report series", "study"),
-        "series_number": 9001,
+        "sop_instance_uid": report_uid if kind == "report" else derive_uid(kind, "series", 1),
+        "series_instance_uid": derive_uid(f"{kind} series", "study" if kind == "report" else "series"),
+        "series_number": {"report": 9001, "summary": 9902, "segmentation": 9903}[kind],
         "created": CREATED,
         "algorithm": ALGORITHM,
     }
-    sources = headers_of(ct_series(6)) if headers is None else headers
-    return encode(build_report(sources, outcome, **arguments | changes))
+    return Document(headers, report_uid=report_uid, **arguments | changes)
 
 
 def received(header: Dataset, character_set: bytes = b"ISO_IR 100", **raw: bytes) -> Dataset:

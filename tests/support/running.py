@@ -17,7 +17,7 @@ from typing import Any
 from node.config.loading import load
 from node.config.peer import Peer
 from node.config.sections import Config
-from node.scu.dimse import Timeouts, entity
+from node.scu.dimse import Entity, Timeouts
 from node.scu.storage_scu import Sent, send_files
 from node.simulated_pacs import Fault, SimulatedPeer
 from storage.queries.worklist import Row
@@ -148,7 +148,7 @@ class RunningNode:
 
     def send(self, paths: Iterable[Path], calling: str = "PACS") -> list[Sent]:
         """What became of each file, sent on one association."""
-        return list(send_files(entity(calling, Timeouts(acse=30, dimse=60)), self.address, list(paths)))
+        return list(send_files(Entity(calling, Timeouts(acse=30, dimse=60)), self.address, list(paths)))
 
     def rows(self) -> list[Row]:
         """The worklist."""

@@ -126,7 +126,7 @@ def test_what_is_younger_than_the_grace_may_be_on_its_way(whole: Store, files: F
 def test_what_retention_removes_meanwhile_is_not_missing(
     whole: Store, files: Files, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, asked: str, forgotten: bool
 ) -> None:
-    delivery = whole.outbox.claim_due(clock(), LEASE)
+    delivery = whole.outbox.due.claim(clock(), LEASE)
     assert delivery is not None
     whole.outbox.accepted(delivery, clock())
     look = getattr(Files, asked)

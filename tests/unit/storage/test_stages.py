@@ -6,7 +6,7 @@ from storage.errors import IllegalTransition
 from storage.stages import DeliveryEvent, DeliveryStage, Event, Stage, advance, advance_delivery, sources
 
 LEGAL = {
-    **{(stage, Event.ARRIVED): Stage.RECEIVING for stage in Stage},
+    **{(stage, Event.RECEIVED): Stage.RECEIVING for stage in Stage},
     (Stage.RECEIVING, Event.SETTLED): Stage.READY,
     (Stage.RECEIVING, Event.SET_ASIDE): Stage.SET_ASIDE,
     (Stage.READY, Event.CLAIMED): Stage.ANALYSING,
@@ -56,4 +56,4 @@ def test_every_stage_can_be_reached_and_none_is_a_trap() -> None:
     while further := {after for (before, _), after in LEGAL.items() if before in reached} - reached:
         reached |= further
     assert reached == set(Stage)
-    assert {before for (before, event) in LEGAL if event is not Event.ARRIVED} == set(Stage)
+    assert {before for (before, event) in LEGAL if event is not Event.RECEIVED} == set(Stage)

@@ -22,7 +22,7 @@ from ai.volume import ReadSlice
 from node.analysis.analysis import AnalysisContext, Stopwatch, _read, analyse
 from node.config.sections import Config
 from node.results.document import Algorithm
-from node.results.sr import derive_uid
+from node.results.identity import derive_uid
 from storage.errors import Damaged, StorageFull
 from storage.files.instances import Files
 from storage.queries.retention import Why
@@ -312,7 +312,7 @@ def test_a_series_that_is_sent_again_after_its_removal_gets_a_report_of_its_own(
     store, clock = shop.context.store, shop.clock
     assert analyse(shop.context, shop.claim())
     first = shop.report()
-    delivery = store.outbox.claim_due(clock(), LEASE)
+    delivery = store.outbox.due.claim(clock(), LEASE)
     assert delivery is not None
     store.outbox.accepted(delivery, clock())
     removal = store.retention.begin(1, Why.AGE, clock.advance(60), clock())

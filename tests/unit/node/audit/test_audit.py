@@ -12,7 +12,8 @@ from xml.etree.ElementTree import Element, fromstring
 import pytest
 
 from node.audit.messages import Activity, Party, Question, Reporter, Study
-from node.audit.trail import FileSink, Lane, Trail, syslog_frame
+from node.audit.trail import AuditFile, Lane, Trail, syslog_frame
+from node.runtime.backoff import Backoff
 from tests.support.audit_schema import check
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -149,7 +150,7 @@ def test_the_check_itself_finds_what_breaks_the_schema(old: bytes, new: bytes) -
 
 
 class Stubborn:
-    """A sink that is away until it is told otherwise."""
+    """A repository that is away until it is told otherwise."""
 
     def __init__(self) -> None:
         self.there = threading.Event()
@@ -188,23 +189,23 @@ def wait_for(condition: object, seconds: float = 5.0) -> None:
 def test_a_sink_that_is_away_holds_nobody_up_and_gets_what_waited_and_what_was_dropped_is_counted(
     said: list[tuple[str, dict[str, object]]],
 ) -> None:
-    sink = Stubborn()
-    lane = Lane("syslog", sink, 3, first_pause_seconds=0.05)
+    repository = Stubborn()
+    lane = Lane("syslog", repository, 3, Backoff(0.05, 60.0))
     lane.put(b"first")
     wait_for(lambda: said)  # it holds the first, in vain
     start = time.monotonic()
     for number in range(10):
         lane.put(b"%d" % number)
     assert time.monotonic() - start < 0.5
-    sink.there.set()
-    wait_for(lambda: len(sink.taken) == 4)
+    repository.there.set()
+    wait_for(lambda: len(repository.taken) == 4)
     lane.close()
-    assert sink.taken == [b"first", b"0", b"1", b"2"]
+    assert repository.taken == [b"first", b"0", b"1", b"2"]
     assert ("audit_messages_dropped", {"where": "syslog", "count": 7}) in said
 
 
 def test_what_a_sink_never_took_is_counted_at_the_end(said: list[tuple[str, dict[str, object]]]) -> None:
-    lane = Lane("syslog", Stubborn(), 10, first_pause_seconds=0.05)
+    lane = Lane("syslog", Stubborn(), 10, Backoff(0.05, 60.0))
     for _ in range(5):
         lane.put(b"x")
     wait_for(lambda: said)
@@ -214,7 +215,7 @@ def test_what_a_sink_never_took_is_counted_at_the_end(said: list[tuple[str, dict
 
 def test_the_file_is_for_its_owner_is_appended_to_and_made_anew_when_logrotate_has_moved_it(tmp_path: Path) -> None:
     path = tmp_path / "audit.log"
-    trail = Trail(Reporter(US), [Lane("file", FileSink(path), 100)])
+    trail = Trail(Reporter(US), [Lane("file", AuditFile(path), 100)])
     trail.record(lambda reporter: reporter.activity(Activity.START, 1, AT))
     wait_for(path.exists)
     wait_for(lambda: path.read_bytes().endswith(b"\n"))
@@ -224,7 +225,7 @@ def test_the_file_is_for_its_owner_is_appended_to_and_made_anew_when_logrotate_h
     trail.close()
     assert b"110120" in (tmp_path / "audit.log.1").read_bytes()
     assert b"110121" in path.read_bytes()
-    again = FileSink(path)
+    again = AuditFile(path)
     again.write([b"<x/>"])
     again.close()
     assert len(path.read_bytes().splitlines()) == 2
@@ -235,13 +236,13 @@ def test_after_a_full_disk_every_message_is_whole_on_a_line_of_its_own(
 ) -> None:
     import os
 
-    sink, write = FileSink(tmp_path / "audit.log"), os.write
+    repository, write = AuditFile(tmp_path / "audit.log"), os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
     with pytest.raises(OSError, match="no space"):
-        sink.write([b"<one/>"])
+        repository.write([b"<one/>"])
     monkeypatch.undo()
-    sink.write([b"<one/>", b"<two/>"])
-    sink.close()
+    repository.write([b"<one/>", b"<two/>"])
+    repository.close()
     assert (tmp_path / "audit.log").read_bytes().splitlines() == [b"<on", b"<one/>", b"<two/>"]
 
 

@@ -212,7 +212,7 @@ def test_watching_keeps_the_table_until_it_is_interrupted(
 
 def test_show_tells_everything_of_a_case(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
     reported(store, clock)
-    delivery = store.outbox.claim_due(clock(), LEASE)
+    delivery = store.outbox.due.claim(clock(), LEASE)
     assert delivery is not None
     store.outbox.postponed(delivery, "status 0xA700", clock())
     for case in ("1", "2.25.1002", "2.25.77.1.1"):
@@ -261,11 +261,11 @@ def test_status_is_json_for_programs(run: Run, config: Path, store: Store, clock
     for number, seconds in enumerate((1, 2, 9)):
         clock.now = START
         reported(store, clock, series=f"2.25.{number}")
-        delivery = store.outbox.claim_due(clock(), LEASE)
+        delivery = store.outbox.due.claim(clock(), LEASE)
         assert delivery is not None
         store.outbox.accepted(delivery, clock.advance(seconds))
     reported(store, clock)
-    delivery = store.outbox.claim_due(clock(), LEASE)
+    delivery = store.outbox.due.claim(clock(), LEASE)
     assert delivery is not None
     store.outbox.refused(delivery, "status 0x0122")
     status = json.loads(run("status", "--json", "-c", config).stdout)
@@ -283,7 +283,7 @@ def test_status_is_a_table_for_people(run: Run, config: Path, store: Store, cloc
     assert "receiving 0" in output
     assert "none yet" in output
     reported(store, clock)
-    delivery = store.outbox.claim_due(clock(), LEASE)
+    delivery = store.outbox.due.claim(clock(), LEASE)
     assert delivery is not None
     store.outbox.accepted(delivery, clock.advance(3))
     output = run("status", "-c", config).stdout
@@ -305,7 +305,7 @@ def test_retry_revives_dead_letters_and_leaves_the_result_as_it_is(
     run: Run, config: Path, store: Store, clock: FakeClock
 ) -> None:
     reported(store, clock)
-    delivery = store.outbox.claim_due(clock(), LEASE)
+    delivery = store.outbox.due.claim(clock(), LEASE)
     assert delivery is not None
     store.outbox.refused(delivery, "status 0x0122")
     result = run("retry", 1, "-c", config)

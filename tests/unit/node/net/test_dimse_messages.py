@@ -30,8 +30,7 @@ def test_the_fragments_of_a_dataset_are_put_together() -> None:
     begins = (COMMAND, WITH_DATASET[:9]), (COMMAND | LAST, WITH_DATASET[9:])
     for parts in (b"ab", b"cd", b"ef"), (b"gh",), (b"ij", b""):
         rest = [(0, part) for part in parts[:-1]] + [(LAST, parts[-1])]
-        whole = (1, b"\x03" + WITH_DATASET), (1, b"\x02" + b"".join(parts))
-        assert other(messages, *begins, *rest) == OtherMessage(1, whole)
+        assert other(messages, *begins, *rest) == OtherMessage(1, WITH_DATASET, b"".join(parts))
 
 
 def test_fragments_without_a_byte_take_no_memory() -> None:

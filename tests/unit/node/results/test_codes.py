@@ -15,13 +15,13 @@ from pydicom.sr.coding import Code
 from ai.findings import Findings, Lesion
 from ai.lesion_mask import LesionMask
 from ai.locations import LOCATIONS
+from node.config.types import Region
 from node.results import codes
 from node.results.secondary_capture import build_summary
 from node.results.segmentation import build_segmentation
-from node.results.sr import Region
 from tests.support.dicom_factory import ct_series, headers_of
 from tests.support.made_up_head import affine
-from tests.support.reports import ALGORITHM, CREATED, OUTCOMES, report
+from tests.support.reports import OUTCOMES, document, report
 
 OURS = [code for code in vars(codes).values() if isinstance(code, Code)]
 OURS += [site.anatomy for site in codes.SITES.values()]
@@ -122,22 +122,13 @@ def coded_in(ds: Dataset) -> Iterator[Triple]:
 def test_no_object_holds_a_code_of_another_kind() -> None:
     headers = headers_of(ct_series(6))
     objects = [report(headers, outcome, region=region) for outcome in OUTCOMES.values() for region in Region]
-    objects += [
-        build_summary(
-            headers, outcome, None, summary_uid="2.25.1", series_uid="2.25.2", series_number=9, report_uid="2.25.3",
-            created=CREATED, algorithm=ALGORITHM,
-        )
-        for outcome in OUTCOMES.values()
-    ]  # fmt: skip
+    objects += [build_summary(document(headers, "summary"), outcome, None) for outcome in OUTCOMES.values()]
     mask = LesionMask(np.ones((2, 2, 2), np.bool_), affine((1.4, 1.4, 1.4), (-19.0, -29.0, 102.0)))
     every = tuple(Lesion(place, 0.5, (-19.0, -29.0, 102.0), 5.0, mask) for place in LOCATIONS)
     objects += [
-        build_segmentation(
-            headers, Findings((0.5,) * 14, lesions, 0.5), segmentation_uid="2.25.1", series_uid="2.25.2",
-            series_number=9, report_uid="2.25.3", created=CREATED, algorithm=ALGORITHM,
-        )
+        build_segmentation(document(headers, "segmentation"), Findings((0.5,) * 14, lesions, 0.5))
         for lesions in (every[::2], every[1::2])
-    ]  # fmt: skip
+    ]
     found = {each for ds in objects for each in coded_in(ds)}
     assert len(found) > 30
     assert found <= {triple(code) for code in OURS}

@@ -11,7 +11,7 @@ from pydicom.tag import Tag
 
 from ai.errors import Reason
 from node.results.document import DISCLAIMER, NotAnalysed, Outcome, Predecessor
-from node.results.sr import missing_identity
+from node.results.identity import missing_identity
 from tests.support.dicom_factory import change, ct_series, headers_of
 from tests.support.reports import (
     ALGORITHM,

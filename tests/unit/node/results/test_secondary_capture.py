@@ -13,9 +13,9 @@ from ai.findings import Findings, Lesion
 from ai.locations import LOCATIONS, Location
 from ai.volume import Volume, volume_from_datasets
 from node.results.document import NotAnalysed, Outcome, encode
+from node.results.identity import derive_uid
+from node.results.plain_ascii import plain_ascii
 from node.results.secondary_capture import build_summary
-from node.results.sr import derive_uid
-from node.results.sr_items import plain_ascii
 from node.results.summary_picture import SIDE, short, summary_picture, voxel_of
 from tests.support.dicom_factory import LOSSY, ct_series, headers_of
 from tests.support.made_up_head import head
@@ -25,6 +25,7 @@ from tests.support.reports import (
     NOT_ANALYSED,
     OUTCOMES,
     POSITIVE,
+    document,
     every_outcome,
     positive,
     received,
@@ -46,15 +47,8 @@ def summary(series: list[Dataset] | None = None, outcome: Outcome = POSITIVE, **
     """The summary as whoever reads the file sees it."""
     datasets = a_series() if series is None else series
     volume = None if isinstance(outcome, NotAnalysed) else volume_from_datasets(a_series())
-    arguments: dict[str, Any] = {
-        "summary_uid": derive_uid("summary", "series", 1),
-        "series_uid": derive_uid("summary series", "series"),
-        "series_number": 9902,
-        "report_uid": derive_uid("report", "series", 1),
-        "created": CREATED,
-        "algorithm": ALGORITHM,
-    }
-    return dcmread(BytesIO(encode(build_summary(headers_of(datasets), outcome, volume, **arguments | changes))))
+    ds = build_summary(document(headers_of(datasets), "summary", **changes), outcome, volume)
+    return dcmread(BytesIO(encode(ds)))
 
 
 def lit(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.bool_]:

@@ -15,10 +15,20 @@ from ai.findings import Findings
 from ai.lesion_mask import LesionMask
 from node.results.document import encode
 from node.results.segmentation import build_segmentation
-from node.results.sr import derive_uid
 from tests.support.dicom_factory import LOSSY, change, ct_series, enhanced_ct, headers_of
 from tests.support.made_up_head import affine
-from tests.support.reports import ALGORITHM, BASILAR, CREATED, NEGATIVE, RIGHT_MCA, named, positive, received, report
+from tests.support.reports import (
+    ALGORITHM,
+    BASILAR,
+    CREATED,
+    NEGATIVE,
+    RIGHT_MCA,
+    document,
+    named,
+    positive,
+    received,
+    report,
+)
 from tests.support.segments import painted_lps_mm
 
 CELL_MM = 1.4
@@ -42,15 +52,7 @@ def a_mask(series: list[Dataset], size: int = 3, at: float = 0.5) -> LesionMask:
 
 
 def built(headers: list[Dataset], findings: Findings, **changes: Any) -> bytes:
-    arguments: dict[str, Any] = {
-        "segmentation_uid": derive_uid("segmentation", "series", 1),
-        "series_uid": derive_uid("segmentation series", "series"),
-        "series_number": 9903,
-        "report_uid": derive_uid("report", "series", 1),
-        "created": CREATED,
-        "algorithm": ALGORITHM,
-    }
-    return encode(build_segmentation(headers, findings, **arguments | changes))
+    return encode(build_segmentation(document(headers, "segmentation", **changes), findings))
 
 
 def segmentation(series: list[Dataset], *masks: LesionMask, **changes: Any) -> highdicom.seg.Segmentation:

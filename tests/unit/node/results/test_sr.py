@@ -9,11 +9,12 @@ from ai.errors import Reason
 from ai.findings import Findings
 from ai.locations import COLUMNS, LOCATIONS, Location
 from ai.volume import volume_from_datasets
+from node.config.types import Region
 from node.results.codes import SITES
 from node.results.document import DISCLAIMER, NotAnalysed, Outcome
-from node.results.key_slices import representative_slices
-from node.results.sr import Region, derive_uid, key_slice
-from node.results.sr_items import plain_ascii
+from node.results.identity import derive_uid
+from node.results.key_slices import key_slice, representative_slices
+from node.results.plain_ascii import plain_ascii
 from tests.support.dicom_factory import ct_series, enhanced_ct, headers_of, lps_of, marked
 from tests.support.reports import (
     ALGORITHM,

@@ -175,14 +175,14 @@ def test_the_last_rejections_are_counted_and_survive_a_restart(tmp_path: Path) -
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     for _ in range(2):
         Rejections(tmp_path).note("CT9", "10.0.0.9", "unknown", "add it", at)
-    assert [each.said for each in last_rejections(tmp_path)] == [
+    assert [each.line for each in last_rejections(tmp_path)] == [
         "2026-01-02 03:04:05 CT9 at 10.0.0.9, 2 times: unknown; add it"
     ]
     kept = Rejections(tmp_path)
     for number in range(30):
         kept.note("", f"10.0.1.{number}", "no TLS", "", at)
     assert len(last_rejections(tmp_path)) == MOST_CALLERS
-    assert last_rejections(tmp_path)[-1].said == "2026-01-02 03:04:05 10.0.1.29, 1 time: no TLS"
+    assert last_rejections(tmp_path)[-1].line == "2026-01-02 03:04:05 10.0.1.29, 1 time: no TLS"
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '[{"x": 1}]', "\xff"])

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from node.config.sections import Completion
-from node.rules.completion import Evidence, Geometry, Sender, Wait, Whole, is_habit, judge
+from node.rules.completion import Evidence, Geometry, Sender, Wait, Whole, assess, is_habit
 from storage.records import Closed, Contribution, Series
 from storage.stages import Stage
 from tests.support.builders import START
@@ -174,7 +174,7 @@ def test_completion_says_of(name: str) -> None:
     contributions = [Contribution(number, count, closed) for number, (count, closed) in enumerate(case.parts)]
     assert sum(part.instances for part in contributions) == case.instances, "the case contradicts itself"
     sender = Sender(case.queries, case.one_association, case.retrieves)
-    said = judge(series(case), contributions, sender, geometry(case.shown), START, Completion())
+    said = assess(series(case), contributions, sender, geometry(case.shown), START, Completion())
     assert said == case.said
 
 
@@ -182,7 +182,7 @@ def test_the_timers_are_those_of_the_configuration() -> None:
     rules = Completion(quiet_seconds=3, open_association_quiet_seconds=5)
     idle = series(Case(WAIT, idle_seconds=4))
     quiet = [Contribution(1, 400, RELEASED)], [Contribution(1, 400, OPEN)]
-    said = [judge(idle, parts, Sender(False, False), geometry({}), START, rules) for parts in quiet]
+    said = [assess(idle, parts, Sender(False, False), geometry({}), START, rules) for parts in quiet]
     assert said == [QUIET, WAIT]
 
 
@@ -193,10 +193,10 @@ def test_expensive_questions_are_asked_only_when_they_decide() -> None:
     sender, rules = Sender(False, True), Completion()
     released, still_open = [Contribution(1, 400, RELEASED)], [Contribution(1, 400, OPEN)]
     counted = series(Case(COUNT, expected=400))
-    assert judge(counted, released, sender, Geometry(never, never, never), START, rules) == COUNT
-    assert judge(series(Case(WAIT)), still_open, sender, Geometry(never, never, never), START, rules) == WAIT
+    assert assess(counted, released, sender, Geometry(never, never, never), START, rules) == COUNT
+    assert assess(series(Case(WAIT)), still_open, sender, Geometry(never, never, never), START, rules) == WAIT
     cheap = Geometry(lambda: False, lambda: True, never)
-    assert judge(series(Case(WAIT)), released, sender, cheap, START, rules) == Whole(Evidence.ONE_ASSOCIATION)
+    assert assess(series(Case(WAIT)), released, sender, cheap, START, rules) == Whole(Evidence.ONE_ASSOCIATION)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from pydicom.uid import (
 )
 
 from node.config.sections import Eligibility
-from node.rules.eligibility import Covered, Ineligible, NotEligible, Sibling, Turn, choose, is_sharp, judge
+from node.rules.eligibility import Covered, NotEligible, Sibling, Turn, choose, ineligibility, is_sharp
+from node.rules.ineligible import Ineligible
 from storage.records import Header, Series
 from storage.stages import Outcome, Stage
 from tests.support.builders import START, header
@@ -26,12 +27,12 @@ def slices(count: int = 60, **changes: Any) -> list[Header]:
 
 
 def reason(headers: list[Header], spacing_mm: float | None = 0.75, expected: int | None = None) -> Ineligible | None:
-    said = judge(headers, spacing_mm, RULES, expected)
+    said = ineligibility(headers, spacing_mm, RULES, expected)
     return said.reason if said else None
 
 
 def test_a_thin_axial_head_ct_is_eligible() -> None:
-    assert judge(slices(), 0.75, RULES) is None
+    assert ineligibility(slices(), 0.75, RULES) is None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,9 @@ def test_one_object_without_pixels_does_not_spoil_a_series() -> None:
 
 
 def test_too_few_slices_are_told_with_their_number() -> None:
-    assert judge(slices(59), 0.75, RULES) == NotEligible(Ineligible.TOO_FEW_SLICES, "59 slices, at least 60 wanted")
+    assert ineligibility(slices(59), 0.75, RULES) == NotEligible(
+        Ineligible.TOO_FEW_SLICES, "59 slices, at least 60 wanted"
+    )
     assert reason(slices(60)) is None
 
 
@@ -103,13 +106,16 @@ def test_slices_may_lie_as_far_apart_as_configured(spacing_mm: float | None, exp
 
 
 def test_slices_too_far_apart_are_told_in_millimetres() -> None:
-    said = judge(slices(), 5.0, RULES)
+    said = ineligibility(slices(), 5.0, RULES)
     assert said == NotEligible(Ineligible.SLICES_TOO_FAR_APART, "5.00 mm apart, at most 1.5 mm wanted")
 
 
 def test_the_rules_are_those_of_the_configuration() -> None:
     rules = Eligibility(minimum_slices=2, maximum_spacing_mm=6, excluded_image_types=(), excluded_descriptions=())
-    assert judge(slices(2, image_type=("DERIVED", "SECONDARY", "MPR"), series_description="MIP"), 5.0, rules) is None
+    assert (
+        ineligibility(slices(2, image_type=("DERIVED", "SECONDARY", "MPR"), series_description="MIP"), 5.0, rules)
+        is None
+    )
 
 
 @pytest.mark.parametrize("reason", Ineligible)

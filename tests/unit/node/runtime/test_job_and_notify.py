@@ -22,26 +22,26 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def test_a_beat_runs_once_for_each_ring_and_not_without() -> None:
+def test_a_job_runs_once_for_each_wakeup_and_not_without() -> None:
     runs: list[int] = []
-    beat = Job("test", lambda: runs.append(1))
-    thread = beat.start()
+    job = Job("test", None, False, lambda: runs.append(1))
+    thread = job.start()
     time.sleep(0.02)
     assert runs == []
     for count in (1, 2):
-        beat.wake()
+        job.wake()
         wait_until(lambda count=count: len(runs) == count)  # type: ignore[misc]
-    beat.stop()
+    job.stop()
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert len(runs) == 2
 
 
-def test_rings_during_a_run_cause_exactly_one_more_and_never_two_at_once() -> None:
+def test_wakeups_during_a_run_cause_exactly_one_more_and_never_two_at_once() -> None:
     inside, release, overlaps, runs = threading.Event(), threading.Event(), [], []
     running = threading.Lock()
 
-    def verb() -> None:
+    def function() -> None:
         if not running.acquire(blocking=False):
             overlaps.append(1)
             return
@@ -50,112 +50,112 @@ def test_rings_during_a_run_cause_exactly_one_more_and_never_two_at_once() -> No
         runs.append(1)
         running.release()
 
-    beat = Job("test", verb)
-    thread = beat.start()
-    beat.wake()
+    job = Job("test", None, False, function)
+    thread = job.start()
+    job.wake()
     assert inside.wait(PATIENCE)
     for _ in range(5):
-        beat.wake()
+        job.wake()
     release.set()
     wait_until(lambda: len(runs) == 2)
     time.sleep(0.02)
-    beat.stop()
+    job.stop()
     thread.join(PATIENCE)
     assert (len(runs), overlaps) == (2, [])
 
 
-def test_a_ring_before_the_start_is_not_lost() -> None:
+def test_a_wakeup_before_the_start_is_not_lost() -> None:
     runs: list[int] = []
-    beat = Job("test", lambda: runs.append(1))
-    beat.wake()
-    thread = beat.start()
+    job = Job("test", None, False, lambda: runs.append(1))
+    job.wake()
+    thread = job.start()
     wait_until(lambda: runs == [1])
-    beat.stop()
+    job.stop()
     thread.join(PATIENCE)
 
 
-def test_stop_ends_after_the_present_run_whatever_was_rung() -> None:
+def test_stop_ends_after_the_present_run_whatever_woke_it() -> None:
     inside, release, runs = threading.Event(), threading.Event(), []
 
-    def verb() -> None:
+    def function() -> None:
         inside.set()
         release.wait(PATIENCE)
         runs.append(1)
 
-    beat = Job("test", verb)
-    thread = beat.start()
-    beat.wake()
+    job = Job("test", None, False, function)
+    thread = job.start()
+    job.wake()
     assert inside.wait(PATIENCE)
-    beat.wake()
-    beat.stop()
+    job.wake()
+    job.stop()
     release.set()
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert runs == [1]
 
 
-def test_an_error_of_the_verb_is_logged_by_type_and_the_next_ring_tries_again(
+def test_an_error_of_the_function_is_logged_by_type_and_the_next_wakeup_tries_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     runs: list[int] = []
 
-    def verb() -> None:
+    def function() -> None:
         runs.append(1)
         if len(runs) == 1:
             raise ValueError("Doe^Jane")
 
-    beat = Job("settle", verb)
-    thread = beat.start()
-    beat.wake()
+    job = Job("settle", None, False, function)
+    thread = job.start()
+    job.wake()
     wait_until(lambda: len(runs) == 1)
-    beat.wake()
+    job.wake()
     wait_until(lambda: len(runs) == 2)
-    beat.stop()
+    job.stop()
     thread.join(PATIENCE)
     said = "".join(capsys.readouterr())
     assert "Doe" not in said
-    assert "beat_failed" in said
+    assert "job_failed" in said
     assert "ValueError" in said
 
 
-def test_a_ring_wakes_who_waits(tmp_path: Path) -> None:
-    with Wakeup(tmp_path, NODE_PROCESS) as bell:
+def test_a_wakeup_wakes_who_waits(tmp_path: Path) -> None:
+    with Wakeup(tmp_path, NODE_PROCESS) as wakeup:
         timer = threading.Timer(0.02, wake, (tmp_path, NODE_PROCESS))
         timer.start()
         start = time.monotonic()
-        assert bell.wait(PATIENCE)
+        assert wakeup.wait(PATIENCE)
         assert time.monotonic() - start < PATIENCE / 2
         timer.join()
 
 
-def test_a_ring_before_the_wait_is_kept_and_several_wake_once(tmp_path: Path) -> None:
-    with Wakeup(tmp_path, NODE_PROCESS) as bell:
+def test_a_wakeup_before_the_wait_is_kept_and_several_wake_once(tmp_path: Path) -> None:
+    with Wakeup(tmp_path, NODE_PROCESS) as wakeup:
         for _ in range(3):
             wake(tmp_path, NODE_PROCESS)
-        assert bell.wait(0)
-        assert not bell.wait(0)
+        assert wakeup.wait(0)
+        assert not wakeup.wait(0)
 
 
-def test_without_a_ring_the_wait_ends_with_its_timeout(tmp_path: Path) -> None:
-    with Wakeup(tmp_path, NODE_PROCESS) as bell:
+def test_without_a_wakeup_the_wait_ends_with_its_timeout(tmp_path: Path) -> None:
+    with Wakeup(tmp_path, NODE_PROCESS) as wakeup:
         start = time.monotonic()
-        assert not bell.wait(0.03)
+        assert not wakeup.wait(0.03)
         assert time.monotonic() - start >= 0.03
 
 
-def test_bells_of_other_names_and_other_installations_stay_silent(tmp_path: Path) -> None:
-    with Wakeup(tmp_path, NODE_PROCESS) as bell:
+def test_wakeups_of_other_names_and_other_installations_wake_nobody(tmp_path: Path) -> None:
+    with Wakeup(tmp_path, NODE_PROCESS) as wakeup:
         wake(tmp_path, WORKER_PROCESS)
         wake(tmp_path / "other", NODE_PROCESS)
-        assert not bell.wait(0)
+        assert not wakeup.wait(0)
 
 
-def test_ringing_where_nobody_waits_does_nothing(tmp_path: Path) -> None:
+def test_a_wakeup_where_nobody_waits_does_nothing(tmp_path: Path) -> None:
     wake(tmp_path, NODE_PROCESS)
     assert not Path(_address(tmp_path, NODE_PROCESS)).exists()
 
 
-def test_ringing_without_a_descriptor_to_ring_with_does_nothing(tmp_path: Path) -> None:
+def test_a_wakeup_without_a_descriptor_to_send_it_with_does_nothing(tmp_path: Path) -> None:
     usual = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, usual[1]))
     try:
@@ -164,7 +164,7 @@ def test_ringing_without_a_descriptor_to_ring_with_does_nothing(tmp_path: Path) 
         resource.setrlimit(resource.RLIMIT_NOFILE, usual)
 
 
-def test_ringing_never_blocks_even_when_nobody_listens_any_more(tmp_path: Path) -> None:
+def test_a_wakeup_never_blocks_even_when_nobody_listens_any_more(tmp_path: Path) -> None:
     with Wakeup(tmp_path, NODE_PROCESS):
         start = time.monotonic()
         for _ in range(5000):
@@ -181,17 +181,17 @@ def test_the_latest_owner_of_a_name_hears_it_also_after_the_earlier_one_is_gone(
         assert not Path(_address(tmp_path, NODE_PROCESS)).exists()
 
 
-def test_a_bell_that_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
+def test_a_wakeup_socket_that_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
     left = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     left.bind(_address(tmp_path, NODE_PROCESS))
     left.close()
     wake(tmp_path, NODE_PROCESS)
-    with Wakeup(tmp_path, NODE_PROCESS) as bell:
+    with Wakeup(tmp_path, NODE_PROCESS) as wakeup:
         wake(tmp_path, NODE_PROCESS)
-        assert bell.wait(0)
+        assert wakeup.wait(0)
 
 
-def test_only_the_owner_may_ring_and_the_address_is_short(tmp_path: Path) -> None:
+def test_only_the_owner_may_wake_and_the_address_is_short(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 200)
     assert len(os.fsencode(_address(deep, WORKER_PROCESS))) < 104
     with Wakeup(deep, WORKER_PROCESS):

@@ -16,12 +16,13 @@ from node.config.peer import Peer
 from node.dicom.conformance import IMPLEMENTATION_CLASS_UID
 from node.errors import Refused, Unavailable
 from node.scu import dimse, storage_scu
-from node.scu.dimse import Timeouts, entity
+from node.scu.dimse import Entity, Timeouts
+from node.scu.outgoing import Outgoing
 from node.scu.query_scu import ask_count
-from node.scu.storage_scu import deliver, identify, judge, send_files
+from node.scu.storage_scu import deliver, judge, send_files
 from node.simulated_pacs import Fault, SimulatedPeer
 from tests.support.dicom_factory import ct_series, save
-from tests.support.running import free_port, wait_until
+from tests.support.running import free_port
 
 QUICK = Timeouts(acse=2, dimse=0.3, network=2)
 PeerFactory = Callable[..., tuple[SimulatedPeer, Peer]]
@@ -69,7 +70,7 @@ def slices(tmp_path: Path) -> list[Path]:
 
 
 def us(timeouts: Timeouts = QUICK) -> Any:
-    return entity("WILLIS", timeouts)
+    return Entity("WILLIS", timeouts)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_any_other_status_is_refused(status: int) -> None:
 
 def test_a_file_is_delivered_as_it_lies_on_disk(peer: PeerFactory, slices: list[Path]) -> None:
     simulated, address = peer()
-    assert deliver(us(), address, slices[0]) == "success"
+    assert deliver(us(), address, Outgoing.read(slices[0])) == "success"
     sent, [got] = slices[0].read_bytes(), simulated.folder.iterdir()
     assert sent[-400:] == got.read_bytes()[-400:]
     assert dcmread(got) == dcmread(slices[0])
@@ -106,10 +107,10 @@ def test_a_file_is_delivered_as_it_lies_on_disk(peer: PeerFactory, slices: list[
 def test_a_sop_class_that_the_peer_does_not_take_is_refused(scp: Callable[..., Peer], slices: list[Path]) -> None:
     address = scp(Verification)
     with pytest.raises(Refused, match="accepts none of: CT Image Storage"):
-        deliver(us(), address, slices[0])
+        deliver(us(), address, Outgoing.read(slices[0]))
     both = scp(Verification, CTImageStorage, syntax=JPEG2000)
     with pytest.raises(Refused, match="accepts none of: CT Image Storage"):
-        deliver(us(), both, slices[0])  # the file is in Explicit VR Little Endian
+        deliver(us(), both, Outgoing.read(slices[0]))  # the file is in Explicit VR Little Endian
 
 
 def test_what_is_proposed_for_a_file_is_its_own_syntax_first_and_implicit_vr_where_it_can_be_had() -> None:
@@ -123,10 +124,10 @@ def test_a_context_that_the_peer_rejected_is_refused_by_name(scp: Callable[..., 
     address = scp(Verification)
     assoc = dimse.associate(us(), address, [(Verification, ImplicitVRLittleEndian)])
     with pytest.raises(Refused, match="the peer does not accept CT Image Storage in the file's transfer syntax"):
-        storage_scu.store(assoc, slices[0], CTImageStorage)
+        storage_scu.store(assoc, Outgoing.read(slices[0]))
     assoc.release()
     with pytest.raises(Unavailable, match="ended"):
-        storage_scu.store(assoc, slices[0], CTImageStorage)
+        storage_scu.store(assoc, Outgoing.read(slices[0]))
 
 
 @pytest.mark.parametrize(
@@ -141,18 +142,18 @@ def test_a_context_that_the_peer_rejected_is_refused_by_name(scp: Callable[..., 
 def test_a_fault_that_may_pass_is_unavailable(peer: PeerFactory, slices: list[Path], fault: Fault, said: str) -> None:
     _, address = peer(fault=fault)
     with pytest.raises(Unavailable, match=said):
-        deliver(us(), address, slices[0])
+        deliver(us(), address, Outgoing.read(slices[0]))
 
 
 def test_a_peer_that_is_only_slow_gets_it(peer: PeerFactory, slices: list[Path]) -> None:
     _, address = peer(fault=Fault.SLOW, delay_seconds=0.2)
-    assert deliver(us(Timeouts(2, 5, 5)), address, slices[0]) == "success"
+    assert deliver(us(Timeouts(2, 5, 5)), address, Outgoing.read(slices[0])) == "success"
 
 
 def test_a_port_where_nobody_listens_is_unavailable(slices: list[Path]) -> None:
     address = Peer(ae_title="PACS", host="127.0.0.1", port=free_port())
     with pytest.raises(Unavailable, match=f"no association with PACS at 127.0.0.1:{address.port}"):
-        deliver(us(), address, slices[0])
+        deliver(us(), address, Outgoing.read(slices[0]))
 
 
 def test_something_that_is_not_dicom_on_the_port_is_unavailable(slices: list[Path]) -> None:
@@ -166,7 +167,7 @@ def test_something_that_is_not_dicom_on_the_port_is_unavailable(slices: list[Pat
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(Unavailable):
-            deliver(us(), Peer(ae_title="X", host="127.0.0.1", port=server.getsockname()[1]), slices[0])
+            deliver(us(), Peer(ae_title="X", host="127.0.0.1", port=server.getsockname()[1]), Outgoing.read(slices[0]))
         thread.join()
 
 
@@ -175,16 +176,17 @@ def test_what_is_no_dicom_file_is_refused_before_any_association(tmp_path: Path,
     path = tmp_path / "x"
     path.write_bytes(content)
     with pytest.raises(Refused, match="not a DICOM file"):
-        deliver(us(), Peer(ae_title="X", host="127.0.0.1", port=1), path)
+        deliver(us(), Peer(ae_title="X", host="127.0.0.1", port=1), Outgoing.read(path))
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused):
-        identify(tmp_path / "nothing")
+        Outgoing.read(tmp_path / "nothing")
 
 
 def test_a_file_is_identified_by_its_meta_information(slices: list[Path]) -> None:
-    assert identify(slices[0]) == (CTImageStorage, ExplicitVRLittleEndian)
+    outgoing = Outgoing.read(slices[0])
+    assert (outgoing.sop_class_uid, outgoing.transfer_syntax) == (CTImageStorage, ExplicitVRLittleEndian)
 
 
 def test_files_go_on_one_association_and_what_is_not_dicom_is_skipped_and_named(
@@ -228,13 +230,12 @@ def test_a_peer_that_goes_away_half_way_is_not_knocked_at_again_and_each_file_le
     peer: PeerFactory, tmp_path: Path
 ) -> None:
     simulated, address = peer()
-    paths, ae = save(ct_series(4), tmp_path), us()
-    sending = send_files(ae, address, paths)
+    paths = save(ct_series(4), tmp_path)
+    sending = send_files(us(), address, paths)
     assert next(sending).word == "success"
     simulated.fault = Fault.ABORT
     simulated.stop()
     assert next(sending).word == "refused"
-    wait_until(lambda: not ae.active_associations, 5)  # it has noticed that the peer aborted
     said = f"no association with PACS at 127.0.0.1:{address.port}"
     assert list(sending) == [storage_scu.Sent(path, "refused", said) for path in paths[2:]]
 
@@ -331,5 +332,5 @@ def test_we_say_who_we_are(scp: Callable[..., Peer], slices: list[Path]) -> None
         return 0x0000
 
     address = scp(CTImageStorage, syntax=ExplicitVRLittleEndian, handlers=[(evt.EVT_C_STORE, remember)])
-    deliver(us(), address, slices[0])
+    deliver(us(), address, Outgoing.read(slices[0]))
     assert seen == [("WILLIS", IMPLEMENTATION_CLASS_UID)]

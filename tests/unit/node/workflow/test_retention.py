@@ -61,7 +61,7 @@ def reported(
     uid = f"2.25.99{number}.{series.revision}"
     written = ReportObject(uid, context.files.write_report(uid, b"report")) if report else None
     assert context.store.queue.finish(claim, made, written, destinations, clock())
-    if delivered and (delivery := context.store.outbox.claim_due(clock(), LEASE)):
+    if delivered and (delivery := context.store.outbox.due.claim(clock(), LEASE)):
         context.store.outbox.accepted(delivery, clock())
     return series_now(context.store, series.series_instance_uid)
 
@@ -113,7 +113,7 @@ def test_what_is_in_work_or_not_delivered_is_never_removed(context: DeskFactory,
     node = context(retention_days=1, high_water_percent=0.001)
     reported(node, clock, 1, delivered=False)
     reported(node, clock, 2, delivered=False)
-    refused = node.store.outbox.claim_due(clock(), LEASE)
+    refused = node.store.outbox.due.claim(clock(), LEASE)
     assert refused is not None
     node.store.outbox.refused(refused, "0xC000")
     arrived(node, clock, 3)
@@ -129,13 +129,13 @@ def test_what_is_in_work_or_not_delivered_is_never_removed(context: DeskFactory,
 def test_an_earlier_revision_that_was_not_delivered_keeps_the_case(context: DeskFactory, clock: FakeClock) -> None:
     node = context(retention_days=1)
     reported(node, clock, delivered=False)
-    held = node.store.outbox.claim_due(clock(), LEASE)
+    held = node.store.outbox.due.claim(clock(), LEASE)
     assert node.store.queue.retry(1)
     claim = node.store.queue.claim("worker", clock(), LEASE, 3)
     assert claim is not None
     written = ReportObject("2.25.9", node.files.write_report("2.25.9", b"again"))
     assert node.store.queue.finish(claim, conclusion(Outcome.NEGATIVE), written, ["PACS"], clock())
-    second = node.store.outbox.claim_due(clock(), LEASE)
+    second = node.store.outbox.due.claim(clock(), LEASE)
     assert held is not None
     assert second is not None
     node.store.outbox.accepted(second, clock())

@@ -16,7 +16,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from node.config.sections import Config
 from node.rules import eligibility
 from node.runtime import clock
-from node.runtime.backoff import backoff_seconds
+from node.runtime.backoff import Backoff
 from node.runtime.processes import worker_name
 from node.simulated_pacs import Fault, SimulatedPeer
 from node.workflow.context import Context
@@ -36,6 +36,7 @@ from tests.support.builders import (
     finish,
     header,
     keep,
+    next_attempt_at,
     ready,
     received,
     report_object,
@@ -390,13 +391,13 @@ def test_a_slice_that_comes_while_a_series_is_judged_keeps_it_receiving(
 ) -> None:
     context = office(peers=peers(104, series_on_one_association=True))
     received(context.store, context.clock)
-    judge = eligibility.judge
+    judge = eligibility.ineligibility
 
     def judged_late(*arguments: Any) -> Any:
         add(context.store, context.clock, header(4))
         return judge(*arguments)
 
-    monkeypatch.setattr(eligibility, "judge", judged_late)
+    monkeypatch.setattr(eligibility, "ineligibility", judged_late)
     assert settle(context.context) == 0
     assert context.wakes == []
     assert series_now(context.store).stage is Stage.RECEIVING
@@ -408,14 +409,14 @@ def test_a_series_that_cannot_be_settled_does_not_stop_the_others(
     context = office()
     for uid in ("2.25.1", "2.25.2", "2.25.3"):
         received(context.store, context.clock, series=uid)
-    judge = eligibility.judge
+    judge = eligibility.ineligibility
 
     def broken(headers: Any, *arguments: Any) -> Any:
         if headers[0].series_instance_uid == "2.25.1":
             raise IndexError("Doe^Jane")
         return judge(headers, *arguments)
 
-    monkeypatch.setattr(eligibility, "judge", broken)
+    monkeypatch.setattr(eligibility, "ineligibility", broken)
     assert context.settle_after(60) == 1
     assert [context.row(case)["stage"] for case in (1, 2, 3)] == ["receiving", "ready", "receiving"]
     said = "".join(capsys.readouterr())
@@ -514,7 +515,7 @@ def test_a_peer_that_is_down_gets_its_report_when_it_is_back(office: Callable[..
     waits = []
     for _ in range(4):
         assert deliver(context.context) == 0
-        due = context.store.outbox.next_due()
+        due = next_attempt_at(context.store)
         assert due is not None
         waits.append((due - context.clock()).total_seconds())
         context.clock.now = due
@@ -650,7 +651,7 @@ def test_a_delivery_that_another_sender_holds_is_left_to_it(office: Callable[...
     pacs = peer()
     context = office(peers=peers(pacs.port), node=quick())
     context.report()
-    assert context.store.outbox.claim_due(context.clock(), timedelta(seconds=60)) is not None
+    assert context.store.outbox.due.claim(context.clock(), timedelta(seconds=60)) is not None
     assert deliver(context.context) == 0
     context.clock.advance(60)
     assert deliver(context.context) == 1
@@ -666,14 +667,14 @@ def test_a_delivery_that_another_sender_holds_is_left_to_it(office: Callable[...
 def test_the_wait_doubles_up_to_its_maximum_and_is_shortened_by_up_to_a_quarter(
     attempts: int, jitter: float, seconds: float
 ) -> None:
-    assert backoff_seconds(attempts, 2.0, 600.0, jitter) == pytest.approx(seconds)
+    assert Backoff(2.0, 600.0).after(attempts, jitter) == pytest.approx(seconds)
 
 
 def test_a_day_of_attempts_fits_into_the_backoff() -> None:
     waited, attempts = 0.0, 0
     while waited < 24 * 3600:
         attempts += 1
-        waited += backoff_seconds(attempts, 2.0, 600.0, 0.5)
+        waited += Backoff(2.0, 600.0).after(attempts, 0.5)
     assert 100 < attempts < 250
 
 
@@ -719,10 +720,10 @@ def test_a_clock_that_is_set_back_holds_up_no_storage_commitment(
     context = office()
     context.report()
     lease = timedelta(seconds=92)
-    delivery = context.store.outbox.claim_due(context.clock(), lease)
+    delivery = context.store.outbox.due.claim(context.clock(), lease)
     assert delivery is not None
     context.store.outbox.accepted(delivery, context.clock(), "2.25.5")
-    asked = context.store.commitments.claim_due(context.clock(), lease)
+    asked = context.store.commitments.due.claim(context.clock(), lease)
     assert asked is not None
     timeout = timedelta(seconds=context.context.config.delivery.commitment_timeout_seconds)
     context.store.commitments.asked(asked, context.clock(), context.clock() + timeout)
@@ -731,8 +732,8 @@ def test_a_clock_that_is_set_back_holds_up_no_storage_commitment(
     context.clock.advance(-back_seconds)
     rescue(context.context)
     is_due = bool(back_seconds)
-    assert (context.store.commitments.claim_due(context.clock(), lease) is not None) is is_due
-    assert (context.store.commitment_requests.claim_due(context.clock(), lease) is not None) is is_due
+    assert (context.store.commitments.due.claim(context.clock(), lease) is not None) is is_due
+    assert (context.store.commitment_requests.due.claim(context.clock(), lease) is not None) is is_due
 
 
 def test_the_clock_of_a_running_node_tells_utc() -> None:

@@ -62,7 +62,7 @@ def test_names_that_are_there_already_can_be_asked_for(database_url: str, clock:
     with store.transactions.engine.begin() as connection:
         migrate(connection, "0005")
         migrate(connection, "head", command.upgrade)
-    assert [row["patient_name"] for row in store.finding.find(Level.STUDY, {"name_key": ["müller^jörg"]}, 10)] == [
+    assert [row["patient_name"] for row in store.cfind.find(Level.STUDY, {"name_key": ["müller^jörg"]}, 10)] == [
         "Müller^Jörg"
     ]
     store.close()

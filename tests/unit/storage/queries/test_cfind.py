@@ -13,7 +13,7 @@ from tests.support.builders import STUDY_UID, FakeClock, add, header, received, 
 
 
 def found(store: Store, level: Level, what: str, *, limit: int = 10, **conditions: Any) -> list[Any]:
-    return [row[what] for row in store.finding.find(level, conditions, limit)]
+    return [row[what] for row in store.cfind.find(level, conditions, limit)]
 
 
 def names(store: Store, **conditions: Any) -> list[Any]:
@@ -67,7 +67,7 @@ def test_a_study_speaks_with_its_most_urgent_series(store: Store, clock: FakeClo
     positive = reported(store, clock, Outcome.POSITIVE, series="2.25.2")
     received(store, clock, 1, "2.25.3", modality="SR")
     received(store, clock, 1, "2.25.9", study_instance_uid="2.25.2000", modality="MR")
-    one, other = store.finding.find(Level.STUDY, {}, 10)
+    one, other = store.cfind.find(Level.STUDY, {}, 10)
     assert (one["study_instance_uid"], other["study_instance_uid"]) == (STUDY_UID, "2.25.2000")
     assert (one["outcome"], one["series_instance_uid"], one["p_present"]) == ("positive", "2.25.2", 0.9)
     assert (one["report_uid"], one["reported_at"]) == (f"2.25.77.{positive.series.id}.1", clock())

@@ -181,7 +181,7 @@ def test_a_conclusion_without_a_report_ends_the_series_too(store: Store, clock: 
         "reported", "not_analysed", "gap", "about 3 slices missing",
     )  # fmt: skip
     assert (row["report_uid"], row["delivery"]) == (None, None)
-    assert store.outbox.claim_due(clock(), LEASE) is None
+    assert store.outbox.due.claim(clock(), LEASE) is None
 
 
 def test_series_report_and_deliveries_are_written_together_or_not_at_all(store: Store, clock: FakeClock) -> None:

@@ -13,14 +13,14 @@ HOUR = timedelta(hours=1)
 def delivered(store: Store, clock: FakeClock, transaction_uid: str | None = "2.25.9001", series: str = "2.25.1") -> int:
     """A report that its destination has taken, and is to commit; returns the case number."""
     case = reported(store, clock, series=series).series.id
-    delivery = store.outbox.claim_due(clock(), LEASE)
+    delivery = store.outbox.due.claim(clock(), LEASE)
     assert delivery is not None
     store.outbox.accepted(delivery, clock(), transaction_uid)
     return case
 
 
 def due(store: Store, clock: FakeClock) -> Commitment:
-    commitment = store.commitments.claim_due(clock(), LEASE)
+    commitment = store.commitments.due.claim(clock(), LEASE)
     assert commitment is not None
     return commitment
 
@@ -45,17 +45,17 @@ def stage(store: Store, case: int) -> DeliveryStage:
 
 def test_a_transaction_that_is_given_back_before_it_was_asked_is_due_at_once(store: Store, clock: FakeClock) -> None:
     delivered(store, clock)
-    store.commitments.give_back(due(store, clock), clock.advance(1))
+    store.commitments.due.give_back(due(store, clock), clock.advance(1))
     again = due(store, clock)
     assert (again.transaction_uid, again.attempts) == ("2.25.9001", 1)
     store.commitments.asked(again, clock(), clock() + HOUR)
-    store.commitments.give_back(again, clock())  # its answer may come yet
-    assert store.commitments.claim_due(clock(), LEASE) is None
+    store.commitments.due.give_back(again, clock())  # its answer may come yet
+    assert store.commitments.due.claim(clock(), LEASE) is None
 
 
 def test_a_delivery_whose_destination_does_not_commit_asks_for_nothing(store: Store, clock: FakeClock) -> None:
     case = delivered(store, clock, transaction_uid=None)
-    assert store.commitments.claim_due(clock(), LEASE) is None
+    assert store.commitments.due.claim(clock(), LEASE) is None
     assert stage(store, case) is DeliveryStage.DELIVERED
 
 
@@ -64,7 +64,7 @@ def test_a_transaction_is_due_at_once_and_again_when_whoever_asks_dies(store: St
     first = due(store, clock)
     assert (first.transaction_uid, first.attempts, first.asked_at) == ("2.25.9001", 1, None)
     assert first.delivery.stage is DeliveryStage.DELIVERED
-    assert store.commitments.claim_due(clock(), LEASE) is None
+    assert store.commitments.due.claim(clock(), LEASE) is None
     clock.advance(LEASE.total_seconds())
     assert (due(store, clock).transaction_uid, due_attempts(store)) == ("2.25.9001", 2)
 
@@ -84,7 +84,7 @@ def test_a_success_commits_the_delivery_for_ever(store: Store, clock: FakeClock)
     answered_at = clock.advance(60)
     assert store.commitments.reported("2.25.9001", "", clock(), soon(clock)) is Reported.COMMITTED
     clock.advance(100_000)
-    assert store.commitments.claim_due(clock(), LEASE) is None
+    assert store.commitments.due.claim(clock(), LEASE) is None
     assert store.commitments.reported("2.25.9001", "", clock(), soon(clock)) is Reported.NOTHING
     assert store.commitments.reported("2.25.9001", "not committed", clock(), soon(clock)) is Reported.NOTHING
     row = store.worklist.case(str(case))
@@ -105,7 +105,7 @@ def test_an_answer_that_is_faster_than_our_note_of_having_asked_holds(store: Sto
     store.commitments.postponed(asking, "no answer", clock())
     store.commitments.refused(asking, "no")
     store.commitments.renewed(asking, "no answer", "2.25.9002", clock())
-    assert store.commitments.claim_due(clock(), LEASE) is None
+    assert store.commitments.due.claim(clock(), LEASE) is None
     assert (stage(store, case), store.worklist.deliveries(case)[0].last_error) == (DeliveryStage.COMMITTED, "")
 
 
@@ -113,12 +113,12 @@ def test_a_failure_makes_the_delivery_pending_again_after_a_while(store: Store, 
     case = delivered(store, clock)
     store.commitments.asked(due(store, clock), clock(), clock() + HOUR)
     assert store.commitments.reported("2.25.9001", "not kept", clock(), soon(clock)) is Reported.UNCOMMITTED
-    assert store.outbox.claim_due(clock(), LEASE) is None
+    assert store.outbox.due.claim(clock(), LEASE) is None
     [delivery] = store.worklist.deliveries(case)
     assert (delivery.stage, delivery.last_error, delivery.delivered_at) == (DeliveryStage.PENDING, "not kept", None)
     assert store.commitments.reported("2.25.9001", "", clock(), soon(clock)) is Reported.NOTHING
     clock.advance(1)
-    again = store.outbox.claim_due(clock(), LEASE)
+    again = store.outbox.due.claim(clock(), LEASE)
     assert again is not None
     store.outbox.accepted(again, clock(), "2.25.9002")
     assert due(store, clock).transaction_uid == "2.25.9002"
@@ -138,7 +138,7 @@ def test_without_an_answer_it_is_asked_under_a_new_uid_and_the_old_one_still_cou
 ) -> None:
     case = delivered(store, clock)
     store.commitments.asked(due(store, clock), clock(), clock() + HOUR)
-    assert store.commitments.claim_due(clock(), LEASE) is None
+    assert store.commitments.due.claim(clock(), LEASE) is None
     clock.advance(3600)
     overdue = due(store, clock)
     assert overdue.asked_at is not None
@@ -147,7 +147,7 @@ def test_without_an_answer_it_is_asked_under_a_new_uid_and_the_old_one_still_cou
     assert store.commitments.reported("2.25.9001", "lost", clock(), soon(clock)) is Reported.NOTHING
     assert store.commitments.instance_of("2.25.9002") == store.commitments.instance_of("2.25.9001")
     assert store.commitments.reported("2.25.9001", "", clock(), soon(clock)) is Reported.COMMITTED
-    assert store.commitments.claim_due(clock(), LEASE) is None
+    assert store.commitments.due.claim(clock(), LEASE) is None
 
 
 def test_a_refusal_is_a_dead_letter_that_a_person_may_revive(store: Store, clock: FakeClock) -> None:
@@ -165,12 +165,12 @@ def test_a_refusal_is_a_dead_letter_that_a_person_may_revive(store: Store, clock
 def test_what_is_dropped_or_postponed_stays_delivered(store: Store, clock: FakeClock) -> None:
     case = delivered(store, clock)
     store.commitments.postponed(due(store, clock), "no association", clock() + HOUR)
-    assert store.commitments.claim_due(clock(), LEASE) is None
+    assert store.commitments.due.claim(clock(), LEASE) is None
     assert store.worklist.deliveries(case)[0].last_error == "no association"
     clock.advance(3600)
     store.commitments.dropped(due(store, clock))
     clock.advance(100_000)
-    assert store.commitments.claim_due(clock(), LEASE) is None
+    assert store.commitments.due.claim(clock(), LEASE) is None
     assert stage(store, case) is DeliveryStage.DELIVERED
 
 
@@ -181,20 +181,20 @@ def test_a_request_of_a_peer_is_owed_until_it_is_answered(store: Store, clock: F
     kept = store.commitment_requests.add("2.25.5", "CT1", ASKED, clock(), clock() + timedelta(seconds=5))
     assert kept is not None
     assert (kept.instances, kept.attempts) == (ASKED, 0)
-    assert store.commitment_requests.claim_due(clock(), LEASE) is None
+    assert store.commitment_requests.due.claim(clock(), LEASE) is None
     clock.advance(5)
-    claimed = store.commitment_requests.claim_due(clock(), LEASE)
+    claimed = store.commitment_requests.due.claim(clock(), LEASE)
     assert claimed is not None
     assert (claimed.transaction_uid, claimed.calling_ae, claimed.attempts) == ("2.25.5", "CT1", 1)
     store.commitment_requests.postponed(claimed, "no association", clock() + HOUR)
-    assert store.commitment_requests.claim_due(clock(), LEASE) is None
+    assert store.commitment_requests.due.claim(clock(), LEASE) is None
     clock.advance(3600)
-    again = store.commitment_requests.claim_due(clock(), LEASE)
+    again = store.commitment_requests.due.claim(clock(), LEASE)
     assert again is not None
     store.commitment_requests.answered(again, clock())
     store.commitment_requests.postponed(again, "late", clock())
     clock.advance(100_000)
-    assert store.commitment_requests.claim_due(clock(), LEASE) is None
+    assert store.commitment_requests.due.claim(clock(), LEASE) is None
 
 
 def test_the_same_request_again_is_owed_again_and_another_under_its_uid_is_not(store: Store, clock: FakeClock) -> None:
@@ -202,17 +202,17 @@ def test_the_same_request_again_is_owed_again_and_another_under_its_uid_is_not(s
     assert first is not None
     store.commitment_requests.answered(first, clock())
     assert store.commitment_requests.add("2.25.5", "CT1", ASKED[:1], clock(), clock()) is None
-    assert store.commitment_requests.claim_due(clock(), LEASE) is None
+    assert store.commitment_requests.due.claim(clock(), LEASE) is None
     assert store.commitment_requests.add("2.25.5", "CT1", ASKED, clock(), clock()) is not None
     assert store.commitment_requests.add("2.25.5", "CT2", ASKED[:1], clock(), clock()) is not None
-    both = [store.commitment_requests.claim_due(clock(), LEASE) for _ in range(2)]
+    both = [store.commitment_requests.due.claim(clock(), LEASE) for _ in range(2)]
     assert {claimed and claimed.calling_ae for claimed in both} == {"CT1", "CT2"}
 
 
 def test_a_request_that_comes_again_after_days_has_all_its_time_again(store: Store, clock: FakeClock) -> None:
     for _ in range(2):
         assert store.commitment_requests.add("2.25.5", "CT1", ASKED, clock.advance(100 * 3600), clock()) is not None
-        claimed = store.commitment_requests.claim_due(clock(), LEASE)
+        claimed = store.commitment_requests.due.claim(clock(), LEASE)
         assert claimed is not None
         assert (claimed.created_at, claimed.attempts) == (clock(), 1)
 

@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 
 from storage.queries.group_commit import GroupCommit, Offer
 from storage.queries.intake import Intake
-from storage.records import Added, Arrived, Change, Closed, Ended, Header
+from storage.records import Added, Change, Closed, Ended, Header, Received
 from storage.store import Store
 from tests.support.builders import FakeClock, header, series_now, stored_file
 
@@ -26,9 +26,9 @@ def commits(store: Store) -> Iterator[GroupCommit]:
     running.stop()
 
 
-def arrived(store: Store, clock: FakeClock, head: Header, content: str = "first") -> Arrived:
+def arrived(store: Store, clock: FakeClock, head: Header, content: str = "first") -> Received:
     association = store.intake.open_association("receiver", "PACS", clock())
-    return Arrived(head, stored_file(head, content), association, "PACS", clock())
+    return Received(head, stored_file(head, content), association, "PACS", clock())
 
 
 def test_an_offer_is_added_and_told(store: Store, clock: FakeClock, commits: GroupCommit) -> None:
@@ -69,7 +69,7 @@ def test_one_that_cannot_be_added_does_not_harm_its_group(
     store: Store, clock: FakeClock, commits: GroupCommit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = [arrived(store, clock, header(number)) for number in range(1, 6)]
-    bad = Arrived(header(9), stored_file(header(9)), good[0].association_id, "PACS", clock().replace(tzinfo=None))
+    bad = Received(header(9), stored_file(header(9)), good[0].association_id, "PACS", clock().replace(tzinfo=None))
     offers = [commits.offer(one) for one in (*good[:2], bad, *good[2:])]
     with pytest.raises(ValueError, match="needs its zone"):
         offers.pop(2).outcome()

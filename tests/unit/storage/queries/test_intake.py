@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import StatementError
 
 from storage.database.schema import AssociationRow, InstanceRow, SeriesRow
-from storage.records import Added, Arrived, Claim, Closed, Header
+from storage.records import Added, Claim, Closed, Header, Received
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import (
@@ -21,6 +21,7 @@ from tests.support.builders import (
     claimed,
     finish,
     header,
+    known_file,
     ready,
     received,
     reported,
@@ -78,7 +79,7 @@ def test_the_same_uid_with_other_bytes_keeps_the_first_and_is_noted_once(store: 
     series = series_now(store)
     assert series.conflicts == ("instances_differ",)
     assert (series.instance_count, series.last_instance_at, series.stage) == (1, before.last_instance_at, before.stage)
-    assert store.intake.known_instance(header().sop_instance_uid) == stored_file(header())
+    assert known_file(store, header().sop_instance_uid) == stored_file(header())
 
 
 def test_a_known_uid_in_another_series_is_noted_on_its_series_and_makes_no_new_one(
@@ -91,10 +92,6 @@ def test_a_known_uid_in_another_series_is_noted_on_its_series_and_makes_no_new_o
     assert count(store, SeriesRow) == 1
     assert add(store, clock, header(series="2.25.9")) is Added.STORED
     assert series_now(store, "2.25.9").instance_count == 1
-
-
-def test_an_unknown_instance_is_none(store: Store) -> None:
-    assert store.intake.known_instance("2.25.404") is None
 
 
 @pytest.mark.parametrize(
@@ -283,9 +280,9 @@ def test_threads_that_bring_one_uid_in_many_series_leave_no_empty_series(store: 
     assert count(store, SeriesRow) == 1
 
 
-def arrived(store: Store, clock: FakeClock, *offered: tuple[Header, str]) -> list[Arrived]:
+def arrived(store: Store, clock: FakeClock, *offered: tuple[Header, str]) -> list[Received]:
     association = store.intake.open_association("receiver", "PACS", clock())
-    return [Arrived(head, stored_file(head, content), association, "PACS", clock()) for head, content in offered]
+    return [Received(head, stored_file(head, content), association, "PACS", clock()) for head, content in offered]
 
 
 def test_a_group_is_answered_in_the_order_in_which_it_was_offered(store: Store, clock: FakeClock) -> None:
@@ -345,7 +342,7 @@ def test_an_instance_that_no_file_holds_is_forgotten_and_can_come_again(store: S
     received(store, clock, count=3)
     store.intake.forget_instance(header(3).sop_instance_uid, stored_file(header(3)))
     assert (series_now(store).instance_count, series_now(store).stage) == (2, Stage.RECEIVING)
-    assert store.intake.known_instance(header(3).sop_instance_uid) is None
+    assert known_file(store, header(3).sop_instance_uid) is None
     assert add(store, clock, header(3)) is Added.STORED
     assert series_now(store).instance_count == 3
 

@@ -7,7 +7,16 @@ import pytest
 from storage.records import Delivery, ResultObject, StoredFile
 from storage.stages import DeliveryStage
 from storage.store import Store
-from tests.support.builders import LEASE, FakeClock, claimed, conclusion, finish, report_object, reported
+from tests.support.builders import (
+    LEASE,
+    FakeClock,
+    claimed,
+    conclusion,
+    finish,
+    next_attempt_at,
+    report_object,
+    reported,
+)
 
 
 def outbox(store: Store, clock: FakeClock, *destinations: str) -> int:
@@ -18,7 +27,7 @@ def outbox(store: Store, clock: FakeClock, *destinations: str) -> int:
 
 
 def due(store: Store, clock: FakeClock) -> Delivery:
-    delivery = store.outbox.claim_due(clock(), LEASE)
+    delivery = store.outbox.due.claim(clock(), LEASE)
     assert delivery is not None
     return delivery
 
@@ -29,8 +38,8 @@ def only(store: Store, case: int) -> Delivery:
 
 
 def test_an_empty_outbox_has_nothing_due(store: Store, clock: FakeClock) -> None:
-    assert store.outbox.claim_due(clock(), LEASE) is None
-    assert store.outbox.next_due() is None
+    assert store.outbox.due.claim(clock(), LEASE) is None
+    assert next_attempt_at(store) is None
 
 
 def test_what_has_been_due_longest_comes_first(store: Store, clock: FakeClock) -> None:
@@ -38,13 +47,13 @@ def test_what_has_been_due_longest_comes_first(store: Store, clock: FakeClock) -
         reported(store, clock, series=f"2.25.{number}")
         clock.advance(1)
     store.outbox.postponed(due(store, clock), "x", clock())
-    claims = [store.outbox.claim_due(clock(), LEASE) for _ in range(4)]
+    claims = [store.outbox.due.claim(clock(), LEASE) for _ in range(4)]
     assert [delivery and delivery.series_id for delivery in claims] == [2, 3, 1, None]
 
 
 def test_what_goes_to_a_destination_that_is_left_out_stays_due(store: Store, clock: FakeClock) -> None:
     case = outbox(store, clock, "AWAY", "PACS")
-    claims = [store.outbox.claim_due(clock(), LEASE, ["AWAY"]) for _ in range(2)]
+    claims = [store.outbox.due.claim(clock(), LEASE, ["AWAY"]) for _ in range(2)]
     assert [delivery and delivery.destination for delivery in claims] == ["PACS", None]
     assert [delivery.attempts for delivery in store.worklist.deliveries(case)] == [0, 1]
 
@@ -54,9 +63,9 @@ def test_a_delivery_that_is_claimed_is_counted_and_due_again_after_the_lease(sto
     delivery = due(store, clock)
     assert (delivery.attempts, delivery.next_attempt_at, delivery.stage) == (1, clock() + LEASE, DeliveryStage.PENDING)
     assert delivery.file == report_object("2.25.77.1.1").file
-    assert store.outbox.next_due() == clock() + LEASE
+    assert next_attempt_at(store) == clock() + LEASE
     clock.advance(59.9)
-    assert store.outbox.claim_due(clock(), LEASE) is None
+    assert store.outbox.due.claim(clock(), LEASE) is None
     clock.advance(0.1)
     assert due(store, clock).attempts == 2
 
@@ -66,9 +75,9 @@ def test_a_delivery_that_is_given_back_is_due_at_once_and_its_attempt_does_not_c
 ) -> None:
     case = outbox(store, clock)
     delivery = due(store, clock)
-    store.outbox.give_back(delivery, clock.advance(1))
+    store.outbox.due.give_back(delivery, clock.advance(1))
     assert (only(store, case).attempts, only(store, case).next_attempt_at) == (0, clock())
-    store.outbox.give_back(delivery, clock.advance(1))  # another sender may have it by now
+    store.outbox.due.give_back(delivery, clock.advance(1))  # another sender may have it by now
     assert only(store, case).next_attempt_at == clock() - timedelta(seconds=1)
 
 
@@ -76,7 +85,7 @@ def test_a_delivery_that_has_ended_cannot_be_given_back(store: Store, clock: Fak
     case = outbox(store, clock)
     delivery = due(store, clock)
     store.outbox.accepted(delivery, clock())
-    store.outbox.give_back(delivery, clock())
+    store.outbox.due.give_back(delivery, clock())
     assert (only(store, case).stage, only(store, case).attempts) == (DeliveryStage.DELIVERED, 1)
 
 
@@ -88,8 +97,8 @@ def test_an_accepted_delivery_is_never_due_again(store: Store, clock: FakeClock)
     kept = only(store, case)
     assert (kept.stage, kept.delivered_at, kept.last_error) == (DeliveryStage.DELIVERED, clock(), "")
     clock.advance(1_000_000)
-    assert store.outbox.claim_due(clock(), LEASE) is None
-    assert store.outbox.next_due() is None
+    assert store.outbox.due.claim(clock(), LEASE) is None
+    assert next_attempt_at(store) is None
 
 
 def test_a_postponed_delivery_is_due_when_it_was_said(store: Store, clock: FakeClock) -> None:
@@ -100,7 +109,7 @@ def test_a_postponed_delivery_is_due_when_it_was_said(store: Store, clock: FakeC
     assert (kept.stage, kept.last_error, kept.next_attempt_at, kept.attempts) == (
         DeliveryStage.PENDING, "status 0xA700", later, 1,
     )  # fmt: skip
-    assert store.outbox.next_due() == later
+    assert next_attempt_at(store) == later
 
 
 def test_a_refused_delivery_is_a_dead_letter(store: Store, clock: FakeClock) -> None:
@@ -109,7 +118,7 @@ def test_a_refused_delivery_is_a_dead_letter(store: Store, clock: FakeClock) -> 
     kept = only(store, case)
     assert (kept.stage, kept.last_error, kept.delivered_at) == (DeliveryStage.DEAD, "status 0x0122", None)
     clock.advance(1_000_000)
-    assert store.outbox.claim_due(clock(), LEASE) is None
+    assert store.outbox.due.claim(clock(), LEASE) is None
 
 
 def test_what_has_ended_stays_as_it_ended_whoever_comes_late(store: Store, clock: FakeClock) -> None:
@@ -152,9 +161,9 @@ def test_two_senders_never_claim_the_same_delivery(store: Store, clock: FakeCloc
         barrier.wait()
         mine: list[int] = []
         for _ in range(100):
-            if delivery := store.outbox.claim_due(clock(), LEASE):
+            if delivery := store.outbox.due.claim(clock(), LEASE):
                 mine.append(delivery.id)
-            elif store.outbox.next_due() != clock():
+            elif next_attempt_at(store) != clock():
                 break
         return mine
 
@@ -181,7 +190,7 @@ def test_objects_beside_the_report_are_delivered_after_it_each_to_its_own_destin
     claim = claimed(store, clock)
     assert store.queue.finish(claim, conclusion(), report_object(), ("PACS",), clock(), beside)
     sent = []
-    while (delivery := store.outbox.claim_due(clock(), LEASE)) is not None:
+    while (delivery := store.outbox.due.claim(clock(), LEASE)) is not None:
         sent.append((delivery.kind, delivery.destination, delivery.sop_instance_uid, delivery.file.path))
         store.outbox.accepted(delivery, clock())
     assert sent == [

@@ -78,7 +78,7 @@ def test_leave_happens_once(store: Store, clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize(
-    "event", [event for event in Event if event not in (Event.ARRIVED, Event.SETTLED, Event.SET_ASIDE)]
+    "event", [event for event in Event if event not in (Event.RECEIVED, Event.SETTLED, Event.SET_ASIDE)]
 )
 def test_leave_by_an_illegal_event_raises_and_changes_nothing(store: Store, clock: FakeClock, event: Event) -> None:
     series = received(store, clock)
@@ -95,26 +95,15 @@ def test_contributions_tell_who_brought_how_much_and_how_it_ended(store: Store, 
     assert [(part.instances, part.closed) for part in contributions] == [
         (3, Closed.RELEASED), (2, Closed.ABORTED), (1, None),
     ]  # fmt: skip
-    assert not any(part.moved_on for part in contributions)
 
 
-def test_an_association_has_moved_on_once_it_brings_another_series(store: Store, clock: FakeClock) -> None:
+def test_an_association_contributes_to_each_series_what_it_brought_of_it(store: Store, clock: FakeClock) -> None:
     association = store.intake.open_association("receiver", "PACS", clock())
-    add(store, clock, header(1, "2.25.1"), association)
-    add(store, clock, header(2, "2.25.1"), association)
-    add(store, clock, header(1, "2.25.2"), association)
+    for number, series in ((1, "2.25.1"), (1, "2.25.2"), (2, "2.25.1")):
+        add(store, clock, header(number, series), association)
     first, second = series_now(store, "2.25.1"), series_now(store, "2.25.2")
-    assert store.settling.contributions(first.id) == [Contribution(association, 2, None, moved_on=True)]
-    assert store.settling.contributions(second.id) == [Contribution(association, 1, None, moved_on=False)]
-    add(store, clock, header(3, "2.25.1"), association)
-    assert not store.settling.contributions(first.id)[0].moved_on
-    assert store.settling.contributions(second.id)[0].moved_on
-
-
-def test_the_slices_of_another_association_are_no_sign_of_having_moved_on(store: Store, clock: FakeClock) -> None:
-    series = received(store, clock, series="2.25.1", closed=None)
-    received(store, clock, series="2.25.2", closed=None)
-    assert not store.settling.contributions(series.id)[0].moved_on
+    assert store.settling.contributions(first.id) == [Contribution(association, 2, None)]
+    assert store.settling.contributions(second.id) == [Contribution(association, 1, None)]
 
 
 def test_instances_come_in_order_of_arrival(store: Store, clock: FakeClock) -> None:
@@ -155,7 +144,7 @@ def test_the_last_arrival_in_a_study_is_that_of_any_of_its_series(store: Store, 
     received(store, clock, series="2.25.2")
     clock.advance(7)
     received(store, clock, series="2.25.3", study_instance_uid="2.25.999")
-    assert store.settling.last_arrival_in_study("2.25.1001") == latest
+    assert store.settling.last_instance_in_study("2.25.1001") == latest
 
 
 def test_habits_tell_revision_and_associations_of_a_peers_last_settled_series(store: Store, clock: FakeClock) -> None:

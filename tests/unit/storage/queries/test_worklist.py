@@ -171,7 +171,7 @@ def test_the_delivery_state_is_the_worst_of_all_destinations(
     claim = claimed(store, clock)
     assert finish(store, clock, claim, destinations=ends)
     for _ in ends:
-        delivery = store.outbox.claim_due(clock(), LEASE)
+        delivery = store.outbox.due.claim(clock(), LEASE)
         assert delivery is not None
         if delivery.destination == "delivered":
             store.outbox.accepted(delivery, clock())
@@ -211,7 +211,7 @@ def test_the_status_counts_and_names_the_oldest(store: Store, clock: FakeClock) 
 def test_the_status_shows_the_last_five_errors_newest_first(store: Store, clock: FakeClock) -> None:
     for number in range(7):
         reported(store, clock, series=f"2.25.{number}")
-        delivery = store.outbox.claim_due(clock(), LEASE)
+        delivery = store.outbox.due.claim(clock(), LEASE)
         assert delivery is not None
         store.outbox.refused(delivery, f"status {number}")
     errors = store.worklist.status().errors
@@ -229,7 +229,7 @@ def test_the_status_tells_where_the_time_of_a_delivered_case_went(store: Store, 
     clock.advance(5)
     finish(store, clock, claim)
     assert store.worklist.status().clocks == ()
-    delivery = store.outbox.claim_due(clock.advance(0.5), LEASE)
+    delivery = store.outbox.due.claim(clock.advance(0.5), LEASE)
     assert delivery is not None
     store.outbox.accepted(delivery, clock.advance(0.5))
     assert store.worklist.status().clocks == (
@@ -240,7 +240,7 @@ def test_the_status_tells_where_the_time_of_a_delivered_case_went(store: Store, 
 def test_clocks_are_those_of_the_last_cases_newest_first(store: Store, clock: FakeClock) -> None:
     for number in range(3):
         reported(store, clock, series=f"2.25.{number}")
-        delivery = store.outbox.claim_due(clock(), LEASE)
+        delivery = store.outbox.due.claim(clock(), LEASE)
         assert delivery is not None
         store.outbox.accepted(delivery, clock.advance(number + 1))
     assert [each.total for each in store.worklist.status(last=2).clocks] == [3.0, 2.0]
