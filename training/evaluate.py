@@ -18,7 +18,6 @@ from ai.errors import NotAnalysable
 from ai.locations import Location
 from ai.predict import found_candidates, prepared_region
 from ai.preprocess import Region, region_of_interest
-from ai.volume import Volume
 from training.cases import Scored, case, is_hit
 from training.config import ConfigError
 from training.dataset import Prepared, build_cache, load_prepared
@@ -111,29 +110,13 @@ def region_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str = "au
     boxes that the regions are made of.
     """
     if bundle.manifest.second_stage is not None:
-        return _box_scorer(bundle, scans, cache, device, workers)
+        from training.paint import box_scorer  # it names its scans with what is above
+
+        return box_scorer(bundle, scans, cache, device, workers)
 
     def score(seeds: Sequence[int]) -> Iterator[Scored]:
         for folder in build_cache(cache, seeds, bundle.manifest.preprocessing, workers, scans.drawn):
             yield from score_scans(bundle, [fitting(load_prepared(folder), bundle, cache)], device)
-
-    return score
-
-
-def _box_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str, workers: int) -> Score:
-    from training.paint import NATIVE, REGIONS, paint_boxes  # it names its scans with what is above
-
-    def score(seeds: Sequence[int]) -> Iterator[Scored]:
-        drawn = {seed: scans.drawn.get(seed, {}) for seed in seeds}
-        painted = paint_boxes(cache, seeds, drawn, workers)
-        for seed in seeds:
-            if not (cache / REGIONS / str(seed)).exists():
-                next(painted)
-            scan = _fitting(load_prepared(cache / REGIONS / str(seed)), bundle, cache)
-            box = load_prepared(cache / NATIVE / str(seed)).region
-            volume = Volume(np.asarray(box.hu_DHW), box.affine_lps)
-            found = found_candidates(scan.region, bundle, device, volume=volume)
-            yield Scored(scan.seed, seen(scan), found, scan.confounders)
 
     return score
 

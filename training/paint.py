@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from ai.bundle import Bundle
 from ai.inference import output_affine
+from ai.predict import found_candidates
 from ai.preprocess import Preprocessing, Region, region_of_interest
 from ai.volume import Volume
 from training.config import ConfigError
 from training.dataset import Prepared, circle_centre, halved, load_prepared, save_prepared
-from training.evaluate import ScanSet, Score, Scored, fitting, real_tree_set, score_scans
+from training.evaluate import ScanSet, Score, Scored, fitting, real_tree_set, seen
 from training.phantom import make_scan
 from training.phantom.scan import PhantomScan
 
@@ -44,16 +45,21 @@ def paint_boxes(
             yield job.result()
 
 
-def real_tree_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str = "auto", workers: int = 1) -> Score:
-    """Answers from the regions of a real-tree set, which are painted where the cache lacks them."""
+def box_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str = "auto", workers: int = 1) -> Score:
+    """Answers from regions, which are painted where the cache lacks them; a second stage reads the boxes they are made of."""
 
     def score(seeds: Sequence[int]) -> Iterator[Scored]:
-        for _ in paint_boxes(cache, seeds, scans.drawn, workers) if workers > 1 else ():
+        drawn = {seed: scans.drawn.get(seed, {}) for seed in seeds}
+        for _ in paint_boxes(cache, seeds, drawn, workers) if workers > 1 else ():
             pass
         for seed in seeds:
-            for _ in paint_boxes(cache, [seed], scans.drawn):
+            for _ in paint_boxes(cache, [seed], drawn):
                 pass
-            yield from score_scans(bundle, [fitting(load_prepared(cache / REGIONS / str(seed)), bundle, cache)], device)
+            scan = fitting(load_prepared(cache / REGIONS / str(seed)), bundle, cache)
+            box = load_prepared(cache / NATIVE / str(seed)).region
+            volume = Volume(np.asarray(box.hu_DHW), box.affine_lps)
+            found = found_candidates(scan.region, bundle, device, volume=volume)
+            yield Scored(scan.seed, seen(scan), found, scan.confounders)
 
     return score
 
