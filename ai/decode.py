@@ -1,7 +1,8 @@
 """The network's maps become candidates, and candidates become `Findings`."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +48,9 @@ class Calibration:
 class Candidate:
     """A peak of the lesion map before calibration.
 
-    `score`: mean lesion logit over the peak's core.  `location_shares`: 13 float, sum 1.  `mask`: of the cells as near
-    as the diameter is measured in, those connected to the peak with at least half of its probability.
+    `score`: mean lesion logit over the peak's core, or what both stages' log odds together come to.
+    `location_shares`: 13 float, sum 1.  `mask`: of the cells as near as the diameter is measured
+    in, those connected to the peak with at least half of its probability.
     """
 
     score: float
@@ -86,15 +88,24 @@ def candidates(maps: Maps) -> tuple[Candidate, ...]:
     return tuple(sorted(found, key=lambda candidate: -candidate.score))
 
 
-def findings(found: tuple[Candidate, ...], calibration: Calibration, threshold: float) -> Findings:
-    """Return the calibrated findings.  "Aneurysm Present" is the most probable lesion's probability."""
+def findings(
+    found: tuple[Candidate, ...], calibration: Calibration, threshold: float, notify_threshold: float | None = None
+) -> Findings:
+    """Return the calibrated findings.
+
+    "Aneurysm Present" is the most probable lesion's probability, and a location has at least that of each lesion listed
+    there: one finding has one probability wherever it is shown.
+    """
     lesions = [lesion_of(candidate, calibration) for candidate in found]
     present = max((lesion.probability for lesion in lesions), default=calibration.present(NO_LESION_SCORE))
-    located = [calibration.location(score) for score in location_scores(found, calibration)]
     listed = sorted(
         (lesion for lesion in lesions if lesion.probability >= threshold), key=lambda lesion: -lesion.probability
     )
-    return Findings((*located, present), tuple(listed), threshold)
+    located = [
+        max([calibration.location(score), *(one.probability for one in listed if one.location is location)])
+        for location, score in zip(LOCATIONS, location_scores(found, calibration), strict=True)
+    ]
+    return Findings((*located, present), tuple(listed), threshold, notify_threshold=notify_threshold)
 
 
 def lesion_of(candidate: Candidate, calibration: Calibration) -> Lesion:
@@ -119,6 +130,17 @@ def location_scores(found: tuple[Candidate, ...], calibration: Calibration) -> l
         nothing *= 1.0 - calibration.present(candidate.score) * candidate.location_shares
     something = np.clip(1.0 - nothing, _LEAST_PROBABILITY, 1.0 - _LEAST_PROBABILITY)
     return [float(score) for score in np.log(something / (1.0 - something))]
+
+
+def rescored(
+    found: tuple[Candidate, ...], seconds: Sequence[float], first_weight: float, second_weight: float
+) -> tuple[Candidate, ...]:
+    """The candidates with the weighted sum of both stages' log odds as score, best first."""
+    scored = [
+        replace(candidate, score=first_weight * candidate.score + second_weight * second)
+        for candidate, second in zip(found, seconds, strict=True)
+    ]
+    return tuple(sorted(scored, key=lambda candidate: -candidate.score))
 
 
 def present_score(found: tuple[Candidate, ...]) -> float:

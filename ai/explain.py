@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from ai.affine import voxel_of
 from ai.bundle import Bundle
-from ai.decode import Candidate, findings, lesion_of
+from ai.decode import Candidate, lesion_of
 from ai.findings import Findings, Lesion
 from ai.inference import output_affine
-from ai.predict import chosen_device, found_candidates, prepared_region
+from ai.predict import calibrated_findings, chosen_device, found_candidates, prepared_region
 from ai.preprocess import Preprocessing, Region, channels, coordinates
 from ai.unet import OUTPUT_STRIDE, UNet
 from ai.volume import Volume
@@ -68,8 +68,8 @@ def explain(volume: Volume, bundle: Bundle, device: str = "auto", *, require_con
     Raises NotAnalysable as `ai.analyse` does.
     """
     region = prepared_region(volume, bundle, require_contrast=require_contrast)
-    found = found_candidates(region, bundle, device)
-    result = findings(found, bundle.manifest.calibration, bundle.manifest.threshold)
+    found = found_candidates(region, bundle, device, volume=volume)
+    result = calibrated_findings(found, bundle)
     lesions: tuple[Lesion, ...] = result.lesions or tuple(_best(found, bundle))
     return Explanation(
         region,

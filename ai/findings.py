@@ -35,12 +35,14 @@ class Findings:
 
     A positive result always has a lesion to show and a negative one never has: `positive` is the probability of
     "Aneurysm Present" reaching `threshold`.  `note`: what was unusual about the analysis, in our own words; "" as a rule.
+    `notify_threshold`: the probability from which the scan is worth an alert; None where that is `threshold`.
     """
 
     probabilities: tuple[float, ...]
     lesions: tuple[Lesion, ...]
     threshold: float
     note: str = ""
+    notify_threshold: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.probabilities) != len(COLUMNS):
@@ -63,3 +65,8 @@ class Findings:
     def positive(self) -> bool:
         """Whether the scan is called positive."""
         return self.present >= self.threshold
+
+    @property
+    def notify(self) -> bool:
+        """Whether the scan is worth an alert."""
+        return self.positive and (self.notify_threshold is None or self.present >= self.notify_threshold)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 HELD_OUT = Path(__file__).parent / "configs" / "held_out.toml"
+REAL_TREE = Path(__file__).parent / "configs" / "real_tree.toml"
 STRATA = ("positive_confounded", "negative_confounded", "positive_plain", "negative_plain")
 
 
@@ -18,3 +19,15 @@ def held_out_scans() -> dict[int, Mapping[str, Any]]:
     rounds = zip(*(seeds[stratum] for stratum in STRATA), strict=True)
     positive = {seed for stratum in STRATA if stratum.startswith("positive") for seed in seeds[stratum]}
     return {seed: {"positive": seed in positive, "held_out": True} for seed in chain.from_iterable(rounds)}
+
+
+def real_tree_scans(anatomy: str) -> dict[int, Mapping[str, Any]]:
+    """Return the further arguments of `make_scan` by seed for the validation set on a real head's arteries.
+
+    Every other scan has an aneurysm.  `anatomy`: the folder that `training.anatomy.read_arteries` reads.
+    """
+    drawn = tomllib.loads(REAL_TREE.read_text(encoding="utf-8"))
+    first, count = int(drawn["first_seed"]), int(drawn["scans"])
+    return {
+        seed: {"positive": seed % 2 == 0, "anatomy": anatomy, "unseen": True} for seed in range(first, first + count)
+    }

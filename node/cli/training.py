@@ -88,7 +88,10 @@ def evaluate(
     ] = None,
     held_out: Annotated[bool, typer.Option("--held-out", help="On the fixed test set; this is the default.")] = False,
     seeds: Annotated[str, typer.Option(help="On other phantoms instead: FIRST:COUNT.")] = "",
-    count: Annotated[int | None, typer.Option(min=1, help="Only so many of the held-out scans.")] = None,
+    real_tree: Annotated[
+        Path | None, typer.Option(help="On phantoms of a real head's arteries instead; the folder that holds those.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Only so many scans of the set.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Where prepared regions are kept, or made when missing.")] = None,
     full: Annotated[
         bool, typer.Option("--full", help="From whole series, the head and its circle found first.")
@@ -102,18 +105,24 @@ def evaluate(
     with _one_line_errors():
         from ai.bundle import DEFAULT_BUNDLE, load_bundle
         from training import evaluate as scoring
+        from training.paint import REGIONS, box_scorer
         from training.report import Subject, write_report
 
-        scans = _scan_set(seeds, count, held_out)
+        scans = _scan_set(seeds, count, held_out, real_tree)
         loaded = load_bundle(bundle or DEFAULT_BUNDLE)
         manifest = loaded.manifest
         mode = f"whole series of {matrix}² pixels" if full else "prepared regions"
-        folder = _cache_of(cache, bool(seeds), full, manifest.preprocessing.spacing_mm)
-        score = (
-            scoring.series_scorer(loaded, scans, device, matrix)
-            if full
-            else scoring.region_scorer(loaded, scans, folder, device, workers)
-        )
+        if real_tree is not None:
+            folder = cache or Path("runs") / "real-tree"
+        else:
+            folder = _cache_of(cache, bool(seeds), full, manifest.preprocessing.spacing_mm)
+        if full:
+            score = scoring.series_scorer(loaded, scans, device, matrix)
+        elif real_tree is not None:
+            score = box_scorer(loaded, scans, folder, device, workers)
+            folder /= REGIONS
+        else:
+            score = scoring.region_scorer(loaded, scans, folder, device, workers)
         with _counted(f"evaluating on {mode}", len(scans.seeds)) as each:
             identity = scoring.identity_of(loaded, scans, mode)
             scored = scoring.score_all(out / scoring.SCORES, identity, scans.seeds, score, each)
@@ -166,10 +175,14 @@ def submit(
             raise NodeError("no series could be analysed; the lines above say why")
 
 
-def _scan_set(seeds: str, count: int | None, held_out: bool) -> Any:
+def _scan_set(seeds: str, count: int | None, held_out: bool, real_tree: Path | None = None) -> Any:
     """The scans that the options ask for.  Raises ConfigError."""
-    from training.evaluate import ScanSet, held_out_set
+    from training.evaluate import ScanSet, held_out_set, real_tree_set
 
+    if real_tree is not None:
+        if held_out or seeds:
+            raise ConfigError("--real-tree names other scans than --held-out and --seeds: give one of the three")
+        return real_tree_set(str(real_tree), count)
     if not seeds:
         return held_out_set(count)
     if held_out or count is not None:

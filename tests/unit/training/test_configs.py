@@ -36,7 +36,7 @@ def test_every_run_in_the_repository_reads_and_its_network_fits_its_channels() -
         assert config.network.in_channels == config.preprocessing.channel_count, path.name
     assert read_settings(CONFIGS / "baseline.toml", BaselineConfig).batch and len(held_out_scans()) == 200
     others = {path.name for path in CONFIGS.glob("*.toml") if not path.name.startswith("willis")}
-    assert others == {"baseline.toml", "held_out.toml"}
+    assert others == {"baseline.toml", "held_out.toml", "real_tree.toml"}
 
 
 def test_every_ablation_is_named_here_and_has_a_folder_of_its_own() -> None:
