@@ -108,7 +108,7 @@ class Association(threading.Thread):
         others: Others,
     ) -> None:
         """`connection` is closed by the thread; a TLS handshake is still to be done on it."""
-        super().__init__(name="AcceptorThread", daemon=True)
+        super().__init__(name="AssociationThread", daemon=True)
         self.connection, self.host = connection, host
         self.calling_ae = self.called_ae = ""
         """The AE titles of the request, once it is here."""

@@ -112,7 +112,7 @@ def test_valid_pdus_cut_doubled_left_out_and_reordered_harm_nobody(
 
 def test_nothing_of_all_those_associations_is_left(bystander: Bystander) -> None:
     deadline = time.monotonic() + LONGEST_SECONDS
-    while (left := sum(thread.name == "AcceptorThread" for thread in threading.enumerate())) > 1:
+    while (left := sum(thread.name == "AssociationThread" for thread in threading.enumerate())) > 1:
         assert time.monotonic() < deadline, f"{left} associations are open, one is the bystander's"
         time.sleep(0.05)
     names = {path.name for path in bystander.node.files.root.iterdir()}

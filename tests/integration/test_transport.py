@@ -604,13 +604,13 @@ def test_associations_that_end_leave_no_thread_and_no_descriptor(port: int) -> N
 
     with RawScu(port).associate() as scu:
         scu.release()
-    wait_until(lambda: not any(thread.name == "AcceptorThread" for thread in threading.enumerate()))
+    wait_until(lambda: not any(thread.name == "AssociationThread" for thread in threading.enumerate()))
     before = descriptors()
     for number in range(40):
         with RawScu(port).associate() as scu:
             if number % 2:
                 scu.release()
-    wait_until(lambda: not any(thread.name == "AcceptorThread" for thread in threading.enumerate()))
+    wait_until(lambda: not any(thread.name == "AssociationThread" for thread in threading.enumerate()))
     wait_until(lambda: descriptors() <= before)
 
 
