@@ -186,16 +186,17 @@ class Messages:
 
 
 def read_command(data: bytes | bytearray) -> dict[int, bytes]:
-    """The elements of group 0000, Implicit VR Little Endian (PS3.7 6.3.1).  Raises ProtocolViolation."""
+    """The elements of group 0000, Implicit VR Little Endian (PS3.7 6.3.1).  Other groups are passed over.  Raises ProtocolViolation."""
     command, at = {}, 0
     while at < len(data):
         if len(data) - at < 8:
             raise ProtocolViolation("command set truncated")
         group, element, length = struct.unpack_from("<HHL", data, at)
         at += 8
-        if group != 0 or length > len(data) - at:
+        if length > len(data) - at:
             raise ProtocolViolation("command set malformed")
-        command[element] = bytes(data[at : at + length])
+        if group == 0:  # Orthanc 1.10.1 lists what failed (0008,0058) in the command set of its last C-GET response
+            command[element] = bytes(data[at : at + length])
         at += length
     return command
 
