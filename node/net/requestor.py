@@ -47,6 +47,12 @@ _NOT_KEPT = 0xC211
 _IN_SEVERAL = (C_FIND, C_GET, C_MOVE)
 _OVER = (State.IDLE, State.AWAITING_CLOSE)
 
+_WHY_OVER: dict[type[Exception], str] = {
+    Closed: "it took the connection and closed it without an answer",
+    TooSlow: "it took the connection and did not answer within {seconds:g} s",
+    ProtocolViolation: "what answered there speaks no DICOM",
+}
+
 Keep = Callable[[str, str, str, memoryview], int]
 """(SOP class UID, SOP Instance UID, transfer syntax UID, dataset) → the C-STORE status: 0 when it is durable."""
 OnReport = Callable[[int, Callable[[], Dataset]], int]
@@ -77,6 +83,8 @@ class Requestor:
         self._message_id = 0
         self._peer_maximum_bytes = 0
         self.is_rejected = False
+        self.why_over = ""
+        """Why it was not established: the peer was silent, closed the connection, or speaks no DICOM."""
         self.deadline = math.inf
         """On the monotonic clock: what is under way then ends.  Until then the peer may take its time for an answer."""
 
@@ -98,6 +106,7 @@ class Requestor:
             event, answer = self._next_pdu(end)
         except (Closed, TooSlow, ProtocolViolation) as error:
             self._ended_by(error)
+            self.why_over = _WHY_OVER[type(error)].format(seconds=self._acse_seconds)
             return
         self.is_rejected = event is Event.A_ASSOCIATE_RJ
         if event is Event.A_ASSOCIATE_AC:

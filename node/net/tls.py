@@ -8,9 +8,21 @@ from pathlib import Path
 from node.config.peer import Peer
 from node.config.sections import Tls
 from node.config.types import fingerprint
-from node.errors import ConfigError, Unavailable
+from node.errors import ConfigError, Unavailable, safe_message
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!PSK"
+_OTHER_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")
+_REFUSED_US = {
+    name: f"the peer refuses our certificate: {why}"
+    for names, why in (
+        (("SSLV3_ALERT_CERTIFICATE_EXPIRED",), "it has expired; renew [node.tls] certificate and restart"),
+        (("TLSV1_ALERT_UNKNOWN_CA",), "it does not know our CA; give the CA of [node.tls] certificate to the peer"),
+        (("TLSV13_ALERT_CERTIFICATE_REQUIRED",), "it wants one; set [node.tls] certificate"),
+        (("SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_UNKNOWN"), "ask the peer's log for the reason"),
+    )
+    for name in names
+}
+"""What OpenSSL calls the alert of the other side."""
 _ANOTHER = "its certificate is not the one of tls_sha256"
 
 
@@ -50,9 +62,18 @@ def _load(certificate: Path, key: Path, context: ssl.SSLContext) -> None:
     try:
         context.load_cert_chain(certificate, key, no_password)
     except OSError as error:
-        raise ConfigError(
-            f"[node.tls] certificate = {str(certificate)!r}, key = {str(key)!r}: {_said(error)}; both are PEM and fit"
-        ) from None
+        named = f"[node.tls] certificate = {str(certificate)!r}, key = {str(key)!r}: "
+        if isinstance(error, ssl.SSLError) and error.reason in _OTHER_KEY:
+            raise ConfigError(
+                f"{named}this key is not the one that the certificate was made for; name the key of its request, or "
+                "have a new certificate made for this key"
+            ) from None
+        if isinstance(error, ssl.SSLError):
+            raise ConfigError(
+                f"{named}{_said(error)}; each must be a PEM file, the certificate first in its own (convert DER with "
+                "`openssl x509 -inform der`)"
+            ) from None
+        raise ConfigError(f"{named}{safe_message(error)}") from None
 
 
 def _said(error: OSError) -> str:
@@ -89,13 +110,13 @@ def connect(peer: Peer, context: ssl.SSLContext | None, timeout_seconds: float) 
         raise
 
 
-def reason_of(error: OSError) -> str:
-    """Why no TLS connection came about."""
+def reason_of(error: OSError | UnicodeError) -> str:
+    """Why no connection came about, or no TLS on it, and what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {_said(error)}"
-    return error.strerror or type(error).__name__
+        return f"TLS: {_REFUSED_US.get(error.reason or '', _said(error))}"
+    return safe_message(error)
 
 
 def reason_for_failure(peer: Peer, context: ssl.SSLContext, timeout_seconds: float) -> str:
@@ -104,5 +125,5 @@ def reason_for_failure(peer: Peer, context: ssl.SSLContext, timeout_seconds: flo
         with connect(peer, context, timeout_seconds) as secure:
             certificate = secure.getpeercert(binary_form=True) if isinstance(secure, ssl.SSLSocket) else None
             return "" if _is_expected(peer, certificate) else f"TLS: {_ANOTHER}"
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         return reason_of(error)

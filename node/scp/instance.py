@@ -7,12 +7,16 @@ from node.dicom import header
 from node.dicom.dataset_walker import Malformed
 from node.dicom.header import MismatchedDataset, UnreadableDataset
 from node.dicom.status import CANNOT_UNDERSTAND, DOES_NOT_MATCH_CLASS, ELEMENTS_DISCARDED, OUT_OF_RESOURCES, SUCCESS
+from node.errors import safe_message
 from node.net.dimse_messages import Answer
 from storage.errors import StorageFull
 from storage.files.instances import Files, InstanceWriter
 from storage.killpoints import kill_point
 from storage.queries.group_commit import GroupCommit, Offer
 from storage.records import Added, Header, Received, StoredFile
+
+LONGEST_COMMENT = 64
+"""Of an Error Comment (PS3.7 C.4.2): it is a Long String."""
 
 
 class IncomingInstance:
@@ -136,4 +140,5 @@ def _answer_to(failure: Exception) -> Answer:
         return Answer(CANNOT_UNDERSTAND, str(failure))
     if isinstance(failure, StorageFull):
         return Answer(OUT_OF_RESOURCES, "no space left on the disk")
-    return Answer(OUT_OF_RESOURCES, f"cannot store now: {type(failure).__name__}")
+    cause = safe_message(failure).partition(";")[0]
+    return Answer(OUT_OF_RESOURCES, f"cannot store now: {cause}"[:LONGEST_COMMENT])
