@@ -63,6 +63,8 @@ class Sender:
 
 ASK_AFTER = timedelta(seconds=0.25)
 """A sender in full flow is not asked: the count would be stale with the next slice."""
+PAUSE_IN_GAPS, LONGEST_PAUSE = 4, timedelta(seconds=5)
+"""A slow sender is not asked after every slice either, but when it has paused for so many times its mean gap."""
 
 
 def assess(
@@ -81,7 +83,8 @@ def assess(
     if series.expected_count == series.instance_count:
         return Whole(Evidence.COUNT)
     asked = series.count_asked_at is not None and series.count_asked_at > series.last_instance_at
-    if sender.answers_queries and not asked and (released or idle >= ASK_AFTER):
+    whole_parts = released and series.instance_count >= 2 * len(contributions)
+    if sender.answers_queries and not asked and (whole_parts or idle >= _pause(series)):
         return Wait(ask_count=True)
     more_expected = series.expected_count is not None and series.expected_count > series.instance_count
     if released and not more_expected and (evidence := _from_geometry(contributions, sender, geometry)):
@@ -95,6 +98,12 @@ def assess(
         if series.retrievals < rules.retrieve_attempts:
             return Wait(retrieve=True)
     return Whole(Evidence.QUIET)
+
+
+def _pause(series: Series) -> timedelta:
+    """How long this sender must be idle before it is asked."""
+    mean_gap = (series.last_instance_at - series.first_instance_at) / max(series.instance_count - 1, 1)
+    return max(ASK_AFTER, min(PAUSE_IN_GAPS * mean_gap, LONGEST_PAUSE))
 
 
 def _may_lack_slices(geometry: Geometry) -> bool:

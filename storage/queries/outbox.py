@@ -97,4 +97,5 @@ def as_delivery(row: DeliveryRow, report: ReportRow, beside: ObjectRow | None = 
         committed_at=row.committed_at,
         series_id=report.series_id,
         kind=beside.kind if beside else "report",
+        revision=report.revision,
     )

@@ -1,5 +1,6 @@
 """What is known of series that are still being received, and how they leave that stage."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, select, update
@@ -191,9 +192,14 @@ class Settling:
             )
             return len(resumed.all())
 
-    def stamp_anew(self, now: datetime) -> int:
-        """What is being received and arrived in the future, because the clock was set back, arrived now: how many."""
+    def stamp_anew(self, clock: Callable[[], datetime]) -> int:
+        """What is being received and arrived in the future, because the clock was set back, arrived now: how many.
+
+        The clock is read when the database has let us in: slices that came while we waited for its lock came before.
+        """
         with self._transactions.writing() as session:
+            session.connection()  # waits for SQLite's one writer
+            now = clock()
             stamped = session.execute(
                 update(SeriesRow)
                 .where(SeriesRow.stage == Stage.RECEIVING.value, SeriesRow.last_instance_at > now + CLOCKS_DIFFER)
