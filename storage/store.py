@@ -10,6 +10,7 @@ from storage.queries.commitment_requests import CommitmentRequests
 from storage.queries.commitments import Commitments
 from storage.queries.intake import Intake
 from storage.queries.outbox import Outbox
+from storage.queries.processes import Processes
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
 from storage.queries.worklist import Worklist
@@ -28,6 +29,7 @@ class Store:
     worklist: Worklist
     cfind: CFind
     retention: Retention
+    processes: Processes
     transactions: Transactions
 
     @classmethod
@@ -44,6 +46,7 @@ class Store:
             Worklist(transactions.reading_plainly),
             CFind(transactions),
             Retention(transactions),
+            Processes(transactions),
             transactions,
         )
 

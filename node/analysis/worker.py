@@ -17,7 +17,8 @@ from importlib.metadata import version
 from types import FrameType
 
 from ai.bundle import DEFAULT_BUNDLE, Manifest, load_bundle
-from ai.errors import BundleError
+from ai.errors import BundleError, DeviceError
+from ai.predict import chosen_device
 from node.analysis.analysis import AnalysisContext, analyse
 from node.analysis.read_ahead import ReadAhead
 from node.config.sections import Config
@@ -27,6 +28,7 @@ from node.results.identity import derive_uid
 from node.runtime import log
 from node.runtime.backoff import Backoff
 from node.runtime.clock import utc_now
+from node.runtime.heartbeat import Heartbeat
 from node.runtime.job import Job, scheduler_of
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import LEASE_SLACK_SECONDS, worker_name
@@ -75,9 +77,13 @@ class Worker:
         """`monotonic` in seconds.  Raises ConfigError when the bundle cannot be used."""
         try:
             bundle = load_bundle(config.ai.bundle or DEFAULT_BUNDLE, config.ai.flip)
+            device = chosen_device(config.ai.device)
         except BundleError as error:
             raise ConfigError(f"[ai] bundle: {error}") from None
+        except DeviceError as error:
+            raise ConfigError(f"[ai] {error}") from None
         self._config = config
+        self._device = device.type if device.index is None else f"{device.type}:{device.index}"
         self._name = worker_name(os.getpid())
         self._store = Store.open(config.storage.url)
         self._stopping = threading.Event()
@@ -108,12 +114,19 @@ class Worker:
             listener = threading.Thread(target=_listen, args=(wakeup, self._job.wake, self._stopping))
             listener.start()
             log.get().info("worker_started", pid=os.getpid(), model=self._context.algorithm.version)
+            heartbeat = Heartbeat(self._store.processes, "work", directory, self._said_of_itself)
+            heartbeat.start()
             self._job.wake()
             self._job.run()
             listener.join()
+            heartbeat.stop()
         scheduler.shutdown(wait=False)
         self._store.queue.give_back(self._name, refund=True)
         self._store.close()
+
+    def _said_of_itself(self) -> dict[str, str]:
+        """For its heartbeat: the model that it has loaded, and on which device."""
+        return {"model": self._context.algorithm.version, "device": self._device}
 
     def _on_term(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()

@@ -1,5 +1,6 @@
 """The Storage SCP: an instance is on disk and in the database before its sender reads "success"."""
 
+import errno
 import signal
 import ssl
 import threading
@@ -24,7 +25,7 @@ from node.dicom.conformance import (
     STORAGE_CLASSES,
     TRANSFER_SYNTAXES,
 )
-from node.errors import ConfigError
+from node.errors import ConfigError, safe_message
 from node.net.acceptor import Acceptor, bound
 from node.net.association import Association, Services
 from node.net.dimse_messages import Begin, Sink, StoreRequest
@@ -32,11 +33,13 @@ from node.net.negotiation import Entity, offered
 from node.net.services import Handlers
 from node.net.tls import server_context
 from node.runtime import log
+from node.runtime.heartbeat import Heartbeat
 from node.runtime.notify import NODE_PROCESS, wake
 from node.runtime.processes import has_died
 from node.scp.commitment_scp import CommitmentReports, CommitmentScp
 from node.scp.gatekeeper import Gatekeeper
 from node.scp.query_scp import QueryScp
+from node.scp.refusals import Refusals
 from node.scp.session import ReceivingSession, receiver_name
 from storage.files.instances import Files
 from storage.queries.group_commit import GroupCommit
@@ -62,6 +65,7 @@ class Receiver:
         self._trail = trail or Trail()
         self._gate = Gatekeeper(config, files.root, self._trail, _now)
         self._is_running = False
+        self._refusals = Refusals(_now)
         self._log = log.get()
 
     def start(self) -> None:
@@ -101,12 +105,9 @@ class Receiver:
         """An OSError inside stops the receiver and says which port cannot be had."""
         try:
             yield
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             self.stop()
-            raise ConfigError(
-                f"{section} port = {port}: {error.strerror}; stop the program that holds "
-                f"{self._config.node.host}:{port} or choose another port"
-            ) from None
+            raise ConfigError(port_message(section, self._config.node.host, port, error)) from None
 
     def _recover(self) -> None:
         """What power loss took before it was acknowledged is not in the database either.
@@ -146,6 +147,11 @@ class Receiver:
             self._group_commit.stop()
         self._acceptor, self._is_running = None, False
 
+    def said_of_itself(self) -> dict[str, Any]:
+        """For its heartbeat: where it listens, and what it refused."""
+        settings = self._config.node
+        return {"address": f"{settings.host}:{settings.port}", **self._refusals.said()}
+
     def _entity(self) -> Entity:
         settings, contexts = self._config.node, [offered(Verification)]
         contexts += [offered(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in STORAGE_CLASSES]
@@ -177,7 +183,9 @@ class Receiver:
         session = self._sessions.get(association)
         if session is None:
             source = Party(association.calling_ae, association.host)
-            session = ReceivingSession(self._name, source, self._files, self._group_commit, self._trail, _now)
+            session = ReceivingSession(
+                self._name, source, self._files, self._group_commit, self._trail, _now, self._refusals.note
+            )
             self._sessions[association] = session
         return session
 
@@ -201,6 +209,17 @@ class Receiver:
         self._log.warning("association_rejected", calling_ae=association.calling_ae, reason="too many at once")
 
 
+def port_message(section: str, host: str, port: int, error: OSError | UnicodeError) -> str:
+    """Why nobody can listen there, and what to do."""
+    if port < 1024 and isinstance(error, PermissionError):
+        return (
+            f"{section} port = {port}: ports below 1024 are for root; choose one above, or let Willis have it "
+            "(CAP_NET_BIND_SERVICE)"
+        )
+    key = f"{section} port = {port}" if getattr(error, "errno", None) == errno.EADDRINUSE else f"[node] host = {host!r}"
+    return f"{key} ({host}:{port}): {safe_message(error)}"
+
+
 def receive(config: Config) -> None:
     """The receiver process: accepts associations until SIGTERM, then lets the open ones end for a while."""
     stopping = threading.Event()
@@ -209,8 +228,11 @@ def receive(config: Config) -> None:
     trail = open_trail(config)
     receiver = Receiver(config, store, Files(directory), lambda: wake(directory, NODE_PROCESS), trail)
     receiver.start()
+    heartbeat = Heartbeat(store.processes, "receive", directory, receiver.said_of_itself)
+    heartbeat.start()
     stopping.wait()
     receiver.stop(patience_seconds=config.node.stop_seconds / 2)
+    heartbeat.stop()
     trail.close()
     store.close()
 

@@ -35,8 +35,10 @@ class ReceivingSession:
         group_commit: GroupCommit,
         trail: Trail,
         now: Callable[[], datetime],
+        on_refused: Callable[[str], None] = lambda _comment: None,
     ) -> None:
-        """Nothing is known of the association before its first instance."""
+        """Nothing is known of the association before its first instance.  `on_refused` hears of every refusal."""
+        self._on_refused = on_refused
         self._receiver, self._source = receiver, source
         self._files, self._group_commit, self._trail, self._now = files, group_commit, trail, now
         self._opening: Offer | None = None
@@ -70,6 +72,7 @@ class ReceivingSession:
     def _on_answer(self, answer: Answer, header: Header | None) -> None:
         """A refusal is logged, and what was kept counts for the audit trail."""
         if answer.status:
+            self._on_refused(answer.comment)
             log.get().warning(
                 "instance_refused", calling_ae=self._source.ae_title, status=answer.status, error=answer.comment
             )
