@@ -3,6 +3,7 @@
 Exit status: 0 done; 1 something failed or was refused; 2 the command or the configuration cannot be used.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from node.errors import ConfigError, NodeError
-from storage.errors import StorageError
+from node.errors import ConfigError, NodeError, safe_message
+from storage.errors import DatabaseAway, StorageError
+from storage.messages import of_database as database_message
 
 if TYPE_CHECKING:
     from node.config.sections import Config
@@ -27,8 +29,9 @@ app = typer.Typer(
     "device.\n\nExit status: 0 done, 1 something failed or was refused, 2 the command or configuration cannot be used.",
 )
 
-console = Console(width=None if sys.stdout.isatty() else 160)
-complaints = Console(stderr=True)
+console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
+"""Without markup: what is printed comes from configurations, peers and images, and `[peers.PACS]` is no colour."""
+complaints = Console(stderr=True, markup=False)
 
 ConfigOption = Annotated[
     Path | None,
@@ -43,12 +46,31 @@ def one_line_errors() -> Iterator[None]:
     """An error that an administrator can mend becomes one line and an exit status, not a traceback."""
     try:
         yield
-    except (ConfigError, StorageError) as error:
-        complaints.print(f"willis: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(2) from None
-    except NodeError as error:
-        complaints.print(f"willis: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except (NodeError, StorageError, OSError, UnicodeError) as error:
+        complain(error)
+        is_unusable = isinstance(error, ConfigError | StorageError) and not isinstance(error, DatabaseAway)
+        raise typer.Exit(2 if is_unusable else 1) from None
+    except Exception as error:
+        if database_message(error) is None:
+            raise
+        complain(error)
         raise typer.Exit(1) from None
+
+
+def complain(error: Exception) -> None:
+    """The error is one line on standard error."""
+    complaints.print(f"willis: {safe_message(error)}", style="red", highlight=False, soft_wrap=True)
+
+
+def one_of(**options: object) -> None:
+    """At most one of the options is given.  Raises ConfigError, which names those that exclude each other."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
 
 
 def configuration(path: Path | None) -> "Config":

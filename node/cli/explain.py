@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai.errors import BundleError, NotAnalysable
+from ai.errors import BundleError, DeviceError, NotAnalysable
 from ai.volume import volume_from_files
 from ai.wording import counted
 from node.cli.app import ConfigOption, app, configuration, console, one_line_errors
@@ -63,11 +63,15 @@ def _explained(config: Config, case: int, paths: list[Path]) -> tuple["Explanati
     """What the configured model sees in these files, and what it says of itself.  Raises ConfigError and NodeError."""
     from ai.bundle import DEFAULT_BUNDLE, load_bundle
     from ai.explain import explain as explained_by_ai
+    from ai.predict import chosen_device
 
     try:
         bundle = load_bundle(config.ai.bundle or DEFAULT_BUNDLE, config.ai.flip)
+        chosen_device(config.ai.device)
     except BundleError as error:
         raise ConfigError(f"[ai] bundle: {error}") from None
+    except DeviceError as error:
+        raise ConfigError(f"[ai] {error}") from None
     try:
         explanation = explained_by_ai(
             volume_from_files(paths), bundle, config.ai.device, require_contrast=config.eligibility.require_contrast

@@ -19,7 +19,7 @@ COMMANDS = {
     "show": ("worklist", "Show everything known of one case."),
     "status": (
         "worklist",
-        "Show queues, disk, last errors, and how long cases took from last slice to accepted report.",
+        "Say whether the node is ok, degraded or down, and why; then queues, disk, last errors and how long cases took.",
     ),
     "retry": ("retry", "Deliver a dead letter again; without one, analyse the case again as a new revision."),
     "demo": (
