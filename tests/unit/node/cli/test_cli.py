@@ -153,6 +153,22 @@ def test_the_environment_names_the_configuration(run: Run, monkeypatch: pytest.M
     assert "/from/the/environment.toml" in one_line(run("config", "check"), 2)
 
 
+@pytest.mark.parametrize("command", ["receive", "work"])
+def test_a_process_whose_database_is_away_ends_so_that_it_is_started_again(
+    run: Run, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from node.runtime import processes
+
+    monkeypatch.setattr(processes, "end_with_parent", lambda: None)
+    path = tmp_path / "away.toml"
+    path.write_text(
+        f'[storage]\ndirectory = "var"\ndatabase_url = "postgresql+psycopg://u:secret@127.0.0.1:{free_port()}/x"\n'
+    )
+    line = one_line(run(command, "-c", path), 1)
+    assert "no server listens there; start the server" in line
+    assert processes.CONFIG_ERROR != 1
+
+
 # --- worklist
 
 
