@@ -174,14 +174,12 @@ class Association(threading.Thread):
     def run(self) -> None:
         """Serves the association until its connection is closed; then nothing of it is left."""
         try:
-            self._live()
-        except Exception as error:  # noqa: BLE001  the edge: whatever it is, it ends this association and no other
-            self._log.warning("association_failed", error=type(error).__name__)
+            for step in (self._live, self._wire.close, self._end):
+                try:
+                    step()
+                except Exception as error:  # noqa: BLE001  the edge: whatever it is, it ends this association and no other
+                    self._log.warning("association_failed", error=type(error).__name__)
         finally:
-            self._messages.abandon()
-            with suppress(OSError):
-                self._wire.close()
-            self._end()
             self._others.ended(self)
 
     def _live(self) -> None:
