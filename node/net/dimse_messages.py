@@ -99,9 +99,9 @@ class Messages:
     For each fragment call `begin_fragment`, `data` with its bytes in pieces, then `end_fragment`.
     """
 
-    def __init__(self, begin: Begin) -> None:
-        """`begin` is called when the command set of a C-STORE request is complete."""
-        self._begin = begin
+    def __init__(self, begin: Begin, takes_other_groups: bool = False) -> None:
+        """`begin` is called when the command set of a C-STORE request is complete.  See `read_command`."""
+        self._begin, self._takes_other_groups = begin, takes_other_groups
         self._message: _Message | None = None
         self._flags = 0
 
@@ -169,7 +169,7 @@ class Messages:
 
     def _has_dataset(self, message: _Message) -> bool:
         """The command set is complete: whether a dataset follows, for which there is a place now."""
-        command = read_command(message.command)
+        command = read_command(message.command, self._takes_other_groups)
         has_dataset = _number(command, _DATASET_TYPE) != NO_DATASET
         if _number(command, _FIELD) == C_STORE_RQ:
             request = StoreRequest(
@@ -185,17 +185,20 @@ class Messages:
         return has_dataset
 
 
-def read_command(data: bytes | bytearray) -> dict[int, bytes]:
-    """The elements of group 0000, Implicit VR Little Endian (PS3.7 6.3.1).  Other groups are passed over.  Raises ProtocolViolation."""
+def read_command(data: bytes | bytearray, takes_other_groups: bool = False) -> dict[int, bytes]:
+    """The elements of group 0000, Implicit VR Little Endian (PS3.7 6.3.1).  Raises ProtocolViolation.
+
+    Others are a violation, or passed over: Orthanc 1.10.1 lists what failed, (0008,0058), in its last C-GET response.
+    """
     command, at = {}, 0
     while at < len(data):
         if len(data) - at < 8:
             raise ProtocolViolation("command set truncated")
         group, element, length = struct.unpack_from("<HHL", data, at)
         at += 8
-        if length > len(data) - at:
+        if length > len(data) - at or (group and not takes_other_groups):
             raise ProtocolViolation("command set malformed")
-        if group == 0:  # Orthanc 1.10.1 lists what failed (0008,0058) in the command set of its last C-GET response
+        if not group:
             command[element] = bytes(data[at : at + length])
         at += length
     return command

@@ -17,7 +17,7 @@ _TLS_REMEDY = "see Certificates in docs/operations.md"
 
 
 class Gatekeeper:
-    """A `node.net.association.Gate`.  `admission` has the rules."""
+    """A `node.net.association.Gate`.  `node.rules.access` has the rules."""
 
     def __init__(self, config: Config, directory: Path, trail: Trail, clock: Callable[[], datetime]) -> None:
         """`directory` keeps the rejections, which `clock` dates."""
