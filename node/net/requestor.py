@@ -10,7 +10,8 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -70,7 +71,7 @@ class Requestor:
         self._acse_seconds, self._dimse_seconds, self._network_seconds = acse_seconds, dimse_seconds, network_seconds
         self._keep, self._on_report = keep, on_report
         self._state = advance(REQUESTOR, State.IDLE, Event.CONNECT).state
-        self._messages = Messages(self._begin)
+        self._messages = Messages(self._begin, takes_other_groups=True)
         self._contexts: dict[int, PresentationContext] = {}
         self._answers: deque[Any] = deque()
         self._complete = 0
@@ -93,15 +94,12 @@ class Requestor:
     def negotiate(self, request: A_ASSOCIATE) -> None:
         """The association is established, or over; then `is_rejected` says whether the peer refused it."""
         end = time.monotonic() + self._acse_seconds
-        self._happens(Event.CONNECTED, request_pdu(request))
-        try:
+        with self._over_if_it_fails():
+            self._happens(Event.CONNECTED, request_pdu(request))
             event, answer = self._next_pdu(end)
-        except (Closed, TooSlow, ProtocolViolation) as error:
-            self._ended_by(error)
-            return
-        self.is_rejected = event is Event.A_ASSOCIATE_RJ
-        if event is Event.A_ASSOCIATE_AC:
-            self._contexts, self._peer_maximum_bytes = agreed(request, answer), maximum_length(answer)
+            self.is_rejected = event is Event.A_ASSOCIATE_RJ
+            if event is Event.A_ASSOCIATE_AC:
+                self._contexts, self._peer_maximum_bytes = agreed(request, answer), maximum_length(answer)
 
     def _is_in(self, *states: State) -> bool:
         return self._state in states
@@ -109,11 +107,9 @@ class Requestor:
     @property
     def is_established(self) -> bool:
         """Whether a request can be sent.  What came meanwhile has been dealt with."""
-        try:
+        with self._over_if_it_fails():
             while self._is_in(State.ESTABLISHED) and self._wire.has_more_within(0):
                 self._next_pdu(time.monotonic() + self._network_seconds)
-        except (Closed, TooSlow, ProtocolViolation) as error:
-            self._ended_by(error)
         return self._is_in(State.ESTABLISHED)
 
     @property
@@ -126,28 +122,36 @@ class Requestor:
         if not self.is_established:
             return
         self._messages.abandon()
-        self._happens(Event.SEND_RELEASE)
         end = time.monotonic() + self._acse_seconds
-        try:
+        with self._over_if_it_fails():
+            self._happens(Event.SEND_RELEASE)
             while not self._is_in(*_OVER):
                 self._next_pdu(end)
-        except (Closed, TooSlow, ProtocolViolation) as error:
-            self._ended_by(error)
 
     def abort(self) -> None:
-        """The association is over; the peer is told so, where it is still there."""
-        self._messages.abandon()
-        if not self._is_in(*_OVER):
-            self._happens(Event.SEND_ABORT)
+        """The association is over; the peer gets an A-ABORT, where it is still there."""
+        self._end(Event.SEND_ABORT)
 
-    def _ended_by(self, error: Exception) -> None:
-        """The connection is gone, the peer too slow (we abort), or what it sent is forbidden (so we abort)."""
-        if isinstance(error, TooSlow):
+    @contextmanager
+    def _over_if_it_fails(self) -> Iterator[None]:
+        """Closed, TooSlow and ProtocolViolation end the association, and no more; anything else that is raised ends it too."""
+        try:
+            yield
+        except Closed:
+            self._end(Event.CLOSED)
+        except TooSlow:
             self.abort()
-            return
+        except ProtocolViolation as error:
+            self._end(error.event)
+        except BaseException:
+            self.abort()
+            raise
+
+    def _end(self, event: Event) -> None:
+        """The association is over by `event`, if it was not yet."""
         self._messages.abandon()
         if not self._is_in(*_OVER):
-            self._happens(error.event if isinstance(error, ProtocolViolation) else Event.CLOSED)
+            self._happens(event)
 
     def _happens(self, event: Event, pdu: bytes = b"") -> None:
         """The table's step is made: its PDU is with the kernel (`pdu`, where it is none of ours), its state is ours."""
@@ -195,31 +199,25 @@ class Requestor:
         self._answers.clear()
         self._message_id = request.MessageID = self._message_id % 0xFFFF + 1
         message_id, is_final = self._message_id, False
-        try:
+        with self._over_if_it_fails():  # what was broken off cannot be ended as it began; nor can the association
             self._send_message(request, context, file)
-            while not is_final:
-                answer = self._answer_to(message_id)
-                is_final = not (isinstance(answer, _IN_SEVERAL) and is_pending(answer.Status))
+        while not is_final:
+            answer = self._answer_to(message_id)
+            is_final = not (isinstance(answer, _IN_SEVERAL) and is_pending(answer.Status))
+            try:
                 yield answer, _identifier(answer, context)
-        except Closed:
-            self._ended_by(Closed())
-            raise Unavailable(NO_ANSWER) from None
-        finally:
-            if not is_final and self._is_in(State.ESTABLISHED):
-                self._cancel(message_id, context)
+            except GeneratorExit:
+                if not is_final and self._is_in(State.ESTABLISHED):
+                    self._cancel(message_id, context)
+                raise
 
     def _send_message(self, primitive: Any, context: PresentationContext, file: Readable | None = None) -> None:
         """The message is on its way.  Raises Closed, or what reading `file` raises."""
         for pdu in pdus_of(primitive, context.context_id, self._peer_maximum_bytes, file is not None):
             self._send(pdu)
-        if file is None:
-            return
-        try:
+        if file is not None:
             for pdu in dataset_pdus(context.context_id, file, self._peer_maximum_bytes):
                 self._send(pdu)
-        except OSError:  # the message cannot be ended as it began; nor can the association
-            self.abort()
-            raise
 
     def _send(self, pdu: bytes) -> None:
         self._wire.set_timeout(self._network_seconds)
@@ -228,10 +226,8 @@ class Requestor:
     def _answer_to(self, message_id: int) -> Any:
         """The next response to our message.  Raises Unavailable: none comes."""
         while not self._answers:
-            try:
+            with self._over_if_it_fails():
                 self._next_message()
-            except (Closed, TooSlow, ProtocolViolation) as error:
-                self._ended_by(error)
             if not self._is_in(State.ESTABLISHED):
                 raise Unavailable(NO_ANSWER)
             while self._answers and self._answers[0].MessageIDBeingRespondedTo != message_id:
@@ -250,28 +246,20 @@ class Requestor:
         cancel = C_CANCEL()
         cancel.MessageIDBeingRespondedTo = message_id
         end = time.monotonic() + self._acse_seconds
-        try:
+        with self._over_if_it_fails():
             self._send_message(cancel, context)
-            while self._is_in(State.ESTABLISHED):
+            while self._is_in(State.ESTABLISHED) and all(is_pending(answer.Status) for answer in self._answers):
                 self._next_pdu(end)
-                if any(not is_pending(answer.Status) for answer in self._answers):
-                    return
-        except (Closed, TooSlow, ProtocolViolation) as error:
-            self._ended_by(error)
 
     # --- what comes
 
     def listen(self, seconds: float, is_done: Callable[[], bool]) -> None:
         """What the peer asks of us was answered for so long, or until `is_done`, or the association ended."""
         end = time.monotonic() + seconds
-        try:
-            while not is_done() and self._is_in(State.ESTABLISHED):
-                left_seconds = end - time.monotonic()
-                if left_seconds <= 0 or not self._wire.has_more_within(left_seconds):
-                    return
-                self._next_pdu(time.monotonic() + self._network_seconds)
-        except (Closed, TooSlow, ProtocolViolation) as error:
-            self._ended_by(error)
+        with self._over_if_it_fails():
+            while not is_done() and self._is_in(State.ESTABLISHED) and (left_seconds := end - time.monotonic()) > 0:
+                if self._wire.has_more_within(left_seconds):
+                    self._next_pdu(time.monotonic() + self._network_seconds)
 
     def _next_pdu(self, end: float) -> tuple[Event, Any]:
         """One PDU was dealt with; what it is, and its primitive.  Raises Closed, TooSlow after `end`, ProtocolViolation."""

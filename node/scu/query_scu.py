@@ -154,10 +154,11 @@ def count_query(study_instance_uid: str, series_instance_uid: str) -> Dataset:
 def ask_count(entity: Entity, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> int | None:
     """How many instances the peer says the series has (C-FIND, PS3.4 C.3.4); None when it does not say.
 
-    Raises Unavailable when there is no answer.
+    Raises Unavailable when there is no answer, or not all of it within the time for one.
     """
     query = count_query(study_instance_uid, series_instance_uid)
     with dimse.associate(entity, peer, [(FIND, syntax) for syntax in _SYNTAXES]) as assoc:
+        assoc.deadline = time.monotonic() + entity.timeouts.dimse
         if not (contexts := assoc.contexts_of(FIND)):
             raise Unavailable("the peer does not accept queries")
         count: int | None = None
