@@ -92,6 +92,8 @@ def readable(paths: Iterable[Path]) -> Iterator[Outgoing | Sent]:
             yield Outgoing.read(path)
         except Refused as error:
             yield Sent(path, "skipped", str(error))
+        except OSError as error:
+            yield Sent(path, "skipped", error.strerror or "cannot be read")
 
 
 def send_files(entity: Entity, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:

@@ -19,7 +19,7 @@ from node.scu import dimse, storage_scu
 from node.scu.dimse import Entity, Timeouts
 from node.scu.outgoing import Outgoing
 from node.scu.query_scu import ask_count
-from node.scu.storage_scu import deliver, judge, send_files
+from node.scu.storage_scu import Sent, deliver, judge, send_files
 from node.simulated_pacs import Fault, SimulatedPeer
 from tests.support.dicom_factory import ct_series, save
 from tests.support.running import free_port
@@ -102,6 +102,14 @@ def test_a_file_is_delivered_as_it_lies_on_disk(peer: PeerFactory, slices: list[
     sent, [got] = slices[0].read_bytes(), simulated.folder.iterdir()
     assert sent[-400:] == got.read_bytes()[-400:]
     assert dcmread(got) == dcmread(slices[0])
+
+
+def test_a_file_that_the_disk_does_not_give_now_is_not_refused_for_good(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Is a directory"):
+        Outgoing.read(tmp_path)
+    assert list(send_files(us(), Peer(ae_title="X", host="127.0.0.1", port=free_port()), [tmp_path])) == [
+        Sent(tmp_path, "skipped", "Is a directory")
+    ]
 
 
 def test_a_sop_class_that_the_peer_does_not_take_is_refused(scp: Callable[..., Peer], slices: list[Path]) -> None:
