@@ -5,9 +5,11 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, select, true, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from storage.database.transactions import Transactions
+from storage.errors import StorageFull
 
 
 class Attempt(Protocol):
@@ -84,6 +86,11 @@ class Due(Generic[Record]):
                 .where(table.id == claimed.id, as_claimed)
                 .values(attempts=claimed.attempts - 1, next_attempt_at=now)
             )
+
+    @staticmethod
+    def is_of_database(error: Exception) -> bool:
+        """Whether it was the database that failed, and not the attempt."""
+        return isinstance(error, SQLAlchemyError | StorageFull)
 
     def hasten(self, now: datetime, longest: timedelta) -> int:
         """What has longer to wait than the `longest`, because the clock was set back, is due now.  Returns how many."""
