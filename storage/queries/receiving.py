@@ -3,7 +3,6 @@
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, select, update
-from sqlalchemy.orm import Session
 
 from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
@@ -86,8 +85,8 @@ class Settling:
                 for table in (ObjectRow, ReportRow)
             )
 
-    def siblings(self, series: Series) -> list[tuple[Series, list[Header]]]:
-        """The other series of the same acquisition of the same study, each with the headers of its instances.
+    def siblings(self, series: Series) -> list[Series]:
+        """The other series of the same acquisition of the same study.
 
         A series that does not tell its acquisition has none, and an empty one is nobody's.
         """
@@ -105,12 +104,13 @@ class Settling:
                 )
                 .order_by(SeriesRow.id)
             ).all()
-            return [(as_series(row), self._headers(session, row.id)) for row in rows]
+            return [as_series(row) for row in rows]
 
-    @staticmethod
-    def _headers(session: Session, series_id: int) -> list[Header]:
+    def headers(self, series_id: int) -> list[Header]:
+        """Those of its instances."""
         headers = select(InstanceRow.header).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
-        return [Header.from_json(values) for values in session.scalars(headers)]
+        with self._transactions.reading() as session:
+            return [Header.from_json(values) for values in session.scalars(headers)]
 
     def last_instance_in_study(self, study_instance_uid: str) -> datetime:
         """When the latest slice of any series of the study arrived."""

@@ -113,13 +113,13 @@ def test_instances_come_in_order_of_arrival(store: Store, clock: FakeClock) -> N
     assert [head for head, _ in kept] == [header(3), header(1), header(2)]
 
 
-def test_siblings_share_study_and_acquisition_and_come_with_their_headers(store: Store, clock: FakeClock) -> None:
+def test_siblings_share_study_and_acquisition_and_have_headers(store: Store, clock: FakeClock) -> None:
     mine = received(store, clock, series="2.25.1")
     received(store, clock, series="2.25.2", convolution_kernel="H60f", first=5)
     received(store, clock, series="2.25.3", acquisition_key="another")
     received(store, clock, series="2.25.4", study_instance_uid="2.25.999")
-    [(sibling, heads)] = store.settling.siblings(mine)
-    head = heads[0]
+    [sibling] = store.settling.siblings(mine)
+    head = store.settling.headers(sibling.id)[0]
     assert sibling == series_now(store, "2.25.2")
     assert (head.sop_instance_uid, head.convolution_kernel) == ("2.25.2.5", "H60f")
 
