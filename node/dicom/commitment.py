@@ -7,6 +7,7 @@ from random import Random
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from node.dicom.header import is_uid
@@ -88,6 +89,14 @@ def result_dataset(result: Result) -> Dataset:
     return ds
 
 
+def report_of(result: Result) -> N_EVENT_REPORT:
+    """The request that tells it; the Event Information is `result_dataset`."""
+    report = N_EVENT_REPORT()
+    report.AffectedSOPClassUID, report.AffectedSOPInstanceUID = StorageCommitmentPushModel, INSTANCE_UID
+    report.EventTypeID = result.event_type
+    return report
+
+
 def read_result(ds: Dataset) -> Result:
     """The result that Event Information tells."""
     failed = ds.get("FailedSOPSequence") or ()
@@ -116,7 +125,7 @@ def _reference(item: Item, reason: int | None = None) -> Dataset:
     return ds
 
 
-def judge(status: int) -> None:
+def check_taken(status: int) -> None:
     """The peer has the request.  Raises Unavailable where asking again may help, Refused where it will not.
 
     A transaction UID that it knows already is one whose first answer was lost.

@@ -7,12 +7,10 @@ a C-GET, N-EVENT-REPORT) is answered in the same place.
 
 import math
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, Self
 
 from pydicom.dataset import Dataset
@@ -31,13 +29,14 @@ from node.net.dimse_messages import (
     Readable,
     Store,
     StoreRequest,
-    dataset_pdus,
     message_pdus,
     store_response,
 )
 from node.net.dimse_primitives import bytes_of, dataset_of, pdus_of, primitive_of
 from node.net.negotiation import agreed
-from node.net.pdus import abort_pdu, control_pdu, maximum_length, read_control, release_pdu, request_pdu
+from node.net.pdu_reader import PduReader
+from node.net.pdus import abort_pdu, encoded, maximum_length
+from node.net.services import response_to
 from node.net.socket_reader import Closed, TooSlow, Wire
 from node.net.upper_layer import REQUESTOR, Event, Pdu, State, advance
 from node.runtime import log
@@ -72,7 +71,9 @@ class Requestor:
         self._keep, self._on_report = keep, on_report
         self._state = advance(REQUESTOR, State.IDLE, Event.CONNECT).state
         self._messages = Messages(self._begin, takes_other_groups=True)
-        self._contexts: dict[int, PresentationContext] = {}
+        self._reader = PduReader(self._wire, self._messages)
+        self.contexts: dict[int, PresentationContext] = {}
+        """What the peer accepted, by number."""
         self._answers: deque[Any] = deque()
         self._complete = 0
         self._message_id = 0
@@ -84,9 +85,7 @@ class Requestor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.release()
 
     # --- its life
@@ -95,11 +94,12 @@ class Requestor:
         """The association is established, or over; then `is_rejected` says whether the peer refused it."""
         end = time.monotonic() + self._acse_seconds
         with self._over_if_it_fails():
-            self._happens(Event.CONNECTED, request_pdu(request))
+            self._happens(Event.CONNECTED, encoded(Pdu.A_ASSOCIATE_RQ, request))
             event, answer = self._next_pdu(end)
             self.is_rejected = event is Event.A_ASSOCIATE_RJ
             if event is Event.A_ASSOCIATE_AC:
-                self._contexts, self._peer_maximum_bytes = agreed(request, answer), maximum_length(answer)
+                self.contexts = self._reader.contexts = agreed(request, answer)
+                self._peer_maximum_bytes = maximum_length(answer)
 
     def _is_in(self, *states: State) -> bool:
         return self._state in states
@@ -111,11 +111,6 @@ class Requestor:
             while self._is_in(State.ESTABLISHED) and self._wire.has_more_within(0):
                 self._next_pdu(time.monotonic() + self._network_seconds)
         return self._is_in(State.ESTABLISHED)
-
-    @property
-    def has_contexts(self) -> bool:
-        """Whether the peer accepted any presentation context."""
-        return bool(self._contexts)
 
     def release(self) -> None:
         """The association is over: released where it was still there, else as it ended.  Never raises."""
@@ -160,7 +155,7 @@ class Requestor:
         if step.abort is not None:
             pdu = abort_pdu(*step.abort)
         elif step.action.sends in (Pdu.A_RELEASE_RQ, Pdu.A_RELEASE_RP):
-            pdu = release_pdu(step.action.sends)
+            pdu = encoded(step.action.sends)
         if step.action.sends is not None:
             try:
                 self._send(pdu)
@@ -179,7 +174,7 @@ class Requestor:
 
     def contexts_of(self, sop_class: str, as_scu: bool = True) -> list[PresentationContext]:
         """The accepted contexts of the SOP class, each with its one transfer syntax; in which we are SCU, or whatever."""
-        contexts = self._contexts.values()
+        contexts = self.contexts.values()
         return [cx for cx in contexts if cx.abstract_syntax == sop_class and (cx.as_scu or not as_scu)]
 
     def ask(
@@ -213,11 +208,8 @@ class Requestor:
 
     def _send_message(self, primitive: Any, context: PresentationContext, file: Readable | None = None) -> None:
         """The message is on its way.  Raises Closed, or what reading `file` raises."""
-        for pdu in pdus_of(primitive, context.context_id, self._peer_maximum_bytes, file is not None):
+        for pdu in pdus_of(primitive, context.context_id, self._peer_maximum_bytes, file):
             self._send(pdu)
-        if file is not None:
-            for pdu in dataset_pdus(context.context_id, file, self._peer_maximum_bytes):
-                self._send(pdu)
 
     def _send(self, pdu: bytes) -> None:
         self._wire.set_timeout(self._network_seconds)
@@ -266,13 +258,11 @@ class Requestor:
         self._wait_until(end)
         self._wire.begin()
         self._wait_until(end)
-        kind, _, length = struct.unpack(">BBL", self._wire.take(6))
+        kind, length = self._reader.head()
         if kind == Pdu.P_DATA_TF:
             self._take_data(length)
             return Event.P_DATA_TF, None
-        known = control_pdu(kind, length)
-        whole = struct.pack(">BBL", kind, 0, length) + b"".join(bytes(piece) for piece in self._wire.pieces(length))
-        event, primitive = read_control(known, whole)
+        event, primitive = self._reader.rest(kind, length)
         self._happens(event)
         return event, primitive
 
@@ -288,22 +278,9 @@ class Requestor:
         self._happens(Event.P_DATA_TF)
         if not self._is_in(State.ESTABLISHED, State.AWAITING_RELEASE):
             raise Closed
-        while length:
-            if length < 6:
-                raise ProtocolViolation("P-DATA value truncated")
-            size, context_id, flags = struct.unpack(">LBB", self._wire.take(6))
-            length -= 4 + size
-            if size < 2 or length < 0:
-                raise ProtocolViolation("P-DATA value of impossible length")
-            if is_wanted:
-                if context_id not in self._contexts:
-                    raise ProtocolViolation("presentation context was not accepted")
-                self._messages.begin_fragment(context_id, flags)
-            for piece in self._wire.pieces(size - 2):
-                if is_wanted:
-                    self._messages.data(piece)
-            if is_wanted:
-                self._came(self._messages.end_fragment())
+        self._reader.data_left = length
+        while self._reader.data_left:
+            self._came(self._reader.value(is_wanted))
 
     def _came(self, message: Store | OtherMessage | None) -> None:
         """A message that is complete was answered, or is kept for whoever waits for it."""
@@ -311,25 +288,19 @@ class Requestor:
             return
         self._complete += 1
         if not isinstance(message, OtherMessage):
-            request, answer = message
-            response = store_response(request, answer)
-            for pdu in message_pdus(request.context_id, response, b"", self._peer_maximum_bytes):
+            for pdu in message_pdus(message[0].context_id, store_response(*message), None, self._peer_maximum_bytes):
                 self._send(pdu)
             return
         primitive, is_response = primitive_of(message)
         if isinstance(primitive, N_EVENT_REPORT) and not is_response and primitive.is_valid_request:
-            self._answer_report(primitive, self._contexts[message.context_id])
+            self._answer_report(primitive, self.contexts[message.context_id])
         elif is_response and primitive.is_valid_response:
             self._answers.append(primitive)
         else:
             raise ProtocolViolation("a request that no SCU serves")
 
     def _answer_report(self, report: N_EVENT_REPORT, context: PresentationContext) -> None:
-        response = N_EVENT_REPORT()
-        response.MessageIDBeingRespondedTo, response.EventTypeID = report.MessageID, report.EventTypeID
-        response.AffectedSOPClassUID = report.AffectedSOPClassUID
-        response.AffectedSOPInstanceUID = report.AffectedSOPInstanceUID
-        response.Status = PROCESSING_FAILURE
+        response = response_to(report, PROCESSING_FAILURE)
         if self._on_report is not None:
             try:
                 response.Status = self._on_report(
@@ -341,7 +312,7 @@ class Requestor:
 
     def _begin(self, request: StoreRequest) -> "_Kept":
         """The sink of an instance that a C-GET brings; it is refused where we are not SCP of its class."""
-        context = self._contexts[request.context_id]
+        context = self.contexts[request.context_id]
         is_ours = context.as_scp and context.abstract_syntax == request.sop_class_uid
         return _Kept(request, str(context.transfer_syntax[0]), self._keep if is_ours else None)
 

@@ -75,7 +75,7 @@ def associate(
             check_fingerprint(peer, connection.getpeercert(binary_form=True))
         assoc = Requestor(connection, limits.acse, limits.dimse, limits.network, keep, on_report)
         assoc.negotiate(proposal)
-        if assoc.has_contexts:
+        if assoc.contexts:
             unless_established.pop_all()
             return assoc
         if assoc.is_established:

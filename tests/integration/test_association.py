@@ -109,7 +109,7 @@ def matches(count: int, seconds: float = 0.0) -> Callable[[Request], Any]:
 
     def find(request: Request) -> Generator[tuple[int, Dataset | None], None, None]:
         for _ in range(count):
-            if request.assoc.has_cancelled(request.message_id):
+            if request.assoc.has_cancelled(request.request.MessageID):
                 yield 0xFE00, None
                 return
             time.sleep(seconds)
