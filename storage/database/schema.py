@@ -22,6 +22,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from storage.database.urgency import P_ABSENT, PRIORITY
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware UTC `datetime`, kept without its zone, so that SQLite and PostgreSQL compare it alike."""
@@ -46,17 +48,6 @@ class Base(DeclarativeBase):
     """The root of the typed tables."""
 
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
-
-
-PRIORITY = """CASE
-    WHEN outcome = 'positive' THEN 1
-    WHEN outcome = 'not_analysed' THEN 2
-    WHEN stage IN ('receiving', 'ready', 'analysing') THEN 3
-    WHEN outcome = 'negative' THEN 4
-    ELSE 5
-END"""
-"""As the view `worklist` has it."""
-P_ABSENT = "1.0 - COALESCE(p_present, 0.0)"
 
 
 class AssociationRow(Base):
