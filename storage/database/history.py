@@ -7,7 +7,8 @@ from alembic import op
 
 UID, AE_TITLE, WORD, NAME, TOKEN, SHA256 = (sa.String(length) for length in (64, 16, 16, 80, 32, 64))
 TEXT, JSON, TIME = sa.Text(), sa.JSON(), sa.DateTime()
-INTEGER, BIG, FLOAT, DOUBLE = sa.Integer(), sa.BigInteger(), sa.Float(), sa.Double()
+INTEGER, BIG, FLOAT = sa.Integer(), sa.BigInteger(), sa.Float()
+DOUBLE: Any = sa.Double()
 _WORKLIST = """
 CREATE VIEW worklist AS
 SELECT

@@ -20,8 +20,11 @@ from storage.records import (
     AssociationEnd,
     Claim,
     Conclusion,
+    Ended,
     Header,
     LesionRecord,
+    Opened,
+    Received,
     ReportObject,
     Series,
     StoredFile,
@@ -83,6 +86,23 @@ def stored_file(head: Header, content: str = "first") -> StoredFile:
     return StoredFile(f"instances/{head.sop_instance_uid}-{content}.dcm", f"{content:0>64}", 1000 + len(content))
 
 
+def open_association(store: Store, receiver: str, calling_ae: str, now: datetime) -> int:
+    """The association is known as open; returns its id."""
+    return int(store.intake.take([Opened(receiver, calling_ae, now)])[0])
+
+
+def close_association(store: Store, association_id: int, how: AssociationEnd, now: datetime) -> None:
+    """The association is known as closed."""
+    store.intake.take([Ended(association_id, how, now)])
+
+
+def add_instance(
+    store: Store, header: Header, file: StoredFile, association_id: int, calling_ae: str, now: datetime
+) -> Added:
+    """The instance was offered to the store; returns what became of it."""
+    return Added(str(store.intake.take([Received(header, file, association_id, calling_ae, now)])[0]))
+
+
 def add(
     store: Store,
     clock: FakeClock,
@@ -93,8 +113,8 @@ def add(
 ) -> Added:
     """Offer the instance to the store; without an association, on one of its own that stays open."""
     if association is None:
-        association = store.intake.open_association("receiver", calling_ae, clock())
-    return store.intake.add_instance(head, stored_file(head, content), association, calling_ae, clock())
+        association = open_association(store, "receiver", calling_ae, clock())
+    return add_instance(store, head, stored_file(head, content), association, calling_ae, clock())
 
 
 def received(
@@ -108,11 +128,11 @@ def received(
     **changes: Any,
 ) -> Series:
     """`count` slices came on one association that ended as `closed`; returns the series."""
-    association = store.intake.open_association("receiver", calling_ae, clock())
+    association = open_association(store, "receiver", calling_ae, clock())
     for number in range(first, first + count):
         add(store, clock, header(number, series, **changes), association, calling_ae=calling_ae)
     if closed is not None:
-        store.intake.close_association(association, closed, clock())
+        close_association(store, association, closed, clock())
     return series_now(store, series)
 
 
@@ -223,13 +243,13 @@ def keep(
     syntax: str = ExplicitVRLittleEndian,
 ) -> Series:
     """The datasets came on one association, are on disk and known, as the receiver does it; returns the series."""
-    association = store.intake.open_association("receiver", calling_ae, clock())
+    association = open_association(store, "receiver", calling_ae, clock())
     for ds in datasets:
         content = encoded(ds, syntax)
         head = read_header(content, syntax, str(ds.SOPClassUID), str(ds.SOPInstanceUID))
         meta = file_meta((head.sop_class_uid, head.sop_instance_uid), syntax, calling_ae)
         file = write_instance(files, head.series_instance_uid, head.sop_instance_uid, meta, content)
-        assert store.intake.add_instance(head, file, association, calling_ae, clock()) is Added.STORED
+        assert add_instance(store, head, file, association, calling_ae, clock()) is Added.STORED
     if closed is not None:
-        store.intake.close_association(association, closed, clock())
+        close_association(store, association, closed, clock())
     return series_now(store, str(datasets[0].SeriesInstanceUID))
