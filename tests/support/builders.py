@@ -11,7 +11,8 @@ from pydicom import Dataset, dcmwrite
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from sqlalchemy import select
 
-from node.dicom.header import file_meta, read_header
+from node.dicom.dataset_walker import Malformed
+from node.dicom.header import UnreadableDataset, file_meta, header_of, walk
 from storage.database.schema import SeriesRow
 from storage.files.instances import Files
 from storage.queries.rows import as_series
@@ -202,6 +203,17 @@ def series_now(store: Store, uid: str = SERIES_UID) -> Series:
     """The series as the database has it."""
     with store.transactions.reading() as session:
         return as_series(session.scalars(select(SeriesRow).where(SeriesRow.series_instance_uid == uid)).one())
+
+
+def read_header(dataset: bytes, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Header:
+    """The header of the whole dataset, read as when it comes in one piece.  Raises UnreadableDataset."""
+    walker = walk(transfer_syntax_uid)
+    try:
+        walker.feed(dataset)
+        walker.finish()
+    except Malformed as error:
+        raise UnreadableDataset(str(error)) from None
+    return header_of(walker, transfer_syntax_uid, sop_class_uid, sop_instance_uid)
 
 
 def encoded(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
