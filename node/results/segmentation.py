@@ -112,11 +112,8 @@ def _pixels_in(mask: LesionMask, plane: _Plane, shift_mm: float) -> NDArray[np.b
     row, column = offset @ along_rows / between_rows, offset @ along_columns / between_columns
     rows = np.arange(*_within(row, mask.radius_mm / between_rows, frame.rows))
     columns = np.arange(*_within(column, mask.radius_mm / between_columns, frame.columns))
-    points = (
-        origin
-        + rows[:, None, None] * between_rows * along_rows
-        + columns[None, :, None] * between_columns * along_columns
-    )
+    down = rows[:, None, None] * between_rows * along_rows
+    points = origin + down + columns[None, :, None] * between_columns * along_columns
     pixels = np.zeros((frame.rows, frame.columns), np.bool_)
     pixels[np.ix_(rows, columns)] = mask.contains(points)
     return pixels
