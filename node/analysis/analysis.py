@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
@@ -39,6 +39,7 @@ from storage.store import Store
 if TYPE_CHECKING:
     from ai.bundle import Bundle
 
+Instance = tuple[Header, StoredFile]
 _SKIPPED_BYTES = 1 << 20
 """An element as long as this is not read where headers are; whoever asks for it reads it then."""
 _CONFLICTS = {intake.MIXED_PATIENTS: Reason.MIXED_PATIENTS, intake.MIXED_STUDIES: Reason.MIXED_STUDIES}
@@ -85,8 +86,7 @@ class Seen:
     volume: Volume | None = None
 
 
-@dataclass(frozen=True)
-class Results:
+class Results(NamedTuple):
     """The objects of a conclusion, durable on disk, and who gets which."""
 
     report: ReportObject
@@ -107,11 +107,7 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
         slices = _read(context, claim, instances, headers_only=known is not None)
     datasets = [each.ds for each in slices]
     kill_point("in_analysis")
-    seen = (
-        Seen(_said(claim, known))
-        if known
-        else _examine(context, claim, [header for header, _ in instances], slices, watch)
-    )
+    seen = Seen(_said(claim, known)) if known else _examine(context, claim, instances, slices, watch)
     seen = _with_note(seen, set_aside)
     if isinstance(seen.said, Findings) and seen.said.note:
         log.get().warning("analysed_with_a_note", case=claim.series.id, reason=seen.said.note)
@@ -119,7 +115,7 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
         results = _report(context, claim, datasets, seen)
     kill_point("after_report_file")
     conclusion = _conclusion(context, claim.series, seen.said, watch.seconds)
-    report, destinations, beside = (results.report, results.destinations, results.beside) if results else (None, (), ())
+    report, destinations, beside = results or (None, (), ())
     kept = context.store.queue.finish(claim, conclusion, report, destinations, context.clock(), beside)
     log.get().info(
         "series_reported" if kept else "claim_void",
@@ -132,7 +128,7 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
     return kept
 
 
-def _ct_slices(context: AnalysisContext, series: Series) -> tuple[list[tuple[Header, StoredFile]], str]:
+def _ct_slices(context: AnalysisContext, series: Series) -> tuple[list[Instance], str]:
     """The instances that are CT slices, and in words what is set aside; all of them where none is a CT slice."""
     instances, rules = context.store.settling.instances(series.id), context.config.eligibility
     headers = [header for header, _ in instances]
@@ -151,9 +147,7 @@ def _with_note(seen: Seen, note: str) -> Seen:
     return replace(seen, said=replace(seen.said, note="; ".join(filter(None, (seen.said.note, note)))))
 
 
-def _read(
-    context: AnalysisContext, claim: Claim, instances: Sequence[tuple[Header, StoredFile]], headers_only: bool
-) -> list[ReadSlice]:
+def _read(context: AnalysisContext, claim: Claim, instances: Sequence[Instance], headers_only: bool) -> list[ReadSlice]:
     """The series' instances; of an exhausted claim those that can be read.  Raises Damaged.
 
     None at all where reporting it has itself killed the process as often as it was to be analysed.
@@ -187,12 +181,16 @@ def _dataset(path: Path, header: Header, headers_only: bool) -> Dataset | None:
 
 
 def _examine(
-    context: AnalysisContext, claim: Claim, headers: Sequence[Header], slices: Sequence[ReadSlice], watch: Stopwatch
+    context: AnalysisContext,
+    claim: Claim,
+    instances: Sequence[Instance],
+    slices: Sequence[ReadSlice],
+    watch: Stopwatch,
 ) -> Seen:
     config = context.config
     headers = [
         each
-        for header, read in zip(headers, slices, strict=True)
+        for (header, _), read in zip(instances, slices, strict=True)
         for each in (frame_headers(header, read.ds) if header.number_of_frames > 1 else [header])
     ]
     try:
@@ -235,7 +233,7 @@ def _known(claim: Claim) -> NotAnalysable | None:
     return None
 
 
-def _too_large(context: AnalysisContext, instances: Sequence[tuple[Header, StoredFile]]) -> NotAnalysable | None:
+def _too_large(context: AnalysisContext, instances: Sequence[Instance]) -> NotAnalysable | None:
     """Why the series cannot be held in memory, as far as the database and the files' sizes tell.
 
     What the headers claim is checked before pixels are decoded, by `ai.volume`.
@@ -299,7 +297,7 @@ def _written(context: AnalysisContext, series: Series, datasets: Sequence[Datase
     reports = context.config.getting("sr", series.calling_ae)
     summaries = []
     for region, destinations in context.config.getting("sc", series.calling_ae).items():
-        if summary := _summary(context, maker, region, destinations):
+        if summary := _picture(context, "summary", maker, region, destinations):
             summaries.append(summary)
         else:  # who gets no summary gets the report, whatever it is configured to get
             reports[region] = tuple(dict.fromkeys((*reports.get(region, ()), *destinations)))
@@ -309,38 +307,27 @@ def _written(context: AnalysisContext, series: Series, datasets: Sequence[Datase
             kind = f"report {region}"
             earlier = context.store.queue.predecessor_beside(series.id, kind)
             beside.append(_kept(context, kind, maker.report(region, own, earlier), destinations))
-    beside += [*summaries, *_segmentations(context, maker)]
+    masks = [
+        _picture(context, "segmentation", maker, region, destinations)
+        for region, destinations in context.config.getting("seg", series.calling_ae).items()
+    ]
+    beside += [*summaries, *filter(None, masks)]
     return Results(report, reports.get(own, ()), tuple(beside))
 
 
-def _summary(
-    context: AnalysisContext, maker: Maker, region: Region, destinations: tuple[str, ...]
+def _picture(
+    context: AnalysisContext, kind: str, maker: Maker, region: Region, destinations: tuple[str, ...]
 ) -> ResultObject | None:
-    """The summary, durable on disk; None where it cannot be drawn.  An ineligible series has none.  Raises StorageFull.
-
-    A summary is an image: of one that comes back, as of any image that is not analysed, none is made.
-    """
-    if isinstance(maker.said, NotAnalysed) and maker.said.reason is Reason.NOT_ELIGIBLE:
-        return None
+    """The "summary" or "segmentation", durable on disk; None where there is none or it cannot be made.  Raises StorageFull."""
+    make = maker.summary if kind == "summary" else maker.segmentation
     try:
-        return _kept(context, "summary", maker.summary(region, context.config.report.region), destinations)
+        ds = make(region, context.config.report.region)
+        return _kept(context, kind, ds, destinations) if ds else None
     except StorageFull:
         raise
     except Exception as error:  # noqa: BLE001  the edge: a finding is reported even if it cannot be drawn
-        log.get().error("summary_failed", case=maker.series.id, error=type(error).__name__)
+        log.get().error(f"{kind}_failed", case=maker.series.id, error=type(error).__name__)
         return None
-
-
-def _segmentations(context: AnalysisContext, maker: Maker) -> Iterator[ResultObject]:
-    """The masks of the findings, durable on disk, where they can be laid over the images.  Raises StorageFull."""
-    for region, destinations in context.config.getting("seg", maker.series.calling_ae).items():
-        try:
-            if ds := maker.segmentation(region, context.config.report.region):
-                yield _kept(context, "segmentation", ds, destinations)
-        except StorageFull:
-            raise
-        except Exception as error:  # noqa: BLE001  the edge: the report says what the masks show
-            log.get().error("segmentation_failed", case=maker.series.id, error=type(error).__name__)
 
 
 def _kept(context: AnalysisContext, kind: str, ds: Dataset, destinations: tuple[str, ...]) -> ResultObject:
