@@ -77,6 +77,4 @@ def _explained(config: Config, case: int, paths: list[Path]) -> tuple["Explanati
 
 def _count(explanation: "Explanation") -> str:
     found = len(explanation.findings.lesions)
-    if not found:
-        return "no finding; the best candidate below the threshold"
-    return counted(found, "finding")
+    return counted(found, "finding") if found else "no finding; the best candidate below the threshold"

@@ -48,7 +48,9 @@ def build_segmentation(document: Document, findings: Findings) -> Dataset:
     if not findings.lesions:
         raise ValueError("no lesion, no segment")
     planes = _planes(document.sources)
-    segments = [_paint(_mask_of(lesion), planes) for lesion in findings.lesions]
+    if unmasked := [lesion.location.value for lesion in findings.lesions if lesion.mask is None]:
+        raise ValueError(f"the lesion at {unmasked[0]} has no mask")
+    segments = [_paint(lesion.mask, planes) for lesion in findings.lesions if lesion.mask]
     shown = sorted({number for painted in segments for number in painted})
     ds: Dataset = hd.seg.Segmentation(
         source_images=_stand_ins(planes, shown),
@@ -66,12 +68,6 @@ def build_segmentation(document: Document, findings: Findings) -> Dataset:
     _name_images(ds, planes)
     ds.ContentCreatorName = None
     return ds
-
-
-def _mask_of(lesion: Lesion) -> LesionMask:
-    if lesion.mask is None:
-        raise ValueError(f"the lesion at {lesion.location.value} has no mask")
-    return lesion.mask
 
 
 def _planes(sources: Sequence[Dataset]) -> list[_Plane]:
