@@ -107,7 +107,11 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
         slices = _read(context, claim, instances, headers_only=known is not None)
     datasets = [each.ds for each in slices]
     kill_point("in_analysis")
-    seen = Seen(_said(claim, known)) if known else _examine(context, claim, instances, slices, watch)
+    seen = (
+        Seen(_said(claim, known))
+        if known
+        else _examine(context, claim, [header for header, _ in instances], slices, watch)
+    )
     seen = _with_note(seen, set_aside)
     if isinstance(seen.said, Findings) and seen.said.note:
         log.get().warning("analysed_with_a_note", case=claim.series.id, reason=seen.said.note)
@@ -181,16 +185,12 @@ def _dataset(path: Path, header: Header, headers_only: bool) -> Dataset | None:
 
 
 def _examine(
-    context: AnalysisContext,
-    claim: Claim,
-    instances: Sequence[Instance],
-    slices: Sequence[ReadSlice],
-    watch: Stopwatch,
+    context: AnalysisContext, claim: Claim, headers: Sequence[Header], slices: Sequence[ReadSlice], watch: Stopwatch
 ) -> Seen:
     config = context.config
     headers = [
         each
-        for (header, _), read in zip(instances, slices, strict=True)
+        for header, read in zip(headers, slices, strict=True)
         for each in (frame_headers(header, read.ds) if header.number_of_frames > 1 else [header])
     ]
     try:

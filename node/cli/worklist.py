@@ -24,7 +24,6 @@ from storage.reader import open_worklist
 from storage.stages import DeliveryStage, Stage
 
 _OUTCOME_STYLE = {"positive": "bold red", "not_analysed": "yellow", "negative": "green"}
-_HEADINGS = ("Case", "Patient", "Accession", "Series", "Slices", "State", "P", "Where", "mm", "Report", "Last slice")
 _CLOCK_PARTS = ("settle", "wait", "volume", "inference", "report", "delivery", "total")
 CaseArgument = Annotated[str, typer.Argument(help="Case number, Series Instance UID or report UID.")]
 
@@ -65,6 +64,9 @@ def _watch(table: Callable[[], Table], seconds: float = 1.0) -> None:
                 live.update(table(), refresh=True)
         except KeyboardInterrupt:
             return
+
+
+_HEADINGS = ("Case", "Patient", "Accession", "Series", "Slices", "State", "P", "Where", "mm", "Report", "Last slice")
 
 
 def worklist_table(rows: Iterable[Row]) -> Table:

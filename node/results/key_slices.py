@@ -68,8 +68,14 @@ def representative_slices(headers: Sequence[Dataset]) -> list[KeySlice]:
 
 
 def _slice(ds: Dataset, frame: Frame, column: float = 0.0, row: float = 0.0, distance_mm: float = 0.0) -> KeySlice:
-    study, series, sop_class, sop_instance = (
-        text_of(ds, f"{what}UID") for what in ("StudyInstance", "SeriesInstance", "SOPClass", "SOPInstance")
+    return KeySlice(
+        study_instance_uid=text_of(ds, "StudyInstanceUID"),
+        series_instance_uid=text_of(ds, "SeriesInstanceUID"),
+        sop_class_uid=text_of(ds, "SOPClassUID"),
+        sop_instance_uid=text_of(ds, "SOPInstanceUID"),
+        frame_number=frame.number if frame.multi_frame else None,
+        frame=frame,
+        column=column,
+        row=row,
+        distance_mm=distance_mm,
     )
-    number = frame.number if frame.multi_frame else None
-    return KeySlice(study, series, sop_class, sop_instance, number, frame, column, row, distance_mm)

@@ -45,10 +45,13 @@ _COMMITTED = "\nWHEN SUM(CASE WHEN d.stage = 'committed' THEN 0 ELSE 1 END) = 0 
 _COMMITTED_AT = ", (SELECT MAX(d.committed_at) FROM delivery d WHERE d.report_id = r.id) AS committed_at"
 
 
-def worklist_view(tells_of_commitment: bool) -> str:
-    """The statement that makes the view `worklist`, which tells of storage commitment from revision 0003 on."""
+def worklist_view(tells_of_commitment: bool = True, more: str = "") -> str:
+    """The statement that makes the view `worklist`, which tells of storage commitment from revision 0003 on.
+
+    `more`: further columns, each with a comma before it.
+    """
     told = (_COMMITTED, _COMMITTED_AT) if tells_of_commitment else ("", "")
-    return _WORKLIST.format(committed=told[0], committed_at=told[1])
+    return _WORKLIST.format(committed=told[0], committed_at=told[1] + more)
 
 
 def required(kind: Any, *names: str) -> list[sa.Column[Any]]:

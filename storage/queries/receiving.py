@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 from sqlalchemy import Update, func, select, update
+from sqlalchemy.orm import Session
 
 from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
@@ -84,14 +85,12 @@ class Settling:
                 )
                 .order_by(SeriesRow.id)
             ).all()
-            headers = select(InstanceRow.header).order_by(InstanceRow.id)
-            return [
-                (
-                    as_series(row),
-                    [*map(Header.from_json, session.scalars(headers.where(InstanceRow.series_id == row.id)))],
-                )
-                for row in rows
-            ]
+            return [(as_series(row), self._headers(session, row.id)) for row in rows]
+
+    @staticmethod
+    def _headers(session: Session, series_id: int) -> list[Header]:
+        headers = select(InstanceRow.header).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
+        return [Header.from_json(values) for values in session.scalars(headers)]
 
     def last_instance_in_study(self, study_instance_uid: str) -> datetime:
         """When the latest slice of any series of the study arrived."""
