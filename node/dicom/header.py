@@ -227,7 +227,9 @@ def _value(ds: _Found, keyword: str, convert: Callable[[Any], Any]) -> Any:
 
 def _text(ds: _Found, keyword: str) -> str:
     """Of several values all, with a backslash between them."""
-    text = _value(ds, keyword, lambda it: "\\".join(map(str, it)) if isinstance(it, MultiValue) else str(it))
+    text = _value(
+        ds, keyword, lambda value: "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
+    )
     return (text or "").replace("\0", "")  # which PostgreSQL cannot hold
 
 
