@@ -39,7 +39,6 @@ from storage.store import Store
 if TYPE_CHECKING:
     from ai.bundle import Bundle
 
-Instance = tuple[Header, StoredFile]
 _SKIPPED_BYTES = 1 << 20
 """An element as long as this is not read where headers are; whoever asks for it reads it then."""
 _CONFLICTS = {intake.MIXED_PATIENTS: Reason.MIXED_PATIENTS, intake.MIXED_STUDIES: Reason.MIXED_STUDIES}
@@ -132,7 +131,7 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
     return kept
 
 
-def _ct_slices(context: AnalysisContext, series: Series) -> tuple[list[Instance], str]:
+def _ct_slices(context: AnalysisContext, series: Series) -> tuple[list[tuple[Header, StoredFile]], str]:
     """The instances that are CT slices, and in words what is set aside; all of them where none is a CT slice."""
     instances, rules = context.store.settling.instances(series.id), context.config.eligibility
     headers = [header for header, _ in instances]
@@ -151,7 +150,9 @@ def _with_note(seen: Seen, note: str) -> Seen:
     return replace(seen, said=replace(seen.said, note="; ".join(filter(None, (seen.said.note, note)))))
 
 
-def _read(context: AnalysisContext, claim: Claim, instances: Sequence[Instance], headers_only: bool) -> list[ReadSlice]:
+def _read(
+    context: AnalysisContext, claim: Claim, instances: Sequence[tuple[Header, StoredFile]], headers_only: bool
+) -> list[ReadSlice]:
     """The series' instances; of an exhausted claim those that can be read.  Raises Damaged.
 
     None at all where reporting it has itself killed the process as often as it was to be analysed.
@@ -233,7 +234,7 @@ def _known(claim: Claim) -> NotAnalysable | None:
     return None
 
 
-def _too_large(context: AnalysisContext, instances: Sequence[Instance]) -> NotAnalysable | None:
+def _too_large(context: AnalysisContext, instances: Sequence[tuple[Header, StoredFile]]) -> NotAnalysable | None:
     """Why the series cannot be held in memory, as far as the database and the files' sizes tell.
 
     What the headers claim is checked before pixels are decoded, by `ai.volume`.
