@@ -4,15 +4,16 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
+
+from storage.pending import Pending
 
 
 class FolderFlushes:
     """One thread that flushes folders for everybody; it begins with the first request."""
 
     def __init__(self) -> None:
-        self._requests: queue.SimpleQueue[tuple[Path, Future[None]]] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[Path, Pending[None]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -21,14 +22,14 @@ class FolderFlushes:
 
         Raises RuntimeError where the host has no thread for the first of them.
         """
-        done: Future[None] = Future()
+        done = Pending[None]()
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="folder-flushes", daemon=True)
                 thread.start()
                 self._thread = thread
         self._requests.put((folder, done))
-        return done.result
+        return done.outcome
 
     def _run(self) -> None:
         while True:
@@ -42,10 +43,7 @@ class FolderFlushes:
                 except Exception as failure:  # noqa: BLE001  the edge: those who wait get it, and the thread goes on
                     error = failure
                 for _, done in (request for request in requests if request[0] == folder):
-                    if error:
-                        done.set_exception(error)
-                    else:
-                        done.set_result(None)
+                    done.complete(error)
 
 
 def flush_folder(folder: Path) -> None:
