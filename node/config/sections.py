@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from node.config.peer import Peer
 from node.config.types import (
@@ -91,30 +88,13 @@ class Eligibility(Section):
     maximum_spacing_mm: Annotated[float, Field(gt=0, le=10)] = 1.5
     require_contrast: bool = True
     excluded_image_types: tuple[str, ...] = (
-        "LOCALIZER",
-        "MPR",
-        "MIP",
-        "MINIP",
-        "PROJECTION IMAGE",
-        "MAX IP",
-        "MIN IP",
-        "REFORMATTED",
-        "VOLUME RENDERING",
-        "VOLUME RENDER",
-        "SURFACE RENDER",
-        "CURVED",
-        "SCREEN SAVE",
-    )
+        "LOCALIZER", "MPR", "MIP", "MINIP", "PROJECTION IMAGE", "MAX IP", "MIN IP", "REFORMATTED", "VOLUME RENDERING",
+        "VOLUME RENDER", "SURFACE RENDER", "CURVED", "SCREEN SAVE",
+    )  # fmt: skip
     excluded_descriptions: tuple[Pattern, ...] = (r"\bmip\b", r"\bmpr\b", r"\bvrt?\b", r"\b(cor|sag)(onal|ittal)?\b")
     sharp_kernels: tuple[Pattern, ...] = (
-        r"^[bhijq][a-z]?[5-9]\d",
-        r"bone",
-        r"edge",
-        r"lung",
-        r"sharp",
-        r"^y[a-f]$",
-        r"^fc[35-8]\d",
-    )
+        r"^[bhijq][a-z]?[5-9]\d", r"bone", r"edge", r"lung", r"sharp", r"^y[a-f]$", r"^fc[35-8]\d",
+    )  # fmt: skip
     sibling_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 20
 
 
@@ -192,9 +172,8 @@ class Config(Section):
         wanted += [(f"[peers.{name}] destination", to) for name, peer in self.peers.items() for to in peer.named]
         for key, name in wanted:
             if name and name not in self.peers:
-                raise ValueError(
-                    f"{key} = {name!r} is not a configured peer; peers are: {', '.join(self.peers) or 'none'}"
-                )
+                known = ", ".join(self.peers) or "none"
+                raise ValueError(f"{key} = {name!r} is not a configured peer; peers are: {known}")
         return self
 
     @model_validator(mode="after")

@@ -232,10 +232,10 @@ def _work(folder: Path, bundle_folder: Path) -> None:
     clock = FakeClock()
     claim = store.queue.claim("worker:1", clock(), LEASE, 3)
     assert claim is not None
-    bench = AnalysisContext(
+    context = AnalysisContext(
         Config(), store, Files(folder / "files"), bundle, algorithm_of(bundle.manifest), lambda: datetime.now(UTC)
     )
-    analyse(bench, claim)
+    analyse(context, claim)
     row = store.worklist.case("1")
     assert row is not None
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))

@@ -46,7 +46,7 @@ def store(sqlite_store: Store) -> Store:
 
 @dataclass
 class Workshop:
-    """A bench, and the findings that the network will have."""
+    """A context, and the findings that the network will have."""
 
     context: AnalysisContext
     clock: FakeClock

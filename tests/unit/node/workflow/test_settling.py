@@ -56,7 +56,7 @@ def store(sqlite_store: Store) -> Store:
 
 
 class Office:
-    """A desk and what stands around it."""
+    """A context and what stands around it."""
 
     def __init__(self, store: Store, files: Files, clock: FakeClock, **sections: Any) -> None:
         self.wakes: list[int] = []

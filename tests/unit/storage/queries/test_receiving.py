@@ -6,7 +6,17 @@ from storage.errors import IllegalTransition
 from storage.records import AssociationEnd, Contribution
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
-from tests.support.builders import FakeClock, add, header, ready, received, reported, series_now, stored_file
+from tests.support.builders import (
+    FakeClock,
+    add,
+    header,
+    open_association,
+    ready,
+    received,
+    reported,
+    series_now,
+    stored_file,
+)
 
 
 def test_receiving_lists_the_longest_quiet_first_and_nothing_else(store: Store, clock: FakeClock) -> None:
@@ -98,7 +108,7 @@ def test_contributions_tell_who_brought_how_much_and_how_it_ended(store: Store, 
 
 
 def test_an_association_contributes_to_each_series_what_it_brought_of_it(store: Store, clock: FakeClock) -> None:
-    association = store.intake.open_association("receiver", "PACS", clock())
+    association = open_association(store, "receiver", "PACS", clock())
     for number, series in ((1, "2.25.1"), (1, "2.25.2"), (2, "2.25.1")):
         add(store, clock, header(number, series), association)
     first, second = series_now(store, "2.25.1"), series_now(store, "2.25.2")
