@@ -26,7 +26,7 @@ from node.config.peer import Peer
 from node.dicom import commitment
 from node.dicom.commitment import Result
 from node.dicom.conformance import TRANSFER_SYNTAXES
-from node.dicom.status import OUT_OF_RESOURCES, PENDING, SUCCESS
+from node.dicom.status import NO_SUCH_INSTANCE, OUT_OF_RESOURCES, PENDING, PROCESSING_FAILURE, SUCCESS
 from node.errors import ConfigError, NodeError
 from node.scu import commitment_scu, dimse
 
@@ -141,8 +141,8 @@ class SimulatedPeer:
         transaction_uid, items = commitment.read_request(event.action_information)
         self.transactions.append(transaction_uid)
         held = {uid for series in self.held.values() for instances in series.values() for uid in instances}
-        lost = {} if self.fault is not Fault.UNCOMMITTED else dict.fromkeys(items, commitment.PROCESSING_FAILURE)
-        lost |= {item: commitment.NO_SUCH_INSTANCE for item in items if item[1] not in held}
+        lost = {} if self.fault is not Fault.UNCOMMITTED else dict.fromkeys(items, PROCESSING_FAILURE)
+        lost |= {item: NO_SUCH_INSTANCE for item in items if item[1] not in held}
         result = Result(transaction_uid, tuple(item for item in items if item not in lost), lost)
         if self.fault is not Fault.NO_COMMITMENT:
             threading.Thread(target=self._commit, args=(event.assoc, result), daemon=True).start()

@@ -17,7 +17,7 @@ class Added(StrEnum):
     """The UID is known with other bytes: the first are kept."""
 
 
-class Closed(StrEnum):
+class AssociationEnd(StrEnum):
     """How an association ended."""
 
     RELEASED = "released"
@@ -31,6 +31,8 @@ class Header:
     """What completion, eligibility and the worklist need to know of an instance, as decoded from its dataset.
 
     `position_mm` and `orientation`: Image Position and Orientation (Patient), LPS; None where absent or unusable.
+    `convolution_kernel`: its values, with a backslash between them.  `acquired_at`: Acquisition DateTime without its
+    offset, or Acquisition Date and Time, as YYYYMMDDHHMMSS.FFFFFF; the time alone where there is no date.
     """
 
     sop_instance_uid: str
@@ -57,6 +59,12 @@ class Header:
     number_of_frames: int = 1
     instance_number: int | None = None
     has_pixels: bool = True
+    acquisition_number: str = ""
+    acquired_at: str = ""
+    kvp: str = ""
+    temporal_position: str = ""
+    contrast_agent: str = ""
+    slice_thickness_mm: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The header as JSON values."""
@@ -120,7 +128,7 @@ class Ended:
     """An association that was known as open, and how it ended."""
 
     association_id: int
-    how: Closed
+    how: AssociationEnd
     at: datetime
 
     @property
@@ -139,7 +147,7 @@ class Contribution:
 
     association_id: int
     instances: int
-    closed: Closed | None
+    closed: AssociationEnd | None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,53 +18,24 @@ from ai.errors import NotAnalysable
 from ai.locations import Location
 from ai.predict import found_candidates, prepared_region
 from ai.preprocess import Region, region_of_interest
+from ai.volume import Volume
 from training.cases import Scored, case, is_hit
 from training.config import ConfigError
 from training.dataset import Prepared, build_cache, load_prepared
 from training.figures import figures
 from training.files import write_whole
-from training.held_out import held_out_scans, real_tree_scans
+from training.held_out import ScanSet, held_out_set, real_tree_set
+from training.paint import NATIVE, REGIONS, paint_boxes
 from training.phantom import make_scan
 from training.phantom.scan import PhantomScan, TrueLesion
 
-__all__ = ["ScanSet", "Scored", "is_hit", "measure", "score_scans"]
+__all__ = ["ScanSet", "Scored", "held_out_set", "is_hit", "measure", "real_tree_set", "score_scans"]
 
 SCORES = "scores"
 IDENTITY = "identity.json"
 
 Score = Callable[[Sequence[int]], Iterator[Scored]]
 """Yields the answer for each of the seeds, in any order."""
-
-
-@dataclass(frozen=True)
-class ScanSet:
-    """Which phantoms: their seeds, the further arguments of `make_scan` by seed, and what a report calls them."""
-
-    said: str
-    seeds: tuple[int, ...]
-    drawn: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.seeds:
-            raise ConfigError("there are no scans to evaluate on: ask for at least one")
-
-
-def held_out_set(count: int | None = None) -> ScanSet:
-    """The fixed test set, or its first scans.  Raises ConfigError when it has fewer."""
-    drawn = held_out_scans()
-    seeds = tuple(drawn)[:count]
-    if count is not None and not 0 < count <= len(drawn):
-        raise ConfigError(f"the held-out set has {len(drawn)} scans, not {count}")
-    return ScanSet(f"{len(seeds)} held-out phantoms", seeds, drawn)
-
-
-def real_tree_set(anatomy: str, count: int | None = None) -> ScanSet:
-    """The validation set on a real head's arteries, or its first scans.  Raises ConfigError when it has fewer."""
-    drawn = real_tree_scans(anatomy)
-    seeds = tuple(drawn)[:count]
-    if count is not None and not 0 < count <= len(drawn):
-        raise ConfigError(f"the real-tree set has {len(drawn)} scans, not {count}")
-    return ScanSet(f"{len(seeds)} real-tree phantoms", seeds, drawn)
 
 
 def score_all(
@@ -110,13 +81,30 @@ def region_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str = "au
     boxes that the regions are made of.
     """
     if bundle.manifest.second_stage is not None:
-        from training.paint import box_scorer  # it names its scans with what is above
-
         return box_scorer(bundle, scans, cache, device, workers)
 
     def score(seeds: Sequence[int]) -> Iterator[Scored]:
         for folder in build_cache(cache, seeds, bundle.manifest.preprocessing, workers, scans.drawn):
             yield from score_scans(bundle, [fitting(load_prepared(folder), bundle, cache)], device)
+
+    return score
+
+
+def box_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str = "auto", workers: int = 1) -> Score:
+    """Answers from regions, which are painted where the cache lacks them; a second stage reads the boxes they are made of."""
+
+    def score(seeds: Sequence[int]) -> Iterator[Scored]:
+        drawn = {seed: scans.drawn.get(seed, {}) for seed in seeds}
+        for _ in paint_boxes(cache, seeds, drawn, workers) if workers > 1 else ():
+            pass
+        for seed in seeds:
+            for _ in paint_boxes(cache, [seed], drawn):
+                pass
+            scan = fitting(load_prepared(cache / REGIONS / str(seed)), bundle, cache)
+            box = load_prepared(cache / NATIVE / str(seed)).region
+            volume = Volume(np.asarray(box.hu_DHW), box.affine_lps)
+            found = found_candidates(scan.region, bundle, device, volume=volume)
+            yield Scored(scan.seed, seen(scan), found, scan.confounders)
 
     return score
 

@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ai.bundle import Bundle
 from ai.inference import output_affine
-from ai.predict import found_candidates
 from ai.preprocess import Preprocessing, Region, region_of_interest
 from ai.volume import Volume
 from training.config import ConfigError
 from training.dataset import Prepared, circle_centre, halved, load_prepared, save_prepared
-from training.evaluate import ScanSet, Score, Scored, fitting, real_tree_set, seen
+from training.held_out import real_tree_set
 from training.phantom import make_scan
 from training.phantom.scan import PhantomScan
 
@@ -43,25 +41,6 @@ def paint_boxes(
     with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
         for job in [pool.submit(_paint, cache, seed, drawn[seed]) for seed in missing]:
             yield job.result()
-
-
-def box_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str = "auto", workers: int = 1) -> Score:
-    """Answers from regions, which are painted where the cache lacks them; a second stage reads the boxes they are made of."""
-
-    def score(seeds: Sequence[int]) -> Iterator[Scored]:
-        drawn = {seed: scans.drawn.get(seed, {}) for seed in seeds}
-        for _ in paint_boxes(cache, seeds, drawn, workers) if workers > 1 else ():
-            pass
-        for seed in seeds:
-            for _ in paint_boxes(cache, [seed], drawn):
-                pass
-            scan = fitting(load_prepared(cache / REGIONS / str(seed)), bundle, cache)
-            box = load_prepared(cache / NATIVE / str(seed)).region
-            volume = Volume(np.asarray(box.hu_DHW), box.affine_lps)
-            found = found_candidates(scan.region, bundle, device, volume=volume)
-            yield Scored(scan.seed, seen(scan), found, scan.confounders)
-
-    return score
 
 
 def _paint(cache: Path, seed: int, options: Mapping[str, Any]) -> int:

@@ -81,7 +81,7 @@ def train(shapes: Shapes, settings: ShapeSettings, seed: int, epochs: int = EPOC
     steps = epochs * -(-len(kinds) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
     for _ in range(epochs):
-        for batch in torch.randperm(len(kinds)).split(BATCH):
+        for batch in torch.split(torch.randperm(len(kinds)), BATCH):
             read = F.dropout(network.standardised(measures[batch]), DROPPED)
             answered = network.kinds(read)
             sac = (kinds[batch] == 0).float()

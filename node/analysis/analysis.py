@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +20,13 @@ from ai.volume import ReadSlice, Volume, volume_from_slices
 from ai.wording import counted
 from node.config.sections import Config
 from node.config.types import Region
+from node.dicom.frame_headers import frame_headers
 from node.results.document import Algorithm, NotAnalysed, encode
 from node.results.document import Outcome as Said
 from node.results.identity import missing_identity
 from node.results.objects import Maker
+from node.rules import eligibility
+from node.rules.acquisitions import several_in_one
 from node.runtime import log
 from storage.errors import Damaged, StorageFull
 from storage.files.instances import Files
@@ -99,12 +102,17 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
     """
     watch = Stopwatch()
     with watch.step("volume"):
-        instances = context.store.settling.instances(claim.series.id)
+        instances, set_aside = _ct_slices(context, claim.series)
         known = _known(claim) or _too_large(context, instances)
         slices = _read(context, claim, instances, headers_only=known is not None)
     datasets = [each.ds for each in slices]
     kill_point("in_analysis")
-    seen = Seen(_said(claim, known)) if known else _examine(context, claim, slices, watch)
+    seen = (
+        Seen(_said(claim, known))
+        if known
+        else _examine(context, claim, [header for header, _ in instances], slices, watch)
+    )
+    seen = _with_note(seen, set_aside)
     if isinstance(seen.said, Findings) and seen.said.note:
         log.get().warning("analysed_with_a_note", case=claim.series.id, reason=seen.said.note)
     with watch.step("report"):
@@ -122,6 +130,25 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
         seconds=round(sum(watch.seconds.values()), 2),
     )
     return kept
+
+
+def _ct_slices(context: AnalysisContext, series: Series) -> tuple[list[tuple[Header, StoredFile]], str]:
+    """The instances that are CT slices, and in words what is set aside; all of them where none is a CT slice."""
+    instances, rules = context.store.settling.instances(series.id), context.config.eligibility
+    headers = [header for header, _ in instances]
+    left = {header.sop_instance_uid for header in eligibility.ct_slices(headers, rules)}
+    if not left:
+        return instances, ""
+    aside = [f"{count} of kind {why.value}" for why, count in eligibility.strays(headers, rules).items()]
+    words = f"set aside in this series: {', '.join(aside)}" if aside else ""
+    return [pair for pair in instances if pair[0].sop_instance_uid in left], words
+
+
+def _with_note(seen: Seen, note: str) -> Seen:
+    """`seen`, whose findings say this too."""
+    if not note or not isinstance(seen.said, Findings):
+        return seen
+    return replace(seen, said=replace(seen.said, note="; ".join(filter(None, (seen.said.note, note)))))
 
 
 def _read(
@@ -159,11 +186,20 @@ def _dataset(path: Path, header: Header, headers_only: bool) -> Dataset | None:
     return ds
 
 
-def _examine(context: AnalysisContext, claim: Claim, slices: Sequence[ReadSlice], watch: Stopwatch) -> Seen:
+def _examine(
+    context: AnalysisContext, claim: Claim, headers: Sequence[Header], slices: Sequence[ReadSlice], watch: Stopwatch
+) -> Seen:
     config = context.config
+    headers = [
+        each
+        for header, read in zip(headers, slices, strict=True)
+        for each in (frame_headers(header, read.ds) if header.number_of_frames > 1 else [header])
+    ]
     try:
         if missing := missing_identity([each.ds for each in slices]):
             raise NotAnalysable(Reason.MISSING_IDENTITY, ", ".join(missing))
+        if several := several_in_one(headers):
+            raise NotAnalysable(Reason.SEVERAL_ACQUISITIONS, several)
         with watch.step("volume"):
             volume = volume_from_slices(slices, config.ai.threads)
         with watch.step("inference"):
@@ -254,7 +290,8 @@ def _written(context: AnalysisContext, series: Series, datasets: Sequence[Datase
     if (isinstance(said, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
         return None
     before = context.store.queue.predecessor(series.id)
-    maker = Maker(series, datasets, said, seen.volume, context.algorithm, context.clock(), settings.series_number)
+    created = context.clock().astimezone(settings.zone)
+    maker = Maker(series, datasets, said, seen.volume, context.algorithm, created, settings.series_number)
     own = settings.region
     ds = maker.report(own, own, before[0] if before else None)
     uid = str(ds.SOPInstanceUID)

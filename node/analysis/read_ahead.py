@@ -74,7 +74,7 @@ class ReadAhead:
         """
         try:
             return self._read_some()
-        except Exception as error:  # noqa: BLE001  the edge: the database does not answer, and the next beat asks again
+        except Exception as error:  # noqa: BLE001  the edge: the database does not answer, and the next run asks again
             log.get().warning("read_ahead_failed", error=type(error).__name__)
             return None
 

@@ -105,7 +105,7 @@ def evaluate(
     with _one_line_errors():
         from ai.bundle import DEFAULT_BUNDLE, load_bundle
         from training import evaluate as scoring
-        from training.paint import REGIONS, box_scorer
+        from training.paint import REGIONS
         from training.report import Subject, write_report
 
         scans = _scan_set(seeds, count, held_out, real_tree)
@@ -119,7 +119,7 @@ def evaluate(
         if full:
             score = scoring.series_scorer(loaded, scans, device, matrix)
         elif real_tree is not None:
-            score = box_scorer(loaded, scans, folder, device, workers)
+            score = scoring.box_scorer(loaded, scans, folder, device, workers)
             folder /= REGIONS
         else:
             score = scoring.region_scorer(loaded, scans, folder, device, workers)

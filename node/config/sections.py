@@ -2,8 +2,10 @@
 
 import types
 from collections.abc import Mapping
+from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     Field,
@@ -11,7 +13,18 @@ from pydantic import (
 )
 
 from node.config.peer import Peer
-from node.config.types import AETitle, Network, Pattern, Port, Region, ResultKind, Results, Seconds, Section
+from node.config.types import (
+    AETitle,
+    Network,
+    Pattern,
+    Port,
+    Region,
+    ResultKind,
+    Results,
+    Seconds,
+    Section,
+    TimezoneName,
+)
 
 
 class Tls(Section):
@@ -83,14 +96,18 @@ class Eligibility(Section):
         "MIP",
         "MINIP",
         "PROJECTION IMAGE",
+        "MAX IP",
+        "MIN IP",
         "REFORMATTED",
         "VOLUME RENDERING",
+        "VOLUME RENDER",
+        "SURFACE RENDER",
         "CURVED",
         "SCREEN SAVE",
     )
     excluded_descriptions: tuple[Pattern, ...] = (r"\bmip\b", r"\bmpr\b", r"\bvrt?\b", r"\b(cor|sag)(onal|ittal)?\b")
     sharp_kernels: tuple[Pattern, ...] = (
-        r"^[bhjq][a-z]?[5-9]\d",
+        r"^[bhijq][a-z]?[5-9]\d",
         r"bone",
         r"edge",
         r"lung",
@@ -119,6 +136,12 @@ class Reporting(Section):
     region: Region = Region.CIRCLE_2D
     results: Annotated[Results, Field(min_length=1)] = ("sr",)
     series_number: Annotated[int, Field(ge=1, le=2**31 - 1)] = 9901
+    timezone: TimezoneName = ""
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """Of the times in results whose images name no offset; None: the machine's own."""
+        return ZoneInfo(self.timezone) if self.timezone else None
 
 
 class DeliverySettings(Section):

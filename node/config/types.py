@@ -4,6 +4,7 @@ import re
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -70,6 +71,19 @@ def _checked_network(text: object) -> IPv4Network | IPv6Network:
 
 
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_checked_network)]
+
+
+def _checked_timezone(name: str) -> str:
+    """`name`.  Raises ValueError when it is no IANA time zone."""
+    try:
+        return name and ZoneInfo(name).key
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError(
+            'no time zone of that name; write for example "Europe/Berlin", or "" for the machine\'s'
+        ) from None
+
+
+TimezoneName = Annotated[str, AfterValidator(_checked_timezone)]
 
 
 def fingerprint(text: str) -> str:

@@ -10,6 +10,14 @@ from pydicom.sequence import Sequence
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from node.dicom.header import is_uid
+from node.dicom.status import (
+    ATTRIBUTE_LIST_ERROR,
+    ATTRIBUTE_OUT_OF_RANGE,
+    DUPLICATE_TRANSACTION,
+    PROCESSING_FAILURE,
+    RESOURCE_LIMITATION,
+    SUCCESS,
+)
 from node.errors import Refused, Unavailable
 
 INSTANCE_UID = "1.2.840.10008.1.20.1.1"
@@ -19,10 +27,8 @@ REQUEST = 1
 ALL_COMMITTED, FAILURES_EXIST = 1, 2
 """The Event Types (J.3.3.1)."""
 CONTEXTS = [(str(StorageCommitmentPushModel), syntax) for syntax in ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")]
-PROCESSING_FAILURE, NO_SUCH_INSTANCE, CLASS_INSTANCE_CONFLICT = 0x0110, 0x0112, 0x0119
-INVALID_ARGUMENT, NO_SUCH_EVENT_TYPE, NO_SUCH_ACTION, DUPLICATE_TRANSACTION = 0x0115, 0x0113, 0x0123, 0x0131
-_TAKEN = (0x0000, 0x0107, 0x0116, DUPLICATE_TRANSACTION)
-_TRANSIENT = (PROCESSING_FAILURE, 0x0213)
+_TAKEN = (SUCCESS, ATTRIBUTE_LIST_ERROR, ATTRIBUTE_OUT_OF_RANGE, DUPLICATE_TRANSACTION)
+_TRANSIENT = (PROCESSING_FAILURE, RESOURCE_LIMITATION)
 Item = tuple[str, str]
 """SOP Class UID and SOP Instance UID."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydicom import config as pydicom_config
 from pydicom.filereader import read_dataset
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
@@ -29,7 +30,8 @@ _KEYWORDS = (
     "SeriesDescription", "AcquisitionUID", "AcquisitionDate", "PatientName", "PatientID", "IssuerOfPatientID",
     "ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID", "AcquisitionNumber", "ImagePositionPatient",
     "ImageOrientationPatient", "FrameOfReferenceUID", "NumberOfFrames", "StudyTime", "StudyID", "SeriesNumber",
-    "InstanceNumber",
+    "InstanceNumber", "AcquisitionDateTime", "AcquisitionTime", "KVP", "TemporalPositionIdentifier",
+    "ContrastBolusAgent", "SliceThickness",
 )  # fmt: skip
 _TAG_OF = {keyword: int(Tag(keyword)) for keyword in _KEYWORDS}
 _WANTED = frozenset(_TAG_OF.values())
@@ -99,6 +101,12 @@ def header_of(walker: Walker, transfer_syntax_uid: str, sop_class_uid: str, sop_
         number_of_frames=_value(ds, "NumberOfFrames", int) or 1,
         instance_number=ds.integer("InstanceNumber"),
         has_pixels=walker.has_pixels,
+        acquisition_number=ds.ascii("AcquisitionNumber"),
+        acquired_at=_acquired_at(ds),
+        kvp=_number_text(ds, "KVP"),
+        temporal_position=ds.ascii("TemporalPositionIdentifier"),
+        contrast_agent=_text(ds, "ContrastBolusAgent"),
+        slice_thickness_mm=_number(ds, "SliceThickness"),
     )
 
 
@@ -162,12 +170,15 @@ class _Found:
 
         Without pydicom: of Instance Number every slice has another, which no cache knows.
         """
-        element = self._captured.get(_TAG_OF[keyword], b"")
         try:
-            number = int(element[8:].strip(b"\0 "))  # an IS has a header of 8 bytes, explicit or not
+            number = int(self.ascii(keyword))
         except ValueError:
             return None
         return number if -(2**31) <= number < 2**31 else None
+
+    def ascii(self, keyword: str) -> str:
+        """The value of an element whose VR has a header of 8 bytes, explicit or not, and no character set (DS, IS, TM …)."""
+        return self._captured.get(_TAG_OF[keyword], b"")[8:].strip(b"\0 ").decode("ascii", "replace")
 
 
 def _plain(keyword: str, element: bytes) -> Any:
@@ -194,6 +205,30 @@ def _acquisition_key(ds: _Found) -> str:
     return uid or ("/".join((*parts, _text(ds, "AcquisitionDate"))) if all(parts) else "")
 
 
+def _acquired_at(ds: _Found) -> str:
+    """See `Header.acquired_at`; "" where the header does not say."""
+    if at := re.match(r"\d{14}(\.\d+)?", ds.ascii("AcquisitionDateTime")):
+        return at[0]
+    at = re.match(r"\d{6}(\.\d+)?", ds.ascii("AcquisitionTime"))
+    date = ds.ascii("AcquisitionDate").replace(".", "")
+    return (date if re.fullmatch(r"\d{8}", date, re.ASCII) else "") + at[0] if at else ""
+
+
+def _number(ds: _Found, keyword: str) -> float | None:
+    """The first value of a DS; None where it is no finite number."""
+    try:
+        number = float(ds.ascii(keyword).partition("\\")[0])
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _number_text(ds: _Found, keyword: str) -> str:
+    """A number as text, the same for 120 and 120.0; "" where there is none."""
+    number = _number(ds, keyword)
+    return "" if number is None else f"{number:g}"
+
+
 def _value(ds: _Found, keyword: str, convert: Callable[[Any], Any]) -> Any:
     """The converted value, None where the element is absent, empty or malformed."""
     try:
@@ -206,7 +241,11 @@ def _value(ds: _Found, keyword: str, convert: Callable[[Any], Any]) -> Any:
 
 
 def _text(ds: _Found, keyword: str) -> str:
-    return (_value(ds, keyword, str) or "").replace("\0", "")  # which PostgreSQL cannot hold
+    """Of several values all, with a backslash between them."""
+    text = _value(
+        ds, keyword, lambda value: "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
+    )
+    return (text or "").replace("\0", "")  # which PostgreSQL cannot hold
 
 
 def _numbers(ds: _Found, keyword: str, count: int) -> tuple[float, ...] | None:

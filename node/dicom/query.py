@@ -17,6 +17,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR
 
+from node.dicom.status import DOES_NOT_MATCH_CLASS, PENDING, PENDING_WITHOUT_SOME_KEYS, UNABLE_TO_PROCESS
 from storage.conditions import MODALITIES_IN_STUDY, Between, Condition, Found, Level, Like
 from storage.records import name_key
 
@@ -36,9 +37,6 @@ class BadQuery(ValueError):
     def __init__(self, status: int, comment: str, tag: BaseTag | None = None) -> None:
         super().__init__(comment[:64])
         self.status, self.tag = status, tag
-
-
-DOES_NOT_MATCH_CLASS, UNABLE_TO_PROCESS = 0xA900, 0xC000
 
 
 class Key(NamedTuple):
@@ -119,7 +117,7 @@ class Query:
     @property
     def pending_status(self) -> int:
         """0xFF01 when there was a key that is not supported, or not for matching (PS3.4 C.4.1.1.4)."""
-        return 0xFF00 if self.is_all_supported else 0xFF01
+        return PENDING if self.is_all_supported else PENDING_WITHOUT_SOME_KEYS
 
 
 def read_query(identifier: Dataset) -> Query:

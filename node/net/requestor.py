@@ -324,11 +324,9 @@ class Requestor:
         self._complete += 1
         if not isinstance(message, OtherMessage):
             request, answer = message
-            self._send(
-                b"".join(
-                    message_pdus(request.context_id, store_response(request, answer), b"", self._peer_maximum_bytes)
-                )
-            )
+            response = store_response(request, answer)
+            for pdu in message_pdus(request.context_id, response, b"", self._peer_maximum_bytes):
+                self._send(pdu)
             return
         primitive, is_response = primitive_of(message)
         if isinstance(primitive, N_EVENT_REPORT) and not is_response and primitive.is_valid_request:

@@ -9,13 +9,11 @@ from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom.dimse_primitives import C_ECHO, C_FIND, N_ACTION, N_EVENT_REPORT
 
+from node.dicom.status import PROCESSING_FAILURE, SUCCESS, is_pending
 from node.net.dimse_messages import ProtocolViolation
 from node.net.dimse_primitives import Request, bytes_of
 from node.net.upper_layer import Event
 
-SUCCESS = 0x0000
-_PENDING = (0xFF00, 0xFF01)
-_PROCESSING_FAILURE = 0x0110
 _FIND_FAILED, _FIND_NOT_ENCODED = 0xC311, 0xC312
 
 Matches = Generator[tuple[int | Dataset, Dataset | None], None, None]
@@ -71,7 +69,7 @@ def _found(request: Request, find: Callable[[Request], Matches]) -> Generator[C_
                 status, identifier = _FIND_FAILED, None
             response = _find_response(request, status, identifier)
             yield response
-            if response.Status not in _PENDING:
+            if not is_pending(response.Status):
                 return
 
 
@@ -84,7 +82,7 @@ def _find_response(request: Request, status: int | Dataset, identifier: Dataset 
             setattr(response, element.keyword, element.value)
     else:
         response.Status = status
-    if response.Status in _PENDING:
+    if is_pending(response.Status):
         response.Identifier = bytes_of(identifier or Dataset(), UID(request.context.transfer_syntax))
         if response.Identifier is None:
             response.Status = _FIND_NOT_ENCODED
@@ -116,4 +114,4 @@ def _status(request: Request, handler: Callable[[Request], tuple[int, None]]) ->
     try:
         return handler(request)[0]
     except Exception:  # noqa: BLE001  the edge: whatever it is, the peer gets an answer
-        return _PROCESSING_FAILURE
+        return PROCESSING_FAILURE

@@ -1,5 +1,7 @@
 """The coded concepts that a Willis report speaks in (PS3.16), and where each vessel location finds its anatomy.
 
+Those that highdicom's templates bring along are not here.
+
 `codes` meanings are those of the Standard's context groups; validators compare them.
 """
 
@@ -14,14 +16,8 @@ _SCT = codes.SCT
 
 # Document and context
 REPORT_TITLE = Code("126000", "DCM", "Imaging Measurement Report")
-LANGUAGE = Code("121049", "DCM", "Language of Content Item and Descendants")
 ENGLISH = Code("en-US", "RFC5646", "English (United States)")
-OBSERVER_TYPE = Code("121005", "DCM", "Observer Type")
 DEVICE = Code("121007", "DCM", "Device")
-DEVICE_UID = Code("121012", "DCM", "Device Observer UID")
-DEVICE_NAME = Code("121013", "DCM", "Device Observer Name")
-DEVICE_MANUFACTURER = Code("121014", "DCM", "Device Observer Manufacturer")
-DEVICE_MODEL = Code("121015", "DCM", "Device Observer Model Name")
 PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")
 CT_PROCEDURE = Code("25045-6", "LN", "CT unspecified body region")
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
@@ -44,8 +40,6 @@ SAME_IN_ANOTHER_CLASS = Code("121326", "DCM", "Alternate SOP Class instance")
 # Segments, and what they are made from (PS3.16 CID 7150, 7162, 7202, 7203)
 ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
-PROCESSED_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
-SEGMENTATION = Code("113076", "DCM", "Segmentation")
 
 # Outcome
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
@@ -61,14 +55,7 @@ ABSENT = Code("272519000", "SCT", "Absent")
 # Measurement group (TID 1410, 4019)
 IMAGING_MEASUREMENTS = Code("126010", "DCM", "Imaging Measurements")
 MEASUREMENT_GROUP = Code("125007", "DCM", "Measurement Group")
-TRACKING_IDENTIFIER = Code("112039", "DCM", "Tracking Identifier")
-TRACKING_UID = Code("112040", "DCM", "Tracking Unique Identifier")
 FINDING = Code("121071", "DCM", "Finding")
-FINDING_SITE = Code("363698007", "SCT", "Finding Site")
-LATERALITY = Code("272741003", "SCT", "Laterality")
-TOPOGRAPHICAL_MODIFIER = Code("106233006", "SCT", "Topographical modifier")
-ALGORITHM_NAME = Code("111001", "DCM", "Algorithm Name")
-ALGORITHM_VERSION = Code("111003", "DCM", "Algorithm Version")
 IMAGE_REGION = Code("111030", "DCM", "Image Region")
 DIAMETER = Code("81827009", "SCT", "Diameter")
 PROBABILITY = Code("122157", "DCM", "Probability")

@@ -29,28 +29,30 @@ class KeySlice:
     distance_mm: float = 0.0
 
 
-def key_slice(headers: Sequence[Dataset], point_lps_mm: tuple[float, float, float]) -> KeySlice:
-    """The frame nearest to the point, and the point's projection on it.
+def key_slices(headers: Sequence[Dataset], points_lps_mm: Sequence[tuple[float, float, float]]) -> list[KeySlice]:
+    """For each point the frame nearest to it, and the point's projection on it.
 
     Headers without geometry are passed over.  Raises ValueError when no frame has geometry.
     """
+    if not points_lps_mm:
+        return []
     known = [(ds, frame) for ds in headers for frame in frames(ds) if frame.has_geometry]
     if not known:
         raise ValueError("no source image states its position, orientation and pixel spacing")
     orientation = np.array([frame.orientation for _, frame in known])
     rows, columns = orientation[:, :3], orientation[:, 3:]
-    offsets = np.asarray(point_lps_mm) - np.array([frame.position_mm for _, frame in known])
-    distances = np.abs((offsets * np.cross(rows, columns)).sum(axis=1))
-    nearest = int(distances.argmin())
-    ds, frame = known[nearest]
-    between_rows, between_columns = frame.pixel_spacing_mm
-    return _slice(
-        ds,
-        frame,
-        column=float(offsets[nearest] @ rows[nearest]) / between_columns + 0.5,
-        row=float(offsets[nearest] @ columns[nearest]) / between_rows + 0.5,
-        distance_mm=float(distances[nearest]),
-    )
+    normals, positions = np.cross(rows, columns), np.array([frame.position_mm for _, frame in known])
+    found = []
+    for point in points_lps_mm:
+        offsets = np.asarray(point) - positions
+        distances = np.abs((offsets * normals).sum(axis=1))
+        nearest = int(distances.argmin())
+        ds, frame = known[nearest]
+        between_rows, between_columns = frame.pixel_spacing_mm
+        column = float(offsets[nearest] @ rows[nearest]) / between_columns + 0.5
+        row = float(offsets[nearest] @ columns[nearest]) / between_rows + 0.5
+        found.append(_slice(ds, frame, column, row, float(distances[nearest])))
+    return found
 
 
 def representative_slices(headers: Sequence[Dataset]) -> list[KeySlice]:

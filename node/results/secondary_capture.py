@@ -18,7 +18,7 @@ from ai.volume import Volume
 from node.results import codes as code
 from node.results.document import Document, Outcome, complete, reference
 from node.results.identity import say_whether_lossy
-from node.results.key_slices import key_slice
+from node.results.key_slices import key_slices
 from node.results.summary_picture import points_shown, summary_picture
 
 SERIES_DESCRIPTION = "Willis summary, research use, not verified"
@@ -58,7 +58,7 @@ def build_summary(document: Document, outcome: Outcome, volume: Volume | None) -
 
 def _source_images(sources: Sequence[Dataset], findings: Findings, volume: Volume) -> Items:
     """The images that the picture shows beside the projection."""
-    shown = [key_slice(sources, point) for point in points_shown(findings, volume)]
+    shown = key_slices(sources, points_shown(findings, volume))
     once = {(where.sop_instance_uid, where.frame_number): where for where in shown}
     return Items([_reference(code.MONTAGE, s.sop_class_uid, s.sop_instance_uid, s.frame_number) for s in once.values()])
 

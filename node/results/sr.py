@@ -34,7 +34,7 @@ from node.results.document import (
     percentage,
 )
 from node.results.identity import derive_uid
-from node.results.key_slices import KeySlice, key_slice, representative_slices
+from node.results.key_slices import KeySlice, key_slices, representative_slices
 from node.results.plain_ascii import plain_ascii
 
 SERIES_DESCRIPTION = "Willis intracranial aneurysm detection"
@@ -58,7 +58,7 @@ def build_report(
     reference.
     """
     lesions = outcome.lesions if isinstance(outcome, Findings) else ()
-    slices = [key_slice(document.sources, lesion.centre_lps_mm) for lesion in lesions]
+    slices = key_slices(document.sources, [lesion.centre_lps_mm for lesion in lesions])
     shown = slices or representative_slices(document.sources)
     algorithm = document.algorithm
     content = [*_context(algorithm), _image_library(shown)]

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from node.config.sections import Completion
-from storage.records import Closed, Contribution, Series
+from storage.records import AssociationEnd, Contribution, Series
 
 
 class Evidence(StrEnum):
@@ -76,7 +76,7 @@ def assess(
     """Whether the series, as read together with its contributions at `now`, is whole."""
     idle = now - series.last_instance_at
     open_ones = [part for part in contributions if part.closed is None]
-    released = all(part.closed is Closed.RELEASED for part in contributions)
+    released = all(part.closed is AssociationEnd.RELEASED for part in contributions)
 
     if series.expected_count == series.instance_count:
         return Whole(Evidence.COUNT)

@@ -1,8 +1,9 @@
 """Is this a series we analyse?  Pure rules on headers; what only pixels can tell the analysis finds out."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -16,6 +17,7 @@ from pydicom.uid import (
 from ai.errors import Reason
 from ai.wording import counted
 from node.config.sections import Eligibility
+from node.rules.acquisitions import Acquisition, shows_all_of, values_of
 from node.rules.ineligible import Ineligible
 from storage.records import Header, Series
 from storage.stages import Outcome, Stage
@@ -44,18 +46,12 @@ def ineligibility(
     `spacing_mm`: between neighbouring slices, None where it is unknown or uneven (the analysis will say so).
     `expected_count`: what the sender says it has, so that a part of a series is not taken for a short one.
     """
-    first = headers[0]
-    if not any(header.has_pixels for header in headers):
-        return NotEligible(Ineligible.NO_IMAGE)
-    if first.sop_class_uid in _SECONDARY_CAPTURE:
-        return NotEligible(Ineligible.SECONDARY_CAPTURE)
-    if first.modality != "CT":
-        return NotEligible(Ineligible.NOT_CT)
-    if "LOCALIZER" in (value.upper() for value in first.image_type):
-        return NotEligible(Ineligible.LOCALIZER)
-    if _is_reformat(first, rules):
-        return NotEligible(Ineligible.REFORMAT)
-    slices = sum(header.number_of_frames for header in headers)
+    left = ct_slices(headers, rules)
+    if not left:
+        return NotEligible(
+            Counter(_stray(header, rules) for header in headers).most_common(1)[0][0] or Ineligible.NO_IMAGE
+        )
+    slices = sum(header.number_of_frames for header in left)
     if max(slices, expected_count or 0) < rules.minimum_slices:
         return NotEligible(
             Ineligible.TOO_FEW_SLICES, f"{counted(slices, 'slice')}, at least {rules.minimum_slices} wanted"
@@ -68,16 +64,56 @@ def ineligibility(
     return None
 
 
+def ct_slices(headers: Sequence[Header], rules: Eligibility) -> list[Header]:
+    """The instances that are original CT slices, whatever else came in their series and in whatever order."""
+    return [header for header in headers if _stray(header, rules) is None]
+
+
+def strays(headers: Sequence[Header], rules: Eligibility) -> dict[Ineligible, int]:
+    """How many instances are set aside, by what they are."""
+    return dict(Counter(why for header in headers if (why := _stray(header, rules)) is not None))
+
+
+def _stray(header: Header, rules: Eligibility) -> Ineligible | None:
+    """Why this instance is no original CT slice; None when it may be one."""
+    if not header.has_pixels:
+        return Ineligible.NO_IMAGE
+    if header.sop_class_uid in _SECONDARY_CAPTURE:
+        return Ineligible.SECONDARY_CAPTURE
+    if header.modality.strip().upper() != "CT":
+        return Ineligible.NOT_CT
+    if "LOCALIZER" in (value.strip().upper() for value in header.image_type):
+        return Ineligible.LOCALIZER
+    return Ineligible.REFORMAT if _is_reformat(header, rules) else None
+
+
 def _is_reformat(header: Header, rules: Eligibility) -> bool:
-    excluded = {value.upper() for value in rules.excluded_image_types}
-    return any(value.upper() in excluded for value in header.image_type) or any(
-        re.search(pattern, header.series_description, re.IGNORECASE) for pattern in rules.excluded_descriptions
+    """An excluded value is one of Image Type's, or the last word of one ("CT_SOM5 MIP")."""
+    excluded = {_folded(value) for value in rules.excluded_image_types}
+    values = [_folded(value) for value in header.image_type]
+    if any(value in excluded or value.rpartition(" ")[2] in excluded for value in values):
+        return True
+    described = _THIN_FOR.sub("", header.series_description)
+    return any(re.search(pattern, described, re.IGNORECASE) for pattern in rules.excluded_descriptions)
+
+
+_THIN_FOR = re.compile(r"\bfor\s+(mpr|mip|vrt?)\w*", re.IGNORECASE)
+"""Thin slices from which others are to be made are the originals."""
+
+
+def _folded(value: str) -> str:
+    return re.sub(r"[\s_]+", " ", value).strip().upper()
+
+
+def is_sharp(headers: Sequence[Header], rules: Eligibility) -> bool:
+    """Whether the slices were reconstructed with a bone or lung kernel: one of the values of each one's kernel is."""
+    return bool(headers) and all(_has_sharp_kernel(header.convolution_kernel, rules) for header in headers)
+
+
+def _has_sharp_kernel(kernel: str, rules: Eligibility) -> bool:
+    return any(
+        re.search(pattern, value, re.IGNORECASE) for value in values_of(kernel) for pattern in rules.sharp_kernels
     )
-
-
-def is_sharp(header: Header, rules: Eligibility) -> bool:
-    """Whether the series was reconstructed with a bone or lung kernel."""
-    return any(re.search(pattern, header.convolution_kernel, re.IGNORECASE) for pattern in rules.sharp_kernels)
 
 
 @dataclass(frozen=True)
@@ -100,6 +136,7 @@ class Sibling:
 
     series: Series
     sharp: bool
+    acquisition: Acquisition = field(default_factory=Acquisition)
 
 
 def choose(
@@ -131,7 +168,7 @@ def _speaks_for(mine: Sibling, sibling: Sibling) -> bool:
     of it; so that what has no contrast never covers what has some, it covers only a sharp kernel with as many slices.
     """
     series = sibling.series
-    if series.stage is not Stage.REPORTED:
+    if series.stage is not Stage.REPORTED or not shows_all_of(sibling.acquisition, mine.acquisition):
         return False
     if series.reason == Reason.NO_CONTRAST:
         return mine.sharp and not sibling.sharp and mine.series.instance_count == series.instance_count

@@ -51,7 +51,7 @@ class Child:
     starts: int = 0
 
     def start(self) -> None:
-        """The process runs, out of reach of a terminal's Ctrl-C: it ends when told to, or when its standard input closes.
+        """The process runs, out of reach of a terminal's Ctrl-C: it ends when it is asked to, or when its standard input closes.
 
         Raises OSError where the host has no memory, process or descriptor for it.
         """

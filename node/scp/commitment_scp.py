@@ -16,6 +16,16 @@ from pynetdicom.sop_class import StorageCommitmentPushModel
 from node.config.sections import Config
 from node.dicom import commitment
 from node.dicom.commitment import Item, Result
+from node.dicom.status import (
+    CLASS_INSTANCE_CONFLICT,
+    DUPLICATE_TRANSACTION,
+    INVALID_ARGUMENT,
+    NO_SUCH_ACTION,
+    NO_SUCH_EVENT_TYPE,
+    NO_SUCH_INSTANCE,
+    PROCESSING_FAILURE,
+    SUCCESS,
+)
 from node.runtime import log
 from node.runtime.backoff import Backoff
 from storage.files.instances import Files
@@ -38,24 +48,24 @@ class CommitmentScp:
         calling_ae = event.assoc.calling_ae
         logger = log.get().bind(calling_ae=calling_ae)
         if event.request.RequestedSOPInstanceUID != commitment.INSTANCE_UID:
-            return commitment.NO_SUCH_INSTANCE, None
+            return NO_SUCH_INSTANCE, None
         if event.action_type != commitment.REQUEST:
-            return commitment.NO_SUCH_ACTION, None
+            return NO_SUCH_ACTION, None
         try:
             transaction_uid, instances = commitment.read_request(event.action_information)
         except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
             logger.warning("commitment_request_refused", reason="cannot be read")
-            return commitment.INVALID_ARGUMENT, None
+            return INVALID_ARGUMENT, None
         now = self._clock()
         request = self._store.commitment_requests.add(
             transaction_uid, calling_ae, instances, now, now + timedelta(seconds=GRACE_SECONDS)
         )
         if request is None:
             logger.warning("commitment_request_refused", reason="transaction UID used for other instances")
-            return commitment.DUPLICATE_TRANSACTION, None
+            return DUPLICATE_TRANSACTION, None
         logger.info("commitment_requested", instances=len(instances))
         event.assoc.when_quiet(lambda: self._tell(event.assoc, event.context.context_id, request))
-        return 0x0000, None
+        return SUCCESS, None
 
     def _tell(self, assoc: Any, context_id: int, request: CommitmentRequest) -> None:
         """The result is on its way on the association of the request."""
@@ -70,7 +80,7 @@ class CommitmentScp:
         report.EventInformation = BytesIO(encoded or b"")
 
         def on_answer(answer: Any) -> None:
-            if answer.Status == 0x0000:
+            if answer.Status == SUCCESS:
                 self._store.commitment_requests.answered(request, self._clock())
                 log.get().info("commitment_result_sent", calling_ae=request.calling_ae, count=len(result.failed))
 
@@ -94,23 +104,23 @@ class CommitmentReports:
         logger = log.get().bind(calling_ae=calling_ae)
         if event_type not in (commitment.ALL_COMMITTED, commitment.FAILURES_EXIST):
             logger.warning("commitment_report_refused", reason="unknown event type")
-            return commitment.NO_SUCH_EVENT_TYPE
+            return NO_SUCH_EVENT_TYPE
         try:
             result = commitment.read_result(information())
         except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
             logger.warning("commitment_report_refused", reason="cannot be read")
-            return commitment.INVALID_ARGUMENT
+            return INVALID_ARGUMENT
         sop_instance_uid = self._store.commitments.instance_of(result.transaction_uid)
         if sop_instance_uid is None:
             logger.warning("commitment_report_refused", reason="unknown transaction")
-            return commitment.INVALID_ARGUMENT
+            return INVALID_ARGUMENT
         error, now = result.of(sop_instance_uid), self._clock()
         reported = self._store.commitments.reported(
             result.transaction_uid, error, now, lambda attempts: now + self._resend_after(attempts)
         )
         how = logger.warning if reported is Reported.UNCOMMITTED else logger.info
         how("commitment_reported", outcome=reported, error=error)
-        return 0x0000
+        return SUCCESS
 
     def _resend_after(self, attempts: int) -> timedelta:
         settings = self._config.delivery
@@ -120,13 +130,13 @@ class CommitmentReports:
 def result_of(request: CommitmentRequest, store: Store, files: Files, now: datetime) -> Result:
     """What is true of the request's instances now: committed is what is known under its class and whole on disk.
 
-    What is committed is promised before it is told: from `now` retention spares it.
+    What is committed is promised before the result is sent: from `now` retention spares it.
     """
     held = store.commitment_requests.held(request.instances)
     failed = {item: reason for item in request.instances if (reason := _failure(item, held, files))}
     whole = [item for item in request.instances if item not in failed]
     promised = store.commitment_requests.promise([uid for _, uid in whole], now)
-    failed |= {item: commitment.NO_SUCH_INSTANCE for item in whole if item[1] not in promised}
+    failed |= {item: NO_SUCH_INSTANCE for item in whole if item[1] not in promised}
     committed = tuple(item for item in request.instances if item not in failed)
     return Result(request.transaction_uid, committed, failed)
 
@@ -134,8 +144,8 @@ def result_of(request: CommitmentRequest, store: Store, files: Files, now: datet
 def _failure(item: Item, held: dict[str, Any], files: Files) -> int | None:
     sop_class_uid, sop_instance_uid = item
     if sop_instance_uid not in held:
-        return commitment.NO_SUCH_INSTANCE
+        return NO_SUCH_INSTANCE
     known_class, file = held[sop_instance_uid]
     if known_class != sop_class_uid:
-        return commitment.CLASS_INSTANCE_CONFLICT
-    return None if files.holds(file) else commitment.PROCESSING_FAILURE
+        return CLASS_INSTANCE_CONFLICT
+    return None if files.holds(file) else PROCESSING_FAILURE

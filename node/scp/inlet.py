@@ -11,7 +11,7 @@ from node.config.sections import Config
 from node.scp.session import ReceivingSession, receiver_name
 from storage.files.instances import Files
 from storage.queries.group_commit import GroupCommit
-from storage.records import Closed
+from storage.records import AssociationEnd
 from storage.store import Store
 
 
@@ -36,7 +36,7 @@ class Inlet:
         self, kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
     ) -> None:
         """Release is evidence that a series is whole, so what failed in part was not released."""
-        how = Closed.ABORTED if kind or self.fell_short else Closed.RELEASED
+        how = AssociationEnd.ABORTED if kind or self.fell_short else AssociationEnd.RELEASED
         try:
             self._session.end(how, "it ended early" if kind else "")
         finally:

@@ -6,18 +6,13 @@ from datetime import datetime
 from node.dicom import header
 from node.dicom.dataset_walker import Malformed
 from node.dicom.header import MismatchedDataset, UnreadableDataset
+from node.dicom.status import CANNOT_UNDERSTAND, DOES_NOT_MATCH_CLASS, ELEMENTS_DISCARDED, OUT_OF_RESOURCES, SUCCESS
 from node.net.dimse_messages import Answer
 from storage.errors import StorageFull
 from storage.files.instances import Files, InstanceWriter
 from storage.killpoints import kill_point
 from storage.queries.group_commit import GroupCommit, Offer
 from storage.records import Added, Header, Received, StoredFile
-
-SUCCESS = 0x0000
-ELEMENTS_DISCARDED = 0xB006
-OUT_OF_RESOURCES = 0xA700
-MISMATCH = 0xA900
-CANNOT_UNDERSTAND = 0xC000
 
 
 class IncomingInstance:
@@ -136,7 +131,7 @@ class IncomingInstance:
 
 def _answer_to(failure: Exception) -> Answer:
     if isinstance(failure, MismatchedDataset):
-        return Answer(MISMATCH, str(failure))
+        return Answer(DOES_NOT_MATCH_CLASS, str(failure))
     if isinstance(failure, UnreadableDataset | Malformed):
         return Answer(CANNOT_UNDERSTAND, str(failure))
     if isinstance(failure, StorageFull):

@@ -9,14 +9,14 @@ from pydicom import Dataset
 from node.audit.messages import Party
 from node.audit.recording import asked_by
 from node.audit.trail import Trail
-from node.dicom.query import UNABLE_TO_PROCESS, BadQuery, Query, identifier_of, read_query
+from node.dicom.query import BadQuery, Query, identifier_of, read_query
+from node.dicom.status import CANCELLED, OUT_OF_RESOURCES, UNABLE_TO_PROCESS
 from node.runtime import log
 from storage.conditions import Found
 from storage.store import Store
 
 MOST_ANSWERS = 2000
 """More are not sent: the most urgent are, and then 0xA700 says that there are others."""
-OUT_OF_RESOURCES, CANCELLED = 0xA700, 0xFE00
 
 
 class QueryScp:

@@ -40,7 +40,7 @@ from node.scp.query_scp import QueryScp
 from node.scp.session import ReceivingSession, receiver_name
 from storage.files.instances import Files
 from storage.queries.group_commit import GroupCommit
-from storage.records import Closed
+from storage.records import AssociationEnd
 from storage.store import Store
 
 
@@ -185,7 +185,7 @@ class Receiver:
         session = self._sessions.pop(association, None)
         if session is None:
             return
-        how = Closed.RELEASED if is_released else Closed.ABORTED
+        how = AssociationEnd.RELEASED if is_released else AssociationEnd.ABORTED
         association_id = session.end(how, "" if is_released else "the association was aborted")
         if association_id is not None:
             self._log.info("association_ended", association=association_id, reason=how)

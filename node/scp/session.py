@@ -13,7 +13,7 @@ from node.runtime import log
 from node.scp.instance import IncomingInstance
 from storage.files.instances import Files
 from storage.queries.group_commit import GroupCommit, Offer
-from storage.records import Closed, Ended, Header, Opened
+from storage.records import AssociationEnd, Ended, Header, Opened
 
 MOST_STUDIES = 256
 """So many on one association are remembered for the audit trail before their messages are written."""
@@ -79,7 +79,7 @@ class ReceivingSession:
             study = Study(header.study_instance_uid, header.patient_id, header.accession_number)
             self._studies.setdefault(header.study_instance_uid, study).count(header.sop_class_uid)
 
-    def end(self, how: Closed, error: str = "") -> int | None:
+    def end(self, how: AssociationEnd, error: str = "") -> int | None:
         """The association has ended, with what `error`; returns its id, None where it was never known as open."""
         opening, self._opening = self._opening, None
         try:

@@ -1,4 +1,4 @@
-"""What the verbs of the node's own process work with; nothing in it matters after a crash."""
+"""What the jobs of the node's own process work with; nothing in it matters after a crash."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from storage.store import Store
 
 @dataclass
 class Context:
-    """What the verbs work with.  `wake_worker` is called when a series has become ready."""
+    """What the jobs work with.  `wake_worker` is called when a series has become ready."""
 
     config: Config
     store: Store

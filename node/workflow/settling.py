@@ -2,8 +2,10 @@
 
 from functools import partial
 
+from node.config.sections import Eligibility
 from node.errors import safe_message
 from node.rules import completion, eligibility
+from node.rules.acquisitions import acquisition_of
 from node.rules.completion import Sender, Wait, Whole
 from node.rules.eligibility import Covered, NotEligible, Sibling, Turn
 from node.runtime import log
@@ -11,7 +13,7 @@ from node.scu.dimse import Timeouts
 from node.scu.remote import remote_of
 from node.workflow.context import Context
 from node.workflow.series_view import Slices
-from storage.records import Series
+from storage.records import Header, Series
 from storage.stages import Event, Outcome
 
 COUNT_TIMEOUTS = Timeouts(acse=3, dimse=5, network=5)
@@ -55,7 +57,9 @@ def _settle_one(context: Context, series: Series) -> bool:
 def _slices(context: Context, series: Series) -> Slices:
     if _key(series) not in context.slices:
         load = partial(context.store.settling.instances, series.id)
-        context.slices[_key(series)] = Slices(load, context.files, context.config.completion.coverage_margin_mm)
+        context.slices[_key(series)] = Slices(
+            load, context.files, context.config.completion.coverage_margin_mm, context.config.eligibility
+        )
     return context.slices[_key(series)]
 
 
@@ -95,13 +99,9 @@ def _leave(context: Context, series: Series, slices: Slices, whole: Whole) -> bo
     verdict = eligibility.ineligibility(slices.headers, spacing_mm, rules, series.expected_count)
     if isinstance(verdict, NotEligible):
         return _decline(context, series, whole, Outcome.NOT_ELIGIBLE, verdict.reason, verdict.detail)
-    siblings = [
-        Sibling(sibling, eligibility.is_sharp(header, rules))
-        for sibling, header in context.store.settling.siblings(series)
-    ]
+    siblings = [_sibling(sibling, headers, rules) for sibling, headers in context.store.settling.siblings(series)]
     quiet_since = context.store.settling.last_instance_in_study(series.study_instance_uid)
-    mine = Sibling(series, eligibility.is_sharp(slices.headers[0], rules))
-    turn = eligibility.choose(mine, siblings, quiet_since, now, rules)
+    turn = eligibility.choose(_sibling(series, slices.headers, rules), siblings, quiet_since, now, rules)
     if turn is Turn.WAIT:
         return False
     if isinstance(turn, Covered):
@@ -110,6 +110,11 @@ def _leave(context: Context, series: Series, slices: Slices, whole: Whole) -> bo
     if changed:
         log.get().info("series_ready", case=series.id, revision=series.revision, evidence=whole.evidence)
     return changed
+
+
+def _sibling(series: Series, headers: list[Header], rules: Eligibility) -> Sibling:
+    left = eligibility.ct_slices(headers, rules)
+    return Sibling(series, eligibility.is_sharp(left, rules), acquisition_of(left))
 
 
 def _decline(context: Context, series: Series, whole: Whole, outcome: Outcome, reason: str, detail: str) -> bool:

@@ -3,13 +3,10 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from datetime import timedelta
 from types import FrameType
-
-from pynetdicom.dul import DULServiceProvider
 
 from node.audit.messages import Activity
 from node.audit.trail import open_trail
@@ -169,9 +166,4 @@ class Supervisor:
 
 def serve(config: Config, arguments: list[str]) -> int:
     """Runs the node; returns the exit status: 2 when a child found at its first start that it cannot run."""
-    status = Supervisor(config, arguments).run()
-    if any(isinstance(thread, DULServiceProvider) for thread in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)  # pynetdicom's threads would keep the process until their peer answers or times out
-    return status
+    return Supervisor(config, arguments).run()

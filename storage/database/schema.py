@@ -18,8 +18,6 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
-    column,
-    table,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -299,38 +297,3 @@ class CommitmentRequestRow(Base):
     answered_at: Mapped[datetime | None]
 
     __table_args__ = (UniqueConstraint("calling_ae", "transaction_uid"),)
-
-
-WORKLIST_TIMES = ("first_instance_at", "last_instance_at", "ready_at", "claimed_at", "reported_at", "delivered_at")
-
-WORKLIST = table(
-    "worklist",
-    column("case_id", Integer),
-    column("priority", Integer),
-    *(
-        column(name, Text)
-        for name in ("patient_id", "issuer_of_patient_id", "patient_name", "accession_number", "study_date", "modality")
-    ),
-    *(column(name, Text) for name in ("series_description", "study_instance_uid", "series_instance_uid", "calling_ae")),
-    column("instance_count", Integer),
-    column("stage", Text),
-    column("outcome", Text),
-    column("reason", Text),
-    column("detail", Text),
-    column("evidence", Text),
-    column("conflicts", JSON),
-    column("revision", Integer),
-    column("attempts", Integer),
-    *(column(name, Float) for name in PROBABILITY_COLUMNS),
-    column("top_location", Text),
-    column("diameter_mm", Float),
-    column("lesions", JSON),
-    column("model", Text),
-    column("report_uid", Text),
-    column("report_path", Text),
-    column("delivery", Text),
-    *(column(name, UtcDateTime) for name in WORKLIST_TIMES),
-    *(column(name, Float) for name in ("volume_seconds", "inference_seconds", "report_seconds")),
-    column("committed_at", UtcDateTime),
-)
-"""The view for users and other programs; its columns are documented in the README and only ever added to."""

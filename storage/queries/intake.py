@@ -11,7 +11,7 @@ from storage.database.prepared import Prepared
 from storage.database.schema import AssociationRow, InstanceRow, RemovalRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import reopen
-from storage.records import Added, Change, Closed, Ended, Header, Opened, Received, StoredFile, name_key
+from storage.records import Added, AssociationEnd, Change, Ended, Header, Opened, Received, StoredFile, name_key
 from storage.stages import Event, Stage, advance
 
 INSTANCES_DIFFER = "instances_differ"
@@ -60,7 +60,7 @@ _CLOSE = (
     .values(closed=bindparam("how"), closed_at=bindparam("now"))
 )
 _KINDS = (Ended, Opened, Received)
-COMMITS = ("closing", "opening", "instances")
+GROUP_NAMES = ("closing", "opening", "instances")
 _ASSOCIATION = ("receiver", "calling_ae", "opened_at")
 _INSTANCE = (
     "sop_instance_uid", "series_id", "association_id", "path", "sha256", "size_bytes", "header", "received_at",
@@ -100,7 +100,7 @@ class Intake:
         """The association is known as open; returns its id."""
         return int(self.take([Opened(receiver, calling_ae, now)])[0])
 
-    def close_association(self, association_id: int, how: Closed, now: datetime) -> None:
+    def close_association(self, association_id: int, how: AssociationEnd, now: datetime) -> None:
         """The association is known as closed."""
         self.take([Ended(association_id, how, now)])
 
@@ -116,7 +116,7 @@ class Intake:
                 .where(
                     AssociationRow.receiver == receiver, AssociationRow.closed.is_(None), AssociationRow.id.not_in(left)
                 )
-                .values(closed=Closed.LOST.value, closed_at=now)
+                .values(closed=AssociationEnd.LOST.value, closed_at=now)
                 .returning(AssociationRow.id)
             )
             return len(lost.all())
@@ -299,4 +299,4 @@ def _conflicts(series: _Series, header: Header) -> list[str]:
 
 def _name_of(changes: Sequence[Change]) -> str:
     """What `killpoints` calls the commit: after the last of these that is in it."""
-    return COMMITS[max(_KINDS.index(type(change)) for change in changes)]
+    return GROUP_NAMES[max(_KINDS.index(type(change)) for change in changes)]

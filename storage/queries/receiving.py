@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import as_series
-from storage.records import Closed, Contribution, Header, Series, StoredFile
+from storage.records import AssociationEnd, Contribution, Header, Series, StoredFile
 from storage.stages import Event, Outcome, Stage, advance
 
 CLOCKS_DIFFER = timedelta(seconds=5)
@@ -43,7 +43,10 @@ class Settling:
                 .group_by(AssociationRow.id)
                 .order_by(AssociationRow.id)
             )
-            return [Contribution(id_, instances, Closed(closed) if closed else None) for id_, instances, closed in rows]
+            return [
+                Contribution(id_, instances, AssociationEnd(closed) if closed else None)
+                for id_, instances, closed in rows
+            ]
 
     def instances(self, series_id: int) -> list[tuple[Header, StoredFile]]:
         """The series' instances in the order in which they came."""
@@ -83,8 +86,8 @@ class Settling:
                 for table in (ObjectRow, ReportRow)
             )
 
-    def siblings(self, series: Series) -> list[tuple[Series, Header]]:
-        """The other series of the same acquisition of the same study, each with the header of its first instance.
+    def siblings(self, series: Series) -> list[tuple[Series, list[Header]]]:
+        """The other series of the same acquisition of the same study, each with the headers of its instances.
 
         A series that does not tell its acquisition has none, and an empty one is nobody's.
         """
@@ -102,12 +105,12 @@ class Settling:
                 )
                 .order_by(SeriesRow.id)
             ).all()
-            return [(as_series(row), self._first_header(session, row.id)) for row in rows]
+            return [(as_series(row), self._headers(session, row.id)) for row in rows]
 
     @staticmethod
-    def _first_header(session: Session, series_id: int) -> Header:
-        first = select(InstanceRow.header).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id).limit(1)
-        return Header.from_json(session.scalars(first).one())
+    def _headers(session: Session, series_id: int) -> list[Header]:
+        headers = select(InstanceRow.header).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
+        return [Header.from_json(values) for values in session.scalars(headers)]
 
     def last_instance_in_study(self, study_instance_uid: str) -> datetime:
         """When the latest slice of any series of the study arrived."""

@@ -109,7 +109,7 @@ def _busy(threads: int) -> Iterator[None]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--busy", type=int, default=4, help="threads that compute meanwhile")
+    parser.add_argument("--busy", type=int, default=1, help="threads that compute meanwhile")
     parser.add_argument("--library", action="store_true", help="pynetdicom's own requestor")
     options = parser.parse_args()
     start = time.monotonic()

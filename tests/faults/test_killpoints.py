@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from node.simulated_pacs import Fault, SimulatedPeer
-from storage.queries.intake import COMMITS
+from storage.queries.intake import GROUP_NAMES
 from tests.faults.proof import unreported, violations
 from tests.faults.senders import send, small_series
 from tests.faults.small_node import ALGORITHM, Killable, SmallNode, configuration
@@ -116,6 +116,6 @@ def test_every_point_in_the_code_is_died_at() -> None:
     )
     named = set(re.findall(r'\bkill_point\("(\w+)"\)', text))
     commits = set(re.findall(r'\bwriting(?:_plainly)?\("(\w+)"\)', text))
-    commits |= set(COMMITS)
+    commits |= set(GROUP_NAMES)
     named |= {f"{when}_commit_of_{commit}" for when in ("before", "after") for commit in commits}
     assert named == {*POINTS, *BEYOND_THE_SMALL_NODE}

@@ -21,7 +21,7 @@ from node.scu.storage_scu import send_files
 from node.simulated_pacs import Fault, SimulatedPeer
 from node.workflow import commitments
 from node.workflow.delivery import deliver
-from storage.records import Closed
+from storage.records import AssociationEnd
 from storage.stages import DeliveryStage
 from storage.store import Store
 from tests.support.builders import FakeClock, keep
@@ -403,7 +403,7 @@ def request(*instances: str, transaction_uid: str = "2.25.5") -> Dataset:
 def stored(made: Site) -> list[str]:
     """UIDs of three slices that are durable."""
     datasets = ct_series(3)
-    keep(made.store, made.files, made.clock, datasets, calling_ae="CT1", closed=Closed.RELEASED)
+    keep(made.store, made.files, made.clock, datasets, calling_ae="CT1", closed=AssociationEnd.RELEASED)
     return [str(ds.SOPInstanceUID) for ds in datasets]
 
 

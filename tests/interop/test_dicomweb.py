@@ -21,7 +21,7 @@ from node.workflow.context import Context
 from node.workflow.retrieval import retrieve
 from node.workflow.settling import settle
 from storage.files.instances import Files
-from storage.records import Closed
+from storage.records import AssociationEnd
 from storage.store import Store
 from tests.interop.test_peers import Orthanc
 from tests.interop.test_retrieve import in_orthanc
@@ -106,7 +106,10 @@ def test_missing_slices_come_by_wado_as_the_server_holds_them(
     assert (now.instance_count, now.expected_count, settle(context)) == (5, 5, 1)
     assert dict(context.store.worklist.case(str(row.id)) or {})["evidence"] == "count"
     parts = context.store.settling.contributions(row.id)
-    assert [(part.instances, part.closed) for part in parts] == [(3, Closed.RELEASED), (2, Closed.RELEASED)]
+    assert [(part.instances, part.closed) for part in parts] == [
+        (3, AssociationEnd.RELEASED),
+        (2, AssociationEnd.RELEASED),
+    ]
 
 
 def test_a_compressed_study_is_fetched_as_it_is_and_what_is_known_does_not_come_again(

@@ -29,7 +29,7 @@ from node.workflow.retrieval import Brought, bring, retrieve
 from node.workflow.settling import settle
 from storage.errors import StorageFull
 from storage.files.instances import Files, InstanceWriter
-from storage.records import Closed
+from storage.records import AssociationEnd
 from storage.store import Store
 from tests.interop.test_peers import Orthanc, program
 from tests.support.builders import FakeClock, keep, series_now
@@ -112,7 +112,10 @@ def test_missing_slices_come_from_the_sender_before_the_quiet_timer_decides(
     assert settle(context) == 1
     assert dict(context.store.worklist.case(str(row.id)) or {})["evidence"] == "count"
     parts = context.store.settling.contributions(row.id)
-    assert [(part.instances, part.closed) for part in parts] == [(3, Closed.RELEASED), (2, Closed.RELEASED)]
+    assert [(part.instances, part.closed) for part in parts] == [
+        (3, AssociationEnd.RELEASED),
+        (2, AssociationEnd.RELEASED),
+    ]
     kept = {file.sha256 for _, file in context.store.settling.instances(row.id)}
     assert len(kept) == 5
     assert all(context.files.holds(file) for _, file in context.store.settling.instances(row.id))
@@ -253,7 +256,7 @@ def test_what_falls_short_is_no_release(node: Node, orthanc: Orthanc, tmp_path: 
         brought = bring(source, inlet, context.store, listed)
     assert (brought, brought.failed) == (Brought(3, 0, 1), 2)
     [part] = context.store.settling.contributions(series_now(context.store, listed.series_instance_uid).id)
-    assert part.closed is Closed.ABORTED
+    assert part.closed is AssociationEnd.ABORTED
 
 
 def one_then_full(files: Files) -> Callable[[bytes], InstanceWriter]:

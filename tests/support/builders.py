@@ -17,8 +17,8 @@ from storage.files.instances import Files
 from storage.queries.rows import as_series
 from storage.records import (
     Added,
+    AssociationEnd,
     Claim,
-    Closed,
     Conclusion,
     Header,
     LesionRecord,
@@ -102,7 +102,7 @@ def received(
     clock: FakeClock,
     count: int = 3,
     series: str = SERIES_UID,
-    closed: Closed | None = Closed.RELEASED,
+    closed: AssociationEnd | None = AssociationEnd.RELEASED,
     calling_ae: str = "PACS",
     first: int = 1,
     **changes: Any,
@@ -219,7 +219,7 @@ def keep(
     clock: FakeClock,
     datasets: Sequence[Dataset],
     calling_ae: str = "PACS",
-    closed: Closed | None = Closed.RELEASED,
+    closed: AssociationEnd | None = AssociationEnd.RELEASED,
     syntax: str = ExplicitVRLittleEndian,
 ) -> Series:
     """The datasets came on one association, are on disk and known, as the receiver does it; returns the series."""

@@ -78,15 +78,16 @@ class RawScp:
 
     def message(self) -> tuple[dict[int, bytes], bytes]:
         """Command set and dataset of the next message."""
-        parts, flags = [b"", b""], 0
+        parts, found = [b"", b""], dict[int, bytes]()
         while True:
             kind, body = self.pdu()
             assert kind == 4, f"PDU {kind} instead of P-DATA-TF"
             flags = body[5]
             parts[not flags & COMMAND] += body[6:]
-            found = parse_command(parts[0]) if parts[0] else {}
-            wants_more = flags & COMMAND and found.get(0x0800) != struct.pack("<H", NO_DATASET)
-            if flags & LAST and not wants_more:
+            if not flags & LAST:
+                continue
+            found = found or parse_command(parts[0])
+            if not flags & COMMAND or found[0x0800] == struct.pack("<H", NO_DATASET):
                 return found, parts[1]
 
     def answer(self, request: dict[int, bytes], status: int, dataset: bytes = b"", message_id: int = 0) -> None:

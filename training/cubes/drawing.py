@@ -1,6 +1,6 @@
 """A cube from a seed: vessels or a piece of the real tree, with a sac or with what passes for one, in its surroundings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,8 +134,6 @@ def _tried(rng: np.random.Generator, tree: RealTree | None, wanted: bool, valida
 
 
 def _moved(sac: Sac | None, shift: FloatArray) -> Sac | None:
-    from dataclasses import replace
-
     return None if sac is None else replace(sac, base=sac.base + shift)
 
 
@@ -192,7 +190,7 @@ def _draw_sac(place: Place, parts: list[Vessel], rng: np.random.Generator) -> tu
     )
     back = [part.moved(-sac.centre) for part in parts]
     lumen, _ = distances(back, float(sac.reach_mm))
-    own = sac_distance(_moved(sac, -sac.centre))
+    own = sac_distance(replace(sac, base=sac.base - sac.centre))
     share = np.clip(0.5 - own / STEP_MM, 0, 1) * np.clip(0.5 + lumen / STEP_MM, 0, 1)
     volume = float(share.sum())
     shown = (6 * volume * STEP_MM**3 / np.pi) ** (1 / 3)

@@ -126,7 +126,7 @@ def _joined(a: Float32Array, b: Float32Array, blend_mm: float) -> Float32Array:
     return out
 
 
-def blend(image: Float32Array, distance: Float32Array, hu: float | Float32Array) -> None:
+def blend(image: Float32Array, distance: Float32Array, hu: float | np.float32 | Float32Array) -> None:
     """Put `hu` into the image where `distance` is negative, by the share of the voxel that is filled."""
     cover = np.clip(np.float32(0.5) - distance / np.float32(STEP_MM), 0, 1)
     image += cover * (hu - image)
@@ -163,7 +163,8 @@ def tissue(rng: np.random.Generator) -> Float32Array:
         other = np.float32(rng.choice([-90.0, 60.0, 70.0, 95.0]))
         share = np.clip(0.5 + 2.0 * (smooth_noise(GRID, float(rng.uniform(6, 14)), rng) - np.float32(0.4)), 0, 1)
         image += share * (other - image)
-    return image.astype(np.float32)
+    painted: Float32Array = image.astype(np.float32)
+    return painted
 
 
 def add_bone(image: Float32Array, distance: Float32Array, rng: np.random.Generator, nearer_mm: float = 0.0) -> None:
@@ -260,4 +261,5 @@ def scanned(image: Float32Array, rng: np.random.Generator) -> Float32Array:
     white = rng.standard_normal(image.shape, dtype=np.float32)
     noise = ndimage.gaussian_filter(white, (max(0.35 * through, 0.3), grain, grain), truncate=3.0)
     noise *= np.float32(np.clip(rng.lognormal(np.log(10.0), 0.5), 2, 32)) / noise.std()
-    return out + noise
+    noisy: Float32Array = out + noise
+    return noisy

@@ -84,7 +84,7 @@ def _paths(lines: NDArray[np.intp], count: int, degree: NDArray[np.intp]) -> lis
             while degree[piece[-1]] == 2:
                 near = graph.indices[graph.indptr[piece[-1]] : graph.indptr[piece[-1] + 1]]
                 piece.append(int(near[0] if near[0] != piece[-2] else near[1]))
-            seen.add((start, step))
+            seen.add((int(start), int(step)))
             seen.add((piece[-1], piece[-2]))
             found.append(np.array(piece))
     return found
@@ -109,7 +109,8 @@ def around(tree: RealTree, rng: np.random.Generator, *, validation: bool) -> tup
 
     def placed(points: FloatArray) -> FloatArray:
         out: FloatArray = (points - origin) @ turned.T * scale
-        return out + sum(a * (np.sin(out @ k + p) - np.sin(p))[:, None] for a, k, p in waves)
+        bent: FloatArray = out + sum(a * (np.sin(out @ k + p) - np.sin(p))[:, None] for a, k, p in waves)
+        return bent
 
     near = np.zeros(len(tree.points), bool)
     near[tree.finder.query_ball_point(origin, 24.0 / scale)] = True

@@ -224,6 +224,30 @@ def test_pixels_that_decode_to_another_matrix_are_refused() -> None:
     assert refusal(series).reason is Reason.PIXELS_UNDECODABLE
 
 
+@pytest.mark.parametrize("kind", ["OD", "US", "HU_MOD", "ed", "Z_EFF"])
+def test_one_slice_in_other_than_hounsfield_units_is_refused(kind: str) -> None:
+    series = ct_series(3)
+    series[1].RescaleType = kind
+    assert refusal(series).reason is Reason.NOT_HOUNSFIELD
+
+
+def test_one_frame_in_other_than_hounsfield_units_is_refused() -> None:
+    made = enhanced_ct(ct_series(3), shared=False)
+    for each in made.PerFrameFunctionalGroupsSequence:
+        each.PixelValueTransformationSequence[0].RescaleType = "HU"
+    assert volume_from_datasets([made]).hu_DHW.shape[0] == 3
+    made.PerFrameFunctionalGroupsSequence[1].PixelValueTransformationSequence[0].RescaleType = "ED"
+    assert refusal([made]).reason is Reason.NOT_HOUNSFIELD
+
+
+@pytest.mark.parametrize("kind", ["HU", "HU ", "hu", ""])
+def test_hounsfield_units_may_be_padded_or_unsaid(kind: str) -> None:
+    series = ct_series(3)
+    for ds in series:
+        ds.RescaleType = kind
+    assert volume_from_datasets(series).hu_DHW.shape[0] == 3
+
+
 @pytest.mark.parametrize("changes", [{"RescaleSlope": None}, {"RescaleIntercept": None}, {"RescaleSlope": 0}])
 def test_a_slice_that_does_not_say_its_hounsfield_units_is_refused(changes: dict[str, Any]) -> None:
     series = ct_series(3)

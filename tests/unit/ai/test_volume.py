@@ -1,6 +1,7 @@
 """Slices become a volume in the patient's frame, or the reason why not, with a number a person can act on."""
 
 import tracemalloc
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +228,21 @@ def test_a_real_localizer_is_no_stack() -> None:
         absent(f"the real scanner study is absent: {PHILIPS_STUDY}")
     caught = refusal(sorted((PHILIPS_STUDY / "S1000").glob("I*")), of=volume_from_files)
     assert caught.reason is Reason.TOO_FEW_SLICES
+
+
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_an_exact_copy_of_a_slice_under_a_new_uid_costs_nothing(enhanced: bool) -> None:
+    series = ct_series(4)
+    copy = deepcopy(series[2])
+    copy.SOPInstanceUID = copy.file_meta.MediaStorageSOPInstanceUID = UID("2.25.77")
+    doubled = [*series, copy]
+    volume = volume_from_datasets([enhanced_ct(doubled)] if enhanced else doubled)
+    np.testing.assert_array_equal(volume.hu_DHW, volume_from_datasets(series).hu_DHW)
+
+
+def test_a_repeated_position_with_other_pixels_is_no_copy() -> None:
+    series = ct_series(4)
+    other = deepcopy(series[2])
+    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = UID("2.25.77")
+    other.PixelData = series[1].PixelData
+    assert refusal([*series, other]).reason is Reason.DUPLICATE_POSITION

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any, cast
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -758,3 +759,32 @@ def test_only_what_was_read_of_exactly_the_files_that_the_series_has_now_is_not_
     assert [each.ds.InstanceNumber for each in slices] == [1, 2, 3, 4, 5, 6]
     assert analyse(shop.context, claim)
     assert shop.seen == [((6, 8, 9), "auto", True)]
+
+
+def test_without_an_offset_in_the_images_times_are_those_on_the_wall(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop(NEGATIVE, report={"timezone": "Asia/Tokyo"})
+    analyse(shop.context, shop.claim())
+    wall = shop.clock().astimezone(ZoneInfo("Asia/Tokyo"))
+    report = shop.report()
+    assert "TimezoneOffsetFromUTC" not in report
+    assert (report.ContentDate, report.ContentTime[:6]) == (wall.strftime("%Y%m%d"), wall.strftime("%H%M%S"))
+
+
+def test_a_stray_is_set_aside_and_the_case_says_so(workshop: Callable[..., Workshop]) -> None:
+    scout, *slices = ct_series(7)
+    scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    scout.ImagePositionPatient = [0.0, 0.0, 700.0]
+    shop = workshop(NEGATIVE)
+    assert analyse(shop.context, shop.claim([scout, *slices]))
+    row = shop.row()
+    assert (row["outcome"], row["detail"]) == ("negative", "set aside in this series: 1 of kind localizer")
+
+
+def test_interleaved_passes_are_never_one_volume(workshop: Callable[..., Workshop]) -> None:
+    series = ct_series(10)
+    for number, ds in enumerate(series):
+        ds.AcquisitionDate, ds.AcquisitionTime = "20260101", "101500" if number % 2 else "101545"
+    shop = workshop(NEGATIVE)
+    assert analyse(shop.context, shop.claim(series))
+    assert shop.seen == []
+    assert (shop.row()["outcome"], shop.row()["reason"]) == ("not_analysed", "several_acquisitions")

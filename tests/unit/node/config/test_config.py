@@ -114,6 +114,7 @@ def test_an_unknown_or_missing_key_is_named_with_the_nearest(tmp_path: Path, con
         ("[eligibility]\nminimum_slices = 1", "eligibility.minimum_slices", "1"),
         ("[eligibility]\nmaximum_spacing_mm = 0", "eligibility.maximum_spacing_mm", "0"),
         ('[eligibility]\nrequire_contrast = "perhaps"', "eligibility.require_contrast", "'perhaps'"),
+        ('[report]\ntimezone = "Mars/Olympus"', "report.timezone", "'Mars/Olympus'"),
         ('[ai]\ndevice = "gpu"', "ai.device", "'gpu'"),
         ("[ai]\nattempts = 0", "ai.attempts", "0"),
         ('[report]\nnot_analysed = "sometimes"', "report.not_analysed", "'sometimes'"),

@@ -91,6 +91,7 @@ def test_the_header_is_the_same_in_every_transfer_syntax(syntax: str) -> None:
         number_of_frames=1,
         instance_number=1,
         has_pixels=True,
+        acquisition_number="4",
     )
 
 

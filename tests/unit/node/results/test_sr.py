@@ -13,7 +13,7 @@ from node.config.types import Region
 from node.results.codes import SITES
 from node.results.document import DISCLAIMER, NotAnalysed, Outcome
 from node.results.identity import derive_uid
-from node.results.key_slices import key_slice, representative_slices
+from node.results.key_slices import key_slices, representative_slices
 from node.results.plain_ascii import plain_ascii
 from tests.support.dicom_factory import ct_series, enhanced_ct, headers_of, lps_of, marked
 from tests.support.reports import (
@@ -181,7 +181,7 @@ def test_a_voxel_of_the_volume_is_found_on_the_stored_image(orientation: tuple[f
     volume = volume_from_datasets(series)
     for d, h, w in ((0, 0, 0), (2, 5, 1), (5, 3, 7)):
         x, y, z, _ = volume.affine_lps @ [d, h, w, 1.0]
-        where = key_slice(headers_of(series), (x, y, z))
+        [where] = key_slices(headers_of(series), [(x, y, z)])
         index = [ds.SOPInstanceUID for ds in series].index(where.sop_instance_uid)
         assert where.distance_mm == pytest.approx(0.0, abs=1e-6)
         assert where.sop_instance_uid == volume.sop_instance_uids[d]

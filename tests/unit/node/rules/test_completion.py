@@ -7,11 +7,11 @@ import pytest
 
 from node.config.sections import Completion
 from node.rules.completion import Evidence, Geometry, Sender, Wait, Whole, assess, is_habit
-from storage.records import Closed, Contribution, Series
+from storage.records import AssociationEnd, Contribution, Series
 from storage.stages import Stage
 from tests.support.builders import START
 
-RELEASED, ABORTED, LOST, OPEN = Closed.RELEASED, Closed.ABORTED, Closed.LOST, None
+RELEASED, ABORTED, LOST, OPEN = AssociationEnd.RELEASED, AssociationEnd.ABORTED, AssociationEnd.LOST, None
 EVEN, UNEVEN = {"even": True}, {"even": False}
 BOTH_ENDS = {"even": True, "ends": True}
 ONE_FRAME_PER_INSTANCE: dict[str, bool] = {}
@@ -23,7 +23,7 @@ class Case:
 
     said: Whole | Wait
     instances: int = 400
-    parts: tuple[tuple[int, Closed | None], ...] = ((400, RELEASED),)
+    parts: tuple[tuple[int, AssociationEnd | None], ...] = ((400, RELEASED),)
     expected: int | None = None
     asked_seconds_ago: float | None = None
     idle_seconds: float = 0.1

@@ -13,7 +13,17 @@ from pydicom.uid import (
 )
 
 from node.config.sections import Eligibility
-from node.rules.eligibility import Covered, NotEligible, Sibling, Turn, choose, ineligibility, is_sharp
+from node.rules.eligibility import (
+    Covered,
+    NotEligible,
+    Sibling,
+    Turn,
+    choose,
+    ct_slices,
+    ineligibility,
+    is_sharp,
+    strays,
+)
 from node.rules.ineligible import Ineligible
 from storage.records import Header, Series
 from storage.stages import Outcome, Stage
@@ -53,6 +63,10 @@ def test_a_thin_axial_head_ct_is_eligible() -> None:
         ({"image_type": ("DERIVED", "PRIMARY", "PROJECTION IMAGE")}, Ineligible.REFORMAT),
         ({"image_type": ("DERIVED", "SECONDARY", "Volume Rendering")}, Ineligible.REFORMAT),
         ({"image_type": ("DERIVED", "SECONDARY", "SCREEN SAVE")}, Ineligible.REFORMAT),
+        ({"image_type": ("DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MIP")}, Ineligible.REFORMAT),
+        ({"image_type": ("DERIVED", "PRIMARY", "VOLUME", "VOLUME_RENDER")}, Ineligible.REFORMAT),
+        ({"image_type": ("DERIVED", "PRIMARY", "VOLUME", "MAX_IP")}, Ineligible.REFORMAT),
+        ({"image_type": ("ORIGINAL", "PRIMARY", " localizer ")}, Ineligible.LOCALIZER),
         ({"series_description": "COR MIP 10/3"}, Ineligible.REFORMAT),
         ({"series_description": "sagittal 2.0"}, Ineligible.REFORMAT),
         ({"series_description": "Cor"}, Ineligible.REFORMAT),
@@ -126,20 +140,21 @@ def test_every_reason_is_explained_in_a_sentence(reason: Ineligible) -> None:
 @pytest.mark.parametrize(
     "kernel",
     [
-        "H60s", "H70h", "J70h", "Hr68h", "Qr59d", "B60f", "B70f", "Br64d", "Bl57f",  # Siemens
+        "H60s", "H70h", "Br64d\\3", "I70f", "Br64d ", "J70h", "Hr68h", "Qr59d", "B60f", "B70f", "Br64d", "Bl57f",  # Siemens
         "BONE", "BONEPLUS", "EDGE", "LUNG",  # GE
         "YA", "YB", "YC", "YD", "YE",  # Philips
         "FC30", "FC51", "FC81",  # Toshiba and Canon
     ],
 )  # fmt: skip
 def test_bone_and_lung_kernels_are_sharp(kernel: str) -> None:
-    assert is_sharp(header(convolution_kernel=kernel), RULES)
-    assert is_sharp(header(convolution_kernel=kernel.lower()), RULES)
+    assert is_sharp([header(convolution_kernel=kernel)], RULES)
+    assert is_sharp([header(convolution_kernel=kernel.lower())], RULES)
 
 
 @pytest.mark.parametrize(
     "kernel",
     [
+        "Br36f\\4", "I31f\\5", "I41f",
         "H20f", "H30s", "H40s", "J30s", "J40s", "Hr38", "Hv40f", "Bv36f", "Br40d", "Qr40", "B20f", "B26f", "B30f",
         "STANDARD", "SOFT", "DETAIL",
         "UA", "UB", "A", "B", "C",
@@ -148,7 +163,7 @@ def test_bone_and_lung_kernels_are_sharp(kernel: str) -> None:
     ],
 )  # fmt: skip
 def test_soft_and_vascular_kernels_are_not_sharp(kernel: str) -> None:
-    assert not is_sharp(header(convolution_kernel=kernel), RULES)
+    assert not is_sharp([header(convolution_kernel=kernel)], RULES)
 
 
 def other(
@@ -239,6 +254,36 @@ def test_what_says_nothing_of_the_acquisition_covers_nothing(sibling: Sibling) -
 
 def test_an_answer_counts_before_another_that_is_at_work() -> None:
     assert turn(True, other(3, Stage.ANALYSING), reported(Outcome.NEGATIVE)) == Covered(2)
+
+
+STRAYS: list[dict[str, Any]] = [
+    {"image_type": ("ORIGINAL", "PRIMARY", "LOCALIZER")},
+    {"sop_class_uid": SecondaryCaptureImageStorage},
+    {"modality": "SR", "has_pixels": False},
+    {"image_type": ("DERIVED", "SECONDARY", "MPR")},
+    {"modality": "PT"},
+]
+
+
+@pytest.mark.parametrize("stray", STRAYS)
+@pytest.mark.parametrize("place", [0, 30, 60])
+def test_a_stray_anywhere_in_the_series_is_set_aside_and_the_slices_left_are_judged(
+    stray: dict[str, Any], place: int
+) -> None:
+    headers = slices()
+    headers.insert(place, header(99, **stray))
+    assert ineligibility(headers, 0.75, RULES) is None
+    assert len(ct_slices(headers, RULES)) == 60
+    assert sum(strays(headers, RULES).values()) == 1
+
+
+def test_what_is_left_beside_strays_may_be_too_little() -> None:
+    assert reason([*slices(59), header(99, **STRAYS[0])]) is Ineligible.TOO_FEW_SLICES
+
+
+@pytest.mark.parametrize("description", ["THIN FOR MPR", "CTA 0.6 for MIPs", "thin  for VRT"])
+def test_thin_slices_for_reformats_are_no_reformat(description: str) -> None:
+    assert ineligibility(slices(series_description=description), 0.75, RULES) is None
 
 
 def test_sop_classes_of_ct_are_eligible() -> None:

@@ -15,7 +15,7 @@ from node.workflow.retention import retain
 from storage.database.schema import AssociationRow, RemovalRow
 from storage.files.instances import Files
 from storage.queries.retention import Removal, Retention
-from storage.records import Added, Closed, Conclusion, ReportObject, Series
+from storage.records import Added, AssociationEnd, Conclusion, ReportObject, Series
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import LEASE, FakeClock, conclusion, keep, series_now
@@ -200,7 +200,7 @@ def test_associations_go_with_the_last_of_what_they_brought(context: DeskFactory
     clock.advance(DAY)
     reported(node, clock, 2)
     empty = node.store.intake.open_association("receiver", "PACS", clock())
-    node.store.intake.close_association(empty, Closed.ABORTED, clock())
+    node.store.intake.close_association(empty, AssociationEnd.ABORTED, clock())
     node.store.intake.open_association("receiver", "PACS", clock())
     assert (retain(context()), associations(node)) == (0, 4)
     clock.advance(29.5 * DAY)

@@ -25,7 +25,7 @@ from node.workflow.recovery import rescue
 from node.workflow.settling import settle
 from storage.files.instances import Files
 from storage.queries.receiving import Settling
-from storage.records import Closed, Contribution, Delivery, ReportObject, ResultObject, Series
+from storage.records import AssociationEnd, Contribution, Delivery, ReportObject, ResultObject, Series
 from storage.stages import DeliveryStage, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import (
@@ -381,7 +381,7 @@ def test_a_slice_between_the_two_reads_leaves_the_series_to_the_next_beat(
     context = office(peers=peers(104, series_on_one_association=True))
     received(context.store, context.clock)
     with monkeypatch.context() as patched:
-        patched.setattr(Settling, "contributions", lambda _self, _id: [Contribution(1, 4, Closed.RELEASED)])
+        patched.setattr(Settling, "contributions", lambda _self, _id: [Contribution(1, 4, AssociationEnd.RELEASED)])
         assert settle(context.context) == 0
     assert settle(context.context) == 1
 

@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 
 from storage.queries.group_commit import GroupCommit, Offer
 from storage.queries.intake import Intake
-from storage.records import Added, Change, Closed, Ended, Header, Received
+from storage.records import Added, AssociationEnd, Change, Ended, Header, Received
 from storage.store import Store
 from tests.support.builders import FakeClock, header, series_now, stored_file
 
@@ -172,7 +172,7 @@ def test_the_end_of_an_association_waits_for_company(
     monkeypatch.setattr(Intake, "take", watched)
     commits = GroupCommit(store.intake)
     commits.start()
-    end = commits.offer(Ended(instance.association_id, Closed.RELEASED, clock()))
+    end = commits.offer(Ended(instance.association_id, AssociationEnd.RELEASED, clock()))
     assert commits.offer(instance).outcome() is Added.STORED
     assert end.outcome() == instance.association_id
     commits.stop()
@@ -181,5 +181,5 @@ def test_the_end_of_an_association_waits_for_company(
 
 def test_the_end_of_an_association_does_not_wait_for_ever(store: Store, clock: FakeClock, commits: GroupCommit) -> None:
     association = store.intake.open_association("receiver", "PACS", clock())
-    end = commits.offer(Ended(association, Closed.RELEASED, clock()))
+    end = commits.offer(Ended(association, AssociationEnd.RELEASED, clock()))
     assert end.outcome() == association

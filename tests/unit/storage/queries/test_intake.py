@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import StatementError
 
 from storage.database.schema import AssociationRow, InstanceRow, SeriesRow
-from storage.records import Added, Claim, Closed, Header, Received
+from storage.records import Added, AssociationEnd, Claim, Header, Received
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import (
@@ -194,9 +194,9 @@ def test_associations_close_once_and_as_first_said(store: Store, clock: FakeCloc
     association = store.intake.open_association("receiver", "PACS", clock())
     assert closed_as(store) == [(None, None)]
     closed_at = clock.advance(1)
-    store.intake.close_association(association, Closed.RELEASED, clock())
+    store.intake.close_association(association, AssociationEnd.RELEASED, clock())
     clock.advance(1)
-    store.intake.close_association(association, Closed.ABORTED, clock())
+    store.intake.close_association(association, AssociationEnd.ABORTED, clock())
     assert closed_as(store) == [("released", closed_at)]
 
 
@@ -204,7 +204,7 @@ def test_what_a_dead_receiver_had_open_is_lost_and_nothing_else(store: Store, cl
     mine, done, other = (
         store.intake.open_association(name, "PACS", clock()) for name in ("receiver", "receiver", "other")
     )
-    store.intake.close_association(done, Closed.ABORTED, clock())
+    store.intake.close_association(done, AssociationEnd.ABORTED, clock())
     assert store.intake.lose_associations("receiver", clock()) == 1
     assert store.intake.lose_associations("receiver", clock()) == 0
     assert [how for how, _ in closed_as(store)] == ["lost", "aborted", None]

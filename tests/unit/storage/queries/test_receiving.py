@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from storage.errors import IllegalTransition
-from storage.records import Closed, Contribution
+from storage.records import AssociationEnd, Contribution
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import FakeClock, add, header, ready, received, reported, series_now, stored_file
@@ -88,12 +88,12 @@ def test_leave_by_an_illegal_event_raises_and_changes_nothing(store: Store, cloc
 
 
 def test_contributions_tell_who_brought_how_much_and_how_it_ended(store: Store, clock: FakeClock) -> None:
-    series = received(store, clock, count=3, closed=Closed.RELEASED)
-    received(store, clock, count=2, first=4, closed=Closed.ABORTED)
+    series = received(store, clock, count=3, closed=AssociationEnd.RELEASED)
+    received(store, clock, count=2, first=4, closed=AssociationEnd.ABORTED)
     received(store, clock, count=1, first=6, closed=None)
     contributions = store.settling.contributions(series.id)
     assert [(part.instances, part.closed) for part in contributions] == [
-        (3, Closed.RELEASED), (2, Closed.ABORTED), (1, None),
+        (3, AssociationEnd.RELEASED), (2, AssociationEnd.ABORTED), (1, None),
     ]  # fmt: skip
 
 
@@ -113,12 +113,13 @@ def test_instances_come_in_order_of_arrival(store: Store, clock: FakeClock) -> N
     assert [head for head, _ in kept] == [header(3), header(1), header(2)]
 
 
-def test_siblings_share_study_and_acquisition_and_come_with_their_first_header(store: Store, clock: FakeClock) -> None:
+def test_siblings_share_study_and_acquisition_and_come_with_their_headers(store: Store, clock: FakeClock) -> None:
     mine = received(store, clock, series="2.25.1")
     received(store, clock, series="2.25.2", convolution_kernel="H60f", first=5)
     received(store, clock, series="2.25.3", acquisition_key="another")
     received(store, clock, series="2.25.4", study_instance_uid="2.25.999")
-    [(sibling, head)] = store.settling.siblings(mine)
+    [(sibling, heads)] = store.settling.siblings(mine)
+    head = heads[0]
     assert sibling == series_now(store, "2.25.2")
     assert (head.sop_instance_uid, head.convolution_kernel) == ("2.25.2.5", "H60f")
 

@@ -7,8 +7,8 @@ import pytest
 
 from ai.locations import LOCATIONS, Location
 from ai.preprocess import Preprocessing
-from tests.absent import absent
-from tests.unit.made_up_tree import write_arteries
+from tests.support.absent import absent
+from tests.support.made_up_tree import write_arteries
 from training.anatomy import CENTRELINE, read_arteries
 from training.config import ConfigError, Data, TrainConfig
 from training.evaluate import real_tree_set
@@ -22,7 +22,7 @@ from training.phantom.scanner import draw_scanner, resampled_noise, with_grainy_
 from training.phantom.tree import Tree
 from training.scans import REAL_TREE_SEEDS, training_scans
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "anatomy"
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "anatomy"
 
 
 @pytest.fixture(scope="module")

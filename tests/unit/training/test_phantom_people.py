@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.made_up_tree import write_arteries
+from tests.support.made_up_tree import write_arteries
 from training.config import Data, TrainConfig
 from training.phantom.frame import FloatArray
 from training.phantom.head import draw_head
