@@ -32,6 +32,10 @@ REPORT_SPECIFICITY, NOTIFY_SPECIFICITY = 0.90, 0.97
 FOLDS = 5
 DRAWS = 500
 """Of the bootstrap over scans."""
+TRAINED_ON = (
+    "Synthetic phantoms and cubes only, half of the cubes on the arteries of one real head (PLOS Comput Biol 2019, e1007073, "
+    "CC BY 4.0): no patient images. Research use; not a medical device."
+)
 Weights = tuple[float, float]
 
 
@@ -106,6 +110,7 @@ def joined(
     manifest = replace(
         bundle.manifest,
         version=version,
+        trained_on=TRAINED_ON,
         calibration=calibration,
         threshold=report,
         notify_threshold=max(report, least_probability(scored, calibration, NOTIFY_SPECIFICITY)),
