@@ -179,16 +179,16 @@ def _circle(heat: Float32Array, at: Float32Array, elsewhere: float, affine: NDAr
     return Circle((float(centre[0]), float(centre[1]), float(centre[2])), float(spread) * STRIDE * CELL_MM, elsewhere)
 
 
-def located_extent(volume: Volume) -> HeadExtent:
+def located_extent(volume: Volume, *, sure: bool = True) -> HeadExtent:
     """Where the head lies, its circle of Willis told by the network.  Raises NotAnalysable (NOT_A_HEAD, COVERAGE, TOO_LARGE).
 
-    COVERAGE also where the network does not know: a centre that may be anywhere is no centre.
+    COVERAGE when `sure` and the network does not know: a centre that may be anywhere is no centre.
     """
     by_bone = head_extent(volume)
     found = locate(volume)
-    if found.elsewhere > 0.5:
+    if sure and found.elsewhere > 0.5:
         raise NotAnalysable(Reason.COVERAGE, "the circle of Willis is not in the images")
-    if found.spread_mm > MOST_SPREAD_MM:
+    if sure and found.spread_mm > MOST_SPREAD_MM:
         raise NotAnalysable(
             Reason.COVERAGE, f"the circle of Willis could not be placed to better than {found.spread_mm:.0f} mm"
         )

@@ -29,6 +29,8 @@ _FAT_HU, _FAT_MM3, _FAT_DISTANCE_MM = -30.0, 300, 6.0
 _CUBE_MM = 9
 _SHEET_SHARE = 0.18
 """Of the cube of 9 mm about a voxel, what is as bright: a tube of 3 mm fills .09, a sheet of 2 mm .22."""
+_WIDE_SHARE, _WIDE_MM = 0.40, 2.0
+"""A tube of 6 mm fills .35, and unlike a thin sheet it has a core so far from its wall."""
 _ARTERIES_MM3 = 120.0
 _ARTERY_LENGTH_MM = 12.0
 _MARGIN = 8
@@ -82,7 +84,9 @@ def enhanced_tubes(volume: Volume, circle_centre_lps_mm: tuple[float, float, flo
         return Tubes(0.0, np.nan, np.nan)
     tissue_hu = float(np.median(shown[clear]))
     bright = hu[near] >= tissue_hu + ENHANCED_OVER_TISSUE_HU
-    tube = bright & (ndimage.uniform_filter(bright.astype(np.float32), _CUBE_MM) < _SHEET_SHARE)
+    share = ndimage.uniform_filter(bright.astype(np.float32), _CUBE_MM)
+    wide = ndimage.binary_dilation(ndimage.distance_transform_edt(bright) > _WIDE_MM, iterations=3)
+    tube = bright & ((share < _SHEET_SHARE) | (wide & (share < _WIDE_SHARE)))
     labels = label(tube[own] & clear & (shown <= _DENSEST_HU), connectivity=3)
     kept = np.zeros(labels.max() + 1, dtype=bool)
     for part in regionprops(labels):

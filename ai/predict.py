@@ -48,7 +48,7 @@ def prepared_region(
     volume: Volume, bundle: Bundle, *, require_contrast: bool = True, check_coverage: bool = True
 ) -> Region:
     """Return what the network will read.  Raises NotAnalysable (NOT_A_HEAD, COVERAGE or NO_CONTRAST)."""
-    extent = located_extent(volume)
+    extent = located_extent(volume, sure=check_coverage)
     if check_coverage or extent.circle_centre_lps_mm is None:
         require_coverage(extent)
     if extent.circle_centre_lps_mm is None:
