@@ -38,7 +38,9 @@ WEIGHTS = Path(__file__).parent / "models" / "circle"
 
 _NEAR_CELLS = 2.0
 MOST_SPREAD_MM = 15.0
-"""A centre whose probability is spread wider than this is not one."""
+"""A centre whose probability is spread wider than this is not one,"""
+MOST_SPREAD_AGREED_MM, AGREED_MM = 25.0, 15.0
+"""unless the landmarks of the bone lie so near: then up to this."""
 
 
 @dataclass(frozen=True)
@@ -188,11 +190,19 @@ def located_extent(volume: Volume, *, sure: bool = True) -> HeadExtent:
     found = locate(volume)
     if sure and found.elsewhere > 0.5:
         raise NotAnalysable(Reason.COVERAGE, "the circle of Willis is not in the images")
-    if sure and found.spread_mm > MOST_SPREAD_MM:
+    if sure and found.spread_mm > (MOST_SPREAD_AGREED_MM if _agreed(found, by_bone) else MOST_SPREAD_MM):
         raise NotAnalysable(
             Reason.COVERAGE, f"the circle of Willis could not be placed to better than {found.spread_mm:.0f} mm"
         )
     return extent_about(volume, found.centre_lps_mm, vertex_inside=by_bone.vertex_inside, spread_mm=found.spread_mm)
+
+
+def _agreed(found: Circle, by_bone: HeadExtent) -> bool:
+    """Whether the bone's landmarks, of which the network knows nothing, put the circle at about the same place."""
+    if by_bone.circle_centre_lps_mm is None:
+        return False
+    apart_mm = np.linalg.norm(np.subtract(found.centre_lps_mm, by_bone.circle_centre_lps_mm))
+    return bool(apart_mm < AGREED_MM)
 
 
 @cache

@@ -29,8 +29,9 @@ _FAT_HU, _FAT_MM3, _FAT_DISTANCE_MM = -30.0, 300, 6.0
 _CUBE_MM = 9
 _SHEET_SHARE = 0.18
 """Of the cube of 9 mm about a voxel, what is as bright: a tube of 3 mm fills .09, a sheet of 2 mm .22."""
-_WIDE_SHARE, _WIDE_MM = 0.40, 2.0
-"""A tube of 6 mm fills .35, and unlike a thin sheet it has a core so far from its wall."""
+_SHEET_MM3, _EDGE_MM = 60, 5
+_WIDE_SHARE, _WIDE_MM, _WIDE_HU = 0.40, 2.0, 225.0
+"""A tube of 6 mm fills .35, and unlike thin bone it has a core so far from its wall that is so much brighter than brain."""
 _ARTERIES_MM3 = 120.0
 _ARTERY_LENGTH_MM = 12.0
 _MARGIN = 8
@@ -85,8 +86,11 @@ def enhanced_tubes(volume: Volume, circle_centre_lps_mm: tuple[float, float, flo
     tissue_hu = float(np.median(shown[clear]))
     bright = hu[near] >= tissue_hu + ENHANCED_OVER_TISSUE_HU
     share = ndimage.uniform_filter(bright.astype(np.float32), _CUBE_MM)
-    wide = ndimage.binary_dilation(ndimage.distance_transform_edt(bright) > _WIDE_MM, iterations=3)
-    tube = bright & ((share < _SHEET_SHARE) | (wide & (share < _WIDE_SHARE)))
+    core = (ndimage.distance_transform_edt(bright) > _WIDE_MM) & (hu[near] >= tissue_hu + _WIDE_HU)
+    wide = ndimage.binary_dilation(core, iterations=3)
+    slim = bright & ((share < _SHEET_SHARE) | (wide & (share < _WIDE_SHARE)))
+    sheets = large(bright & ~slim & ~wide, _SHEET_MM3)
+    tube = slim & ~ndimage.binary_dilation(sheets, iterations=_EDGE_MM)  # a sheet's edge is as slim as a tube
     labels = label(tube[own] & clear & (shown <= _DENSEST_HU), connectivity=3)
     kept = np.zeros(labels.max() + 1, dtype=bool)
     for part in regionprops(labels):

@@ -24,10 +24,9 @@ def quality_of(
     """The quality of a series about its circle of Willis; `tubes` as `ai.contrast.enhanced_tubes` saw them."""
     hu = region_of_interest(volume, circle_centre_lps_mm, _AROUND).hu_DHW.astype(np.float32)
     smooth = ndimage.gaussian_filter(hu, 1.5)
-    soft = (smooth > -20.0) & (smooth < 100.0)
     metal = hu >= METAL_HU
     return Quality(
-        noise_hu=_noise_hu(hu, smooth, soft),
+        noise_hu=_noise_hu(volume, circle_centre_lps_mm),
         arterial_hu=tubes.hu,
         metal_mm3=float(metal.sum()),
         streak_hu=_streak_hu(smooth, metal),
@@ -37,9 +36,18 @@ def quality_of(
     )
 
 
-def _noise_hu(hu: Float32Array, smooth: Float32Array, soft: NDArray[np.bool_]) -> float:
-    """Robust standard deviation of what smoothing takes away, in soft tissue."""
-    rest = (hu - smooth)[soft]
+def _noise_hu(volume: Volume, circle_centre_lps_mm: tuple[float, float, float]) -> float:
+    """Robust standard deviation in soft tissue of the slices as they are, 60 mm about the circle; interpolation would hide it."""
+    index = np.linalg.solve(volume.affine_lps, np.append(circle_centre_lps_mm, 1.0))[:3]
+    reach = 30.0 / np.array(volume.spacing_mm_DHW)
+    low, high = (np.clip(np.rint(index + side * reach), 0, volume.hu_DHW.shape).astype(int) for side in (-1, 1))
+    levels = np.unique(np.linspace(low[0], max(low[0], high[0] - 1), 8).astype(int))
+    hu = volume.hu_DHW[levels[levels < high[0]], low[1] : high[1], low[2] : high[2]].astype(np.float32)
+    if hu.size == 0:
+        return 0.0
+    wide = 2.0 / np.array(volume.spacing_mm_DHW[1:])
+    smooth = ndimage.gaussian_filter(hu, (0.0, float(wide[0]), float(wide[1])))
+    rest = (hu - smooth)[(smooth > -20.0) & (smooth < 100.0)]
     return float(1.4826 * np.median(np.abs(rest))) if rest.size else 0.0
 
 

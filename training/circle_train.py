@@ -151,7 +151,7 @@ def main(arguments: list[str]) -> int:
                 flush=True,
             )
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * min(1.0, (len(losses) + 1) / 50) * max(0.02, 1 - spent / minutes)
+            group["lr"] = 3e-3 * min(1.0, (len(losses) + 1) / 50) * max(0.02, 1 - spent / minutes)
         names = list(bases)
         real = [name for name in names if not name.isdigit()]
         chosen = [names[int(rng.integers(len(names)))], (real or names)[int(rng.integers(len(real or names)))]]

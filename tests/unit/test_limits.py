@@ -21,7 +21,9 @@ from tests.refusal import refusal
 TOO_LARGE: dict[str, Callable[[], list[Dataset]]] = {
     "slices larger than any": lambda: ct_series(3, Rows=4096, Columns=4097),
     "a slice larger than any among others": lambda: ct_series(2) + ct_series(1, Rows=65535, Columns=65535),
-    "one large slice too many": lambda: ct_series(129, Rows=2048, Columns=2048),
+    "large slices too many even when averaged": lambda: [
+        enhanced_ct(ct_series(3), Rows=1000, Columns=1000, NumberOfFrames=2049)
+    ],
     "too many frames": lambda: [enhanced_ct(ct_series(3), NumberOfFrames=20_001)],
     "too many frames of many instances": lambda: [enhanced_ct(ct_series(3), NumberOfFrames=10_001)] * 2,
     "one large frame too many": lambda: [enhanced_ct(ct_series(3), Rows=512, Columns=512, NumberOfFrames=2049)],
