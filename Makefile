@@ -21,7 +21,7 @@ test-viewer: setup  ## OHIF over Orthanc in headless Chromium; look at the pictu
 	@tests/viewer/run.sh
 
 validate: setup      ## every kind of object before every validator: files, errors, warnings
-	@$(BIN)/python -m tests.validators
+	@$(BIN)/python -m tests.support.validators
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -19,23 +19,48 @@ from ai.decode import Calibration, Platt
 from ai.errors import BundleError
 from ai.inference import Tiling
 from ai.preprocess import Preprocessing
+from ai.second_stage import ShapeNet, ShapeSettings
 from ai.unet import UNet, UNetSettings
 
 T = TypeVar("T")
+N = TypeVar("N", UNet, ShapeNet)
 
-FORMAT = 2
-"""In format 1 the calibration of the locations was fitted to other scores."""
+FORMAT = 3
+"""In format 1 the calibration of the locations was fitted to other scores; format 2 had one operating point and one stage."""
+_READ = (2, FORMAT)
 MANIFEST = "manifest.json"
-ADDED_LATER = ("preprocessing.coordinates",)
+ADDED_LATER = ("preprocessing.coordinates", "notify_threshold", "second_stage")
 """Keys that older manifests may lack: their defaults are what older bundles meant."""
 DEFAULT_BUNDLE = Path(__file__).parent / "models" / "willis"
+
+
+@dataclass(frozen=True)
+class SecondStage:
+    """What a bundle's second stage reads of a cube, and what its log odds and those of the first stage weigh in a candidate's
+    score.
+    """
+
+    shape: ShapeSettings
+    first_weight: float
+    second_weight: float
+    weights_sha256: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if not (
+            self.first_weight >= 0.0 and self.second_weight >= 0.0 and self.first_weight + self.second_weight > 0.0
+        ):
+            raise ValueError(
+                f"the stages' weights must not be negative nor both 0, got {self.first_weight} and {self.second_weight}"
+            )
+        _check_names(self.weights_sha256)
 
 
 @dataclass(frozen=True)
 class Manifest:
     """What a bundle says about itself.
 
-    `threshold`: the probability from which a lesion is reported.  `trained_on`: a sentence for people.  `weights_sha256`:
+    `threshold`: the probability from which a lesion is reported.  `notify_threshold`: from which a scan is worth an alert;
+    not below `threshold`, and the same where a bundle has but one.  `trained_on`: a sentence for people.  `weights_sha256`:
     file name → digest; several files are an ensemble.  `figures`: measured before shipping, on the data they name.
     """
 
@@ -49,28 +74,46 @@ class Manifest:
     threshold: float
     weights_sha256: dict[str, str]
     figures: dict[str, float]
+    notify_threshold: float | None = None
+    second_stage: SecondStage | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.threshold < 1.0:
             raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold}")
-        if not self.weights_sha256:
-            raise ValueError("weights_sha256 names no file")
-        if any(Path(name).name != name or not name.endswith(".safetensors") for name in self.weights_sha256):
-            raise ValueError(
-                f"weights_sha256 must name .safetensors files in the bundle's folder, got {sorted(self.weights_sha256)}"
-            )
+        if not self.threshold <= self.notify_from < 1.0:
+            raise ValueError(f"notify_threshold must lie between threshold and 1, got {self.notify_threshold}")
+        _check_names(self.weights_sha256)
         if self.network.in_channels != self.preprocessing.channel_count:
             raise ValueError(
                 f"the network reads {self.network.in_channels} channels, preprocessing makes {self.preprocessing.channel_count}"
             )
 
+    @property
+    def notify_from(self) -> float:
+        """The probability from which a scan is worth an alert."""
+        return self.threshold if self.notify_threshold is None else self.notify_threshold
+
+
+def _check_names(weights_sha256: dict[str, str]) -> None:
+    if not weights_sha256:
+        raise ValueError("weights_sha256 names no file")
+    if any(Path(name).name != name or not name.endswith(".safetensors") for name in weights_sha256):
+        raise ValueError(
+            f"weights_sha256 must name .safetensors files in the bundle's folder, got {sorted(weights_sha256)}"
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A manifest and its networks, on the CPU and in evaluation mode."""
+    """A manifest and its networks, on the CPU and in evaluation mode; `second` has those of the second stage, if any."""
 
     manifest: Manifest
     networks: tuple[UNet, ...]
+    second: tuple[ShapeNet, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.second) != (self.manifest.second_stage is not None):
+            raise ValueError("networks of a second stage need a manifest that describes them, and the other way round")
 
 
 def load_bundle(folder: Path | str = DEFAULT_BUNDLE, flip: bool = False, *, any_format: bool = False) -> Bundle:
@@ -81,11 +124,17 @@ def load_bundle(folder: Path | str = DEFAULT_BUNDLE, flip: bool = False, *, any_
     folder = Path(folder)
     manifest = read_manifest(folder, any_format=any_format)
     networks = tuple(
-        _network(folder / name, digest, manifest.network) for name, digest in manifest.weights_sha256.items()
+        _filled(UNet(manifest.network), folder / name, digest).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        for name, digest in manifest.weights_sha256.items()
     )
+    second: tuple[ShapeNet, ...] = ()
+    if (stage := manifest.second_stage) is not None:
+        second = tuple(
+            _filled(ShapeNet(stage.shape), folder / name, digest) for name, digest in stage.weights_sha256.items()
+        )
     if flip:
         manifest = replace(manifest, tiling=replace(manifest.tiling, flip=True))
-    return Bundle(manifest, networks)
+    return Bundle(manifest, networks, second)
 
 
 def read_manifest(folder: Path | str, *, any_format: bool = False) -> Manifest:
@@ -104,7 +153,7 @@ def read_manifest(folder: Path | str, *, any_format: bool = False) -> Manifest:
     written = document.pop("format", None)
     if written == 1 and not any_format:
         raise BundleError(f"{path} is of format 1, not {FORMAT}: calibrate it anew with `python -m training.calibrate`")
-    if written not in (1, FORMAT):
+    if written != 1 and written not in _READ:
         raise BundleError(f"{path} is not of format {FORMAT}: use a bundle made for this version of Willis")
     try:
         return _manifest(document)
@@ -112,28 +161,38 @@ def read_manifest(folder: Path | str, *, any_format: bool = False) -> Manifest:
         raise BundleError(f"{path}: {error}; export the bundle again") from error
 
 
-def save_bundle(folder: Path, manifest: Manifest, networks: tuple[UNet, ...]) -> Manifest:
+def save_bundle(
+    folder: Path, manifest: Manifest, networks: tuple[UNet, ...], second: tuple[ShapeNet, ...] = ()
+) -> Manifest:
     """Write a bundle, its weights first and its manifest last, each file replaced in one step; return the final manifest.
 
     The weights' names and digests in `manifest` are replaced by those of what was written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    final = replace(manifest, weights_sha256=_written(folder, "model", networks))
+    if final.second_stage is not None:
+        final = replace(
+            final, second_stage=replace(final.second_stage, weights_sha256=_written(folder, "second-stage", second))
+        )
+    text = json.dumps({"format": FORMAT, **asdict(final)}, indent=2) + "\n"
+    _replace(folder / MANIFEST, text.encode())
+    kept = {*final.weights_sha256, *(final.second_stage.weights_sha256 if final.second_stage else ())}
+    for old in folder.glob("*.safetensors"):
+        if old.name not in kept:
+            old.unlink()
+    return final
+
+
+def _written(folder: Path, title: str, networks: tuple[UNet, ...] | tuple[ShapeNet, ...]) -> dict[str, str]:
+    """The names and digests of the files that now hold the networks' weights."""
     digests: dict[str, str] = {}
     for number, network in enumerate(networks):
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
         digest = hashlib.sha256(data).hexdigest()
-        name = f"model-{number}-{digest[:8]}.safetensors" if len(networks) > 1 else f"model-{digest[:8]}.safetensors"
-        _replace(folder / name, data)
-        digests[name] = digest
-    final = Manifest(
-        **{**{field.name: getattr(manifest, field.name) for field in fields(Manifest)}, "weights_sha256": digests}
-    )
-    text = json.dumps({"format": FORMAT, **asdict(final)}, indent=2) + "\n"
-    _replace(folder / MANIFEST, text.encode())
-    for old in folder.glob("*.safetensors"):
-        if old.name not in digests:
-            old.unlink()
-    return final
+        name = f"{title}-{number}-{digest[:8]}" if len(networks) > 1 else f"{title}-{digest[:8]}"
+        _replace(folder / f"{name}.safetensors", data)
+        digests[f"{name}.safetensors"] = digest
+    return digests
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -142,8 +201,8 @@ def _replace(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
-def _network(path: Path, sha256: str, settings: UNetSettings) -> UNet:
-    """One weight set as a network.  Raises BundleError when it is missing, altered, misshapen or not finite."""
+def _filled(network: N, path: Path, sha256: str) -> N:
+    """The network with one weight set.  Raises BundleError when it is missing, altered, misshapen or not finite."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -152,7 +211,6 @@ def _network(path: Path, sha256: str, settings: UNetSettings) -> UNet:
         raise BundleError(
             f"{path} does not have the sha256 in {MANIFEST}: the file is damaged or was exchanged; copy the bundle again"
         )
-    network = UNet(settings)
     try:
         weights = load(data)
         network.load_state_dict(weights)
@@ -165,7 +223,7 @@ def _network(path: Path, sha256: str, settings: UNetSettings) -> UNet:
             raise BundleError(f"{path} holds values in {name} that are not finite: train and export the bundle again")
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    return network.eval().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+    return network.eval()
 
 
 def _manifest(document: dict[str, Any]) -> Manifest:
@@ -183,8 +241,16 @@ def _manifest(document: dict[str, Any]) -> Manifest:
                 _settings(Platt, calibration["present"], "calibration.present."),
                 _settings(Platt, calibration["location"], "calibration.location."),
             ),
+            "second_stage": _second_stage(document.get("second_stage")),
         }
     )
+
+
+def _second_stage(values: dict[str, Any] | None) -> SecondStage | None:
+    if values is None:
+        return None
+    _only(values, SecondStage, "second_stage.")
+    return SecondStage(**{**values, "shape": _settings(ShapeSettings, values["shape"], "second_stage.shape.")})
 
 
 def _settings(kind: type[T], values: dict[str, Any], prefix: str) -> T:

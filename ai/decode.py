@@ -1,12 +1,14 @@
 """The network's maps become candidates, and candidates become `Findings`."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ai.affine import lps_of, starting_at
 from ai.findings import MAX_LESIONS, Findings, Lesion
 from ai.inference import Maps
 from ai.lesion_mask import LesionMask, around_peak
@@ -46,8 +48,9 @@ class Calibration:
 class Candidate:
     """A peak of the lesion map before calibration.
 
-    `score`: mean lesion logit over the peak's core.  `location_shares`: 13 float, sum 1.  `mask`: of the cells as near
-    as the diameter is measured in, those connected to the peak with at least half of its probability.
+    `score`: mean lesion logit over the peak's core, or what both stages' log odds together come to.
+    `location_shares`: 13 float, sum 1.  `mask`: of the cells as near as the diameter is measured
+    in, those connected to the peak with at least half of its probability.
     """
 
     score: float
@@ -76,7 +79,7 @@ def candidates(maps: Maps) -> tuple[Candidate, ...]:
     found: list[Candidate] = []
     for index in sorted(map(tuple, np.argwhere(peaks_DHW)), key=lambda cell: -smooth_DHW[cell]):
         at = np.array(index)
-        centre = (maps.affine_lps @ np.append(at, 1.0))[:3]
+        centre = lps_of(maps.affine_lps, at)
         if any(_apart(centre, other.centre_lps_mm) < max(_MIN_APART_MM, 0.6 * other.diameter_mm) for other in found):
             continue
         found.append(_candidate(maps, logit_DHW, at))
@@ -85,15 +88,24 @@ def candidates(maps: Maps) -> tuple[Candidate, ...]:
     return tuple(sorted(found, key=lambda candidate: -candidate.score))
 
 
-def findings(found: tuple[Candidate, ...], calibration: Calibration, threshold: float) -> Findings:
-    """Return the calibrated findings.  "Aneurysm Present" is the most probable lesion's probability."""
+def findings(
+    found: tuple[Candidate, ...], calibration: Calibration, threshold: float, notify_threshold: float | None = None
+) -> Findings:
+    """Return the calibrated findings.
+
+    "Aneurysm Present" is the most probable lesion's probability, and a location has at least that of each lesion listed
+    there: one finding has one probability wherever it is shown.
+    """
     lesions = [lesion_of(candidate, calibration) for candidate in found]
     present = max((lesion.probability for lesion in lesions), default=calibration.present(NO_LESION_SCORE))
-    located = [calibration.location(score) for score in location_scores(found, calibration)]
     listed = sorted(
         (lesion for lesion in lesions if lesion.probability >= threshold), key=lambda lesion: -lesion.probability
     )
-    return Findings((*located, present), tuple(listed), threshold)
+    located = [
+        max([calibration.location(score), *(one.probability for one in listed if one.location is location)])
+        for location, score in zip(LOCATIONS, location_scores(found, calibration), strict=True)
+    ]
+    return Findings((*located, present), tuple(listed), threshold, notify_threshold=notify_threshold)
 
 
 def lesion_of(candidate: Candidate, calibration: Calibration) -> Lesion:
@@ -120,6 +132,17 @@ def location_scores(found: tuple[Candidate, ...], calibration: Calibration) -> l
     return [float(score) for score in np.log(something / (1.0 - something))]
 
 
+def rescored(
+    found: tuple[Candidate, ...], seconds: Sequence[float], first_weight: float, second_weight: float
+) -> tuple[Candidate, ...]:
+    """The candidates with the weighted sum of both stages' log odds as score, best first."""
+    scored = [
+        replace(candidate, score=first_weight * candidate.score + second_weight * second)
+        for candidate, second in zip(found, seconds, strict=True)
+    ]
+    return tuple(sorted(scored, key=lambda candidate: -candidate.score))
+
+
 def present_score(found: tuple[Candidate, ...]) -> float:
     """The uncalibrated score of "Aneurysm Present"."""
     return max((candidate.score for candidate in found), default=NO_LESION_SCORE)
@@ -141,17 +164,15 @@ def _candidate(maps: Maps, logit_DHW: Float32Array, at: NDArray[np.intp]) -> Can
     apart = np.linalg.norm(offsets - at[:, None, None, None], axis=0)
     weight = np.where(apart <= radius, 1.0 / (1.0 + np.exp(-logit)), 0.0)
     corner = np.array([axis.start for axis in box])
-    box_affine = maps.affine_lps.copy()
-    box_affine[:3, 3] = (maps.affine_lps @ np.append(corner, 1.0))[:3]
     d, h, w = (int(i) for i in at - corner)
-    mask = around_peak(weight, (d, h, w), box_affine)
+    mask = around_peak(weight, (d, h, w), starting_at(maps.affine_lps, corner))
     weight = np.where(weight >= 0.25 * weight.max(), weight, 0.0)  # the lesion, not the slopes of its neighbours
     total = float(weight.sum())
-    centre = (maps.affine_lps @ np.append((offsets * weight).sum(axis=(1, 2, 3)) / total, 1.0))[:3]
+    centre = lps_of(maps.affine_lps, (offsets * weight).sum(axis=(1, 2, 3)) / total)
     location = maps.location_CDHW[(slice(None), *box)].astype(np.float64)
     shares = np.exp(location - location.max(axis=0))
     shares = (shares / shares.sum(axis=0) * weight).sum(axis=(1, 2, 3)) / total
-    midline_x_mm = (maps.affine_lps @ np.append((np.array(logit_DHW.shape) - 1) / 2.0, 1.0))[0]
+    midline_x_mm = lps_of(maps.affine_lps, (np.array(logit_DHW.shape) - 1) / 2.0)[0]
     shares = _on_its_side(shares, float(centre[0] - midline_x_mm))
     core = np.sort(logit[apart <= 2.0])[-_CORE_CELLS:]
     diameter_mm = math.exp(float((maps.log_diameter_DHW[box] * weight).sum() / total))

@@ -14,12 +14,14 @@ class Reason(StrEnum):
     MISSING_GEOMETRY = "missing_geometry"
     MISSING_PIXELS = "missing_pixels"
     MISSING_RESCALE = "missing_rescale"
+    NOT_HOUNSFIELD = "not_hounsfield"
     PIXELS_TRUNCATED = "pixels_truncated"
     PIXELS_UNDECODABLE = "pixels_undecodable"
     MIXED_PATIENTS = "mixed_patients"
     MIXED_STUDIES = "mixed_studies"
     MIXED_FRAMES_OF_REFERENCE = "mixed_frames_of_reference"
     MIXED_ORIENTATION = "mixed_orientation"
+    SEVERAL_ACQUISITIONS = "several_acquisitions"
     MIXED_MATRIX = "mixed_matrix"
     NOT_AXIAL = "not_axial"
     GANTRY_TILT = "gantry_tilt"
@@ -46,12 +48,14 @@ _EXPLAINED: dict[Reason, str] = {
     Reason.MISSING_GEOMETRY: "A slice has no usable position, orientation or pixel spacing; send the original axial images.",
     Reason.MISSING_PIXELS: "A slice has no pixel data; send the images again.",
     Reason.MISSING_RESCALE: "A slice does not say how its pixel values become Hounsfield units; send the original CT images.",
+    Reason.NOT_HOUNSFIELD: "The pixel values of a slice are not Hounsfield units, as its Rescale Type says; send the original CT images.",
     Reason.PIXELS_TRUNCATED: "The pixel data of a slice is shorter than its matrix; send the images again.",
     Reason.PIXELS_UNDECODABLE: "The pixel data could not be decoded; send the images uncompressed.",
     Reason.MIXED_PATIENTS: "Slices of different patients share one Series Instance UID; correct the study in the PACS.",
     Reason.MIXED_STUDIES: "Slices of different studies share one Series Instance UID; correct the study in the PACS.",
     Reason.MIXED_FRAMES_OF_REFERENCE: "The slices do not share one frame of reference.",
     Reason.MIXED_ORIENTATION: "The slices are not all oriented alike.",
+    Reason.SEVERAL_ACQUISITIONS: "The series holds more than one acquisition of the same place; send each as a series of its own.",
     Reason.MIXED_MATRIX: "The slices differ in matrix or pixel spacing.",
     Reason.NOT_AXIAL: "The slices are not axial; send the axial series.",
     Reason.GANTRY_TILT: "The gantry tilt is too large to be resampled safely.",

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ai.affine import voxel_of
 from ai.bundle import Bundle
-from ai.decode import Candidate, findings, lesion_of
+from ai.decode import Candidate, lesion_of
 from ai.findings import Findings, Lesion
 from ai.inference import output_affine
-from ai.predict import chosen_device, found_candidates, prepared_region
+from ai.predict import calibrated_findings, chosen_device, found_candidates, prepared_region
 from ai.preprocess import Preprocessing, Region, channels, coordinates
 from ai.unet import OUTPUT_STRIDE, UNet
 from ai.volume import Volume
@@ -67,8 +68,8 @@ def explain(volume: Volume, bundle: Bundle, device: str = "auto", *, require_con
     Raises NotAnalysable as `ai.analyse` does.
     """
     region = prepared_region(volume, bundle, require_contrast=require_contrast)
-    found = found_candidates(region, bundle, device)
-    result = findings(found, bundle.manifest.calibration, bundle.manifest.threshold)
+    found = found_candidates(region, bundle, device, volume=volume)
+    result = calibrated_findings(found, bundle)
     lesions: tuple[Lesion, ...] = result.lesions or tuple(_best(found, bundle))
     return Explanation(
         region,
@@ -97,7 +98,7 @@ def grad_cam(
     outside the region.
     """
     shape = region.hu_DHW.shape
-    at = np.linalg.solve(region.affine_lps, np.append(centre_lps_mm, 1.0))[:3]
+    at = voxel_of(region.affine_lps, centre_lps_mm)
     if not all(-0.5 <= index <= side - 0.5 for index, side in zip(at, shape, strict=True)):
         raise ValueError(f"centre {centre_lps_mm} mm lies outside the region")
     box = tuple(_interval(index, side) for index, side in zip(at, shape, strict=True))
@@ -126,7 +127,7 @@ def _tile(region: Region, box: tuple[slice, ...], preprocessing: Preprocessing) 
 def _scored_cells(region: Region, box: tuple[slice, ...], centre_lps_mm: tuple[float, float, float]) -> Tensor:
     """Weights, sum 1, of the tile's output cells whose mean logit is explained; D×H×W, half the tile."""
     cells = output_affine(region.affine_lps)
-    centre = np.linalg.solve(cells, np.append(centre_lps_mm, 1.0))[:3]
+    centre = voxel_of(cells, centre_lps_mm)
     lines = [
         (np.arange(axis.start // OUTPUT_STRIDE, axis.stop // OUTPUT_STRIDE) - index) * cells[row, column]
         for column, (axis, row, index) in enumerate(zip(box, (2, 1, 0), centre, strict=True))

@@ -37,12 +37,14 @@ class Findings:
     A positive result always has a lesion to show and a negative one never has: `positive` is the probability of
     "Aneurysm Present" reaching `threshold`.  `note`: what was unusual about the analysis, in our own words; "" as a rule.
     `quality`: what the images allow; None where nobody measured it.
+    `notify_threshold`: the probability from which the scan is worth an alert; None where that is `threshold`.
     """
 
     probabilities: tuple[float, ...]
     lesions: tuple[Lesion, ...]
     threshold: float
     note: str = ""
+    notify_threshold: float | None = None
     quality: Quality | None = None
 
     def __post_init__(self) -> None:
@@ -66,3 +68,8 @@ class Findings:
     def positive(self) -> bool:
         """Whether the scan is called positive."""
         return self.present >= self.threshold
+
+    @property
+    def notify(self) -> bool:
+        """Whether the scan is worth an alert."""
+        return self.positive and (self.notify_threshold is None or self.present >= self.notify_threshold)

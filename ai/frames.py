@@ -40,7 +40,7 @@ _NAN3, _NAN6, _NAN2 = (math.nan,) * 3, (math.nan,) * 6, (math.nan,) * 2
 
 @dataclass(frozen=True)
 class Frame:
-    """The geometry and the rescale of one frame; NaN where the header does not say.
+    """The geometry and the rescale of one frame; NaN, or "" for `rescale_type`, where the header does not say.
 
     `number` counts from 1 inside its instance; `multi_frame` tells whether the instance has functional groups or
     several frames, so that a reference to it must name the frame.  `position_mm` and `orientation` are LPS;
@@ -58,6 +58,7 @@ class Frame:
     slope: float
     intercept: float
     frame_of_reference_uid: str
+    rescale_type: str = ""
 
     @property
     def has_geometry(self) -> bool:
@@ -86,11 +87,14 @@ def frames(ds: Dataset) -> Iterator[Frame]:
     for index in range(count):
         own = per_frame[index] if index < len(per_frame) else None
 
-        def find(macro: str, keyword: str, empty: tuple[float, ...], own: Dataset | None = own) -> tuple[float, ...]:
-            if not multi_frame:
-                return _numbers(ds, keyword, empty)
-            group = _item(own, macro) or _item(shared, macro)
-            return _numbers(group, keyword, empty) if group is not None else empty
+        def group(macro: str, own: Dataset | None = own) -> Dataset | None:
+            return (_item(own, macro) or _item(shared, macro)) if multi_frame else ds
+
+        def find(macro: str, keyword: str, empty: tuple[float, ...], group: Any = group) -> tuple[float, ...]:
+            found = group(macro)
+            return _numbers(found, keyword, empty) if found is not None else empty
+
+        transformation = group("PixelValueTransformationSequence")
 
         yield Frame(
             sop_instance_uid=uid,
@@ -104,15 +108,18 @@ def frames(ds: Dataset) -> Iterator[Frame]:
             slope=find("PixelValueTransformationSequence", "RescaleSlope", (math.nan,))[0],
             intercept=find("PixelValueTransformationSequence", "RescaleIntercept", (math.nan,))[0],
             frame_of_reference_uid=reference,
+            rescale_type=text_of(transformation, "RescaleType").strip().upper() if transformation is not None else "",
         )
 
 
 def frame_hu(ds: Dataset, frame: Frame, stride: int = 1) -> NDArray[np.int16]:
     """Every `stride`-th row and column of the frame as int16 HU (rows, columns); padding and values below air are air.
 
-    `ds` is not changed and keeps no decoded copy.  Raises NotAnalysable: MISSING_RESCALE, MISSING_PIXELS,
+    `ds` is not changed and keeps no decoded copy.  Raises NotAnalysable: NOT_HOUNSFIELD, MISSING_RESCALE, MISSING_PIXELS,
     PIXELS_TRUNCATED, PIXELS_UNDECODABLE.
     """
+    if frame.rescale_type not in ("", "HU"):  # PS3.3 C.11.1.1.2: optical density, electron density, modified HU …
+        raise NotAnalysable(Reason.NOT_HOUNSFIELD)
     if not (math.isfinite(frame.slope) and math.isfinite(frame.intercept)) or frame.slope == 0.0:
         raise NotAnalysable(Reason.MISSING_RESCALE, f"slope {frame.slope}, intercept {frame.intercept}")
     stored = _stored_values(ds, frame)[::stride, ::stride]

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ai.affine import lps_of
 from ai.heap import kept_heap
 from ai.locations import LOCATIONS
 from ai.preprocess import Preprocessing, Region, channels, coordinates
-from ai.unet import OUTPUT_STRIDE, UNet
+from ai.unet import FINDING_MAPS, LESION_MAP, LOCATION_MAPS, LOG_DIAMETER_MAP, OUTPUT_STRIDE, UNet
 
 Float32Array = NDArray[np.float32]
 Progress = Callable[[float], None]
@@ -21,7 +22,7 @@ Progress = Callable[[float], None]
 
 MIRRORED_LOCATIONS = tuple(LOCATIONS.index(location.mirrored) for location in LOCATIONS)
 """At position i, the index that location i becomes when left and right are exchanged."""
-_MIRRORED_MAPS = [0, 1, *(2 + index for index in MIRRORED_LOCATIONS)]
+_MIRRORED_MAPS = [LESION_MAP, LOG_DIAMETER_MAP, *(LOCATION_MAPS.start + index for index in MIRRORED_LOCATIONS)]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def output_affine(affine_lps: NDArray[np.float64]) -> NDArray[np.float64]:
     """The affine of the output grid whose input grid has this one: cells twice as wide, centred on their 2×2×2 voxels."""
     affine = affine_lps.copy()
     affine[:3, :3] *= OUTPUT_STRIDE
-    affine[:3, 3] = (affine_lps @ np.array([0.5, 0.5, 0.5, 1.0]))[:3]
+    affine[:3, 3] = lps_of(affine_lps, (0.5, 0.5, 0.5))
     return affine
 
 
@@ -121,15 +122,19 @@ def infer(
             with _called_before_each_level(network, tell):
                 answer = _forward(network, tile, flip, preprocessing.coordinates)
             if total is None:  # where the network answers
-                total = answer.new_zeros((2 + len(LOCATIONS), *half))
+                total = answer.new_zeros((FINDING_MAPS, *half))
             total[(slice(None), *target)] += answer[:, : extent[0], : extent[1], : extent[2]] * ramp.to(total.device)
             weight[target] += ramp
             done += 1
     tell()
     assert total is not None
     total /= weight.to(total.device)
-    lesion, log_diameter, location = (maps.cpu().numpy() for maps in (total[0], total[1], total[2:].half()))
-    return Maps(lesion, location, log_diameter, output_affine(region.affine_lps))
+    return Maps(
+        total[LESION_MAP].cpu().numpy(),
+        total[LOCATION_MAPS].half().cpu().numpy(),
+        total[LOG_DIAMETER_MAP].cpu().numpy(),
+        output_affine(region.affine_lps),
+    )
 
 
 @contextmanager
@@ -148,7 +153,7 @@ def _called_before_each_level(network: UNet, verb: Callable[[], None]) -> Iterat
 
 
 def _forward(network: UNet, tile: Tensor, flip: bool, with_x: bool) -> Tensor:
-    """Lesion logit, log diameter and 13 location logits of one tile, (15, d, h, w); mirrored in and back when `flip`."""
+    """`UNet.finding_maps` of one tile, (15, d, h, w); mirrored in and back when `flip`."""
     if flip:
         tile = tile.flip(-1)
         if with_x:

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from skimage.segmentation import flood
+
+from ai.affine import lps_of, voxel_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,16 +25,16 @@ class LesionMask:
 
     def contains(self, points_lps_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which of the points, (..., 3) in LPS mm, lie in a cell of the mask."""
-        to_cells = np.linalg.inv(self.affine_lps)
-        index = np.rint(points_lps_mm @ to_cells[:3, :3].T + to_cells[:3, 3]).astype(np.int64)
-        inside = ((index >= 0) & (index < self.cells_DHW.shape)).all(axis=-1)
+        index = np.rint(voxel_of(self.affine_lps, points_lps_mm.reshape(-1, 3))).astype(np.int64)
+        index = np.asarray(index.reshape(points_lps_mm.shape))
+        inside: NDArray[np.bool_] = np.all((index >= 0) & (index < self.cells_DHW.shape), axis=-1)
         d, h, w = np.moveaxis(np.where(inside[..., None], index, 0), -1, 0)
         return np.asarray(inside & self.cells_DHW[d, h, w])
 
     @property
     def centre_lps_mm(self) -> NDArray[np.float64]:
         """The middle of its cells."""
-        return np.asarray((self.affine_lps @ np.append(np.argwhere(self.cells_DHW).mean(axis=0), 1.0))[:3])
+        return lps_of(self.affine_lps, np.argwhere(self.cells_DHW).mean(axis=0))
 
     @property
     def radius_mm(self) -> float:
@@ -49,5 +51,5 @@ def around_peak(
 
     `probability_DHW` is the neighbourhood in which to look, zero beyond it; `affine_lps` is that of its cells.
     """
-    labels, _ = ndimage.label(probability_DHW >= 0.5 * probability_DHW[peak])
-    return LesionMask(np.asarray(labels == labels[peak]), affine_lps)
+    likely_DHW = probability_DHW >= 0.5 * probability_DHW[peak]
+    return LesionMask(np.asarray(flood(likely_DHW, peak, connectivity=1)), affine_lps)

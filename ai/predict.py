@@ -9,7 +9,7 @@ from ai.bundle import Bundle, load_bundle
 from ai.circle import located_extent
 from ai.contrast import enhanced_tubes
 from ai.coverage import require_coverage
-from ai.decode import Candidate, candidates, findings
+from ai.decode import Candidate, candidates, findings, rescored
 from ai.errors import NotAnalysable, Reason
 from ai.findings import Findings
 from ai.inference import Maps, Progress, Tiling, infer
@@ -17,6 +17,7 @@ from ai.locations import COLUMNS
 from ai.measures import quality_of
 from ai.preprocess import Region, region_of_interest
 from ai.quality import MOST_SPREAD_MM
+from ai.second_stage import looked_at
 from ai.volume import Volume
 
 GROWN_VOXELS = 32
@@ -39,9 +40,25 @@ def analyse(
     NotAnalysable(NOT_A_HEAD, COVERAGE or NO_CONTRAST), and whatever `progress` raises.
     """
     region = prepared_region(volume, bundle, require_contrast=require_contrast, check_coverage=check_coverage)
-    maps = _maps(region, bundle, chosen_device(device), progress)
-    result = findings(candidates(maps), bundle.manifest.calibration, bundle.manifest.threshold)
-    return replace(result, note=maps.note, quality=region.quality)
+    where = chosen_device(device)
+    maps = _maps(region, bundle, where, progress)
+    found = looked_at_again(candidates(maps), volume, bundle)
+    return replace(calibrated_findings(found, bundle), note=maps.note, quality=region.quality)
+
+
+def calibrated_findings(found: tuple[Candidate, ...], bundle: Bundle) -> Findings:
+    """Return what a bundle says of candidates, at its two operating points."""
+    manifest = bundle.manifest
+    return findings(found, manifest.calibration, manifest.threshold, manifest.notify_threshold)
+
+
+def looked_at_again(found: tuple[Candidate, ...], volume: Volume, bundle: Bundle) -> tuple[Candidate, ...]:
+    """Return the candidates as the second stage sees them, best first; as they are where a bundle has none."""
+    stage = bundle.manifest.second_stage
+    if stage is None:
+        return found
+    seconds = looked_at(bundle.second, volume, [one.centre_lps_mm for one in found])
+    return rescored(found, seconds, stage.first_weight, stage.second_weight)
 
 
 def prepared_region(
@@ -65,10 +82,19 @@ def prepared_region(
 
 
 def found_candidates(
-    region: Region, bundle: Bundle, device: str = "auto", progress: Progress | None = None
+    region: Region,
+    bundle: Bundle,
+    device: str = "auto",
+    progress: Progress | None = None,
+    volume: Volume | None = None,
 ) -> tuple[Candidate, ...]:
-    """Return the uncalibrated candidates.  When a GPU's memory does not suffice: smaller tiles, then the CPU."""
-    return candidates(_maps(region, bundle, chosen_device(device), progress))
+    """Return the uncalibrated candidates.  When a GPU's memory does not suffice: smaller tiles, then the CPU.
+
+    `volume`: where the second stage looks again; without it the candidates are those of the first stage.
+    """
+    where = chosen_device(device)
+    found = candidates(_maps(region, bundle, where, progress))
+    return found if volume is None else looked_at_again(found, volume, bundle)
 
 
 def chosen_device(name: str = "auto") -> torch.device:

@@ -55,12 +55,6 @@ class Stack:
     def __len__(self) -> int:
         return len(self.order)
 
-    @property
-    def extent_mm(self) -> tuple[float, float]:
-        """Patient z (LPS mm, towards the head) of the lowest and of the highest slice's first pixel."""
-        lowest = float(self.origin_lps_mm[2])
-        return lowest, lowest + (len(self) - 1) * float(self.step_lps_mm[2])
-
     def affine_lps(self, pixel_spacing_mm: tuple[float, float]) -> NDArray[np.float64]:
         """4×4 that maps (slice, row, column, 1) as stored to LPS mm, shear included.
 

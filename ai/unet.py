@@ -24,6 +24,10 @@ VESSEL_CLASSES = len(LOCATIONS) + 3
 OUTPUT_STRIDE = 2
 """One output cell covers 2×2×2 input voxels."""
 
+LESION_MAP, LOG_DIAMETER_MAP, LOCATION_MAPS = 0, 1, slice(2, 2 + len(LOCATIONS))
+"""Where each head's maps stand in what `UNet.finding_maps` returns."""
+FINDING_MAPS = LOCATION_MAPS.stop
+
 
 @dataclass(frozen=True)
 class UNetSettings:
@@ -46,11 +50,6 @@ class UNetSettings:
             )
         if any(width % self.groups for width in self.widths):
             raise ValueError(f"every width in {self.widths} must be a multiple of groups = {self.groups}")
-
-    @property
-    def divisor(self) -> int:
-        """Every side of the input must be a multiple of this."""
-        return int(2 ** (len(self.widths) - 1))
 
 
 class Outputs(NamedTuple):
@@ -145,7 +144,11 @@ class UNet(nn.Module):
         The same numbers as `forward` gives, as one matrix product; the vessel head, which only teaches, is left out.
         """
         x = self.features(channels)
-        heads = (self.lesion, self.log_diameter, self.location)
+        heads = (
+            self.lesion,
+            self.log_diameter,
+            self.location,
+        )  # in the order of LESION_MAP, LOG_DIAMETER_MAP, LOCATION_MAPS
         weight = torch.cat([head.weight.flatten(1) for head in heads])
         bias = torch.cat([_bias(head) for head in heads])
         return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)

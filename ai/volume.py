@@ -32,7 +32,6 @@ __all__ = [
     "Volume",
     "read_slice",
     "stack_geometry",
-    "stack_of",
     "subsampled_volume",
     "volume_from_datasets",
     "volume_from_files",
@@ -108,9 +107,21 @@ def volume_from_slices(slices: Sequence[ReadSlice], threads: int = 0) -> Volume:
     datasets = [each.ds for each in slices]
     _check_one_patient(datasets)
     check_headers(datasets)
-    pairs = [(frame, each) for each in slices for frame in each.frames or frames(each.ds)]
+    pairs = _without_copies([(frame, each) for each in slices for frame in each.frames or frames(each.ds)])
     headers = [frame for frame, _ in pairs]
     return _fill(headers, _stack(headers), lambda index: pairs[index][1], threads)
+
+
+def _without_copies(pairs: list[tuple[Frame, ReadSlice]]) -> list[tuple[Frame, ReadSlice]]:
+    """The slices, each once: one that was copied under another UID, with its place and its pixels, costs nothing."""
+    first: dict[tuple[float, ...], tuple[Frame, ReadSlice]] = {}
+    kept = []
+    for frame, each in pairs:
+        place = (*frame.position_mm, *frame.orientation)
+        twin = first.setdefault(place, (frame, each))
+        if twin[0] is frame or not (frame.has_geometry and np.array_equal(_plane(twin[::-1]), _plane((each, frame)))):
+            kept.append((frame, each))
+    return kept
 
 
 def volume_from_files(paths: Sequence[str | os.PathLike[str]]) -> Volume:
@@ -128,11 +139,6 @@ def volume_from_files(paths: Sequence[str | os.PathLike[str]]) -> Volume:
         return held[0][1]
 
     return _fill(headers, stack, instance, threads=0)
-
-
-def stack_of(datasets: Sequence[Dataset]) -> Stack:
-    """The stack that the headers describe; pixels are not needed.  Raises NotAnalysable."""
-    return _stack(_all_frames(datasets)[0])
 
 
 def subsampled_volume(

@@ -1,4 +1,4 @@
-"""What can go wrong, and what is done about it: the map of all rooms.
+"""What can go wrong, and what is done about it: the map of all packages.
 
 NodeError
 ├── ConfigError       the configuration cannot be used; one line for the administrator, exit status 2
@@ -12,7 +12,7 @@ NodeError
 
 
 class NodeError(Exception):
-    """The root of this room's errors."""
+    """The root of node's errors."""
 
 
 class ConfigError(NodeError):
@@ -31,6 +31,6 @@ class Refused(NodeError):
     """It was refused for good; trying again will not help."""
 
 
-def told(error: Exception) -> str:
+def safe_message(error: Exception) -> str:
     """What may be shown of an error: the message of one of ours, of any other only its kind."""
     return str(error) if isinstance(error, NodeError) else type(error).__name__

@@ -1,4 +1,4 @@
-"""What can go wrong in this room.
+"""What can go wrong in storage.
 
 StorageError
 ├── IllegalTransition   the state machine does not allow this event in this stage; nothing was changed
@@ -9,7 +9,7 @@ StorageError
 
 
 class StorageError(Exception):
-    """The root of this room's errors."""
+    """The root of storage's errors."""
 
 
 class IllegalTransition(StorageError):

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from sqlalchemy import func, select, update
 
+from storage.database.schema import InstanceRow, ObjectRow, RemovalRow, ReportRow, SeriesRow
 from storage.errors import Damaged
-from storage.files import Files, series_folder
+from storage.files.instances import Files, series_folder
 from storage.records import StoredFile
-from storage.schema import InstanceRow, ObjectRow, RemovalRow, ReportRow, SeriesRow
 from storage.store import Store
 
 GRACE_SECONDS = 3600.0
@@ -173,8 +173,8 @@ class _Check:
             return False
 
 
-def _folders(root: Path, room: str) -> Iterator[str]:
+def _folders(root: Path, kind: str) -> Iterator[str]:
     """The folders of series, relative to the root."""
-    for first in sorted((root / room).iterdir()):
+    for first in sorted((root / kind).iterdir()):
         for folder in sorted(first.iterdir()):
-            yield f"{room}/{first.name}/{folder.name}"
+            yield f"{kind}/{first.name}/{folder.name}"

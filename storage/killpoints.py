@@ -12,7 +12,7 @@ _NAME, _, _TIME = os.environ.get("WILLIS_KILL_AT", "").partition(":")
 _passages = itertools.count(1)
 
 
-def here(name: str) -> None:
+def kill_point(name: str) -> None:
     """The process has come to this point, and goes on unless a test wants it to die here."""
     if name == _NAME and next(_passages) == int(_TIME or 1):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The frozen values that cross between the rooms.  Times are aware `datetime`s in UTC."""
+"""The frozen values that cross between the packages.  Times are aware `datetime`s in UTC."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +17,7 @@ class Added(StrEnum):
     """The UID is known with other bytes: the first are kept."""
 
 
-class Closed(StrEnum):
+class AssociationEnd(StrEnum):
     """How an association ended."""
 
     RELEASED = "released"
@@ -31,6 +31,8 @@ class Header:
     """What completion, eligibility and the worklist need to know of an instance, as decoded from its dataset.
 
     `position_mm` and `orientation`: Image Position and Orientation (Patient), LPS; None where absent or unusable.
+    `convolution_kernel`: its values, with a backslash between them.  `acquired_at`: Acquisition DateTime without its
+    offset, or Acquisition Date and Time, as YYYYMMDDHHMMSS.FFFFFF; the time alone where there is no date.
     """
 
     sop_instance_uid: str
@@ -57,6 +59,12 @@ class Header:
     number_of_frames: int = 1
     instance_number: int | None = None
     has_pixels: bool = True
+    acquisition_number: str = ""
+    acquired_at: str = ""
+    kvp: str = ""
+    temporal_position: str = ""
+    contrast_agent: str = ""
+    slice_thickness_mm: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The header as JSON values."""
@@ -86,7 +94,7 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class Arrived:
+class Received:
     """An instance that an association brought, and the file that is to hold it."""
 
     header: Header
@@ -120,7 +128,7 @@ class Ended:
     """An association that was known as open, and how it ended."""
 
     association_id: int
-    how: Closed
+    how: AssociationEnd
     at: datetime
 
     @property
@@ -129,8 +137,8 @@ class Ended:
         return "", ""
 
 
-Change = Arrived | Opened | Ended
-"""What a receiver tells the database in one group with others."""
+Change = Received | Opened | Ended
+"""What a receiver writes to the database in one group with others."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +147,7 @@ class Contribution:
 
     association_id: int
     instances: int
-    closed: Closed | None
-    moved_on: bool = False
+    closed: AssociationEnd | None
 
 
 @dataclass(frozen=True)
@@ -240,16 +247,28 @@ class Delivery:
     series_id: int = 0
     kind: str = "report"
 
+    @property
+    def peer(self) -> str:
+        """With whom it is attempted."""
+        return self.destination
+
 
 @dataclass(frozen=True)
 class Commitment:
     """A storage commitment transaction that a destination is to be asked for."""
 
+    id: int
     transaction_uid: str
     delivery: Delivery
     attempts: int
+    next_attempt_at: datetime | None
     asked_at: datetime | None = None
     """When the destination acknowledged the request; None while it has not."""
+
+    @property
+    def peer(self) -> str:
+        """With whom it is attempted."""
+        return self.delivery.destination
 
 
 @dataclass(frozen=True)
@@ -262,6 +281,12 @@ class CommitmentRequest:
     instances: tuple[tuple[str, str], ...]
     created_at: datetime
     attempts: int = 0
+    next_attempt_at: datetime | None = None
+
+    @property
+    def peer(self) -> str:
+        """With whom it is attempted."""
+        return self.calling_ae
 
 
 class Reported(StrEnum):

@@ -4,7 +4,7 @@
         │                    ▲                  │   └────EXHAUSTED──▶ FAILED
         └─SET_ASIDE▶ SET_ASIDE └──GIVEN_BACK─────┘
 
-ARRIVED (a slice that is new) leads from every stage back to RECEIVING; outside RECEIVING it is a late slice, which
+RECEIVED (a slice that is new) leads from every stage back to RECEIVING; outside RECEIVING it is a late slice, which
 raises the revision and voids a claim.  RETRIED (a person asks) leads from every end back to READY as a new revision.
 
     PENDING ──ACCEPTED──▶ DELIVERED ──COMMITTED──▶ COMMITTED
@@ -34,7 +34,7 @@ class Stage(StrEnum):
 class Event(StrEnum):
     """What happens to a series."""
 
-    ARRIVED = "arrived"
+    RECEIVED = "received"
     SETTLED = "settled"
     SET_ASIDE = "set_aside"
     CLAIMED = "claimed"
@@ -77,7 +77,7 @@ class DeliveryEvent(StrEnum):
 
 
 _SERIES: dict[Event, dict[Stage, Stage]] = {
-    Event.ARRIVED: dict.fromkeys(Stage, Stage.RECEIVING),
+    Event.RECEIVED: dict.fromkeys(Stage, Stage.RECEIVING),
     Event.SETTLED: {Stage.RECEIVING: Stage.READY},
     Event.SET_ASIDE: {Stage.RECEIVING: Stage.SET_ASIDE},
     Event.CLAIMED: {Stage.READY: Stage.ANALYSING},

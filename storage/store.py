@@ -2,22 +2,22 @@
 
 from dataclasses import dataclass
 
-from storage.commitment_requests import CommitmentRequests
-from storage.commitments import Commitments
-from storage.database import open_database
-from storage.finding import Finding
-from storage.intake import Intake
-from storage.outbox import Outbox
-from storage.queue import Queue
-from storage.retention import Retention
-from storage.settling import Settling
-from storage.transactions import Transactions
-from storage.worklist import Worklist
+from storage.database.engine import open_database
+from storage.database.transactions import Transactions
+from storage.queries.cfind import CFind
+from storage.queries.claims import Queue
+from storage.queries.commitment_requests import CommitmentRequests
+from storage.queries.commitments import Commitments
+from storage.queries.intake import Intake
+from storage.queries.outbox import Outbox
+from storage.queries.receiving import Settling
+from storage.queries.retention import Retention
+from storage.queries.worklist import Worklist
 
 
 @dataclass(frozen=True)
 class Store:
-    """One database: the receiver's part, completion's, the worker's, the sender's, people's, programs', and retention's."""
+    """One database: the receiver's part, completion's, the worker's, the sender's, the worklist's, C-FIND's, and retention's."""
 
     intake: Intake
     settling: Settling
@@ -26,7 +26,7 @@ class Store:
     commitments: Commitments
     commitment_requests: CommitmentRequests
     worklist: Worklist
-    finding: Finding
+    cfind: CFind
     retention: Retention
     transactions: Transactions
 
@@ -41,8 +41,8 @@ class Store:
             Outbox(transactions),
             Commitments(transactions),
             CommitmentRequests(transactions),
-            Worklist(transactions),
-            Finding(transactions),
+            Worklist(transactions.reading_plainly),
+            CFind(transactions),
             Retention(transactions),
             transactions,
         )

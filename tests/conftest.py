@@ -15,11 +15,11 @@ import pytest
 import structlog
 from sqlalchemy import text
 
-from storage.files import Files
-from storage.schema import Base
+from storage.database.schema import Base
+from storage.files.instances import Files
 from storage.store import Store
-from tests.absent import absent
-from tests.builders import FakeClock
+from tests.support.absent import absent
+from tests.support.builders import FakeClock
 
 BOTH_DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql))
 

@@ -31,4 +31,4 @@ $bin/coverage erase
 $bin/coverage run -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
 $bin/coverage combine --quiet
 $bin/coverage report
-$bin/python -m tests.branches "${WILLIS_COVERAGE:-90}"
+$bin/python -m tests.support.branches "${WILLIS_COVERAGE:-90}"

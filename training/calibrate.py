@@ -18,7 +18,7 @@ from training.export import write_calibrated
 
 
 def averaged(bundles: Sequence[Bundle]) -> Bundle:
-    """The last bundle with the mean of the weights of all.
+    """The last bundle with the mean of the weights of all, and without a second stage, which was fitted to other answers.
 
     Raises ConfigError unless each has one network, of one shape and with one preprocessing.
     """
@@ -29,7 +29,7 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
     states = [each.networks[0].state_dict() for each in bundles]
     if len(states) > 1:
         last.networks[0].load_state_dict({name: torch.stack([s[name] for s in states]).mean(0) for name in states[0]})
-    return last
+    return Bundle(replace(last.manifest, second_stage=None, notify_threshold=None), last.networks)
 
 
 def main(arguments: list[str]) -> int:

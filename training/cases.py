@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from ai.decode import Calibration, Candidate, findings
+from ai.decode import Calibration, Candidate, findings, lesion_of
 from ai.findings import Lesion
 from ai.locations import LOCATIONS
 from training.phantom.scan import TrueLesion
@@ -87,11 +87,17 @@ def is_hit(centre_lps_mm: tuple[float, float, float], lesion: TrueLesion) -> boo
     return math.dist(centre_lps_mm, lesion.centre_lps_mm) <= max(HIT_MM, lesion.diameter_mm / 2.0)
 
 
-def case(scored: Scored, calibration: Calibration) -> Case:
-    """Return the calibrated answer.  Raises ValueError for a scan that was not analysed."""
+def case(scored: Scored, calibration: Calibration, threshold: float = 1.0) -> Case:
+    """Return the calibrated answer, its probabilities as they are said at the threshold.
+
+    Raises ValueError for a scan that was not analysed.
+    """
     if scored.reason:
         raise ValueError(f"scan {scored.seed} was not analysed: {scored.reason}")
     if scored.probabilities is not None:
         return Case(scored.seed, scored.lesions, scored.confounders, scored.probabilities, None)
-    answer = findings(scored.candidates, calibration, 0.0 if scored.candidates else 1.0)
-    return Case(scored.seed, scored.lesions, scored.confounders, answer.probabilities, answer.lesions)
+    said = findings(scored.candidates, calibration, threshold)
+    marks = tuple(
+        sorted((lesion_of(one, calibration) for one in scored.candidates), key=lambda mark: -mark.probability)
+    )
+    return Case(scored.seed, scored.lesions, scored.confounders, said.probabilities, marks)

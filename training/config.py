@@ -24,6 +24,8 @@ class Data:
     that learning begins while others are painted; 0: all are there from the first step.  `lesions_per_scan`: a training
     scan has one of these numbers of lesions, at random; empty: as often as in patients, which teaches less, since most
     scans then show one lesion or none.
+    `anatomy`: the folder of a real head's arteries (`training.anatomy`), which every other scan then follows; empty: none does.
+    `like_people`: drawn arteries, sacs and noise vary as they do in people, which older phantoms do not.
     `rsna`: the folder of the RSNA data, whose series of `rsna_modalities` then take the place of the phantoms; of `folds`
     folds, `fold` is for validation.
     """
@@ -36,6 +38,8 @@ class Data:
     workers: int = 1
     joining_steps: int = 0
     lesions_per_scan: tuple[int, ...] = ()
+    anatomy: str = ""
+    like_people: bool = False
     rsna: str = ""
     rsna_modalities: tuple[str, ...] = ("CTA",)
     folds: int = 5

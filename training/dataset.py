@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ai.affine import lps_of, voxel_of
 from ai.inference import output_affine
 from ai.locations import LOCATIONS, Location
 from ai.preprocess import HU_RANGE, Preprocessing, Region
@@ -57,7 +58,7 @@ def prepare(scan: PhantomScan) -> Prepared:
     lesion, vessel = (halved(_to_sixteens(labels, 0), 3) for labels in (scan.lesion_DHW, scan.vessel_DHW))
     cells = output_affine(region.affine_lps)
     for number, true in enumerate(scan.lesions, start=1):  # a lesion smaller than a cell still has one
-        cell = np.rint(np.linalg.solve(cells, np.append(true.centre_lps_mm, 1.0))[:3]).astype(int)
+        cell = np.rint(voxel_of(cells, true.centre_lps_mm)).astype(int)
         if (cell >= 0).all() and (cell < lesion.shape).all() and not (lesion == number).any():
             lesion[tuple(cell)] = number
     return Prepared(scan.seed, region, scan.lesions, lesion, vessel, scan.confounders)
@@ -80,7 +81,7 @@ def circle_centre(vessel_DHW: NDArray[np.uint8], affine_lps: NDArray[np.float64]
         cells = np.argwhere(vessel_DHW == 1 + LOCATIONS.index(location))
         if len(cells) == 0:
             raise ValueError(f"no voxel is labelled {location.value}")
-        sides.append((affine_lps @ np.append(cells.mean(axis=0), 1.0))[:3])
+        sides.append(lps_of(affine_lps, cells.mean(axis=0)))
     x, y, z = (sides[0] + sides[1]) / 2.0
     return float(x), float(y), float(z)
 

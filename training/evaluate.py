@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +18,24 @@ from ai.errors import NotAnalysable
 from ai.locations import Location
 from ai.predict import found_candidates, prepared_region
 from ai.preprocess import Region, region_of_interest
+from ai.volume import Volume
 from training.cases import Scored, case, is_hit
 from training.config import ConfigError
 from training.dataset import Prepared, build_cache, load_prepared
 from training.figures import figures
 from training.files import write_whole
-from training.held_out import held_out_scans
+from training.held_out import ScanSet, held_out_set, real_tree_set
+from training.paint import NATIVE, REGIONS, paint_boxes
 from training.phantom import make_scan
 from training.phantom.scan import PhantomScan, TrueLesion
 
-__all__ = ["ScanSet", "Scored", "is_hit", "measure", "score_scans"]
+__all__ = ["ScanSet", "Scored", "held_out_set", "is_hit", "measure", "real_tree_set", "score_scans"]
 
 SCORES = "scores"
 IDENTITY = "identity.json"
 
 Score = Callable[[Sequence[int]], Iterator[Scored]]
 """Yields the answer for each of the seeds, in any order."""
-
-
-@dataclass(frozen=True)
-class ScanSet:
-    """Which phantoms: their seeds, the further arguments of `make_scan` by seed, and what a report calls them."""
-
-    said: str
-    seeds: tuple[int, ...]
-    drawn: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.seeds:
-            raise ConfigError("there are no scans to evaluate on: ask for at least one")
-
-
-def held_out_set(count: int | None = None) -> ScanSet:
-    """The fixed test set, or its first scans.  Raises ConfigError when it has fewer."""
-    drawn = held_out_scans()
-    seeds = tuple(drawn)[:count]
-    if count is not None and not 0 < count <= len(drawn):
-        raise ConfigError(f"the held-out set has {len(drawn)} scans, not {count}")
-    return ScanSet(f"{len(seeds)} held-out phantoms", seeds, drawn)
 
 
 def score_all(
@@ -84,7 +64,8 @@ def score_all(
 def identity_of(bundle: Bundle, scans: ScanSet, mode: str) -> dict[str, Any]:
     """What a bundle's uncalibrated answers depend on."""
     manifest = bundle.manifest
-    return {
+    second = {} if manifest.second_stage is None else {"second_stage": asdict(manifest.second_stage)}
+    return second | {
         "weights": manifest.weights_sha256,
         "preprocessing": asdict(manifest.preprocessing),
         "tiling": asdict(manifest.tiling),
@@ -96,12 +77,34 @@ def identity_of(bundle: Bundle, scans: ScanSet, mode: str) -> dict[str, Any]:
 def region_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str = "auto", workers: int = 1) -> Score:
     """Answers from prepared regions, which are built where the cache lacks them.
 
-    The middle of the circle is the true one: how well it is found is for `series_scorer` to say.
+    The middle of the circle is the true one: how well it is found is for `series_scorer` to say.  A second stage reads the
+    boxes that the regions are made of.
     """
+    if bundle.manifest.second_stage is not None:
+        return box_scorer(bundle, scans, cache, device, workers)
 
     def score(seeds: Sequence[int]) -> Iterator[Scored]:
         for folder in build_cache(cache, seeds, bundle.manifest.preprocessing, workers, scans.drawn):
-            yield from score_scans(bundle, [_fitting(load_prepared(folder), bundle, cache)], device)
+            yield from score_scans(bundle, [fitting(load_prepared(folder), bundle, cache)], device)
+
+    return score
+
+
+def box_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str = "auto", workers: int = 1) -> Score:
+    """Answers from regions, which are painted where the cache lacks them; a second stage reads the boxes they are made of."""
+
+    def score(seeds: Sequence[int]) -> Iterator[Scored]:
+        drawn = {seed: scans.drawn.get(seed, {}) for seed in seeds}
+        for _ in paint_boxes(cache, seeds, drawn, workers) if workers > 1 else ():
+            pass
+        for seed in seeds:
+            for _ in paint_boxes(cache, [seed], drawn):
+                pass
+            scan = fitting(load_prepared(cache / REGIONS / str(seed)), bundle, cache)
+            box = load_prepared(cache / NATIVE / str(seed)).region
+            volume = Volume(np.asarray(box.hu_DHW), box.affine_lps)
+            found = found_candidates(scan.region, bundle, device, volume=volume)
+            yield Scored(scan.seed, seen(scan), found, scan.confounders)
 
     return score
 
@@ -119,7 +122,7 @@ def series_scorer(bundle: Bundle, scans: ScanSet, device: str = "auto", matrix: 
 def score_series(bundle: Bundle, scan: PhantomScan, device: str = "auto") -> Scored:
     """Run the whole way from a volume; what cannot be analysed has a reason and no answer."""
     try:
-        found = found_candidates(prepared_region(scan.volume, bundle), bundle, device)
+        found = found_candidates(prepared_region(scan.volume, bundle), bundle, device, volume=scan.volume)
     except NotAnalysable as error:
         return Scored(scan.seed, scan.lesions, (), scan.confounders, reason=error.reason.value)
     return Scored(scan.seed, scan.lesions, found, scan.confounders)
@@ -140,7 +143,8 @@ def seen(scan: Prepared) -> tuple[TrueLesion, ...]:
 
 def region_view(cache: Path) -> Callable[[int], Region]:
     """Where a report's pictures come from: the prepared regions."""
-    return lambda seed: load_prepared(cache / str(seed)).region
+    within = cache / "regions" if (cache / "regions").is_dir() else cache
+    return lambda seed: load_prepared(within / str(seed)).region
 
 
 def series_view(bundle: Bundle, scans: ScanSet, matrix: int = 512) -> Callable[[int], Region]:
@@ -157,7 +161,9 @@ def series_view(bundle: Bundle, scans: ScanSet, matrix: int = 512) -> Callable[[
 
 def measure(scored: Sequence[Scored], bundle: Bundle) -> dict[str, float]:
     """Return the chief figures by name, at the bundle's calibration and threshold; they go into its manifest."""
-    found = figures([case(one, bundle.manifest.calibration) for one in scored], bundle.manifest.threshold, draws=0)
+    manifest = bundle.manifest
+    cases = [case(one, manifest.calibration, manifest.threshold) for one in scored]
+    found = figures(cases, manifest.threshold, draws=0)
     placed = found["localisation"]
     flat = {
         "scans": float(found["scans"]),
@@ -181,10 +187,12 @@ def measure(scored: Sequence[Scored], bundle: Bundle) -> dict[str, float]:
 def _common(scans: ScanSet) -> dict[str, Any]:
     """The arguments of `make_scan` that all scans of a set share."""
     each = [scans.drawn.get(seed, {}) for seed in scans.seeds]
-    return {key: value for key, value in each[0].items() if all(one.get(key) == value for one in each)}
+    shared = {key: value for key, value in each[0].items() if all(one.get(key) == value for one in each)}
+    return {key: value for key, value in shared.items() if key != "anatomy"}  # where it lies does not change a scan
 
 
-def _fitting(scan: Prepared, bundle: Bundle, cache: Path) -> Prepared:
+def fitting(scan: Prepared, bundle: Bundle, cache: Path) -> Prepared:
+    """The scan, when its region has the spacing that the bundle reads.  Raises ConfigError."""
     spacing_mm, wanted_mm = float(scan.region.affine_lps[0, 2]), bundle.manifest.preprocessing.spacing_mm
     if abs(spacing_mm - wanted_mm) > 1e-6:
         raise ConfigError(

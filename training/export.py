@@ -77,16 +77,21 @@ def whole_region(preprocessing: Preprocessing) -> Tiling:
     return Tiling((d, h, w))
 
 
-def specific_threshold(scored: Sequence[Scored], calibration: Calibration) -> float:
-    """The probability above which at most 1 - `SPECIFICITY` of the negative scans lie, within one half and .99.
+def specific_threshold(scored: Sequence[Scored], calibration: Calibration, specificity: float = SPECIFICITY) -> float:
+    """The probability above which at most 1 - `specificity` of the negative scans lie, within one half and .99.
 
     Where aneurysms are rare, a triage that calls every sixth healthy head is soon ignored.
     """
+    return max(0.5, least_probability(scored, calibration, specificity))
+
+
+def least_probability(scored: Sequence[Scored], calibration: Calibration, specificity: float) -> float:
+    """The same without the lower bound, for scans of which most candidates are improbable."""
     negative = sorted(
         (calibration.present(present_score(scan.candidates)) for scan in scored if not scan.lesions), reverse=True
     )
-    allowed = int((1.0 - SPECIFICITY) * len(negative) + 1e-9)
-    return min(max(0.5, math.floor(100.0 * negative[allowed] + 1.0) / 100.0), 0.99) if negative else 0.5
+    allowed = int((1.0 - specificity) * len(negative) + 1e-9)
+    return min(max(0.01, math.floor(100.0 * negative[allowed] + 1.0) / 100.0), 0.99) if negative else 0.5
 
 
 def calibrated(scored: Sequence[Scored]) -> Calibration:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ai.affine import voxel_of
 from ai.bundle import Bundle, load_bundle
 from ai.inference import output_affine
 from ai.predict import found_candidates
@@ -42,12 +43,12 @@ def mine(config: TrainConfig, bundle: Bundle) -> int:
 
 def mistaken_cells(scan: Prepared, bundle: Bundle, device: str = "auto") -> list[tuple[int, int, int]]:
     """The output cells of the candidates that hit no lesion, worst first."""
-    to_cell = np.linalg.inv(output_affine(scan.region.affine_lps))
+    grid = output_affine(scan.region.affine_lps)
     cells = []
     for candidate in found_candidates(scan.region, bundle, device):
         if candidate.score < LEAST_SCORE or any(is_hit(candidate.centre_lps_mm, lesion) for lesion in scan.lesions):
             continue
-        d, h, w = np.rint((to_cell @ np.append(candidate.centre_lps_mm, 1.0))[:3]).astype(int)
+        d, h, w = np.rint(voxel_of(grid, candidate.centre_lps_mm)).astype(int)
         cells.append((int(d), int(h), int(w)))
     return cells
 

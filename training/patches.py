@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn import functional as F
 
+from ai.affine import lps_of
 from ai.inference import MIRRORED_LOCATIONS, output_affine
 from ai.locations import LOCATIONS
 from ai.preprocess import HU_RANGE, Preprocessing, channels
@@ -226,7 +227,7 @@ def _resampled(
 
 def _from_circle_mm(prepared: Prepared, cell: FloatArray) -> FloatArray:
     """z, y, x in mm of an output cell, counted from the middle of the circle of Willis."""
-    lps = (output_affine(prepared.region.affine_lps) @ np.append(cell, 1.0))[:3]
+    lps = lps_of(output_affine(prepared.region.affine_lps), cell)
     offset: FloatArray = (lps - np.array(prepared.region.circle_centre_lps_mm))[::-1]
     return offset
 

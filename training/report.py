@@ -75,7 +75,7 @@ def write_report(
     `view`: where the pictures of the worst cases come from.  `baseline`: the `report.json` of a method to be compared
     with.  Raises ConfigError when that cannot be used, or no scan was analysed.
     """
-    cases = [case(one, subject.calibration) for one in scored if not one.reason]
+    cases = [case(one, subject.calibration, subject.threshold) for one in scored if not one.reason]
     if not cases:
         raise ConfigError(f"none of {len(scored)} scans could be analysed: {scored[0].reason} and so on")
     found: Figures = {

@@ -7,6 +7,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ai.affine import voxel_of
 from ai.preprocess import Region
 from training.cases import Case
 
@@ -57,7 +58,7 @@ def picture(region: Region, worst: Worst) -> bytes:
     """A PNG: an axial, a coronal and a sagittal slice through the place, 48 mm wide, with a ring around it."""
     assert worst.centre_lps_mm is not None
     step = float(region.affine_lps[0, 2])
-    at = np.rint(np.linalg.solve(region.affine_lps, np.append(worst.centre_lps_mm, 1.0))[:3]).astype(int)
+    at = np.rint(voxel_of(region.affine_lps, worst.centre_lps_mm)).astype(int)
     half = round(SIDE_MM / step / 2)
     padded = np.full((2 * half + 1,) * 3, -1024, np.int16)
     source, target = [], []

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
+from typing import Any
 
+from training.anatomy import read_arteries
 from training.config import ConfigError, TrainConfig
 from training.dataset import Prepared, build_cache, enriched_lesions, load_prepared
 from training.rsna import read_tables
@@ -10,6 +12,10 @@ from training.rsna_regions import build_rsna_cache
 
 PHANTOMS_ONLY = "Synthetic phantoms only: no patient data. Research use; not a medical device."
 RSNA_ONLY = "RSNA 2025 Intracranial Aneurysm Detection data ({modalities}). Research use; not a medical device."
+
+
+REAL_TREE_SEEDS, LIKE_PEOPLE_SEEDS = 10_000_000, 20_000_000
+"""Added to the seed of a scan that follows a real head's arteries, or is drawn like people, so that a cache tells them apart."""
 
 
 def training_scans(config: TrainConfig, report: Callable[[str], None] = print) -> Generator[Prepared, None, None]:
@@ -44,9 +50,8 @@ def _scans(
         if not folders:
             raise ConfigError(f"no scan of {data.rsna} can be used: the lines above say why")
     else:
-        counts = () if validation else data.lesions_per_scan
-        drawn = {seed: {"lesions": enriched_lesions(seed, counts)} for seed in seeds} if counts else None
-        folders = build_cache(Path(data.cache), seeds, config.preprocessing, data.workers, drawn)
+        drawn = drawn_scans(config, seeds, validation=validation)
+        folders = build_cache(Path(data.cache), list(drawn), config.preprocessing, data.workers, drawn)
     spacing_mm = config.preprocessing.spacing_mm
     for folder in folders:
         scan = load_prepared(folder)
@@ -55,3 +60,20 @@ def _scans(
                 f"{data.cache} holds regions that are not at {spacing_mm:g} mm: name another [data] cache"
             )
         yield scan
+
+
+def drawn_scans(config: TrainConfig, seeds: range, *, validation: bool) -> dict[int, dict[str, Any]]:
+    """The further arguments of `make_scan` by seed: every other scan follows a real head's arteries where there are some."""
+    counts = () if validation else config.data.lesions_per_scan
+    if config.data.anatomy:
+        read_arteries(Path(config.data.anatomy))  # what is missing is said before anything is painted
+    drawn: dict[int, dict[str, Any]] = {}
+    for seed in seeds:
+        options: dict[str, Any] = {"lesions": enriched_lesions(seed, counts)} if counts else {}
+        if config.data.anatomy and seed % 2 == 1:
+            drawn[seed + REAL_TREE_SEEDS] = options | {"anatomy": config.data.anatomy}
+        elif config.data.like_people:
+            drawn[seed + LIKE_PEOPLE_SEEDS] = options | {"like_people": True}
+        else:
+            drawn[seed] = options
+    return drawn

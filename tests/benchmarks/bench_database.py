@@ -17,11 +17,11 @@ from typing import Any
 
 from sqlalchemy import select, text
 
-from storage.finding import Between, Condition, Level, Like
-from storage.schema import DeliveryRow, SeriesRow
+from storage.conditions import Between, Condition, Level, Like
+from storage.database.schema import DeliveryRow, SeriesRow
+from storage.queries.worklist import MOST_URGENT
 from storage.stages import Stage
 from storage.store import Store
-from storage.worklist import most_urgent
 
 GOAL_MS = 20.0
 ROUNDS = 30
@@ -109,7 +109,7 @@ def asked(store: Store, count: int) -> dict[str, Callable[[], Any]]:
         "settle: who brought a series": lambda: store.settling.contributions(one.id),
         "settle: its instances": lambda: store.settling.instances(one.id),
         "settle: its siblings": lambda: store.settling.siblings(one),
-        "settle: last arrival in its study": lambda: store.settling.last_arrival_in_study(one.study_instance_uid),
+        "settle: last arrival in its study": lambda: store.settling.last_instance_in_study(one.study_instance_uid),
         "settle: a peer's habits": lambda: store.settling.habits("PACS", 5),
         "settle: a stranger's habits": lambda: store.settling.habits("NOBODY", 5),
         "claim": lambda: store.queue.claim("worker", now, hour, 3),
@@ -117,11 +117,10 @@ def asked(store: Store, count: int) -> dict[str, Callable[[], Any]]:
         "rescue: leases that ended": lambda: store.queue.expire(datetime(2019, 1, 1, tzinfo=UTC)),
         "rescue: who holds claims": store.queue.claimants,
         **{
-            f"query: {what}": partial(store.finding.find, Level.STUDY, conditions, 2001)
+            f"query: {what}": partial(store.cfind.find, Level.STUDY, conditions, 2001)
             for what, conditions in QUERIES.items()
         },
-        "outbox: claim what is due": lambda: store.outbox.claim_due(now, hour),
-        "outbox: next due": store.outbox.next_due,
+        "outbox: claim what is due": lambda: store.outbox.due.claim(now, hour),
         "worklist: the most urgent 100": store.worklist.rows,
         "worklist: a case by its number": lambda: store.worklist.case(str(count // 2)),
         "start: doubtful instances": lambda: store.intake.doubtful_instances("127.0.0.1:11112"),
@@ -145,7 +144,12 @@ def plans(store: Store) -> Iterator[str]:
         .order_by(DeliveryRow.next_attempt_at)
     )
     receiving = select(SeriesRow.id).where(SeriesRow.stage == "receiving").order_by(SeriesRow.last_instance_at)
-    queries = {"worklist": most_urgent(100), "claim": waiting.limit(1), "outbox": due.limit(1), "settle": receiving}
+    queries = {
+        "worklist": text(MOST_URGENT).bindparams(most=100),
+        "claim": waiting.limit(1),
+        "outbox": due.limit(1),
+        "settle": receiving,
+    }
     with store.transactions.engine.connect() as connection:
         for name, query in queries.items():
             said = str(query.compile(connection, compile_kwargs={"literal_binds": True}))

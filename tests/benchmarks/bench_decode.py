@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
 from ai.volume import volume_from_datasets
-from tests.compressed import CODECS, DCMTK, by_codec, by_dcmtk
-from tests.running import cached_phantom
+from tests.support.compressed import CODECS, DCMTK, by_codec, by_dcmtk
+from tests.support.running import cached_phantom
 
 
 def main() -> None:

@@ -200,10 +200,10 @@ def _print_memory(scan: PhantomScan, bundle: Path) -> None:
     """Prints the peak of a process of its own that claims, analyses and reports this series."""
     from pydicom import dcmread  # here, so that a machine with a GPU needs no node for the speed
 
-    from storage.files import Files
+    from storage.files.instances import Files
     from storage.stages import Event
     from storage.store import Store
-    from tests.builders import FakeClock, keep
+    from tests.support.builders import FakeClock, keep
 
     with tempfile.TemporaryDirectory(prefix="willis-bench-") as name:
         folder = Path(name)
@@ -222,18 +222,18 @@ def _work(folder: Path, bundle_folder: Path) -> None:
     """The one series in the folder is analysed and reported; prints the outcome and the most memory ever held."""
     from datetime import UTC, datetime
 
-    from node.analysis import Bench, analyse
-    from node.config import Config
-    from node.worker import algorithm_of
-    from storage.files import Files
+    from node.analysis.analysis import AnalysisContext, analyse
+    from node.analysis.worker import algorithm_of
+    from node.config.sections import Config
+    from storage.files.instances import Files
     from storage.store import Store
-    from tests.builders import LEASE, FakeClock
+    from tests.support.builders import LEASE, FakeClock
 
     store, bundle = Store.open(f"sqlite:///{folder / 'willis.db'}"), load_bundle(bundle_folder)
     clock = FakeClock()
     claim = store.queue.claim("worker:1", clock(), LEASE, 3)
     assert claim is not None
-    bench = Bench(
+    bench = AnalysisContext(
         Config(), store, Files(folder / "files"), bundle, algorithm_of(bundle.manifest), lambda: datetime.now(UTC)
     )
     analyse(bench, claim)

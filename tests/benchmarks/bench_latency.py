@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.benchmarks.stable_series import StableOrthanc
-from tests.running import RunningNode, cached_phantom
+from tests.support.running import RunningNode, cached_phantom
 
 FIRST_SEED = 9_100_000
 """Neither training nor the demo draws from here."""

@@ -17,9 +17,9 @@ from pydicom import Dataset
 from pydicom.uid import EnhancedCTImageStorage
 
 from tests.benchmarks.bench_receive import Receiver, running
-from tests.builders import encoded
-from tests.dicom_factory import ct_series, enhanced_ct
-from tests.raw_scu import LAST, STORE_CONTEXT, RawScu, associate_rq, p_data, pdv, store_pdus
+from tests.support.builders import encoded
+from tests.support.dicom_factory import ct_series, enhanced_ct
+from tests.support.raw_scu import LAST, STORE_CONTEXT, RawScu, associate_rq, p_data, pdv, store_pdus
 
 GOAL_MIB = 200
 PDU_BYTES = 131_072

@@ -27,10 +27,10 @@ from pathlib import Path
 
 from pydicom.uid import UID, CTImageStorage
 
-from tests.builders import encoded
-from tests.dicom_factory import ct_series, save
-from tests.raw_scu import RELEASE_RQ, RawScu, associate_rq, store_pdus
-from tests.running import free_port
+from tests.support.builders import encoded
+from tests.support.dicom_factory import ct_series, save
+from tests.support.raw_scu import RELEASE_RQ, RawScu, associate_rq, store_pdus
+from tests.support.running import free_port
 
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 LIMIT_SECONDS = 180

@@ -11,9 +11,10 @@ from typing import Self
 
 import httpx
 
-from node.config import Peer
-from node.sender import Timeouts, entity, send_files
-from tests.running import free_port, wait_until
+from node.config.peer import Peer
+from node.scu.dimse import Entity, Timeouts
+from node.scu.storage_scu import send_files
+from tests.support.running import free_port, wait_until
 
 POLL_SECONDS = 0.1
 
@@ -52,7 +53,7 @@ class StableOrthanc:
 
     def send(self, paths: list[Path]) -> float:
         """Orthanc has the series; returns when its last slice was answered (time.monotonic)."""
-        refused = [sent.error for sent in send_files(entity("PACS", Timeouts()), self.peer, paths) if sent.error]
+        refused = [sent.error for sent in send_files(Entity("PACS", Timeouts()), self.peer, paths) if sent.error]
         if refused:
             raise SystemExit(f"Orthanc refused {len(refused)} slices: {refused[0]}")
         return time.monotonic()

@@ -14,7 +14,7 @@ from typing import Self
 
 from sqlalchemy import create_engine, insert, make_url, select
 
-from storage.schema import Base
+from storage.database.schema import Base
 from tests.faults.power_loss import Step
 
 COMMIT = b"Q\0\0\0\x0bCOMMIT\0"
@@ -87,10 +87,10 @@ class Committed:
         path = self._folder / "rows.db"
         path.write_bytes(self._template)
         sqlite = create_engine(f"sqlite:///{path}")
-        with self._postgresql.connect() as here, sqlite.begin() as there:
+        with self._postgresql.connect() as kill_point, sqlite.begin() as there:
             for table in Base.metadata.tables.values():
                 columns = [column for column in table.columns if column.computed is None]
-                if rows := here.execute(select(*columns)).mappings().all():
+                if rows := kill_point.execute(select(*columns)).mappings().all():
                     there.execute(insert(table), [dict(row) for row in rows])
         sqlite.dispose()
         return path.read_bytes()

@@ -1,3 +1,3 @@
-"""Nodes and studies; see `tests.node_fixtures`."""
+"""Nodes and studies; see `tests.support.node_fixtures`."""
 
-from tests.node_fixtures import negative_series, node_in, positive_series  # noqa: F401  fixtures
+from tests.support.node_fixtures import negative_series, node_in, positive_series  # noqa: F401  fixtures

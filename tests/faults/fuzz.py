@@ -24,13 +24,14 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from node import headers, log
-from node.elements import Malformed
-from node.headers import UnreadableDataset
-from node.pdv import Answer, Messages, ProtocolViolation, StoreRequest, read_command
-from tests.builders import encoded
-from tests.dicom_factory import ct_series, enhanced_ct
-from tests.raw_scu import RawScu, all_of, associate_rq, echo_command, fragments, store_command, store_pdus
+from node.dicom import header
+from node.dicom.dataset_walker import Malformed
+from node.dicom.header import UnreadableDataset
+from node.net.dimse_messages import Answer, Messages, ProtocolViolation, StoreRequest, read_command
+from node.runtime import log
+from tests.support.builders import encoded
+from tests.support.dicom_factory import ct_series, enhanced_ct
+from tests.support.raw_scu import RawScu, all_of, associate_rq, echo_command, fragments, store_command, store_pdus
 
 SLOWEST_SECONDS = 2.0
 INTERESTING = (0, 1, 2, 6, 0x7F, 0x80, 0xFF, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
@@ -92,7 +93,7 @@ def command_and_streams() -> tuple[bytes, list[bytes]]:
 
 def read_dataset(random: Random, syntax: str, content: bytes) -> str:
     """How the walker and the header end, fed in pieces as from the wire."""
-    walker = headers.walk(syntax)
+    walker = header.walk(syntax)
     try:
         at = 0
         while at < len(content):
@@ -100,7 +101,7 @@ def read_dataset(random: Random, syntax: str, content: bytes) -> str:
             walker.feed(memoryview(content)[at : at + size])
             at += size
         walker.finish()
-        headers.header_of(walker, syntax, "1.2.840.10008.5.1.4.1.1.2", "2.25.20000")
+        header.header_of(walker, syntax, "1.2.840.10008.5.1.4.1.1.2", "2.25.20000")
     except (Malformed, UnreadableDataset) as error:
         assert len(str(error)) <= 64
         return type(error).__name__
@@ -192,7 +193,7 @@ def sockets(random: Random, count: int, said: Counter[str]) -> None:
     """So many mutated streams went through a receiver's socket; after every hundredth another peer was served."""
     from tests.faults.senders import send, small_series
     from tests.faults.small_node import SmallNode, configuration
-    from tests.running import free_port
+    from tests.support.running import free_port
 
     (ds, *_) = ct_series(1, rows=4, columns=4)
     stream = all_of(store_pdus(ds.SOPClassUID, ds.SOPInstanceUID, encoded(ds), 300))

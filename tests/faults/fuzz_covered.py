@@ -12,7 +12,7 @@ from random import Random
 import atheris
 
 with atheris.instrument_imports(include=["node", "tests.faults.fuzz"]):
-    from node import log
+    from node.runtime import log
     from tests.faults.fuzz import command_and_streams, datasets, read_commands, read_dataset, read_messages
 
 SYNTAXES = sorted({syntax for syntax, _ in datasets()})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.raw_scu import parse_command
+from tests.support.raw_scu import parse_command
 
 TRACED = (
     "open,openat,creat,close,write,pwrite64,sendto,recvfrom,fsync,fdatasync,ftruncate,link,linkat,"

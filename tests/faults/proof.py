@@ -5,11 +5,12 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from node.report_identity import derive_uid
-from storage.files import Files
-from storage.schema import DeliveryRow, InstanceRow, ReportRow, SeriesRow
+from node.results.identity import derive_uid
+from storage.database.schema import DeliveryRow, InstanceRow, ReportRow, SeriesRow
+from storage.files.instances import Files
 from storage.stages import DeliveryStage, Stage
 from storage.store import Store
+from tests.support.builders import known_file
 
 _ENDED = (Stage.REPORTED.value, Stage.SET_ASIDE.value, Stage.FAILED.value)
 
@@ -47,7 +48,7 @@ def unreported(store: Store, pacs: Path, model: str, revision: int | None = 1) -
 
 def _lost(store: Store, files: Files, acknowledged: Mapping[str, bytes]) -> Iterator[str]:
     for uid, dataset in acknowledged.items():
-        file = store.intake.known_instance(uid)
+        file = known_file(store, uid)
         if file is None:
             yield f"instance {uid} was acknowledged and is not known"
         elif not files.path(file).exists() or _dataset(files.path(file)) != dataset:

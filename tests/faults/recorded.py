@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.peer import SimulatedPeer
-from storage.files import Files
+from node.simulated_pacs import SimulatedPeer
+from storage.files.instances import Files
 from storage.store import Store
 from tests.faults.committed import CommitsSeen, Committed
 from tests.faults.power_loss import Choice, Disk, Step, acknowledged, steps_of, strace
 from tests.faults.senders import send, small_series
 from tests.faults.small_node import configuration
-from tests.running import ROOT, free_port, wait_until
+from tests.support.running import ROOT, free_port, wait_until
 
 SERIES = [small_series(1), small_series(2)]
 SENT = {str(ds.SOPInstanceUID): dataset for series in SERIES for ds, dataset in series}
@@ -42,20 +42,20 @@ class Recorded:
 
         With PostgreSQL the disk has the rows that were committed as a SQLite database, in all ways that are possible.
         """
-        disk, told, seen = Disk(self.before, self.folder), set[str](), set[bytes]()
+        disk, safe_message, seen = Disk(self.before, self.folder), set[str](), set[bytes]()
         commits = CommitsSeen()
         for number, step in enumerate(steps):
             changed = commits.see(step) | disk.apply(step)
             if uid := acknowledged(step):
-                told.add(uid)
+                safe_message.add(uid)
             elif not changed:
                 continue
             left = disk.after_power_loss(choice(number))
             for state in self._with_database(left, commits):
-                digest = hashlib.sha256(repr((sorted(state.items()), sorted(told))).encode()).digest()
+                digest = hashlib.sha256(repr((sorted(state.items()), sorted(safe_message))).encode()).digest()
                 if digest not in seen:
                     seen.add(digest)
-                    yield number, set(told), state
+                    yield number, set(safe_message), state
 
     def _with_database(self, left: Left, commits: CommitsSeen) -> Iterator[Left]:
         if not self.databases:

@@ -5,9 +5,9 @@ from contextlib import suppress
 from pydicom import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from tests.builders import encoded
-from tests.dicom_factory import ct_series
-from tests.raw_scu import RELEASE_RQ, RawScu, all_of, associate_rq, store_pdus
+from tests.support.builders import encoded
+from tests.support.dicom_factory import ct_series
+from tests.support.raw_scu import RELEASE_RQ, RawScu, all_of, associate_rq, store_pdus
 
 
 def small_series(number: int, slices: int = 3) -> list[tuple[Dataset, bytes]]:

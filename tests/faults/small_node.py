@@ -13,18 +13,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from node import log, pipeline, sender
-from node.analysis import Bench, analyse
-from node.config import Config
-from node.pipeline import Desk, utc_now
-from node.processes import worker_name
-from node.receiver import Receiver
-from node.report import Algorithm
-from node.report_identity import derive_uid
-from storage.files import Files
-from storage.records import Arrived
+from node.analysis.analysis import AnalysisContext, analyse
+from node.config.sections import Config
+from node.results.document import Algorithm
+from node.results.identity import derive_uid
+from node.runtime import log
+from node.runtime.clock import utc_now
+from node.runtime.processes import worker_name
+from node.scp.receiver import Receiver
+from node.scu import dimse, storage_scu
+from node.scu.outgoing import Outgoing
+from node.workflow import delivery, recovery, settling
+from node.workflow.context import Context
+from storage.files.instances import Files
+from storage.records import Received
 from storage.store import Store
-from tests.running import ROOT, wait_until
+from tests.support.running import ROOT, wait_until
 
 ALGORITHM = Algorithm("Willis aneurysm detection", "test", "test", derive_uid("device", "test"))
 
@@ -58,20 +62,20 @@ class SmallNode:
         self.config = config
         self.files = Files(config.storage.directory)
         self.store = Store.open(config.storage.url)
-        self.desk = Desk(config, self.store, self.files, lambda: None)
+        self.context = Context(config, self.store, self.files, lambda: None)
         bundle: Any = None  # no series of ours is analysed
-        self.bench = Bench(config, self.store, self.files, bundle, ALGORITHM, utc_now)
+        self.analysis_context = AnalysisContext(config, self.store, self.files, bundle, ALGORITHM, utc_now)
         self.receiver = Receiver(config, self.store, self.files, lambda: None)
         self.receiver.start()
 
     def step(self) -> None:
         """Each verb has run once."""
-        pipeline.rescue(self.desk)
-        pipeline.settle(self.desk)
+        recovery.rescue(self.context)
+        settling.settle(self.context)
         lease = timedelta(seconds=30)
         while claim := self.store.queue.claim(worker_name(os.getpid()), utc_now(), lease, 1000):
-            analyse(self.bench, claim)
-        pipeline.deliver(self.desk)
+            analyse(self.analysis_context, claim)
+        delivery.deliver(self.context)
 
     def __enter__(self) -> Self:
         return self
@@ -122,16 +126,16 @@ class Killable:
 
 def break_commit() -> None:
     """An instance is acknowledged before it is committed."""
-    from storage.group_commit import GroupCommit, Offer
+    from storage.queries.group_commit import GroupCommit, Offer
     from storage.records import Added, Change
 
     as_it_is = GroupCommit.offer
 
     def offer(self: GroupCommit, change: Change) -> Offer:
-        if not isinstance(change, Arrived):
+        if not isinstance(change, Received):
             return as_it_is(self, change)
         made = Offer(change)
-        made.settle(Added.STORED)
+        made.complete(Added.STORED)
         return made
 
     GroupCommit.offer = offer  # type: ignore[method-assign]
@@ -139,7 +143,7 @@ def break_commit() -> None:
 
 def break_file() -> None:
     """An instance is acknowledged and its file loses its end."""
-    from storage.files import InstanceWriter
+    from storage.files.instances import InstanceWriter
 
     flush = InstanceWriter.flush
 
@@ -154,25 +158,25 @@ def break_uid() -> None:
     """Each attempt to report has a UID of its own."""
     import secrets
 
-    from node import results
+    from node.results import objects
 
-    vars(results)["derive_uid"] = lambda *_: f"2.25.{secrets.randbits(100)}"
+    vars(objects)["derive_uid"] = lambda *_: f"2.25.{secrets.randbits(100)}"
 
 
 def break_outbox() -> None:
     """A delivery counts as accepted before it is sent."""
 
-    def deliver(desk: Desk) -> int:
-        while delivery := desk.store.outbox.claim_due(desk.clock(), timedelta(seconds=3)):
-            desk.store.outbox.accepted(delivery, desk.clock())
-            sender.deliver(
-                sender.entity("WILLIS", sender.Timeouts()),
-                desk.config.peers[delivery.destination],
-                desk.files.path(delivery.file),
+    def deliver(context: Context) -> int:
+        while delivery := context.store.outbox.due.claim(context.clock(), timedelta(seconds=3)):
+            context.store.outbox.accepted(delivery, context.clock())
+            storage_scu.deliver(
+                dimse.Entity("WILLIS", dimse.Timeouts()),
+                context.config.peers[delivery.destination],
+                Outgoing.read(context.files.path(delivery.file)),
             )
         return 0
 
-    pipeline.deliver = deliver
+    delivery.deliver = deliver
 
 
 def break_decoder() -> None:
@@ -195,13 +199,13 @@ BREAKS = {
 }
 
 
-def main(folder: str, port: str, pacs_port: str, told: str, broken: str) -> None:
+def main(folder: str, port: str, pacs_port: str, safe_message: str, broken: str) -> None:
     """The node until it is killed."""
     BREAKS[broken]()
     log.configure("json", "critical")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     node = SmallNode(configuration(Path(folder), int(port), int(pacs_port)))
-    Path(told).touch()
+    Path(safe_message).touch()
     while True:
         node.step()
         signal.sigtimedwait([], 0.02)

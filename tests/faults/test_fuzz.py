@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from node import elements
+from node.dicom import dataset_walker
 from tests.faults.fuzz import parsers, sockets
 
 pytestmark = pytest.mark.faults
@@ -24,6 +24,6 @@ def test_mutated_streams_through_a_socket_harm_nobody_else() -> None:
 
 
 def test_the_fuzzer_finds_a_parser_that_forgets_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elements.Elements, "_delimit", lambda self, *_: self._inside.pop() and 8)
+    monkeypatch.setattr(dataset_walker.Elements, "_delimit", lambda self, *_: self._inside.pop() and 8)
     with pytest.raises(IndexError):
         parsers(Random(2), 4000, Counter())

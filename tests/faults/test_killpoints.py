@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from node.peer import Fault, SimulatedPeer
-from storage.intake import COMMITS
+from node.simulated_pacs import Fault, SimulatedPeer
+from storage.queries.intake import GROUP_NAMES
 from tests.faults.proof import unreported, violations
 from tests.faults.senders import send, small_series
 from tests.faults.small_node import ALGORITHM, Killable, SmallNode, configuration
-from tests.running import ROOT, free_port, wait_until
+from tests.support.running import ROOT, free_port, wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -112,10 +112,10 @@ def test_a_guarantee_that_is_broken_on_purpose_is_noticed(
 
 def test_every_point_in_the_code_is_died_at() -> None:
     text = "".join(
-        path.read_text("utf-8") for room in ("node", "storage") for path in sorted((ROOT / room).rglob("*.py"))
+        path.read_text("utf-8") for package in ("node", "storage") for path in sorted((ROOT / package).rglob("*.py"))
     )
-    named = set(re.findall(r'\bhere\("(\w+)"\)', text))
+    named = set(re.findall(r'\bkill_point\("(\w+)"\)', text))
     commits = set(re.findall(r'\bwriting(?:_plainly)?\("(\w+)"\)', text))
-    commits |= set(COMMITS)
+    commits |= set(GROUP_NAMES)
     named |= {f"{when}_commit_of_{commit}" for when in ("before", "after") for commit in commits}
     assert named == {*POINTS, *BEYOND_THE_SMALL_NODE}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from node.worker import NO_MEMORY
-from tests.node_fixtures import NodeFactory
-from tests.running import wait_until
+from node.analysis.worker import NO_MEMORY
+from tests.support.node_fixtures import NodeFactory
+from tests.support.running import wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -37,10 +37,11 @@ def test_a_node_killed_in_mid_receive_keeps_what_it_acknowledged_and_ends_right(
 
     def send() -> None:
         from node.errors import Unavailable
-        from node.sender import Timeouts, entity, send_files
+        from node.scu.dimse import Entity, Timeouts
+        from node.scu.storage_scu import send_files
 
         try:
-            for sent in send_files(entity("PACS", Timeouts(acse=3, dimse=10)), node.address, negative_series):
+            for sent in send_files(Entity("PACS", Timeouts(acse=3, dimse=10)), node.address, negative_series):
                 if not sent.error:
                     acknowledged.append(sent.path)
                 if len(acknowledged) >= 60:

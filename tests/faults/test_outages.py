@@ -14,22 +14,33 @@ from pydicom.uid import JPEGLSLossless
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
-from node import analysis, pipeline
-from node.peer import Fault, SimulatedPeer
-from storage.group_commit import GroupCommit, Offer
-from storage.intake import Intake
+from node.analysis import analysis
+from node.simulated_pacs import Fault, SimulatedPeer
+from node.workflow import delivery, recovery, settling
+from storage.queries.group_commit import GroupCommit, Offer
+from storage.queries.intake import Intake
 from storage.records import Added, Conclusion
 from storage.stages import Outcome, Stage
 from storage.store import Store
-from tests.absent import absent
-from tests.builders import FakeClock, claimed, encoded, header, received, reported, series_now
-from tests.compressed import by_codec
 from tests.faults.proof import unreported, violations
 from tests.faults.senders import send, small_series
 from tests.faults.small_node import ALGORITHM, Killable, SmallNode, configuration
-from tests.raw_scu import ABORT, RawScu, associate_rq
-from tests.running import free_port, wait_until
-from tests.unit.test_group_commit import arrived
+from tests.support.absent import absent
+from tests.support.builders import (
+    FakeClock,
+    claimed,
+    encoded,
+    header,
+    known_file,
+    next_attempt_at,
+    received,
+    reported,
+    series_now,
+)
+from tests.support.compressed import by_codec
+from tests.support.raw_scu import ABORT, RawScu, associate_rq
+from tests.support.running import free_port, wait_until
+from tests.unit.storage.queries.test_group_commit import arrived
 
 pytestmark = pytest.mark.faults
 WHAT_A_RESTART_DOES = (
@@ -135,7 +146,7 @@ def test_a_late_slice_after_delivery_makes_a_second_report_that_names_the_first(
 
 def test_a_pacs_that_is_down_for_a_day_gets_its_report_and_the_attempts_are_few(site: Site) -> None:
     clock = FakeClock(datetime.now(UTC))
-    site.node.desk.config = site.node.config.model_copy(
+    site.node.context.config = site.node.config.model_copy(
         update={"delivery": site.node.config.delivery.model_copy(update={"maximum_retry_seconds": 7200.0})}
     )
     assert send(site.port, small_series(1), site.acknowledged)
@@ -146,18 +157,18 @@ def test_a_pacs_that_is_down_for_a_day_gets_its_report_and_the_attempts_are_few(
         return site.rows()[0]["stage"] == "reported"
 
     wait_until(is_reported, 20)
-    site.node.desk.clock = clock
+    site.node.context.clock = clock
     back_at = clock() + timedelta(hours=24)
     while clock() < back_at:
-        pipeline.deliver(site.node.desk)
-        due = site.node.store.outbox.next_due()
+        delivery.deliver(site.node.context)
+        due = next_attempt_at(site.node.store)
         assert due is not None
         clock.now = max(due, clock())
     site.peer.fault, site.peer.delay_seconds = Fault.SLOW, 0.5  # it comes back slow
     site.peer.start(site.pacs_port)
-    assert pipeline.deliver(site.node.desk) == 1
-    (delivery,) = site.node.store.worklist.deliveries(1)
-    assert 20 < delivery.attempts < 50
+    assert delivery.deliver(site.node.context) == 1
+    (sent,) = site.node.store.worklist.deliveries(1)
+    assert 20 < sent.attempts < 50
     assert len(site.peer.requests) == 1
 
 
@@ -257,7 +268,7 @@ def test_a_postgresql_that_is_restarted_in_mid_transaction_loses_nothing(
     monkeypatch.setattr(Intake, "_add", cut)
     with pytest.raises(DBAPIError):
         postgresql_store.intake.take(ones)
-    assert postgresql_store.intake.known_instance(ones[0].header.sop_instance_uid) is None
+    assert known_file(postgresql_store, ones[0].header.sop_instance_uid) is None
     died.clear()
     commits = GroupCommit(postgresql_store.intake)
     offers = [Offer(one) for one in ones]
@@ -275,45 +286,45 @@ def test_a_postgresql_that_is_restarted_in_mid_transaction_loses_nothing(
 
 def test_a_clock_that_is_set_back_holds_nothing_up(site: Site, tmp_path: Path) -> None:
     clock = FakeClock(datetime.now(UTC))
-    desk = site.node.desk
-    desk.clock = clock
-    receiving = received(desk.store, clock, series="2.25.1")
-    claimed(desk.store, clock, series="2.25.2", worker="elsewhere:1")
-    reported(desk.store, clock, series="2.25.3")
-    delivery = desk.store.outbox.claim_due(clock(), timedelta(seconds=3))
+    context = site.node.context
+    context.clock = clock
+    receiving = received(context.store, clock, series="2.25.1")
+    claimed(context.store, clock, series="2.25.2", worker="elsewhere:1")
+    reported(context.store, clock, series="2.25.3")
+    delivery = context.store.outbox.due.claim(clock(), timedelta(seconds=3))
     assert delivery is not None
-    desk.store.outbox.postponed(delivery, "status 0xA700", clock() + timedelta(seconds=2))
+    context.store.outbox.postponed(delivery, "status 0xA700", clock() + timedelta(seconds=2))
     clock.advance(-3600)
-    pipeline.rescue(desk)
-    assert series_now(desk.store, "2.25.2").stage is Stage.READY
-    assert series_now(desk.store, "2.25.1").last_instance_at == clock()
-    due = desk.store.outbox.next_due()
+    recovery.rescue(context)
+    assert series_now(context.store, "2.25.2").stage is Stage.READY
+    assert series_now(context.store, "2.25.1").last_instance_at == clock()
+    due = next_attempt_at(context.store)
     assert due is not None
     assert due <= clock()
     clock.advance(1)
-    assert pipeline.settle(desk) == 1
-    assert series_now(desk.store, "2.25.1").id == receiving.id
+    assert settling.settle(context) == 1
+    assert series_now(context.store, "2.25.1").id == receiving.id
 
 
 def test_a_clock_that_jumps_ahead_costs_at_most_a_second_look(site: Site) -> None:
     clock = FakeClock(datetime.now(UTC))
-    desk = site.node.desk
-    desk.clock = clock
-    claim = claimed(desk.store, clock, series="2.25.2", worker="elsewhere:1")
+    context = site.node.context
+    context.clock = clock
+    claim = claimed(context.store, clock, series="2.25.2", worker="elsewhere:1")
     clock.advance(86_400)
-    assert pipeline.rescue(desk) == 1
-    assert not desk.store.queue.finish(claim, Conclusion(Outcome.NEGATIVE), None, [], clock())
-    again = desk.store.queue.claim("worker", clock(), timedelta(seconds=60), 3)
+    assert recovery.rescue(context) == 1
+    assert not context.store.queue.finish(claim, Conclusion(Outcome.NEGATIVE), None, [], clock())
+    again = context.store.queue.claim("worker", clock(), timedelta(seconds=60), 3)
     assert again is not None
     assert again.series.attempts == 2
 
 
-def test_a_beat_runs_without_a_ring_when_the_metronome_has_stopped() -> None:
-    from node.beat import Beat
+def test_a_job_runs_without_a_wakeup_when_the_scheduler_has_stopped() -> None:
+    from node.runtime.job import Job
 
     runs = threading.Semaphore(0)
-    beat = Beat("test", runs.release, 0.02)
-    thread = beat.start()
+    job = Job("test", 0.01, False, runs.release)
+    thread = job.start()
     assert all(runs.acquire(timeout=5) for _ in range(3))
-    beat.stop()
+    job.stop()
     thread.join(5)

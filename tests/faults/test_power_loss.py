@@ -10,20 +10,20 @@ from random import Random
 import pytest
 from sqlalchemy import select
 
-from node.config import Config
-from node.receiver import Receiver
+from node.config.sections import Config
+from node.scp.receiver import Receiver
+from storage.database.schema import InstanceRow, ObjectRow, ReportRow
 from storage.errors import Damaged
-from storage.files import Files
+from storage.files.instances import Files
 from storage.records import StoredFile
-from storage.schema import InstanceRow, ObjectRow, ReportRow
 from storage.store import Store
-from tests.absent import absent
 from tests.conftest import PostgreSQL
 from tests.faults.committed import without_commits
 from tests.faults.power_loss import Choice, Step, renamed_to, without_flushes
 from tests.faults.proof import violations
 from tests.faults.recorded import SENT, Left, Recorded, a_node, a_receiver, a_receiver_on_postgresql
 from tests.faults.small_node import configuration
+from tests.support.absent import absent
 
 pytestmark = pytest.mark.faults
 FULL = "WILLIS_KILLS" in os.environ
@@ -86,7 +86,7 @@ def node(folder: Path) -> Recorded:
     return a_node(folder / "whole")
 
 
-def found_at_the_next_start(folder: Path, config: Config, told: set[str], left: Left) -> list[str]:
+def found_at_the_next_start(folder: Path, config: Config, safe_message: set[str], left: Left) -> list[str]:
     """What is wrong once a receiver has recovered on what power loss left."""
     for path, content in left.items():
         if content is None:
@@ -100,7 +100,7 @@ def found_at_the_next_start(folder: Path, config: Config, told: set[str], left: 
         receiver._recover()
         files.sweep_incoming(lambda _writer: True)
         return [
-            *violations(store, files, {uid: SENT[uid] for uid in told}),
+            *violations(store, files, {uid: SENT[uid] for uid in safe_message}),
             *rows_without_a_file(store, files),
         ]
     finally:
@@ -124,11 +124,11 @@ def rows_without_a_file(store: Store, files: Files) -> Iterator[str]:
 def first_found(recorded: Recorded, steps: list[Step], choice: str, root: Path) -> tuple[int, list[str]]:
     """How many states of the disk were started from, and what was wrong with the first that was wrong."""
     count = 0
-    for number, told, left in recorded.crashes(steps, CHOICES[choice]):
+    for number, safe_message, left in recorded.crashes(steps, CHOICES[choice]):
         count += 1
         folder = root / str(count)
         folder.mkdir()
-        found = found_at_the_next_start(folder, configuration(folder, recorded.port, 1), told, left)
+        found = found_at_the_next_start(folder, configuration(folder, recorded.port, 1), safe_message, left)
         shutil.rmtree(folder)
         if found:
             return count, [f"after step {number} of {len(steps)}, {choice} survived:", *found]

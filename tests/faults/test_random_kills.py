@@ -8,11 +8,11 @@ from random import Random
 
 import pytest
 
-from node.peer import SimulatedPeer
+from node.simulated_pacs import SimulatedPeer
 from tests.faults.proof import unreported, violations
 from tests.faults.senders import send, small_series
 from tests.faults.small_node import ALGORITHM, Killable, SmallNode, configuration
-from tests.running import free_port, wait_until
+from tests.support.running import free_port, wait_until
 
 pytestmark = pytest.mark.faults
 KILLS = int(os.environ.get("WILLIS_KILLS", "4"))

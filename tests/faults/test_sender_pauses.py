@@ -16,18 +16,18 @@ from sqlalchemy import select
 
 from ai.bundle import Bundle
 from ai.unet import UNet
-from node.config import Config
-from node.peer import SimulatedPeer
-from storage.schema import AssociationRow
-from tests.builders import FakeClock, encoded
-from tests.dicom_factory import ct_series
+from node.config.sections import Config
+from node.simulated_pacs import SimulatedPeer
+from storage.database.schema import AssociationRow
 from tests.faults.proof import violations
 from tests.faults.senders import send
 from tests.faults.small_node import SmallNode, configuration
-from tests.raw_scu import RawScu, associate_rq
-from tests.running import free_port, wait_until
-from tests.unit.made_up_head import head
-from tests.unit.test_ai_bundle import TINY, manifest
+from tests.support.builders import FakeClock, encoded
+from tests.support.dicom_factory import ct_series
+from tests.support.made_up_head import head
+from tests.support.raw_scu import RawScu, associate_rq
+from tests.support.running import free_port, wait_until
+from tests.unit.ai.test_bundle import TINY, manifest
 
 pytestmark = pytest.mark.faults
 Slices = list[tuple[Dataset, bytes]]
@@ -63,8 +63,8 @@ class Case:
         node = usual.node.model_copy(update={"network_timeout_seconds": network_timeout_seconds})
         fields = {name: getattr(usual, name) for name in ("storage", "delivery", "log", "peers")}
         self.node = SmallNode(Config(node=node, **fields))
-        self.node.desk.clock = self.node.bench.clock = clock
-        self.node.bench.bundle = always_negative()
+        self.node.context.clock = self.node.analysis_context.clock = clock
+        self.node.analysis_context.bundle = always_negative()
         self.acknowledged: dict[str, bytes] = {}
 
     def send(self, slices: Slices) -> None:
@@ -116,7 +116,7 @@ class Case:
 def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
     """A case that is gone after the test; receiver, verbs and analysis share its clock.  The network's is the real one."""
     clock = FakeClock(datetime.now(UTC))
-    monkeypatch.setattr("node.receiver._now", clock)
+    monkeypatch.setattr("node.scp.receiver._now", clock)
     memory = Path("/dev/shm")  # what a disk keeps is tested elsewhere, and 400 slices wait for it 400 times
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         made = Case(Path(folder), clock, getattr(request, "param", 60.0))

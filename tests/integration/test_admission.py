@@ -5,11 +5,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from node.rejections import last_rejections
-from tests.certificates import Certificates, dcmtk
-from tests.raw_scu import RawScu, associate_rq
-from tests.running import wait_until
-from tests.site import Site, SiteFactory
+from node.scp.rejections import last_rejections
+from tests.support.certificates import Certificates, dcmtk
+from tests.support.raw_scu import RawScu, associate_rq
+from tests.support.running import wait_until
+from tests.support.site import Site, SiteFactory
 
 
 def peer(**changes: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def test_strangers_and_peers_from_elsewhere_are_rejected_by_the_standards_reason
         assert "Calling AE Title Not Recognized" in answer
         (shown,) = [each for each in last_rejections(made.files.root) if each.calling_ae == title]
         assert (shown.host, shown.reason) == ("127.0.0.1", said)
-        assert "[peers.NAME]" in shown.said
+        assert "[peers.NAME]" in shown.line
     with RawScu(port) as scu:
         scu.send(associate_rq())
         assert scu.pdu() == (3, b"\0\1\1\3")  # PS3.8 9.3.4: permanent, service user, calling AE title

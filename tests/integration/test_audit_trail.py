@@ -16,25 +16,27 @@ import pytest
 from pydicom import Dataset, dcmread
 from pynetdicom.dsutils import decode
 
-from node import pipeline
-from node.audit import Activity
-from node.audit_trail import Trail, open_trail
-from node.config import Config
-from node.multipart import body_of
-from node.peer import Fault
-from node.pipeline import utc_now
-from node.query_scu import Listed
-from node.retrieval import Inlet, bring, source_of
-from node.tls import server_context
-from tests.audit_schema import check
-from tests.builders import encoded, keep
-from tests.certificates import Certificates, dcmtk
-from tests.dicom_factory import ct_series, save
-from tests.node_fixtures import NodeFactory
-from tests.raw_scu import ABORT, RawScu, all_of, store_pdus
-from tests.running import free_port, wait_until
-from tests.site import PeerFactory, SiteFactory, peers
-from tests.web_server import Asked, Said, ServerFactory
+from node.audit.messages import Activity
+from node.audit.trail import Trail, open_trail
+from node.config.sections import Config
+from node.dicom.multipart import body_of
+from node.net.tls import server_context
+from node.runtime.clock import utc_now
+from node.scp.inlet import Inlet
+from node.scu.remote import remote_of
+from node.scu.source import Listed
+from node.simulated_pacs import Fault
+from node.workflow import delivery, settling
+from node.workflow.retrieval import bring
+from tests.support.audit_schema import check
+from tests.support.builders import encoded, keep
+from tests.support.certificates import Certificates, dcmtk
+from tests.support.dicom_factory import ct_series, save
+from tests.support.node_fixtures import NodeFactory
+from tests.support.raw_scu import ABORT, RawScu, all_of, store_pdus
+from tests.support.running import free_port, wait_until
+from tests.support.site import PeerFactory, SiteFactory, peers
+from tests.support.web_server import Asked, Said, ServerFactory
 
 Opener = Callable[..., Trail]
 
@@ -115,21 +117,21 @@ def test_received_refused_and_sent_are_in_the_file_one_message_for_each_associat
     assert send("PACS") == 0
     assert send("STRANGER") != 0
     made.report()
-    assert pipeline.deliver(made.desk) == 1
+    assert delivery.deliver(made.context) == 1
     path = tmp_path / "audit.log"
     lines = wait_until(lambda: (found := path.read_bytes().splitlines())[4:] and found, 10)
-    told = events(lines)
-    assert sorted(code for code, _ in told if code) == ["110102", "110104", "110104", "110104", "110113"]
+    safe_message = events(lines)
+    assert sorted(code for code, _ in safe_message if code) == ["110102", "110104", "110104", "110104", "110113"]
     counts = {}
-    for message in (message for code, message in told if code == "110104"):
+    for message in (message for code, message in safe_message if code == "110104"):
         event, study = message.find("EventIdentification"), message.find("ParticipantObjectIdentification")
         if event is not None and study is not None and event.get("EventActionCode") == "C":
             instances = [each.get("NumberOfInstances") for each in message.iter("SOPClass")]
             counts[study.get("ParticipantObjectID")] = instances
     assert counts == {str(ct_series(1)[0].StudyInstanceUID): ["3"], "2.25.9": ["2"]}
-    alert = next(m for code, m in told if code == "110113")
+    alert = next(m for code, m in safe_message if code == "110113")
     assert [each.get("UserID") for each in alert.iter("ActiveParticipant")] == ["WILLIS", "STRANGER"]
-    assert [code for code, _ in told][-2:] == ["110102", "110104"]  # the report: begun, and sent
+    assert [code for code, _ in safe_message][-2:] == ["110102", "110104"]  # the report: begun, and sent
 
 
 def send_and_abort(port: int, slices: list[Dataset], folder: Path) -> int:
@@ -192,7 +194,7 @@ def test_a_report_in_whose_middle_the_pacs_aborts_is_in_the_file_as_a_failure(
 ) -> None:
     made = site(trail=trail_to(), peers=peers(peer(fault=Fault.ABORT).port))
     made.report()
-    assert pipeline.deliver(made.desk) == 0
+    assert delivery.deliver(made.context) == 0
     path = tmp_path / "audit.log"
     lines = wait_until(lambda: path.exists() and (found := path.read_bytes().splitlines())[1:] and found, 10)
     outcomes = [
@@ -208,9 +210,9 @@ def test_start_and_stop_of_the_node_are_in_the_file_around_all_else(node_in: Nod
     assert node.process is not None
     assert [each.error for each in node.send(save(ct_series(2), tmp_path))] == ["", ""]
     node.stop()
-    told = events((node.config.storage.directory / "audit.log").read_bytes().splitlines())
-    assert [code for code, _ in told] == ["110100", "110104", "110100"]
-    for (_, message), what in zip((told[0], told[-1]), ("110120", "110121"), strict=True):
+    safe_message = events((node.config.storage.directory / "audit.log").read_bytes().splitlines())
+    assert [code for code, _ in safe_message] == ["110100", "110104", "110100"]
+    for (_, message), what in zip((safe_message[0], safe_message[-1]), ("110120", "110121"), strict=True):
         assert [each.get("csd-code") for each in message.iter("EventTypeCode")] == [what]
         [node_itself] = message.iter("ActiveParticipant")
         assert node_itself.get("UserID") == str(node.process.pid)
@@ -280,10 +282,10 @@ def test_what_we_ask_and_get_from_a_peer_is_in_the_file(
     pacs = web(answer).peer(retrieve="wado")
     made = site(trail=trail_to(), peers={"PACS": pacs})
     series = Listed(str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID))
-    source = source_of(made.config, pacs, 20, made.desk.trail, utc_now)
+    source = remote_of(made.config, pacs, made.context.trail, utc_now).source(20)
     assert source.studies(accession_number="A7") == []
     assert source.series(series.study_instance_uid) == []
-    with Inlet(made.config, made.store, made.files, pacs, made.desk.trail, utc_now) as inlet:
+    with Inlet(made.config, made.store, made.files, pacs, made.context.trail, utc_now) as inlet:
         assert bring(source, inlet, made.store, series).came == 1
     log = tmp_path / "audit.log"
     asked = queries(log, 4)
@@ -305,7 +307,7 @@ def test_whom_we_ask_for_a_count_is_in_the_file(
     made = site(trail=trail_to(), peers={"PACS": {"ae_title": "PACS", "answers_queries": True} | at})
     series = keep(made.store, made.files, made.clock, ct_series(3))
     made.clock.advance(1)
-    pipeline.settle(made.desk)
+    settling.settle(made.context)
     [(outcome, who, query)] = queries(tmp_path / "audit.log", 1)
     assert (outcome, who, query.QueryRetrieveLevel) == ("0", ["WILLIS", "PACS"], "SERIES")
     assert query.SeriesInstanceUID == series.series_instance_uid
@@ -318,7 +320,7 @@ def test_the_look_after_a_conflict_is_in_the_file(
     pacs = web(lambda asked: Said(409) if asked.method == "POST" else Said.of(listed)).peer()
     made = site(trail=trail_to(), peers={"PACS": pacs})
     made.report()
-    assert pipeline.deliver(made.desk) == 1
+    assert delivery.deliver(made.context) == 1
     [(outcome, who, query)] = queries(tmp_path / "audit.log", 3)
     assert (outcome, who, query.QueryRetrieveLevel) == ("0", ["WILLIS", "PACS"], "IMAGE")
     assert query.SOPInstanceUID == made.delivery().sop_instance_uid == "2.25.771"

@@ -7,14 +7,14 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from pynetdicom import AE
+from pynetdicom.dimse_primitives import C_STORE
 
 from node.errors import Unavailable
-from node.sender import let_reader_run
-from tests.absent import absent
-from tests.dicom_factory import identity
-from tests.node_fixtures import NodeFactory
-from tests.running import RunningNode, wait_until
+from node.scu import dimse
+from tests.support.absent import absent
+from tests.support.dicom_factory import identity
+from tests.support.node_fixtures import NodeFactory
+from tests.support.running import RunningNode, wait_until
 
 
 def small_slice(number: int, **changes: object) -> Dataset:
@@ -38,16 +38,16 @@ def small_slice(number: int, **changes: object) -> Dataset:
 
 def store(node: RunningNode, *datasets: Dataset) -> list[tuple[int, str]]:
     """Status and comment of each dataset, sent on one association."""
-    ae = AE("PACS")
-    ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-    assoc = ae.associate("127.0.0.1", node.config.node.port, ae_title="WILLIS")
-    assert assoc.is_established
     answers = []
-    for ds in datasets:
-        let_reader_run(assoc)
-        answers.append(assoc.send_c_store(ds))
-    assoc.release()
-    return [(answer.Status, answer.get("ErrorComment", "")) for answer in answers]
+    with dimse.associate(dimse.Entity("PACS"), node.address, [(CTImageStorage, ExplicitVRLittleEndian)]) as assoc:
+        [context] = assoc.contexts_of(CTImageStorage)
+        for ds in datasets:
+            request = C_STORE()
+            request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
+            request.Priority = 2
+            [(answer, _)] = assoc.ask(request, context, ds)
+            answers.append((answer.Status, answer.ErrorComment or ""))
+    return answers
 
 
 @pytest.fixture

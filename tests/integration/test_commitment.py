@@ -10,25 +10,29 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import C_ECHO, N_ACTION, N_EVENT_REPORT
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
-from node import commitment, committing, sender
-from node.commitment import CONTEXTS, INSTANCE_UID, Result
-from node.config import Config
-from node.peer import Fault, SimulatedPeer
-from node.pipeline import deliver
-from storage.records import Closed
+from node.config.sections import Config
+from node.dicom import commitment
+from node.dicom.commitment import CONTEXTS, INSTANCE_UID, Result
+from node.scu import dimse
+from node.scu.storage_scu import send_files
+from node.simulated_pacs import Fault, SimulatedPeer
+from node.workflow import commitments
+from node.workflow.delivery import deliver
+from storage.records import AssociationEnd
 from storage.stages import DeliveryStage
 from storage.store import Store
-from tests.builders import FakeClock, keep
-from tests.dicom_factory import ct_series
-from tests.running import free_port, wait_until
-from tests.site import PeerFactory, Site, SiteFactory, peers
+from tests.support.builders import FakeClock, keep
+from tests.support.dicom_factory import ct_series, save
+from tests.support.running import free_port, wait_until
+from tests.support.site import PeerFactory, Site, SiteFactory, peers
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committing, "SAME_ASSOCIATION_SECONDS", 0.5)
+    monkeypatch.setattr(commitments, "SAME_ASSOCIATION_SECONDS", 0.5)
 
 
 def committing_site(site: SiteFactory, pacs: SimulatedPeer, **sections: Any) -> Site:
@@ -37,7 +41,7 @@ def committing_site(site: SiteFactory, pacs: SimulatedPeer, **sections: Any) -> 
 
 def delivered(made: Site) -> None:
     made.report()
-    assert deliver(made.desk) == 1
+    assert deliver(made.context) == 1
     assert made.delivery().stage is DeliveryStage.DELIVERED
 
 
@@ -49,10 +53,10 @@ def test_a_report_is_done_when_the_peer_says_so_on_the_same_association(site: Si
     made = committing_site(site, pacs)
     delivered(made)
     assert made.row()["delivery"] == "delivered"
-    assert committing.ask(made.desk) == 1
+    assert commitments.ask(made.context) == 1
     wait_until(lambda: made.delivery().stage is DeliveryStage.COMMITTED, 5)
     assert made.row()["delivery"] == "committed"
-    assert committing.ask(made.desk) == 0
+    assert commitments.ask(made.context) == 0
     assert len(pacs.transactions) == 1
 
 
@@ -61,7 +65,7 @@ def test_each_object_has_a_transaction_of_its_own(site: SiteFactory, peer: PeerF
     made = committing_site(site, pacs)
     made.report()
     made.report()
-    assert (deliver(made.desk), committing.ask(made.desk)) == (2, 2)
+    assert (deliver(made.context), commitments.ask(made.context)) == (2, 2)
     wait_until(lambda: all(made.delivery(case).stage is DeliveryStage.COMMITTED for case in (1, 2)), 5)
     assert len(set(pacs.transactions)) == len(pacs.transactions) == 2
 
@@ -73,7 +77,7 @@ def test_a_report_is_done_when_the_peer_says_so_on_an_association_of_its_own(
     made = committing_site(site, pacs)
     pacs.commits_to = made.address
     delivered(made)
-    assert committing.ask(made.desk) == 1
+    assert commitments.ask(made.context) == 1
     wait_until(lambda: made.delivery().stage is DeliveryStage.COMMITTED, 5)
     assert made.woken
 
@@ -82,14 +86,14 @@ def test_a_failure_sends_the_same_object_again(site: SiteFactory, peer: PeerFact
     pacs = peer(fault=Fault.UNCOMMITTED)
     made = committing_site(site, pacs)
     delivered(made)
-    committing.ask(made.desk)
+    commitments.ask(made.context)
     wait_until(lambda: made.delivery().stage is DeliveryStage.PENDING, 5)
     assert made.delivery().last_error == "not committed: reason 0x0110"
-    assert deliver(made.desk) == 0
+    assert deliver(made.context) == 0
     pacs.fault = Fault.NONE
     made.clock.advance(10)  # the receiver's clock runs, and it says when
-    assert deliver(made.desk) == 1
-    committing.ask(made.desk)
+    assert deliver(made.context) == 1
+    commitments.ask(made.context)
     wait_until(lambda: made.delivery().stage is DeliveryStage.COMMITTED, 5)
     assert pacs.requests == [made.delivery().sop_instance_uid] * 2
     assert len(set(pacs.transactions)) == 2
@@ -99,14 +103,14 @@ def test_silence_is_asked_again_under_a_new_uid_and_given_up_at_last(site: SiteF
     pacs = peer(fault=Fault.NO_COMMITMENT)
     made = committing_site(site, pacs)
     delivered(made)
-    assert committing.ask(made.desk) == 1
+    assert commitments.ask(made.context) == 1
     made.clock.advance(3599)
-    assert committing.ask(made.desk) == 0
+    assert commitments.ask(made.context) == 0
     made.clock.advance(1)
-    assert committing.ask(made.desk) == 1
+    assert commitments.ask(made.context) == 1
     assert len(set(pacs.transactions)) == 2
     made.clock.advance(72 * 3600)
-    assert committing.ask(made.desk) == 0
+    assert commitments.ask(made.context) == 0
     assert made.delivery().stage is DeliveryStage.DEAD
     assert made.delivery().last_error == "accepted, but not committed within 72 h"
 
@@ -117,45 +121,45 @@ def test_a_peer_that_is_away_is_asked_later_under_the_same_uid(site: SiteFactory
     delivered(made)
     port = pacs.port
     pacs.stop()
-    assert committing.ask(made.desk) == 0
+    assert commitments.ask(made.context) == 0
     assert "no association" in made.delivery().last_error
-    assert committing.ask(made.desk) == 0
+    assert commitments.ask(made.context) == 0
     made.clock.advance(2)
     pacs.start(port)
-    assert committing.ask(made.desk) == 1
+    assert commitments.ask(made.context) == 1
     wait_until(lambda: made.delivery().stage is DeliveryStage.COMMITTED, 5)
 
 
 def dialled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Whom we tried to reach, as it happens."""
     tried: list[str] = []
-    associate = sender.associate
+    associate = dimse.associate
 
     def noted(ae: Any, to: Any, *arguments: Any, **options: Any) -> Any:
         tried.append(to.ae_title)
         return associate(ae, to, *arguments, **options)
 
-    monkeypatch.setattr(sender, "associate", noted)
+    monkeypatch.setattr(dimse, "associate", noted)
     return tried
 
 
 def test_a_destination_that_is_away_is_asked_once_a_round_and_the_others_are_asked(
     site: SiteFactory, peer: PeerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    away, here = peer(), peer()
+    away, kill_point = peer(), peer()
     settings = {"host": "127.0.0.1", "storage_commitment": True}
     made = site(
         peers={
             "AWAY": {"ae_title": "AWAY", "port": away.port, **settings},
-            "HERE": {"ae_title": "HERE", "port": here.port, **settings},
+            "HERE": {"ae_title": "HERE", "port": kill_point.port, **settings},
         }
     )
     for to in (("AWAY",), ("AWAY",), ("HERE",)):
         made.report(to)
-    assert deliver(made.desk) == 3
+    assert deliver(made.context) == 3
     away.stop()
     tried = dialled(monkeypatch)
-    assert committing.ask(made.desk) == 1
+    assert commitments.ask(made.context) == 1
     assert sorted(tried) == ["AWAY", "HERE"]
 
 
@@ -167,7 +171,7 @@ def test_a_sender_that_cannot_be_reached_is_tried_once_a_round(
         asked = ((CTImageStorage, "2.25.1"),)
         assert made.store.commitment_requests.add(f"2.25.5.{number}", "CT1", asked, clock(), clock())
     tried = dialled(monkeypatch)
-    assert committing.tell(made.desk) == 0
+    assert commitments.tell(made.context) == 0
     assert tried == ["CT1"]
 
 
@@ -181,13 +185,13 @@ def test_certificates_that_cannot_be_used_postpone_the_request_and_say_why(
     made = committing_site(site, pacs)
     delivered(made)
     peer_with_tls = peers(pacs.port, storage_commitment=True, tls=True)
-    made.desk.config = Config.model_validate({"node": {"tls": NO_TLS_FILES}, "peers": peer_with_tls})
-    assert committing.ask(made.desk) == 0
+    made.context.config = Config.model_validate({"node": {"tls": NO_TLS_FILES}, "peers": peer_with_tls})
+    assert commitments.ask(made.context) == 0
     assert made.delivery().stage is DeliveryStage.DELIVERED
     assert made.delivery().last_error.startswith("[node.tls] certificate = '/nothing/node.pem'")
-    made.desk.config = made.config
+    made.context.config = made.config
     made.clock.advance(2)
-    assert committing.ask(made.desk) == 1
+    assert commitments.ask(made.context) == 1
 
 
 def test_a_report_whose_file_has_gone_is_a_dead_letter_and_does_not_end_the_round(
@@ -196,7 +200,7 @@ def test_a_report_whose_file_has_gone_is_a_dead_letter_and_does_not_end_the_roun
     made = committing_site(site, peer())
     delivered(made)
     made.files.path(made.delivery().file).unlink()
-    assert committing.ask(made.desk) == 0
+    assert commitments.ask(made.context) == 0
     assert (made.delivery().stage, made.delivery().last_error) == (DeliveryStage.DEAD, "not a DICOM file")
 
 
@@ -253,7 +257,7 @@ def test_what_the_peer_answers_to_the_request_decides(
 ) -> None:
     made = site(peers=peers(bare(status), storage_commitment=True))
     delivered(made)
-    assert committing.ask(made.desk) == (said is None)
+    assert commitments.ask(made.context) == (said is None)
     assert made.delivery().stage is stage
     assert (said or "") in made.delivery().last_error
     assert bool(made.delivery().last_error) == (said is not None)
@@ -266,7 +270,7 @@ def test_a_request_that_may_be_repeated_is_repeated_under_its_transaction_uid(
     made = site(peers=peers(bare(0x0110, asked), storage_commitment=True))
     delivered(made)
     for wait_seconds in (2, 4, 8):
-        assert committing.ask(made.desk) == 0
+        assert commitments.ask(made.context) == 0
         clock.advance(wait_seconds)
     assert asked == [asked[0]] * 3
 
@@ -275,7 +279,7 @@ def test_a_peer_set_not_to_commit_any_longer_is_not_asked(site: SiteFactory, pee
     pacs = peer()
     delivered(committing_site(site, pacs))
     later = site(peers=peers(pacs.port))
-    assert committing.ask(later.desk) == 0
+    assert commitments.ask(later.context) == 0
     assert pacs.transactions == []
     assert later.delivery().stage is DeliveryStage.DELIVERED
 
@@ -284,14 +288,15 @@ def report_event(
     made: Site, ds: Dataset, event_type: int = 1, scp_roles: Sequence[str] = (StorageCommitmentPushModel,)
 ) -> int:
     """The status that the node answers to a result on an association that a PACS opens."""
-    ae = sender.entity("PACS", sender.Timeouts(5, 5, 5))
-    assoc = sender.associate(ae, made.address, CONTEXTS, scp_roles=scp_roles)
-    assert len(assoc.acceptor.role_selection) == len(scp_roles)
-    try:
-        status, _ = assoc.send_n_event_report(ds, event_type, StorageCommitmentPushModel, INSTANCE_UID)
-        return int(status.Status)
-    finally:
-        sender.end(assoc)
+    ae = dimse.Entity("PACS", dimse.Timeouts(5, 5, 5))
+    report = N_EVENT_REPORT()
+    report.AffectedSOPClassUID, report.AffectedSOPInstanceUID = StorageCommitmentPushModel, INSTANCE_UID
+    report.EventTypeID = event_type
+    with dimse.associate(ae, made.address, CONTEXTS, scp_roles=scp_roles) as assoc:
+        context = assoc.contexts_of(StorageCommitmentPushModel, as_scu=False)[0]
+        assert context.as_scp == bool(scp_roles)
+        [(answer, _)] = assoc.ask(report, context, ds)
+    return int(answer.Status)
 
 
 @pytest.mark.parametrize("scp_roles", [(StorageCommitmentPushModel,), ()])
@@ -301,7 +306,7 @@ def test_a_result_is_taken_on_an_association_with_role_selection_and_without(
     pacs = peer(fault=Fault.NO_COMMITMENT)
     made = committing_site(site, pacs)
     delivered(made)
-    committing.ask(made.desk)
+    commitments.ask(made.context)
     item = (str(CTImageStorage), made.delivery().sop_instance_uid)
     result = commitment.result_dataset(Result(pacs.transactions[0], (item,)))
     assert report_event(made, result, scp_roles=scp_roles) == 0x0000
@@ -314,7 +319,7 @@ def test_a_commitment_for_a_transaction_that_we_do_not_know_is_answered_with_a_f
     pacs = peer(fault=Fault.NO_COMMITMENT)
     made = committing_site(site, pacs)
     delivered(made)
-    committing.ask(made.desk)
+    commitments.ask(made.context)
     item = (str(CTImageStorage), made.delivery().sop_instance_uid)
     assert report_event(made, commitment.result_dataset(Result("2.25.404", (item,)))) == 0x0115
     assert made.delivery().stage is DeliveryStage.DELIVERED
@@ -329,7 +334,7 @@ def test_a_commitment_that_names_another_object_is_a_failure(site: SiteFactory, 
     pacs = peer(fault=Fault.NO_COMMITMENT)
     made = committing_site(site, pacs)
     delivered(made)
-    committing.ask(made.desk)
+    commitments.ask(made.context)
     other = Result(pacs.transactions[0], ((str(CTImageStorage), "2.25.404"),))
     assert report_event(made, commitment.result_dataset(other)) == 0x0000
     assert made.delivery().stage is DeliveryStage.PENDING
@@ -344,27 +349,38 @@ class Sender:
 
     def __init__(self, made: Site) -> None:
         self.results: list[Result] = []
-        self._heard = threading.Event()
-        self.assoc = sender.associate(
-            sender.entity("CT1", sender.Timeouts(5, 5, 5)),
+        self.assoc = dimse.associate(
+            dimse.Entity("CT1", dimse.Timeouts(5, 5, 5)),
             made.address,
             [*CONTEXTS, (str(Verification), "1.2.840.10008.1.2")],
-            [(evt.EVT_N_EVENT_REPORT, self.on_report)],
+            on_report=lambda _event_type, information: self.take(information()),
         )
+        self.context = self.assoc.contexts_of(StorageCommitmentPushModel)[0]
+
+    def take(self, information: Dataset) -> int:
+        self.results.append(commitment.read_result(information))
+        return 0x0000
 
     def on_report(self, event: Any) -> tuple[int, None]:
-        self.results.append(commitment.read_result(event.event_information))
-        self._heard.set()
-        return 0x0000, None
+        return self.take(event.event_information), None
 
     def ask(self, ds: Dataset, action: int = 1, instance: str = INSTANCE_UID) -> int:
-        sender.let_reader_run(self.assoc)
-        status, _ = self.assoc.send_n_action(ds, action, StorageCommitmentPushModel, instance)
-        return int(status.Status)
+        request = N_ACTION()
+        request.RequestedSOPClassUID, request.RequestedSOPInstanceUID = StorageCommitmentPushModel, instance
+        request.ActionTypeID = action
+        [(answer, _)] = self.assoc.ask(request, self.context, ds)
+        return int(answer.Status)
 
     def listen(self, seconds: float = 5.0) -> Result:
-        assert self._heard.wait(seconds)
+        self.assoc.listen(seconds, lambda: bool(self.results))
+        assert self.results
         return self.results[-1]
+
+    def echo(self) -> int:
+        request = C_ECHO()
+        request.AffectedSOPClassUID = Verification
+        [(answer, _)] = self.assoc.ask(request, self.assoc.contexts_of(Verification)[0])
+        return int(answer.Status)
 
 
 Roles = tuple[bool | None, bool | None]
@@ -387,7 +403,7 @@ def request(*instances: str, transaction_uid: str = "2.25.5") -> Dataset:
 def stored(made: Site) -> list[str]:
     """UIDs of three slices that are durable."""
     datasets = ct_series(3)
-    keep(made.store, made.files, made.clock, datasets, calling_ae="CT1", closed=Closed.RELEASED)
+    keep(made.store, made.files, made.clock, datasets, calling_ae="CT1", closed=AssociationEnd.RELEASED)
     return [str(ds.SOPInstanceUID) for ds in datasets]
 
 
@@ -399,10 +415,10 @@ def test_who_stays_on_the_association_gets_the_result_on_it(site: SiteFactory) -
     result = modality.listen()
     assert [uid for _, uid in result.committed] == uids
     assert (result.failed, result.event_type) == ({}, 1)
-    assert modality.assoc.send_c_echo().Status == 0x0000
-    sender.end(modality.assoc)
+    assert modality.echo() == 0x0000
+    modality.assoc.release()
     made.clock.advance(100)
-    assert committing.tell(made.desk) == 0
+    assert commitments.tell(made.context) == 0
     assert len(modality.results) == 1
 
 
@@ -428,25 +444,22 @@ def test_only_what_is_known_under_its_class_and_whole_on_disk_is_committed(site:
         (str(CTImageStorage), "2.25.404"): 0x0112,
         ("1.2.840.10008.5.1.4.1.1.4", good): 0x0119,
     }
-    sender.end(modality.assoc)
+    modality.assoc.release()
 
 
-def test_an_instance_that_came_again_with_other_content_is_committed_as_it_was_first_kept(site: SiteFactory) -> None:
+def test_an_instance_that_came_again_with_other_content_is_committed_as_it_was_first_kept(
+    site: SiteFactory, tmp_path: Path
+) -> None:
     made, [ds] = site(), ct_series(1)
-    ae = AE(ae_title="CT1")
-    ae.add_requested_context(CTImageStorage, "1.2.840.10008.1.2.1")
-    assoc = ae.associate("127.0.0.1", made.config.node.port)
-    statuses = []
+    words = []
     for name in ("First^Name", "Other^Name"):
         ds.PatientName = name
-        statuses.append(assoc.send_c_store(ds).Status)
-        sender.let_reader_run(assoc)
-    assoc.release()
-    assert statuses == [0x0000, 0xB006]
+        words += [sent.word for sent in send_files(dimse.Entity("CT1"), made.address, save([ds], tmp_path))]
+    assert words == ["success", "warning 0xB006"]
     modality = Sender(made)
     assert modality.ask(request(ds.SOPInstanceUID)) == 0x0000
     assert modality.listen().committed == ((str(CTImageStorage), ds.SOPInstanceUID),)
-    sender.end(modality.assoc)
+    modality.assoc.release()
     [(_, file)] = made.store.settling.instances(1)
     assert dcmread(made.files.path(file)).PatientName == "First^Name"
 
@@ -460,18 +473,18 @@ def test_who_leaves_gets_the_result_on_a_new_association_when_he_can_be_reached(
     uids = stored(made)
     modality = Sender(made)
     assert modality.ask(request(*uids)) == 0x0000
-    sender.end(modality.assoc)
-    assert committing.tell(made.desk) == 0  # not yet: it might have stayed
+    modality.assoc.release()
+    assert commitments.tell(made.context) == 0  # not yet: it might have stayed
     clock.advance(6)
-    assert committing.tell(made.desk) == 0  # nobody listens
+    assert commitments.tell(made.context) == 0  # nobody listens
     server = listening(modality.on_report, port, roles)
     try:
-        assert committing.tell(made.desk) == 0  # the next attempt has its time
+        assert commitments.tell(made.context) == 0  # the next attempt has its time
         clock.advance(2)
-        assert committing.tell(made.desk) == 1
+        assert commitments.tell(made.context) == 1
         assert [uid for _, uid in modality.results[0].committed] == uids
         clock.advance(100_000)
-        assert committing.tell(made.desk) == 0
+        assert commitments.tell(made.context) == 0
     finally:
         server.shutdown()
 
@@ -481,17 +494,17 @@ def test_who_refuses_the_result_at_first_gets_it_when_he_takes_it(site: SiteFact
     made = site(peers={"CT1": {"ae_title": "CT1", "host": "127.0.0.1", "port": port}})
     modality = Sender(made)
     assert modality.ask(request(*stored(made))) == 0x0000
-    sender.end(modality.assoc)
+    modality.assoc.release()
     clock.advance(6)
     server = listening(modality.on_report, port, REFUSES_OURS)
     try:
-        assert committing.tell(made.desk) == 0
+        assert commitments.tell(made.context) == 0
     finally:
         server.shutdown()
     clock.advance(2)
     server = listening(modality.on_report, port)
     try:
-        assert committing.tell(made.desk) == 1
+        assert commitments.tell(made.context) == 1
     finally:
         server.shutdown()
 
@@ -503,15 +516,15 @@ def test_a_result_that_cannot_be_worked_out_is_owed_until_it_can(
     made = site(peers={"CT1": {"ae_title": "CT1", "host": "127.0.0.1", "port": port}})
     modality = Sender(made)
     assert modality.ask(request(*stored(made))) == 0x0000
-    sender.end(modality.assoc)
+    modality.assoc.release()
     clock.advance(6)
     server = listening(modality.on_report, port)
     try:
         with monkeypatch.context() as broken:
             broken.setattr(made.files, "holds", lambda _file: Path("/nothing").stat())  # as when a disk fails
-            assert committing.tell(made.desk) == 0
+            assert commitments.tell(made.context) == 0
         clock.advance(2)
-        assert committing.tell(made.desk) == 1
+        assert commitments.tell(made.context) == 1
     finally:
         server.shutdown()
 
@@ -524,11 +537,11 @@ def test_a_result_that_is_owed_survives_a_restart(site: SiteFactory, sqlite_url:
     modality.assoc.abort()
     again = Store.open(sqlite_url)
     clock.advance(6)
-    owed = again.commitment_requests.claim_due(clock(), committing._lease(made.desk))
+    owed = again.commitment_requests.due.claim(clock(), commitments._lease(made.context))
     assert owed is not None
     assert [uid for _, uid in owed.instances] == uids
-    again.commitment_requests.give_back(owed, clock())
-    given_back = again.commitment_requests.claim_due(clock(), committing._lease(made.desk))
+    again.commitment_requests.due.give_back(owed, clock())
+    given_back = again.commitment_requests.due.claim(clock(), commitments._lease(made.context))
     assert given_back is not None
     assert given_back.attempts == owed.attempts
     again.close()
@@ -538,11 +551,11 @@ def test_a_stranger_gets_no_result_but_on_his_association(site: SiteFactory, clo
     made = site()
     modality = Sender(made)
     assert modality.ask(request("2.25.404")) == 0x0000
-    sender.end(modality.assoc)
+    modality.assoc.release()
     clock.advance(6)
-    assert committing.tell(made.desk) == 0
+    assert commitments.tell(made.context) == 0
     clock.advance(100_000)
-    assert made.store.commitment_requests.claim_due(clock(), committing._lease(made.desk)) is None
+    assert made.store.commitment_requests.due.claim(clock(), commitments._lease(made.context)) is None
 
 
 def test_a_request_that_is_none_is_refused_with_the_right_status(site: SiteFactory) -> None:
@@ -555,20 +568,17 @@ def test_a_request_that_is_none_is_refused_with_the_right_status(site: SiteFacto
     assert modality.ask(request("2.25.1")) == 0x0000
     assert modality.ask(request("2.25.2")) == 0x0131
     assert modality.listen().failed
-    sender.end(modality.assoc)
+    modality.assoc.release()
 
 
 def test_an_answer_to_nothing_that_we_asked_is_ignored(site: SiteFactory) -> None:
-    from pynetdicom.dimse_primitives import N_EVENT_REPORT
-
     made = site()
     modality = Sender(made)
     answer = N_EVENT_REPORT()
     answer.MessageIDBeingRespondedTo = 1
     answer.AffectedSOPClassUID = StorageCommitmentPushModel
     answer.Status = 0x0000
-    context = next(cx for cx in modality.assoc.accepted_contexts if cx.abstract_syntax == StorageCommitmentPushModel)
-    modality.assoc.dimse.send_msg(answer, context.context_id)
+    modality.assoc._send_message(answer, modality.context)
     time.sleep(0.1)
-    assert modality.assoc.send_c_echo().Status == 0x0000
-    sender.end(modality.assoc)
+    assert modality.echo() == 0x0000
+    modality.assoc.release()

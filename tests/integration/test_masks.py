@@ -12,10 +12,10 @@ from pydicom import Dataset, dcmread
 import ai
 from ai.findings import Findings
 from ai.volume import Volume, volume_from_datasets
-from node.report import encode
-from node.segmentation import build_segmentation
-from tests.reports import ALGORITHM, CREATED
-from tests.segments import painted_lps_mm
+from node.results.document import encode
+from node.results.segmentation import build_segmentation
+from tests.support.reports import document
+from tests.support.segments import painted_lps_mm
 
 CELL_MM = 1.4
 
@@ -38,10 +38,7 @@ def findings(volume: Volume) -> Findings:
 @pytest.fixture(scope="module")
 def seg(images: list[Dataset], findings: Findings) -> highdicom.seg.Segmentation:
     """As highdicom reads it."""
-    ds = build_segmentation(
-        images, findings, segmentation_uid="2.25.1", series_uid="2.25.2", series_number=9903, report_uid="2.25.3",
-        created=CREATED, algorithm=ALGORITHM,
-    )  # fmt: skip
+    ds = build_segmentation(document(images, "segmentation"), findings)
     return highdicom.seg.segread(BytesIO(encode(ds)))
 
 

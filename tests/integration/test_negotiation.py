@@ -10,10 +10,10 @@ from pydicom.uid import (
 )
 from pynetdicom import AE
 
-from tests.builders import encoded
-from tests.dicom_factory import ct_series
-from tests.raw_scu import RawScu, associate_rq
-from tests.site import SiteFactory
+from tests.support.builders import encoded
+from tests.support.dicom_factory import ct_series
+from tests.support.raw_scu import RawScu, associate_rq
+from tests.support.site import SiteFactory
 
 UNKNOWN_CLASS = "1.2.840.10008.5.1.4.1.1.4"  # MR Image Storage
 ABSTRACT_SYNTAX_NOT_SUPPORTED = 0x03

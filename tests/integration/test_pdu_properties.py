@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.builders import encoded
-from tests.dicom_factory import ct_series
 from tests.faults.senders import small_series
 from tests.faults.small_node import SmallNode, configuration
-from tests.raw_scu import (
+from tests.support.builders import encoded
+from tests.support.dicom_factory import ct_series
+from tests.support.raw_scu import (
     ABORT,
     COMMAND,
     ECHO_CONTEXT,
@@ -30,7 +30,7 @@ from tests.raw_scu import (
     p_data,
     store_pdus,
 )
-from tests.running import free_port
+from tests.support.running import free_port
 
 LONGEST_SECONDS = 10.0
 """An association that was closed by its sender is over by then, on however busy a machine."""

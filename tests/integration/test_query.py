@@ -14,11 +14,12 @@ from pynetdicom import AE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 from sqlalchemy.exc import OperationalError
 
-from node import query, query_scp
-from storage.finding import Level
+from node.dicom import query
+from node.scp import query_scp
+from storage.conditions import Level
 from storage.store import Store
-from tests.builders import FakeClock, add, header, received, reported
-from tests.raw_scu import (
+from tests.support.builders import FakeClock, add, header, received, reported
+from tests.support.raw_scu import (
     ABORT,
     COMMAND,
     ECHO_CONTEXT,
@@ -32,7 +33,7 @@ from tests.raw_scu import (
     pdv,
     uid_bytes,
 )
-from tests.site import Site, SiteFactory, peers
+from tests.support.site import Site, SiteFactory, peers
 
 FIND = StudyRootQueryRetrieveInformationModelFind
 Answers = list[tuple[Dataset, Dataset | None]]
@@ -182,7 +183,7 @@ def test_a_database_that_is_away_is_said_and_nothing_of_its_words(asked: Site, m
     def away(*_arguments: Any) -> Any:
         raise OperationalError("SELECT 'Doe^Jane'", {}, Exception("gone"))
 
-    monkeypatch.setattr(type(asked.store.finding), "find", away)
+    monkeypatch.setattr(type(asked.store.cfind), "find", away)
     [(answer, _)] = ask(asked, study_query())
     assert (answer.Status, answer.ErrorComment) == (0xA700, "cannot answer now: OperationalError")
 

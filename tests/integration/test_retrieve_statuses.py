@@ -7,16 +7,17 @@ import pytest
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, build_context, evt
 
-from node import retrieval
-from node.config import Peer
+from node.config.peer import Peer
+from node.dicom.conformance import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.errors import Refused, Unavailable
-from node.pipeline import settle
-from node.query_scu import FIND, GET, MOVE, DimseSource, Listed
-from node.receiver import STORAGE_CLASSES, TRANSFER_SYNTAXES
-from node.sender import Timeouts, entity
-from tests.builders import keep, series_now
-from tests.dicom_factory import ct_series
-from tests.site import SiteFactory
+from node.scu.dimse import Entity, Timeouts
+from node.scu.query_scu import FIND, GET, MOVE, DimseSource
+from node.scu.source import Listed
+from node.workflow import retrieval
+from node.workflow.settling import settle
+from tests.support.builders import keep, series_now
+from tests.support.dicom_factory import ct_series
+from tests.support.site import SiteFactory
 
 SERIES = Listed("1.2.3", "1.2.3.4")
 Pacs = Callable[..., tuple[Peer, list[Any]]]
@@ -62,7 +63,7 @@ def pacs() -> Iterator[Pacs]:
 
 
 def retrieve(peer: Peer, wanted: list[str]) -> None:
-    source = DimseSource(entity("WILLIS", Timeouts(acse=20, dimse=20, network=20)), peer, limit_seconds=60)
+    source = DimseSource(Entity("WILLIS", Timeouts(acse=20, dimse=20, network=20)), peer, limit_seconds=60)
     source.retrieve(SERIES, wanted, lambda *_: 0, lambda _done: None)
 
 
@@ -99,7 +100,7 @@ def test_a_peer_that_cannot_give_one_series_now_is_asked_for_its_others(
             ds.SOPInstanceUID = f"2.25.{number}7{index}"
         keep(made.store, made.files, made.clock, slices)
     made.clock.advance(20)
-    assert (settle(made.desk), retrieval.retrieve(made.desk)) == (0, 0)
+    assert (settle(made.context), retrieval.retrieve(made.context)) == (0, 0)
     assert sorted(event.identifier.SeriesInstanceUID for event in asked) == ["2.25.1", "2.25.2"]
     assert [series_now(made.store, f"2.25.{number}").retrievals for number in (1, 2)] == [1, 1]
 

@@ -6,11 +6,13 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
-from node.config import Peer
+from node.config.peer import Peer
 from node.errors import Refused, Unavailable
-from node.peer import Fault, SimulatedPeer
-from node.sender import Timeouts, deliver, entity, send_files
-from tests.running import free_port
+from node.scu.dimse import Entity, Timeouts
+from node.scu.outgoing import Outgoing
+from node.scu.storage_scu import deliver, send_files
+from node.simulated_pacs import Fault, SimulatedPeer
+from tests.support.running import free_port
 
 SHORT = Timeouts(acse=5, dimse=1, network=5)
 
@@ -30,8 +32,8 @@ def test_a_peer_that_accepts_no_such_object_refuses_for_good(tmp_path: Path) -> 
     peer = Peer(ae_title="PACS", host="127.0.0.1", port=port)
     try:
         with pytest.raises(Refused, match="CT Image Storage"):
-            deliver(entity("WILLIS", SHORT), peer, a_file(tmp_path))
-        (sent,) = send_files(entity("WILLIS", SHORT), peer, [a_file(tmp_path)])
+            deliver(Entity("WILLIS", SHORT), peer, Outgoing.read(a_file(tmp_path)))
+        (sent,) = send_files(Entity("WILLIS", SHORT), peer, [a_file(tmp_path)])
         assert (sent.word, "accepts none" in sent.error) == ("refused", True)
     finally:
         server.shutdown()
@@ -57,7 +59,7 @@ def test_each_fault_says_whether_trying_again_helps(
     peer = Peer(ae_title="PACS", host="127.0.0.1", port=pacs.start(0))
     try:
         with pytest.raises(error):
-            deliver(entity("WILLIS", SHORT), peer, a_file(tmp_path))
+            deliver(Entity("WILLIS", SHORT), peer, Outgoing.read(a_file(tmp_path)))
     finally:
         pacs.stop()
 
@@ -69,6 +71,6 @@ def test_a_duplicate_and_a_warning_count_as_delivered(tmp_path: Path, status: in
     pacs = SimulatedPeer(tmp_path / "pacs", fault=Fault.REFUSE, status=status)
     peer = Peer(ae_title="PACS", host="127.0.0.1", port=pacs.start(0))
     try:
-        assert deliver(entity("WILLIS", SHORT), peer, a_file(tmp_path)) == word
+        assert deliver(Entity("WILLIS", SHORT), peer, Outgoing.read(a_file(tmp_path))) == word
     finally:
         pacs.stop()

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from pydicom.uid import CTImageStorage
 
-from node import sender
-from node.peer import Fault
-from node.pipeline import utc_now
-from storage.files import Files
+from node.runtime.clock import utc_now
+from node.scu import dimse, storage_scu
+from node.scu.outgoing import Outgoing
+from node.simulated_pacs import Fault
+from storage.files.instances import Files
 from storage.records import Delivery, ReportObject
-from tests.builders import FakeClock, claimed, finish
-from tests.dicom_factory import ct_series, save
-from tests.node_fixtures import NodeFactory
-from tests.running import RunningNode, wait_until
+from tests.support.builders import FakeClock, claimed, finish
+from tests.support.dicom_factory import ct_series, save
+from tests.support.node_fixtures import NodeFactory
+from tests.support.running import RunningNode, wait_until
 
 
 def report(node: RunningNode, number: int = 1, destinations: Sequence[str] = ("PACS",)) -> None:
@@ -54,16 +55,16 @@ def test_ctrl_c_lets_an_open_association_end(node_in: NodeFactory, tmp_path: Pat
     node = node_in()
     assert node.process is not None
     first, second = save(ct_series(2), tmp_path)
-    ae = sender.entity("PACS", sender.Timeouts(5, 5, 5))
-    assoc = sender.associate(ae, node.address, sender.ways(*sender.identify(first)))
-    assert sender.store(assoc, first, str(CTImageStorage)) == "success"
+    ae = dimse.Entity("PACS", dimse.Timeouts(5, 5, 5))
+    assoc = dimse.associate(ae, node.address, storage_scu.ways(CTImageStorage, Outgoing.read(first).transfer_syntax))
+    assert storage_scu.store(assoc, Outgoing.read(first)) == "success"
     group = os.getpgid(node.process.pid)
     for pid in [node.process.pid, *node.children()]:
         if os.getpgid(pid) == group:  # as a terminal does
             os.kill(pid, signal.SIGINT)
     time.sleep(1)
-    assert sender.store(assoc, second, str(CTImageStorage)) == "success"
-    sender.end(assoc)
+    assert storage_scu.store(assoc, Outgoing.read(second)) == "success"
+    assoc.release()
     assert node.process.wait(20) == 0
     assert "Traceback" not in node.log.read_text()
 

@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 
-from node import dicomweb, log, stow
-from node.config import Peer
-from node.dicomweb import Service, ask_count, echo
+from node.config.peer import Peer
+from node.dicom.multipart import boundary_of, parts
 from node.errors import ConfigError, NodeError, Refused, Unavailable
-from node.multipart import boundary_of, parts
-from node.sender import Timeouts
-from node.tls import server_context
-from tests.certificates import Certificates
-from tests.dicom_factory import ct_series, save
-from tests.running import free_port
-from tests.web_server import Asked, Said, ServerFactory, WebServer
+from node.net.tls import server_context
+from node.runtime import log
+from node.scu import dicomweb, stow
+from node.scu.dicomweb import Service, ask_count, echo
+from node.scu.dimse import Timeouts
+from node.scu.outgoing import Outgoing
+from tests.support.certificates import Certificates
+from tests.support.dicom_factory import ct_series, save
+from tests.support.running import free_port
+from tests.support.web_server import Asked, Said, ServerFactory, WebServer
 
 QUICK = Timeouts(2, 2, 0.5)
 OTHER = "2.25.404"
@@ -52,7 +54,7 @@ def module(stored: dict[str, int] | None = None, failed: dict[str, int] | None =
 
 
 def deliver(server: WebServer, path: Path, **changes: Any) -> str:
-    return stow.deliver(server.peer(**changes), QUICK, None, path)
+    return stow.deliver(server.peer(**changes), QUICK, None, Outgoing.read(path))
 
 
 def test_the_file_goes_as_it_lies_on_disk(web: ServerFactory, path: Path, ds: Dataset) -> None:
@@ -141,7 +143,7 @@ def test_after_a_conflict_the_server_is_asked_whether_it_has_the_object(
         asked.append(query)
         return nullcontext()
 
-    assert stow.deliver(server.peer(), QUICK, None, path, asking) == "already there"
+    assert stow.deliver(server.peer(), QUICK, None, Outgoing.read(path), asking) == "already there"
     assert server.asked[1].path == (
         f"/dicom-web/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances"
         f"?SOPInstanceUID={ds.SOPInstanceUID}"
@@ -185,7 +187,7 @@ def test_a_failure_that_names_no_instance_is_ours(web: ServerFactory, path: Path
 def test_a_server_that_is_away_or_silent_or_hangs_up_is_tried_again(web: ServerFactory, path: Path) -> None:
     away = peer_at(free_port())
     with pytest.raises(Unavailable, match="no connection with PACS at http://127.0.0.1:"):
-        stow.deliver(away, QUICK, None, path)
+        stow.deliver(away, QUICK, None, Outgoing.read(path))
 
     def silent(_: Asked) -> Said:
         time.sleep(1)
@@ -266,7 +268,7 @@ def test_over_https_the_ca_name_and_fingerprint_of_the_configuration_are_asked_f
 
     def try_(who: str, ours: Any = tls, **changes: Any) -> str:
         server = web(stored, server_context(certificates.of(who)))
-        return stow.deliver(server.peer(**changes), QUICK, ours, path)
+        return stow.deliver(server.peer(**changes), QUICK, ours, Outgoing.read(path))
 
     assert try_("node") == "success"  # the server asked for our certificate, too
     assert try_("node", tls_sha256=certificates.sha256()) == "success"
@@ -294,7 +296,7 @@ def test_the_authorities_of_the_requests_library_are_not_trusted(
     monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(certificates.folder / "other.pem"))
     server = web(Said.of(module()), server_context(certificates.of("stranger", require_peer_certificate=False)))
     with pytest.raises(Unavailable, match="unable to get local issuer"):
-        stow.deliver(server.peer(), QUICK, certificates.of(), path)
+        stow.deliver(server.peer(), QUICK, certificates.of(), Outgoing.read(path))
 
 
 def service(server: WebServer) -> Service:

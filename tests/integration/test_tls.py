@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from node import sender
-from node.config import Config, Peer, Tls
+from node.config.peer import Peer
+from node.config.sections import Config, Tls
 from node.errors import ConfigError, Refused, Unavailable
-from node.tls import server_context
-from tests.certificates import Certificates, dcmtk
-from tests.dicom_factory import ct_series, save
-from tests.running import free_port, wait_until
-from tests.site import Site, SiteFactory
+from node.net.tls import server_context
+from node.scu import dimse, storage_scu
+from node.scu.outgoing import Outgoing
+from tests.support.certificates import Certificates, dcmtk
+from tests.support.dicom_factory import ct_series, save
+from tests.support.running import free_port, wait_until
+from tests.support.site import Site, SiteFactory
 
 
 def sends(certificates: Certificates, port: int, path: Path, *options: str) -> bool:
@@ -94,7 +96,7 @@ def pacs(certificates: Certificates, tmp_path: Path) -> Iterator[Any]:
 
 def deliver(settings: Tls | None, port: int, path: Path, **changes: Any) -> str:
     peer = Peer.model_validate({"ae_title": "PACS", "host": "127.0.0.1", "port": port, "tls": True} | changes)
-    return sender.deliver(sender.entity("WILLIS", sender.Timeouts(5, 5, 5), settings), peer, path)
+    return storage_scu.deliver(dimse.Entity("WILLIS", dimse.Timeouts(5, 5, 5), settings), peer, Outgoing.read(path))
 
 
 def test_we_send_to_dcmtk_over_tls_and_only_to_the_certificate_that_was_expected(

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from node import sender
-from node.cli import app
-from node.config import Peer
+from node.cli.main import app
+from node.config.peer import Peer
 from node.errors import Unavailable
-from tests.certificates import Certificates
-from tests.dicom_factory import ct_series, save
-from tests.running import ROOT, free_port
-from tests.site import SiteFactory
+from node.scu import dimse, storage_scu
+from node.scu.outgoing import Outgoing
+from tests.support.certificates import Certificates
+from tests.support.dicom_factory import ct_series, save
+from tests.support.running import ROOT, free_port
+from tests.support.site import SiteFactory
 
 
 @pytest.fixture
@@ -61,11 +62,11 @@ def test_a_peer_with_certificates_speaks_tls_and_nothing_else(
     try:
         assert process.stdout is not None
         assert b"listens" in process.stdout.readline()
-        ours = sender.entity("WILLIS", sender.Timeouts(5, 5, 5), certificates.of("ct1"))
+        ours = dimse.Entity("WILLIS", dimse.Timeouts(5, 5, 5), certificates.of("ct1"))
         to = Peer(ae_title="PACS", host="127.0.0.1", port=port, tls=True)
-        assert sender.deliver(ours, to, path) == "success"
+        assert storage_scu.deliver(ours, to, Outgoing.read(path)) == "success"
         with pytest.raises(Unavailable):
-            sender.deliver(ours, to.model_copy(update={"tls": False}), path)
+            storage_scu.deliver(ours, to.model_copy(update={"tls": False}), Outgoing.read(path))
         assert [each.name for each in (tmp_path / "got").iterdir()] == [f"{ct_series(1)[0].SOPInstanceUID}.dcm"]
     finally:
         process.terminate()

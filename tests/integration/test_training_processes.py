@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from tests.unit.made_up_scan import scan
+from tests.support.made_up_scan import scan
 from training.dataset import prepare, save_prepared
 from training.train import CHECKPOINT, main
 

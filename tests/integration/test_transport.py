@@ -22,19 +22,20 @@ from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
 from sqlalchemy import update
 
-from node.config import Config, Node
+from node.config.sections import Config, Node
 from node.errors import ConfigError
-from node.receiver import Receiver, receiver_name
-from node.server import DirectServer
+from node.net.acceptor import Acceptor
+from node.scp.receiver import Receiver
+from node.scp.session import receiver_name
+from storage.database.schema import AssociationRow, InstanceRow
 from storage.errors import StorageFull
-from storage.files import Files, InstanceWriter
+from storage.files.instances import Files, InstanceWriter
 from storage.records import StoredFile
-from storage.schema import AssociationRow, InstanceRow
 from storage.store import Store
-from tests.builders import FakeClock, encoded, keep
-from tests.certificates import Certificates
-from tests.dicom_factory import change, ct_series, save
-from tests.raw_scu import (
+from tests.support.builders import FakeClock, encoded, keep
+from tests.support.certificates import Certificates
+from tests.support.dicom_factory import change, ct_series, save
+from tests.support.raw_scu import (
     ABORT,
     COMMAND,
     ECHO_CONTEXT,
@@ -51,7 +52,7 @@ from tests.raw_scu import (
     store_command,
     store_pdus,
 )
-from tests.running import free_port
+from tests.support.running import free_port
 
 ABORT_PDU = 7
 Start = Callable[..., int]
@@ -526,10 +527,8 @@ def test_tls_takes_the_same_path(
     )  # fmt: skip
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    plain = DirectServer.start.__func__  # type: ignore[attr-defined]
-    monkeypatch.setattr(
-        DirectServer, "start", classmethod(lambda cls, *given: plain(cls, *given[:4], ssl_context=server))
-    )
+    plain = Acceptor.listen
+    monkeypatch.setattr(Acceptor, "listen", lambda self, host, port, _context: plain(self, host, port, server))
     port = start(network_timeout_seconds=2)
     client = of_any_certificate()
     silent = socket.create_connection(("127.0.0.1", port))

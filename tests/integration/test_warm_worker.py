@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from ai.bundle import DEFAULT_BUNDLE
-from tests.node_fixtures import NodeFactory
-from tests.running import wait_until
+from tests.support.node_fixtures import NodeFactory
+from tests.support.running import wait_until
 
 
 def libraries_of(process: int) -> set[str]:

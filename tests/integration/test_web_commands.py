@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from node.cli import app
-from tests.dicom_factory import ct_series, save
-from tests.running import free_port
-from tests.site import PeerFactory
-from tests.web_server import Asked, Said, ServerFactory
+from node.cli.main import app
+from tests.support.dicom_factory import ct_series, save
+from tests.support.running import free_port
+from tests.support.site import PeerFactory
+from tests.support.web_server import Asked, Said, ServerFactory
 
 pytestmark = pytest.mark.usefixtures("logging_restored")
 

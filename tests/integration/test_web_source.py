@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from node.audit_trail import Trail
-from node.config import Config
+from node.audit.trail import Trail
+from node.config.sections import Config
+from node.dicom.multipart import body_of, unpacked
 from node.errors import Refused, Unavailable
-from node.multipart import body_of, unpacked
-from node.pipeline import utc_now
-from node.query_scu import Listed
-from node.retrieval import source_of
-from node.sender import Timeouts
-from node.web_source import ANY_SYNTAX, MOST_ONE_BY_ONE, WebSource
-from tests.dicom_factory import ct_series, save
-from tests.web_server import Asked, Said, ServerFactory, WebServer
+from node.runtime.clock import utc_now
+from node.scu.dimse import Timeouts
+from node.scu.remote import remote_of
+from node.scu.source import Listed
+from node.scu.wado import ANY_SYNTAX, MOST_ONE_BY_ONE, WebSource
+from tests.support.dicom_factory import ct_series, save
+from tests.support.web_server import Asked, Said, ServerFactory, WebServer
 
 SERIES = Listed("2.25.1", "2.25.2")
 
@@ -182,7 +182,7 @@ def test_what_is_not_done_in_time_ends(web: ServerFactory, files: list[bytes]) -
 
 def test_a_peer_gives_only_where_retrieve_says_wado(web: ServerFactory) -> None:
     server = web(Said.of([found(instance="2.25.3")]))
-    given = source_of(Config(), server.peer(retrieve="wado"), 20, Trail(), utc_now)
+    given = remote_of(Config(), server.peer(retrieve="wado"), Trail(), utc_now).source(20)
     assert given.instances(SERIES) == {"2.25.3"}
     with pytest.raises(Refused, match="set its retrieve to 'wado'"):
-        source_of(Config(), server.peer(), 20, Trail(), utc_now)
+        remote_of(Config(), server.peer(), Trail(), utc_now).source(20)

@@ -13,10 +13,10 @@ import pytest
 from pydicom import dcmread
 
 from ai.locations import COLUMNS
-from tests.node_fixtures import NodeFactory
-from tests.reports import named
-from tests.running import ROOT, wait_until
-from tests.segments import painted_lps_mm
+from tests.support.node_fixtures import NodeFactory
+from tests.support.reports import named
+from tests.support.running import ROOT, wait_until
+from tests.support.segments import painted_lps_mm
 
 
 def test_both_studies_come_back_as_reports_in_their_own_study_and_no_log_line_names_the_patient(

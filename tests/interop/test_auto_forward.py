@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.dicom_factory import ct_series, save
-from tests.node_fixtures import NodeFactory
-from tests.orthanc import running
+from tests.support.dicom_factory import ct_series, save
+from tests.support.node_fixtures import NodeFactory
+from tests.support.orthanc import running
 
 pytestmark = pytest.mark.interop
 FORWARD = "function OnStoredInstance(instance, tags, metadata, origin) SendToModality(instance, 'willis') end"

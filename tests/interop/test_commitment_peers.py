@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from pydicom.uid import CTImageStorage
 
-from node import committing
-from node.pipeline import deliver
+from node.workflow import commitments
+from node.workflow.delivery import deliver
 from storage.stages import DeliveryStage
-from tests.builders import keep
-from tests.dicom_factory import ct_series
-from tests.running import wait_until
-from tests.site import Site, SiteFactory
+from tests.support.builders import keep
+from tests.support.dicom_factory import ct_series
+from tests.support.running import wait_until
+from tests.support.site import Site, SiteFactory
 
 pytestmark = pytest.mark.interop
 
@@ -28,24 +28,24 @@ def beside(site: SiteFactory, orthanc: Any) -> Site:
 def test_orthanc_commits_to_a_report_on_an_association_of_its_own(site: SiteFactory, orthanc: Any) -> None:
     made = beside(site, orthanc)
     made.report()
-    assert deliver(made.desk) == 1
+    assert deliver(made.context) == 1
     assert made.delivery().stage is DeliveryStage.DELIVERED
-    assert committing.ask(made.desk) == 1
+    assert commitments.ask(made.context) == 1
     wait_until(lambda: made.delivery().stage is DeliveryStage.COMMITTED, 20)
 
 
 def test_orthanc_does_not_commit_to_what_was_deleted_and_gets_it_again(site: SiteFactory, orthanc: Any) -> None:
     made = beside(site, orthanc)
     made.report()
-    assert deliver(made.desk) == 1
+    assert deliver(made.context) == 1
     for instance in orthanc.http.get("/instances").json():
         orthanc.http.delete(f"/instances/{instance}").raise_for_status()
-    assert committing.ask(made.desk) == 1
+    assert commitments.ask(made.context) == 1
     wait_until(lambda: made.delivery().stage is DeliveryStage.PENDING, 20)
     assert made.delivery().last_error == "not committed: reason 0x0112"
     made.clock.advance(10)  # the receiver's clock runs, and it says when
-    assert deliver(made.desk) == 1
-    assert committing.ask(made.desk) == 1
+    assert deliver(made.context) == 1
+    assert commitments.ask(made.context) == 1
     wait_until(lambda: made.delivery().stage is DeliveryStage.COMMITTED, 20)
 
 
@@ -57,8 +57,8 @@ def test_orthanc_learns_what_we_keep_and_what_we_do_not(site: SiteFactory, ortha
     def outcome(*uids: str) -> str:
         asked = {"DicomInstances": [[str(CTImageStorage), uid] for uid in uids]}
         started = orthanc.http.post("/modalities/willis/storage-commitment", json=asked).raise_for_status().json()
-        made.clock.advance(6)  # it leaves the association at once
-        wait_until(lambda: committing.tell(made.desk), 20)
+        made.clock.advance(60)  # it leaves the association at once; the receiver's clock ran on meanwhile
+        wait_until(lambda: commitments.tell(made.context), 20)
         return str(orthanc.http.get(f"/storage-commitment/{started['ID']}").json()["Status"])
 
     assert outcome(*(str(ds.SOPInstanceUID) for ds in kept)) == "Success"

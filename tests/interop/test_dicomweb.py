@@ -10,22 +10,25 @@ from pydicom import Dataset
 from pydicom.uid import UID
 from typer.testing import CliRunner
 
-from node import pipeline, stow
-from node.cli import app
-from node.config import load
-from node.multipart import unpacked
-from node.pipeline import Desk, settle
-from node.retrieval import retrieve
-from node.sender import Timeouts
-from storage.files import Files
-from storage.records import Closed
+from node.cli.main import app
+from node.config.loading import load
+from node.dicom.multipart import unpacked
+from node.scu import stow
+from node.scu.dimse import Timeouts
+from node.scu.outgoing import Outgoing
+from node.workflow import delivery
+from node.workflow.context import Context
+from node.workflow.retrieval import retrieve
+from node.workflow.settling import settle
+from storage.files.instances import Files
+from storage.records import AssociationEnd
 from storage.store import Store
-from tests.builders import FakeClock, keep, series_now
-from tests.compressed import DCMTK, by_dcmtk
-from tests.dicom_factory import ct_series, save
 from tests.interop.test_peers import Orthanc
 from tests.interop.test_retrieve import in_orthanc
-from tests.site import SiteFactory
+from tests.support.builders import FakeClock, keep, series_now
+from tests.support.compressed import DCMTK, by_dcmtk
+from tests.support.dicom_factory import ct_series, save
+from tests.support.site import SiteFactory
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("logging_restored")]
 
@@ -50,64 +53,69 @@ def test_a_report_is_stored_once_by_stow_as_soon_as_the_password_is_right(
     (tmp_path / "password").write_text("wrong")
     made = site(peers={"PACS": pacs})
     path = made.report()
-    assert pipeline.deliver(made.desk) == 0
+    assert delivery.deliver(made.context) == 0
     assert made.delivery().last_error == "ORTHANC answered HTTP 401: look at its username, password_file or token_file"
     (tmp_path / "password").write_text("secret-word\n")
     made.clock.advance(10)
-    assert pipeline.deliver(made.desk) == 1
+    assert delivery.deliver(made.context) == 1
     assert made.row()["delivery"] == "delivered"
     assert held(web_orthanc, made.delivery().sop_instance_uid) == [path.read_bytes()]
 
-    assert stow.deliver(made.config.peers["PACS"], Timeouts(), None, path) == "success"  # as after a crash
+    assert (
+        stow.deliver(made.config.peers["PACS"], Timeouts(), None, Outgoing.read(path)) == "success"
+    )  # as after a crash
     assert len(held(web_orthanc, made.delivery().sop_instance_uid)) == 1
 
 
-Node = Callable[..., Desk]
+Node = Callable[..., Context]
 
 
 @pytest.fixture
 def node(tmp_path: Path, sqlite_url: str, sqlite_store: Store, clock: FakeClock, pacs: dict[str, Any]) -> Node:
     """Makes a desk that asks Orthanc, and the configuration file of the same."""
 
-    def make(**peer: Any) -> Desk:
+    def make(**peer: Any) -> Context:
         storage = {"directory": str(tmp_path / "var"), "database_url": sqlite_url}
         lines = [
             f"[{section}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
             for section, values in {"storage": storage, "peers.PACS": pacs | peer}.items()
         ]
         (tmp_path / "config.toml").write_text("\n".join(lines))
-        return Desk(load(tmp_path / "config.toml", {}), sqlite_store, Files(tmp_path / "var"), lambda: None, clock)
+        return Context(load(tmp_path / "config.toml", {}), sqlite_store, Files(tmp_path / "var"), lambda: None, clock)
 
     return make
 
 
-def same_bytes(desk: Desk, case: int, sent: Sequence[Dataset], folder: Path) -> bool:
+def same_bytes(context: Context, case: int, sent: Sequence[Dataset], folder: Path) -> bool:
     """Whether what is kept of the case are the datasets as they were, byte for byte."""
     folder.mkdir()
     wanted = {bytes(unpacked(bytearray(path.read_bytes()))[3]) for path in save(sent, folder)}
-    kept = [desk.files.path(file).read_bytes() for _, file in desk.store.settling.instances(case)]
+    kept = [context.files.path(file).read_bytes() for _, file in context.store.settling.instances(case)]
     return wanted == {bytes(unpacked(bytearray(file))[3]) for file in kept}
 
 
 def test_missing_slices_come_by_wado_as_the_server_holds_them(
     node: Node, web_orthanc: Orthanc, tmp_path: Path, clock: FakeClock
 ) -> None:
-    desk = node(retrieve="wado")
+    context = node(retrieve="wado")
     series = in_orthanc(web_orthanc, tmp_path, "missing by wado")
-    row = keep(desk.store, desk.files, clock, [*series[:2], series[4]], calling_ae="ORTHANC")
+    row = keep(context.store, context.files, clock, [*series[:2], series[4]], calling_ae="ORTHANC")
     clock.advance(20)
-    assert (settle(desk), list(desk.lacking), retrieve(desk)) == (0, [row.id], 2)
-    now = series_now(desk.store, series[0].SeriesInstanceUID)
-    assert (now.instance_count, now.expected_count, settle(desk)) == (5, 5, 1)
-    assert dict(desk.store.worklist.case(str(row.id)) or {})["evidence"] == "count"
-    parts = desk.store.settling.contributions(row.id)
-    assert [(part.instances, part.closed) for part in parts] == [(3, Closed.RELEASED), (2, Closed.RELEASED)]
+    assert (settle(context), list(context.lacking), retrieve(context)) == (0, [row.id], 2)
+    now = series_now(context.store, series[0].SeriesInstanceUID)
+    assert (now.instance_count, now.expected_count, settle(context)) == (5, 5, 1)
+    assert dict(context.store.worklist.case(str(row.id)) or {})["evidence"] == "count"
+    parts = context.store.settling.contributions(row.id)
+    assert [(part.instances, part.closed) for part in parts] == [
+        (3, AssociationEnd.RELEASED),
+        (2, AssociationEnd.RELEASED),
+    ]
 
 
 def test_a_compressed_study_is_fetched_as_it_is_and_what_is_known_does_not_come_again(
     node: Node, web_orthanc: Orthanc, tmp_path: Path
 ) -> None:
-    desk = node(retrieve="wado")
+    context = node(retrieve="wado")
     series = ct_series(3, StudyInstanceUID="2.25.771", SeriesInstanceUID="2.25.772", AccessionNumber="A771")
     for index, ds in enumerate(series):
         ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(f"2.25.773{index}")
@@ -119,15 +127,15 @@ def test_a_compressed_study_is_fetched_as_it_is_and_what_is_known_does_not_come_
             app, ["fetch", "A771", "--from", "ORTHANC", "--config", str(tmp_path / "config.toml")]
         )
         assert (done.exit_code, said in done.output) == (0, True), done.output
-    assert same_bytes(desk, series_now(desk.store, "2.25.772").id, compressed, tmp_path / "again")
+    assert same_bytes(context, series_now(context.store, "2.25.772").id, compressed, tmp_path / "again")
 
 
 def test_the_count_of_a_series_is_asked_for_by_qido(
     node: Node, web_orthanc: Orthanc, tmp_path: Path, clock: FakeClock
 ) -> None:
-    desk = node(answers_queries=True)
+    context = node(answers_queries=True)
     series = in_orthanc(web_orthanc, tmp_path, "counted by qido")
-    row = keep(desk.store, desk.files, clock, series, calling_ae="ORTHANC")
+    row = keep(context.store, context.files, clock, series, calling_ae="ORTHANC")
     clock.advance(1)
-    assert (settle(desk), settle(desk)) == (0, 1)
-    assert dict(desk.store.worklist.case(str(row.id)) or {})["evidence"] == "count"
+    assert (settle(context), settle(context)) == (0, 1)
+    assert dict(context.store.worklist.case(str(row.id)) or {})["evidence"] == "count"

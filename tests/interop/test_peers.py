@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.absent import absent
-from tests.dicom_factory import PHILIPS_STUDY
-from tests.node_fixtures import NodeFactory
-from tests.running import RunningNode, free_port, wait_until
+from tests.support.absent import absent
+from tests.support.dicom_factory import PHILIPS_STUDY
+from tests.support.node_fixtures import NodeFactory
+from tests.support.running import RunningNode, free_port, wait_until
 
 pytestmark = pytest.mark.interop
 

@@ -10,11 +10,11 @@ from pydicom import Dataset
 from pydicom.uid import UID, JPEGLSLossless
 
 from ai.volume import Volume, volume_from_datasets
-from node.receiver import TRANSFER_SYNTAXES
-from tests.compressed import CODECS, DCMTK, LOSSY, by_codec, by_dcmtk
-from tests.dicom_factory import ct_series, enhanced_ct, save
+from node.dicom.conformance import TRANSFER_SYNTAXES
 from tests.interop.test_peers import program, run
-from tests.node_fixtures import NodeFactory
+from tests.support.compressed import CODECS, DCMTK, LOSSY, by_codec, by_dcmtk
+from tests.support.dicom_factory import ct_series, enhanced_ct, save
+from tests.support.node_fixtures import NodeFactory
 
 pytestmark = pytest.mark.interop
 ROWS, COLUMNS, SLICES = 40, 48, 3

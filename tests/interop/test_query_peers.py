@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from storage.records import Arrived
-from tests.absent import absent
-from tests.builders import header, received, reported, stored_file
+from storage.records import Received
 from tests.interop.test_peers import program
-from tests.running import ROOT
-from tests.site import Site, SiteFactory, peers
+from tests.support.absent import absent
+from tests.support.builders import header, received, reported, stored_file
+from tests.support.running import ROOT
+from tests.support.site import Site, SiteFactory, peers
 
 pytestmark = pytest.mark.interop
 
@@ -104,7 +104,7 @@ def test_findscu_is_told_why_a_query_fails(asked: Site) -> None:
 
 def test_findscu_may_cancel(asked: Site) -> None:
     heads = [header(1, f"2.25.1{number}", study_instance_uid=f"2.25.2{number}") for number in range(1000)]
-    asked.store.intake.take([Arrived(head, stored_file(head), 1, "PACS", asked.clock()) for head in heads])
+    asked.store.intake.take([Received(head, stored_file(head), 1, "PACS", asked.clock()) for head in heads])
     printed = findscu(asked, "-v", "--cancel=3", "QueryRetrieveLevel=STUDY", "StudyInstanceUID")
     assert "Received Final Find Response (Cancel: MatchingTerminatedDueToCancelRequest)" in printed
     assert 3 <= len(values(printed)) < 1000

@@ -22,12 +22,15 @@ from ai.findings import Findings, Lesion
 from ai.lesion_mask import LesionMask
 from ai.locations import LOCATIONS, Location
 from ai.volume import volume_from_datasets
-from node.key_image import build_summary
-from node.report import Algorithm, NotAnalysed, Outcome, Predecessor, Region, build_report, derive_uid, encode
-from node.segmentation import build_segmentation
-from tests.absent import absent
-from tests.dicom_factory import PHILIPS_STUDY, ct_series, enhanced_ct, headers_of
-from tests.unit.made_up_head import affine
+from node.config.types import Region
+from node.results.document import Algorithm, Document, NotAnalysed, Outcome, Predecessor, encode
+from node.results.identity import derive_uid
+from node.results.secondary_capture import build_summary
+from node.results.segmentation import build_segmentation
+from node.results.sr import build_report
+from tests.support.absent import absent
+from tests.support.dicom_factory import PHILIPS_STUDY, ct_series, enhanced_ct, headers_of
+from tests.support.made_up_head import affine
 
 pytestmark = pytest.mark.interop
 
@@ -64,14 +67,17 @@ EMPTY = ("AccessionNumber", "PatientBirthDate", "PatientSex", "ReferringPhysicia
 
 
 def report(headers: Sequence[Dataset], outcome: Outcome, **options: Any) -> bytes:
-    arguments: dict[str, Any] = {
-        "report_uid": derive_uid("report", "series", 2),
-        "series_uid": derive_uid("report series", "study"),
-        "series_number": 9001,
-        "created": datetime(2026, 11, 23, 9, 30, 15, 250_000, tzinfo=UTC),
-        "algorithm": ALGORITHM,
-    }
-    return encode(build_report(headers, outcome, **arguments | options))
+    uid = options.pop("report_uid", derive_uid("report", "series", 2))
+    document = Document(
+        headers,
+        sop_instance_uid=uid,
+        series_instance_uid=options.pop("series_uid", derive_uid("report series", "study")),
+        series_number=9001,
+        report_uid=uid,
+        created=datetime(2026, 11, 23, 9, 30, 15, 250_000, tzinfo=UTC),
+        algorithm=ALGORITHM,
+    )
+    return encode(build_report(document, outcome, **options))
 
 
 def slices(**changes: Any) -> list[Dataset]:
@@ -162,8 +168,8 @@ def test_pixelmed_finds_template_1500_and_nothing_to_complain_about(name: str, r
 def segmentation(images: Sequence[Dataset], report_uid: str, **options: Any) -> bytes:
     """Of `POSITIVE`, with a mask of eight cells around each finding."""
     arguments: dict[str, Any] = {
-        "segmentation_uid": derive_uid("segmentation", report_uid),
-        "series_uid": derive_uid("segmentations", report_uid),
+        "sop_instance_uid": derive_uid("segmentation", report_uid),
+        "series_instance_uid": derive_uid("segmentations", report_uid),
         "series_number": 9903,
         "report_uid": report_uid,
         "created": datetime(2026, 11, 23, 9, 30, tzinfo=UTC),
@@ -175,7 +181,7 @@ def segmentation(images: Sequence[Dataset], report_uid: str, **options: Any) -> 
     ]
     lesions = tuple(replace(lesion, mask=mask) for lesion, mask in zip(LESIONS, masks, strict=True))
     findings = replace(POSITIVE, lesions=lesions)
-    return encode(build_segmentation(headers_of(images), findings, **arguments | options))
+    return encode(build_segmentation(Document(headers_of(images), **arguments | options), findings))
 
 
 @pytest.fixture(scope="module")
@@ -196,18 +202,16 @@ def study_contents() -> list[bytes]:
         uid = derive_uid("report", name)
         contents.append(report(headers_of(images), outcome, report_uid=uid, series_uid=derive_uid("reports", name)))
         volume = None if isinstance(outcome, NotAnalysed) else volume_from_datasets(images)
-        summary = build_summary(
+        document = Document(
             headers_of(images),
-            outcome,
-            volume,
-            summary_uid=derive_uid("summary", name),
-            series_uid=derive_uid("summaries", name),
+            sop_instance_uid=derive_uid("summary", name),
+            series_instance_uid=derive_uid("summaries", name),
             series_number=9902,
             report_uid=uid,
             created=datetime(2026, 11, 23, 9, 30, tzinfo=UTC),
             algorithm=ALGORITHM,
         )
-        contents.append(encode(summary))
+        contents.append(encode(build_summary(document, outcome, volume)))
     contents.append(segmentation(images, derive_uid("report", "p")))
     return contents
 
@@ -247,7 +251,7 @@ def test_dcentvfy_finds_the_masks_of_two_revisions_to_agree_on_their_series(tmp_
     paths = [tmp_path / "1.dcm", tmp_path / "2.dcm"]
     for hour, path in enumerate(paths, start=9):
         report_uid, created = f"2.25.{hour}", datetime(2026, 11, 23, hour, 30, tzinfo=UTC)
-        path.write_bytes(segmentation(ct_series(6), report_uid, series_uid="2.25.8", created=created))
+        path.write_bytes(segmentation(ct_series(6), report_uid, series_instance_uid="2.25.8", created=created))
     _, lines = run("dcentvfy", *paths)
     assert [line for line in lines if re.match(r"Error|Warning", line)] == []
 

@@ -11,25 +11,31 @@ from pydicom import Dataset
 from pydicom.uid import UID
 from typer.testing import CliRunner, Result
 
-from node import sender
-from node.cli import app
-from node.config import Peer, load
+from node.cli.main import app
+from node.config.loading import load
+from node.config.peer import Peer
 from node.errors import Unavailable
-from node.peer import Fault, SimulatedPeer
-from node.pipeline import Desk, settle, utc_now
-from node.query_scu import Listed
-from node.receiver import Receiver
-from node.retrieval import Brought, Inlet, bring, retrieve, source_of
-from node.sender import Sent, Timeouts, entity, send_files
+from node.runtime.clock import utc_now
+from node.scp.inlet import Inlet
+from node.scp.receiver import Receiver
+from node.scu import dimse
+from node.scu.dimse import Entity, Timeouts
+from node.scu.remote import remote_of
+from node.scu.source import Listed
+from node.scu.storage_scu import Sent, send_files
+from node.simulated_pacs import Fault, SimulatedPeer
+from node.workflow.context import Context
+from node.workflow.retrieval import Brought, bring, retrieve
+from node.workflow.settling import settle
 from storage.errors import StorageFull
-from storage.files import Files, InstanceWriter
-from storage.records import Closed
+from storage.files.instances import Files, InstanceWriter
+from storage.records import AssociationEnd
 from storage.store import Store
-from tests.builders import FakeClock, keep, series_now
-from tests.dicom_factory import ct_series, save
 from tests.interop.test_peers import Orthanc, program
-from tests.orthanc import running, with_dicomweb
-from tests.running import free_port, wait_until
+from tests.support.builders import FakeClock, keep, series_now
+from tests.support.dicom_factory import ct_series, save
+from tests.support.orthanc import running, with_dicomweb
+from tests.support.running import free_port, wait_until
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("logging_restored")]
 
@@ -41,7 +47,7 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
         yield orthanc
 
 
-Node = Callable[..., Desk]
+Node = Callable[..., Context]
 
 
 @pytest.fixture
@@ -49,7 +55,7 @@ def node(tmp_path: Path, sqlite_url: str, sqlite_store: Store, clock: FakeClock,
     """Makes a node in this process that Orthanc knows and that asks Orthanc."""
     started: list[Receiver] = []
 
-    def make(receiving: bool = True, **peer: Any) -> Desk:
+    def make(receiving: bool = True, **peer: Any) -> Context:
         port, folder = free_port(), tmp_path / "var"
         sections: dict[str, dict[str, Any]] = {
             "node": {"port": port},
@@ -68,7 +74,7 @@ def node(tmp_path: Path, sqlite_url: str, sqlite_store: Store, clock: FakeClock,
         if receiving:
             started.append(Receiver(config, sqlite_store, files, lambda: None))
             started[-1].start()
-        return Desk(config, sqlite_store, files, lambda: None, clock)
+        return Context(config, sqlite_store, files, lambda: None, clock)
 
     yield make
     for receiver in started:
@@ -96,20 +102,23 @@ def fetch(tmp_path: Path, study: str, peer: str = "ORTHANC") -> Result:
 def test_missing_slices_come_from_the_sender_before_the_quiet_timer_decides(
     node: Node, orthanc: Orthanc, tmp_path: Path, clock: FakeClock, how: str
 ) -> None:
-    desk, series = node(retrieve=how), in_orthanc(orthanc, tmp_path, f"missing {how}")
-    row = keep(desk.store, desk.files, clock, [*series[:2], series[4]], calling_ae="ORTHANC")
+    context, series = node(retrieve=how), in_orthanc(orthanc, tmp_path, f"missing {how}")
+    row = keep(context.store, context.files, clock, [*series[:2], series[4]], calling_ae="ORTHANC")
     clock.advance(20)
-    assert (settle(desk), list(desk.lacking)) == (0, [row.id])
-    assert retrieve(desk) == 2
-    now = series_now(desk.store, series[0].SeriesInstanceUID)
+    assert (settle(context), list(context.lacking)) == (0, [row.id])
+    assert retrieve(context) == 2
+    now = series_now(context.store, series[0].SeriesInstanceUID)
     assert (now.instance_count, now.expected_count) == (5, 5)
-    assert settle(desk) == 1
-    assert dict(desk.store.worklist.case(str(row.id)) or {})["evidence"] == "count"
-    parts = desk.store.settling.contributions(row.id)
-    assert [(part.instances, part.closed) for part in parts] == [(3, Closed.RELEASED), (2, Closed.RELEASED)]
-    kept = {file.sha256 for _, file in desk.store.settling.instances(row.id)}
+    assert settle(context) == 1
+    assert dict(context.store.worklist.case(str(row.id)) or {})["evidence"] == "count"
+    parts = context.store.settling.contributions(row.id)
+    assert [(part.instances, part.closed) for part in parts] == [
+        (3, AssociationEnd.RELEASED),
+        (2, AssociationEnd.RELEASED),
+    ]
+    kept = {file.sha256 for _, file in context.store.settling.instances(row.id)}
     assert len(kept) == 5
-    assert all(desk.files.holds(file) for _, file in desk.store.settling.instances(row.id))
+    assert all(context.files.holds(file) for _, file in context.store.settling.instances(row.id))
 
 
 @pytest.mark.parametrize("how", ["move", "get"])
@@ -180,14 +189,14 @@ def dcmqrscp(tmp_path: Path) -> Iterator[int]:
 def test_a_destination_that_the_peer_does_not_know_is_told_with_the_remedy_and_not_tried_again(
     node: Node, dcmqrscp: int, tmp_path: Path, clock: FakeClock
 ) -> None:
-    desk, series = node(receiving=False, retrieve="move", port=dcmqrscp), ct_series(3)
+    context, series = node(receiving=False, retrieve="move", port=dcmqrscp), ct_series(3)
     peer = Peer(ae_title="ORTHANC", host="127.0.0.1", port=dcmqrscp)
     paths = save(series, tmp_path)
     wait_until(lambda: [sent.word for sent in try_to_send(peer, paths)] == ["success"] * 3, 20, "dcmqrscp answers")
-    keep(desk.store, desk.files, clock, series[:2], calling_ae="ORTHANC")
+    keep(context.store, context.files, clock, series[:2], calling_ae="ORTHANC")
     clock.advance(20)
-    assert (settle(desk), retrieve(desk), settle(desk)) == (0, 0, 1)
-    assert series_now(desk.store).expected_count is None
+    assert (settle(context), retrieve(context), settle(context)) == (0, 0, 1)
+    assert series_now(context.store).expected_count is None
 
     done = fetch(tmp_path, series[0].StudyInstanceUID)
     assert done.exit_code == 1
@@ -197,7 +206,7 @@ def test_a_destination_that_the_peer_does_not_know_is_told_with_the_remedy_and_n
 
 def try_to_send(peer: Peer, paths: list[Path]) -> list[Sent]:
     try:
-        return list(send_files(entity("PACS", Timeouts(2, 5, 5)), peer, paths))
+        return list(send_files(Entity("PACS", Timeouts(2, 5, 5)), peer, paths))
     except Unavailable:
         return []
 
@@ -205,49 +214,49 @@ def try_to_send(peer: Peer, paths: list[Path]) -> list[Sent]:
 def test_a_peer_that_does_not_answer_is_asked_for_one_series_a_round_and_each_counts_an_attempt(
     node: Node, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk, asked = node(receiving=False, retrieve="get", port=free_port()), list[str]()
-    associate = sender.associate
+    context, asked = node(receiving=False, retrieve="get", port=free_port()), list[str]()
+    associate = dimse.associate
 
-    def noted(*args: Any) -> Any:
+    def noted(*args: Any, **options: Any) -> Any:
         asked.append(args[1].ae_title)
-        return associate(*args)
+        return associate(*args, **options)
 
-    monkeypatch.setattr(sender, "associate", noted)
+    monkeypatch.setattr(dimse, "associate", noted)
     for number in (1, 2):
         slices = ct_series(3, SeriesInstanceUID=f"2.25.{number}", StudyInstanceUID=f"2.25.9{number}")
         for index, ds in enumerate(slices):
             ds.SOPInstanceUID = f"2.25.{number}7{index}"
-        keep(desk.store, desk.files, clock, slices, calling_ae="ORTHANC")
+        keep(context.store, context.files, clock, slices, calling_ae="ORTHANC")
     clock.advance(20)
-    assert (settle(desk), retrieve(desk), asked) == (0, 0, ["ORTHANC"])
-    assert [series_now(desk.store, f"2.25.{number}").retrievals for number in (1, 2)] == [1, 1]
+    assert (settle(context), retrieve(context), asked) == (0, 0, ["ORTHANC"])
+    assert [series_now(context.store, f"2.25.{number}").retrievals for number in (1, 2)] == [1, 1]
 
 
 def test_a_peer_that_does_not_answer_is_asked_again_after_longer_and_longer_pauses(
     node: Node, clock: FakeClock
 ) -> None:
-    desk = node(receiving=False, retrieve="get", port=free_port())
-    keep(desk.store, desk.files, clock, ct_series(3), calling_ae="ORTHANC")
+    context = node(receiving=False, retrieve="get", port=free_port())
+    keep(context.store, context.files, clock, ct_series(3), calling_ae="ORTHANC")
     clock.advance(20)
     for pause_seconds in (5, 10):
-        assert (settle(desk), len(desk.lacking), retrieve(desk)) == (0, 1, 0)
+        assert (settle(context), len(context.lacking), retrieve(context)) == (0, 1, 0)
         clock.advance(pause_seconds - 0.1)
-        assert (settle(desk), len(desk.lacking)) == (0, 0)
+        assert (settle(context), len(context.lacking)) == (0, 0)
         clock.advance(0.1)
-    assert (settle(desk), len(desk.lacking), retrieve(desk), settle(desk)) == (0, 1, 0, 1)
+    assert (settle(context), len(context.lacking), retrieve(context), settle(context)) == (0, 1, 0, 1)
 
 
 def test_what_falls_short_is_no_release(node: Node, orthanc: Orthanc, tmp_path: Path) -> None:
-    desk, series = node(receiving=False, retrieve="get"), in_orthanc(orthanc, tmp_path, "short", 3)
+    context, series = node(receiving=False, retrieve="get"), in_orthanc(orthanc, tmp_path, "short", 3)
     listed = Listed(series[0].StudyInstanceUID, series[0].SeriesInstanceUID)
-    pacs = desk.config.peers["PACS"]
-    source = source_of(desk.config, pacs, 20, desk.trail, utc_now)
-    with Inlet(desk.config, desk.store, desk.files, pacs, desk.trail, utc_now) as inlet:
-        desk.files.begin_instance = one_then_full(desk.files)  # type: ignore[assignment, method-assign]
-        brought = bring(source, inlet, desk.store, listed)
+    pacs = context.config.peers["PACS"]
+    source = remote_of(context.config, pacs, context.trail, utc_now).source(20)
+    with Inlet(context.config, context.store, context.files, pacs, context.trail, utc_now) as inlet:
+        context.files.begin_instance = one_then_full(context.files)  # type: ignore[assignment, method-assign]
+        brought = bring(source, inlet, context.store, listed)
     assert (brought, brought.failed) == (Brought(3, 0, 1), 2)
-    [part] = desk.store.settling.contributions(series_now(desk.store, listed.series_instance_uid).id)
-    assert part.closed is Closed.ABORTED
+    [part] = context.store.settling.contributions(series_now(context.store, listed.series_instance_uid).id)
+    assert part.closed is AssociationEnd.ABORTED
 
 
 def one_then_full(files: Files) -> Callable[[bytes], InstanceWriter]:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from node.multipart import unpacked
-from storage.files import Files
-from tests import orthanc as peers
-from tests.certificates import Certificates
-from tests.dicom_factory import ct_series, save
+from node.dicom.multipart import unpacked
+from storage.files.instances import Files
 from tests.faults.proof import violations
 from tests.interop.test_peers import Orthanc, program
-from tests.node_fixtures import NodeFactory
-from tests.running import ROOT, RunningNode, wait_until
+from tests.support import orthanc as peers
+from tests.support.certificates import Certificates
+from tests.support.dicom_factory import ct_series, save
+from tests.support.node_fixtures import NodeFactory
+from tests.support.running import ROOT, RunningNode, wait_until
 
 pytestmark = pytest.mark.interop
 

@@ -8,13 +8,16 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from node.config import Peer
-from node.sender import Timeouts, deliver, entity
-from tests.dicom_factory import ct_series
+from node.config.peer import Peer
+from node.errors import Unavailable
+from node.scu.dimse import Entity, Timeouts, echo
+from node.scu.outgoing import Outgoing
+from node.scu.storage_scu import deliver
 from tests.interop.test_peers import program
 from tests.interop.test_report_validators import study_contents
-from tests.reports import encoded, received
-from tests.running import free_port, wait_until
+from tests.support.dicom_factory import ct_series
+from tests.support.reports import encoded, received
+from tests.support.running import free_port, wait_until
 
 pytestmark = pytest.mark.interop
 StoreScp = Callable[..., Peer]
@@ -41,12 +44,11 @@ def storescp(tmp_path: Path) -> Iterator[StoreScp]:
 
 
 def _answers(peer: Peer) -> bool:
-    ae = entity("WILLIS", Timeouts(acse=2))
-    ae.add_requested_context("1.2.840.10008.1.1")
-    assoc = ae.associate(peer.host, peer.port)
-    if established := assoc.is_established:
-        assoc.release()
-    return bool(established)
+    try:
+        echo(Entity("WILLIS", Timeouts(acse=2)), peer)
+    except Unavailable:
+        return False
+    return True
 
 
 NAMES = {
@@ -77,7 +79,7 @@ def test_a_report_is_stored_in_the_syntax_that_the_peer_takes(
         ]
         path = tmp_path / f"{name}.dcm"
         path.write_bytes(encoded(headers, report_uid=f"2.25.8{len(reports)}"))
-        assert deliver(entity("WILLIS", Timeouts()), peer, path) == "success"
+        assert deliver(Entity("WILLIS", Timeouts()), peer, Outgoing.read(path)) == "success"
         reports[name] = path
     stored = [path for path in (tmp_path / "stored").iterdir() if path.name.startswith("SR")]
     assert len(stored) == len(reports)
@@ -99,7 +101,7 @@ def test_summaries_and_segmentations_are_stored_in_it_too(
     for number, content in enumerate(study_contents()[7::2] + study_contents()[-1:]):
         path = tmp_path / f"{number}.dcm"
         path.write_bytes(content)
-        assert deliver(entity("WILLIS", Timeouts()), peer, path) == "success"
+        assert deliver(Entity("WILLIS", Timeouts()), peer, Outgoing.read(path)) == "success"
         sent[str(dcmread(path).SOPInstanceUID)] = path
     stored = {str(ds.SOPInstanceUID): ds for ds in map(dcmread, (tmp_path / "stored").iterdir())}
     assert stored.keys() == sent.keys()

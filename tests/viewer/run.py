@@ -29,13 +29,16 @@ from ai.errors import NotAnalysable
 from ai.findings import Findings
 from ai.locations import Location
 from ai.volume import Volume, volume_from_datasets
-from node.commands.demo import SEEDS
-from node.key_image import build_summary
-from node.report import Algorithm, NotAnalysed, Outcome, Region, build_report, derive_uid, encode
-from node.report_codes import SITES
-from node.segmentation import build_segmentation
-from node.worker import algorithm_of
-from tests.running import cached_phantom, free_port, wait_until
+from node.analysis.worker import algorithm_of
+from node.cli.demo import SEEDS
+from node.config.types import Region
+from node.results.codes import SITES
+from node.results.document import Algorithm, Document, NotAnalysed, Outcome, encode
+from node.results.identity import derive_uid
+from node.results.secondary_capture import build_summary
+from node.results.segmentation import build_segmentation
+from node.results.sr import build_report
+from tests.support.running import cached_phantom, free_port, wait_until
 
 FOLDER = Path("var/viewer")
 OHIF = FOLDER / "tools" / "ohif" / "dist"
@@ -218,29 +221,25 @@ def renamed(series: Sequence[Dataset], name: str) -> list[Dataset]:
 def files_of(name: str, study: Study, algorithm: Algorithm) -> Iterator[bytes]:
     """The study as the PACS holds it: images, report, summary, and masks where findings are marked by a box."""
     uid = derive_uid(name, "report")
-    common: dict[str, Any] = {"created": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "algorithm": algorithm}
+
+    def document(kind: str, kinds: str, series_number: int) -> Document:
+        return Document(
+            study.series,
+            sop_instance_uid=derive_uid(name, kind),
+            series_instance_uid=derive_uid(name, kinds),
+            series_number=series_number,
+            report_uid=uid,
+            created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+            algorithm=algorithm,
+        )
+
     for ds in study.series:
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
         yield encode(ds)
-    yield encode(
-        build_report(
-            study.series, study.outcome, report_uid=uid, series_uid=derive_uid(name, "reports"), series_number=9901,
-            region=study.region, **common,
-        )
-    )  # fmt: skip
+    yield encode(build_report(document("report", "reports", 9901), study.outcome, region=study.region))
     if isinstance(study.outcome, Findings) and study.positive and study.region is Region.BOX_2D:
-        yield encode(
-            build_segmentation(
-                study.series, study.outcome, segmentation_uid=derive_uid(name, "mask"),
-                series_uid=derive_uid(name, "masks"), series_number=9903, report_uid=uid, **common,
-            )
-        )  # fmt: skip
-    yield encode(
-        build_summary(
-            study.series, study.outcome, study.volume, summary_uid=derive_uid(name, "summary"),
-            series_uid=derive_uid(name, "summaries"), series_number=9902, report_uid=uid, **common,
-        )
-    )  # fmt: skip
+        yield encode(build_segmentation(document("mask", "masks", 9903), study.outcome))
+    yield encode(build_summary(document("summary", "summaries", 9902), study.outcome, study.volume))
 
 
 @contextmanager
@@ -322,8 +321,8 @@ def main() -> int:
             faults = seen[-1]["errors"] + seen[-1]["missing"]
             print(f"{name}: {'; '.join(faults) or 'as it should be'}")
             for number, each in enumerate(seen, start=1):
-                told = [f"drawn anew after {step}" for step in each["redrawn"]] + each["missing"]
-                print(f"    opening {number}: {'; '.join(told) or 'all at once'}", flush=True)
+                words = [f"drawn anew after {step}" for step in each["redrawn"]] + each["missing"]
+                print(f"    opening {number}: {'; '.join(words) or 'all at once'}", flush=True)
             wrong += bool(faults)
             opened += seen
         server.shutdown()

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from ai.locations import LOCATIONS, Location
 from training.phantom.frame import FloatArray, Grid, Pose
+from training.phantom.head import cavity_at
 from training.phantom.painting import Segments, paint, voxel_points
 from training.phantom.scan import TrueLesion
-from training.phantom.tree import mirror
+from training.phantom.tree import Tree, mirror
 from training.phantom.tubes import Tube
 
 RSNA_POSITIVES = (78, 98, 331, 277, 219, 294, 363, 46, 56, 86, 101, 110, 113)
@@ -17,6 +19,8 @@ RSNA_POSITIVES = (78, 98, 331, 277, 219, 294, 363, 46, 56, 86, 101, 110, 113)
 MEDIAN_MM, LOG_SD = 4.92, 0.5
 """Equivalent diameters are lognormal (1,373 public CTA annotations)."""
 TRUTH_STEP_MM = 0.3
+Family = Literal["plain", "varied", "unseen"]
+"""How a sac's shape is drawn: nearly round, as irregular as in people, or irregular in ways that training never draws."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,11 @@ def draw_diameter_mm(rng: np.random.Generator) -> float:
     return float(np.clip(np.exp(rng.normal(np.log(MEDIAN_MM), LOG_SD)), 1.8, 22.0))
 
 
+def draw_small_diameter_mm(rng: np.random.Generator) -> float:
+    """A diameter from the published distribution, or for half of all sacs one of 2.5 to 5 mm."""
+    return float(rng.uniform(2.5, 5.0)) if rng.uniform() < 0.5 else draw_diameter_mm(rng)
+
+
 def draw_location(rng: np.random.Generator) -> Location:
     """A location at the frequency of the RSNA training data."""
     share = np.array(RSNA_POSITIVES, float)
@@ -101,30 +110,29 @@ def draw_location(rng: np.random.Generator) -> Location:
 def draw_sac(
     location: Location,
     diameter_mm: float,
-    tubes: dict[str, Tube],
+    tree: Tree,
     parents: Segments,
     pose: Pose,
     rng: np.random.Generator,
+    family: Family = "plain",
 ) -> tuple[Sac, TrueLesion]:
     """A sac at one of the location's usual sites, sized so that its volume outside the parents has `diameter_mm`.
 
-    `tubes` are canonical, `parents` are the arteries in LPS mm.  The truth is measured on a 0.3 mm grid.
+    `tree` is canonical, `parents` are the arteries in LPS mm.  The truth is measured on a 0.3 mm grid.
     """
-    point, radius, direction = _site(location, tubes, rng)
+    point, radius, direction = _site(location, tree.tubes, rng)
+    for _ in range(0 if family == "plain" or "Infraclinoid" in location.value else 8):
+        if cavity_at(tree.head, point + direction * (radius + diameter_mm / 2)) < -diameter_mm / 4:
+            break  # it grows into the cistern, not into bone
+        point, radius, direction = _site(location, tree.tubes, rng)
     base = pose.to_lps(point)
     toward = pose.to_lps(point + direction) - base
     toward /= np.linalg.norm(toward)
     lateral = np.cross(toward, rng.normal(0, 1, 3))
     lateral /= np.linalg.norm(lateral)
     axes = np.stack([lateral, np.cross(toward, lateral), toward])
-    shape = np.array([1.0, float(np.clip(rng.normal(1, 0.13), 0.7, 1.4)), rng.uniform(0.75, 1.7)])
-    lobules = []
-    if rng.uniform() < (0.15 if diameter_mm < 8 else 0.35):
-        for _ in range(rng.integers(1, 3)):
-            way = rng.normal(0, 1, 3) + np.array([0, 0, 0.5])
-            lobules.append((way / np.linalg.norm(way), float(rng.uniform(0.35, 0.65))))
     half = diameter_mm / 2
-    dents = tuple((rng.normal(0, 2.2, 3), float(rng.uniform(0, 0.09) * half)) for _ in range(3))
+    shape, lobules, dents = _plain_form(diameter_mm, rng) if family == "plain" else _varied_form(half, family, rng)
     thrombus = float(rng.uniform(0.15, 0.45)) if diameter_mm >= 10 and rng.uniform() < 0.3 else 0.0
     sac = Sac(
         location,
@@ -132,9 +140,9 @@ def draw_sac(
         radius,
         axes,
         shape * half,
-        float(rng.uniform(0.4, 0.8)) * half,
+        float(rng.uniform(*_NECK[family])) * half,
         float(rng.uniform(0.5, 1.12)),
-        tuple(lobules),
+        lobules,
         dents,
         thrombus,
     )
@@ -146,6 +154,44 @@ def draw_sac(
         sac = replace(sac, radii=sac.radii * factor, neck_mm=sac.neck_mm * factor)
         truth = measure(sac, parents)
     return sac, truth
+
+
+_Form = tuple[FloatArray, tuple[tuple[FloatArray, float], ...], tuple[tuple[FloatArray, float], ...]]
+_NECK = {"plain": (0.4, 0.8), "varied": (0.5, 0.85), "unseen": (0.4, 0.95)}
+"""Radius of the neck as a fraction of the sac's."""
+
+
+def _plain_form(diameter_mm: float, rng: np.random.Generator) -> _Form:
+    """Proportions of the dome, lobules and dents of a nearly round sac."""
+    shape = np.array([1.0, float(np.clip(rng.normal(1, 0.13), 0.7, 1.4)), rng.uniform(0.75, 1.7)])
+    lobules = []
+    if rng.uniform() < (0.15 if diameter_mm < 8 else 0.35):
+        for _ in range(rng.integers(1, 3)):
+            way = rng.normal(0, 1, 3) + np.array([0, 0, 0.5])
+            lobules.append((way / np.linalg.norm(way), float(rng.uniform(0.35, 0.65))))
+    dents = tuple((rng.normal(0, 2.2, 3), float(rng.uniform(0, 0.09) * diameter_mm / 2)) for _ in range(3))
+    return shape, tuple(lobules), dents
+
+
+def _varied_form(half: float, family: Family, rng: np.random.Generator) -> _Form:
+    """The same of a sac as in people, half of them longer than wide by more than 1.6.
+
+    Unseen ones are dented more finely, and often of two lobes that are nearly as large as the dome.
+    """
+    unseen = family == "unseen"
+    long = float(np.clip(rng.lognormal(np.log(1.5), 0.24), 1.0, 2.6))
+    flat = float(np.clip(rng.normal(1, 0.15), 0.65, 1.35))
+    shape = np.array([1.0, flat, long] if rng.uniform() < 0.7 else [long, flat, 1.0])
+    shape = shape / np.cbrt(shape.prod())
+    lobules = []
+    if rng.uniform() < 0.4:
+        for _ in range(int(rng.integers(1, 3))):
+            way = rng.normal(0, 1, 3) + np.array([0, 0, 0.5])
+            share = rng.uniform(0.7, 0.9) if unseen else rng.uniform(0.3, 0.7)
+            lobules.append((way / np.linalg.norm(way), float(share)))
+    waves = 3.6 if unseen else 2.2
+    dents = tuple((rng.normal(0, waves, 3), float(rng.uniform(0, 0.12) * half)) for _ in range(3))
+    return shape, tuple(lobules), dents
 
 
 def measure(sac: Sac, parents: Segments) -> TrueLesion:

@@ -1,18 +1,30 @@
 """A phantom scan from a seed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from ai.locations import Location
 from ai.volume import Volume
+from training.anatomy import read_arteries
+from training.phantom.canvas import Canvas
 from training.phantom.confounders import Blob, Scene, across_axes, add_background, add_confounders
 from training.phantom.frame import Float32Array, FloatArray, Grid, Pose, covering, draw_pose, smooth_noise
 from training.phantom.head import draw_head
-from training.phantom.lesions import Sac, draw_diameter_mm, draw_location, draw_sac
+from training.phantom.lesions import (
+    Family,
+    Sac,
+    draw_diameter_mm,
+    draw_location,
+    draw_sac,
+    draw_small_diameter_mm,
+)
 from training.phantom.painting import segments_of
+from training.phantom.people import add_lookalikes, freed_from_bone, make_like_people
+from training.phantom.real_tree import draw_real_arteries
 from training.phantom.render import Posed, render
 from training.phantom.scan import PhantomScan, TrueLesion
 from training.phantom.scanner import (
@@ -23,14 +35,18 @@ from training.phantom.scanner import (
     draw_scanner,
     noise_gain,
     resampled_noise,
+    with_grainy_noise,
 )
-from training.phantom.tissues import COARSE_MM, Canvas, draw_tissues
+from training.phantom.tissues import COARSE_MM, draw_tissues
+from training.phantom.tree import Tree
 from training.phantom.veins import draw_veins
 from training.phantom.vessels import draw_arteries
 
 ROI_MM_DHW = (128.0, 112.0, 112.0)
 """Extent of a region-of-interest scan."""
-Extent = Literal["full", "roi"]
+NATIVE_MM_DHW = (118.0, 118.0, 130.0)
+"""Extent of a box of the scanner's own slices and pixels: that of the region that a network reads, and a margin."""
+Extent = Literal["full", "roi", "native"]
 Spec = Sequence[tuple[Location, float]]
 
 
@@ -48,32 +64,56 @@ def make_scan(
     contrast: bool = True,
     cropped: bool = False,
     confounders: Sequence[str] | None = None,
+    anatomy: str = "",
+    unseen: bool = False,
+    like_people: bool = False,
 ) -> PhantomScan:
     """A synthetic head CTA; the same arguments give the same bytes.
 
     `lesions`: how many, or exactly which (location, diameter in mm); by default half of all scans have at least one,
     as `positive` decides when given.  `location` and `diameter_mm` are then those of the first lesion.  `extent`:
     "full" is a series as a scanner sends it, `matrix`² pixels, slices every `spacing_mm` (drawn when None); "roi" is
-    the box of 128 × 112 × 112 mm about the circle of Willis, resampled to `spacing_mm` (0.7 when None).
+    the box of 128 × 112 × 112 mm about the circle of Willis, resampled to `spacing_mm` (0.7 when None); "native" is a
+    box of 118 × 118 × 130 mm about it in the slices and pixels of the scanner.
     `held_out`: head turns, tortuosity, contrast, kernel and slice spacing from ranges that False never draws.
     `contrast`: False is the head before contrast (no lesion shows, so none may be asked for).  `cropped`: a full scan
     that misses part of the circle of Willis.  `confounders`: exactly these (`KINDS` in confounders.py); None draws
     them for half of all scans.
-    Raises ValueError for arguments that contradict each other.
+    `anatomy`: a folder with the arteries of a real head (`training.anatomy`), which the arteries then follow; sacs, noise and
+    calibre are then drawn as they are in people.  `unseen`: with it, from families that False never draws.  `like_people`: drawn
+    arteries, sacs and noise are so, too; False draws what it always drew.
+    Raises ValueError for arguments that contradict each other, and ConfigError where `anatomy` lacks a file.
     """
-    wanted = draw_lesions(np.random.default_rng([seed, 1]), lesions, location, diameter_mm, positive, contrast=contrast)
+    varied = bool(anatomy) or like_people
+    if unseen and not anatomy:
+        raise ValueError("unseen=True needs the arteries of a real head: give anatomy, the folder that holds them")
+    size = draw_small_diameter_mm if varied else draw_diameter_mm
+    wanted = draw_lesions(
+        np.random.default_rng([seed, 1]), lesions, location, diameter_mm, positive, contrast=contrast, size=size
+    )
     head = draw_head(np.random.default_rng([seed, 2]))
     if not contrast:
         head = replace(head, enhancement=-0.4)
     rng = np.random.default_rng([seed, 3])
     pose = draw_pose(rng, held_out=held_out)
     scanner = draw_scanner(np.random.default_rng([seed, 4]), held_out=held_out, contrast=contrast)
+    if varied:
+        scanner = with_grainy_noise(scanner, np.random.default_rng([seed, 13]))
     low, high = HELD_OUT_TORTUOSITY if held_out else TORTUOSITY
     tortuosity = float(rng.uniform(low, high))
-    tree = draw_arteries(head, rng, tortuosity=tortuosity)
+    if anatomy:
+        tree = draw_real_arteries(head, rng, read_arteries(Path(anatomy)), unseen=unseen)
+    else:
+        tree = draw_arteries(head, rng, tortuosity=tortuosity)
+        if like_people:
+            make_like_people(tree, np.random.default_rng([seed, 15]))
+    if varied and not unseen:
+        add_lookalikes(tree, np.random.default_rng([seed, 16]))
     scene = Scene(tree, draw_veins(head, rng), scanner)
     rng = np.random.default_rng([seed, 5])
     add_background(scene, rng)
+    if varied:
+        scene.blobs += freed_from_bone(tree, np.random.default_rng([seed, 14]))
     if confounders is not None:
         add_confounders(scene, rng, tuple(confounders))
     elif is_confounded(seed):
@@ -89,8 +129,10 @@ def make_scan(
     venous = [blood + min(arterial * scanner.venous_fraction * tube.filling, 1.05 * arterial) for tube in veins]
     drawn: list[tuple[Sac, TrueLesion]] = []
     lesion_rng = np.random.default_rng([seed, 6])
-    for where, size in wanted:
-        drawn.append(draw_sac(where, size, tree.tubes, arteries, pose, lesion_rng))
+    family: Family = "plain" if not varied else "unseen" if unseen else "varied"
+    for where, diameter in wanted:
+        drawn.append(draw_sac(where, diameter, tree, arteries, pose, lesion_rng, family))
+    pixel = scanner.field_of_view_mm / 512
     spacing = spacing_mm if extent == "roi" and spacing_mm else 0.7
     if extent == "full":
         if spacing_mm:
@@ -99,7 +141,9 @@ def make_scan(
             )
         grid = _full_grid(pose, scanner, matrix, cropped, np.random.default_rng([seed, 7]))
     else:
-        grid = _roi_grid(pose, spacing, np.random.default_rng([seed, 8]))
+        rng = np.random.default_rng([seed, 8])
+        native = extent == "native"
+        grid = _native_grid(tree, pose, scanner, pixel, rng) if native else _roi_grid(pose, spacing, rng)
     low_lps = np.array([grid.axis(2)[0], grid.axis(1)[0], grid.axis(0)[0]])
     high_lps = np.array([grid.axis(2)[-1], grid.axis(1)[-1], grid.axis(0)[-1]])
     drawn = [one for one in drawn if np.all((low_lps <= one[1].centre_lps_mm) & (high_lps >= one[1].centre_lps_mm))]
@@ -114,7 +158,6 @@ def make_scan(
         (*(blob.posed(pose) for blob in scene.blobs), *_calcified([sac for sac, _ in drawn], lesion_rng)),
         seed,
     )
-    pixel = scanner.field_of_view_mm / 512
     rendered = render(posed, grid, scanner, (scanner.slice_spacing_mm, pixel) if extent == "roi" else (0.0, 0.0))
     _add_noise(rendered.hu_DHW, grid, scanner, pose, extent, pixel, np.random.default_rng([seed, 10]))
     truth = tuple(lesion for _, lesion in drawn)
@@ -163,10 +206,11 @@ def draw_lesions(
     positive: bool | None,
     *,
     contrast: bool,
+    size: Callable[[np.random.Generator], float] = draw_diameter_mm,
 ) -> list[tuple[Location, float]]:
     """Location and diameter of each lesion to paint; half of all scans get some unless more is said."""
     if lesions is not None and not isinstance(lesions, int):
-        found = [(where, float(size)) for where, size in lesions]
+        found = [(where, float(diameter)) for where, diameter in lesions]
     else:
         asked = location is not None or diameter_mm is not None
         if positive is False and asked:
@@ -176,12 +220,12 @@ def draw_lesions(
             lesions = int(rng.choice([1, 2, 3], p=[0.88, 0.09, 0.03])) if some or asked else 0
         found = []
         for _ in range(lesions):
-            where, size = draw_location(rng), draw_diameter_mm(rng)
+            where, diameter = draw_location(rng), size(rng)
             if not found:
-                where, size = location or where, diameter_mm or size
+                where, diameter = location or where, diameter_mm or diameter
             while any(where is other for other, _ in found):
                 where = draw_location(rng)
-            found.append((where, size))
+            found.append((where, diameter))
     if positive is not None and positive != bool(found):
         raise ValueError(f"positive={positive} contradicts {len(found)} lesions")
     if found and not contrast:
@@ -197,9 +241,20 @@ def _opacity(name: str, rng: np.random.Generator) -> float:
 def _roi_grid(pose: Pose, spacing_mm: float, rng: np.random.Generator) -> Grid:
     """The box about the circle of Willis, placed as imprecisely as a finder places it."""
     centre = pose.to_lps(np.array([0.0, 2.0, -4.0])) + np.clip(rng.normal(0, 5, 3), -12, 12)
-    shape = tuple(round(extent / spacing_mm) for extent in ROI_MM_DHW)
-    origin = tuple(float(centre[2 - axis] - spacing_mm * (shape[axis] - 1) / 2) for axis in range(3))
-    return Grid((origin[0], origin[1], origin[2]), (spacing_mm,) * 3, (shape[0], shape[1], shape[2]))
+    return _box(centre, ROI_MM_DHW, (spacing_mm,) * 3)
+
+
+def _native_grid(tree: Tree, pose: Pose, scanner: Scanner, pixel_mm: float, rng: np.random.Generator) -> Grid:
+    """The scanner's slices and pixels in a box about the middle of the two supraclinoid carotids, placed likewise."""
+    supra = [pose.to_lps(tree.tubes[f"{side}_ICA_supra"].points).mean(axis=0) for side in "LR"]
+    centre = (supra[0] + supra[1]) / 2 + [0.0, 1.0, -6.0] + np.clip(rng.normal(0, 3, 3), -8, 8)
+    return _box(centre, NATIVE_MM_DHW, (scanner.slice_spacing_mm, pixel_mm, pixel_mm))
+
+
+def _box(centre_lps: FloatArray, size_mm_DHW: tuple[float, ...], steps_mm_DHW: tuple[float, float, float]) -> Grid:
+    shape = tuple(round(extent / step) for extent, step in zip(size_mm_DHW, steps_mm_DHW, strict=True))
+    origin = tuple(float(centre_lps[2 - axis] - steps_mm_DHW[axis] * (shape[axis] - 1) / 2) for axis in range(3))
+    return Grid((origin[0], origin[1], origin[2]), steps_mm_DHW, (shape[0], shape[1], shape[2]))
 
 
 def _full_grid(pose: Pose, scanner: Scanner, matrix: int, cropped: bool, rng: np.random.Generator) -> Grid:

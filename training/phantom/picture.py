@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from ai.affine import voxel_of
 from training.phantom.scan import PhantomScan
 
 PANEL = 300
@@ -16,8 +17,7 @@ def picture(scan: PhantomScan, path: Path | str) -> None:
     """A PNG at `path`: three projections without bone, three slab projections with it, then axial slices."""
     hu = scan.volume.hu_DHW
     step = np.array(scan.volume.spacing_mm_DHW)
-    inverse = np.linalg.inv(scan.volume.affine_lps)
-    centres = [(inverse @ np.array([*lesion.centre_lps_mm, 1.0]))[:3] for lesion in scan.lesions]
+    centres = [voxel_of(scan.volume.affine_lps, lesion.centre_lps_mm) for lesion in scan.lesions]
     sizes = [lesion.diameter_mm for lesion in scan.lesions]
     arteries = (scan.vessel_DHW > 0) & (scan.vessel_DHW < 14)
     around = (

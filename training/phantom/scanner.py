@@ -1,6 +1,6 @@
 """The scanner: what was drawn for it, its blur, its noise and its artefacts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -77,6 +77,12 @@ def draw_scanner(rng: np.random.Generator, *, held_out: bool, contrast: bool = T
         petrous_band_hu=float(rng.uniform(0, 28)),
         ghost_mm=float(rng.uniform(0.5, 1.6)) if rng.uniform() < 0.1 else 0.0,
     )
+
+
+def with_grainy_noise(scanner: Scanner, rng: np.random.Generator) -> Scanner:
+    """The scanner with noise as measured on a real one: coarser than the image is blurred, and of a dose drawn anew."""
+    noise = float(np.clip(rng.lognormal(np.log(11), 0.45), 4, 34))
+    return replace(scanner, noise_hu=noise, noise_grain=float(rng.uniform(0.9, 2.1)))
 
 
 def taps(sigma_mm: float, step_mm: float, edge: float = 0.0) -> FloatArray:

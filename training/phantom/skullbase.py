@@ -8,7 +8,7 @@ from training.phantom.head import Head
 from training.phantom.shapes import Array, Vector, box, cone, ellipsoid
 
 if TYPE_CHECKING:
-    from training.phantom.tissues import Canvas
+    from training.phantom.canvas import Canvas
 
 
 class _Painter:

@@ -1,0 +1,348 @@
+"""The verb of the worker: one claimed series becomes a conclusion and, where one is wanted, a report in the outbox."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+import ai
+from ai.errors import NotAnalysable, Reason
+from ai.findings import Findings
+from ai.limits import MOST_FILE_BYTES, bytes_when_read, check_bytes, check_slices
+from ai.volume import ReadSlice, Volume, volume_from_slices
+from ai.wording import counted
+from node.config.sections import Config
+from node.config.types import Region
+from node.dicom.frame_headers import frame_headers
+from node.results.document import Algorithm, NotAnalysed, encode
+from node.results.document import Outcome as Said
+from node.results.identity import missing_identity
+from node.results.objects import Maker
+from node.rules import eligibility
+from node.rules.acquisitions import several_in_one
+from node.runtime import log
+from storage.errors import Damaged, StorageFull
+from storage.files.instances import Files
+from storage.killpoints import kill_point
+from storage.queries import intake
+from storage.records import Claim, Conclusion, Header, LesionRecord, ReportObject, ResultObject, Series, StoredFile
+from storage.stages import Outcome
+from storage.store import Store
+
+if TYPE_CHECKING:
+    from ai.bundle import Bundle
+
+_SKIPPED_BYTES = 1 << 20
+"""An element as long as this is not read where headers are; whoever asks for it reads it then."""
+_CONFLICTS = {intake.MIXED_PATIENTS: Reason.MIXED_PATIENTS, intake.MIXED_STUDIES: Reason.MIXED_STUDIES}
+
+
+@dataclass
+class AnalysisContext:
+    """What an analysis works with.  `progress` is called often during inference and may raise to give the claim back.
+
+    `read_ahead` gives what was already read of a case, by file.
+    """
+
+    config: Config
+    store: Store
+    files: Files
+    bundle: "Bundle"
+    algorithm: Algorithm
+    clock: Callable[[], datetime]
+    progress: Callable[[float], None] = lambda _share: None
+    read_ahead: Callable[[int], Mapping[StoredFile, ReadSlice]] = lambda _case: {}
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """The time spent inside is added to `name`, however the step ends."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the analysis says, and the images that it says it of."""
+
+    said: Said
+    volume: Volume | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The objects of a conclusion, durable on disk, and who gets which."""
+
+    report: ReportObject
+    destinations: tuple[str, ...]
+    beside: tuple[ResultObject, ...]
+
+
+def analyse(context: AnalysisContext, claim: Claim) -> bool:
+    """The claimed series has ended, its report is in the outbox.  False when a late slice voided the claim.
+
+    Raises Damaged when a file of the series is not as it was written, and whatever `progress` raises.  A claim that is
+    exhausted ends whatever happens, if need be without a report: it would come back for ever.
+    """
+    watch = Stopwatch()
+    with watch.step("volume"):
+        instances, set_aside = _ct_slices(context, claim.series)
+        known = _known(claim) or _too_large(context, instances)
+        slices = _read(context, claim, instances, headers_only=known is not None)
+    datasets = [each.ds for each in slices]
+    kill_point("in_analysis")
+    seen = (
+        Seen(_said(claim, known))
+        if known
+        else _examine(context, claim, [header for header, _ in instances], slices, watch)
+    )
+    seen = _with_note(seen, set_aside)
+    if isinstance(seen.said, Findings) and seen.said.note:
+        log.get().warning("analysed_with_a_note", case=claim.series.id, reason=seen.said.note)
+    with watch.step("report"):
+        results = _report(context, claim, datasets, seen)
+    kill_point("after_report_file")
+    conclusion = _conclusion(context, claim.series, seen.said, watch.seconds)
+    report, destinations, beside = (results.report, results.destinations, results.beside) if results else (None, (), ())
+    kept = context.store.queue.finish(claim, conclusion, report, destinations, context.clock(), beside)
+    log.get().info(
+        "series_reported" if kept else "claim_void",
+        case=claim.series.id,
+        revision=claim.series.revision,
+        outcome=conclusion.outcome,
+        reason=conclusion.reason,
+        seconds=round(sum(watch.seconds.values()), 2),
+    )
+    return kept
+
+
+def _ct_slices(context: AnalysisContext, series: Series) -> tuple[list[tuple[Header, StoredFile]], str]:
+    """The instances that are CT slices, and in words what is set aside; all of them where none is a CT slice."""
+    instances, rules = context.store.settling.instances(series.id), context.config.eligibility
+    headers = [header for header, _ in instances]
+    left = {header.sop_instance_uid for header in eligibility.ct_slices(headers, rules)}
+    if not left:
+        return instances, ""
+    aside = [f"{count} of kind {why.value}" for why, count in eligibility.strays(headers, rules).items()]
+    words = f"set aside in this series: {', '.join(aside)}" if aside else ""
+    return [pair for pair in instances if pair[0].sop_instance_uid in left], words
+
+
+def _with_note(seen: Seen, note: str) -> Seen:
+    """`seen`, whose findings say this too."""
+    if not note or not isinstance(seen.said, Findings):
+        return seen
+    return replace(seen, said=replace(seen.said, note="; ".join(filter(None, (seen.said.note, note)))))
+
+
+def _read(
+    context: AnalysisContext, claim: Claim, instances: Sequence[tuple[Header, StoredFile]], headers_only: bool
+) -> list[ReadSlice]:
+    """The series' instances; of an exhausted claim those that can be read.  Raises Damaged.
+
+    None at all where reporting it has itself killed the process as often as it was to be analysed.
+    """
+    slices: list[ReadSlice] = []
+    if claim.exhausted and claim.series.attempts > 2 * context.config.ai.attempts:
+        return slices
+    already = context.read_ahead(claim.series.id)
+    for header, file in instances:
+        if file in already:
+            slices.append(already[file])
+            continue
+        try:
+            if ds := _dataset(context.files.path(file), header, headers_only):
+                slices.append(ReadSlice(ds))
+        except (OSError, ValueError, EOFError, InvalidDicomError):
+            if not claim.exhausted:
+                raise Damaged(f"{file.path} cannot be read") from None
+    return slices
+
+
+def _dataset(path: Path, header: Header, headers_only: bool) -> Dataset | None:
+    """The file's dataset; None for a header that cannot be had without inflating more than may be held."""
+    if header.transfer_syntax_uid != DeflatedExplicitVRLittleEndian:
+        return dcmread(path, stop_before_pixels=headers_only, defer_size=_SKIPPED_BYTES if headers_only else None)
+    if headers_only and bytes_when_read(path) > MOST_FILE_BYTES:
+        return None
+    ds = dcmread(path, stop_before_pixels=headers_only)
+    ds.buffer = None  # all that was inflated, the pixels too: the dataset has what it needs of them
+    return ds
+
+
+def _examine(
+    context: AnalysisContext, claim: Claim, headers: Sequence[Header], slices: Sequence[ReadSlice], watch: Stopwatch
+) -> Seen:
+    config = context.config
+    headers = [
+        each
+        for header, read in zip(headers, slices, strict=True)
+        for each in (frame_headers(header, read.ds) if header.number_of_frames > 1 else [header])
+    ]
+    try:
+        if missing := missing_identity([each.ds for each in slices]):
+            raise NotAnalysable(Reason.MISSING_IDENTITY, ", ".join(missing))
+        if several := several_in_one(headers):
+            raise NotAnalysable(Reason.SEVERAL_ACQUISITIONS, several)
+        with watch.step("volume"):
+            volume = volume_from_slices(slices, config.ai.threads)
+        with watch.step("inference"):
+            found = ai.analyse(
+                volume,
+                context.bundle,
+                config.ai.device,
+                require_contrast=config.eligibility.require_contrast,
+                progress=context.progress,
+            )
+        return Seen(found, volume)
+    except NotAnalysable as error:
+        return Seen(_said(claim, error))
+
+
+def _said(claim: Claim, error: NotAnalysable) -> NotAnalysed:
+    log.get().info("not_analysable", case=claim.series.id, reason=error.reason)
+    return NotAnalysed(error.reason, error.detail)
+
+
+def _known(claim: Claim) -> NotAnalysable | None:
+    """Why the series is not analysed, where the database already says it: then its pixels need not be read."""
+    series = claim.series
+    if claim.exhausted:
+        return NotAnalysable(Reason.ATTEMPTS_EXHAUSTED, counted(series.attempts - 1, "attempt"))
+    if series.outcome is Outcome.NOT_ELIGIBLE:
+        return NotAnalysable(Reason.NOT_ELIGIBLE, " ".join(filter(None, (series.reason, series.detail))))
+    for conflict in series.conflicts:
+        if conflict in _CONFLICTS:
+            return NotAnalysable(_CONFLICTS[conflict])
+    if series.expected_count is not None and series.expected_count > series.instance_count:
+        return NotAnalysable(Reason.INCOMPLETE, f"{series.instance_count} of {series.expected_count} slices")
+    return None
+
+
+def _too_large(context: AnalysisContext, instances: Sequence[tuple[Header, StoredFile]]) -> NotAnalysable | None:
+    """Why the series cannot be held in memory, as far as the database and the files' sizes tell.
+
+    What the headers claim is checked before pixels are decoded, by `ai.volume`.
+    """
+    try:
+        check_slices(sum(max(1, header.number_of_frames) for header, _ in instances))
+        check_bytes(_bytes_when_read(context.files, header, file) for header, file in instances)
+    except NotAnalysable as error:
+        return error
+    return None
+
+
+def _bytes_when_read(files: Files, header: Header, file: StoredFile) -> int:
+    if header.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        with suppress(OSError):  # whoever reads it finds out
+            return bytes_when_read(files.path(file))
+    return file.size_bytes
+
+
+def _conclusion(
+    context: AnalysisContext, series: Series, said: Findings | NotAnalysed, seconds: dict[str, float]
+) -> Conclusion:
+    if isinstance(said, NotAnalysed):
+        if said.reason is Reason.NOT_ELIGIBLE:
+            return Conclusion(Outcome.NOT_ELIGIBLE, series.reason, series.detail, seconds=seconds)
+        return Conclusion(Outcome.NOT_ANALYSED, said.reason, said.detail, seconds=seconds)
+    lesions = tuple(
+        LesionRecord(lesion.location, lesion.probability, lesion.centre_lps_mm, lesion.diameter_mm)
+        for lesion in said.lesions
+    )
+    outcome = Outcome.POSITIVE if said.positive else Outcome.NEGATIVE
+    return Conclusion(outcome, "", said.note, context.algorithm.version, said.probabilities, lesions, seconds)
+
+
+def _report(context: AnalysisContext, claim: Claim, datasets: Sequence[Dataset], seen: Seen) -> Results | None:
+    """As `_written`; None also where the report of an exhausted claim cannot be made.  Raises StorageFull, MemoryError."""
+    try:
+        return _written(context, claim.series, datasets, seen)
+    except (StorageFull, MemoryError):
+        raise
+    except Exception as error:
+        if not claim.exhausted:
+            raise
+        log.get().error("report_failed", case=claim.series.id, error=type(error).__name__)
+        return None
+
+
+def _written(context: AnalysisContext, series: Series, datasets: Sequence[Dataset], seen: Seen) -> Results | None:
+    """The objects, durable on disk; None where none are wanted, or where the images do not say whose they would be."""
+    settings = context.config.report
+    said = seen.said
+    if (isinstance(said, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
+        return None
+    before = context.store.queue.predecessor(series.id)
+    created = context.clock().astimezone(settings.zone)
+    maker = Maker(series, datasets, said, seen.volume, context.algorithm, created, settings.series_number)
+    own = settings.region
+    ds = maker.report(own, own, before[0] if before else None)
+    uid = str(ds.SOPInstanceUID)
+    report = ReportObject(uid, context.files.write_report(uid, encode(ds)), before[0] if before else None)
+    reports = context.config.getting("sr", series.calling_ae)
+    summaries = []
+    for region, destinations in context.config.getting("sc", series.calling_ae).items():
+        if summary := _summary(context, maker, region, destinations):
+            summaries.append(summary)
+        else:  # who gets no summary gets the report, whatever it is configured to get
+            reports[region] = tuple(dict.fromkeys((*reports.get(region, ()), *destinations)))
+    beside = []
+    for region, destinations in reports.items():
+        if region != own:
+            kind = f"report {region}"
+            earlier = context.store.queue.predecessor_beside(series.id, kind)
+            beside.append(_kept(context, kind, maker.report(region, own, earlier), destinations))
+    beside += [*summaries, *_segmentations(context, maker)]
+    return Results(report, reports.get(own, ()), tuple(beside))
+
+
+def _summary(
+    context: AnalysisContext, maker: Maker, region: Region, destinations: tuple[str, ...]
+) -> ResultObject | None:
+    """The summary, durable on disk; None where it cannot be drawn.  An ineligible series has none.  Raises StorageFull.
+
+    A summary is an image: of one that comes back, as of any image that is not analysed, none is made.
+    """
+    if isinstance(maker.said, NotAnalysed) and maker.said.reason is Reason.NOT_ELIGIBLE:
+        return None
+    try:
+        return _kept(context, "summary", maker.summary(region, context.config.report.region), destinations)
+    except StorageFull:
+        raise
+    except Exception as error:  # noqa: BLE001  the edge: a finding is reported even if it cannot be drawn
+        log.get().error("summary_failed", case=maker.series.id, error=type(error).__name__)
+        return None
+
+
+def _segmentations(context: AnalysisContext, maker: Maker) -> Iterator[ResultObject]:
+    """The masks of the findings, durable on disk, where they can be laid over the images.  Raises StorageFull."""
+    for region, destinations in context.config.getting("seg", maker.series.calling_ae).items():
+        try:
+            if ds := maker.segmentation(region, context.config.report.region):
+                yield _kept(context, "segmentation", ds, destinations)
+        except StorageFull:
+            raise
+        except Exception as error:  # noqa: BLE001  the edge: the report says what the masks show
+            log.get().error("segmentation_failed", case=maker.series.id, error=type(error).__name__)
+
+
+def _kept(context: AnalysisContext, kind: str, ds: Dataset, destinations: tuple[str, ...]) -> ResultObject:
+    uid = str(ds.SOPInstanceUID)
+    return ResultObject(kind, uid, context.files.write_report(uid, encode(ds)), destinations)

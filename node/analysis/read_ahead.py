@@ -1,0 +1,112 @@
+"""Slices of a series are read, and turned into HU, while the rest of it still arrives and the worker is idle.
+
+Only a cache, and never evidence: the claim asks the database which files the series has, takes from here what was read
+from exactly those, and reads the others itself.  Compressed pixels stay as they are: a codec that crashes must cost an
+attempt, and here none is counted.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from ai.volume import ReadSlice, read_slice
+from node.config.sections import Eligibility
+from node.rules import eligibility
+from node.runtime import log
+from storage.files.instances import Files
+from storage.queries.receiving import Settling
+from storage.records import Header, Series, StoredFile
+
+MOST_BYTES = 1 << 30
+"""Of files read ahead; what comes beyond is read after the claim."""
+_DEFLATED = DeflatedExplicitVRLittleEndian
+"""Takes more memory than its file says."""
+AT_ONCE = 8
+"""Slices between two looks at whether there is something to analyse."""
+PAUSE_SECONDS = 0.2
+"""Until one looks again for slices that have come."""
+FORGET_SECONDS = 10.0
+"""After a series is no longer being received, if nobody has taken its slices."""
+
+
+@dataclass
+class _Ahead:
+    """What was read of one series.  `last`: the number of the latest instance that was looked at."""
+
+    seen_at: float
+    is_wanted: bool = True
+    last: int = 0
+    slices: dict[StoredFile, ReadSlice] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.slices)
+
+
+class ReadAhead:
+    """Belongs to the worker's one thread."""
+
+    def __init__(
+        self,
+        settling: Settling,
+        files: Files,
+        rules: Eligibility,
+        monotonic: Callable[[], float] = time.monotonic,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        """`monotonic` in seconds."""
+        self._settling, self._files, self._rules, self._monotonic = settling, files, rules, monotonic
+        self._most_bytes = most_bytes
+        self._series: dict[int, _Ahead] = {}
+
+    def take(self, case: int) -> dict[StoredFile, ReadSlice]:
+        """What was read of the case, which is no longer kept here."""
+        ahead = self._series.pop(case, None)
+        return ahead.slices if ahead else {}
+
+    def read_some(self) -> float | None:
+        """A few more slices were read; returns the seconds after which to come back, None if nothing is received.
+
+        Nothing is raised.  A series with a file that cannot be read is left to the analysis.
+        """
+        try:
+            return self._read_some()
+        except Exception as error:  # noqa: BLE001  the edge: the database does not answer, and the next run asks again
+            log.get().warning("read_ahead_failed", error=type(error).__name__)
+            return None
+
+    def _read_some(self) -> float | None:
+        now = self._monotonic()
+        receiving = self._settling.receiving()
+        for series in receiving:
+            self._series.setdefault(series.id, _Ahead(now)).seen_at = now
+        self._series = {case: it for case, it in self._series.items() if now - it.seen_at <= FORGET_SECONDS}
+        wanted = [series for series in receiving if self._series[series.id].is_wanted]
+        more = any(self._read_of(series) for series in wanted)
+        return (0.0 if more else PAUSE_SECONDS) if wanted else None
+
+    def _read_of(self, series: Series) -> bool:
+        """Whether more of it may wait to be read."""
+        ahead = self._series[series.id]
+        if sum(each.size_bytes for each in self._series.values()) >= self._most_bytes:
+            return False
+        arrived = self._settling.instances_since(series.id, ahead.last, AT_ONCE)
+        if arrived and ahead.last == 0:
+            ahead.is_wanted = self._is_wanted(arrived[0][1])
+        try:
+            for number, header, file in arrived if ahead.is_wanted else ():
+                ahead.last = number
+                if header.has_pixels and header.number_of_frames == 1 and header.transfer_syntax_uid != _DEFLATED:
+                    ahead.slices[file] = read_slice(dcmread(self._files.path(file)))
+        except Exception as error:  # noqa: BLE001  the edge: the claim will see whatever it is
+            ahead.slices.clear()
+            ahead.is_wanted = False
+            log.get().warning("read_ahead_failed", case=series.id, error=type(error).__name__)
+        return ahead.is_wanted and len(arrived) == AT_ONCE
+
+    def _is_wanted(self, first: Header) -> bool:
+        """Whether it will be analysed, as far as its first instance tells."""
+        return eligibility.ineligibility([first], None, self._rules, expected_count=self._rules.minimum_slices) is None

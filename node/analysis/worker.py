@@ -1,0 +1,202 @@
+"""The analysis process: torch lives here and nowhere else at run time.  A crash or a hang costs one attempt.
+
+The kernel ends an analysis that takes too long: the alarm's default action kills the process, whatever holds the
+interpreter.  A process without memory ends itself: nothing that it would still do can be relied upon, not even giving
+back its claim.  The supervisor starts the next one and gives back what this one held.
+"""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from types import FrameType
+
+from ai.bundle import DEFAULT_BUNDLE, Manifest, load_bundle
+from ai.errors import BundleError
+from node.analysis.analysis import AnalysisContext, analyse
+from node.analysis.read_ahead import ReadAhead
+from node.config.sections import Config
+from node.errors import ConfigError
+from node.results.document import Algorithm
+from node.results.identity import derive_uid
+from node.runtime import log
+from node.runtime.backoff import Backoff
+from node.runtime.clock import utc_now
+from node.runtime.job import Job, scheduler_of
+from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
+from node.runtime.processes import LEASE_SLACK_SECONDS, worker_name
+from storage.errors import StorageFull
+from storage.files.instances import Files
+from storage.killpoints import kill_point
+from storage.records import Claim
+from storage.store import Store
+
+FULL_DISK = Backoff(first_seconds=2.0, longest_seconds=60.0)
+"""The pauses while the disk is full."""
+PERIOD_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 2 * PERIOD_SECONDS
+"""Between two looks at the queue, should no wakeup come."""
+NO_MEMORY = 12
+"""The exit status of a worker that ran out of memory (ENOMEM)."""
+
+
+class StopRequested(Exception):
+    """The worker was asked to stop while it analysed."""
+
+
+def algorithm_of(manifest: Manifest) -> Algorithm:
+    """The identity that reports carry.  Another model has another Device UID, as IHE AIR 6.5.3.1 asks."""
+    software = version("willis")
+    return Algorithm(
+        name=manifest.name,
+        version=manifest.version,
+        software_version=software,
+        device_uid=derive_uid("device", socket.gethostname(), software, manifest.version),
+    )
+
+
+@dataclass(frozen=True)
+class GiveBack:
+    """How the claim of an attempt that has ended is given back; see `Queue.give_back`."""
+
+    refund: bool
+    why: str = ""
+
+
+class Worker:
+    """Claims and analyses until it is asked to stop."""
+
+    def __init__(self, config: Config, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """`monotonic` in seconds.  Raises ConfigError when the bundle cannot be used."""
+        try:
+            bundle = load_bundle(config.ai.bundle or DEFAULT_BUNDLE, config.ai.flip)
+        except BundleError as error:
+            raise ConfigError(f"[ai] bundle: {error}") from None
+        self._config = config
+        self._name = worker_name(os.getpid())
+        self._store = Store.open(config.storage.url)
+        self._stopping = threading.Event()
+        self._monotonic = monotonic
+        self._resume_at, self._times_full = 0.0, 0
+        self._to_give_back: GiveBack | None = None
+        files = Files(config.storage.directory)
+        self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
+        self._context = AnalysisContext(
+            config,
+            self._store,
+            files,
+            bundle,
+            algorithm_of(bundle.manifest),
+            utc_now,
+            self._progress,
+            self._ahead.take,
+        )
+        self._job = Job("worker", PERIOD_SECONDS, True, self._work_and_read_ahead)
+
+    def run(self) -> None:
+        """Works until SIGTERM; what it holds then is given back without counting the attempt."""
+        signal.signal(signal.SIGTERM, self._on_term)
+        scheduler = scheduler_of([self._job])
+        scheduler.start()
+        directory = self._config.storage.directory
+        with Wakeup(directory, WORKER_PROCESS) as wakeup:
+            listener = threading.Thread(target=_listen, args=(wakeup, self._job.wake, self._stopping))
+            listener.start()
+            log.get().info("worker_started", pid=os.getpid(), model=self._context.algorithm.version)
+            self._job.wake()
+            self._job.run()
+            listener.join()
+        scheduler.shutdown(wait=False)
+        self._store.queue.give_back(self._name, refund=True)
+        self._store.close()
+
+    def _on_term(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stopping.set()
+        self._job.stop()
+
+    def _progress(self, _share: float) -> None:
+        kill_point("in_inference")
+        if self._stopping.is_set():
+            raise StopRequested
+
+    def _work_and_read_ahead(self) -> None:
+        """As `_work`; then slices that arrive are read until it is woken again, or would have to look without a wakeup."""
+        self._work()
+        until = self._monotonic() + LONGEST_PAUSE_SECONDS
+        seconds: float | None = 0.0
+        while seconds is not None and self._monotonic() < until and not self._job.woken_within(seconds):
+            signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
+            seconds = self._ahead.read_some()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _work(self) -> None:
+        """Nothing waits for analysis any longer, or the worker is asked to stop, or the disk is full.
+
+        Whatever the database raises leaves the claim with this worker; the next run gives it back first.
+        """
+        while not self._stopping.is_set() and self._monotonic() >= self._resume_at:
+            signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
+            try:
+                if not self._next():
+                    return
+            except StopRequested:
+                return
+            except MemoryError:
+                os._exit(NO_MEMORY)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            wake(self._config.storage.directory, NODE_PROCESS)
+
+    def _next(self) -> bool:
+        """One more series was analysed, or an attempt has failed; False when none waits."""
+        settings, queue = self._config.ai, self._store.queue
+        self._give_back()  # of an attempt that failed: its error, and the datasets that hung from it, are gone by now
+        lease = timedelta(seconds=settings.time_limit_seconds + LEASE_SLACK_SECONDS)
+        now = utc_now()
+        claim = queue.claim_exhausted(self._name, now, lease, settings.attempts) or queue.claim(
+            self._name, now, lease, settings.attempts
+        )
+        if claim is None:
+            return False
+        log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)
+        try:
+            analyse(self._context, claim)
+            self._times_full = 0
+        except (StopRequested, MemoryError):
+            raise
+        except StorageFull as error:
+            self._wait_for_room(claim, str(error))
+        except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs this attempt and nothing else
+            self._to_give_back = GiveBack(refund=False)
+            log.get().error("attempt_failed", case=claim.series.id, error=type(error).__name__)
+        return True
+
+    def _wait_for_room(self, claim: Claim, error: str) -> None:
+        """The attempt does not count, the case says why it waits, and nothing is analysed for a while.
+
+        The database may be on that disk: what it does not take back now, it does before the next claim.
+        """
+        self._to_give_back = GiveBack(refund=True, why=error)
+        self._times_full += 1
+        seconds = FULL_DISK.after(self._times_full)
+        self._resume_at = self._monotonic() + seconds
+        free_bytes = self._context.files.free_bytes()
+        log.get().error("disk_full", case=claim.series.id, free_bytes=free_bytes, next_attempt_seconds=seconds)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """What an attempt that has ended left held is ready again.  Whatever the database raises, it is owed still."""
+        if owed := self._to_give_back:
+            self._store.queue.give_back(self._name, owed.refund, owed.why)
+            self._to_give_back = None
+
+
+def _listen(wakeup: Wakeup, wake: Callable[[], None], stopping: threading.Event) -> None:
+    while not stopping.is_set():
+        if wakeup.wait(0.5):
+            wake()

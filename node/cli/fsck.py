@@ -1,0 +1,58 @@
+"""`willis fsck`: are files and database as they should be?"""
+
+import json
+import sys
+from collections import Counter
+from typing import Annotated
+
+import typer
+
+from ai.wording import counted
+from node.cli.app import ConfigOption, app, configuration, console, one_line_errors
+from storage.files.instances import Files
+from storage.fsck import Checked, Difference, Kind, check
+from storage.store import Store
+
+_REMEDIES = {
+    Kind.MISSING: "the file is not there; send the instance again",
+    Kind.DAMAGED: "the file is not what was written; send the instance again",
+    Kind.STRAY: "no case has this file; --repair moves it to lost+found",
+    Kind.COUNT: "the case counts wrongly; --repair counts again",
+    Kind.HALF_WRITTEN: "left by a receiver that died; its next start removes it",
+}
+
+
+@app.command(epilog="Example: willis fsck --repair")
+def fsck(
+    config: ConfigOption = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be mended: count again, move stray files to lost+found.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+) -> None:
+    """Compare files, database and sha256; report each difference.  Never deletes; may run beside a working node.
+
+    Exit status 1 when a difference remains.
+    """
+    with one_line_errors():
+        settings = configuration(config).storage
+        store, found = Store.open(settings.url), Counter[str]()
+        for result in check(store, Files(settings.directory), repair):
+            if isinstance(result, Difference):
+                found["mended" if result.mended else "remaining"] += 1
+            _print(result, as_json)
+        if not as_json:
+            remaining = counted(found["remaining"], "difference remains", "differences remain")
+            console.print(f"{remaining}, {found['mended']} mended", highlight=False)
+        raise typer.Exit(1 if found["remaining"] else 0)
+
+
+def _print(result: Difference | Checked, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps({name: value for name, value in vars(result).items() if value is not None}) + "\n")
+    elif isinstance(result, Checked):
+        console.print(f"{result.series} series and {counted(result.files, 'file')} compared", highlight=False)
+    else:
+        case = "" if result.case is None else f"case {result.case} "
+        remedy = "mended" if result.mended else _REMEDIES[result.kind]
+        console.print(f"{result.kind}: {case}{result.path} ({remedy})", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,103 @@
+"""The command line: a table of its commands.
+
+A command's module, and with it torch, SQLAlchemy or pynetdicom, is imported when the command is called and not before, so
+that `willis --help` and what only reads answer at once.
+"""
+
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from node.cli.app import app, console
+
+__all__ = ["app"]
+
+COMMANDS = {
+    "worklist": ("worklist", "List the cases, the most urgent first."),
+    "show": ("worklist", "Show everything known of one case."),
+    "status": (
+        "worklist",
+        "Show queues, disk, last errors, and how long cases took from last slice to accepted report.",
+    ),
+    "retry": ("retry", "Deliver a dead letter again; without one, analyse the case again as a new revision."),
+    "demo": (
+        "demo",
+        "Send two synthetic studies from a simulated PACS through a node, and show the reports that come back.",
+    ),
+    "fetch": ("fetch", "Fetch the CT series of a study from a peer; exit status 1 when an instance did not come."),
+    "echo": (
+        "dicom",
+        "Ask peers whether they hear us: C-ECHO, or with a url a QIDO-RS query; exit status 1 when one does not.",
+    ),
+    "send": (
+        "dicom",
+        "Send DICOM files to a peer; exit status 1 when any was refused.  What is not DICOM is skipped and named.",
+    ),
+    "peer": ("dicom", "Be a PACS: store what comes, answer C-ECHO, and C-FIND for counts, until Ctrl-C."),
+    "explain": (
+        "explain",
+        "Analyse a case's images again and draw, for each finding, what the network saw in it.  Changes nothing.",
+    ),
+    "fsck": (
+        "fsck",
+        "Compare files, database and sha256; report each difference.  Never deletes; may run beside a working node.",
+    ),
+    "phantom": ("phantoms", "Write a synthetic head CTA as a DICOM series, without a patient and for tests only."),
+    "serve": ("serve", "Run the node until SIGTERM or Ctrl-C."),
+    "receive": ("serve", "Run the receiver alone, as `serve` does."),
+    "work": ("serve", "Run the analysis alone, as `serve` does."),
+    "train": ("training", "Train a model; a run that was stopped continues from its checkpoint."),
+    "evaluate": ("training", "Measure a bundle on phantoms and write a report.  All figures are phantom figures."),
+    "submit": (
+        "training",
+        "Write the 14 probabilities of every series in a folder, one row each, with the challenge's column titles.",
+    ),
+    "config": ("serve", "The configuration file."),
+}
+"""Each command, the module of `node.cli` that adds it to `app`, and the first line of its help."""
+HIDDEN = ("receive", "work")
+
+
+class _OnDemand(TyperCommand):
+    """Stands for a command in the list of all; becomes the command itself when it is called."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """The context of the command itself, whose module is imported now."""
+        return called(str(self.name)).make_context(info_name, args, parent, **extra)
+
+
+class _CommandTable(TyperGroup):
+    """The group of all `COMMANDS`: those whose module was imported, and who stands for the others."""
+
+    def __init__(self, **settings: Any) -> None:
+        """`settings` are Typer's."""
+        super().__init__(**settings)
+        self.commands = {
+            name: self.commands.get(name) or _OnDemand(name, help=first_line, hidden=name in HIDDEN)
+            for name, (_, first_line) in COMMANDS.items()
+        }
+
+
+def called(name: str) -> Any:
+    """The command of this name, its module imported."""
+    import_module(f"node.cli.{COMMANDS[name][0]}")
+    return typer.main.get_group(app).commands[name]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        console.print(f"willis {version('willis')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback(cls=_CommandTable)
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Finds intracranial aneurysms in head CT angiography and reports them to the PACS."""

@@ -1,1 +1,0 @@
-"""The commands beside `serve`; each module adds its own to `node.cli.app`."""

@@ -1,0 +1,235 @@
+"""The tables of the configuration file but [peers.NAME], and the whole of it."""
+
+import types
+from collections.abc import Mapping
+from datetime import tzinfo
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from node.config.peer import Peer
+from node.config.types import (
+    AETitle,
+    Network,
+    Pattern,
+    Port,
+    Region,
+    ResultKind,
+    Results,
+    Seconds,
+    Section,
+    TimezoneName,
+)
+
+
+class Tls(Section):
+    """[node.tls]: certificates, for the TLS port and for peers with `tls`."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+    port: Port = 2762
+    required: bool = False
+    require_peer_certificate: bool = True
+
+
+class Node(Section):
+    """[node]: our side of an association."""
+
+    ae_title: AETitle = "WILLIS"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    allowed_calling_ae: tuple[AETitle, ...] = ()
+    allowed_networks: tuple[Network, ...] = ()
+    require_called_ae: bool = False
+    failed_associations: Annotated[int, Field(ge=0, le=10_000)] = 20
+    failed_associations_seconds: Seconds = 60
+    turned_away_seconds: Seconds = 60
+    maximum_associations: Annotated[int, Field(ge=1, le=1000)] = 100
+    maximum_pdu_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
+    acse_timeout_seconds: Seconds = 30
+    dimse_timeout_seconds: Seconds = 60
+    network_timeout_seconds: Seconds = 60
+    stop_seconds: Annotated[float, Field(gt=0, le=10)] = 8
+    tls: Tls | None = None
+
+
+class Storage(Section):
+    """[storage]: where files and database are."""
+
+    directory: Path = Path("var")
+    database_url: str = ""
+    retention_days: Annotated[float, Field(ge=0, le=36_500)] = 0
+    high_water_percent: Annotated[float, Field(ge=0, lt=100)] = 0
+
+    @property
+    def url(self) -> str:
+        """The database's SQLAlchemy URL; without one, SQLite in the directory."""
+        return self.database_url or f"sqlite:///{self.directory.absolute() / 'willis.db'}"
+
+
+class Completion(Section):
+    """[completion]: when a series is taken to be whole."""
+
+    quiet_seconds: Seconds = 20
+    open_association_quiet_seconds: Seconds = 60
+    coverage_margin_mm: Annotated[float, Field(ge=0, le=50)] = 5
+    observed_series: Annotated[int, Field(ge=0, le=100)] = 5
+    retrieve_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    retrieve_seconds: Annotated[float, Field(ge=1, le=3600)] = 60
+
+
+class Eligibility(Section):
+    """[eligibility]: which series are analysed."""
+
+    minimum_slices: Annotated[int, Field(ge=2, le=10_000)] = 60
+    maximum_spacing_mm: Annotated[float, Field(gt=0, le=10)] = 1.5
+    require_contrast: bool = True
+    excluded_image_types: tuple[str, ...] = (
+        "LOCALIZER",
+        "MPR",
+        "MIP",
+        "MINIP",
+        "PROJECTION IMAGE",
+        "MAX IP",
+        "MIN IP",
+        "REFORMATTED",
+        "VOLUME RENDERING",
+        "VOLUME RENDER",
+        "SURFACE RENDER",
+        "CURVED",
+        "SCREEN SAVE",
+    )
+    excluded_descriptions: tuple[Pattern, ...] = (r"\bmip\b", r"\bmpr\b", r"\bvrt?\b", r"\b(cor|sag)(onal|ittal)?\b")
+    sharp_kernels: tuple[Pattern, ...] = (
+        r"^[bhijq][a-z]?[5-9]\d",
+        r"bone",
+        r"edge",
+        r"lung",
+        r"sharp",
+        r"^y[a-f]$",
+        r"^fc[35-8]\d",
+    )
+    sibling_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 20
+
+
+class Ai(Section):
+    """[ai]: the analysis."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    bundle: Path | None = None
+    flip: bool = False
+    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    time_limit_seconds: Annotated[float, Field(ge=1, le=7200)] = 300
+
+
+class Reporting(Section):
+    """[report]: what is sent back."""
+
+    not_analysed: Literal["suspected", "always", "never"] = "suspected"
+    region: Region = Region.CIRCLE_2D
+    results: Annotated[Results, Field(min_length=1)] = ("sr",)
+    series_number: Annotated[int, Field(ge=1, le=2**31 - 1)] = 9901
+    timezone: TimezoneName = ""
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """Of the times in results whose images name no offset; None: the machine's own."""
+        return ZoneInfo(self.timezone) if self.timezone else None
+
+
+class DeliverySettings(Section):
+    """[delivery]: how long the outbox tries."""
+
+    default_destination: str = ""
+    first_retry_seconds: Seconds = 2
+    maximum_retry_seconds: Seconds = 600
+    give_up_hours: Annotated[float, Field(ge=24, le=24 * 90)] = 72
+    commitment_timeout_seconds: Seconds = 3600
+
+
+class Log(Section):
+    """[log]: what is written to standard error."""
+
+    format: Literal["json", "console"] = "console"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Audit(Section):
+    """[audit]: the audit trail of PS3.15 A.5."""
+
+    file: str = "audit.log"
+    patient_ids: bool = True
+    syslog_host: str = ""
+    syslog_port: Port = 6514
+    syslog_tls_name: str = ""
+    queue_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+
+
+class Config(Section):
+    """The whole file."""
+
+    node: Node = Node()
+    storage: Storage = Storage()
+    completion: Completion = Completion()
+    eligibility: Eligibility = Eligibility()
+    ai: Ai = Ai()
+    report: Reporting = Reporting()
+    delivery: DeliverySettings = DeliverySettings()
+    log: Log = Log()
+    audit: Audit = Audit()
+    peers: Mapping[str, Peer] = Field(default_factory=lambda: types.MappingProxyType({}))
+
+    @model_validator(mode="after")
+    def _destinations_exist(self) -> "Config":
+        wanted = [("[delivery] default_destination", self.delivery.default_destination)]
+        wanted += [(f"[peers.{name}] destination", to) for name, peer in self.peers.items() for to in peer.named]
+        for key, name in wanted:
+            if name and name not in self.peers:
+                raise ValueError(
+                    f"{key} = {name!r} is not a configured peer; peers are: {', '.join(self.peers) or 'none'}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _tls_has_certificates(self) -> "Config":
+        if self.audit.syslog_host and self.node.tls is None:
+            raise ValueError("[audit] syslog_host needs [node.tls] with certificate, key and ca")
+        for name, peer in self.peers.items():
+            if peer.tls and self.node.tls is None:
+                raise ValueError(f"[peers.{name}] tls = true needs [node.tls] with certificate, key and ca")
+            if peer.tls_subject and not (self.node.tls and self.node.tls.require_peer_certificate):
+                raise ValueError(f"[peers.{name}] tls_subject needs [node.tls] with require_peer_certificate = true")
+        return self
+
+    @property
+    def allowed_calling_ae(self) -> tuple[str, ...]:
+        """Who may send to us: every peer and whoever is listed.  Nobody configured: everybody."""
+        return tuple(dict.fromkeys((*(peer.ae_title for peer in self.peers.values()), *self.node.allowed_calling_ae)))
+
+    def peer_named(self, calling_ae: str) -> tuple[str, Peer] | None:
+        """Name and settings of the peer with this AE title."""
+        return next(((name, peer) for name, peer in self.peers.items() if peer.ae_title == calling_ae), None)
+
+    def destinations(self, calling_ae: str) -> tuple[str, ...]:
+        """The names of the peers that receive the reports of what `calling_ae` sent."""
+        found = self.peer_named(calling_ae)
+        if found:
+            return found[1].named or (found[0],)
+        return (self.delivery.default_destination,) if self.delivery.default_destination else ()
+
+    def getting(self, result: ResultKind, calling_ae: str) -> dict[Region, tuple[str, ...]]:
+        """The destinations of what `calling_ae` sent that get such a result, by how it marks a finding."""
+        chosen: dict[Region, tuple[str, ...]] = {}
+        for name in self.destinations(calling_ae):
+            peer = self.peers[name]
+            if result in (peer.results or self.report.results):
+                region = peer.region or self.report.region
+                chosen[region] = (*chosen.get(region, ()), name)
+        return chosen

@@ -1,0 +1,97 @@
+"""The kinds of values that the configuration has, each checked when it is read."""
+
+import re
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
+
+AETitle = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
+]
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+ResultKind = Literal["sr", "sc", "seg"]
+
+
+class Region(StrEnum):
+    """How a report shows a finding: a circle on its key slice (read almost everywhere), a box there, or a point in the patient.
+
+    OHIF lists boxes and points among its own measurements; circles only under names of its own.
+    """
+
+    CIRCLE_2D = "2d"
+    BOX_2D = "box"
+    POINT_3D = "3d"
+
+
+def _checked_results(kinds: tuple[ResultKind, ...]) -> tuple[ResultKind, ...]:
+    """`kinds`.  Raises ValueError when nothing would come of a negative series: silence must not look like one."""
+    if kinds and set(kinds) == {"seg"}:
+        raise ValueError('"seg" is made of findings only; name "sr" or "sc" beside it')
+    return kinds
+
+
+Results = Annotated[tuple[ResultKind, ...], AfterValidator(_checked_results)]
+
+
+def _checked_pattern(pattern: str) -> str:
+    """`pattern`.  Raises ValueError when it is not a regular expression: it must not fail at the first series."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression ({error})") from None
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_checked_pattern)]
+
+
+def _checked_network(text: object) -> IPv4Network | IPv6Network:
+    """The network.  Raises ValueError."""
+    try:
+        return ip_network(text if isinstance(text, IPv4Network | IPv6Network) else str(text))
+    except ValueError as error:
+        raise ValueError(f"{error}; write for example 10.1.0.0/16 or 10.1.2.3") from None
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_checked_network)]
+
+
+def _checked_timezone(name: str) -> str:
+    """`name`.  Raises ValueError when it is no IANA time zone."""
+    try:
+        return name and ZoneInfo(name).key
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError(
+            'no time zone of that name; write for example "Europe/Berlin", or "" for the machine\'s'
+        ) from None
+
+
+TimezoneName = Annotated[str, AfterValidator(_checked_timezone)]
+
+
+def fingerprint(text: str) -> str:
+    """A SHA-256 fingerprint as hashlib writes it."""
+    return text.replace(":", "").lower()
+
+
+class Section(BaseModel):
+    """A table of the file.  Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

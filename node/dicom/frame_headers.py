@@ -1,0 +1,82 @@
+"""The frames of a multi-frame image as headers of their own, so that one rule serves single-frame and enhanced CT."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from pydicom import Dataset
+
+from ai.frames import GARBLED, frames
+from storage.records import Header
+
+
+def frame_headers(header: Header, ds: Dataset) -> list[Header]:
+    """The instance's header once for each frame, with what the functional groups say of it (PS3.3 C.7.6.16.2, C.8.15.3).
+
+    `ds` needs no pixels.  A frame's own groups come before the shared ones, and both before the dataset's top level.
+    """
+    return [
+        replace(
+            header,
+            position_mm=tuple(frame.position_mm) if frame.has_geometry else header.position_mm,  # type: ignore[arg-type]
+            orientation=tuple(frame.orientation) if frame.has_geometry else header.orientation,
+            image_type=tuple(map(str, find("CTImageFrameTypeSequence", "FrameType"))) or header.image_type,
+            convolution_kernel=_text(find("CTReconstructionSequence", "ConvolutionKernel"))
+            or header.convolution_kernel,
+            kvp=_number(find("CTXRayDetailsSequence", "KVP")) or header.kvp,
+            acquisition_number=_text(find("FrameContentSequence", "FrameAcquisitionNumber"))
+            or header.acquisition_number,
+            acquired_at=_text(find("FrameContentSequence", "FrameAcquisitionDateTime"))[:21] or header.acquired_at,
+            temporal_position=_text(find("FrameContentSequence", "TemporalPositionIndex")) or header.temporal_position,
+            number_of_frames=1,
+        )
+        for frame, find in zip(frames(ds), _finders(ds), strict=False)
+    ]
+
+
+def is_part_of_concatenation(ds: Dataset) -> bool:
+    """Whether other instances hold the rest of the frames (PS3.3 C.7.6.16.1.1)."""
+    try:
+        return "ConcatenationUID" in ds and int(ds.get("InConcatenationTotalNumber") or 2) > 1
+    except GARBLED:
+        return True
+
+
+def _finders(ds: Dataset) -> Iterator[Any]:
+    shared = _items(ds, "SharedFunctionalGroupsSequence")[:1]
+    per_frame = _items(ds, "PerFrameFunctionalGroupsSequence")
+    for index in range(max(1, int(ds.get("NumberOfFrames") or 1))):
+        groups = [*per_frame[index : index + 1], *shared]
+
+        def find(macro: str, keyword: str, groups: list[Dataset] = groups) -> list[Any]:
+            """The values of the attribute; none where no group has it."""
+            for group in groups:
+                for item in _items(group, macro)[:1]:
+                    if (value := _value(item, keyword)) not in (None, ""):
+                        return list(value) if isinstance(value, list | tuple) or hasattr(value, "append") else [value]
+            return []
+
+        yield find
+
+
+def _items(ds: Dataset, keyword: str) -> list[Dataset]:
+    value = _value(ds, keyword)
+    return list(value) if value else []
+
+
+def _value(ds: Dataset, keyword: str) -> Any:
+    try:
+        return ds.get(keyword)
+    except GARBLED:
+        return None
+
+
+def _text(values: list[Any]) -> str:
+    return "\\".join(str(value).strip() for value in values)
+
+
+def _number(values: list[Any]) -> str:
+    try:
+        return f"{float(values[0]):g}" if values else ""
+    except GARBLED:
+        return ""

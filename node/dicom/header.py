@@ -1,0 +1,253 @@
+"""Reads what Willis needs to know of an instance from the sender's bytes, without decoding the rest."""
+
+import math
+import re
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from io import BytesIO
+from typing import Any
+
+from pydicom import config as pydicom_config
+from pydicom.filereader import read_dataset
+from pydicom.multival import MultiValue
+from pydicom.tag import Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from node.dicom.conformance import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.dicom.dataset_walker import Elements, InflatedElements, Malformed, Walker
+from storage.records import Header
+
+# A wrong value in a dataset is no reason to print it: pydicom's warnings carry the value.
+pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
+
+MAXIMUM_INFLATED_BYTES = 1 << 31
+_UID = re.compile(r"(?=.{1,64}\Z)(0|[1-9]\d*)(\.(0|[1-9]\d*))*\Z", re.ASCII)
+_NUMBERS = re.compile(rb"[-+.eE0-9 ]+(\\[-+.eE0-9 ]+)*\Z")
+_PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
+_KEYWORDS = (
+    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "AccessionNumber", "Modality",
+    "SeriesDescription", "AcquisitionUID", "AcquisitionDate", "PatientName", "PatientID", "IssuerOfPatientID",
+    "ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID", "AcquisitionNumber", "ImagePositionPatient",
+    "ImageOrientationPatient", "FrameOfReferenceUID", "NumberOfFrames", "StudyTime", "StudyID", "SeriesNumber",
+    "InstanceNumber", "AcquisitionDateTime", "AcquisitionTime", "KVP", "TemporalPositionIdentifier",
+    "ContrastBolusAgent", "SliceThickness",
+)  # fmt: skip
+_TAG_OF = {keyword: int(Tag(keyword)) for keyword in _KEYWORDS}
+_WANTED = frozenset(_TAG_OF.values())
+
+
+class UnreadableDataset(ValueError):
+    """The dataset cannot be understood.  The message, at most 64 characters, holds no value of a patient."""
+
+
+class MismatchedDataset(UnreadableDataset):
+    """The dataset is not the instance that the command announced."""
+
+
+def is_uid(text: str) -> bool:
+    """Whether `text` is a UID (PS3.5 9.1): digits and dots, at most 64 characters, no leading zeros."""
+    return _UID.match(text) is not None
+
+
+def read_header(dataset: bytes, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Header:
+    """The header of the instance that `dataset` encodes, without file meta, in this transfer syntax.
+
+    Raises UnreadableDataset (missing or malformed UIDs, truncated), or MismatchedDataset when it is not the
+    instance announced as `sop_instance_uid` of `sop_class_uid`.
+    """
+    walker = walk(transfer_syntax_uid)
+    try:
+        walker.feed(dataset)
+        walker.finish()
+    except Malformed as error:
+        raise UnreadableDataset(str(error)) from None
+    return header_of(walker, transfer_syntax_uid, sop_class_uid, sop_instance_uid)
+
+
+def header_of(walker: Walker, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Header:
+    """The header that `walker` has found, once it is complete; raises what `read_header` does."""
+    ds = _Found(walker, transfer_syntax_uid)
+    for keyword in ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        if not is_uid(_text(ds, keyword)):
+            state = "is not a valid UID" if _text(ds, keyword) else "is missing"
+            raise UnreadableDataset(f"{keyword} {state}")
+    if _text(ds, "SOPInstanceUID") != sop_instance_uid:
+        raise MismatchedDataset("SOPInstanceUID differs from the command's")
+    if _text(ds, "SOPClassUID") != sop_class_uid:
+        raise MismatchedDataset("SOPClassUID differs from the command's")
+    return Header(
+        sop_instance_uid=sop_instance_uid,
+        sop_class_uid=sop_class_uid,
+        series_instance_uid=_text(ds, "SeriesInstanceUID"),
+        study_instance_uid=_text(ds, "StudyInstanceUID"),
+        transfer_syntax_uid=transfer_syntax_uid,
+        patient_id=_text(ds, "PatientID"),
+        issuer_of_patient_id=_text(ds, "IssuerOfPatientID"),
+        patient_name=_text(ds, "PatientName"),
+        accession_number=_text(ds, "AccessionNumber"),
+        study_date=_text(ds, "StudyDate"),
+        study_time=_text(ds, "StudyTime"),
+        study_id=_text(ds, "StudyID"),
+        modality=_text(ds, "Modality"),
+        series_number=ds.integer("SeriesNumber"),
+        series_description=_text(ds, "SeriesDescription"),
+        convolution_kernel=_text(ds, "ConvolutionKernel"),
+        image_type=tuple(str(value) for value in _value(ds, "ImageType", list) or ()),
+        acquisition_key=_acquisition_key(ds),
+        frame_of_reference_uid=_text(ds, "FrameOfReferenceUID"),
+        position_mm=_numbers(ds, "ImagePositionPatient", 3),  # type: ignore[arg-type]  # exactly three
+        orientation=_numbers(ds, "ImageOrientationPatient", 6),
+        number_of_frames=_value(ds, "NumberOfFrames", int) or 1,
+        instance_number=ds.integer("InstanceNumber"),
+        has_pixels=walker.has_pixels,
+        acquisition_number=ds.ascii("AcquisitionNumber"),
+        acquired_at=_acquired_at(ds),
+        kvp=_number_text(ds, "KVP"),
+        temporal_position=ds.ascii("TemporalPositionIdentifier"),
+        contrast_agent=_text(ds, "ContrastBolusAgent"),
+        slice_thickness_mm=_number(ds, "SliceThickness"),
+    )
+
+
+def file_meta(header_uids: tuple[str, str], transfer_syntax_uid: str, source_ae: str) -> bytes:
+    """Preamble, prefix and File Meta Information (PS3.10 7.1) for (SOP class, SOP instance)."""
+    elements = b"".join(
+        (
+            _explicit(0x0001, b"OB", b"\0\x01", 0),
+            _explicit(0x0002, b"UI", header_uids[0].encode("ascii"), 0),
+            _explicit(0x0003, b"UI", header_uids[1].encode("ascii"), 0),
+            _explicit(0x0010, b"UI", transfer_syntax_uid.encode("ascii"), 0),
+            _explicit(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode("ascii"), 0),
+            _explicit(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode("ascii"), 0x20),
+            _explicit(0x0016, b"AE", source_ae.encode("ascii", "replace"), 0x20),
+        )
+    )
+    return b"\0" * 128 + b"DICM" + _explicit(0x0000, b"UL", struct.pack("<L", len(elements)), 0) + elements
+
+
+def _explicit(element: int, vr: bytes, value: bytes, padding: int) -> bytes:
+    """An element of group 0002 in Explicit VR Little Endian."""
+    value += bytes([padding]) * (len(value) % 2)
+    length = struct.pack("<HL", 0, len(value)) if vr == b"OB" else struct.pack("<H", len(value))
+    return struct.pack("<HH2s", 0x0002, element, vr) + length + value
+
+
+def walk(transfer_syntax_uid: str) -> Walker:
+    """Walks through a dataset in this transfer syntax, whose bytes are fed to it, for `header_of`."""
+    elements = Elements(
+        implicit=transfer_syntax_uid == ImplicitVRLittleEndian,
+        little=transfer_syntax_uid != ExplicitVRBigEndian,
+        wanted=_WANTED,
+        pixels=_PIXEL_TAGS,
+    )
+    deflated = transfer_syntax_uid == DeflatedExplicitVRLittleEndian
+    return InflatedElements(elements, MAXIMUM_INFLATED_BYTES) if deflated else elements
+
+
+class _Found:
+    """The elements that a walker has captured, decoded when they are asked for."""
+
+    def __init__(self, walker: Walker, transfer_syntax_uid: str) -> None:
+        self._captured = walker.captured
+        self._character_set = walker.captured.get(_TAG_OF["SpecificCharacterSet"], b"")
+        self._implicit = transfer_syntax_uid == ImplicitVRLittleEndian
+        self._little = transfer_syntax_uid != ExplicitVRBigEndian
+
+    def get(self, keyword: str) -> Any:
+        """The value as pydicom decodes it; None where the element is absent.  Raises whatever pydicom does."""
+        tag = _TAG_OF[keyword]
+        element = self._captured.get(tag)
+        if element is None:
+            return None
+        plain = _plain(keyword, element)
+        if plain is not None:
+            return plain
+        return _decoded(tag, element, self._character_set, self._implicit, self._little)
+
+    def integer(self, keyword: str) -> int | None:
+        """The value of an IS element; None where it is no number of 32 bits.
+
+        Without pydicom: of Instance Number every slice has another, which no cache knows.
+        """
+        try:
+            number = int(self.ascii(keyword))
+        except ValueError:
+            return None
+        return number if -(2**31) <= number < 2**31 else None
+
+    def ascii(self, keyword: str) -> str:
+        """The value of an element whose VR has a header of 8 bytes, explicit or not, and no character set (DS, IS, TM …)."""
+        return self._captured.get(_TAG_OF[keyword], b"")[8:].strip(b"\0 ").decode("ascii", "replace")
+
+
+def _plain(keyword: str, element: bytes) -> Any:
+    """The value, read without pydicom, of what differs in every slice of a series; None where it is not plain."""
+    is_implicit = int.from_bytes(element[4:8], "little") == len(element) - 8
+    if keyword == "SOPInstanceUID" and (is_implicit or element[4:6] == b"UI"):
+        uid = element[8:].rstrip(b"\0").decode("ascii", "replace")
+        return uid if is_uid(uid) else None
+    if keyword == "ImagePositionPatient" and (is_implicit or element[4:6] == b"DS") and _NUMBERS.match(element, 8):
+        return element[8:].decode("ascii").split("\\")
+    return None
+
+
+@lru_cache(maxsize=2048)
+def _decoded(tag: int, element: bytes, character_set: bytes, implicit: bool, little: bool) -> Any:
+    """The value of one encoded element.  Most are the same in all slices of a series: those are decoded once."""
+    return read_dataset(BytesIO(character_set + element), implicit, little)[tag].value
+
+
+def _acquisition_key(ds: _Found) -> str:
+    """The same for all reconstructions of one acquisition; "" when nothing says which acquisition it was."""
+    uid = _text(ds, "AcquisitionUID")
+    parts = (_text(ds, "FrameOfReferenceUID"), _text(ds, "AcquisitionNumber"))
+    return uid or ("/".join((*parts, _text(ds, "AcquisitionDate"))) if all(parts) else "")
+
+
+def _acquired_at(ds: _Found) -> str:
+    """See `Header.acquired_at`; "" where the header does not say."""
+    if at := re.match(r"\d{14}(\.\d+)?", ds.ascii("AcquisitionDateTime")):
+        return at[0]
+    at = re.match(r"\d{6}(\.\d+)?", ds.ascii("AcquisitionTime"))
+    date = ds.ascii("AcquisitionDate").replace(".", "")
+    return (date if re.fullmatch(r"\d{8}", date, re.ASCII) else "") + at[0] if at else ""
+
+
+def _number(ds: _Found, keyword: str) -> float | None:
+    """The first value of a DS; None where it is no finite number."""
+    try:
+        number = float(ds.ascii(keyword).partition("\\")[0])
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _number_text(ds: _Found, keyword: str) -> str:
+    """A number as text, the same for 120 and 120.0; "" where there is none."""
+    number = _number(ds, keyword)
+    return "" if number is None else f"{number:g}"
+
+
+def _value(ds: _Found, keyword: str, convert: Callable[[Any], Any]) -> Any:
+    """The converted value, None where the element is absent, empty or malformed."""
+    try:
+        value = ds.get(keyword)
+        if isinstance(value, str) and convert is list:
+            return [value]
+        return None if value is None else convert(value)
+    except Exception:  # noqa: BLE001  the edge: a malformed value is as good as none
+        return None
+
+
+def _text(ds: _Found, keyword: str) -> str:
+    """Of several values all, with a backslash between them."""
+    text = _value(
+        ds, keyword, lambda value: "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
+    )
+    return (text or "").replace("\0", "")  # which PostgreSQL cannot hold
+
+
+def _numbers(ds: _Found, keyword: str, count: int) -> tuple[float, ...] | None:
+    values = _value(ds, keyword, lambda value: tuple(float(number) for number in value))
+    return values if values is not None and len(values) == count and all(map(math.isfinite, values)) else None

@@ -1,0 +1,121 @@
+"""Connections become associations, each in a thread of its own."""
+
+import errno
+import select
+import socket
+import ssl
+import threading
+import time
+
+from node.net.association import Association, Gate, Services
+from node.net.negotiation import Entity
+from node.runtime import log
+
+_BACKLOG = 1024
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+
+
+class Acceptor:
+    """An application entity that is called, on any number of ports."""
+
+    def __init__(self, entity: Entity, services: Services, gate: Gate | None = None) -> None:
+        """No `gate` is an open one."""
+        self._entity, self._services, self._gate = entity, services, gate
+        self._listeners: list[_Listener] = []
+        self._associations: set[Association] = set()
+        self._lock = threading.Lock()
+
+    def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
+        """Connections are accepted there from now on, by TLS with a `context`.  Raises OSError when that cannot be had."""
+        self._listeners.append(_Listener(self, bound(host, port), context))
+
+    def stop_listening(self) -> None:
+        """No connection is accepted any longer; associations go on."""
+        for listener in self._listeners:
+            listener.stop()
+        self._listeners = []
+
+    @property
+    def associations(self) -> list[Association]:
+        """Those whose thread runs, established or not."""
+        with self._lock:
+            return list(self._associations)
+
+    def serve(self, connection: socket.socket, host: str) -> None:
+        """The connection is an association's, which closes it, and there is one more until then."""
+        association = Association(connection, host, self._entity, self._services, self._gate, self)
+        with self._lock:
+            self._associations.add(association)
+        try:
+            association.start()
+        except BaseException:
+            self.ended(association)
+            raise
+
+    def is_full(self) -> bool:
+        """Whether there are more associations than there may be."""
+        return len(self.associations) > self._entity.maximum_associations
+
+    def ended(self, association: Association) -> None:
+        """There is one less."""
+        with self._lock:
+            self._associations.discard(association)
+
+    def turns_away(self, host: str) -> bool:
+        """Whether a connection of the host is closed unheard."""
+        return self._gate is not None and self._gate.turns_away(host)
+
+
+class _Listener:
+    """One port."""
+
+    def __init__(self, acceptor: Acceptor, listening: socket.socket, context: ssl.SSLContext | None) -> None:
+        self._acceptor, self._listening, self._context = acceptor, listening, context
+        self._stopping, self._stop = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="AcceptorServer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.send(b"\0")
+        self._thread.join()
+        for each in (self._listening, self._stopping, self._stop):
+            each.close()
+
+    def _run(self) -> None:
+        poll = select.poll()
+        for each in (self._listening, self._stopping):
+            poll.register(each, select.POLLIN)
+        while all(descriptor != self._stopping.fileno() for descriptor, _ in poll.poll()):
+            try:
+                self._accept()
+            except OSError as error:
+                if error.errno in _OUT_OF_DESCRIPTORS:
+                    time.sleep(0.1)  # otherwise the waiting connection would make us spin
+
+    def _accept(self) -> None:
+        connection, (host, *_) = self._listening.accept()
+        try:
+            if self._acceptor.turns_away(host):
+                connection.close()
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context is not None:  # the handshake waits for the association's own thread
+                connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            self._acceptor.serve(connection, host)
+        except Exception:  # noqa: BLE001  the edge: one connection that cannot be served, and no other
+            log.get().warning("association_failed", error="cannot be served")
+            connection.close()
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens there, for IPv6 where the host is of it.  Raises OSError."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)  # a connection that is gone when we accept it holds up nobody
+    except OSError:
+        listening.close()
+        raise
+    return listening

@@ -1,0 +1,382 @@
+"""An association that a peer opened: one thread, which blocks in the kernel and drives the acceptor's table.
+
+| what comes | what is done |
+|---|---|
+| A-ASSOCIATE, A-RELEASE, A-ABORT, a PDU of unknown type, the end of the connection | a step of `upper_layer.ACCEPTOR` |
+| P-DATA of a C-STORE request | streamed into a sink, which gives the answer |
+| P-DATA of anything else | collected, within a limit, and answered by `services` |
+
+Nothing of it waits in a queue: what comes is handled before the next is read, and what is to be sent is with the kernel
+when the call that sends it returns.
+"""
+
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pynetdicom.dimse_primitives import C_CANCEL
+from pynetdicom.presentation import PresentationContext
+
+from node.net.dimse_messages import (
+    Begin,
+    Messages,
+    OtherMessage,
+    ProtocolViolation,
+    Store,
+    message_pdus,
+    store_response,
+)
+from node.net.dimse_primitives import Request, pdus_of, primitive_of
+from node.net.negotiation import Entity, accept
+from node.net.pdus import (
+    LARGEST_CONTROL_PDU_BYTES,
+    abort_pdu,
+    accept_pdu,
+    control_pdu,
+    maximum_length,
+    read_control,
+    reject_pdu,
+    release_pdu,
+)
+from node.net.services import Handlers, responses
+from node.net.socket_reader import Closed, HandshakeFailed, TooSlow, Wire, is_too_slow
+from node.net.upper_layer import ACCEPTOR, VERSION_NOT_SUPPORTED, Event, Pdu, State, advance
+from node.runtime import log
+from storage.killpoints import kill_point
+
+LINGER_SECONDS = 1.0
+QUIET_SECONDS = 0.5
+LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
+"""Result, source and reason: transient, by the provider's presentation layer (PS3.8 9.3.4)."""
+
+
+class Gate(Protocol):
+    """Who is heard and who may associate."""
+
+    def turns_away(self, host: str) -> bool:
+        """Whether a connection of the host is closed unheard."""
+
+    def refusal(self, association: "Association") -> tuple[int, int, int] | None:
+        """Result, source and reason of the rejection; None: the association may be negotiated."""
+
+    def admitted(self, association: "Association") -> None:
+        """The association came about."""
+
+    def failed(self, association: "Association", reason: str) -> None:
+        """It did not, and not because the peer went away."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """What is done for whoever calls."""
+
+    begin: Callable[["Association"], Begin]
+    """Makes what is called for each C-STORE request of an association."""
+    ended: Callable[["Association", bool], None] = lambda _association, _is_released: None
+    """An association that was established is no longer; whether it was released, and not aborted."""
+    rejected: Callable[["Association"], None] = lambda _association: None
+    """There are too many at once for it."""
+    handlers: Handlers = field(default_factory=Handlers)
+
+
+class Others(Protocol):
+    """The associations beside this one."""
+
+    def is_full(self) -> bool:
+        """Whether there are more than there may be, this one counted."""
+
+    def ended(self, association: "Association") -> None:
+        """This one is no more."""
+
+
+class Association(threading.Thread):
+    """One that we accept; its thread does all the work."""
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        host: str,
+        entity: Entity,
+        services: Services,
+        gate: Gate | None,
+        others: Others,
+    ) -> None:
+        """`connection` is closed by the thread; a TLS handshake is still to be done on it."""
+        super().__init__(name="AcceptorThread", daemon=True)
+        self.connection, self.host = connection, host
+        self.calling_ae = self.called_ae = ""
+        """The AE titles of the request, once it is here."""
+        self._entity, self._services, self._gate, self._others = entity, services, gate, others
+        self._wire = Wire(connection, entity.acse_timeout_seconds)
+        self._state = State.IDLE
+        self._was_established = self._is_released = False
+        self._contexts: Mapping[int, PresentationContext] = {}
+        self._peer_maximum_bytes = 0
+        self._data_left = 0
+        """Bytes of the P-DATA-TF that has begun."""
+        self._messages = Messages(services.begin(self))
+        self._message_began = 0.0
+        self._stop_wanted = False
+        self._errands: deque[Callable[[], None]] = deque()
+        self._on_answer: Callable[[Any], None] | None = None
+        self._is_serving = False
+        self._cancelled: set[int | None] = set()
+        self._interruption: Exception | None = None
+        self._log = log.get()
+
+    @property
+    def remote(self) -> dict[str, Any]:
+        """Who the peer is, as pynetdicom's associations say it."""
+        return {"ae_title": self.calling_ae, "address": self.host}
+
+    def accepted_context(self, context_id: int) -> PresentationContext:
+        """The presentation context that was accepted under this number."""
+        return self._contexts[context_id]
+
+    # What handlers of this thread may call.
+
+    def when_quiet(self, errand: Callable[[], None]) -> None:
+        """`errand` runs in this thread once the peer has been quiet for a moment, if the association is still open."""
+        self._errands.append(errand)
+
+    def send_request(self, request: Any, context_id: int, on_answer: Callable[[Any], None]) -> None:
+        """A request of ours is with the peer; `on_answer` gets its answer, if one comes."""
+        self._on_answer = on_answer
+        self._send(request, context_id)
+
+    def has_cancelled(self, message_id: int) -> bool:
+        """Whether there is no use in answering the request any further (C-CANCEL, or the association ends).
+
+        What was answered so far is with the peer.
+        """
+        try:
+            while self._interruption is None and self._state is State.ESTABLISHED and self._has_more_within(0):
+                self._next()
+        except (Closed, TooSlow, ProtocolViolation) as error:
+            self._interruption = error  # for the loop that serves the association, not for whoever asks here
+        return self._interruption is not None or self._state is not State.ESTABLISHED or message_id in self._cancelled
+
+    # What other threads may call.
+
+    def abort(self) -> None:
+        """The association's thread aborts it as soon as it has finished the instance that is complete."""
+        self._stop_wanted = True
+        self._wire.interrupt()
+
+    # The thread.
+
+    def run(self) -> None:
+        """Serves the association until its connection is closed; then nothing of it is left."""
+        try:
+            self._live()
+        except Exception as error:  # noqa: BLE001  the edge: whatever it is, it ends this association and no other
+            self._log.warning("association_failed", error=type(error).__name__)
+        finally:
+            self._messages.abandon()
+            with suppress(OSError):
+                self._wire.close()
+            self._end()
+            self._others.ended(self)
+
+    def _live(self) -> None:
+        try:
+            self._step(Event.CONNECTION_CAME)
+            self._wire.shake_hands()
+            self._negotiate()
+            self._wire.set_timeout(self._entity.network_timeout_seconds)
+            self._serve()
+        except HandshakeFailed as error:
+            self._failed(str(error))
+            self._step(Event.CLOSED)
+        except Closed:
+            if self._stop_wanted and self._state is State.ESTABLISHED:
+                self._drop("stopped", Event.SEND_ABORT)
+            elif self._state is not State.IDLE:  # where the peer has aborted already
+                self._step(Event.CLOSED)
+        except TooSlow:
+            if self._was_established:
+                self._drop("timeout", Event.SEND_ABORT)
+            else:
+                self._failed("timeout")
+                self._step(Event.ARTIM_EXPIRED)
+        except ProtocolViolation as error:
+            self._drop(str(error), error.event)
+            self._failed(str(error))
+        self._end()
+        if self._state is State.AWAITING_CLOSE:
+            linger_seconds = min(self._entity.acse_timeout_seconds, LINGER_SECONDS)
+            is_closed = self._wire.discard_until_closed(linger_seconds)
+            self._step(Event.CLOSED if is_closed else Event.ARTIM_EXPIRED)
+
+    def _end(self) -> None:
+        """Whoever was served on the association knows, once, how it ended."""
+        self._messages.abandon()
+        if self._was_established:
+            self._was_established = False
+            self._services.ended(self, self._is_released)
+
+    def _step(self, event: Event, pdu: bytes = b"") -> None:
+        """The table's step is made, and its PDU is with the kernel.  Raises Closed when it cannot be."""
+        step = advance(ACCEPTOR, self._state, event)
+        self._state = step.state
+        if step.abort is not None:
+            pdu = abort_pdu(*step.abort)
+        if step.action.sends is not None:
+            self._wire.send(pdu)
+
+    def _drop(self, reason: str, event: Event) -> None:
+        """The association is aborted, if the peer is still there to read it."""
+        self._messages.abandon()
+        self._log.warning("association_dropped", calling_ae=self.calling_ae, reason=reason)
+        with suppress(Closed):
+            self._step(event)
+
+    def _failed(self, reason: str) -> None:
+        if self._gate is not None and not self._was_established:
+            self._gate.failed(self, reason)
+
+    # Association control.
+
+    def _negotiate(self) -> None:
+        """The request is answered, if one came."""
+        request = self._next()
+        if self._state is not State.DECIDING:
+            return
+        self.calling_ae, self.called_ae = str(request.calling_ae_title).strip(), str(request.called_ae_title).strip()
+        self._peer_maximum_bytes = maximum_length(request)
+        refusal = self._gate.refusal(self) if self._gate is not None else None
+        if refusal is None and self._others.is_full():
+            refusal = LOCAL_LIMIT_EXCEEDED
+            self._services.rejected(self)
+        if refusal is not None:
+            self._step(Event.SEND_REJECT, reject_pdu(*refusal))
+            return
+        accepted = accept(request, self._entity)
+        self._contexts = accepted.contexts
+        self._was_established = True
+        self._step(Event.SEND_ACCEPT, accept_pdu(accepted.answer))
+        if self._gate is not None:
+            self._gate.admitted(self)
+
+    def _serve(self) -> None:
+        """The peer has got what it asked for until it asks for release, and the release too."""
+        while self._state is State.ESTABLISHED:
+            if self._errands and not self._has_more_within(QUIET_SECONDS):
+                self._errands.popleft()()
+            self._next()
+        if self._state is State.RELEASE_REQUESTED:
+            self._is_released = True
+            self._messages.abandon()
+            self._step(Event.SEND_RELEASE_RESPONSE, release_pdu(Pdu.A_RELEASE_RP))
+
+    def _has_more_within(self, seconds: float) -> bool:
+        return bool(self._data_left) or self._wire.has_more_within(seconds)
+
+    def _next(self) -> Any:
+        """The next value of P-DATA, or PDU, was handled.
+
+        Returns the primitive of a PDU that has one.  Raises Closed, TooSlow, ProtocolViolation.
+        """
+        if self._data_left:
+            return self._take_value()
+        wire = self._wire
+        wire.begin()
+        kind, _, length = struct.unpack(">BBL", wire.take(6))
+        if kind == Pdu.P_DATA_TF and self._state is State.ESTABLISHED:
+            return self._begin_data(length)
+        known = control_pdu(kind, length)
+        whole = bytearray(struct.pack(">BBL", kind, 0, length))
+        for piece in wire.pieces(length):
+            whole += piece
+        event, primitive = read_control(known, bytes(whole))
+        if advance(ACCEPTOR, self._state, event).abort is not None:
+            raise ProtocolViolation("unexpected PDU", event)
+        self._step(event, reject_pdu(*VERSION_NOT_SUPPORTED) if event is Event.OTHER_VERSION else b"")
+        return primitive
+
+    # Messages.
+
+    def _begin_data(self, length: int) -> None:
+        """A P-DATA-TF (PS3.8 9.3.5) begins, with values of so many bytes."""
+        if length > (self._entity.maximum_pdu_bytes or LARGEST_CONTROL_PDU_BYTES):
+            raise ProtocolViolation("PDU longer than announced")
+        if length < 6:
+            raise ProtocolViolation("P-DATA without a value")
+        self._data_left = length
+
+    def _take_value(self) -> None:
+        """The next presentation data value has gone where it belongs."""
+        wire, messages = self._wire, self._messages
+        if self._data_left < 6:
+            raise ProtocolViolation("P-DATA value truncated")
+        size, context_id, flags = struct.unpack(">LBB", wire.take(6))
+        self._data_left -= 4 + size
+        if size < 2 or self._data_left < 0:
+            raise ProtocolViolation("P-DATA value of impossible length")
+        if messages.is_between_messages:
+            self._message_began = time.monotonic()
+            if context_id not in self._contexts:
+                raise ProtocolViolation("presentation context was not accepted")
+        messages.begin_fragment(context_id, flags)
+        for piece in wire.pieces(size - 2):
+            messages.data(piece)
+        message = messages.end_fragment()
+        if isinstance(message, OtherMessage):
+            self._take_other(message)
+        elif message is not None:
+            self._answer(message)
+        elif is_too_slow(
+            messages.message_bytes, time.monotonic() - self._message_began, self._entity.network_timeout_seconds
+        ):
+            raise TooSlow
+
+    def _answer(self, store: Store) -> None:
+        request, answer = store
+        pdus = message_pdus(request.context_id, store_response(request, answer), b"", self._peer_maximum_bytes)
+        kill_point("before_answer")
+        self._step(Event.SEND_DATA, b"".join(pdus))
+        kill_point("after_answer")
+        if self._stop_wanted:
+            raise Closed
+
+    def _take_other(self, message: OtherMessage) -> None:
+        """A request was answered; what came while it was, `has_cancelled` has read, if anybody has."""
+        primitive, is_response = primitive_of(message)
+        if isinstance(primitive, C_CANCEL):  # it may come too late, which nobody minds
+            self._cancelled.add(primitive.MessageIDBeingRespondedTo)
+        elif is_response:
+            if primitive.is_valid_response and self._on_answer is not None:
+                on_answer, self._on_answer = self._on_answer, None
+                on_answer(primitive)
+        elif self._is_serving:
+            raise ProtocolViolation("request before the last was answered")
+        else:
+            self._respond(Request(self, primitive, self._contexts[message.context_id].as_tuple))
+        if self._stop_wanted:
+            raise Closed
+
+    def _respond(self, request: Request) -> None:
+        self._cancelled.clear()
+        self._is_serving = True
+        try:
+            with closing(responses(request, self._services.handlers)) as answers:
+                for response in answers:
+                    if not self._may_answer():
+                        break
+                    self._send(response, request.context.context_id)
+        finally:
+            self._is_serving = False
+        if self._interruption is not None:
+            raise self._interruption
+
+    def _may_answer(self) -> bool:
+        return self._interruption is None and self._state in (State.ESTABLISHED, State.RELEASE_REQUESTED)
+
+    def _send(self, primitive: Any, context_id: int) -> None:
+        self._step(Event.SEND_DATA, b"".join(pdus_of(primitive, context_id, self._peer_maximum_bytes)))

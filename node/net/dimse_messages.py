@@ -1,0 +1,258 @@
+"""P-DATA without I/O: command sets and the fragments that messages come in (PS3.7 6.3, 9.3; PS3.8 9.3.5, annex E).
+
+Only C-STORE is understood here.  What is not a C-STORE request is collected, within a limit, for `dimse_primitives`.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from node.net.upper_layer import Event, Pdu
+
+C_STORE_RQ, C_STORE_RSP = 0x0001, 0x8001
+NO_DATASET = 0x0101
+LARGEST_COMMAND_BYTES = 16_384
+LARGEST_OTHER_DATASET_BYTES = 1 << 20
+_COMMAND, _LAST = 0x01, 0x02
+LARGEST_DATASET_PDU_BYTES = 131_072
+_LARGEST_PDU_BYTES = 16_384
+_FIELD, _MESSAGE_ID, _RESPONDING_TO, _DATASET_TYPE, _STATUS = 0x0100, 0x0110, 0x0120, 0x0800, 0x0900
+_SOP_CLASS, _ERROR_COMMENT, _SOP_INSTANCE = 0x0002, 0x0902, 0x1000
+
+
+class ProtocolViolation(Exception):
+    """The peer did what the Standard forbids: its association is aborted.  The message is a code, for the log."""
+
+    def __init__(self, message: str, event: Event = Event.INVALID_PDU) -> None:
+        """`event` is what it is to the association's table."""
+        super().__init__(message)
+        self.event = event
+
+
+@dataclass(frozen=True)
+class StoreRequest:
+    """A C-STORE request; what the peer says is not yet believed."""
+
+    context_id: int
+    message_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    has_dataset: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The status of a C-STORE response, and its Error Comment."""
+
+    status: int
+    comment: str = ""
+
+
+class Sink(Protocol):
+    """Takes the dataset of one C-STORE request.  `write` and `finish` do not raise: what went wrong is the answer."""
+
+    def write(self, data: memoryview) -> None:
+        """The next bytes; valid only during the call."""
+
+    def finish(self) -> Answer:
+        """All bytes were written; the answer is true when it is given."""
+
+    def abandon(self) -> None:
+        """The rest will never come: nothing is left of the instance."""
+
+
+class Readable(Protocol):
+    """An open file."""
+
+    def read(self, count: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
+
+
+@dataclass(frozen=True)
+class OtherMessage:
+    """A message that is no C-STORE request: its command set, and its dataset, None where it has none."""
+
+    context_id: int
+    command: bytes
+    dataset: bytes | None
+
+
+Begin = Callable[[StoreRequest], Sink]
+Store = tuple[StoreRequest, Answer]
+
+
+class _Message:
+    """The message that has begun.  Its command set is complete when it has a sink, or a dataset to fill."""
+
+    def __init__(self, context_id: int) -> None:
+        self.context_id = context_id
+        self.bytes = 0
+        self.command = bytearray()
+        self.store: tuple[StoreRequest, Sink] | None = None
+        self.dataset: bytearray | None = None
+
+
+class Messages:
+    """Puts the messages of one association together.
+
+    For each fragment call `begin_fragment`, `data` with its bytes in pieces, then `end_fragment`.
+    """
+
+    def __init__(self, begin: Begin) -> None:
+        """`begin` is called when the command set of a C-STORE request is complete."""
+        self._begin = begin
+        self._message: _Message | None = None
+        self._flags = 0
+
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether the next fragment begins a message."""
+        return self._message is None
+
+    @property
+    def message_bytes(self) -> int:
+        """How much of the message that has begun is here."""
+        return self._message.bytes if self._message else 0
+
+    def begin_fragment(self, context_id: int, flags: int) -> None:
+        """Raises ProtocolViolation when this fragment cannot follow."""
+        message = self._message
+        if message is None:
+            message = self._message = _Message(context_id)
+        elif context_id != message.context_id:
+            raise ProtocolViolation("fragments of two messages are mixed")
+        in_dataset = message.store is not None or message.dataset is not None
+        if bool(flags & _COMMAND) == in_dataset:
+            raise ProtocolViolation("command after dataset" if in_dataset else "dataset without command")
+        self._flags = flags
+
+    def data(self, piece: memoryview) -> None:
+        """The next bytes of the fragment.  Raises ProtocolViolation when there are too many for what they are."""
+        message = self._begun()
+        message.bytes += len(piece)
+        if message.store is not None:
+            message.store[1].write(piece)
+        elif message.dataset is None:
+            message.command += piece
+            if len(message.command) > LARGEST_COMMAND_BYTES:
+                raise ProtocolViolation("command set too long")
+        else:
+            message.dataset += piece
+            if len(message.dataset) > LARGEST_OTHER_DATASET_BYTES:
+                raise ProtocolViolation("dataset too long for this command")
+
+    def end_fragment(self) -> Store | OtherMessage | None:
+        """The message that this fragment has completed.  Raises ProtocolViolation."""
+        if not self._flags & _LAST:
+            return None
+        message = self._begun()
+        if self._flags & _COMMAND and self._has_dataset(message):
+            return None
+        self._message = None
+        if message.store is not None:
+            request, sink = message.store
+            return request, sink.finish()
+        dataset = None if message.dataset is None else bytes(message.dataset)
+        return OtherMessage(message.context_id, bytes(message.command), dataset)
+
+    def abandon(self) -> None:
+        """The message that has begun will not be completed."""
+        message, self._message = self._message, None
+        if message is not None and message.store is not None:
+            message.store[1].abandon()
+
+    def _begun(self) -> _Message:
+        if self._message is None:
+            raise AssertionError("a fragment begins before its data")
+        return self._message
+
+    def _has_dataset(self, message: _Message) -> bool:
+        """The command set is complete: whether a dataset follows, for which there is a place now."""
+        command = read_command(message.command)
+        has_dataset = _number(command, _DATASET_TYPE) != NO_DATASET
+        if _number(command, _FIELD) == C_STORE_RQ:
+            request = StoreRequest(
+                message.context_id,
+                _number(command, _MESSAGE_ID),
+                _uid(command, _SOP_CLASS),
+                _uid(command, _SOP_INSTANCE),
+                has_dataset,
+            )
+            message.store = request, self._begin(request)
+        elif has_dataset:
+            message.dataset = bytearray()
+        return has_dataset
+
+
+def read_command(data: bytes | bytearray) -> dict[int, bytes]:
+    """The elements of group 0000, Implicit VR Little Endian (PS3.7 6.3.1).  Raises ProtocolViolation."""
+    command, at = {}, 0
+    while at < len(data):
+        if len(data) - at < 8:
+            raise ProtocolViolation("command set truncated")
+        group, element, length = struct.unpack_from("<HHL", data, at)
+        at += 8
+        if group != 0 or length > len(data) - at:
+            raise ProtocolViolation("command set malformed")
+        command[element] = bytes(data[at : at + length])
+        at += length
+    return command
+
+
+def _number(command: dict[int, bytes], element: int) -> int:
+    value = command.get(element, b"")
+    if len(value) != 2:
+        raise ProtocolViolation("command set without a number that it needs")
+    return int.from_bytes(value, "little")
+
+
+def _uid(command: dict[int, bytes], element: int) -> str:
+    try:
+        return command.get(element, b"").decode("ascii").rstrip("\0 ")
+    except UnicodeDecodeError:
+        return ""
+
+
+def store_response(request: StoreRequest, answer: Answer) -> bytes:
+    """The command set of the C-STORE response (PS3.7 9.3.1.2)."""
+
+    def uid(text: str) -> bytes:
+        value = text.encode("ascii") if len(text) <= 64 else b""
+        return value + b"\0" * (len(value) % 2)
+
+    elements = [
+        (_SOP_CLASS, uid(request.sop_class_uid)),
+        (_FIELD, struct.pack("<H", C_STORE_RSP)),
+        (_RESPONDING_TO, struct.pack("<H", request.message_id)),
+        (_DATASET_TYPE, struct.pack("<H", NO_DATASET)),
+        (_STATUS, struct.pack("<H", answer.status)),
+    ]
+    if answer.comment:
+        comment = answer.comment[:64].encode("ascii", "replace")
+        elements.append((_ERROR_COMMENT, comment + b" " * (len(comment) % 2)))
+    elements.append((_SOP_INSTANCE, uid(request.sop_instance_uid)))
+    body = b"".join(struct.pack("<HHL", 0, element, len(value)) + value for element, value in elements)
+    return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
+
+
+def message_pdus(context_id: int, command: bytes, dataset: bytes, maximum_bytes: int) -> Iterator[bytes]:
+    """P-DATA-TF PDUs that carry a message, none longer than the peer's maximum (0: it has none)."""
+    room = max(1, min(maximum_bytes or _LARGEST_PDU_BYTES, _LARGEST_PDU_BYTES) - 6)
+    for kind, content in ((_COMMAND, command), (0, dataset)) if dataset else ((_COMMAND, command),):
+        for at in range(0, len(content), room):
+            piece = content[at : at + room]
+            flags = kind | (_LAST if at + room >= len(content) else 0)
+            yield struct.pack(">BBLLBB", Pdu.P_DATA_TF, 0, len(piece) + 6, len(piece) + 2, context_id, flags) + piece
+
+
+def dataset_pdus(context_id: int, file: Readable, maximum_bytes: int) -> Iterator[bytes]:
+    """P-DATA-TF PDUs that carry the rest of the file, as it is, each as long as the peer takes them (0: it has no limit)."""
+    room = max(1, min(maximum_bytes or LARGEST_DATASET_PDU_BYTES, LARGEST_DATASET_PDU_BYTES) - 6)
+    piece, is_last = file.read(room), False
+    while not is_last:
+        following = file.read(room) if len(piece) == room else b""
+        is_last = not following
+        flags = _LAST if is_last else 0
+        yield struct.pack(">BBLLBB", Pdu.P_DATA_TF, 0, len(piece) + 6, len(piece) + 2, context_id, flags) + piece
+        piece = following

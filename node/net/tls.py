@@ -1,0 +1,108 @@
+"""TLS as PS3.15 B.9 to B.12 (BCP 195) ask: 1.2 or newer, forward secrecy, certificates on both sides."""
+
+import hashlib
+import socket
+import ssl
+from pathlib import Path
+
+from node.config.peer import Peer
+from node.config.sections import Tls
+from node.config.types import fingerprint
+from node.errors import ConfigError, Unavailable
+
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!PSK"
+_ANOTHER = "its certificate is not the one of tls_sha256"
+
+
+def server_context(settings: Tls) -> ssl.SSLContext:
+    """What the TLS port answers with.  Raises ConfigError."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, settings)
+    context.verify_mode = ssl.CERT_REQUIRED if settings.require_peer_certificate else ssl.CERT_NONE
+    return context
+
+
+def client_context(settings: Tls) -> ssl.SSLContext:
+    """What we open TLS connections with; the peer's certificate must fit the name.  Raises ConfigError."""
+    return _context(ssl.PROTOCOL_TLS_CLIENT, settings)
+
+
+def _context(protocol: int, settings: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    _load(settings.certificate, settings.key, context)
+    try:
+        context.load_verify_locations(settings.ca)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(
+            f"[node.tls] ca = {str(settings.ca)!r}: {_said(error)}; it holds CA certificates in PEM"
+        ) from None
+    return context
+
+
+def _load(certificate: Path, key: Path, context: ssl.SSLContext) -> None:
+    def no_password() -> str:
+        raise ConfigError(
+            f"[node.tls] key = {str(key)!r} has a password; a node that starts by itself needs one without"
+        )
+
+    try:
+        context.load_cert_chain(certificate, key, no_password)
+    except OSError as error:
+        raise ConfigError(
+            f"[node.tls] certificate = {str(certificate)!r}, key = {str(key)!r}: {_said(error)}; both are PEM and fit"
+        ) from None
+
+
+def _said(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "not readable").lower().replace("_", " ")
+    return error.strerror or "not readable"
+
+
+def peer_name(peer: Peer) -> str:
+    """The name that the peer's certificate must bear."""
+    return peer.tls_name or peer.host
+
+
+def check_fingerprint(peer: Peer, certificate: bytes | None) -> None:
+    """The peer showed the certificate that the configuration expects.  Raises Unavailable."""
+    if not _is_expected(peer, certificate):
+        raise Unavailable(f"{peer.ae_title} at {peer.host}:{peer.port}: {_ANOTHER}")
+
+
+def _is_expected(peer: Peer, certificate: bytes | None) -> bool:
+    expected = fingerprint(peer.tls_sha256)
+    return not expected or hashlib.sha256(certificate or b"").hexdigest() == expected
+
+
+def connect(peer: Peer, context: ssl.SSLContext | None, timeout_seconds: float) -> socket.socket:
+    """An open connection with the peer, over TLS where there is a context.  Raises OSError; see `reason_of`."""
+    plain = socket.create_connection((peer.host, peer.port), timeout_seconds)
+    if context is None:
+        return plain
+    try:
+        return context.wrap_socket(plain, server_hostname=peer_name(peer))
+    except BaseException:
+        plain.close()
+        raise
+
+
+def reason_of(error: OSError) -> str:
+    """Why no TLS connection came about."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {_said(error)}"
+    return error.strerror or type(error).__name__
+
+
+def reason_for_failure(peer: Peer, context: ssl.SSLContext, timeout_seconds: float) -> str:
+    """Why no TLS connection comes about, "" when one does: urllib3 does not tell."""
+    try:
+        with connect(peer, context, timeout_seconds) as secure:
+            certificate = secure.getpeercert(binary_form=True) if isinstance(secure, ssl.SSLSocket) else None
+            return "" if _is_expected(peer, certificate) else f"TLS: {_ANOTHER}"
+    except OSError as error:
+        return reason_of(error)

@@ -1,0 +1,272 @@
+"""The life of an association in two tables, one for each side (PS3.8 9.2, tables 9-1 to 9-10); no I/O.
+
+An acceptor waits for a request, decides on it and then serves until the peer asks for release.  A requestor connects,
+asks, and releases when it has what it wanted:
+
+    IDLE ─▶ AWAITING_REQUEST ─A-ASSOCIATE-RQ─▶ DECIDING ─▶ ESTABLISHED ─A-RELEASE-RQ─▶ RELEASE_REQUESTED ─┐
+                                                                                        AWAITING_CLOSE ◀──┘
+    IDLE ─▶ CONNECTING ─▶ AWAITING_ANSWER ─A-ASSOCIATE-AC─▶ ESTABLISHED ─▶ AWAITING_RELEASE ─A-RELEASE-RP─▶ IDLE
+
+Either side may ask for release, and both may at once.  Then both requests cross, and the one who had requested the
+association answers first (COLLISION_…): nobody waits for the other.
+
+Whatever goes wrong ends in one of three ways, the same in every state between the request and the end:
+- the peer sends what it may not: A-ABORT goes out, from the provider and with the reason (AA-8), and the connection is
+  given a moment to be closed by the peer (AWAITING_CLOSE);
+- we want no more: A-ABORT goes out, from the user (AA-1), and the same moment passes;
+- the peer aborts (AA-3) or the connection is gone (AA-4): nothing is left to send.
+
+Who drives a table does four things for each event: look up the step, send what the action sends, close the connection
+when it says so, go on in the new state.  While `ARTIM_RUNS` for the state, the timer of PS3.8 9.1.5 runs.  A P-DATA-TF
+that came is for the layer above (DT-2, AR-6).  What the tables do not hold cannot happen, or is a fault of ours:
+`IllegalEvent`.  In AWAITING_CLOSE a driver may throw away unread whatever still comes: AA-7's second A-ABORT tells the
+peer nothing new.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+
+class Pdu(IntEnum):
+    """The types of PDUs (PS3.8 9.3.1)."""
+
+    A_ASSOCIATE_RQ = 0x01
+    A_ASSOCIATE_AC = 0x02
+    A_ASSOCIATE_RJ = 0x03
+    P_DATA_TF = 0x04
+    A_RELEASE_RQ = 0x05
+    A_RELEASE_RP = 0x06
+    A_ABORT = 0x07
+
+
+class State(Enum):
+    """Where an association stands; the values are the Standard's names (PS3.8 tables 9-1 to 9-5)."""
+
+    IDLE = "Sta1"
+    AWAITING_REQUEST = "Sta2"
+    DECIDING = "Sta3"
+    CONNECTING = "Sta4"
+    AWAITING_ANSWER = "Sta5"
+    ESTABLISHED = "Sta6"
+    AWAITING_RELEASE = "Sta7"
+    RELEASE_REQUESTED = "Sta8"
+    COLLISION_OF_REQUESTOR = "Sta9"
+    COLLISION_OF_ACCEPTOR = "Sta10"
+    COLLISION_ANSWERED = "Sta11"
+    """The requestor has answered and waits for the acceptor's answer."""
+    COLLISION_CONFIRMED = "Sta12"
+    """The acceptor has the requestor's answer and owes its own."""
+    AWAITING_CLOSE = "Sta13"
+
+
+class Event(Enum):
+    """What happens; the first word is the Standard's name (PS3.8 table 9-10).  SEND_… is our wish, the rest happens to us."""
+
+    CONNECT = "Evt1 an association is wanted"
+    CONNECTED = "Evt2 our connection is open"
+    A_ASSOCIATE_AC = "Evt3"
+    A_ASSOCIATE_RJ = "Evt4"
+    CONNECTION_CAME = "Evt5 a peer has opened a connection"
+    A_ASSOCIATE_RQ = "Evt6"
+    OTHER_VERSION = "Evt6 A-ASSOCIATE-RQ of a protocol version that is not ours"
+    SEND_ACCEPT = "Evt7"
+    SEND_REJECT = "Evt8"
+    SEND_DATA = "Evt9"
+    P_DATA_TF = "Evt10"
+    SEND_RELEASE = "Evt11"
+    A_RELEASE_RQ = "Evt12"
+    A_RELEASE_RP = "Evt13"
+    SEND_RELEASE_RESPONSE = "Evt14"
+    SEND_ABORT = "Evt15"
+    A_ABORT = "Evt16"
+    CLOSED = "Evt17 the connection is closed"
+    ARTIM_EXPIRED = "Evt18"
+    UNRECOGNIZED_PDU = "Evt19 a PDU of unknown type"
+    INVALID_PDU = "Evt19 a PDU that says what it may not"
+
+
+@dataclass(frozen=True)
+class Action:
+    """What a step does (PS3.8 tables 9-6 to 9-9): the PDU that is sent, and whether we close the connection."""
+
+    name: str
+    sends: Pdu | None = None
+    closes: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """An action, and the state after it.  `abort` is source and reason of the A-ABORT that it sends (PS3.8 9.3.8)."""
+
+    action: Action
+    state: State
+    abort: tuple[int, int] | None = None
+
+
+class IllegalEvent(Exception):
+    """The event cannot happen in this state, or this side may not want it; nothing has changed."""
+
+
+Row = dict[Event, tuple[Action, State]]
+Table = Mapping[State, Row]
+
+ARTIM_RUNS = frozenset({State.AWAITING_REQUEST, State.AWAITING_CLOSE})
+EVENT_OF_PDU = {kind: Event[kind.name] for kind in Pdu}
+VERSION_NOT_SUPPORTED = (1, 2, 2)
+"""Result, source and reason of the A-ASSOCIATE-RJ after OTHER_VERSION: permanent, by the provider (PS3.8 9.3.4)."""
+
+BY_USER, BY_PROVIDER = 0, 2
+_NOT_SIGNIFICANT, _UNRECOGNIZED, _UNEXPECTED, _INVALID_VALUE = 0, 1, 2, 6
+_REASONS = {Event.UNRECOGNIZED_PDU: _UNRECOGNIZED, Event.INVALID_PDU: _INVALID_VALUE}
+"""Of an abort by the provider; every other event is a PDU that is fine, but not now."""
+
+_AE_1 = Action("AE-1")
+_AE_2 = Action("AE-2", sends=Pdu.A_ASSOCIATE_RQ)
+_AE_3 = Action("AE-3")
+_AE_4 = Action("AE-4", closes=True)
+_AE_5 = Action("AE-5")
+_AE_6, _AE_6_REJECTS = Action("AE-6"), Action("AE-6", sends=Pdu.A_ASSOCIATE_RJ)
+_AE_7 = Action("AE-7", sends=Pdu.A_ASSOCIATE_AC)
+_AE_8 = Action("AE-8", sends=Pdu.A_ASSOCIATE_RJ)
+_DT_1 = Action("DT-1", sends=Pdu.P_DATA_TF)
+_DT_2 = Action("DT-2")
+_AR_1 = Action("AR-1", sends=Pdu.A_RELEASE_RQ)
+_AR_2 = Action("AR-2")
+_AR_3 = Action("AR-3", closes=True)
+_AR_4 = Action("AR-4", sends=Pdu.A_RELEASE_RP)
+_AR_5 = Action("AR-5", closes=True)
+_AR_6 = Action("AR-6")
+_AR_7 = Action("AR-7", sends=Pdu.P_DATA_TF)
+_AR_8 = Action("AR-8")
+_AR_9 = Action("AR-9", sends=Pdu.A_RELEASE_RP)
+_AR_10 = Action("AR-10")
+_AA_1 = Action("AA-1", sends=Pdu.A_ABORT)
+_AA_2 = Action("AA-2", closes=True)
+_AA_3 = Action("AA-3", closes=True)
+_AA_4 = Action("AA-4", closes=True)
+_AA_5 = Action("AA-5", closes=True)
+_AA_6 = Action("AA-6")
+_AA_7 = Action("AA-7", sends=Pdu.A_ABORT)
+_AA_8 = Action("AA-8", sends=Pdu.A_ABORT)
+
+_PDUS = (
+    Event.A_ASSOCIATE_RQ, Event.OTHER_VERSION, Event.A_ASSOCIATE_AC, Event.A_ASSOCIATE_RJ, Event.P_DATA_TF,
+    Event.A_RELEASE_RQ, Event.A_RELEASE_RP, Event.UNRECOGNIZED_PDU, Event.INVALID_PDU,
+)  # fmt: skip
+
+
+def _either_side_may_end(row: Row) -> Row:
+    """`row`, and what the states between request and end have in common."""
+    return {
+        **dict.fromkeys(_PDUS, (_AA_8, State.AWAITING_CLOSE)),
+        Event.SEND_ABORT: (_AA_1, State.AWAITING_CLOSE),
+        Event.A_ABORT: (_AA_3, State.IDLE),
+        Event.CLOSED: (_AA_4, State.IDLE),
+        **row,
+    }
+
+
+_AWAITING_CLOSE: Row = {
+    **dict.fromkeys(_PDUS, (_AA_6, State.AWAITING_CLOSE)),
+    **dict.fromkeys(
+        (Event.A_ASSOCIATE_RQ, Event.OTHER_VERSION, Event.UNRECOGNIZED_PDU, Event.INVALID_PDU),
+        (_AA_7, State.AWAITING_CLOSE),
+    ),
+    Event.A_ABORT: (_AA_2, State.IDLE),
+    Event.ARTIM_EXPIRED: (_AA_2, State.IDLE),
+    Event.CLOSED: (_AR_5, State.IDLE),
+}
+
+_ESTABLISHED = _either_side_may_end(
+    {
+        Event.P_DATA_TF: (_DT_2, State.ESTABLISHED),
+        Event.SEND_DATA: (_DT_1, State.ESTABLISHED),
+        Event.A_RELEASE_RQ: (_AR_2, State.RELEASE_REQUESTED),
+        Event.SEND_RELEASE: (_AR_1, State.AWAITING_RELEASE),
+    }
+)
+
+_RELEASE_REQUESTED = _either_side_may_end(
+    {
+        Event.SEND_DATA: (_AR_7, State.RELEASE_REQUESTED),
+        Event.SEND_RELEASE_RESPONSE: (_AR_4, State.AWAITING_CLOSE),
+    }
+)
+
+
+def _awaiting_release(collision: State) -> Row:
+    return _either_side_may_end(
+        {
+            Event.P_DATA_TF: (_AR_6, State.AWAITING_RELEASE),
+            Event.A_RELEASE_RP: (_AR_3, State.IDLE),
+            Event.A_RELEASE_RQ: (_AR_8, collision),
+        }
+    )
+
+
+ACCEPTOR: Table = {
+    State.IDLE: {Event.CONNECTION_CAME: (_AE_5, State.AWAITING_REQUEST)},
+    State.AWAITING_REQUEST: {
+        **dict.fromkeys(_PDUS, (_AA_1, State.AWAITING_CLOSE)),
+        Event.A_ASSOCIATE_RQ: (_AE_6, State.DECIDING),
+        Event.OTHER_VERSION: (_AE_6_REJECTS, State.AWAITING_CLOSE),
+        Event.A_ABORT: (_AA_2, State.IDLE),
+        Event.ARTIM_EXPIRED: (_AA_2, State.IDLE),
+        Event.CLOSED: (_AA_5, State.IDLE),
+    },
+    State.DECIDING: _either_side_may_end(
+        {
+            Event.SEND_ACCEPT: (_AE_7, State.ESTABLISHED),
+            Event.SEND_REJECT: (_AE_8, State.AWAITING_CLOSE),
+        }
+    ),
+    State.ESTABLISHED: _ESTABLISHED,
+    State.RELEASE_REQUESTED: _RELEASE_REQUESTED,
+    State.AWAITING_RELEASE: _awaiting_release(State.COLLISION_OF_ACCEPTOR),
+    State.COLLISION_OF_ACCEPTOR: _either_side_may_end({Event.A_RELEASE_RP: (_AR_10, State.COLLISION_CONFIRMED)}),
+    State.COLLISION_CONFIRMED: _either_side_may_end({Event.SEND_RELEASE_RESPONSE: (_AR_4, State.AWAITING_CLOSE)}),
+    State.AWAITING_CLOSE: _AWAITING_CLOSE,
+}
+"""The side that was called."""
+
+REQUESTOR: Table = {
+    State.IDLE: {Event.CONNECT: (_AE_1, State.CONNECTING)},
+    State.CONNECTING: {
+        Event.CONNECTED: (_AE_2, State.AWAITING_ANSWER),
+        Event.SEND_ABORT: (_AA_2, State.IDLE),
+        Event.CLOSED: (_AA_4, State.IDLE),
+    },
+    State.AWAITING_ANSWER: _either_side_may_end(
+        {
+            Event.A_ASSOCIATE_AC: (_AE_3, State.ESTABLISHED),
+            Event.A_ASSOCIATE_RJ: (_AE_4, State.IDLE),
+        }
+    ),
+    State.ESTABLISHED: _ESTABLISHED,
+    State.RELEASE_REQUESTED: _RELEASE_REQUESTED,
+    State.AWAITING_RELEASE: _awaiting_release(State.COLLISION_OF_REQUESTOR),
+    State.COLLISION_OF_REQUESTOR: _either_side_may_end(
+        {
+            Event.SEND_RELEASE_RESPONSE: (_AR_9, State.COLLISION_ANSWERED),
+        }
+    ),
+    State.COLLISION_ANSWERED: _either_side_may_end({Event.A_RELEASE_RP: (_AR_3, State.IDLE)}),
+    State.AWAITING_CLOSE: _AWAITING_CLOSE,
+}
+"""The side that calls."""
+
+
+def advance(table: Table, state: State, event: Event) -> Step:
+    """The step that `event` makes in `state`.  Raises IllegalEvent, changing nothing."""
+    found = table.get(state, {}).get(event)
+    if found is None:
+        raise IllegalEvent(f"{event.name} in {state.name}")
+    action, after = found
+    return Step(action, after, _abort(action, event) if action.sends is Pdu.A_ABORT else None)
+
+
+def _abort(action: Action, event: Event) -> tuple[int, int]:
+    if action is _AA_1:
+        return BY_USER, _NOT_SIGNIFICANT
+    return BY_PROVIDER, _REASONS.get(event, _UNEXPECTED)

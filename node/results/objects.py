@@ -1,0 +1,74 @@
+"""Which objects a conclusion becomes, and what they are called: UIDs are derived, so that the same is never made twice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydicom import Dataset
+
+from ai.findings import Findings
+from ai.frames import text_of
+from ai.volume import Volume
+from node.config.types import Region
+from node.results.document import Algorithm, Document, Outcome, Predecessor
+from node.results.identity import derive_uid
+from node.results.secondary_capture import build_summary
+from node.results.segmentation import build_segmentation
+from node.results.sr import build_report
+from storage.records import Series
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the objects of one conclusion.  `own` in its methods is the region of the report that is always made."""
+
+    series: Series
+    headers: Sequence[Dataset]
+    said: Outcome
+    volume: Volume | None
+    algorithm: Algorithm
+    created: datetime
+    series_number: int
+
+    def report(self, region: Region, own: Region, predecessor_uid: str | None = None) -> Dataset:
+        """The SR whose findings are marked so; as circles where the images have no frame of reference for points."""
+        document = self._document("report", 0, region, own)
+        spatial = all(text_of(ds, "FrameOfReferenceUID") for ds in self.headers)
+        return build_report(
+            document,
+            self.said,
+            predecessors=[Predecessor(self.series.study_instance_uid, document.series_instance_uid, predecessor_uid)]
+            if predecessor_uid
+            else [],
+            region=region if spatial or region is not Region.POINT_3D else Region.CIRCLE_2D,
+        )
+
+    def summary(self, region: Region, own: Region) -> Dataset:
+        """The Secondary Capture that belongs to the report whose findings are marked so."""
+        return build_summary(self._document("summary", 1, region, own), self.said, self.volume)
+
+    def segmentation(self, region: Region, own: Region) -> Dataset | None:
+        """The masks of the findings of the report whose findings are marked so; None where there are none."""
+        if not isinstance(self.said, Findings) or not any(lesion.mask for lesion in self.said.lesions):
+            return None
+        return build_segmentation(self._document("segmentation", 2, region, own), self.said)
+
+    def _document(self, kind: str, place: int, region: Region, own: Region) -> Document:
+        """`place`: of the kind's series among those of the study."""
+        return Document(
+            self.headers,
+            sop_instance_uid=self._uid(kind, region, own),
+            series_instance_uid=derive_uid(f"{kind} series", self.series.series_instance_uid),
+            series_number=self.series_number + place,
+            report_uid=self._uid("report", region, own),
+            created=self.created,
+            algorithm=self.algorithm,
+            instance_number=self.series.revision,
+        )
+
+    def _uid(self, kind: str, region: Region, own: Region) -> str:
+        # A case that was removed begins at revision 1 when its series is sent again; the time of its first slice tells
+        # them apart, or the PACS would take the new report for the old one.
+        case = (self.series.series_instance_uid, self.series.first_instance_at.isoformat())
+        parts = (kind, *case, self.series.revision, self.algorithm.version)
+        return derive_uid(*parts) if region == own else derive_uid(*parts, region)

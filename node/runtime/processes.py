@@ -1,0 +1,95 @@
+"""The processes of a node and how they know of each other."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from node.runtime.backoff import Backoff
+
+CONFIG_ERROR = 2
+"""The exit status of a process that cannot use its configuration or the database."""
+RESTARTS = Backoff(first_seconds=1.0, longest_seconds=30.0)
+"""The pauses before a process that ended is started again; one that ran for longer than the longest begins anew."""
+
+
+def worker_name(pid: int) -> str:
+    """What a worker process signs its claims with."""
+    return f"{socket.gethostname()}:{pid}"
+
+
+def has_died(worker: str) -> bool:
+    """Whether the process that signed so ran on this host and is gone.  A process id used again looks alive."""
+    host, _, pid = worker.rpartition(":")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+@dataclass
+class Child:
+    """A process of ours and how often it was started again lately."""
+
+    role: str
+    arguments: list[str]
+    environment: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    failures: int = 0
+    start_at: float = 0.0
+    started_at: float = 0.0
+    starts: int = 0
+
+    def start(self) -> None:
+        """The process runs, out of reach of a terminal's Ctrl-C: it ends when it is asked to, or when its standard input closes.
+
+        Raises OSError where the host has no memory, process or descriptor for it.
+        """
+        command = [sys.executable, "-m", "node", self.role, *self.arguments]
+        self.process = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, env=dict(self.environment), start_new_session=True
+        )
+        self.started_at = time.monotonic()
+        self.starts += 1
+
+    def pause(self) -> None:
+        """It is to start again later, each time twice as late."""
+        self.failures += 1
+        self.start_at = time.monotonic() + RESTARTS.after(self.failures)
+
+    def ended(self, code: int) -> bool:
+        """The process is to start again after a pause; False when it never ran: starting it again will not help.
+
+        One that did run could use its configuration: what it cannot use now, such as the database, comes back.
+        """
+        ran_long = time.monotonic() - self.started_at > RESTARTS.longest_seconds
+        if ran_long:
+            self.failures = 0
+        self.pause()
+        self.process = None
+        return code != CONFIG_ERROR or self.starts > 1 or ran_long
+
+
+def end_with_parent() -> None:
+    """This process ends when its supervisor has: its standard input then reads end of file."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+LEASE_SLACK_SECONDS = 30
+"""The alarm kills a hung analysis before its lease ends."""

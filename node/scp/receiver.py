@@ -1,0 +1,219 @@
+"""The Storage SCP: an instance is on disk and in the database before its sender reads "success"."""
+
+import signal
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
+
+from node.audit.messages import Party
+from node.audit.trail import Trail, open_trail
+from node.config.sections import Config
+from node.dicom.conformance import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    STORAGE_CLASSES,
+    TRANSFER_SYNTAXES,
+)
+from node.errors import ConfigError
+from node.net.acceptor import Acceptor, bound
+from node.net.association import Association, Services
+from node.net.dimse_messages import Begin, Sink, StoreRequest
+from node.net.negotiation import Entity, offered
+from node.net.services import Handlers
+from node.net.tls import server_context
+from node.runtime import log
+from node.runtime.notify import NODE_PROCESS, wake
+from node.runtime.processes import has_died
+from node.scp.commitment_scp import CommitmentReports, CommitmentScp
+from node.scp.gatekeeper import Gatekeeper
+from node.scp.query_scp import QueryScp
+from node.scp.session import ReceivingSession, receiver_name
+from storage.files.instances import Files
+from storage.queries.group_commit import GroupCommit
+from storage.records import AssociationEnd
+from storage.store import Store
+
+
+class Receiver:
+    """The Storage and Verification SCP of one process."""
+
+    def __init__(
+        self, config: Config, store: Store, files: Files, wake: Callable[[], None], trail: Trail | None = None
+    ) -> None:
+        """`wake` is called when an association has ended, and so a series may be whole; `trail` records who came."""
+        self._config = config
+        self._store = store
+        self._files = files
+        self._group_commit = GroupCommit(store.intake)
+        self._wake = wake
+        self._name = receiver_name(config.node)
+        self._sessions: dict[Association, ReceivingSession] = {}
+        self._acceptor: Acceptor | None = None
+        self._trail = trail or Trail()
+        self._gate = Gatekeeper(config, files.root, self._trail, _now)
+        self._is_running = False
+        self._log = log.get()
+
+    def start(self) -> None:
+        """Associations are accepted from now on.  Raises ConfigError when a port cannot be had; then nothing was done."""
+        settings = self._config.node
+        secure = server_context(settings.tls) if settings.tls else None
+        listeners: list[tuple[str, int, ssl.SSLContext | None]] = []
+        if secure is None or settings.tls is None or not settings.tls.required:
+            listeners.append(("[node]", settings.port, None))
+        if secure is not None and settings.tls is not None:
+            listeners.append(("[node.tls]", settings.tls.port, secure))
+        for (
+            section,
+            port,
+            _,
+        ) in listeners:  # before `_recover`, which would take a living receiver's associations for lost
+            with self._naming_port(section, port):
+                bound(settings.host, port).close()
+        self._recover()
+        self._files.sweep_incoming(has_died)
+        handlers = Handlers(
+            QueryScp(self._store, self._trail, _now).on_find,
+            CommitmentScp(self._store, self._files, _now).on_action,
+            self._on_event_report,
+        )
+        self._group_commit.start()
+        self._is_running = True
+        services = Services(self._begin, self._on_end, self._on_rejected, handlers)
+        self._acceptor = acceptor = Acceptor(self._entity(), services, self._gate)
+        for section, port, secure in listeners:
+            with self._naming_port(section, port):
+                acceptor.listen(settings.host, port, secure)
+            self._log.info("receiver_started", host=settings.host, port=port)
+
+    @contextmanager
+    def _naming_port(self, section: str, port: int) -> Iterator[None]:
+        """An OSError inside stops the receiver and says which port cannot be had."""
+        try:
+            yield
+        except OSError as error:
+            self.stop()
+            raise ConfigError(
+                f"{section} port = {port}: {error.strerror}; stop the program that holds "
+                f"{self._config.node.host}:{port} or choose another port"
+            ) from None
+
+    def _recover(self) -> None:
+        """What power loss took before it was acknowledged is not in the database either.
+
+        A file that the disk does not let us read is left as it is, and as doubtful: its association stays open.
+        """
+        intake, unread = self._store.intake, list[str]()
+        for sop_instance_uid, file in intake.doubtful_instances(self._name).items():
+            try:
+                if not self._files.holds(file):
+                    intake.forget_instance(sop_instance_uid, file)
+                    self._files.discard(file)
+                    self._log.warning("unacknowledged_instance_forgotten")
+            except OSError as error:
+                unread.append(sop_instance_uid)
+                self._log.error(
+                    "doubtful_instance_unreadable",
+                    where=str(self._files.path(file)),
+                    error=error.strerror,
+                    remedy="check the disk and who may read the file; the next start looks at it again",
+                )
+        intake.lose_associations(self._name, _now(), but_of=unread)
+
+    def stop(self, patience_seconds: float = 0.0) -> None:
+        """No association is accepted any longer; those still open after `patience_seconds` are aborted."""
+        if self._acceptor is not None:
+            self._acceptor.stop_listening()
+        deadline = time.monotonic() + patience_seconds
+        while self._sessions and time.monotonic() < deadline:
+            time.sleep(0.05)
+        open_ones = self._acceptor.associations if self._acceptor is not None else []
+        for association in open_ones:
+            association.abort()
+        for association in open_ones:
+            association.join(max(1.0, deadline - time.monotonic()))
+        if self._is_running:
+            self._group_commit.stop()
+        self._acceptor, self._is_running = None, False
+
+    def _entity(self) -> Entity:
+        settings, contexts = self._config.node, [offered(Verification)]
+        contexts += [offered(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in STORAGE_CLASSES]
+        # As SCP for who sends to us, as SCU for the answer to what we asked, which comes on an association of its own.
+        contexts.append(offered(StorageCommitmentPushModel, in_both_roles=True))
+        if self._config.allowed_calling_ae:  # strangers may send where nobody is configured, but not read names
+            contexts.append(offered(StudyRootQueryRetrieveInformationModelFind, list(TRANSFER_SYNTAXES[:2])))
+        return Entity(
+            IMPLEMENTATION_CLASS_UID,
+            IMPLEMENTATION_VERSION_NAME,
+            settings.maximum_pdu_bytes,
+            settings.maximum_associations,
+            settings.acse_timeout_seconds,
+            settings.network_timeout_seconds,
+            tuple(contexts),
+        )
+
+    def _begin(self, association: Association) -> Begin:
+        """What `association` calls for each C-STORE request."""
+
+        def begin(request: StoreRequest) -> Sink:
+            syntax = str(association.accepted_context(request.context_id).transfer_syntax[0])
+            return self._session(association).begin(request.sop_class_uid, request.sop_instance_uid, syntax)
+
+        return begin
+
+    def _session(self, association: Association) -> ReceivingSession:
+        """Made with the association's first instance."""
+        session = self._sessions.get(association)
+        if session is None:
+            source = Party(association.calling_ae, association.host)
+            session = ReceivingSession(self._name, source, self._files, self._group_commit, self._trail, _now)
+            self._sessions[association] = session
+        return session
+
+    def _on_end(self, association: Association, is_released: bool) -> None:
+        session = self._sessions.pop(association, None)
+        if session is None:
+            return
+        how = AssociationEnd.RELEASED if is_released else AssociationEnd.ABORTED
+        association_id = session.end(how, "" if is_released else "the association was aborted")
+        if association_id is not None:
+            self._log.info("association_ended", association=association_id, reason=how)
+            self._wake()
+
+    def _on_event_report(self, event: Any) -> tuple[int, None]:
+        answer = CommitmentReports(self._config, self._store, _now).on_event_report(event)
+        self._wake()
+        return answer
+
+    def _on_rejected(self, association: Association) -> None:
+        """What `node.scp.gatekeeper` let in and the limit did not."""
+        self._log.warning("association_rejected", calling_ae=association.calling_ae, reason="too many at once")
+
+
+def receive(config: Config) -> None:
+    """The receiver process: accepts associations until SIGTERM, then lets the open ones end for a while."""
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: stopping.set())
+    store, directory = Store.open(config.storage.url), config.storage.directory
+    trail = open_trail(config)
+    receiver = Receiver(config, store, Files(directory), lambda: wake(directory, NODE_PROCESS), trail)
+    receiver.start()
+    stopping.wait()
+    receiver.stop(patience_seconds=config.node.stop_seconds / 2)
+    trail.close()
+    store.close()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,171 @@
+"""The Query/Retrieve SCU: what a peer holds, and how its instances come to us (PS3.4 C)."""
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from itertools import product
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
+)
+
+from node.config.peer import Peer
+from node.dicom import status as dimse_status
+from node.dicom.conformance import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from node.errors import Busy, Refused, Unavailable
+from node.net.requestor import Keep, Requestor
+from node.scu import dimse
+from node.scu.dimse import Entity
+from node.scu.source import Listed, identifier
+
+FIND, MOVE, GET = (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelMove,
+    StudyRootQueryRetrieveInformationModelGet,
+)
+_SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
+_TRANSIENT = (
+    dimse_status.OUT_OF_RESOURCES, dimse_status.UNABLE_TO_COUNT_MATCHES, dimse_status.SUBOPERATIONS_FAILED,
+    dimse_status.CANCELLED,
+)  # fmt: skip
+_LOW_PRIORITY = 2
+UIDS_IN_A_REQUEST = 100
+
+
+class DimseSource:
+    """A peer that is asked by C-FIND and gives by C-MOVE or C-GET, as its `retrieve` says."""
+
+    def __init__(self, entity: Entity, peer: Peer, limit_seconds: float) -> None:
+        """What is still under way after `limit_seconds` is aborted."""
+        self._entity, self._peer, self._deadline = entity, peer, time.monotonic() + limit_seconds
+
+    def studies(self, *, accession_number: str = "", study_instance_uid: str = "") -> list[str]:
+        """See Source."""
+        query = identifier("STUDY", StudyInstanceUID=study_instance_uid)
+        if accession_number:
+            query.AccessionNumber = accession_number
+        return [str(found.StudyInstanceUID) for found in self._find(query, "StudyInstanceUID")]
+
+    def series(self, study_instance_uid: str) -> list[Listed]:
+        """See Source."""
+        query = identifier("SERIES", StudyInstanceUID=study_instance_uid, SeriesInstanceUID="", Modality="")
+        return [
+            Listed(study_instance_uid, str(found.SeriesInstanceUID), str(found.get("Modality") or ""))
+            for found in self._find(query, "SeriesInstanceUID")
+        ]
+
+    def instances(self, series: Listed) -> frozenset[str]:
+        """See Source."""
+        query = identifier(
+            "IMAGE",
+            StudyInstanceUID=series.study_instance_uid,
+            SeriesInstanceUID=series.series_instance_uid,
+            SOPInstanceUID="",
+        )
+        return frozenset(str(found.SOPInstanceUID) for found in self._find(query, "SOPInstanceUID"))
+
+    def _find(self, query: Dataset, key: str) -> Iterator[Dataset]:
+        """The answers that have the unique key of their level."""
+        with self._association(FIND) as (assoc, context):
+            for answer, found in assoc.ask(_request(C_FIND(), FIND), context, query):
+                _check("C-FIND", answer.Status, self._peer, self._entity)
+                if found is not None and found.get(key):
+                    yield found
+
+    def retrieve(self, series: Listed, wanted: Collection[str], keep: Keep, on_done: Callable[[int], None]) -> None:
+        """See Source."""
+        uids = {"StudyInstanceUID": series.study_instance_uid, "SeriesInstanceUID": series.series_instance_uid}
+        queries = [identifier("IMAGE", **uids, SOPInstanceUID=part) for part in _parts(wanted)]
+        for number, query in enumerate(queries or [identifier("SERIES", **uids)]):
+            for done in self._get(query, keep) if self._peer.retrieve == "get" else self._move(query):
+                on_done(number * UIDS_IN_A_REQUEST + done)
+
+    def _move(self, query: Dataset) -> Iterator[int]:
+        """How many the peer has sent so far."""
+        request = _request(C_MOVE(), MOVE)
+        request.MoveDestination = self._entity.ae_title
+        with self._association(MOVE) as (assoc, context):
+            for answer, _ in assoc.ask(request, context, query):
+                _check("C-MOVE", answer.Status, self._peer, self._entity)
+                yield answer.NumberOfCompletedSuboperations or 0
+
+    def _get(self, query: Dataset, keep: Keep) -> Iterator[int]:
+        """How many the peer has sent so far."""
+        with self._association(GET, keep) as (assoc, context):
+            for answer, _ in assoc.ask(_request(C_GET(), GET), context, query):
+                _check("C-GET", answer.Status, self._peer, self._entity)
+                yield answer.NumberOfCompletedSuboperations or 0
+
+    @contextmanager
+    def _association(self, model: Any, keep: Keep | None = None) -> Iterator[tuple[Requestor, PresentationContext]]:
+        """An association and its context for `model`; with `keep` also for what a C-GET brings."""
+        classes = tuple(map(str, STORAGE_CLASSES)) if keep else ()
+        contexts = [*product([str(model)], _SYNTAXES), *product(classes, TRANSFER_SYNTAXES)]
+        with dimse.associate(self._entity, self._peer, contexts, classes, keep) as assoc:
+            assoc.deadline = self._deadline  # a peer need not answer before the last instance has gone
+            if not (accepted := assoc.contexts_of(model)):
+                raise Refused(f"{self._peer.ae_title} does not accept {model.name}")
+            yield assoc, accepted[0]
+
+
+def _request(request: Any, model: str) -> Any:
+    """The primitive, about this information model."""
+    request.AffectedSOPClassUID, request.Priority = model, _LOW_PRIORITY
+    return request
+
+
+def _parts(wanted: Collection[str]) -> Iterator[list[str]]:
+    uids = sorted(wanted)
+    return (uids[start : start + UIDS_IN_A_REQUEST] for start in range(0, len(uids), UIDS_IN_A_REQUEST))
+
+
+def _check(service: str, status: int, peer: Peer, entity: Entity) -> None:
+    """Raises what a failure means.  Where some instances failed, the database shows what came."""
+    if dimse_status.is_pending(status) or status in (dimse_status.SUCCESS, dimse_status.SOME_SUBOPERATIONS_FAILED):
+        return
+    said = f"{peer.ae_title} answered {service} with 0x{status:04X}"
+    if status == dimse_status.DESTINATION_UNKNOWN:
+        raise Refused(
+            f"{said}: it does not know the destination {entity.ae_title}; configure this AE title with our host and "
+            "port there, or set retrieve = 'get' for this peer"
+        )
+    failed = status == dimse_status.SUBOPERATIONS_FAILED or dimse_status.is_unable_to_process(status)
+    if service == "C-MOVE" and failed:
+        raise Busy(f"{said}: it may not reach {entity.ae_title}; does `willis serve` run where it sends to?")
+    raise Busy(said) if status in _TRANSIENT else Refused(said)
+
+
+def count_query(study_instance_uid: str, series_instance_uid: str) -> Dataset:
+    """The identifier that asks how many instances a series has (PS3.4 C.6.2)."""
+    query = Dataset()
+    query.QueryRetrieveLevel = "SERIES"
+    query.StudyInstanceUID = study_instance_uid
+    query.SeriesInstanceUID = series_instance_uid
+    query.NumberOfSeriesRelatedInstances = None
+    return query
+
+
+def ask_count(entity: Entity, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> int | None:
+    """How many instances the peer says the series has (C-FIND, PS3.4 C.3.4); None when it does not say.
+
+    Raises Unavailable when there is no answer.
+    """
+    query = count_query(study_instance_uid, series_instance_uid)
+    with dimse.associate(entity, peer, [(FIND, syntax) for syntax in _SYNTAXES]) as assoc:
+        if not (contexts := assoc.contexts_of(FIND)):
+            raise Unavailable("the peer does not accept queries")
+        count: int | None = None
+        try:
+            for _, found in assoc.ask(_request(C_FIND(), FIND), contexts[0], query):
+                if count is None and found is not None and found.get("NumberOfSeriesRelatedInstances") is not None:
+                    count = int(found.NumberOfSeriesRelatedInstances)
+        except Unavailable:  # of one that has answered, and not said that this was all
+            if count is None:
+                raise
+    return count

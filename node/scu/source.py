@@ -1,0 +1,47 @@
+"""A peer that gives instances when it is asked."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydicom.dataset import Dataset
+
+from node.net.requestor import Keep
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A series as a peer lists it."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    modality: str = ""
+
+
+class Source(Protocol):
+    """A peer that can be asked and that gives.  Every method raises Unavailable or Refused."""
+
+    def studies(self, *, accession_number: str = "", study_instance_uid: str = "") -> list[str]:
+        """The Study Instance UIDs that match."""
+
+    def series(self, study_instance_uid: str) -> list[Listed]:
+        """The series of the study."""
+
+    def instances(self, series: Listed) -> frozenset[str]:
+        """The SOP Instance UIDs of the series."""
+
+    def retrieve(self, series: Listed, wanted: Collection[str], keep: Keep, on_done: Callable[[int], None]) -> None:
+        """The peer has sent what it could of `wanted` (empty: of all); what we know is told by the database.
+
+        Where the instances come on this side's own association, each is given to `keep`.  `on_done` is told how many
+        are done.
+        """
+
+
+def identifier(level: str, **keys: str | list[str]) -> Dataset:
+    """The Identifier of a query at this level."""
+    query = Dataset()
+    query.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        setattr(query, keyword, value)
+    return query

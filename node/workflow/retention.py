@@ -1,0 +1,71 @@
+"""What makes room: old cases of which nothing is owed to anybody go, the oldest first, each with its record."""
+
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from node.runtime import log
+from node.workflow.context import Context
+from storage.queries.retention import Removal, Why
+
+YOUNGEST_REMOVED = timedelta(days=1)
+"""A full disk removes nothing younger: it may just have been delivered, and somebody may look into it."""
+AT_ONCE = 50
+ASSOCIATIONS_AT_ONCE = 5000
+
+
+def retain(context: Context) -> int:
+    """What `retention_days` and `high_water_percent` say is removed, some of it if it is much; returns how many cases.
+
+    Their files are deleted at the next run.  With `retention_days` the associations that brought nothing else go too.
+    """
+    _end_earlier(context)
+    settings, now, removed = context.config.storage, context.clock(), 0
+    if settings.retention_days:
+        before = now - timedelta(days=settings.retention_days)
+        for case in context.store.retention.candidates(before, AT_ONCE):
+            removed += bool(_remove(context, case, Why.AGE, before))
+        if forgotten := context.store.retention.forget_associations(before, ASSOCIATIONS_AT_ONCE):
+            log.get().info("associations_forgotten", count=forgotten)
+    excess = context.files.excess_bytes(settings.high_water_percent) if settings.high_water_percent else 0
+    if excess and not removed:
+        before = now - YOUNGEST_REMOVED
+        for case in context.store.retention.candidates(before, AT_ONCE, Why.SPACE):
+            if excess <= 0:
+                break
+            freed = _remove(context, case, Why.SPACE, before)
+            excess, removed = excess - freed, removed + bool(freed)
+        if excess > 0 and not removed:
+            log.get().warning("disk_nearly_full", free_bytes=context.files.free_bytes())
+    return removed
+
+
+def _remove(context: Context, case: int, why: Why, before: datetime) -> int:
+    """How many bytes will be free at the next run; 0 when the case stays."""
+    removal = context.store.retention.begin(case, why, before, context.clock())
+    if removal is None:
+        return 0
+    context.files.move((path, _aside(removal, path)) for path in removal.paths)
+    if not context.store.retention.forget(removal, context.clock()):
+        _end(context, removal, removal.paths)
+        return 0
+    log.get().info("case_removed", case=case, reason=why, bytes=removal.size_bytes)
+    return removal.size_bytes
+
+
+def _end_earlier(context: Context) -> None:
+    for removal, known in context.store.retention.unended():
+        _end(context, removal, known)
+
+
+def _end(context: Context, removal: Removal, known: Sequence[str]) -> None:
+    """The files that the database knows are where it says; the others are deleted."""
+    context.files.move((_aside(removal, path), path) for path in known)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(context.files.root / removal.folder)
+    context.store.retention.end(removal, context.clock())
+
+
+def _aside(removal: Removal, path: str) -> str:
+    return f"{removal.folder}/{path.replace('/', '_')}"

@@ -1,0 +1,129 @@
+"""Every series that is whole leaves RECEIVING: to be analysed, or set aside.  Safe to repeat and to be killed in."""
+
+from functools import partial
+
+from node.config.sections import Eligibility
+from node.errors import safe_message
+from node.rules import completion, eligibility
+from node.rules.acquisitions import acquisition_of
+from node.rules.completion import Sender, Wait, Whole
+from node.rules.eligibility import Covered, NotEligible, Sibling, Turn
+from node.runtime import log
+from node.scu.dimse import Timeouts
+from node.scu.remote import remote_of
+from node.workflow.context import Context
+from node.workflow.series_view import Slices
+from storage.records import Header, Series
+from storage.stages import Event, Outcome
+
+COUNT_TIMEOUTS = Timeouts(acse=3, dimse=5, network=5)
+"""Whoever does not say so soon how many there are: the quiet timer decides."""
+
+
+def settle(context: Context) -> int:
+    """Every series that is whole has left RECEIVING; returns how many did.  One that fails does not stop the others."""
+    receiving = context.store.settling.receiving()
+    known = {_key(series) for series in receiving}
+    context.slices = {key: slices for key, slices in context.slices.items() if key in known}
+    settled = 0
+    for series in receiving:
+        if context.stopping.is_set():
+            break
+        try:
+            settled += _settle_one(context, series)
+        except Exception as error:  # noqa: BLE001  the edge: the next run tries this one again
+            log.get().error("settle_failed", case=series.id, error=type(error).__name__)
+    if settled:
+        context.wake_worker()
+    return settled
+
+
+def _settle_one(context: Context, series: Series) -> bool:
+    contributions = context.store.settling.contributions(series.id)
+    if sum(part.instances for part in contributions) != series.instance_count:
+        return False  # a slice came between the two reads; the next run sees both
+    slices = _slices(context, series)
+    verdict = completion.assess(
+        series, contributions, _sender(context, series), slices.geometry, context.clock(), context.config.completion
+    )
+    if isinstance(verdict, Whole):
+        return _leave(context, series, slices, verdict)
+    if verdict.retrieve:
+        context.lacking[series.id] = series
+    _ask_count(context, series, verdict)
+    return False
+
+
+def _slices(context: Context, series: Series) -> Slices:
+    if _key(series) not in context.slices:
+        load = partial(context.store.settling.instances, series.id)
+        context.slices[_key(series)] = Slices(
+            load, context.files, context.config.completion.coverage_margin_mm, context.config.eligibility
+        )
+    return context.slices[_key(series)]
+
+
+def _key(series: Series) -> tuple[int, int, int]:
+    return series.id, series.revision, series.instance_count
+
+
+def _sender(context: Context, series: Series) -> Sender:
+    found = context.config.peer_named(series.calling_ae)
+    retrieves = bool(found and found[1].retrieve)
+    if found and found[1].series_on_one_association:
+        return Sender(found[1].answers_queries, True, retrieves)
+    enough = context.config.completion.observed_series
+    habit = completion.is_habit(context.store.settling.habits(series.calling_ae, enough), enough)
+    return Sender(bool(found and found[1].answers_queries), habit, retrieves)
+
+
+def _ask_count(context: Context, series: Series, verdict: Wait) -> None:
+    found = context.config.peer_named(series.calling_ae)
+    if not verdict.ask_count or found is None:
+        return
+    name, peer = found
+    expected: int | None = None
+    try:
+        sender = remote_of(context.config, peer, context.trail, context.clock, COUNT_TIMEOUTS)
+        expected = sender.count(series.study_instance_uid, series.series_instance_uid)
+    except Exception as error:  # noqa: BLE001  the edge: an answer that cannot be had is none, and the quiet timer decides
+        log.get().warning("count_unanswered", case=series.id, peer=name, error=safe_message(error))
+    context.store.settling.note_expected_count(series.id, expected, context.clock())
+    log.get().info("count_asked", case=series.id, peer=name, expected=expected, instances=series.instance_count)
+
+
+def _leave(context: Context, series: Series, slices: Slices, whole: Whole) -> bool:
+    """The series is READY or set aside; False when it waits for another reconstruction, or a slice came meanwhile."""
+    rules, now = context.config.eligibility, context.clock()
+    spacing_mm = slices.stack.spacing_mm if slices.stack else None
+    verdict = eligibility.ineligibility(slices.headers, spacing_mm, rules, series.expected_count)
+    if isinstance(verdict, NotEligible):
+        return _decline(context, series, whole, Outcome.NOT_ELIGIBLE, verdict.reason, verdict.detail)
+    siblings = [_sibling(sibling, headers, rules) for sibling, headers in context.store.settling.siblings(series)]
+    quiet_since = context.store.settling.last_instance_in_study(series.study_instance_uid)
+    turn = eligibility.choose(_sibling(series, slices.headers, rules), siblings, quiet_since, now, rules)
+    if turn is Turn.WAIT:
+        return False
+    if isinstance(turn, Covered):
+        return _decline(context, series, whole, Outcome.COVERED, "covered", f"by case {turn.by_case}")
+    changed = context.store.settling.leave(series, Event.SETTLED, whole.evidence, now)
+    if changed:
+        log.get().info("series_ready", case=series.id, revision=series.revision, evidence=whole.evidence)
+    return changed
+
+
+def _sibling(series: Series, headers: list[Header], rules: Eligibility) -> Sibling:
+    left = eligibility.ct_slices(headers, rules)
+    return Sibling(series, eligibility.is_sharp(left, rules), acquisition_of(left))
+
+
+def _decline(context: Context, series: Series, whole: Whole, outcome: Outcome, reason: str, detail: str) -> bool:
+    """The series ends without analysis; where the configuration wants a report on it, the worker writes one.
+
+    Not on a result of ours that comes back: its report's summary would come back too, and so on.
+    """
+    log.get().info("series_not_analysed", case=series.id, outcome=outcome, reason=reason)
+    wanted = context.config.report.not_analysed == "always" and outcome is Outcome.NOT_ELIGIBLE
+    reported = wanted and not context.store.settling.holds_a_result_of_ours(series.id)
+    event = Event.SETTLED if reported else Event.SET_ASIDE
+    return context.store.settling.leave(series, event, whole.evidence, context.clock(), outcome, reason, detail)

@@ -1,0 +1,169 @@
+"""`willis serve`: settles and delivers, and supervises the receiver and the worker, each a process of its own."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from datetime import timedelta
+from types import FrameType
+
+from node.audit.messages import Activity
+from node.audit.trail import open_trail
+from node.config.sections import Config
+from node.runtime import log
+from node.runtime.clock import utc_now
+from node.runtime.job import Job, scheduler_of
+from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
+from node.runtime.processes import CONFIG_ERROR, Child, worker_name
+from node.workflow import commitments, delivery, recovery, retention, retrieval, settling
+from node.workflow.context import Context
+from storage.files.instances import Files
+from storage.store import Store
+
+ALARM_SLACK_SECONDS = 5
+"""The kernel's alarm comes first, and the lease ends last."""
+
+
+class Supervisor:
+    """The node: two child processes, six jobs, one scheduler."""
+
+    def __init__(self, config: Config, arguments: list[str]) -> None:
+        """`arguments` are those with which a child finds the same configuration."""
+        self._config = config
+        directory = config.storage.directory
+        self._files = Files(directory)
+        self._store = Store.open(config.storage.url)
+        self._trail = open_trail(config)
+        self._context = Context(
+            config, self._store, self._files, lambda: wake(directory, WORKER_PROCESS), trail=self._trail
+        )
+        environment = dict(os.environ)
+        if config.ai.threads:
+            environment["OMP_NUM_THREADS"] = str(config.ai.threads)
+        self._children = [Child(role, arguments, environment) for role in ("receive", "work")]
+        self._stopping = threading.Event()
+        context = self._context
+        self._jobs = [
+            #   name          seconds on_wakeup
+            Job("settle",         0.5, True,  lambda: settling.settle(context)),
+            Job("deliver",        1.0, True,  lambda: delivery.deliver(context)),
+            Job("commitments",    1.0, True,  lambda: (commitments.ask(context), commitments.tell(context))),
+            Job("retrieve",       1.0, False, lambda: retrieval.retrieve(context)),
+            Job("rescue",        10.0, False, self._rescue),
+            Job("retain",        60.0, False, lambda: retention.retain(context)),
+        ]  # fmt: skip
+
+    def run(self) -> int:
+        """Runs until SIGTERM or SIGINT; returns the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        self._record(Activity.START)
+        retrieval.resume(self._context)
+        scheduler, threads = scheduler_of(self._jobs), [job.start() for job in self._jobs]
+        for job in self._jobs:
+            job.wake()  # for what the last run left
+        with Wakeup(self._config.storage.directory, NODE_PROCESS) as wakeup:
+            scheduler.start()
+            status = self._supervise(wakeup)
+            scheduler.shutdown(wait=False)
+        deadline = time.monotonic() + self._config.node.stop_seconds
+        self._context.stopping.set()
+        for job in self._jobs:
+            job.stop()
+        self._stop_children(deadline)
+        for thread in threads:
+            thread.join(max(0.1, deadline - time.monotonic()))
+        self._give_back_begun()
+        self._store.close()
+        self._record(Activity.STOP)
+        self._trail.close()
+        log.get().info("node_stopped", exit_code=status)
+        return status
+
+    def _supervise(self, wakeup: Wakeup) -> int:
+        while not self._stopping.is_set():
+            for child in self._children:
+                if not self._look_after(child):
+                    return CONFIG_ERROR
+            if wakeup.wait(0.2):
+                for job in self._jobs:
+                    if job.on_wakeup:
+                        job.wake()
+        return 0
+
+    def _look_after(self, child: Child) -> bool:
+        """The child runs, or will be started again after a pause; False when that will not help."""
+        if child.process is None:
+            if time.monotonic() >= child.start_at:
+                self._start(child)
+            return True
+        code = child.process.poll()
+        if code is None:
+            return True
+        log.get().error("process_ended", process=child.role, exit_code=code)
+        self._give_back(child.process.pid, refund=False)
+        return child.ended(code)
+
+    def _start(self, child: Child) -> None:
+        """The child runs, and holds nothing yet: what is signed with its process id, a process that died had claimed."""
+        try:
+            child.start()
+        except OSError as error:  # the host lacks memory, processes or descriptors: the node outlives that
+            log.get().error("process_not_started", process=child.role, error=type(error).__name__)
+            child.pause()
+            return
+        if child.process is not None:
+            self._give_back(child.process.pid, refund=False)
+
+    def _rescue(self) -> None:
+        self._end_stuck()
+        recovery.rescue(self._context)
+
+    def _end_stuck(self) -> None:
+        """A child that analyses for longer than it may is killed, should the kernel's alarm not have reached it."""
+        longest = timedelta(seconds=self._config.ai.time_limit_seconds + ALARM_SLACK_SECONDS)
+        stuck = self._store.queue.claimants(utc_now() - longest)
+        for process in [child.process for child in self._children if child.process is not None]:
+            if worker_name(process.pid) in stuck:
+                log.get().error("process_stuck", pid=process.pid)
+                process.kill()
+
+    def _give_back(self, pid: int, refund: bool) -> None:
+        """What the process held is ready again; where the database is away, `rescue` does it later."""
+        try:
+            if self._store.queue.give_back(worker_name(pid), refund):
+                wake(self._config.storage.directory, WORKER_PROCESS)
+        except Exception as error:  # noqa: BLE001  the edge: the node outlives its database
+            log.get().error("give_back_failed", error=type(error).__name__)
+
+    def _give_back_begun(self) -> None:
+        """What a job still holds that was not waited for is due at once, and not after its lease."""
+        try:
+            self._context.give_back()
+        except Exception as error:  # noqa: BLE001  the edge: where the database is away, the leases end by themselves
+            log.get().error("give_back_failed", error=type(error).__name__)
+
+    def _stop_children(self, deadline: float) -> None:
+        """Every child has ended, killed if need be, and what it held is given back."""
+        running = [child.process for child in self._children if child.process is not None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            self._give_back(process.pid, refund=True)
+
+    def _record(self, what: Activity) -> None:
+        self._trail.record(lambda reporter: reporter.activity(what, os.getpid(), utc_now()))
+
+    def _on_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stopping.set()
+
+
+def serve(config: Config, arguments: list[str]) -> int:
+    """Runs the node; returns the exit status: 2 when a child found at its first start that it cannot run."""
+    return Supervisor(config, arguments).run()

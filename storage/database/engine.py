@@ -1,0 +1,111 @@
+"""Opens the database: SQLite (WAL, flushed at every commit) or PostgreSQL, migrated to this version."""
+
+import sqlite3
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError
+
+from storage.database import revision
+from storage.errors import DatabaseUnusable
+
+LOST_SERVER = {
+    "connect_timeout": "10",
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+"""What libpq gets, unless the URL says otherwise (all in s, the last in ms).
+
+A server that vanished without a word (its host lost power, a firewall forgot the connection) is given up after about
+half a minute; the kernel alone would wait for hours.
+"""
+_LOCK_KEY = 0x57494C4C4953  # "WILLIS": one migration at a time on PostgreSQL
+
+
+def open_database(url: str) -> Engine:
+    """An engine whose tables are those of this version.
+
+    `url` is an SQLAlchemy URL (`sqlite:////var/lib/willis/willis.db`, `postgresql+psycopg://user@host/name`).  Raises
+    DatabaseUnusable, saying what to do.
+    """
+    try:
+        engine = create_engine(_with_timeouts(url), pool_pre_ping=not url.startswith("sqlite"))
+    except (ArgumentError, ImportError, ValueError) as error:
+        raise DatabaseUnusable(f"[storage] database_url {make_safe(url)!r} cannot be used: {error}") from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    try:
+        _migrate(engine, make_safe(url))
+    except DatabaseError as error:
+        raise DatabaseUnusable(
+            f"the database {make_safe(url)} cannot be opened ({type(error.orig).__name__}); check that the server "
+            "runs and lets us in, or that the folder exists and can be written to"
+        ) from None
+    return engine
+
+
+def _with_timeouts(url: str) -> URL:
+    """`url` with `LOST_SERVER` where it is PostgreSQL's and does not name them.  Raises ArgumentError or ValueError."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "postgresql":
+        return parsed
+    return parsed.update_query_dict({key: value for key, value in LOST_SERVER.items() if key not in parsed.query})
+
+
+def make_safe(url: str) -> str:
+    """`url` without its password, for messages."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        return url.split("@")[-1]
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves, below
+    connection.execute("PRAGMA busy_timeout = 30000")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes the write lock at once, so that it never fails half-way for having read first."""
+    reads_only = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+
+def _migrate(engine: Engine, name: str) -> None:
+    """The tables are those of this version.  Raises DatabaseUnusable when another version made them."""
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
+        if not _is_current(connection):
+            _upgrade(connection, name)
+
+
+def _is_current(connection: Connection) -> bool:
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+    return found == [revision.newest()]
+
+
+def _upgrade(connection: Connection, name: str) -> None:
+    from alembic import command  # only now: most starts find the tables as they should be
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(revision.MIGRATIONS))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise DatabaseUnusable(
+            f"the database {name} was made by another version of Willis ({error}); install that version or "
+            "restore the backup that fits this one"
+        ) from None

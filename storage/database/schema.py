@@ -1,0 +1,299 @@
+"""The tables.  What users and other programs may rely on is the view `worklist`, not these."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Computed,
+    DateTime,
+    Dialect,
+    Double,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC `datetime`, kept without its zone, so that SQLite and PostgreSQL compare it alike."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Raises ValueError for a naive time."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a time needs its zone, got {value}")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """The time in UTC."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """The root of the typed tables."""
+
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+
+
+PRIORITY = """CASE
+    WHEN outcome = 'positive' THEN 1
+    WHEN outcome = 'not_analysed' THEN 2
+    WHEN stage IN ('receiving', 'ready', 'analysing') THEN 3
+    WHEN outcome = 'negative' THEN 4
+    ELSE 5
+END"""
+"""As the view `worklist` has it."""
+P_ABSENT = "1.0 - COALESCE(p_present, 0.0)"
+
+
+class AssociationRow(Base):
+    """An association that brought instances."""
+
+    __tablename__ = "association"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    receiver: Mapped[str] = mapped_column(String(80))
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    opened_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    closed: Mapped[str | None] = mapped_column(String(16))
+
+    __table_args__ = (
+        Index(
+            "ix_association_open",
+            "receiver",
+            sqlite_where=text("closed IS NULL"),
+            postgresql_where=text("closed IS NULL"),
+        ),
+    )
+
+
+class SeriesRow(Base):
+    """A series: the unit of work."""
+
+    __tablename__ = "series"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    study_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    patient_id: Mapped[str] = mapped_column(Text)
+    issuer_of_patient_id: Mapped[str] = mapped_column(Text)
+    patient_name: Mapped[str] = mapped_column(Text)
+    name_key: Mapped[str] = mapped_column(Text)
+    """`storage.records.name_key` of the patient's name."""
+    accession_number: Mapped[str] = mapped_column(Text)
+    study_date: Mapped[str] = mapped_column(Text, index=True)
+    study_time: Mapped[str] = mapped_column(Text)
+    study_id: Mapped[str] = mapped_column(Text)
+    modality: Mapped[str] = mapped_column(Text)
+    series_number: Mapped[int | None]
+    series_description: Mapped[str] = mapped_column(Text)
+    acquisition_key: Mapped[str] = mapped_column(Text)
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    stage: Mapped[str] = mapped_column(String(16))
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    detail: Mapped[str] = mapped_column(Text, default="")
+    evidence: Mapped[str] = mapped_column(Text, default="")
+    conflicts: Mapped[list[Any]] = mapped_column(default=list)
+    revision: Mapped[int] = mapped_column(Integer, default=1)
+    instance_count: Mapped[int] = mapped_column(Integer, default=0)
+    expected_count: Mapped[int | None]
+    count_asked_at: Mapped[datetime | None]
+    retrievals: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    retrieve_until: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    claim_token: Mapped[str | None] = mapped_column(String(32))
+    claimed_by: Mapped[str | None] = mapped_column(String(80))
+    lease_until: Mapped[datetime | None]
+    report_id: Mapped[int | None] = mapped_column(Integer)
+    first_instance_at: Mapped[datetime]
+    last_instance_at: Mapped[datetime]
+    ready_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None] = mapped_column(index=True)
+    sent_again_at: Mapped[datetime | None]
+    """When an instance of it last came that was here already."""
+    promised_at: Mapped[datetime | None]
+    """When a sender was last promised that we keep instances of it (storage commitment)."""
+    p_present: Mapped[float | None]
+    """As its report says; here, so that the worklist is read in the order of an index."""
+    priority: Mapped[int | None] = mapped_column(Integer, Computed(PRIORITY))
+    p_absent: Mapped[float | None] = mapped_column(Double, Computed(P_ABSENT))
+
+    __table_args__ = (
+        Index("ix_series_stage", "stage", "ready_at"),
+        Index("ix_series_calling_ae", "calling_ae", "id"),
+        Index("ix_series_urgent", "priority", "p_absent", "last_instance_at"),
+        # For what is asked of us: whole values, and what they begin with.
+        *(
+            Index(f"ix_series_{name}", name, postgresql_ops={name: "text_pattern_ops"})
+            for name in ("name_key", "patient_id", "accession_number")
+        ),
+    )
+
+
+class InstanceRow(Base):
+    """An instance that was acknowledged, and where its bytes lie."""
+
+    __tablename__ = "instance"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    association_id: Mapped[int] = mapped_column(ForeignKey("association.id"))
+    path: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    header: Mapped[dict[str, Any]]
+    received_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_instance_association_id", "association_id", "id"),)
+
+
+class ReportRow(Base):
+    """A report object on disk and what it says.  Never changed after it is inserted."""
+
+    __tablename__ = "report"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    revision: Mapped[int]
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    path: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    outcome: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    detail: Mapped[str] = mapped_column(Text)
+    model: Mapped[str] = mapped_column(Text)
+    predecessor_uid: Mapped[str | None] = mapped_column(String(64))
+    lesions: Mapped[list[Any]]
+    top_location: Mapped[str | None] = mapped_column(Text)
+    diameter_mm: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    volume_seconds: Mapped[float | None] = mapped_column(Float)
+    inference_seconds: Mapped[float | None] = mapped_column(Float)
+    report_seconds: Mapped[float | None] = mapped_column(Float)
+    p_left_infraclinoid_ica: Mapped[float | None]
+    p_right_infraclinoid_ica: Mapped[float | None]
+    p_left_supraclinoid_ica: Mapped[float | None]
+    p_right_supraclinoid_ica: Mapped[float | None]
+    p_left_mca: Mapped[float | None]
+    p_right_mca: Mapped[float | None]
+    p_acom: Mapped[float | None]
+    p_left_aca: Mapped[float | None]
+    p_right_aca: Mapped[float | None]
+    p_left_pcom: Mapped[float | None]
+    p_right_pcom: Mapped[float | None]
+    p_basilar_tip: Mapped[float | None]
+    p_other_posterior: Mapped[float | None]
+    p_present: Mapped[float | None]
+
+
+PROBABILITY_COLUMNS = tuple(column.name for column in ReportRow.__table__.columns if column.name.startswith("p_"))
+"""The 14 columns, in the order of the challenge's labels."""
+
+
+class ObjectRow(Base):
+    """A DICOM object beside the report that says the same in another form.  Never changed after it is inserted."""
+
+    __tablename__ = "report_object"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    report_id: Mapped[int] = mapped_column(ForeignKey("report.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    path: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeliveryRow(Base):
+    """The outbox: one row for each destination of each object, inserted with the report.
+
+    `object_id`: what is delivered; null is the report itself.
+    """
+
+    __tablename__ = "delivery"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    report_id: Mapped[int] = mapped_column(ForeignKey("report.id"), index=True)
+    object_id: Mapped[int | None] = mapped_column(Integer)
+    destination: Mapped[str] = mapped_column(Text)
+    stage: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime]
+    next_attempt_at: Mapped[datetime | None]
+    last_error: Mapped[str] = mapped_column(Text, default="")
+    delivered_at: Mapped[datetime | None]
+    committed_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("ix_delivery_due", "stage", "next_attempt_at"),)
+
+
+class RemovalRow(Base):
+    """A case that was removed to make room; what is left of it.  See `storage.queries.retention`."""
+
+    __tablename__ = "removal"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    case_id: Mapped[int] = mapped_column(index=True)
+    reason: Mapped[str] = mapped_column(String(16))
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    report_uid: Mapped[str | None] = mapped_column(String(64))
+    instance_count: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    begun_at: Mapped[datetime]
+    forgotten_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None] = mapped_column(index=True)
+
+
+class CommitmentRow(Base):
+    """One storage commitment transaction that we ask a destination for; recorded before it is asked."""
+
+    __tablename__ = "commitment"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("delivery.id"), index=True)
+    created_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    asked_at: Mapped[datetime | None]
+    """When the destination acknowledged the request."""
+    next_attempt_at: Mapped[datetime | None] = mapped_column(index=True)
+    """When to ask, or when its answer is overdue; None when nothing more is asked under this UID."""
+
+
+class CommitmentRequestRow(Base):
+    """A storage commitment that somebody asked us for, until its result is with him."""
+
+    __tablename__ = "commitment_request"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(64))
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    instances: Mapped[list[Any]]
+    """[SOP class UID, SOP Instance UID] each."""
+    created_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    next_attempt_at: Mapped[datetime | None] = mapped_column(index=True)
+    """When to send the result; None when it has arrived or was given up."""
+    last_error: Mapped[str] = mapped_column(Text, default="")
+    answered_at: Mapped[datetime | None]
+
+    __table_args__ = (UniqueConstraint("calling_ae", "transaction_uid"),)

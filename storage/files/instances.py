@@ -1,0 +1,310 @@
+"""Durable files.  What this module has returned from survives power loss.
+
+Layout under the root: `instances/<2 hex of the series>/<series hash>/<instance hash>-<content hash>.dcm` and
+`reports/<2 hex>/<report hash>-<content hash>.dcm`.  Names are hashes of UIDs, never UIDs from the wire; the content
+hash in them means that no write can ever replace other bytes.
+"""
+
+import errno
+import hashlib
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from storage.errors import Damaged, StorageError, StorageFull
+from storage.files.folder_flushes import FolderFlushes, flush_folder
+from storage.records import StoredFile
+
+_META_LENGTH_AT = 140  # preamble, prefix, then the element header of (0002,0000)
+_LONGEST_WRITE_SECONDS = 86_400.0
+MOST_FOLDERS_KNOWN = 4096
+"""So many are remembered as durable; then all are forgotten, and flushed once more."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class InstanceWriter:
+    """An instance on its way to disk, in a temporary of its own: made by `Files.begin_instance`.
+
+    Its bytes are hashed as they are written, so that memory does not grow with them.  The order is `write`, `seal`,
+    `publish`, `flush`; `abort` at any time.  `sweep_incoming` removes the temporary of a process that died.
+    """
+
+    def __init__(self, files: "Files", preamble: bytes) -> None:
+        """The temporary exists and begins with `preamble`.  Raises StorageFull."""
+        self._files = files
+        self._temporary = files.new_temporary()
+        self._digest = hashlib.sha256()
+        self._final: Path | None = None
+        self._replaces = False
+        self._size_bytes = len(preamble)
+        self._descriptor = -1
+        with _StorageFullNamed(self):
+            self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            _write_all(self._descriptor, preamble)
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """`chunk` follows what was written before.  Raises StorageFull; then nothing is left."""
+        with _StorageFullNamed(self):
+            _write_all(self._descriptor, chunk)
+        self._digest.update(chunk)
+        self._size_bytes += len(chunk)
+
+    def seal(self, series_uid: str, sop_uid: str) -> StoredFile:
+        """The name and content that will be published: all that was written, which is all there will be."""
+        digest = self._digest.hexdigest()
+        name = _instance_name(series_uid, sop_uid, digest)
+        self._final = self._files.root / name
+        return StoredFile(name, digest, self._size_bytes)
+
+    def publish(self) -> None:
+        """The sealed instance lies under its name, but power loss may still take it: `flush` comes next.
+
+        A file that is there already is as durable as before, so it is replaced only by one that is durable.
+        """
+        if self._final is None:
+            raise StorageError("an instance is sealed before it is published")
+        with _StorageFullNamed(self):
+            self._files.make_durable(self._final.parent)
+            try:
+                os.link(self._temporary, self._final)
+            except OSError:  # the name is taken, or this file system has no links
+                os.fsync(self._descriptor)
+                self._replaces = self._final.exists()
+                self._temporary.rename(self._final)
+
+    def flush(self) -> None:
+        """The published instance survives power loss under its name.  Raises OSError; then it is not published."""
+        if self._final is None:
+            raise StorageError("an instance is published before it is flushed")
+        try:
+            flushed = self._files.folders.flush(self._final.parent)
+            os.fsync(self._descriptor)
+            flushed()
+        except BaseException:
+            if not self._replaces and self._is_still_ours(self._final):
+                self._final.unlink(missing_ok=True)
+            raise
+        finally:
+            self.abort()
+
+    def _is_still_ours(self, final: Path) -> bool:
+        """Else it may be acknowledged: to whoever was there before, or sent the same bytes meanwhile."""
+        try:
+            return os.path.samestat(final.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
+    def abort(self) -> None:
+        """The temporary is gone, and with it an instance that was not published.  Again: nothing happens."""
+        self._close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class _StorageFullNamed:
+    """An error inside aborts the writer; one that says that there is no space becomes StorageFull."""
+
+    def __init__(self, writer: InstanceWriter) -> None:
+        self._writer = writer
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is not None:
+            self._writer.abort()
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise StorageFull("no space left for a file; free some or move [storage] directory") from None
+
+
+def series_folder(series_uid: str) -> str:
+    """The folder of a series' instances, relative to the root."""
+    series = _hash(series_uid)
+    return f"instances/{series[:2]}/{series}"
+
+
+def _instance_name(series_uid: str, sop_uid: str, digest: str) -> str:
+    return f"{series_folder(series_uid)}/{_hash(sop_uid)}-{digest[:16]}.dcm"
+
+
+class Files:
+    """The files of one installation, under one root folder."""
+
+    def __init__(self, root: Path) -> None:
+        """`root` is created.  Raises StorageError, naming the folder, when it cannot be written to."""
+        self.root = root
+        self.folders = FolderFlushes()
+        self._durable: set[Path] = set()
+        self._lock = threading.Lock()
+        self._writer = (socket.gethostname(), str(os.getpid()))
+        try:
+            new = [folder for folder in (root, *root.parents) if not folder.exists()]
+            for name in ("instances", "reports", "incoming"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+            for folder in (root, *(folder.parent for folder in new)):
+                flush_folder(folder)
+            probe = self.new_temporary()
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StorageError(
+                f"cannot write to {root}: {error.strerror}; create it or set [storage] directory"
+            ) from None
+
+    def new_temporary(self) -> Path:
+        """A name for a temporary that nobody uses; it says which process of which host writes it."""
+        return self.root / "incoming" / "-".join((*self._writer, secrets.token_hex(16)))
+
+    def begin_instance(self, preamble: bytes) -> InstanceWriter:
+        """A writer for an instance that comes in pieces and whose name is known at its end.  Raises StorageFull."""
+        return InstanceWriter(self, preamble)
+
+    def write_report(self, sop_uid: str, content: bytes) -> StoredFile:
+        """The report's bytes lie on disk, flushed, and no later report can replace them.  Raises StorageFull."""
+        digest = hashlib.sha256(content).hexdigest()
+        report = _hash(sop_uid)
+        name = f"reports/{report[:2]}/{report}-{digest[:16]}.dcm"
+        final, temporary = self.root / name, self.new_temporary()
+        try:
+            self.make_durable(final.parent)
+            with temporary.open("xb", buffering=0) as file:
+                _write_all(file.fileno(), content)
+                os.fsync(file.fileno())
+            _give_name(temporary, final)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            if error.errno in _FULL:
+                raise StorageFull("no space left for a file; free some or move [storage] directory") from None
+            raise
+        return StoredFile(name, digest, len(content))
+
+    def make_durable(self, folder: Path) -> None:
+        """`folder` exists and so do its entries in its parents after power loss, whoever made them."""
+        with self._lock:
+            if folder in self._durable and folder.exists():
+                return
+            known = {parent for parent in folder.parents if parent in self._durable and parent.exists()}
+            folder.mkdir(parents=True, exist_ok=True)
+            flushed = {folder}
+            for parent in folder.parents:
+                flush_folder(parent)
+                if parent == self.root or parent in known:
+                    break
+                flushed.add(parent)
+            if len(self._durable) >= MOST_FOLDERS_KNOWN:
+                self._durable.clear()
+            self._durable |= flushed
+
+    def path(self, file: StoredFile) -> Path:
+        """Where the bytes lie."""
+        return self.root / file.path
+
+    def read(self, file: StoredFile) -> bytes:
+        """The whole file.  Raises Damaged when it is missing or has another length."""
+        try:
+            content = self.path(file).read_bytes()
+        except FileNotFoundError:
+            raise Damaged(f"{file.path} is missing") from None
+        if len(content) != file.size_bytes:
+            raise Damaged(f"{file.path} has {len(content)} bytes, the database says {file.size_bytes}")
+        return content
+
+    def verify(self, file: StoredFile) -> None:
+        """The file is whole: for one whose sha256 is that of all its bytes, a report.  Raises Damaged."""
+        if hashlib.sha256(self.read(file)).hexdigest() != file.sha256:
+            raise Damaged(f"{file.path} differs from what was written")
+
+    def holds(self, file: StoredFile) -> bool:
+        """Whether the instance is there and its dataset is what `sha256` says.  Reads the whole file, in pieces.
+
+        Its length says nothing: another sender of the same bytes may have left its own file meta before them.
+        """
+        digest = hashlib.sha256()
+        try:
+            with self.path(file).open("rb") as stream:
+                group_length = stream.read(_META_LENGTH_AT + 4)[_META_LENGTH_AT:]
+                stream.seek(int.from_bytes(group_length, "little"), os.SEEK_CUR)
+                while piece := stream.read(1 << 20):
+                    digest.update(piece)
+                return digest.hexdigest() == file.sha256
+        except FileNotFoundError:
+            return False
+
+    def discard(self, file: StoredFile) -> None:
+        """The file is gone.  For bytes that were never acknowledged as kept."""
+        self.path(file).unlink(missing_ok=True)
+
+    def sweep_incoming(self, has_died: Callable[[str], bool]) -> int:
+        """Half-written files of processes that died are gone; returns how many.  Call before receiving begins.
+
+        `has_died` is asked of "host:process id".  One with our own process id died too, before we began.  Another
+        host's are gone after a day.
+        """
+        count = 0
+        for leftover in (self.root / "incoming").iterdir():
+            host, _, process_id = leftover.name.rpartition("-")[0].rpartition("-")
+            ended = (host, process_id) == self._writer or has_died(f"{host}:{process_id}") or _is_old(leftover)
+            if ended:
+                leftover.unlink(missing_ok=True)
+                count += 1
+        return count
+
+    def move(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Of each pair, what lay at the first lies at the second, both relative to the root, also after power loss.
+
+        Nothing happens to what is not there, or whose target is taken.  Folders are made for the targets.
+        """
+        folders: set[Path] = set()
+        for source, target in pairs:
+            old, new = self.root / source, self.root / target
+            if old.exists() and not new.exists():
+                self.make_durable(new.parent)
+                old.rename(new)
+                folders |= {new.parent, old.parent}
+        for folder in sorted(folders):
+            flush_folder(folder)
+
+    def free_bytes(self) -> int:
+        """Bytes that this process may still write on the files' disk."""
+        stat = os.statvfs(self.root)
+        return stat.f_bavail * stat.f_frsize
+
+    def excess_bytes(self, percent: float) -> int:
+        """How many bytes more than `percent` of the files' disk are in use, as `df` counts; 0 for none."""
+        stat = os.statvfs(self.root)
+        used = stat.f_blocks - stat.f_bfree
+        return max(0, int((used - percent / 100 * (used + stat.f_bavail)) * stat.f_frsize))
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _LONGEST_WRITE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _write_all(descriptor: int, chunk: bytes | memoryview) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _give_name(temporary: Path, final: Path) -> None:
+    """The flushed bytes keep their name through power loss.  A file that has it already holds the same and stays."""
+    if final.exists():
+        temporary.unlink()
+    else:
+        temporary.rename(final)
+    flush_folder(final.parent)

@@ -1,0 +1,220 @@
+"""The queue between receiver and worker: claims, their leases, and how they end."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import case, select, update
+
+from storage.database.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow, ReportRow, SeriesRow
+from storage.database.transactions import Transactions
+from storage.queries.receiving import CLOCKS_DIFFER
+from storage.queries.rows import as_series, reopen
+from storage.records import Claim, Conclusion, ReportObject, ResultObject, Series, StoredFile
+from storage.stages import DeliveryStage, Event, Stage, advance, sources
+
+
+class Queue:
+    """Claims on series that are ready.  Each public method is one transaction."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """`transactions` are those of the store's database."""
+        self._transactions = transactions
+
+    def claim(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
+        """The right to analyse the series that has waited longest; None when none waits.  The attempt is counted."""
+        waits = (SeriesRow.stage == Stage.READY.value) & (SeriesRow.attempts < max_attempts)
+        return self._claim(waits, worker, now, lease)
+
+    def claim_exhausted(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
+        """The right to report a series that failed at its last attempt.  This attempt is counted too."""
+        waits = (SeriesRow.stage == Stage.READY.value) & (SeriesRow.attempts >= max_attempts)
+        return self._claim(waits, worker, now, lease, exhausted=True)
+
+    def _claim(self, waits: Any, worker: str, now: datetime, lease: timedelta, exhausted: bool = False) -> Claim | None:
+        oldest = (
+            select(SeriesRow.id).where(waits).order_by(SeriesRow.ready_at).limit(1).with_for_update(skip_locked=True)
+        )
+        token = secrets.token_hex(16)
+        with self._transactions.writing("claim") as session:
+            row = session.scalars(
+                update(SeriesRow)
+                .where(SeriesRow.id == oldest.scalar_subquery(), SeriesRow.stage == Stage.READY.value)
+                .values(
+                    stage=advance(Stage.READY, Event.CLAIMED).value,
+                    attempts=SeriesRow.attempts + 1,
+                    claim_token=token,
+                    claimed_by=worker,
+                    claimed_at=now,
+                    lease_until=now + lease,
+                )
+                .returning(SeriesRow)
+            ).first()
+            return Claim(as_series(row), token, now + lease, exhausted) if row else None
+
+    def give_back(self, worker: str, refund: bool, why: str = "") -> int:
+        """What `worker` holds is READY again; with `refund` the attempt does not count.  Returns how many.
+
+        `why` is the detail of a series until it is concluded, for the administrator.
+        """
+        return self._give_back(SeriesRow.claimed_by == worker, refund, why)
+
+    def expire(self, now: datetime, longest: timedelta = timedelta(days=36_500)) -> int:
+        """What is held beyond its lease is READY again; the attempt counts.  Returns how many.
+
+        A lease that has clearly longer to go than the `longest` was given before the clock was set back: it has ended
+        too.  Not one that a worker took a moment after `now` was read, or by a clock that is a little ahead of ours.
+        """
+        too_long = SeriesRow.lease_until > now + longest + CLOCKS_DIFFER
+        return self._give_back((SeriesRow.lease_until < now) | too_long, refund=False)
+
+    def claimants(self, before: datetime | None = None) -> set[str]:
+        """The workers that hold a claim; with `before`, one that was made before this time."""
+        held = select(SeriesRow.claimed_by).where(SeriesRow.stage == Stage.ANALYSING.value).distinct()
+        if before is not None:
+            held = held.where(SeriesRow.claimed_at < before)
+        with self._transactions.reading() as session:
+            return {name for name in session.scalars(held) if name}
+
+    def _give_back(self, which: Any, refund: bool, why: str = "") -> int:
+        detail = case((SeriesRow.outcome.is_(None), why), else_=SeriesRow.detail)  # with an outcome it is the report's
+        with self._transactions.writing() as session:
+            returned = session.execute(
+                update(SeriesRow)
+                .where(which, SeriesRow.stage == Stage.ANALYSING.value)
+                .values(
+                    stage=advance(Stage.ANALYSING, Event.GIVEN_BACK).value,
+                    attempts=SeriesRow.attempts - (1 if refund else 0),
+                    claim_token=None,
+                    claimed_by=None,
+                    lease_until=None,
+                    detail=detail,
+                )
+                .returning(SeriesRow.id)
+            )
+            return len(returned.all())
+
+    def predecessor(self, series_id: int) -> tuple[str, StoredFile] | None:
+        """UID and file of the series' latest report."""
+        with self._transactions.reading() as session:
+            row = session.scalar(
+                select(ReportRow).where(ReportRow.series_id == series_id).order_by(ReportRow.revision.desc()).limit(1)
+            )
+            return (row.sop_instance_uid, StoredFile(row.path, row.sha256, row.size_bytes)) if row else None
+
+    def predecessor_beside(self, series_id: int, kind: str) -> str | None:
+        """The UID of this kind of object beside the series' latest report that had one."""
+        with self._transactions.reading() as session:
+            return session.scalar(
+                select(ObjectRow.sop_instance_uid)
+                .join(ReportRow, ReportRow.id == ObjectRow.report_id)
+                .where(ReportRow.series_id == series_id, ObjectRow.kind == kind)
+                .order_by(ReportRow.revision.desc())
+                .limit(1)
+            )
+
+    def finish(
+        self,
+        claim: Claim,
+        conclusion: Conclusion,
+        report: ReportObject | None,
+        destinations: Sequence[str],
+        now: datetime,
+        beside: Sequence[ResultObject] = (),
+    ) -> bool:
+        """The series has ended and its report is in the outbox.  False, changing nothing, when the claim is stale.
+
+        `report` is None where the configuration wants none for this outcome; `destinations` get it, those of `beside`
+        get the objects beside it, after it.
+        """
+        event = Event.EXHAUSTED if claim.exhausted else Event.REPORTED
+        with self._transactions.writing("report") as session:
+            row = session.scalar(
+                select(SeriesRow)
+                .where(
+                    SeriesRow.id == claim.series.id,
+                    SeriesRow.stage == Stage.ANALYSING.value,
+                    SeriesRow.claim_token == claim.token,
+                    SeriesRow.revision == claim.series.revision,
+                )
+                .with_for_update()
+            )
+            if row is None:
+                return False
+            row.stage = advance(Stage(row.stage), event)
+            row.outcome, row.reason, row.detail = conclusion.outcome.value, conclusion.reason, conclusion.detail
+            row.claim_token = row.claimed_by = row.lease_until = None
+            row.ended_at = now
+            row.p_present = conclusion.probabilities[-1] if conclusion.probabilities else None
+            if report is not None:
+                inserted = _report_row(claim.series, conclusion, report, now)
+                session.add(inserted)
+                session.flush()
+                row.report_id = inserted.id
+                session.add_all(_delivery_row(inserted.id, destination, now) for destination in destinations)
+                for each in beside:
+                    session.flush()
+                    row_beside = _object_row(inserted.id, each)
+                    session.add(row_beside)
+                    session.flush()
+                    session.add_all(_delivery_row(inserted.id, to, now, row_beside.id) for to in each.destinations)
+            return True
+
+    def retry(self, series_id: int) -> bool:
+        """The series is READY again as a new revision.  False when it has not ended.  Its old report stays."""
+        with self._transactions.writing() as session:
+            row = session.get_one(SeriesRow, series_id, with_for_update=True)
+            if Stage(row.stage) not in sources(Event.RETRIED):
+                return False
+            row.stage = advance(Stage(row.stage), Event.RETRIED)
+            ready_at, evidence = row.ready_at, row.evidence
+            reopen(row)
+            row.ready_at, row.evidence = ready_at, evidence
+            return True
+
+
+def _report_row(series: Series, conclusion: Conclusion, report: ReportObject, now: datetime) -> ReportRow:
+    top = conclusion.lesions[0] if conclusion.lesions else None
+    return ReportRow(
+        series_id=series.id,
+        revision=series.revision,
+        sop_instance_uid=report.sop_instance_uid,
+        path=report.file.path,
+        sha256=report.file.sha256,
+        size_bytes=report.file.size_bytes,
+        outcome=conclusion.outcome.value,
+        reason=conclusion.reason,
+        detail=conclusion.detail,
+        model=conclusion.model,
+        predecessor_uid=report.predecessor_uid,
+        lesions=[asdict(lesion) for lesion in conclusion.lesions],
+        top_location=top and top.location,
+        diameter_mm=top and top.diameter_mm,
+        created_at=now,
+        **{f"{step}_seconds": seconds for step, seconds in conclusion.seconds.items()},
+        **dict(zip(PROBABILITY_COLUMNS, conclusion.probabilities, strict=False)),
+    )
+
+
+def _object_row(report_id: int, beside: ResultObject) -> ObjectRow:
+    return ObjectRow(
+        report_id=report_id,
+        kind=beside.kind,
+        sop_instance_uid=beside.sop_instance_uid,
+        path=beside.file.path,
+        sha256=beside.file.sha256,
+        size_bytes=beside.file.size_bytes,
+    )
+
+
+def _delivery_row(report_id: int, destination: str, now: datetime, object_id: int | None = None) -> DeliveryRow:
+    return DeliveryRow(
+        report_id=report_id,
+        object_id=object_id,
+        destination=destination,
+        stage=DeliveryStage.PENDING.value,
+        created_at=now,
+        next_attempt_at=now,
+    )

@@ -1,0 +1,149 @@
+"""Storage commitments that we ask destinations for (PS3.4 annex J).
+
+A transaction is recorded before it is asked, and stays known until its case is removed: its answer may come hours later, or twice.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from storage.database.schema import CommitmentRow, DeliveryRow, ObjectRow, ReportRow
+from storage.database.transactions import Transactions
+from storage.queries.due import Due
+from storage.queries.outbox import commitment_row, delivery_of
+from storage.records import Commitment, Reported
+from storage.stages import DeliveryEvent, DeliveryStage, advance_delivery
+
+_DESTINATION = (
+    select(DeliveryRow.destination)
+    .where(DeliveryRow.id == CommitmentRow.delivery_id)
+    .correlate(CommitmentRow)
+    .scalar_subquery()
+)
+
+
+class Commitments:
+    """Transactions that are due, and how they end.  Each public method is one transaction of the database."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """`transactions` are those of the store's database."""
+        self._transactions = transactions
+        self.due = Due(transactions, CommitmentRow, _DESTINATION, _as_commitment)
+        """To be asked, or their answer is overdue."""
+
+    def asked(self, commitment: Commitment, now: datetime, overdue_at: datetime) -> None:
+        """The destination has acknowledged the request; without an answer until `overdue_at` it is due again."""
+        self._change(commitment, asked_at=now, next_attempt_at=overdue_at)
+
+    def postponed(self, commitment: Commitment, error: str, next_attempt_at: datetime) -> None:
+        """The destination could not be asked now; it is to be asked again, under the same UID."""
+        self._change(commitment, error, next_attempt_at=next_attempt_at)
+
+    def renewed(self, commitment: Commitment, error: str, transaction_uid: str, now: datetime) -> None:
+        """No answer came: a new transaction is due at once.  An answer to the old one still counts."""
+        with self._transactions.writing() as session:
+            if _close(session, commitment.transaction_uid):
+                row = commitment_row(commitment.delivery.id, transaction_uid, now)
+                row.attempts = commitment.attempts
+                session.add(row)
+                _note(session, commitment.delivery.id, error)
+
+    def refused(self, commitment: Commitment, error: str) -> None:
+        """The destination will not commit without a person: a dead letter."""
+        with self._transactions.writing() as session:
+            if _close(session, commitment.transaction_uid):
+                _advance(session, commitment.delivery.id, DeliveryEvent.REFUSED, last_error=error)
+
+    def dropped(self, commitment: Commitment) -> None:
+        """The delivery no longer waits for this transaction."""
+        with self._transactions.writing() as session:
+            _close(session, commitment.transaction_uid)
+
+    def instance_of(self, transaction_uid: str) -> str | None:
+        """The SOP Instance UID that the transaction is about; None when there is no such transaction."""
+        with self._transactions.reading() as session:
+            return session.scalar(
+                select(func.coalesce(ObjectRow.sop_instance_uid, ReportRow.sop_instance_uid))
+                .select_from(CommitmentRow)
+                .join(DeliveryRow, DeliveryRow.id == CommitmentRow.delivery_id)
+                .join(ReportRow, ReportRow.id == DeliveryRow.report_id)
+                .outerjoin(ObjectRow, ObjectRow.id == DeliveryRow.object_id)
+                .where(CommitmentRow.transaction_uid == transaction_uid)
+            )
+
+    def reported(
+        self, transaction_uid: str, error: str, now: datetime, resend_at: Callable[[int], datetime]
+    ) -> Reported:
+        """What the destination reported of the transaction holds.
+
+        Without `error` it has committed.  With one, the delivery is pending again from `resend_at(attempts)`.
+        """
+        with self._transactions.writing() as session:
+            row = session.scalar(select(CommitmentRow).where(CommitmentRow.transaction_uid == transaction_uid))
+            if row is None:
+                return Reported.UNKNOWN
+            if error:
+                if not _close(session, transaction_uid):
+                    return Reported.NOTHING  # a failure counts once, and not after we have asked anew
+                attempts = session.get_one(DeliveryRow, row.delivery_id).attempts
+                changed = _advance(
+                    session, row.delivery_id, DeliveryEvent.UNCOMMITTED,
+                    last_error=error, next_attempt_at=resend_at(attempts), delivered_at=None,
+                )  # fmt: skip
+                return Reported.UNCOMMITTED if changed else Reported.NOTHING
+            if not _advance(session, row.delivery_id, DeliveryEvent.COMMITTED, last_error="", committed_at=now):
+                return Reported.NOTHING
+            _close_all(session, row.delivery_id)
+            return Reported.COMMITTED
+
+    def _change(self, commitment: Commitment, error: str = "", **values: datetime) -> None:
+        """Nothing changes when an answer was faster."""
+        with self._transactions.writing() as session:
+            changed = session.scalar(
+                update(CommitmentRow)
+                .where(
+                    CommitmentRow.transaction_uid == commitment.transaction_uid,
+                    CommitmentRow.next_attempt_at.is_not(None),
+                )
+                .values(**values)
+                .returning(CommitmentRow.id)
+            )
+            if changed is not None:
+                _note(session, commitment.delivery.id, error)
+
+
+def _as_commitment(session: Session, row: CommitmentRow) -> Commitment:
+    delivery = delivery_of(session, session.get_one(DeliveryRow, row.delivery_id))
+    return Commitment(row.id, row.transaction_uid, delivery, row.attempts, row.next_attempt_at, row.asked_at)
+
+
+def _close(session: Session, transaction_uid: str) -> bool:
+    """Nothing more is asked under this UID; whether something was still to be."""
+    closed = session.scalar(
+        update(CommitmentRow)
+        .where(CommitmentRow.transaction_uid == transaction_uid, CommitmentRow.next_attempt_at.is_not(None))
+        .values(next_attempt_at=None)
+        .returning(CommitmentRow.id)
+    )
+    return closed is not None
+
+
+def _close_all(session: Session, delivery_id: int) -> None:
+    session.execute(update(CommitmentRow).where(CommitmentRow.delivery_id == delivery_id).values(next_attempt_at=None))
+
+
+def _note(session: Session, delivery_id: int, error: str) -> None:
+    session.execute(update(DeliveryRow).where(DeliveryRow.id == delivery_id).values(last_error=error))
+
+
+def _advance(session: Session, delivery_id: int, event: DeliveryEvent, **values: str | datetime | None) -> bool:
+    """The delivery after `event`; False, changing nothing, when it is no longer delivered."""
+    changed = session.scalar(
+        update(DeliveryRow)
+        .where(DeliveryRow.id == delivery_id, DeliveryRow.stage == DeliveryStage.DELIVERED.value)
+        .values(stage=advance_delivery(DeliveryStage.DELIVERED, event).value, **values)
+        .returning(DeliveryRow.id)
+    )
+    return changed is not None

@@ -1,0 +1,98 @@
+"""What is due: attempts at deliveries, commitments and commitment requests, claimed one at a time for a lease."""
+
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+from typing import Any, Generic, Protocol, TypeVar
+
+from sqlalchemy import ColumnElement, select, true, update
+from sqlalchemy.orm import Session
+
+from storage.database.transactions import Transactions
+
+
+class Attempt(Protocol):
+    """What was claimed: its row, with whom the attempt is made, the how manieth it is, and the end of the lease."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def next_attempt_at(self) -> datetime | None: ...
+
+
+Record = TypeVar("Record", bound=Attempt)
+
+
+class Due(Generic[Record]):
+    """The rows of one table whose `next_attempt_at` has come.  Each public method is one transaction."""
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        table: Any,
+        peer: Any,
+        record: Callable[[Session, Any], Record],
+        waits: ColumnElement[bool] = true(),  # noqa: B008  immutable
+    ) -> None:
+        """`peer` tells with whom an attempt at the row is made; only a row that `waits` has one before it.
+
+        `record` makes of the row what is attempted.
+        """
+        self._transactions, self._table, self._peer, self._record, self._waits = (
+            transactions,
+            table,
+            peer,
+            record,
+            waits,
+        )
+
+    def claim(self, now: datetime, lease: timedelta, away: Collection[str] = ()) -> Record | None:
+        """The one that has been due longest, those with the peers that are `away` left out; None when none is due.
+
+        The attempt is counted, and is due again after `lease`, should whoever makes it die.
+        """
+        table = self._table
+        oldest = (
+            select(table.id)
+            .where(self._waits, table.next_attempt_at <= now, self._peer.not_in(away))
+            .order_by(table.next_attempt_at, table.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        with self._transactions.writing("attempt") as session:
+            row = session.scalar(
+                update(table)
+                .where(table.id == oldest.scalar_subquery(), table.next_attempt_at <= now)
+                .values(attempts=table.attempts + 1, next_attempt_at=now + lease)
+                .returning(table)
+            )
+            return None if row is None else self._record(session, row)
+
+    def give_back(self, claimed: Record, now: datetime) -> None:
+        """It is due at once and the attempt does not count: who made it has stopped.
+
+        Not when it ended, was postponed, or was claimed again.
+        """
+        table = self._table
+        as_claimed = (table.attempts == claimed.attempts) & (table.next_attempt_at == claimed.next_attempt_at)
+        with self._transactions.writing() as session:
+            session.execute(
+                update(table)
+                .where(table.id == claimed.id, as_claimed)
+                .values(attempts=claimed.attempts - 1, next_attempt_at=now)
+            )
+
+    def hasten(self, now: datetime, longest: timedelta) -> int:
+        """What has longer to wait than the `longest`, because the clock was set back, is due now.  Returns how many."""
+        table = self._table
+        with self._transactions.writing() as session:
+            hastened = session.execute(
+                update(table)
+                .where(self._waits, table.next_attempt_at > now + longest)
+                .values(next_attempt_at=now)
+                .returning(table.id)
+            )
+            return len(hastened.all())

@@ -1,0 +1,247 @@
+"""What is known of series that are still being received, and how they leave that stage."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.orm import Session
+
+from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, ReportRow, SeriesRow
+from storage.database.transactions import Transactions
+from storage.queries.rows import as_series
+from storage.records import AssociationEnd, Contribution, Header, Series, StoredFile
+from storage.stages import Event, Outcome, Stage, advance
+
+CLOCKS_DIFFER = timedelta(seconds=5)
+"""Between two hosts; more than that and the clock was set back."""
+
+
+class Settling:
+    """The evidence for completion.  Each public method is one transaction."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """`transactions` are those of the store's database."""
+        self._transactions = transactions
+
+    def receiving(self) -> list[Series]:
+        """The series that are still being received, the longest quiet first; none that is empty (`forget_instance`)."""
+        with self._transactions.reading() as session:
+            rows = session.scalars(
+                select(SeriesRow)
+                .where(SeriesRow.stage == Stage.RECEIVING.value, SeriesRow.instance_count > 0)
+                .order_by(SeriesRow.last_instance_at)
+            )
+            return [as_series(row) for row in rows]
+
+    def contributions(self, series_id: int) -> list[Contribution]:
+        """The associations that brought the series' instances."""
+        count = func.count()
+        with self._transactions.reading() as session:
+            rows = session.execute(
+                select(AssociationRow.id, count, AssociationRow.closed)
+                .join(InstanceRow, InstanceRow.association_id == AssociationRow.id)
+                .where(InstanceRow.series_id == series_id)
+                .group_by(AssociationRow.id)
+                .order_by(AssociationRow.id)
+            )
+            return [
+                Contribution(id_, instances, AssociationEnd(closed) if closed else None)
+                for id_, instances, closed in rows
+            ]
+
+    def instances(self, series_id: int) -> list[tuple[Header, StoredFile]]:
+        """The series' instances in the order in which they came."""
+        with self._transactions.reading() as session:
+            rows = session.scalars(
+                select(InstanceRow).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
+            )
+            return [(Header.from_json(row.header), StoredFile(row.path, row.sha256, row.size_bytes)) for row in rows]
+
+    def instances_since(self, series_id: int, after: int, most: int) -> list[tuple[int, Header, StoredFile]]:
+        """The next instances that came after the one with the number `after`, each with its number, at most so many.
+
+        Where several receivers write to one database a number may become visible late: then it is not among them.
+        """
+        with self._transactions.reading() as session:
+            rows = session.scalars(
+                select(InstanceRow)
+                .where(InstanceRow.series_id == series_id, InstanceRow.id > after)
+                .order_by(InstanceRow.id)
+                .limit(most)
+            )
+            return [
+                (row.id, Header.from_json(row.header), StoredFile(row.path, row.sha256, row.size_bytes)) for row in rows
+            ]
+
+    def holds_a_result_of_ours(self, series_id: int) -> bool:
+        """Whether a report of ours, or an object beside one, came back as an instance of the series."""
+        mine = InstanceRow.series_id == series_id
+        with self._transactions.reading() as session:
+            return any(
+                session.scalar(
+                    select(InstanceRow.id)
+                    .join(table, table.sop_instance_uid == InstanceRow.sop_instance_uid)
+                    .where(mine)
+                    .limit(1)
+                )
+                for table in (ObjectRow, ReportRow)
+            )
+
+    def siblings(self, series: Series) -> list[tuple[Series, list[Header]]]:
+        """The other series of the same acquisition of the same study, each with the headers of its instances.
+
+        A series that does not tell its acquisition has none, and an empty one is nobody's.
+        """
+        with self._transactions.reading() as session:
+            mine = session.get_one(SeriesRow, series.id)
+            if not mine.acquisition_key:
+                return []
+            rows = session.scalars(
+                select(SeriesRow)
+                .where(
+                    SeriesRow.study_instance_uid == mine.study_instance_uid,
+                    SeriesRow.acquisition_key == mine.acquisition_key,
+                    SeriesRow.id != series.id,
+                    SeriesRow.instance_count > 0,
+                )
+                .order_by(SeriesRow.id)
+            ).all()
+            return [(as_series(row), self._headers(session, row.id)) for row in rows]
+
+    @staticmethod
+    def _headers(session: Session, series_id: int) -> list[Header]:
+        headers = select(InstanceRow.header).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
+        return [Header.from_json(values) for values in session.scalars(headers)]
+
+    def last_instance_in_study(self, study_instance_uid: str) -> datetime:
+        """When the latest slice of any series of the study arrived."""
+        with self._transactions.reading() as session:
+            return session.scalars(
+                select(SeriesRow.last_instance_at)
+                .where(SeriesRow.study_instance_uid == study_instance_uid)
+                .order_by(SeriesRow.last_instance_at.desc())
+                .limit(1)
+            ).one()
+
+    def habits(self, calling_ae: str, last: int) -> list[tuple[int, int]]:
+        """(revision, associations that contributed) of the last settled series of a peer, newest first."""
+        with self._transactions.reading() as session:
+            recent = session.execute(
+                select(SeriesRow.id, SeriesRow.revision)
+                .where(
+                    SeriesRow.calling_ae == calling_ae,
+                    SeriesRow.stage != Stage.RECEIVING.value,
+                    SeriesRow.instance_count > 1,
+                )
+                .order_by(SeriesRow.id.desc())
+                .limit(last)
+            ).all()
+            count = func.count(func.distinct(InstanceRow.association_id))
+            return [
+                (revision, session.scalar(select(count).where(InstanceRow.series_id == id_)) or 0)
+                for id_, revision in recent
+            ]
+
+    def note_expected_count(self, series_id: int, expected: int | None, now: datetime) -> None:
+        """The sender was asked how many instances the series has; None when it gave no answer."""
+        with self._transactions.writing() as session:
+            session.execute(
+                update(SeriesRow).where(SeriesRow.id == series_id).values(expected_count=expected, count_asked_at=now)
+            )
+
+    def held(self, series_instance_uid: str) -> frozenset[str]:
+        """The SOP Instance UIDs that are known of a series."""
+        with self._transactions.reading() as session:
+            return frozenset(
+                session.scalars(
+                    select(InstanceRow.sop_instance_uid)
+                    .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+                    .where(SeriesRow.series_instance_uid == series_instance_uid)
+                )
+            )
+
+    def begin_retrieval(self, series: Series, until: datetime) -> bool:
+        """One more retrieval of what the series lacks was begun, and may run `until`.
+
+        False, changing nothing, when another was begun, or the series left RECEIVING, since `series` was read.
+        """
+        with self._transactions.writing() as session:
+            begun = session.execute(
+                update(SeriesRow)
+                .where(*_still_receiving(series), SeriesRow.retrievals == series.retrievals)
+                .values(retrievals=series.retrievals + 1, retrieve_until=until)
+                .returning(SeriesRow.id)
+            )
+            return begun.first() is not None
+
+    def end_retrieval(self, series: Series, retrievals: int, until: datetime) -> None:
+        """It counts as so many, and the next one waits `until`.  Not where the series left RECEIVING meanwhile."""
+        with self._transactions.writing() as session:
+            session.execute(
+                update(SeriesRow).where(*_still_receiving(series)).values(retrievals=retrievals, retrieve_until=until)
+            )
+
+    def resume_retrievals(self, now: datetime) -> int:
+        """What a node that has ended was retrieving, or waited to, may be asked for again `now`; returns how many series."""
+        with self._transactions.writing() as session:
+            resumed = session.execute(
+                update(SeriesRow)
+                .where(SeriesRow.stage == Stage.RECEIVING.value, SeriesRow.retrieve_until > now)
+                .values(retrieve_until=now)
+                .returning(SeriesRow.id)
+            )
+            return len(resumed.all())
+
+    def stamp_anew(self, now: datetime) -> int:
+        """What is being received and arrived in the future, because the clock was set back, arrived now: how many."""
+        with self._transactions.writing() as session:
+            stamped = session.execute(
+                update(SeriesRow)
+                .where(SeriesRow.stage == Stage.RECEIVING.value, SeriesRow.last_instance_at > now + CLOCKS_DIFFER)
+                .values(last_instance_at=now, retrieve_until=None)
+                .returning(SeriesRow.id)
+            )
+            return len(stamped.all())
+
+    def leave(
+        self,
+        series: Series,
+        event: Event,
+        evidence: str,
+        now: datetime,
+        outcome: Outcome | None = None,
+        reason: str = "",
+        detail: str = "",
+    ) -> bool:
+        """The series is READY for the worker (SETTLED), or has ended without analysis and without report (SET_ASIDE).
+
+        READY with an outcome: the worker only reports it.  False, changing nothing, when a slice came since `series`
+        was read.  Raises IllegalTransition for any other event.
+        """
+        stage = advance(Stage.RECEIVING, event)
+        with self._transactions.writing("settling") as session:
+            changed = session.execute(
+                update(SeriesRow)
+                .where(*_still_receiving(series), SeriesRow.instance_count == series.instance_count)
+                .values(
+                    stage=stage.value,
+                    evidence=evidence,
+                    outcome=outcome.value if outcome else None,
+                    reason=reason,
+                    detail=detail,
+                    ready_at=now,
+                    retrievals=0,
+                    retrieve_until=None,
+                    ended_at=now if stage is Stage.SET_ASIDE else None,
+                )
+                .returning(SeriesRow.id)
+            )
+            return changed.first() is not None
+
+
+def _still_receiving(series: Series) -> tuple[ColumnElement[bool], ...]:
+    """The row is still in the revision of `series`, which has not ended."""
+    return (
+        SeriesRow.id == series.id,
+        SeriesRow.stage == Stage.RECEIVING.value,
+        SeriesRow.revision == series.revision,
+    )

@@ -1,0 +1,208 @@
+"""Cases that are removed to make room, without a moment in which something that is in work could go with them.
+
+A removal has three steps, each a transaction, and is recorded before the first file moves:
+
+1. `begin`: the case has ended and nothing of it is owed to anybody; it is recorded.  Then its files are moved to `removed/`.
+2. `forget`: if that is still so, its rows are deleted.  A slice that came meanwhile has made it RECEIVING again: nothing is.
+3. `end`, at a later run: whatever the database knows of the series again was moved back; the rest of the files was deleted.
+
+A crash leaves a removal that has begun; the next run ends it, either way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
+from sqlalchemy.orm import Session
+
+from storage.database.schema import (
+    AssociationRow,
+    CommitmentRow,
+    DeliveryRow,
+    InstanceRow,
+    ObjectRow,
+    RemovalRow,
+    ReportRow,
+    SeriesRow,
+)
+from storage.database.transactions import Transactions
+from storage.files.instances import series_folder
+from storage.stages import DeliveryStage, Stage
+
+_ACCEPTED = (DeliveryStage.DELIVERED.value, DeliveryStage.COMMITTED.value)
+
+
+class Why(StrEnum):
+    """Why a case is removed."""
+
+    AGE = "age"
+    SPACE = "space"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A case on its way out.  `paths`: all its files, relative to the root."""
+
+    id: int
+    series_instance_uid: str
+    case_id: int
+    size_bytes: int
+    paths: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie until it has ended, relative to the root."""
+        return f"removed/{self.id}-{series_folder(self.series_instance_uid).rpartition('/')[2]}"
+
+
+class Retention:
+    """Each public method is one transaction."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """`transactions` are those of the store's database."""
+        self._transactions = transactions
+
+    def candidates(self, before: datetime, limit: int, why: Why = Why.AGE) -> list[int]:
+        """The cases that ended longest ago, before this time, and of which nothing is owed.
+
+        What a sender was promised to be kept (storage commitment) is old only so long after the promise, and is never
+        removed for space.
+        """
+        with self._transactions.reading() as session:
+            return list(
+                session.scalars(
+                    select(SeriesRow.id)
+                    .where(
+                        SeriesRow.ended_at < before,
+                        SeriesRow.last_instance_at < before,
+                        _owes_nothing(why),
+                        _is_free(before, why),
+                    )
+                    .order_by(SeriesRow.ended_at)
+                    .limit(limit)
+                )
+            )
+
+    def begin(self, case_id: int, why: Why, before: datetime, now: datetime) -> Removal | None:
+        """The removal is recorded; None when it is no longer one of the `candidates` before this time."""
+        with self._transactions.writing() as session:
+            series = session.scalar(
+                select(SeriesRow).where(SeriesRow.id == case_id, _owes_nothing(why), _is_free(before, why))
+            )
+            if series is None:
+                return None
+            files = _files_of(session, case_id)
+            uid = select(ReportRow.sop_instance_uid).where(ReportRow.id == series.report_id)
+            row = RemovalRow(
+                series_instance_uid=series.series_instance_uid,
+                case_id=case_id,
+                reason=why.value,
+                outcome=series.outcome,
+                report_uid=session.scalar(uid),
+                instance_count=series.instance_count,
+                size_bytes=sum(size for _, size in files),
+                begun_at=now,
+            )
+            session.add(row)
+            session.flush()
+            return Removal(row.id, row.series_instance_uid, case_id, row.size_bytes, tuple(path for path, _ in files))
+
+    def forget(self, removal: Removal, now: datetime) -> bool:
+        """The case is no longer in the database.  False, changing nothing, when something is owed, promised or sent since."""
+        case = removal.case_id
+        with self._transactions.writing() as session:
+            mine = SeriesRow.series_instance_uid == removal.series_instance_uid
+            begun = session.get_one(RemovalRow, removal.id)
+            free = _is_free(begun.begun_at, Why.AGE)
+            series = session.scalar(
+                select(SeriesRow).where(SeriesRow.id == case, mine, _owes_nothing(Why.AGE), free).with_for_update()
+            )
+            if series is None or {path for path, _ in _files_of(session, case)} != set(removal.paths):
+                return False
+            reports = select(ReportRow.id).where(ReportRow.series_id == case)
+            deliveries = select(DeliveryRow.id).where(DeliveryRow.report_id.in_(reports))
+            session.execute(delete(CommitmentRow).where(CommitmentRow.delivery_id.in_(deliveries)))
+            session.execute(delete(DeliveryRow).where(DeliveryRow.report_id.in_(reports)))
+            session.execute(delete(ObjectRow).where(ObjectRow.report_id.in_(reports)))
+            session.execute(delete(ReportRow).where(ReportRow.series_id == case))
+            session.execute(delete(InstanceRow).where(InstanceRow.series_id == case))
+            session.delete(series)
+            begun.forgotten_at = now
+            return True
+
+    def forget_associations(self, before: datetime, limit: int) -> int:
+        """Associations that were closed before this time and brought nothing that is still here are forgotten: how many."""
+        brought = exists().where(InstanceRow.association_id == AssociationRow.id)
+        idle = select(AssociationRow.id).where(AssociationRow.closed_at < before, ~brought).limit(limit)
+        with self._transactions.reading() as session:
+            found = session.scalars(idle).all()
+        if found:  # the search has locked nobody out
+            with self._transactions.writing() as session:
+                session.execute(delete(AssociationRow).where(AssociationRow.id.in_(found), ~brought))
+        return len(found)
+
+    def unended(self) -> list[tuple[Removal, Sequence[str]]]:
+        """Removals that have begun and not ended, each with the files that the database knows of its series now."""
+        with self._transactions.reading() as session:
+            rows = session.scalars(select(RemovalRow).where(RemovalRow.ended_at.is_(None)).order_by(RemovalRow.id))
+            return [
+                (
+                    Removal(row.id, row.series_instance_uid, row.case_id, row.size_bytes),
+                    _files_known(session, row.series_instance_uid),
+                )
+                for row in rows.all()
+            ]
+
+    def end(self, removal: Removal, now: datetime) -> None:
+        """The files of the removal are gone or back.  One that came to nothing leaves no record."""
+        with self._transactions.writing() as session:
+            row = session.get_one(RemovalRow, removal.id)
+            if row.forgotten_at is None:
+                session.delete(row)
+            else:
+                row.ended_at = now
+
+
+def _owes_nothing(why: Why) -> ColumnElement[bool]:
+    """It was reported, every delivery of it was accepted, and no destination has still to say whether it keeps it.
+
+    Or it ended without a report because none was wanted.  Where nobody has a report, because no report could be made or no
+    destination is to get it, what is here is all there is: it goes by age alone.
+    """
+    mine = exists().where(DeliveryRow.report_id == ReportRow.id, ReportRow.series_id == SeriesRow.id)
+    open_ones = mine.where(DeliveryRow.stage.not_in(_ACCEPTED))
+    unanswered = mine.where(CommitmentRow.delivery_id == DeliveryRow.id, CommitmentRow.next_attempt_at.is_not(None))
+    delivered = exists().where(DeliveryRow.report_id == SeriesRow.report_id, DeliveryRow.stage.in_(_ACCEPTED))
+    stage = SeriesRow.stage.concat("")  # no column: SQLite would leave the index of the order for that of the stage
+    ended = (Stage.REPORTED.value, Stage.FAILED.value)
+    unreported = and_(stage.in_(ended if why is Why.AGE else ended[:1]), SeriesRow.report_id.is_(None))
+    safe_message = (
+        delivered if why is Why.SPACE else or_(delivered, ~exists().where(DeliveryRow.report_id == SeriesRow.report_id))
+    )
+    reported = and_(stage.in_(ended), safe_message)
+    return and_(or_(stage == Stage.SET_ASIDE.value, unreported, reported), ~open_ones, ~unanswered)
+
+
+def _is_free(before: datetime, why: Why) -> ColumnElement[bool]:
+    """No sender was promised that it is kept, nor has sent it again, or long ago."""
+    never = SeriesRow.promised_at.is_(None)
+    unpromised = never if why is Why.SPACE else or_(never, SeriesRow.promised_at < before)
+    return and_(unpromised, or_(SeriesRow.sent_again_at.is_(None), SeriesRow.sent_again_at < before))
+
+
+def _files_of(session: Session, case_id: int) -> list[tuple[str, int]]:
+    """(path, bytes) of every instance, report and object beside a report of the case."""
+    found: list[Any] = []
+    for table in (InstanceRow, ReportRow):
+        found += session.execute(select(table.path, table.size_bytes).where(table.series_id == case_id)).all()
+    beside = select(ObjectRow.path, ObjectRow.size_bytes).join(ReportRow, ReportRow.id == ObjectRow.report_id)
+    found += session.execute(beside.where(ReportRow.series_id == case_id)).all()
+    return [(path, size) for path, size in found]
+
+
+def _files_known(session: Session, series_instance_uid: str) -> list[str]:
+    case = session.scalar(select(SeriesRow.id).where(SeriesRow.series_instance_uid == series_instance_uid))
+    return [] if case is None else [path for path, _ in _files_of(session, case)]

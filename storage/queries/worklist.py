@@ -1,0 +1,169 @@
+"""The worklist, and all that is kept of a case.
+
+In plain SQL that SQLite and PostgreSQL both take, so that `storage.reader` can ask without importing SQLAlchemy.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from storage.database.plain import Reading
+from storage.records import Delivery, StoredFile
+from storage.stages import DeliveryStage, Stage
+
+Row = Mapping[str, Any]
+"""One row of the view `worklist`; the keys are its columns."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where the time of one delivered case went, in seconds."""
+
+    settle: float
+    wait: float
+    volume: float
+    inference: float
+    report: float
+    delivery: float
+    total: float
+    """From when the last slice came to the report's acceptance."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """The node at a glance."""
+
+    stages: Mapping[Stage, int]
+    deliveries: Mapping[DeliveryStage, int]
+    oldest_ready_at: datetime | None
+    oldest_pending_at: datetime | None
+    errors: tuple[tuple[datetime, str], ...]
+    """When and what: the last failed or held-up attempts of analysis, then those of delivery (by when the report was made)."""
+    clocks: tuple[Clock, ...]
+    """Of the last delivered cases, newest first."""
+
+
+MOST_URGENT = """
+SELECT w.* FROM worklist w JOIN series s ON s.id = w.case_id
+ORDER BY s.priority, s.p_absent, s.last_instance_at LIMIT :most
+"""
+"""In the order of `ix_series_urgent`."""
+_CASE = (  # one after the other: together they would be a search through all cases
+    "SELECT id FROM series WHERE series_instance_uid = :name",
+    "SELECT s.id FROM series s JOIN report r ON r.id = s.report_id WHERE r.sop_instance_uid = :name",
+)
+_REPORTS = """
+SELECT id, revision, sop_instance_uid, predecessor_uid, outcome, created_at, path
+FROM report WHERE series_id = :case_id ORDER BY revision
+"""
+_DELIVERIES = """
+SELECT d.id, d.destination, d.stage, d.attempts, d.created_at, d.next_attempt_at, d.last_error, d.delivered_at,
+    d.committed_at, r.series_id, COALESCE(o.kind, 'report') AS kind,
+    COALESCE(o.sop_instance_uid, r.sop_instance_uid) AS sop_instance_uid, COALESCE(o.path, r.path) AS path,
+    COALESCE(o.sha256, r.sha256) AS sha256, COALESCE(o.size_bytes, r.size_bytes) AS size_bytes
+FROM delivery d JOIN report r ON r.id = d.report_id LEFT JOIN report_object o ON o.id = d.object_id
+WHERE r.series_id = :case_id ORDER BY d.id
+"""
+_DELIVERY_ERRORS = """
+SELECT created_at, destination, last_error FROM delivery WHERE last_error <> '' ORDER BY id DESC LIMIT 5
+"""
+_HELD_UP = "(stage = 'ready' AND outcome IS NULL AND detail <> '')"
+_ANALYSIS_ERRORS = f"""
+SELECT claimed_at, id,
+    CASE WHEN {_HELD_UP} THEN detail ELSE CAST(attempts AS TEXT) || ' failed attempts of analysis' END AS error
+FROM series WHERE stage IN ('failed', 'ready') AND (attempts > 0 OR {_HELD_UP}) ORDER BY id DESC LIMIT 5
+"""  # noqa: S608
+_DELIVERED = """
+SELECT * FROM worklist WHERE delivery IN ('delivered', 'committed') ORDER BY case_id DESC LIMIT :most
+"""
+
+
+class Worklist:
+    """Reads only."""
+
+    def __init__(self, reading: Reading) -> None:
+        """`reading` opens a transaction on the database."""
+        self._reading = reading
+
+    def rows(self, limit: int = 100) -> list[Row]:
+        """The most urgent rows: by priority, then probability, then time of waiting."""
+        return self._select(MOST_URGENT, most=limit)
+
+    def case(self, case: str) -> Row | None:
+        """The row whose case number, Series Instance UID or report UID is `case`."""
+        with self._reading() as select:
+            found = [int(case)] if case.isdecimal() and len(case) < 10 else []
+            found += [row["id"] for statement in _CASE for row in select(statement, name=case)]
+            for case_id in found:
+                for row in select("SELECT * FROM worklist WHERE case_id = :case_id", case_id=case_id):
+                    return _typed(row)
+        return None
+
+    def reports(self, case_id: int) -> list[Row]:
+        """Every report of the case, oldest first: revision, uid, outcome, predecessor, time and path."""
+        return self._select(_REPORTS, case_id=case_id)
+
+    def deliveries(self, case_id: int) -> list[Delivery]:
+        """Every delivery of the case, oldest first."""
+        return [_delivery(dict(row)) for row in self._select(_DELIVERIES, case_id=case_id)]
+
+    def status(self, last: int = 1000) -> Status:
+        """Counts, the oldest that waits, the last errors, and the clocks of the `last` delivered cases."""
+        with self._reading() as select:
+            stages = select("SELECT stage, COUNT(*) AS number FROM series GROUP BY stage")
+            deliveries = select("SELECT stage, COUNT(*) AS number FROM delivery GROUP BY stage")
+            [ready] = select("SELECT MIN(ready_at) AS oldest_at FROM series WHERE stage = 'ready'")
+            [pending] = select("SELECT MIN(created_at) AS oldest_at FROM delivery WHERE stage = 'pending'")
+            failed = [_typed(row) for row in select(_ANALYSIS_ERRORS)]
+            undelivered = [_typed(row) for row in select(_DELIVERY_ERRORS)]
+            delivered = [_typed(row) for row in select(_DELIVERED, most=last)]
+        return Status(
+            stages={Stage(row["stage"]): row["number"] for row in stages},
+            deliveries={DeliveryStage(row["stage"]): row["number"] for row in deliveries},
+            oldest_ready_at=_typed(ready)["oldest_at"],
+            oldest_pending_at=_typed(pending)["oldest_at"],
+            errors=(
+                *((row["claimed_at"], f"case {row['id']}: {row['error']}") for row in failed if row["claimed_at"]),
+                *((row["created_at"], f"{row['destination']}: {row['last_error']}") for row in undelivered),
+            ),
+            clocks=tuple(_clock(row) for row in delivered),
+        )
+
+    def _select(self, statement: str, **values: Any) -> list[Row]:
+        with self._reading() as select:
+            return [_typed(row) for row in select(statement, **values)]
+
+
+def _typed(row: Row) -> Row:
+    """The row with times as aware `datetime`s in UTC and JSON decoded, which SQLite keeps as text."""
+    return {name: _value(name, value) for name, value in row.items()}
+
+
+def _value(name: str, value: Any) -> Any:
+    if name.endswith("_at") and value is not None:
+        return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+    if name in ("conflicts", "lesions") and isinstance(value, str):
+        return json.loads(value)
+    return value
+
+
+def _delivery(row: dict[str, Any]) -> Delivery:
+    file = StoredFile(row.pop("path"), row.pop("sha256"), row.pop("size_bytes"))
+    return Delivery(file=file, stage=DeliveryStage(row.pop("stage")), **row)
+
+
+def _clock(row: Row) -> Clock:
+    def between(start: str, end: str) -> float:
+        return float((row[end] - row[start]).total_seconds())
+
+    return Clock(
+        settle=between("last_instance_at", "ready_at"),
+        wait=between("ready_at", "claimed_at"),
+        volume=row["volume_seconds"] or 0.0,
+        inference=row["inference_seconds"] or 0.0,
+        report=row["report_seconds"] or 0.0,
+        delivery=between("reported_at", "delivered_at"),
+        total=between("last_instance_at", "delivered_at"),
+    )

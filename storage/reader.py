@@ -1,0 +1,13 @@
+"""The worklist for a program that changes nothing and is to answer at once."""
+
+from storage.database.plain import reading_sqlite
+from storage.queries.worklist import Worklist
+
+
+def open_worklist(url: str) -> Worklist:
+    """The worklist of the database at `url`, which is migrated to this version if it was not.  Raises DatabaseUnusable."""
+    if reading := reading_sqlite(url):
+        return Worklist(reading)
+    from storage.store import Store  # and with it SQLAlchemy
+
+    return Store.open(url).worklist

@@ -1,0 +1,51 @@
+"""Nodes that run and studies to send."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.running import RunningNode, cached_phantom
+
+NodeFactory = Callable[..., RunningNode]
+
+
+@pytest.fixture
+def node_in(tmp_path: Path) -> Iterator[NodeFactory]:
+    """Makes nodes, started unless `start=False`; they are gone after the test."""
+    made: list[RunningNode] = []
+
+    def make(database_url: str = "", start: bool = True, **settings: str) -> RunningNode:
+        folder = tmp_path / f"node{len(made)}"
+        folder.mkdir()
+        made.append(RunningNode(folder, database_url, **settings))
+        return made[-1].start() if start else made[-1]
+
+    yield make
+    for node in made:
+        node.close()
+
+
+@pytest.fixture(scope="session")
+def positive_series() -> list[Path]:
+    """A phantom CTA with an 8 mm aneurysm."""
+    from ai.locations import Location
+    from node.cli.demo import SEEDS
+
+    return cached_phantom(
+        "positive",
+        seed=SEEDS["positive"],
+        positive=True,
+        location=Location.LEFT_MCA,
+        diameter_mm=8.0,
+        matrix=384,
+        spacing_mm=0.7,
+    )
+
+
+@pytest.fixture(scope="session")
+def negative_series() -> list[Path]:
+    """A phantom CTA without an aneurysm."""
+    from node.cli.demo import SEEDS
+
+    return cached_phantom("negative", seed=SEEDS["negative"], positive=False, matrix=384, spacing_mm=0.7)

@@ -1,0 +1,99 @@
+"""A series that claims more than can be analysed is refused by its headers, before a pixel is decoded."""
+
+import os
+import tracemalloc
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from ai.errors import NotAnalysable, Reason
+from ai.limits import MOST_FILE_BYTES, bytes_when_read, check_bytes, check_headers
+from ai.volume import subsampled_volume, volume_from_datasets, volume_from_files
+from node.dicom.header import file_meta
+from tests.support.builders import encoded
+from tests.support.dicom_factory import ct_series, enhanced_ct, save
+from tests.support.refusal import refusal
+from tests.support.stacks import stack_of
+
+TOO_LARGE: dict[str, Callable[[], list[Dataset]]] = {
+    "slices larger than any": lambda: ct_series(3, Rows=4096, Columns=4097),
+    "a slice larger than any among others": lambda: ct_series(2) + ct_series(1, Rows=65535, Columns=65535),
+    "large slices too many even when averaged": lambda: [
+        enhanced_ct(ct_series(3), Rows=1000, Columns=1000, NumberOfFrames=2049)
+    ],
+    "too many frames": lambda: [enhanced_ct(ct_series(3), NumberOfFrames=20_001)],
+    "too many frames of many instances": lambda: [enhanced_ct(ct_series(3), NumberOfFrames=10_001)] * 2,
+    "one large frame too many": lambda: [enhanced_ct(ct_series(3), Rows=512, Columns=512, NumberOfFrames=2049)],
+}
+
+
+def from_files(make: Callable[[list[Path]], object]) -> Callable[[Sequence[Dataset], Path], object]:
+    return lambda series, folder: make(save(series, folder))
+
+
+MAKERS: dict[str, Callable[[Sequence[Dataset], Path], object]] = {
+    "datasets": lambda series, _: volume_from_datasets(series),
+    "files": from_files(volume_from_files),
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("series", TOO_LARGE)
+def test_what_claims_too_much_is_too_large(series: str, maker: str, tmp_path: Path) -> None:
+    made = TOO_LARGE[series]()
+    assert refusal(made, tmp_path, of=MAKERS[maker]).reason is Reason.TOO_LARGE
+
+
+def test_the_largest_series_is_not_too_large() -> None:
+    check_headers(ct_series(128, Rows=2048, Columns=2048))
+    check_headers([enhanced_ct(ct_series(3), Rows=512, Columns=512, NumberOfFrames=2048)])
+    check_headers([enhanced_ct(ct_series(3), NumberOfFrames=20_000)])
+    check_bytes([MOST_FILE_BYTES // 2] * 2)
+
+
+def test_the_coarse_volume_refuses_a_slice_larger_than_any(tmp_path: Path) -> None:
+    series = ct_series(3)
+    paths = save(ct_series(3, Rows=4096, Columns=4097), tmp_path)
+    assert refusal(paths, stack_of(series), of=subsampled_volume).reason is Reason.TOO_LARGE
+
+
+def test_a_file_larger_than_can_be_held_is_not_read(tmp_path: Path) -> None:
+    (path,) = save(ct_series(1), tmp_path)
+    os.truncate(path, MOST_FILE_BYTES + 1)  # a hole: it takes no room on the disk
+    caught = refusal([path], of=volume_from_files)
+    assert (caught.reason, caught.detail) == (Reason.TOO_LARGE, "files of more than 1536 MiB")
+
+
+def deflated(dataset: bytes) -> bytes:
+    meta = file_meta(("1.2.840.10008.5.1.4.1.1.2", "2.25.1"), DeflatedExplicitVRLittleEndian, "PACS")
+    return meta + dataset
+
+
+def test_a_deflate_bomb_is_counted_and_not_held(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.dcm"
+    deflating = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    zeros = bytes(1 << 24)
+    path.write_bytes(deflated(b"".join(deflating.compress(zeros) for _ in range(100)) + deflating.flush()))
+    assert path.stat().st_size < 2 << 20
+    assert bytes_when_read(path) < MOST_FILE_BYTES + (1 << 25)  # of 1600 MiB
+    tracemalloc.start()
+    with pytest.raises(NotAnalysable, match="too_large"):
+        volume_from_files([path])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 << 20
+
+
+def test_a_file_counts_as_what_it_takes_once_it_is_read(tmp_path: Path) -> None:
+    (ds,) = ct_series(1, rows=64, columns=64)
+    whole, path = encoded(ds), tmp_path / "one.dcm"
+    path.write_bytes(deflated(encoded(ds, DeflatedExplicitVRLittleEndian)))
+    assert bytes_when_read(path) == len(whole)
+    path.write_bytes(deflated(b"\xff" * 1000))
+    assert bytes_when_read(path) == path.stat().st_size
+    (plain,) = save([ds], tmp_path)
+    assert bytes_when_read(plain) == plain.stat().st_size

@@ -1,0 +1,136 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ai
+from ai import predict
+from ai.bundle import MANIFEST, Bundle, SecondStage, load_bundle, save_bundle
+from ai.decode import Candidate, rescored
+from ai.errors import BundleError
+from ai.second_stage import LARGEST_LOGIT, ShapeNet, ShapeSettings, cube_around, log_odds, looked_at
+from ai.shape import NAMES, SIDE
+from ai.unet import UNet
+from ai.volume import Volume
+from tests.support.made_up_head import head
+from tests.unit.ai.test_bundle import TINY, manifest
+
+SETTINGS = ShapeSettings(hidden=4)
+STAGE = SecondStage(SETTINGS, 0.5, 0.25, {"unsaved.safetensors": ""})
+
+
+def second() -> ShapeNet:
+    torch.manual_seed(1)
+    return ShapeNet(SETTINGS).requires_grad_(False).eval()
+
+
+@pytest.fixture
+def bundle() -> Bundle:
+    torch.manual_seed(0)
+    return Bundle(manifest(second_stage=STAGE, notify_threshold=0.8), (UNet(TINY).eval(),), (second(),))
+
+
+def candidate(score: float, x: float = 0.0) -> Candidate:
+    return Candidate(score, (x, 0.0, 0.0), 5.0, np.full(13, 1 / 13))
+
+
+def test_a_cube_has_the_place_in_its_middle() -> None:
+    affine = np.array([[0, 0, 0.4, 10.0], [0, 0.4, 0, 20.0], [0.6, 0, 0, 30.0], [0, 0, 0, 1]])
+    hu = np.zeros((60, 90, 90), np.int16)
+    hu[30, 40, 50] = 3000
+    cube = cube_around(Volume(hu, affine), (10 + 0.4 * 50, 20 + 0.4 * 40, 30 + 0.6 * 30))
+    assert cube.shape == (SIDE,) * 3
+    bright = np.array(np.unravel_index(int(cube.argmax()), cube.shape))
+    assert np.abs(bright - (SIDE - 1) / 2).max() <= 0.5
+    assert cube_around(Volume(hu, affine), (-50.0, 0.0, 0.0)).max() == -1024
+
+
+def test_the_second_look_is_bounded_and_needs_no_candidates() -> None:
+    odds = log_odds((second(),), np.full((3, len(NAMES)), 1e6, np.float32))
+    assert len(odds) == 3 and all(abs(each) <= LARGEST_LOGIT for each in odds)
+    assert log_odds((second(),), np.zeros((0, len(NAMES)), np.float32)) == []
+    assert looked_at((second(),), head(), ()) == []
+
+
+def test_scores_are_the_weighted_sum_of_both_stages_best_first() -> None:
+    found = rescored((candidate(4.0, x=1.0), candidate(2.0, x=2.0)), (-2.0, 6.0), 0.5, 0.25)
+    assert [(one.score, one.centre_lps_mm[0]) for one in found] == [(2.5, 2.0), (1.5, 1.0)]
+
+
+def test_an_analysis_looks_at_each_candidate_again(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    cta = head()
+    asked: list[int] = []
+
+    def look(networks: object, volume: object, centres: list[object]) -> list[float]:
+        asked.append(len(centres))
+        return [-LARGEST_LOGIT] * len(centres)
+
+    alone = ai.analyse(cta, replace(bundle, manifest=replace(bundle.manifest, second_stage=None), second=()), "cpu")
+    monkeypatch.setattr(predict, "looked_at", look)
+    again = ai.analyse(cta, bundle, "cpu")
+    assert asked and asked[0] > 0
+    assert again.present < alone.present
+    assert again.notify_threshold == 0.8
+
+
+def test_both_stages_come_back_from_a_bundle(bundle: Bundle, tmp_path: Path) -> None:
+    saved = save_bundle(tmp_path, bundle.manifest, bundle.networks, bundle.second)
+    loaded = load_bundle(tmp_path)
+    assert loaded.manifest == saved and loaded.manifest.notify_from == 0.8
+    measures = np.random.default_rng(0).normal(0, 1, (5, len(NAMES))).astype(np.float32)
+    assert log_odds(loaded.second, measures) == log_odds(bundle.second, measures)
+    save_bundle(tmp_path, replace(bundle.manifest, second_stage=None), bundle.networks)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+def test_an_altered_second_stage_is_refused_by_its_digest(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path, bundle.manifest, bundle.networks, bundle.second)
+    weights = next(tmp_path.glob("second-stage-*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(BundleError, match=f"{weights.name}.*sha256"):
+        load_bundle(tmp_path)
+
+
+def test_a_bundle_of_format_2_has_one_stage_and_one_operating_point(tmp_path: Path) -> None:
+    save_bundle(tmp_path, manifest(threshold=0.6), (UNet(TINY),))
+    document = json.loads((tmp_path / MANIFEST).read_text())
+    del document["second_stage"], document["notify_threshold"]
+    (tmp_path / MANIFEST).write_text(json.dumps(document | {"format": 2}))
+    loaded = load_bundle(tmp_path)
+    assert loaded.second == () and loaded.manifest.notify_from == 0.6
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda stage: stage.update(speed=1), "unknown key second_stage.speed"),
+        (lambda stage: stage["shape"].update(colour=1), "unknown key second_stage.shape.colour"),
+        (lambda stage: stage["shape"]["measures"].reverse(), "measures"),
+        (lambda stage: stage.update(first_weight=-1.0), "weights must not be negative"),
+        (lambda stage: stage.update(weights_sha256={"../x.safetensors": "0"}), "weights_sha256"),
+    ],
+)
+def test_a_second_stage_that_does_not_fit_is_refused(
+    bundle: Bundle, tmp_path: Path, change: object, named: str
+) -> None:
+    save_bundle(tmp_path, bundle.manifest, bundle.networks, bundle.second)
+    document = json.loads((tmp_path / MANIFEST).read_text())
+    change(document["second_stage"])  # type: ignore[operator]
+    (tmp_path / MANIFEST).write_text(json.dumps(document))
+    with pytest.raises(BundleError, match=named):
+        load_bundle(tmp_path)
+
+
+def test_an_alert_never_needs_less_than_a_report() -> None:
+    with pytest.raises(ValueError, match="notify_threshold"):
+        manifest(threshold=0.6, notify_threshold=0.5)
+
+
+def test_networks_without_their_description_are_refused() -> None:
+    with pytest.raises(ValueError, match="second stage"):
+        Bundle(manifest(), (UNet(TINY),), (second(),))

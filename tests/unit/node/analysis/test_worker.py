@@ -1,0 +1,206 @@
+"""The worker between its claims, with a real store, real files and a network of its own."""
+
+import itertools
+import os
+import signal
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from ai.bundle import save_bundle
+from ai.unet import UNet
+from node.analysis.worker import NO_MEMORY, Worker, algorithm_of
+from node.config.sections import Config
+from storage.errors import StorageFull
+from storage.files.instances import Files
+from storage.queries.claims import Queue
+from storage.stages import Event
+from storage.store import Store
+from tests.support.builders import LEASE, FakeClock, keep
+from tests.support.dicom_factory import ct_series
+from tests.support.running import wait_until
+from tests.unit.ai.test_bundle import TINY, manifest
+
+
+class Seconds:
+    """A monotonic clock that stands still until a test moves it."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def config(tmp_path: Path, sqlite_url: str) -> Config:
+    """A folder, a database, and a small bundle."""
+    torch.manual_seed(0)
+    save_bundle(tmp_path / "bundle", manifest(), (UNet(TINY),))
+    return Config.model_validate(
+        {
+            "storage": {"directory": tmp_path / "files", "database_url": sqlite_url},
+            "ai": {"bundle": tmp_path / "bundle", "attempts": 1},
+        }
+    )
+
+
+@pytest.fixture
+def store(config: Config) -> Iterator[Store]:
+    """The worker's database."""
+    opened = Store.open(config.storage.url)
+    yield opened
+    opened.close()
+
+
+def test_a_full_disk_costs_no_attempt_is_told_and_is_tried_again_ever_later(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = keep(store, Files(config.storage.directory), clock, ct_series(6))
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    tries, seconds = [], Seconds()
+
+    def full(*_: object) -> None:
+        tries.append(seconds.now)
+        raise StorageFull("no space left for a file; free some")
+
+    worker = Worker(config, seconds)
+    with monkeypatch.context() as patched:
+        patched.setattr(Files, "write_report", full)
+        for _ in range(2000):
+            worker._work()
+            seconds.now += 0.1
+    pauses = [round(later - earlier) for earlier, later in itertools.pairwise(tries)]
+    assert pauses == [2, 4, 8, 16, 32, 60, 60]
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["attempts"], row["detail"]) == ("ready", 0, "no space left for a file; free some")
+    assert [said for _, said in store.worklist.status().errors] == ["case 1: no space left for a file; free some"]
+    seconds.now += 60
+    worker._work()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["outcome"], row["attempts"]) == ("reported", "not_analysed", 1)
+    assert "no space" not in row["detail"]
+
+
+def test_a_claim_that_the_database_does_not_take_back_is_given_back_at_the_next_beat(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = keep(store, Files(config.storage.directory), clock, ct_series(6))
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    database = sqlite3.connect(config.storage.url.removeprefix("sqlite:///"))
+
+    def fail_with_the_database(*_: object) -> None:
+        database.execute("ALTER TABLE series RENAME TO away")
+        raise OSError
+
+    worker = Worker(config)
+    with monkeypatch.context() as patched:
+        patched.setattr(Files, "write_report", fail_with_the_database)
+        with pytest.raises(Exception, match="no such table"):
+            worker._work()
+    database.execute("ALTER TABLE away RENAME TO series")
+    assert store.worklist.rows()[0]["stage"] == "analysing"
+    worker._work()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["reason"], row["detail"]) == ("failed", "attempts_exhausted", "1 attempt")
+
+
+def test_a_full_disk_that_the_database_is_on_too_costs_no_attempt(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = keep(store, Files(config.storage.directory), clock, ct_series(6))
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    seconds = Seconds()
+
+    def full(*_: object) -> None:
+        raise StorageFull("no space left for the database")
+
+    worker = Worker(config, seconds)
+    with monkeypatch.context() as patched:
+        patched.setattr(Queue, "finish", full)
+        patched.setattr(Queue, "give_back", full)
+        with pytest.raises(StorageFull):
+            worker._work()
+    worker._work()
+    assert store.worklist.rows()[0]["stage"] == "analysing", "it does not knock at once at a disk that is full"
+    seconds.now += 2
+    worker._work()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["attempts"]) == ("reported", 1)
+
+
+def test_slices_that_arrive_while_nothing_is_to_be_analysed_are_read_and_not_read_again(
+    config: Config, store: Store, clock: FakeClock
+) -> None:
+    files = Files(config.storage.directory)
+    series = keep(store, files, clock, ct_series(20))
+    worker = Worker(config)
+
+    def all_are_read() -> bool:
+        return [len(each.slices) for each in list(worker._ahead._series.values())] == [20]
+
+    def ring_once_all_are_read() -> None:
+        wait_until(all_are_read)
+        worker._job.wake()
+
+    threading.Thread(target=ring_once_all_are_read).start()
+    while not all_are_read():
+        worker._work_and_read_ahead()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    for _, file in store.settling.instances(series.id):
+        files.path(file).unlink()
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    worker._work()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["reason"], row["attempts"]) == ("reported", "not_a_head", 1)
+
+
+def test_whoever_reads_ahead_looks_at_the_queue_again_even_if_nobody_rings(
+    config: Config, store: Store, clock: FakeClock
+) -> None:
+    keep(store, Files(config.storage.directory), clock, ct_series(4))
+    worker = Worker(config, itertools.count(1000.0, 0.5).__next__)
+    worker._work_and_read_ahead()
+    assert sum(len(each.slices) for each in worker._ahead._series.values()) == 4
+
+
+class Ended(BaseException):
+    """Instead of the end of this process."""
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_a_worker_without_memory_ends_and_gives_nothing_back_itself(
+    attempts: int, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = keep(store, Files(config.storage.directory), clock, ct_series(6))
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    for _ in range(attempts):
+        assert store.queue.claim("worker:1", clock(), LEASE, 1)
+        store.queue.give_back("worker:1", refund=False)
+
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    def end(status: int) -> None:
+        raise Ended(status)
+
+    monkeypatch.setattr(Files, "write_report", out_of_memory)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(Ended, match=str(NO_MEMORY)):
+        Worker(config)._work()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["attempts"]) == ("analysing", attempts + 1)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_another_model_software_or_host_is_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (algorithm_of(manifest(version=version)) for version in ("1", "2"))
+    assert one == algorithm_of(manifest(version="1"))
+    monkeypatch.setattr("node.analysis.worker.version", lambda _name: "9.9")
+    newer = algorithm_of(manifest(version="1"))
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    elsewhere = algorithm_of(manifest(version="1"))
+    assert len({each.device_uid for each in (one, other, newer, elsewhere)}) == 4

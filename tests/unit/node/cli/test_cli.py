@@ -1,0 +1,420 @@
+"""The command line in this process: what it prints and how it ends."""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from node.cli.main import app
+from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup
+from node.simulated_pacs import Fault, SimulatedPeer
+from storage.stages import Outcome, Stage
+from storage.store import Store
+from tests.support.builders import LEASE, START, FakeClock, received, reported, series_now
+from tests.support.dicom_factory import ct_series, save
+from tests.support.running import free_port
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logging_restored: None) -> Run:
+    """Runs `willis` with these arguments in an empty folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in [name for name in os.environ if name.startswith("WILLIS_")]:
+        monkeypatch.delenv(name)
+
+    def invoke(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    return invoke
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration whose folder is the test's own."""
+    path = tmp_path / "willis.toml"
+    path.write_text(f"[storage]\ndirectory = {str(tmp_path / 'var')!r}\n")
+    (tmp_path / "var").mkdir()
+    return path
+
+
+@pytest.fixture
+def store(config: Path) -> Any:
+    """The store behind `config`."""
+    opened = Store.open(f"sqlite:///{config.parent / 'var' / 'willis.db'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A tiny model bundle."""
+    from ai.bundle import save_bundle
+    from ai.unet import UNet
+    from tests.unit.ai.test_bundle import TINY, manifest
+
+    save_bundle(tmp_path / "bundle", manifest(), (UNet(TINY),))
+    return tmp_path / "bundle"
+
+
+def one_line(result: Result, exit_code: int) -> str:
+    """The one line of complaint with which a command ended."""
+    assert result.exit_code == exit_code, result.output
+    assert "Traceback" not in result.output
+    [line] = [line for line in result.stderr.splitlines() if line]
+    assert line.startswith("willis: ")
+    return line
+
+
+def test_version_is_printed(run: Run) -> None:
+    result = run("--version")
+    assert (result.exit_code, bool(re.match(r"willis \d+\.\d+\.\d+\n", result.stdout))) == (0, True)
+
+
+COMMANDS = [
+    "serve", "worklist", "show", "status", "retry", "explain", "fsck", "send", "peer", "phantom", "demo", "config check",
+    "train", "evaluate", "submit",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(run: Run, command: str) -> None:
+    result = run(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert f"Example: willis {command}" in re.sub(r"\s+", " ", result.stdout)
+
+
+def test_without_a_command_there_is_help_with_the_exit_statuses(run: Run) -> None:
+    result = run()
+    assert "Exit status" in result.output
+    for command in COMMANDS:
+        assert command.split()[0] in result.output
+
+
+def test_an_unknown_command_cannot_be_used(run: Run) -> None:
+    assert run("wroklist").exit_code == 2
+
+
+# --- config check
+
+
+def test_a_good_configuration_is_said_to_be_good(run: Run, config: Path, bundle: Path) -> None:
+    with config.open("a") as file:
+        file.write(f"[ai]\nbundle = {str(bundle)!r}\n[node]\nae_title = 'MY_NODE'\n")
+    result = run("config", "check", "--config", config)
+    assert result.exit_code == 0, result.output
+    assert "willis.toml: good; MY_NODE on 127.0.0.1:11112, peers: none" in result.stdout
+
+
+def test_the_configuration_of_this_folder_is_found_by_itself(run: Run) -> None:
+    Path("config.toml").write_text("[node]\nprot = 1\n")
+    assert "unknown key node.prot; did you mean port?" in one_line(run("config", "check"), 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[node]\nprot = 1", "unknown key node.prot; did you mean port?"),
+        ('[completion]\nquiet_seconds = "20s"', "completion.quiet_seconds = '20s'"),
+        ("[node", "not TOML"),
+        ('[storage]\ndirectory = "/proc/nowhere"', "cannot write to /proc/nowhere"),
+        ('[storage]\ndatabase_url = "sqlite:////proc/nowhere/willis.db"', "folder exists"),
+        ('[storage]\ndatabase_url = "postgresql+psycopg://u:secret@127.0.0.1:1/x"', "check that the server runs"),
+        ('[ai]\nbundle = "/nowhere"', "[ai] bundle: "),
+        ('[node.tls]\ncertificate = "/nowhere.pem"\nkey = "/k"\nca = "/c"', "[node.tls] certificate = '/nowhere.pem'"),
+    ],
+)
+def test_a_bad_configuration_is_one_line_and_exit_status_2(run: Run, tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(content + "\n")
+    line = one_line(run("config", "check", "-c", path), 2)
+    assert said in line
+    assert "secret" not in line
+
+
+def test_a_configuration_that_is_not_there_is_one_line(run: Run) -> None:
+    assert "No such file" in one_line(run("config", "check", "--config", "/nowhere.toml"), 2)
+
+
+def test_the_environment_names_the_configuration(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WILLIS_CONFIG", "/from/the/environment.toml")
+    assert "/from/the/environment.toml" in one_line(run("config", "check"), 2)
+
+
+# --- worklist
+
+
+def test_an_empty_worklist_is_empty_in_every_form(run: Run, config: Path) -> None:
+    assert "Willis worklist" in run("worklist", "-c", config).stdout
+    assert json.loads(run("worklist", "--json", "-c", config).stdout) == []
+    result = run("worklist", "--csv", "-c", config)
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+def test_the_worklist_is_a_table_for_people(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
+    reported(store, clock)
+    received(store, clock, series="2.25.5", patient_name="Yamada^Tarou=山田^太郎")
+    output = run("worklist", "-c", config).stdout
+    for word in ("Doe^Jane", "A-77", "positive", "0.90", "6.5", "pending", "山田", "receiving", "2026-11-23 09:00:00"):
+        assert word in output, word
+    assert "not a medical device" in output
+
+
+def test_the_worklist_is_json_for_programs(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
+    reported(store, clock)
+    received(store, clock, series="2.25.5", patient_name="Yamada^Tarou=山田^太郎")
+    output = run("worklist", "--json", "-c", config).stdout
+    rows = json.loads(output)
+    assert [row["outcome"] for row in rows] == ["positive", None]
+    assert rows[0]["lesions"][0]["diameter_mm"] == 6.5
+    assert "山田" in output
+    assert len(json.loads(run("worklist", "--json", "--limit", 1, "-c", config).stdout)) == 1
+
+
+def test_the_worklist_is_csv_for_spreadsheets(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
+    reported(store, clock)
+    rows = list(csv.DictReader(StringIO(run("worklist", "--csv", "-c", config).stdout)))
+    assert [(row["patient_name"], row["outcome"], row["p_present"]) for row in rows] == [
+        ("Doe^Jane", "positive", "0.9"),
+    ]  # fmt: skip
+
+
+def test_watching_keeps_the_table_until_it_is_interrupted(
+    run: Run, config: Path, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    beats = []
+
+    def sleep(_seconds: float) -> None:
+        beats.append(1)
+        if len(beats) == 2:
+            raise KeyboardInterrupt
+        received(store, clock)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    result = run("worklist", "--watch", "-c", config)
+    assert result.exit_code == 0
+    assert "Doe^Jane" in result.stdout
+
+
+# --- show, status, retry
+
+
+def test_show_tells_everything_of_a_case(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
+    reported(store, clock)
+    delivery = store.outbox.due.claim(clock(), LEASE)
+    assert delivery is not None
+    store.outbox.postponed(delivery, "status 0xA700", clock())
+    for case in ("1", "2.25.1002", "2.25.77.1.1"):
+        result = run("show", case, "-c", config)
+        assert result.exit_code == 0
+        for word in (
+            "Doe^Jane", "Left Middle Cerebral Artery", "1.0, -2.0, 3.5", "report of revision 1: positive, 2.25.77.1.1",
+            "delivery of the report to PACS: pending after 1 attempt, last error: status 0xA700",
+        ):  # fmt: skip
+            assert word in result.stdout, word
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "sentence"),
+    [
+        (Outcome.NOT_ANALYSED, "gap", "Slices are missing between the first and the last"),
+        (Outcome.NOT_ELIGIBLE, "localizer", "The series is a localizer."),
+        (Outcome.COVERED, "covered", "Another reconstruction of the same acquisition was analysed."),
+        (Outcome.NOT_ANALYSED, "of_another_version", "of_another_version"),
+    ],
+)
+def test_show_explains_a_reason_in_a_sentence(
+    run: Run, config: Path, store: Store, clock: FakeClock, outcome: Outcome, reason: str, sentence: str
+) -> None:
+    from storage.stages import Event
+
+    series = received(store, clock)
+    store.settling.leave(series, Event.SET_ASIDE, "quiet", clock(), outcome, reason)
+    assert sentence in re.sub(r"\s+", " ", run("show", 1, "-c", config).stdout)
+
+
+@pytest.mark.parametrize("command", ["show", "retry"])
+def test_an_unknown_case_is_one_line_with_the_remedy(run: Run, config: Path, command: str) -> None:
+    line = one_line(run(command, "404", "-c", config), 1)
+    assert line == "willis: no case '404'; `willis worklist` lists the cases"
+
+
+def test_status_is_json_for_programs(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
+    empty = json.loads(run("status", "--json", "-c", config).stdout)
+    assert empty["series"] == {stage.value: 0 for stage in Stage}
+    assert empty["deliveries"] == {"pending": 0, "delivered": 0, "committed": 0, "dead": 0}
+    assert (empty["oldest_ready_seconds"], empty["last_errors"], empty["last_slice_to_report_seconds"]) == (
+        None, [], {},
+    )  # fmt: skip
+    assert empty["free_gib"] > 0
+    for number, seconds in enumerate((1, 2, 9)):
+        clock.now = START
+        reported(store, clock, series=f"2.25.{number}")
+        delivery = store.outbox.due.claim(clock(), LEASE)
+        assert delivery is not None
+        store.outbox.accepted(delivery, clock.advance(seconds))
+    reported(store, clock)
+    delivery = store.outbox.due.claim(clock(), LEASE)
+    assert delivery is not None
+    store.outbox.refused(delivery, "status 0x0122")
+    status = json.loads(run("status", "--json", "-c", config).stdout)
+    assert (status["series"]["reported"], status["deliveries"]) == (
+        4,
+        {"pending": 0, "delivered": 3, "committed": 0, "dead": 1},
+    )
+    assert status["last_errors"] == ["2026-11-23 09:00:09 PACS: status 0x0122"]
+    assert status["last_slice_to_report_seconds"]["total"] == {"median": 2.0, "p95": 8.3}
+    assert status["last_slice_to_report_seconds"]["delivery"]["median"] == 2.0
+
+
+def test_status_is_a_table_for_people(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
+    output = run("status", "-c", config).stdout
+    assert "receiving 0" in output
+    assert "none yet" in output
+    reported(store, clock)
+    delivery = store.outbox.due.claim(clock(), LEASE)
+    assert delivery is not None
+    store.outbox.accepted(delivery, clock.advance(3))
+    output = run("status", "-c", config).stdout
+    assert "reported 1" in output
+    assert "total 3.0 (95 %: 3.0)" in output
+
+
+def test_retry_analyses_a_case_again_and_wakes_the_node(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
+    reported(store, clock)
+    folder = config.parent / "var"
+    with Wakeup(folder, NODE_PROCESS) as node, Wakeup(folder, WORKER_PROCESS) as worker:
+        result = run("retry", 1, "-c", config)
+        assert (node.wait(0), worker.wait(0)) == (True, True)
+    assert (result.exit_code, "as a new revision" in result.stdout) == (0, True)
+    assert (series_now(store).stage, series_now(store).revision) == (Stage.READY, 2)
+
+
+def test_retry_revives_dead_letters_and_leaves_the_result_as_it_is(
+    run: Run, config: Path, store: Store, clock: FakeClock
+) -> None:
+    reported(store, clock)
+    delivery = store.outbox.due.claim(clock(), LEASE)
+    assert delivery is not None
+    store.outbox.refused(delivery, "status 0x0122")
+    result = run("retry", 1, "-c", config)
+    assert "1 delivery is pending again" in result.stdout
+    assert (series_now(store).stage, series_now(store).revision) == (Stage.REPORTED, 1)
+    assert store.worklist.rows()[0]["delivery"] == "pending"
+
+
+def test_retry_of_what_has_not_ended_is_one_line(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
+    received(store, clock)
+    assert "case 1 is receiving: it has not ended yet" in one_line(run("retry", 1, "-c", config), 1)
+
+
+# --- send, peer, phantom
+
+
+@pytest.mark.parametrize(
+    "address", ["", "PACS", "PACS@host", "PACS@host:", "PACS@host:0", "PACS@host:65536", "@host:1", "PACS@:1",
+                "A_TITLE_THAT_IS_TOO_LONG@host:1", "PACS@host:1x"],
+)  # fmt: skip
+def test_a_bad_address_is_one_line_and_exit_status_2(run: Run, tmp_path: Path, address: str) -> None:
+    line = one_line(run("send", tmp_path, "--to", address), 2)
+    assert "write AE@HOST:PORT, for example WILLIS@127.0.0.1:11112" in line
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [("PACS@10.0.0.7:104", "10.0.0.7", 104), ("MY PACS@pacs.example:11112", "pacs.example", 11112),
+     ("PACS@[::1]:104", "::1", 104)],
+)  # fmt: skip
+def test_a_good_address_is_understood(address: str, host: str, port: int) -> None:
+    from node.cli.dicom import address as parse
+
+    peer = parse(address)
+    assert (peer.ae_title, peer.host, peer.port) == (address.split("@")[0], host, port)
+
+
+def test_an_ae_title_that_is_none_is_one_line_and_exit_status_2(run: Run, tmp_path: Path) -> None:
+    assert "AE@HOST:PORT" in one_line(run("send", tmp_path, "--to", "É@host:1"), 2)
+
+
+def test_a_path_that_is_not_there_is_one_line_and_exit_status_2(run: Run) -> None:
+    assert "/nowhere does not exist" in one_line(run("send", "/nowhere", "--to", "PACS@127.0.0.1:1"), 2)
+
+
+def test_a_peer_that_is_not_there_is_one_line_and_exit_status_1(run: Run, tmp_path: Path) -> None:
+    paths = save(ct_series(2), tmp_path)
+    result = run("send", "--quiet", *paths, "--to", f"PACS@127.0.0.1:{free_port()}")
+    assert "no association with PACS" in one_line(result, 1)
+
+
+def test_send_tells_each_file_and_the_total(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    save(ct_series(3), tmp_path / "study")
+    (tmp_path / "study" / "notes.txt").write_text("x")
+    pacs = SimulatedPeer(tmp_path / "pacs")
+    port = pacs.start(0)
+    result = run("send", tmp_path / "study", "--to", f"PACS@127.0.0.1:{port}")
+    quiet = run("send", "--quiet", tmp_path / "study", "--to", f"PACS@127.0.0.1:{port}")
+    pacs.stop()
+    assert (result.exit_code, quiet.exit_code) == (0, 0)
+    assert result.stdout == quiet.stdout == "3 sent, 1 skipped, 0 refused\n"
+    assert len(list(pacs.folder.iterdir())) == 3
+    assert result.stderr.count(": success") == 3
+    assert "notes.txt: skipped: not a DICOM file" in result.stderr
+    assert ": success" not in quiet.stderr
+    assert "notes.txt: skipped: not a DICOM file" in quiet.stderr
+
+
+def test_a_refusal_is_exit_status_1(run: Run, tmp_path: Path) -> None:
+    paths = save(ct_series(2), tmp_path)
+    pacs = SimulatedPeer(tmp_path / "pacs", fault=Fault.REFUSE, status=0xC000)
+    port = pacs.start(0)
+    result = run("send", *paths, "--to", f"PACS@127.0.0.1:{port}")
+    pacs.stop()
+    assert (result.exit_code, result.stdout) == (1, "0 sent, 0 skipped, 2 refused\n")
+    assert result.stderr.count("refused: status 0xC000") == 2
+
+
+def test_nothing_sent_is_exit_status_1(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    assert run("send", tmp_path / "notes.txt", "--to", "PACS@127.0.0.1:1").exit_code == 1
+
+
+def test_a_peer_whose_port_is_taken_is_one_line_and_exit_status_2(run: Run) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = one_line(run("peer", "--port", port), 2)
+    assert f"port {port}: " in line
+    assert "choose another with --port" in line
+
+
+def test_a_peer_with_a_status_that_is_none_is_one_line_and_exit_status_2(run: Run) -> None:
+    assert "--status 'many' is no number" in one_line(run("peer", "--status", "many"), 2)
+
+
+def test_a_phantom_at_no_location_is_one_line_and_exit_status_2(run: Run, tmp_path: Path) -> None:
+    line = one_line(run("phantom", tmp_path / "out", "--aneurysm", "left-foot"), 2)
+    assert "--aneurysm 'left-foot' is no location; the locations are " in line
+    assert "left-mca" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_diameter_needs_an_aneurysm(run: Run, tmp_path: Path) -> None:
+    assert "--diameter-mm needs --aneurysm" in one_line(run("phantom", tmp_path / "out", "--diameter-mm", 5), 2)
+
+
+@pytest.mark.parametrize("option", [("--seed", "-1"), ("--diameter-mm", "99"), ("--spacing-mm", "0")])
+def test_a_phantom_out_of_range_cannot_be_used(run: Run, tmp_path: Path, option: tuple[str, str]) -> None:
+    assert run("phantom", tmp_path / "out", *option).exit_code == 2

@@ -1,0 +1,116 @@
+"""How the supervisor looks after its children."""
+
+import errno
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from node.config.sections import Config
+from node.runtime.clock import utc_now
+from node.runtime.processes import CONFIG_ERROR, Child, worker_name
+from node.workflow.supervisor import Supervisor
+from storage.stages import Stage
+from tests.support.builders import FakeClock, claimed, series_now
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    made = Supervisor(Config.model_validate({"storage": {"directory": tmp_path}}), [])
+    yield made
+    made._store.close()
+
+
+@pytest.fixture
+def ended(supervisor: Supervisor) -> Callable[..., Child]:
+    """Makes children that have ended after so many starts and so many seconds."""
+
+    def make(code: int = CONFIG_ERROR, starts: int = 1, seconds: float = 1.0) -> Child:
+        child = Child("receive", [], {}, starts=starts, started_at=time.monotonic() - seconds)
+        child.process = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
+        child.process.wait()
+        return child
+
+    return make
+
+
+def test_a_child_that_never_ran_for_its_configuration_ends_the_node(
+    supervisor: Supervisor, ended: Callable[..., Child]
+) -> None:
+    assert not supervisor._look_after(ended())
+
+
+@pytest.mark.parametrize("history", [{"starts": 2}, {"seconds": 60.0}, {"code": 1}, {"code": -9}])
+def test_a_child_that_has_run_is_started_again_after_a_pause_whatever_ended_it(
+    supervisor: Supervisor, ended: Callable[..., Child], history: dict[str, float]
+) -> None:
+    child = ended(**history)
+    assert supervisor._look_after(child)
+    assert child.process is None
+    assert 0 < child.start_at - time.monotonic() <= 1
+
+
+def test_a_database_that_is_away_when_a_child_ends_does_not_end_the_node(
+    supervisor: Supervisor, ended: Callable[..., Child], tmp_path: Path
+) -> None:
+    with sqlite3.connect(tmp_path / "willis.db") as database:
+        database.execute("ALTER TABLE series RENAME TO away")
+    child = ended(code=-9)
+    assert supervisor._look_after(child)
+    assert child.process is None
+
+
+def test_a_host_that_has_no_room_for_a_child_does_not_end_the_node(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    child = Child("work", [], {})
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", no_memory)
+        assert supervisor._look_after(child)
+    assert child.process is None
+    assert 0 < child.start_at - time.monotonic() <= 1
+
+
+def test_what_a_dead_process_held_is_given_back_when_a_child_gets_its_process_id(
+    supervisor: Supervisor, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: Child) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", ""])
+        claimed(supervisor._store, clock, worker_name(self.process.pid))
+
+    monkeypatch.setattr(Child, "start", start)
+    child = Child("receive", [], {})
+    assert supervisor._look_after(child)
+    assert child.process is not None
+    child.process.wait()
+    assert (series_now(supervisor._store).stage, series_now(supervisor._store).attempts) == (Stage.READY, 1)
+
+
+def test_a_worker_that_no_alarm_reaches_is_killed_after_its_time_limit(
+    supervisor: Supervisor, clock: FakeClock
+) -> None:
+    child = Child("work", [], {})
+    child.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    supervisor._children = [child]
+    try:
+        limit_seconds = supervisor._config.ai.time_limit_seconds
+        for age_seconds, ended in ((limit_seconds, None), (limit_seconds + 60, -signal.SIGKILL)):
+            clock.now = utc_now() - timedelta(seconds=age_seconds)
+            claimed(supervisor._store, clock, worker_name(child.process.pid), series=f"2.25.{age_seconds:.0f}")
+            supervisor._end_stuck()
+            with suppress(subprocess.TimeoutExpired):
+                child.process.wait(10 if ended else 0.2)
+            assert child.process.returncode == ended
+    finally:
+        child.process.kill()
+        child.process.communicate()

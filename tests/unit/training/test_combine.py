@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ai.bundle import Bundle, load_bundle
+from ai.decode import Candidate
+from ai.locations import Location
+from ai.second_stage import ShapeSettings
+from ai.shape import NAMES
+from ai.unet import UNet
+from tests.unit.ai.test_bundle import TINY, manifest
+from tests.unit.training.test_cubes import made_up_shapes
+from training import combine
+from training.candidates import Marked, load_marked, save_marked
+from training.cases import Scored
+from training.combine import combined, cross_fitted, fitted_weights, joined
+from training.phantom.scan import TrueLesion
+from training.second_stage import save_trained, train
+
+SECOND = train(made_up_shapes(400, 0), ShapeSettings(hidden=8), 0, epochs=60)
+
+
+def marked(seed: int) -> Marked:
+    """The first stage knows nothing; the second sees the sac of every other scan."""
+    rng = np.random.default_rng(seed)
+    lesions = (TrueLesion(Location.ACOM, (0.0, 0.0, 0.0), 5.0),) if seed % 2 == 0 else ()
+    found = tuple(
+        Candidate(float(rng.normal(0, 2)), (20.0 * i, 0.0, 0.0), 5.0, np.eye(13)[6] * 0.9 + 0.1 / 13) for i in range(3)
+    )
+    measures = rng.normal(0, 1, (3, len(NAMES))).astype(np.float32)
+    if lesions:
+        measures[0, 0] += 2.0
+        measures[0, 1] -= 30.0
+    return Marked(Scored(seed, lesions, found), measures)
+
+
+SCANS = [marked(seed) for seed in range(60)]
+SECONDS = combine.seconds_of((SECOND,), SCANS)
+
+
+def test_the_stage_that_knows_more_weighs_more() -> None:
+    first, second = fitted_weights(SCANS, SECONDS)
+    assert 0.0 < first < 0.2 < second
+
+
+def test_every_scan_is_judged_by_what_others_fitted() -> None:
+    cases, report, notify = cross_fitted(SCANS, SECONDS)
+    assert [one.seed for one in cases] == [one.scored.seed for one in SCANS]
+    assert all(low <= high for low, high in zip(report, notify, strict=True))
+    called = [one.present >= limit for one, limit in zip(cases, report, strict=True)]
+    assert np.mean([flag for flag, one in zip(called, cases, strict=True) if one.positive]) > 0.6
+
+
+def test_the_bundle_has_both_operating_points_and_both_stages() -> None:
+    made, scored = joined(Bundle(manifest(), (UNet(TINY),)), (SECOND,), "0.2", SCANS, SECONDS)
+    said = made.manifest
+    assert said.version == "0.2" and said.second_stage is not None
+    assert said.threshold <= said.notify_from < 1.0
+    weights = (said.second_stage.first_weight, said.second_stage.second_weight)
+    assert scored[0].candidates[0].score == combined(SCANS, SECONDS, weights)[0].candidates[0].score
+
+
+def test_candidates_come_back_as_they_were_written(tmp_path: Path) -> None:
+    save_marked(tmp_path, SCANS[1])
+    save_marked(tmp_path, SCANS[0])
+    first, second = load_marked(tmp_path)
+    assert (first.scored.seed, second.scored.seed) == (0, 1)
+    np.testing.assert_allclose(first.measures, SCANS[0].measures, atol=1e-5)
+    assert first.hits.tolist() == [True, False, False] and not second.hits.any()
+
+
+def test_the_command_says_what_is_gained_and_writes_the_bundle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "marked").mkdir()
+    for scan in SCANS:
+        save_marked(tmp_path / "marked", scan)
+    save_trained(tmp_path / "second.safetensors", [SECOND])
+    before = Bundle(manifest(), (UNet(TINY),))
+    monkeypatch.setattr(combine, "load_bundle", lambda folder: before)
+    monkeypatch.setattr(combine, "DRAWS", 20)
+    arguments = ["bundle", str(tmp_path / "second.safetensors"), str(tmp_path / "marked"), "0.2", str(tmp_path / "new")]
+    assert combine.main(arguments) == 0
+    assert "gain of auc_present" in capsys.readouterr().out
+    assert load_bundle(tmp_path / "new").manifest.version == "0.2"

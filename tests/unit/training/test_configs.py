@@ -1,0 +1,68 @@
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.baseline import BaselineConfig
+from training.config import read_config, read_settings
+from training.held_out import held_out_scans
+
+CONFIGS = Path(__file__).parents[3] / "training" / "configs"
+ABLATIONS = CONFIGS / "ablations"
+DIFFERENCES = {
+    "no_vessel_head": {"loss.vessel"},
+    "coarse_1_2mm": {"preprocessing.spacing_mm", "preprocessing.size_DHW", "data.cache"},
+    "no_coordinates": {"preprocessing.coordinates", "network.in_channels"},
+    "no_mined_negatives": {"sampling.hard_share"},
+    "attention": {"network.attention"},
+    "wide": {"network.widths"},
+    "second_seed": {"seed"},
+}
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def test_every_run_in_the_repository_reads_and_its_network_fits_its_channels() -> None:
+    runs = [*CONFIGS.glob("willis*.toml"), *ABLATIONS.glob("*.toml")]
+    for path in runs:
+        config = read_config(path)
+        assert config.network.in_channels == config.preprocessing.channel_count, path.name
+    assert read_settings(CONFIGS / "baseline.toml", BaselineConfig).batch and len(held_out_scans()) == 200
+    others = {path.name for path in CONFIGS.glob("*.toml") if not path.name.startswith("willis")}
+    assert others == {"baseline.toml", "held_out.toml", "real_tree.toml"}
+
+
+def test_every_ablation_is_named_here_and_has_a_folder_of_its_own() -> None:
+    assert {path.stem for path in ABLATIONS.glob("*.toml")} == {"reference", *DIFFERENCES}
+    for path in ABLATIONS.glob("*.toml"):
+        assert read_config(path).folder == f"runs/ablations/{path.stem}"
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_an_ablation_differs_from_the_reference_in_what_it_names_and_nothing_else(name: str) -> None:
+    reference, ablation = (flat(asdict(read_config(ABLATIONS / f"{each}.toml"))) for each in ("reference", name))
+    assert {key for key in reference if reference[key] != ablation[key]} == DIFFERENCES[name] | {"folder"}
+
+
+def test_an_ablation_reads_the_scans_that_the_shipped_run_has_in_the_same_cache() -> None:
+    shipped, reference = (read_config(path).data for path in (CONFIGS / "willis.toml", ABLATIONS / "reference.toml"))
+    assert (reference.cache, reference.first_seed, reference.lesions_per_scan) == (
+        shipped.cache,
+        shipped.first_seed,
+        shipped.lesions_per_scan,
+    )
+    assert reference.scans <= shipped.scans
+
+
+@pytest.mark.parametrize("name", ["reference", *DIFFERENCES])
+def test_the_document_has_the_commands_of_every_ablation(name: str) -> None:
+    text = (CONFIGS.parents[1] / "docs" / "ablations.md").read_text(encoding="utf-8")
+    assert f"training/configs/ablations/{name}.toml" in text
+    assert tomllib.loads((ABLATIONS / f"{name}.toml").read_text(encoding="utf-8"))["folder"] in text

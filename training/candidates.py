@@ -1,0 +1,93 @@
+"""What the first stage marks on scans as the scanner sees them, with the shape of each, for the second stage.
+
+`python -m training.candidates BUNDLE CACHE FOLDER [--count N]`: CACHE is a folder of `python -m training.paint`.  What is in
+FOLDER is not looked at again.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ai.bundle import load_bundle
+from ai.predict import found_candidates
+from ai.second_stage import cube_around
+from ai.shape import NAMES, measured
+from ai.volume import Volume
+from training.cases import Scored, is_hit
+from training.dataset import Prepared, load_prepared
+from training.evaluate import document_of, scored_of, seen
+from training.files import write_whole
+
+
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """A scan with the first stage's candidates and what is measured around them, (N, M) in the same order."""
+
+    scored: Scored
+    measures: NDArray[np.float32]
+
+    @property
+    def hits(self) -> NDArray[np.bool_]:
+        """Which candidates are on an aneurysm."""
+        return np.array(
+            [
+                any(is_hit(one.centre_lps_mm, lesion) for lesion in self.scored.lesions)
+                for one in self.scored.candidates
+            ],
+            bool,
+        )
+
+
+def mark(box: Prepared, scored: Scored) -> Marked:
+    """Return the candidates with the shape of what lies around them in the box."""
+    volume = Volume(np.asarray(box.region.hu_DHW), box.region.affine_lps)
+    found = [measured(cube_around(volume, one.centre_lps_mm)) for one in scored.candidates]
+    return Marked(scored, np.stack(found) if found else np.zeros((0, len(NAMES)), np.float32))
+
+
+def save_marked(folder: Path, marked: Marked) -> None:
+    """Write a scan's candidates, with their measurements, as one file."""
+    document = document_of(marked.scored) | {"measures": [[round(float(x), 5) for x in row] for row in marked.measures]}
+    write_whole(folder / f"{marked.scored.seed}.json", json.dumps(document))
+
+
+def load_marked(folder: Path) -> list[Marked]:
+    """All scans of a folder, in the order of their seeds."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    return [
+        Marked(scored_of(each), np.array(each["measures"], np.float32).reshape(-1, len(NAMES)))
+        for each in sorted(found, key=lambda one: one["seed"])
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Mark what is painted and not marked yet."""
+    parser = argparse.ArgumentParser(prog="python -m training.candidates", description=__doc__)
+    for name in ("bundle", "cache", "folder"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--count", type=int, default=None)
+    parser.add_argument("--threads", type=int, default=1)
+    asked = parser.parse_args(arguments)
+    torch.set_num_threads(asked.threads)
+    bundle = load_bundle(asked.bundle)
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    painted = sorted((asked.cache / "regions").iterdir(), key=lambda path: path.name)
+    for path in [path for path in painted if path.name.isdigit()][: asked.count]:
+        if (asked.folder / f"{path.name}.json").exists():
+            continue
+        scan = load_prepared(path)
+        scored = Scored(scan.seed, seen(scan), found_candidates(scan.region, bundle, "cpu"), scan.confounders)
+        save_marked(asked.folder, mark(load_prepared(asked.cache / "native" / path.name), scored))
+        print(path.name, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

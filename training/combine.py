@@ -1,0 +1,185 @@
+"""A second stage joins a bundle: what both stages' log odds weigh, the calibrations and both operating points are fitted.
+
+`python -m training.combine BUNDLE RUN CANDIDATES VERSION [FOLDER]`: RUN is a file of `python -m training.second_stage`, CANDIDATES
+a folder of `python -m training.candidates` on scans that neither stage learned from.  Prints the figures of both bundles on
+those scans, the new one's with everything fitted on the other four fifths; without FOLDER nothing is written.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from ai.bundle import Bundle, SecondStage, load_bundle, save_bundle
+from ai.decode import rescored
+from ai.second_stage import ShapeNet, log_odds
+from training.candidates import Marked, load_marked
+from training.cases import Case, Scored, case
+from training.evaluate import measure
+from training.export import calibrated, least_probability
+from training.figures import headline
+from training.metrics import bootstrap
+from training.second_stage import trained
+
+REPORT_SPECIFICITY, NOTIFY_SPECIFICITY = 0.90, 0.97
+"""What the two operating points aim at on the negative scans."""
+FOLDS = 5
+DRAWS = 500
+"""Of the bootstrap over scans."""
+Weights = tuple[float, float]
+
+
+def seconds_of(networks: Sequence[ShapeNet], marked: Sequence[Marked]) -> list[NDArray[np.float64]]:
+    """The second stage's log odds of each scan's candidates."""
+    return [np.array(log_odds(networks, scan.measures), float) for scan in marked]
+
+
+def fitted_weights(marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]]) -> Weights:
+    """What each stage's log odds weigh in a logistic regression of "on an aneurysm", neither below 0."""
+    first = np.concatenate([[one.score for one in scan.scored.candidates] for scan in marked])
+    second = np.concatenate(list(seconds))
+    hit = np.concatenate([scan.hits for scan in marked]).astype(float)
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        logit = parameters[0] * first + parameters[1] * second + parameters[2]
+        return float((np.logaddexp(0.0, logit) - hit * logit).sum() + 0.05 * (parameters[:2] ** 2).sum())
+
+    bounds = [(0.02, None), (0.0, None), (None, None)]
+    best = minimize(loss, np.array([0.5, 0.3, -1.0]), method="L-BFGS-B", bounds=bounds)
+    return float(best.x[0]), float(best.x[1])
+
+
+def combined(marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]], weights: Weights) -> list[Scored]:
+    """The scans with their candidates scored by both stages."""
+    return [
+        replace(scan.scored, candidates=rescored(scan.scored.candidates, [float(x) for x in each], *weights))
+        for scan, each in zip(marked, seconds, strict=True)
+    ]
+
+
+def cross_fitted(
+    marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]]
+) -> tuple[list[Case], list[float], list[float]]:
+    """Each scan's case by weights and calibration fitted to the other folds, with the two thresholds it is judged by."""
+    cases: list[Case | None] = [None] * len(marked)
+    report, notify = [0.0] * len(marked), [0.0] * len(marked)
+    for fold in range(FOLDS):
+        others = [i for i in range(len(marked)) if _fold(marked[i]) != fold]
+        mine = [i for i in range(len(marked)) if _fold(marked[i]) == fold]
+        if not mine:
+            continue
+        weights = fitted_weights([marked[i] for i in others], [seconds[i] for i in others])
+        rest = combined([marked[i] for i in others], [seconds[i] for i in others], weights)
+        calibration = calibrated(rest)
+        low = least_probability(rest, calibration, REPORT_SPECIFICITY)
+        high = max(low, least_probability(rest, calibration, NOTIFY_SPECIFICITY))
+        for i, scored in zip(
+            mine, combined([marked[i] for i in mine], [seconds[i] for i in mine], weights), strict=True
+        ):
+            cases[i], report[i], notify[i] = case(scored, calibration, low), low, high
+    return [one for one in cases if one is not None], report, notify
+
+
+def _fold(marked: Marked) -> int:
+    """Pairs of seeds, one scan with and one without an aneurysm, stay together."""
+    return marked.scored.seed // 2 % FOLDS
+
+
+def joined(
+    bundle: Bundle,
+    second: tuple[ShapeNet, ...],
+    version: str,
+    marked: Sequence[Marked],
+    seconds: Sequence[NDArray[np.float64]],
+) -> tuple[Bundle, list[Scored]]:
+    """The bundle with its second stage, fitted to all scans, and the scans as it scores them."""
+    weights = fitted_weights(marked, seconds)
+    scored = combined(marked, seconds, weights)
+    calibration = calibrated(scored)
+    report = least_probability(scored, calibration, REPORT_SPECIFICITY)
+    manifest = replace(
+        bundle.manifest,
+        version=version,
+        calibration=calibration,
+        threshold=report,
+        notify_threshold=max(report, least_probability(scored, calibration, NOTIFY_SPECIFICITY)),
+        second_stage=SecondStage(second[0].settings, *weights, {"unsaved.safetensors": ""}),
+    )
+    return Bundle(manifest, bundle.networks, second), scored
+
+
+def compared(before: Sequence[Case], after: Sequence[Case], threshold: float) -> dict[str, tuple[float, float, float]]:
+    """Each headline figure's gain and its 95 % interval, over scans drawn with replacement; threshold figures left out."""
+    pairs = list(zip(before, after, strict=True))
+
+    def gain(sample: Sequence[tuple[Case, Case]]) -> dict[str, float]:
+        old = headline([one for one, _ in sample], threshold)
+        new = headline([one for _, one in sample], threshold)
+        return {name: new[name] - old[name] for name in new if name not in ("sensitivity", "specificity")}
+
+    intervals = bootstrap(gain, pairs, DRAWS)
+    return {name: (value, *intervals[name]) for name, value in gain(pairs).items() if name in intervals}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fit, compare, and write the bundle where a folder is named."""
+    parser = argparse.ArgumentParser(prog="python -m training.combine", description=__doc__)
+    for name in ("bundle", "run", "candidates"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("version")
+    parser.add_argument("folder", type=Path, nargs="?")
+    asked = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    bundle, second, marked = load_bundle(asked.bundle), trained(asked.run), load_marked(asked.candidates)
+    seconds = seconds_of(second, marked)
+    old = bundle.manifest
+    before = [case(scan.scored, old.calibration, old.threshold) for scan in marked]
+    after, report, notify = cross_fitted(marked, seconds)
+    print(f"{len(marked)} scans, {sum(one.positive for one in before)} with an aneurysm")
+    _print(
+        f"{old.version} at {old.threshold:.2f}",
+        headline(before, old.threshold),
+        bootstrap(lambda s: headline(s, old.threshold), before, DRAWS),
+    )
+    middle = float(np.median(report))
+    _print(
+        f"{version_of(asked)} at about {middle:.2f}",
+        headline(after, middle),
+        bootstrap(lambda s: headline(s, middle), after, DRAWS),
+    )
+    for name, limits in (("report", report), ("notify", notify)):
+        called = [one.present >= limit for one, limit in zip(after, limits, strict=True)]
+        right = [flag for flag, one in zip(called, after, strict=True) if one.positive]
+        wrong = [flag for flag, one in zip(called, after, strict=True) if not one.positive]
+        print(f"{name}: sensitivity {np.mean(right):.3f} specificity {1 - np.mean(wrong):.3f}")
+    for name, (value, low, high) in compared(before, after, middle).items():
+        print(f"gain of {name:32s} {value:+.3f} ({low:+.3f} to {high:+.3f})")
+    final, scored = joined(bundle, second, asked.version, marked, seconds)
+    print(f"weights {final.manifest.second_stage.first_weight:.3f} {final.manifest.second_stage.second_weight:.3f}")  # type: ignore[union-attr]
+    if asked.folder:
+        figures = measure(scored, final) | {"steps": old.figures.get("steps", float("nan"))}
+        kept = {name: round(value, 4) for name, value in figures.items() if np.isfinite(value)}
+        save_bundle(asked.folder, replace(final.manifest, figures=kept), final.networks, final.second)
+    return 0
+
+
+def version_of(asked: argparse.Namespace) -> str:
+    """The version that the new bundle is to have."""
+    return str(asked.version)
+
+
+def _print(title: str, values: dict[str, float], intervals: dict[str, tuple[float, float]]) -> None:
+    print(title)
+    for name, value in values.items():
+        low, high = intervals.get(name, (float("nan"), float("nan")))
+        print(f"  {name:36s} {value:.3f} ({low:.3f} to {high:.3f})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
