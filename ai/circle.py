@@ -28,6 +28,8 @@ Float32Array = NDArray[np.float32]
 
 CELL_MM = 6.0
 CHANNELS = 4
+DEPTH_CELLS = 40
+"""From the top down, so much is looked at: a head and the upper neck, and not the chest below them."""
 STRIDE = 2
 """An output cell covers 2×2×2 input cells."""
 DIVISOR = 8
@@ -131,6 +133,7 @@ def cells(volume: Volume) -> tuple[Float32Array, NDArray[np.float64]]:
     inside = np.argwhere(out[0] < 0.6)
     low, high = (inside.min(axis=0), inside.max(axis=0) + 1) if len(inside) else (np.zeros(3, int), out.shape[1:])
     low, high = np.maximum(low - 2, 0), np.minimum(np.asarray(high) + 2, out.shape[1:])
+    low[0] = max(low[0], high[0] - DEPTH_CELLS)
     out = out[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
     out = np.pad(out, [(0, 0), *((0, -side % DIVISOR) for side in out.shape[1:])])
     step = CELL_MM / np.array(spacing)

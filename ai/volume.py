@@ -280,7 +280,8 @@ def _averaged(plane: NDArray[np.int16], stride: int) -> NDArray[np.int16]:
         return plane
     rows, columns = plane.shape[0] // stride, plane.shape[1] // stride
     squares = plane[: rows * stride, : columns * stride].reshape(rows, stride, columns, stride)
-    return np.rint(squares.mean(axis=(1, 3), dtype=np.float32)).astype(np.int16)
+    averaged: NDArray[np.int16] = np.rint(squares.mean(axis=(1, 3), dtype=np.float32)).astype(np.int16)
+    return averaged
 
 
 def _decoded_planes(pairs: Iterator[tuple[ReadSlice, Frame]], threads: int) -> Iterator[NDArray[np.int16]]:

@@ -160,7 +160,7 @@ def main(arguments: list[str]) -> int:
         wanted = torch.stack([target_of(each[1]) for each in shown])
         loss = F.kl_div(answer, wanted, reduction="batchmean") + _apart(answer, offset, [each[1] for each in shown])
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         losses.append(float(loss.detach()))

@@ -28,14 +28,14 @@ class RealBrain:
     """The inner table as a signed distance, and the share of arteries and veins, of one person."""
 
     def __init__(self, folder: Path) -> None:
-        labels = np.asarray(nib.load(folder / "head-labels-synthseg.nii.gz").dataobj) > 0  # type: ignore[attr-defined]
+        labels = np.asarray(nib.load(folder / "head-labels-synthseg.nii.gz").dataobj) > 0
         solid = ndimage.binary_closing(np.pad(labels[::2, ::2, ::2], 25), iterations=3)  # at 2 mm, which is fast
         distance = 2.0 * (ndimage.distance_transform_edt(~solid) - ndimage.distance_transform_edt(solid))
         self.inner_mm = ndimage.gaussian_filter(distance.astype(np.float32), 0.6) - np.float32(1.0)
         self.offset = 0.7455 - 2.0 * 25
         self.vessels: list[tuple[Float32Array, float]] = []
         for name in ("veins", "arteries"):
-            mask = np.asarray(nib.load(folder / f"{name}.nii.gz").dataobj).astype(np.float32)  # type: ignore[attr-defined]
+            mask = np.asarray(nib.load(folder / f"{name}.nii.gz").dataobj).astype(np.float32)
             coarse = ndimage.gaussian_filter(mask, STEP_MM / 2.5 / 0.491)
             self.vessels.append((coarse, 0.49107))
 

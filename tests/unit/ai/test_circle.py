@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from ai import circle
 from ai.circle import CircleNet, cells, locate, located_extent
+from ai.coverage import require_coverage
 from ai.errors import BundleError, NotAnalysable, Reason
 from ai.volume import Volume
 from tests.support.absent import absent
@@ -115,3 +116,35 @@ def test_a_real_scanner_s_skull_phantom_has_its_circle_above_the_clinoids_or_is_
     found = locate(volume)
     near = np.linalg.norm(np.subtract(found.centre_lps_mm, (-3.0, 85.0, 743.0))) < 8.0
     assert near or found.spread_mm > circle.MOST_SPREAD_MM or found.elsewhere > 0.5
+
+
+def test_a_series_of_1200_slices_from_chest_to_vertex_shows_the_same_circle() -> None:
+    short = turned(painted(), (0, 0, 0))
+    slices = np.concatenate([np.repeat(short.hu_DHW[:1], 870, axis=0), np.repeat(short.hu_DHW, 6, axis=0)])
+    matrix = affine((0.5, 3.0, 3.0), tuple(short.affine_lps[:3, 3] - [0.0, 0.0, 435.0 + 1.25]))
+    found = locate(Volume(slices, matrix))
+    assert len(slices) == 1200
+    assert np.linalg.norm(np.subtract(found.centre_lps_mm, painted().centre_lps_mm)) < 8.0
+
+
+def test_a_child_s_head_is_placed_like_a_grown_up_s() -> None:
+    grown = turned(painted(), (0, 0, 0))
+    small = grown.affine_lps.copy()
+    small[:3, :3] *= 0.8
+    small[:3, 3] = 0.8 * (small[:3, 3] - painted().centre_lps_mm) + painted().centre_lps_mm
+    found = locate(Volume(grown.hu_DHW, small))
+    assert np.linalg.norm(np.subtract(found.centre_lps_mm, painted().centre_lps_mm)) < 8.0
+
+
+def test_a_head_filled_with_metal_is_not_analysed() -> None:
+    made = head()
+    made.hu_DHW[made.hu_DHW > 0] = 3071
+    with pytest.raises(NotAnalysable):
+        located_extent(made)
+
+
+def test_a_volume_that_ends_at_the_circle_is_not_analysed() -> None:
+    whole = turned(painted(), (0, 0, 0))
+    with pytest.raises(NotAnalysable) as caught:
+        require_coverage(located_extent(Volume(whole.hu_DHW[:25], whole.affine_lps)))
+    assert caught.value.reason in {Reason.COVERAGE, Reason.NOT_A_HEAD}
