@@ -424,7 +424,7 @@ def test_what_the_database_already_says_is_reported_without_reading_pixels(
     "series",
     [
         ct_series(6, Rows=65535, Columns=65535),
-        ct_series(129, Rows=2048, Columns=2048),
+        [enhanced_ct(ct_series(3), Rows=1000, Columns=1000, NumberOfFrames=2049)],
         [enhanced_ct(ct_series(6), NumberOfFrames=2_000_000_000)],
     ],
     ids=["giant slices", "many large slices", "many frames"],
