@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ai.locations import Location
 from training.phantom.frame import Float32Array, FloatArray, Grid, Pose, covering, draw_pose
-from training.phantom.head import Head, draw_head
+from training.phantom.head import Head, draw_head, with_drawn_base
 from training.phantom.painting import Segments, paint, segments_of, visibility
 from training.phantom.tissues import Tissues, draw_tissues
 from training.phantom.tree import Tree, label_of
@@ -40,7 +40,7 @@ class CircleHead:
 def draw_circle_head(seed: int) -> CircleHead:
     """The head of a seed, upright: whoever learns from it turns it."""
     rng = np.random.default_rng([seed, 40])
-    head = varied(draw_head(np.random.default_rng([seed, 41])), rng)
+    head = varied(with_drawn_base(draw_head(np.random.default_rng([seed, 41]))), rng)
     drawn = draw_pose(rng, held_out=False)
     pose = Pose(drawn.scale, np.eye(3), np.zeros(3), drawn.bends)
     tree = draw_arteries(head, rng, tortuosity=float(rng.uniform(0.5, 1.7)))

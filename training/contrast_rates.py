@@ -26,7 +26,7 @@ from training.phantom.frame import (
     rotation_matrix,
     smooth_noise,
 )
-from training.phantom.head import Head, draw_head
+from training.phantom.head import Head, draw_head, with_drawn_base
 from training.phantom.painting import segments_of, voxel_points
 from training.phantom.scanner import draw_scanner
 from training.phantom.tissues import draw_tissues
@@ -52,7 +52,7 @@ class Painted:
 def painted(seed: int) -> Iterator[Painted]:
     """The plain and the filled region of a seed."""
     rng = np.random.default_rng([seed, 50])
-    head = _hard(draw_head(np.random.default_rng([seed, 51])), rng)
+    head = _hard(with_drawn_base(draw_head(np.random.default_rng([seed, 51]))), rng)
     drawn = draw_pose(rng, held_out=False)
     pose = Pose(drawn.scale, np.eye(3), np.zeros(3), drawn.bends)
     tree = draw_arteries(head, rng, tortuosity=float(rng.uniform(0.5, 1.6)))

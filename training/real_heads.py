@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from training.circle_heads import HIGH_MM, LOW_MM, STEP_MM, CircleHead, hu_of, rounded, varied
 from training.phantom.frame import Float32Array, FloatArray, Pose, covering
-from training.phantom.head import draw_head
+from training.phantom.head import draw_head, with_drawn_base
 from training.phantom.tissues import Canvas, draw_tissues
 
 BRAIN_CENTRE_MM = np.array([83.5, 114.4, 57.4])
@@ -42,7 +42,7 @@ class RealBrain:
     def head(self, seed: int) -> CircleHead:
         """The person with a drawn base, skull and face; the centre is where it was measured."""
         rng = np.random.default_rng([seed, 42])
-        head = varied(draw_head(np.random.default_rng([seed, 43])), rng)
+        head = varied(with_drawn_base(draw_head(np.random.default_rng([seed, 43]))), rng)
         pose = Pose(rng.normal(1.0, 0.03, 3), np.eye(3), np.zeros(3), ())
         grid = covering(LOW_MM, HIGH_MM, STEP_MM)
         canvas = Canvas(grid, pose)
