@@ -70,6 +70,11 @@ class Findings:
         return self.present >= self.threshold
 
     @property
+    def limited(self) -> str:
+        """`limited: ` and what in the images limits the answer, or nothing."""
+        return "" if self.quality is None else self.quality.text
+
+    @property
     def notify(self) -> bool:
         """Whether the scan is worth an alert."""
         return self.positive and (self.notify_threshold is None or self.present >= self.notify_threshold)
