@@ -1,6 +1,6 @@
 """Train the network that finds the circle of Willis: `python -m training.circle_train HEADS OUT [MINUTES] [SEED]`.
 
-HEADS holds heads as `training.circle_paint` leaves them; those that come while it trains are used from then on.  Every step shows two
+HEADS is a folder of `training.circle_paint`; heads that come while it trains are used from then on.  Every step shows two
 heads, each turned by up to 35° about any axis, scaled, bent, mirrored, seen through a field of view of its own, before or
 after contrast; one in six is cut off so that the circle is not in it.
 """
