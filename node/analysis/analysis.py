@@ -266,7 +266,9 @@ def _conclusion(
         for lesion in said.lesions
     )
     outcome = Outcome.POSITIVE if said.positive else Outcome.NEGATIVE
-    return Conclusion(outcome, "", said.note, context.algorithm.version, said.probabilities, lesions, seconds)
+    limits = said.limited.removeprefix("limited: ")
+    version = context.algorithm.version
+    return Conclusion(outcome, "", said.note, version, said.probabilities, lesions, seconds, limits, said.notify)
 
 
 def _report(context: AnalysisContext, claim: Claim, datasets: Sequence[Dataset], seen: Seen) -> Results | None:

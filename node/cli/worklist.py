@@ -23,7 +23,7 @@ from storage.queries.worklist import Clock, Row, Worklist
 from storage.reader import open_worklist
 from storage.stages import DeliveryStage, Stage
 
-_OUTCOME_STYLE = {"positive": "bold red", "not_analysed": "yellow", "negative": "green"}
+_OUTCOME_STYLE = {"positive": "bold red", "not_analysed": "yellow", "limited": "yellow", "negative": "green"}
 _CLOCK_PARTS = ("settle", "wait", "volume", "inference", "report", "delivery", "total")
 CaseArgument = Annotated[str, typer.Argument(help="Case number, Series Instance UID or report UID.")]
 
@@ -76,7 +76,8 @@ def worklist_table(rows: Iterable[Row]) -> Table:
         table.add_column(heading, justify="right" if heading in ("Case", "Slices", "P", "mm") else "left")
     for row in rows:
         state = row["outcome"] if row["outcome"] and row["stage"] not in ("ready", "analysing") else row["stage"]
-        label = f"{state}: {row['reason']}" if row["reason"] else state
+        label = ", ".join(filter(None, (state, "alert" if row["notify"] else "", _limited(row))))
+        label = f"{label}: {row['reason']}" if row["reason"] else label
         table.add_row(
             str(row["case_id"]),
             row["patient_name"] or row["patient_id"],
@@ -89,9 +90,19 @@ def worklist_table(rows: Iterable[Row]) -> Table:
             _number(row["diameter_mm"], 1),
             row["delivery"] or "",
             f"{row['last_instance_at']:%Y-%m-%d %H:%M:%S}",
-            style=_OUTCOME_STYLE.get(row["outcome"] or "", ""),
+            style=_style(row),
         )
     return table
+
+
+def _limited(row: Row) -> str:
+    return f"limited: {row['limits']}" if row["limits"] else ""
+
+
+def _style(row: Row) -> str:
+    """A negative that the images limit is not green."""
+    outcome = "limited" if row["outcome"] == "negative" and row["limits"] else row["outcome"]
+    return _OUTCOME_STYLE.get(outcome or "", "")
 
 
 def _number(value: float | None, digits: int) -> str:

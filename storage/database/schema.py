@@ -179,6 +179,8 @@ class ReportRow(OfFile, Base):
     lesions: Mapped[list[Any]]
     top_location: Mapped[str | None] = mapped_column(Text)
     diameter_mm: Mapped[float | None]
+    limits: Mapped[str | None] = mapped_column(Text)
+    notify: Mapped[bool | None]
     created_at: Mapped[datetime] = mapped_column(index=True)
     volume_seconds: Mapped[float | None] = mapped_column(Float)
     inference_seconds: Mapped[float | None] = mapped_column(Float)

@@ -170,6 +170,8 @@ def _report_row(series: Series, conclusion: Conclusion, report: ReportObject, no
         lesions=[asdict(lesion) for lesion in conclusion.lesions],
         top_location=top and top.location,
         diameter_mm=top and top.diameter_mm,
+        limits=conclusion.limits or None,
+        notify=conclusion.notify,
         created_at=now,
         **{f"{step}_seconds": seconds for step, seconds in conclusion.seconds.items()},
         **dict(zip(PROBABILITY_COLUMNS, conclusion.probabilities, strict=False)),

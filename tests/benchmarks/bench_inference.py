@@ -28,10 +28,11 @@ import torch
 from torch import nn
 
 from ai.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from ai.contrast import contrast_filled_arteries
 from ai.coverage import head_extent
 from ai.decode import candidates, findings
 from ai.inference import infer
-from ai.preprocess import contrast_filled_arteries, region_of_interest
+from ai.preprocess import region_of_interest
 from ai.unet import UNet, UNetSettings
 from ai.volume import Volume
 from training.phantom import make_scan, write_series
