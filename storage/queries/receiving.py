@@ -2,8 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Update, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Update, func, select, update
 
 from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
