@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ai.coverage import head_extent
-from ai.errors import NotAnalysable
 from ai.findings import Findings, Lesion
 from ai.locations import COLUMNS, PRESENT
 from ai.volume import Volume
@@ -176,13 +174,9 @@ def _projection(image: Image.Image, findings: Findings, volume: Volume, middle: 
 
 
 def _middle(volume: Volume, findings: Findings) -> Voxel:
-    """What the projection is centred on: the circle of Willis where it is recognised, else the findings, else the volume."""
-    try:
-        circle = head_extent(volume).circle_centre_lps_mm
-    except NotAnalysable:
-        circle = None
-    if circle is not None:
-        return voxel_of(volume, circle)
+    """What the projection is centred on: the circle of Willis that was analysed, else the findings, else the volume."""
+    if findings.circle_centre_lps_mm is not None:
+        return voxel_of(volume, findings.circle_centre_lps_mm)
     if findings.lesions:
         d, h, w = np.mean([voxel_of(volume, lesion.centre_lps_mm) for lesion in findings.lesions], axis=0)
         return float(d), float(h), float(w)

@@ -19,7 +19,7 @@ from node.results.document import NotAnalysed, Outcome, encode
 from node.results.identity import derive_uid
 from node.results.plain_ascii import plain_ascii
 from node.results.secondary_capture import build_summary
-from node.results.summary_picture import SIDE, short, summary_picture, voxel_of
+from node.results.summary_picture import SIDE, points_shown, short, summary_picture, voxel_of
 from tests.support.dicom_factory import LOSSY, ct_series, headers_of
 from tests.support.made_up_head import head
 from tests.support.reports import (
@@ -149,9 +149,13 @@ def test_the_finding_is_circled_where_it_lies_on_its_key_slice_and_on_the_projec
 
 def test_the_patients_left_is_on_the_right_of_the_projection() -> None:
     volume = head()
-    left = summary_picture(positive(Lesion(Location.LEFT_MCA, 0.9, (33.0, -12.0, 40.0), 5.0)), ALGORITHM, volume)
-    right = summary_picture(positive(Lesion(Location.RIGHT_MCA, 0.9, (-27.0, -12.0, 40.0), 5.0)), ALGORITHM, volume)
-    where = [np.nonzero(lit(picture[258:678, 580:1000], CYAN))[1].mean() for picture in (left, right)]
+    left = positive(Lesion(Location.LEFT_MCA, 0.9, (33.0, -12.0, 40.0), 5.0))
+    right = positive(Lesion(Location.RIGHT_MCA, 0.9, (-27.0, -12.0, 40.0), 5.0))
+    pictures = [
+        summary_picture(replace(each, circle_centre_lps_mm=(3.0, -12.0, 40.0)), ALGORITHM, volume)
+        for each in (left, right)
+    ]
+    where = [np.nonzero(lit(picture[258:678, 580:1000], CYAN))[1].mean() for picture in pictures]
     assert where[0] > 210 > where[1]
 
 
@@ -176,6 +180,13 @@ def test_ten_findings_and_findings_outside_the_images_are_drawn() -> None:
         Lesion(place, 0.9, (500.0 * (i % 2), -12.0, 900.0 * i), 40.0) for i, place in enumerate(LOCATIONS[:10])
     )
     assert summary_picture(positive(*lesions), ALGORITHM, head()).shape == (SIDE, SIDE, 3)
+
+
+def test_the_slices_without_a_finding_are_about_the_circle_that_was_analysed() -> None:
+    negative = OUTCOMES["negative"]
+    assert isinstance(negative, Findings)
+    analysed = replace(negative, circle_centre_lps_mm=(3.0, -12.0, 50.0))
+    assert np.allclose([z for _, _, z in points_shown(analysed, head())], [35.0, 50.0, 65.0, 80.0], atol=1.1)
 
 
 def test_a_volume_without_a_head_is_drawn_around_its_middle() -> None:
