@@ -14,7 +14,7 @@ import highdicom as hd
 import numpy as np
 from pydicom import Dataset
 from pydicom.sr.coding import Code
-from pydicom.uid import UID
+from pydicom.uid import UID, CTImageStorage
 
 from ai.findings import Findings, Lesion
 from ai.locations import COLUMNS
@@ -40,6 +40,12 @@ from node.results.plain_ascii import plain_ascii
 
 SERIES_DESCRIPTION = "Willis intracranial aneurysm detection"
 _CONTAINS, _ACQUISITION = hd.sr.RelationshipTypeValues.CONTAINS, hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
+
+
+def read_tables() -> None:
+    """What highdicom knows of the Standard is in memory: the first report of a process does not wait for it."""
+    source = hd.sr.SourceImageForRegion(CTImageStorage, "2.25.1")
+    hd.sr.ImageRegion("POINT", np.zeros((1, 2)), source)
 
 
 def build_report(
@@ -146,7 +152,7 @@ def _measurement_group(number: int, lesion: Lesion, where: KeySlice, document: D
     """TID 1410.  The diameter comes first: viewers label the region with the first measurement.
 
     It names the region as what it is inferred from (TID 320), which is where OHIF looks for it.  The comment is what
-    OHIF lists a finding under: who says it, the side, the place, the diameter and the probability.
+    OHIF lists a finding under, in the 60 characters that it has: who says it, side, place, diameter and probability.
     """
     site, algorithm, report_uid = code.SITES[lesion.location], document.algorithm, document.report_uid
     coordinates = _coordinates(lesion, where, region)
@@ -168,7 +174,7 @@ def _measurement_group(number: int, lesion: Lesion, where: KeySlice, document: D
                 code.DIAMETER, lesion.diameter_mm, code.MILLIMETRE, inferred(**coordinates, purpose=code.IMAGE_REGION)
             ),
             _measurement(code.PROBABILITY, percentage(lesion.probability), code.PERCENT),
-            _comment(f"{algorithm.model_name}: {_described(lesion, where)}"),
+            _comment(f"{algorithm.model_name}: {_described(code.short(lesion.location), lesion, where)}"),
         ],
         template_id="1410",
     )
@@ -212,9 +218,9 @@ def _coordinates(lesion: Lesion, where: KeySlice, region: Region) -> dict[str, A
     }
 
 
-def _described(lesion: Lesion, where: KeySlice) -> str:
-    """A finding in one line."""
-    measured = f"{lesion.location.value}, {lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
+def _described(name: str, lesion: Lesion, where: KeySlice) -> str:
+    """A finding in one line; `name`: of its location."""
+    measured = f"{name}, {lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
     return f"{measured}, {where.name}" if where.name else measured
 
 
@@ -252,7 +258,7 @@ def _words(findings: Findings, slices: Sequence[KeySlice]) -> list[str]:
     else:
         headline = "No intracranial aneurysm was detected."
     listed = [
-        f"Aneurysm {number}: {_described(lesion, where)}"
+        f"Aneurysm {number}: {_described(lesion.location.value, lesion, where)}"
         for number, (lesion, where) in enumerate(zip(findings.lesions, slices, strict=True), start=1)
     ]
     listed += ["Diameters are those of spheres of equal volume."] if findings.positive else []
