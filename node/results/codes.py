@@ -100,3 +100,19 @@ SITES: dict[Location, Site] = {
     Location.BASILAR_TIP: Site(_SCT.BasilarArtery, None, _DISTAL),
     Location.OTHER_POSTERIOR: Site(_SCT.CerebralArtery),
 }
+
+_SHORT = {
+    "Internal Carotid Artery": "ICA",
+    "Middle Cerebral Artery": "MCA",
+    "Anterior Cerebral Artery": "ACA",
+    "Anterior Communicating Artery": "ACom",
+    "Posterior Communicating Artery": "PCom",
+    "Circulation": "",
+}
+
+
+def short(location: str) -> str:
+    """A location's name as neuroradiologists abbreviate it."""
+    for long, brief in _SHORT.items():
+        location = location.replace(long, brief)
+    return location.strip()

@@ -20,6 +20,7 @@ from ai.findings import Findings, Lesion
 from ai.frames import AIR_HU
 from ai.volume import Volume
 from ai.wording import counted
+from node.results.codes import short
 from node.results.document import Algorithm, NotAnalysed, Outcome, percent, remarks
 from node.results.views import (
     BLACK,
@@ -57,14 +58,6 @@ UPPER_RIGHT: Box = (817, 250, 1012, 445)
 LOWER: Box = (614, 452, 1006, 844)
 _ACROSS = ((UPPER_LEFT, "Cor", "RLHF"), (UPPER_RIGHT, "Sag", "APHF"))
 _STRIP_TOP, _STRIP_SIDE, _CELL = 850, 86, 336
-_SHORT = {
-    "Internal Carotid Artery": "ICA",
-    "Middle Cerebral Artery": "MCA",
-    "Anterior Cerebral Artery": "ACA",
-    "Anterior Communicating Artery": "ACom",
-    "Posterior Communicating Artery": "PCom",
-    "Circulation": "",
-}
 _KEY_MM, _PLANE_MM, _WHOLE_MM, _SMALL_MM = 90.0, 60.0, 130.0, 40.0
 _MIP_BELOW_MM, _MIP_ABOVE_MM = 8.0, 22.0
 """Of the circle of Willis: less below it, where the skull base hides the arteries."""
@@ -105,13 +98,6 @@ def points_shown(findings: Findings, volume: Volume) -> list[Point]:
     d, h, w = voxel_of(volume.affine_lps, _middle(volume, findings))
     x, y, z = lps_of(volume.affine_lps, (_slice(volume, d), h, w))
     return [(float(x), float(y), float(z))]
-
-
-def short(location: str) -> str:
-    """A location's name as neuroradiologists abbreviate it."""
-    for long, brief in _SHORT.items():
-        location = location.replace(long, brief)
-    return location.strip()
 
 
 def _not_analysed(draw: ImageDraw.ImageDraw, outcome: NotAnalysed) -> None:

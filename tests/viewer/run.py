@@ -32,7 +32,7 @@ from ai.volume import Volume, volume_from_datasets
 from node.analysis.worker import algorithm_of
 from node.cli.demo import SEEDS
 from node.config.types import Region
-from node.results.codes import SITES
+from node.results.codes import SITES, short
 from node.results.document import Algorithm, Document, NotAnalysed, Outcome, encode, percent
 from node.results.identity import derive_uid
 from node.results.secondary_capture import build_summary
@@ -144,7 +144,7 @@ class Study:
         lesion = self.outcome.lesions[0]
         on_slice = (f"I:{self._key_slice_number} (", f"Diameter: {round(lesion.diameter_mm, 1):.2f} mm")
         measured = f"{lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
-        label = f"Willis: {lesion.location.value}, {measured}, image {self._key_slice_number}"
+        label = f"Willis: {short(lesion.location)}, {measured}, image {self._key_slice_number}"
         taken_over = ("Measurements (1)", label, SITES[lesion.location].anatomy.meaning)
         match self.region:
             case Region.CIRCLE_2D:

@@ -16,11 +16,12 @@ from ai.affine import voxel_of
 from ai.findings import Findings, Lesion
 from ai.locations import LOCATIONS, Location
 from ai.volume import Volume, volume_from_datasets
+from node.results.codes import short
 from node.results.document import NotAnalysed, Outcome, encode, percent
 from node.results.identity import derive_uid
 from node.results.plain_ascii import plain_ascii
 from node.results.secondary_capture import build_summary
-from node.results.summary_picture import LOWER, MAIN, SIDE, UPPER_LEFT, UPPER_RIGHT, short, summary_picture
+from node.results.summary_picture import LOWER, MAIN, SIDE, UPPER_LEFT, UPPER_RIGHT, summary_picture
 from node.results.views import Box, without_bone
 from tests.support.dicom_factory import LOSSY, ct_series, headers_of
 from tests.support.made_up_head import head

@@ -95,15 +95,14 @@ def test_each_finding_is_described_in_one_line_in_its_group_and_among_the_conclu
     for number, ds in enumerate(series, start=151):
         ds.InstanceNumber = number
     ds = report(headers_of(series))
-    line = "Right Middle Cerebral Artery, 4.3 mm, 93.1 %, image 154"
     [group, _] = named(ds, "125007")
-    assert comments(group) == [f"Willis: {line}"]
-    assert f"Aneurysm 1: {line}" in comments(ds)
+    assert comments(group) == ["Willis: Right MCA, 4.3 mm, 93.1 %, image 154"]
+    assert "Aneurysm 1: Right Middle Cerebral Artery, 4.3 mm, 93.1 %, image 154" in comments(ds)
 
 
 def test_a_slice_without_a_number_is_not_named_and_a_frame_is_named_by_its_own() -> None:
     [group, _] = named(report(headers_of(ct_series(6, InstanceNumber=None))), "125007")
-    assert comments(group) == ["Willis: Right Middle Cerebral Artery, 4.3 mm, 93.1 %"]
+    assert comments(group) == ["Willis: Right MCA, 4.3 mm, 93.1 %"]
     [group, _] = named(report(headers_of([enhanced_ct(ct_series(6))])), "125007")
     assert comments(group)[0].endswith(", frame 4")
 
