@@ -4,7 +4,7 @@ Only the network is a stand-in, which finds what the voxels say (`tests.corpus.i
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,10 +161,15 @@ def network(volume: Volume, _bundle: Any, _device: str, *, require_contrast: boo
     return Findings(PROBABILITIES, (Lesion(Location.LEFT_MCA, 0.9, centre, 4.2),), 0.5)
 
 
+def fullest(volumes: Iterable[Volume | None]) -> int:
+    """Stands in for `ai.fullest`: the brightest."""
+    return int(np.argmax([-np.inf if volume is None else np.median(volume.hu_DHW) for volume in volumes]))
+
+
 @contextmanager
 def open_hospital(folder: Path) -> Iterator[Hospital]:
     """A hospital for as long as it is wanted."""
-    with patch.object(ai, "analyse", network, create=True):
+    with patch.object(ai, "analyse", network, create=True), patch.object(ai, "fullest", fullest, create=True):
         hospital = Hospital(folder)
         try:
             yield hospital

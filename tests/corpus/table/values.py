@@ -63,7 +63,7 @@ SITUATIONS = (
     Situation("the top level contradicts the frames", "PS3.3 C.7.6.16: functional groups",
               lambda: [Sending(contradicting())], ("positive",)),
     Situation("more functional groups than frames", "a header that contradicts its functional groups",
-              lambda: [Sending(more_groups_than_frames())], ("not_analysed: contradiction",)),
+              lambda: [Sending(more_groups_than_frames())], ("not_analysed: contradictory_header",)),
     Situation("fewer functional groups than frames", "a header that contradicts its functional groups",
-              lambda: [Sending(fewer_groups_than_frames())], ("not_analysed: contradiction",)),
+              lambda: [Sending(fewer_groups_than_frames())], ("not_analysed: contradictory_header",)),
 )  # fmt: skip

@@ -21,6 +21,7 @@ from node.rules.eligibility import (
     choose,
     ct_slices,
     ineligibility,
+    ineligibility_of_one,
     is_sharp,
     strays,
 )
@@ -36,13 +37,13 @@ def slices(count: int = 60, **changes: Any) -> list[Header]:
     return [header(number, **changes) for number in range(1, count + 1)]
 
 
-def reason(headers: list[Header], spacing_mm: float | None = 0.75, expected: int | None = None) -> Ineligible | None:
-    said = ineligibility(headers, spacing_mm, RULES, expected)
+def reason(headers: list[Header], expected: int | None = None) -> Ineligible | None:
+    said = ineligibility(headers, RULES, expected)
     return said.reason if said else None
 
 
 def test_a_thin_axial_head_ct_is_eligible() -> None:
-    assert ineligibility(slices(), 0.75, RULES) is None
+    assert ineligibility(slices(), RULES) is None
 
 
 @pytest.mark.parametrize(
@@ -94,9 +95,7 @@ def test_one_object_without_pixels_does_not_spoil_a_series() -> None:
 
 
 def test_too_few_slices_are_told_with_their_number() -> None:
-    assert ineligibility(slices(59), 0.75, RULES) == NotEligible(
-        Ineligible.TOO_FEW_SLICES, "59 slices, at least 60 wanted"
-    )
+    assert ineligibility(slices(59), RULES) == NotEligible(Ineligible.TOO_FEW_SLICES, "59 slices, at least 60 wanted")
     assert reason(slices(60)) is None
 
 
@@ -111,23 +110,52 @@ def test_a_part_of_a_long_series_is_not_taken_for_a_short_one() -> None:
     assert reason(slices(30), expected=40) is Ineligible.TOO_FEW_SLICES
 
 
+def spaced(spacing_mm: float, count: int = 60, **changes: Any) -> list[Header]:
+    return [header(n, position_mm=(0.0, 0.0, n * spacing_mm), **changes) for n in range(1, count + 1)]
+
+
 @pytest.mark.parametrize(
     ("spacing_mm", "expected"),
-    [(0.5, None), (1.5, None), (1.504, None), (1.51, Ineligible.SLICES_TOO_FAR_APART), (None, None)],
+    [(0.5, None), (1.5, None), (1.504, None), (1.51, Ineligible.SLICES_TOO_FAR_APART)],
 )
-def test_slices_may_lie_as_far_apart_as_configured(spacing_mm: float | None, expected: Ineligible | None) -> None:
-    assert reason(slices(), spacing_mm) is expected
+def test_slices_may_lie_as_far_apart_as_configured(spacing_mm: float, expected: Ineligible | None) -> None:
+    assert reason(spaced(spacing_mm)) is expected
 
 
 def test_slices_too_far_apart_are_told_in_millimetres() -> None:
-    said = ineligibility(slices(), 5.0, RULES)
+    said = ineligibility(spaced(5.0), RULES)
     assert said == NotEligible(Ineligible.SLICES_TOO_FAR_APART, "5.00 mm apart, at most 1.5 mm wanted")
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "thickness_mm", "expected"),
+    [
+        (1.0, 5.0, Ineligible.SLICES_TOO_THICK),
+        (0.625, 1.25, None),
+        (1.5, 3.0, None),
+        (1.5, 3.01, Ineligible.SLICES_TOO_THICK),
+        (1.0, None, None),
+    ],
+)
+def test_slices_that_overlap_are_as_coarse_as_they_are_thick(
+    spacing_mm: float, thickness_mm: float | None, expected: Ineligible | None
+) -> None:
+    assert reason(spaced(spacing_mm, slice_thickness_mm=thickness_mm)) is expected
+
+
+def test_of_several_acquisitions_one_must_be_thin() -> None:
+    thick = spaced(5.0, 40, kvp="80")
+    assert reason([*thick, *spaced(5.0, 40, kvp="140")]) is Ineligible.SLICES_TOO_FAR_APART
+    assert reason([*thick, *spaced(1.0, 60, kvp="140")]) is None
+    assert ineligibility_of_one(spaced(1.0, 59), RULES) == NotEligible(
+        Ineligible.TOO_FEW_SLICES, "59 slices, at least 60 wanted"
+    )
 
 
 def test_the_rules_are_those_of_the_configuration() -> None:
     rules = Eligibility(minimum_slices=2, maximum_spacing_mm=6, excluded_image_types=(), excluded_descriptions=())
     assert (
-        ineligibility(slices(2, image_type=("DERIVED", "SECONDARY", "MPR"), series_description="MIP"), 5.0, rules)
+        ineligibility(spaced(5.0, 2, image_type=("DERIVED", "SECONDARY", "MPR"), series_description="MIP"), rules)
         is None
     )
 
@@ -272,7 +300,7 @@ def test_a_stray_anywhere_in_the_series_is_set_aside_and_the_slices_left_are_jud
 ) -> None:
     headers = slices()
     headers.insert(place, header(99, **stray))
-    assert ineligibility(headers, 0.75, RULES) is None
+    assert ineligibility(headers, RULES) is None
     assert len(ct_slices(headers, RULES)) == 60
     assert sum(strays(headers, RULES).values()) == 1
 
@@ -283,7 +311,7 @@ def test_what_is_left_beside_strays_may_be_too_little() -> None:
 
 @pytest.mark.parametrize("description", ["THIN FOR MPR", "CTA 0.6 for MIPs", "thin  for VRT"])
 def test_thin_slices_for_reformats_are_no_reformat(description: str) -> None:
-    assert ineligibility(slices(series_description=description), 0.75, RULES) is None
+    assert ineligibility(slices(series_description=description), RULES) is None
 
 
 def test_sop_classes_of_ct_are_eligible() -> None:
