@@ -1,12 +1,14 @@
 """Which of several acquisitions of a head shows its arteries filled best."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from ai.coverage import head_extent
+from ai.errors import NotAnalysable
 from ai.preprocess import Preprocessing, region_of_interest
 from ai.volume import Volume
 
@@ -28,7 +30,8 @@ def fullest(volumes: Iterable[Volume | None]) -> int:
     for place, volume in enumerate(volumes):
         if volume is None:
             continue
-        centre = centre or head_extent(volume).circle_centre_lps_mm
+        with suppress(NotAnalysable):
+            centre = centre or head_extent(volume).circle_centre_lps_mm
         if centre is not None:
             hu = region_of_interest(volume, centre, _AROUND).hu_DHW.astype(np.float32)
             shown[place] = ndimage.gaussian_filter(hu, 1.0)

@@ -73,13 +73,14 @@ def frame_count(ds: Dataset) -> int:
 
 
 def check_described(datasets: Sequence[Dataset]) -> None:
-    """Every frame has its functional groups, and no groups are of none.  Raises CONTRADICTORY_HEADER.
+    """No image describes more frames than it says to have.  Raises CONTRADICTORY_HEADER.
 
-    Where a value differs, that of the functional groups holds: the Standard has it nowhere else (PS3.3 C.7.6.16).
+    One that describes fewer lacks their positions.  Where a value at the top level differs from that of the functional
+    groups, the latter holds: the Standard has it nowhere else (PS3.3 C.7.6.16).
     """
     for ds in datasets:
         groups = _value(ds, "PerFrameFunctionalGroupsSequence")
-        if groups and len(groups) != frame_count(ds):
+        if groups and len(groups) > frame_count(ds):
             detail = f"functional groups of {len(groups)} frames in an image of {frame_count(ds)}"
             raise NotAnalysable(Reason.CONTRADICTORY_HEADER, detail)
 

@@ -22,8 +22,7 @@ def frame_headers(header: Header, ds: Dataset) -> list[Header]:
             header,
             position_mm=tuple(frame.position_mm) if frame.has_geometry else header.position_mm,  # type: ignore[arg-type]
             orientation=tuple(frame.orientation) if frame.has_geometry else header.orientation,
-            image_type=tuple(unpadded(str(value)) for value in find("CTImageFrameTypeSequence", "FrameType"))
-            or header.image_type,
+            image_type=_frame_type(find) or header.image_type,
             convolution_kernel=_text(find("CTReconstructionSequence", "ConvolutionKernel"))
             or header.convolution_kernel,
             kvp=_number(find("CTXRayDetailsSequence", "KVP")) or header.kvp,
@@ -73,6 +72,12 @@ def _value(ds: Dataset, keyword: str) -> Any:
         return ds.get(keyword)
     except GARBLED:
         return None
+
+
+def _frame_type(find: Any) -> tuple[str, ...]:
+    """Frame Type, and Volume Based Calculation Technique as one more value (PS3.3 C.8.15.3.1)."""
+    found = [find("CTImageFrameTypeSequence", each) for each in ("FrameType", "VolumeBasedCalculationTechnique")]
+    return tuple(unpadded(str(value)) for values in found for value in values)
 
 
 def _text(values: list[Any]) -> str:

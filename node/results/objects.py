@@ -40,6 +40,7 @@ class Maker:
             predecessors=[Predecessor(self.series.study_instance_uid, document.series_instance_uid, predecessor_uid)]
             if predecessor_uid
             else [],
+            note=self.said.note if isinstance(self.said, Findings) else "",
             region=region if spatial or region is not Region.POINT_3D else Region.CIRCLE_2D,
         )
 

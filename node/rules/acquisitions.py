@@ -15,6 +15,7 @@ from itertools import combinations
 import numpy as np
 
 from ai.wording import counted, unpadded
+from node.config.spellings import DERIVED, texts
 from storage.records import Header
 
 _PAUSE_SECONDS = 1.5
@@ -24,11 +25,7 @@ _EXTENT_TOLERANCE_MM = 10.0
 _OVERLAP_MM = 5.0
 """Steps of one acquisition meet within less."""
 _SAME_PLACE_MM = 0.02
-_DERIVED_WORDS = re.compile(
-    r"\b(derived|subtract\w*|masked|resampled|filtered|average|mean|addition|bone.?remov\w*|bone.?free|no.?bone|iodine|vnc|vmi)\b",
-    re.IGNORECASE,
-)
-"""In Image Type (PS3.3 C.8.15.2.1.1, and vendors' own values) or in a description: made from other images."""
+_DERIVED_WORDS = re.compile("|".join(texts(DERIVED)), re.IGNORECASE)
 
 
 def is_derived(header: Header) -> bool:
@@ -65,7 +62,7 @@ def acquisition_of(headers: Sequence[Header]) -> Acquisition:
         _said(header.kvp for header in headers),
         _said(header.temporal_position for header in headers),
         _said(header.contrast_agent.casefold() for header in headers),
-        len(split(headers)) == 1,
+        len(split(headers)) <= 1,
     )
 
 

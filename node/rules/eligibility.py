@@ -48,9 +48,10 @@ def ineligibility(
     """
     left = ct_slices(headers, rules)
     if not left:
+        found = strays(headers, rules)
         return NotEligible(
-            Counter(_stray(header, rules) for header in headers).most_common(1)[0][0] or Ineligible.NO_IMAGE
-        )
+            max(Ineligible, key=lambda why: found.get(why, 0))
+        )  # of two as frequent, the first of the list
     if too_few := _too_few(left, rules, expected_count or 0):
         return too_few
     acquisitions = [_too_coarse([left[index] for index in part], rules) for part in split(left)]

@@ -168,11 +168,14 @@ def test_acquisitions_come_in_the_order_of_their_times_and_numbers() -> None:
         pytest.param([*slices(), *renumbered(100, slices(range(5, 7)))], id="two slices repeated"),
         pytest.param([*slices(), *slices(instance_number=1)], id="repeated under the same numbers"),
         pytest.param([replace(each, position_mm=None) for each in slices()], id="no positions"),
-        pytest.param([], id="nothing"),
     ],
 )
 def test_what_may_be_one_stays_one(headers: list[Header]) -> None:
     assert len(split(headers)) == 1
+
+
+def test_of_no_slices_there_is_no_acquisition() -> None:
+    assert split([]) == []
 
 
 def test_an_answer_does_not_hold_where_either_series_holds_several_acquisitions() -> None:
