@@ -109,4 +109,4 @@ class ReadAhead:
 
     def _is_wanted(self, first: Header) -> bool:
         """Whether it will be analysed, as far as its first instance tells."""
-        return eligibility.ineligibility([first], None, self._rules, expected_count=self._rules.minimum_slices) is None
+        return eligibility.ineligibility([first], self._rules, expected_count=self._rules.minimum_slices) is None

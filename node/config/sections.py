@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, model_validator
 
 from node.config.peer import Peer
+from node.config.spellings import NO_ORIGINAL, SHARP, texts
 from node.config.types import (
     AETitle,
     Network,
@@ -87,14 +88,9 @@ class Eligibility(Section):
     minimum_slices: Annotated[int, Field(ge=2, le=10_000)] = 60
     maximum_spacing_mm: Annotated[float, Field(gt=0, le=10)] = 1.5
     require_contrast: bool = True
-    excluded_image_types: tuple[str, ...] = (
-        "LOCALIZER", "MPR", "MIP", "MINIP", "PROJECTION IMAGE", "MAX IP", "MIN IP", "REFORMATTED", "VOLUME RENDERING",
-        "VOLUME RENDER", "SURFACE RENDER", "CURVED", "SCREEN SAVE",
-    )  # fmt: skip
+    excluded_image_types: tuple[str, ...] = texts(NO_ORIGINAL)
     excluded_descriptions: tuple[Pattern, ...] = (r"\bmip\b", r"\bmpr\b", r"\bvrt?\b", r"\b(cor|sag)(onal|ittal)?\b")
-    sharp_kernels: tuple[Pattern, ...] = (
-        r"^[bhijq][a-z]?[5-9]\d", r"bone", r"edge", r"lung", r"sharp", r"^y[a-f]$", r"^fc[35-8]\d",
-    )  # fmt: skip
+    sharp_kernels: tuple[Pattern, ...] = texts(SHARP)
     sibling_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 20
 
 

@@ -54,13 +54,11 @@ def build_report(
     outcome: Outcome,
     *,
     predecessors: Sequence[Predecessor] = (),
-    note: str = "",
     region: Region = Region.CIRCLE_2D,
 ) -> Dataset:
     """The report as a dataset with file meta information; `node.results.document.encode` makes the bytes.
 
-    For a positive outcome all headers are needed, because the key slice of a lesion is looked for among them.  `note`: a
-    remark on coverage or on a partial result.
+    For a positive outcome all headers are needed, because the key slice of a lesion is looked for among them.
 
     Raises ValueError when no slice shows a lesion, or when a 3D point is asked for and the images have no frame of
     reference.
@@ -76,7 +74,7 @@ def build_report(
             for number, (lesion, where) in enumerate(zip(lesions, slices, strict=True), start=1)
         ]
         content.append(_container(code.IMAGING_MEASUREMENTS, groups))
-    evaluations = _evaluations(outcome, algorithm, slices, len(document.headers), note)
+    evaluations = _evaluations(outcome, algorithm, slices, len(document.headers))
     content.append(_container(code.QUALITATIVE_EVALUATIONS, evaluations))
 
     ds: Dataset = hd.sr.Comprehensive3DSR(
@@ -229,9 +227,7 @@ def _comment(text: str) -> Any:
     return hd.sr.TextContentItem(code.COMMENT, plain_ascii(text), _CONTAINS)
 
 
-def _evaluations(
-    outcome: Outcome, algorithm: Algorithm, slices: Sequence[KeySlice], images: int, note: str
-) -> list[Any]:
+def _evaluations(outcome: Outcome, algorithm: Algorithm, slices: Sequence[KeySlice], images: int) -> list[Any]:
     """The outcome in codes, then in words, with what was unusual; the disclaimer is always the last."""
     if isinstance(outcome, NotAnalysed):
         coded = [(code.PROCESSING_SUMMARY, code.NONE_SUCCEEDED)]
@@ -245,7 +241,7 @@ def _evaluations(
         ]
         texts = _words(outcome, slices)
     texts.append(f"{counted(images, 'image')} given to {algorithm.name} {algorithm.version}.")
-    texts += [*remarks(outcome), *filter(None, [note])]
+    texts += remarks(outcome)
     return [
         *(hd.sr.CodeContentItem(name, value, _CONTAINS) for name, value in coded),
         *map(_comment, [*texts, DISCLAIMER]),

@@ -98,8 +98,7 @@ def _ask_count(context: Context, series: Series, verdict: Wait) -> None:
 def _leave(context: Context, series: Series, slices: Slices, whole: Whole) -> bool:
     """The series is READY or set aside; False when it waits for another reconstruction, or a slice came meanwhile."""
     rules, now = context.config.eligibility, context.clock()
-    spacing_mm = slices.stack.spacing_mm if slices.stack else None
-    verdict = eligibility.ineligibility(slices.headers, spacing_mm, rules, series.expected_count)
+    verdict = eligibility.ineligibility(slices.headers, rules, series.expected_count)
     if isinstance(verdict, NotEligible):
         return _decline(context, series, whole, Outcome.NOT_ELIGIBLE, verdict.reason, verdict.detail)
     siblings = [_known_sibling(context, sibling) for sibling in context.store.settling.siblings(series)]

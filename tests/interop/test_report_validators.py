@@ -3,6 +3,7 @@
 `apt-get install dicom3tools dcmtk libpixelmed-java`.  A tool that is absent skips its tests; in CI that is a failure.
 """
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -94,7 +95,7 @@ SHAPES: dict[str, Callable[[], bytes]] = {
         headers_of([enhanced_ct(ct_series(6))]), POSITIVE, region=Region.POINT_3D
     ),
     "negative-empty-attributes": lambda: report(
-        slices(**dict.fromkeys(EMPTY, "")), NEGATIVE, note="The vertex is not covered."
+        slices(**dict.fromkeys(EMPTY, "")), dataclasses.replace(NEGATIVE, note="the vertex is not covered")
     ),
     "not-analysed-missing-attributes": lambda: report(
         slices(**dict.fromkeys((*EMPTY, "FrameOfReferenceUID"), None)),

@@ -195,9 +195,9 @@ def test_every_reason_can_be_reported(reason: Reason) -> None:
     assert comments(ds)[0].endswith(f"[{reason.value}]")
 
 
-@every_outcome
-def test_a_note_is_shown_before_the_disclaimer(outcome: Outcome) -> None:
-    texts = comments(report(outcome=outcome, note="The vertex is not covered."))
+@pytest.mark.parametrize("findings", [POSITIVE, NEGATIVE])
+def test_a_note_is_shown_before_the_disclaimer(findings: Findings) -> None:
+    texts = comments(report(outcome=dataclasses.replace(findings, note="the vertex is not covered")))
     assert texts[-2:] == ["The vertex is not covered.", DISCLAIMER]
 
 
