@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from pynetdicom.sop_class import (
@@ -32,6 +31,7 @@ from node.net.negotiation import Entity, offered
 from node.net.services import Handlers
 from node.net.tls import server_context
 from node.runtime import log
+from node.runtime.clock import utc_now as _now
 from node.runtime.notify import NODE_PROCESS, wake
 from node.runtime.processes import has_died
 from node.scp.commitment_scp import CommitmentReports, CommitmentScp
@@ -203,7 +203,3 @@ def receive(config: Config) -> None:
     receiver.stop(patience_seconds=config.node.stop_seconds / 2)
     trail.close()
     store.close()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
