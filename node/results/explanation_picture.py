@@ -87,7 +87,7 @@ def _panel(view: View, region: Volume, shown: "Explained", hot: bool) -> Image.I
     if hot:
         heat = np.clip(sampled(view, shown.heat.heat_DHW, shown.heat.affine_lps, 0.0), 0.0, 1.0)
         share = (_STRONGEST * np.sqrt(heat))[..., None]
-        pixels = (pixels * (1.0 - share) + _coloured(heat) * share).astype(np.float32)
+        pixels = np.asarray(pixels * (1.0 - share) + _coloured(heat) * share, np.float32)
     return Image.fromarray(np.broadcast_to(np.rint(pixels), (_PANEL, _PANEL, 3)).astype(np.uint8))
 
 
