@@ -10,6 +10,7 @@ from enum import StrEnum
 from pydicom.uid import (
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     SecondaryCaptureImageStorage,
 )
@@ -17,6 +18,7 @@ from pydicom.uid import (
 from ai.errors import Reason
 from ai.wording import counted
 from node.config.sections import Eligibility
+from node.dicom.conformance import CT_CLASSES
 from node.rules.acquisitions import Acquisition, shows_all_of, values_of
 from node.rules.ineligible import Ineligible
 from storage.records import Header, Series
@@ -24,6 +26,7 @@ from storage.stages import Outcome, Stage
 
 _SECONDARY_CAPTURE = {
     SecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
@@ -39,20 +42,21 @@ class NotEligible:
 
 
 def ineligibility(
-    headers: Sequence[Header], spacing_mm: float | None, rules: Eligibility, expected_count: int | None = None
+    headers: Sequence[Header], spacing_mm: float | None, rules: Eligibility, lacking: int = 0
 ) -> NotEligible | None:
     """None when the series is one that we analyse.
 
     `spacing_mm`: between neighbouring slices, None where it is unknown or uneven (the analysis will say so).
-    `expected_count`: what the sender says it has, so that a part of a series is not taken for a short one.
+    `lacking`: how many instances the sender says it has besides, so that a part of a series is not taken for a short
+    one.
     """
     left = ct_slices(headers, rules)
-    if not left:
+    if not left and not (lacking >= rules.minimum_slices and holds_ct(headers)):
         return NotEligible(
             Counter(_stray(header, rules) for header in headers).most_common(1)[0][0] or Ineligible.NO_IMAGE
         )
     slices = sum(header.number_of_frames for header in left)
-    if max(slices, expected_count or 0) < rules.minimum_slices:
+    if slices + max(0, lacking) < rules.minimum_slices:
         return NotEligible(
             Ineligible.TOO_FEW_SLICES, f"{counted(slices, 'slice')}, at least {rules.minimum_slices} wanted"
         )
@@ -62,6 +66,11 @@ def ineligibility(
             f"{spacing_mm:.2f} mm apart, at most {rules.maximum_spacing_mm:g} mm wanted",
         )
     return None
+
+
+def holds_ct(headers: Sequence[Header]) -> bool:
+    """Whether any instance is of a class that slices are of; a series of other objects has none to come."""
+    return any(header.sop_class_uid in CT_CLASSES for header in headers)
 
 
 def ct_slices(headers: Sequence[Header], rules: Eligibility) -> list[Header]:
@@ -80,7 +89,7 @@ def _stray(header: Header, rules: Eligibility) -> Ineligible | None:
         return Ineligible.NO_IMAGE
     if header.sop_class_uid in _SECONDARY_CAPTURE:
         return Ineligible.SECONDARY_CAPTURE
-    if header.modality.strip().upper() != "CT":
+    if header.modality.strip().upper() != "CT" or header.sop_class_uid not in CT_CLASSES:
         return Ineligible.NOT_CT
     if "LOCALIZER" in (value.strip().upper() for value in header.image_type):
         return Ineligible.LOCALIZER

@@ -30,7 +30,7 @@ class AuditedSource:
         with self._asking(identifier("SERIES", StudyInstanceUID=study_instance_uid)):
             return self._source.series(study_instance_uid)
 
-    def instances(self, series: Listed) -> frozenset[str]:
+    def instances(self, series: Listed) -> dict[str, str]:
         """See Source."""
         query = identifier(
             "IMAGE", StudyInstanceUID=series.study_instance_uid, SeriesInstanceUID=series.series_instance_uid

@@ -16,7 +16,7 @@ from node.scu import dicomweb, dimse, query_scu, storage_scu, stow
 from node.scu.audited import Asking, AuditedSource
 from node.scu.dimse import Entity, Timeouts
 from node.scu.outgoing import Outgoing
-from node.scu.source import Source
+from node.scu.source import Listed, Source
 from node.scu.storage_scu import Sent
 from node.scu.wado import WebSource
 
@@ -29,6 +29,9 @@ class Remote(Protocol):
 
     def count(self, study_instance_uid: str, series_instance_uid: str) -> int | None:
         """How many instances it says the series has; None when it does not say."""
+
+    def instances(self, series: Listed) -> dict[str, str]:
+        """The SOP class of each instance of the series that it has, by UID; "" where it does not say."""
 
     def deliver(self, outgoing: Outgoing) -> str:
         """It has the object; a word for how it took it."""
@@ -56,6 +59,11 @@ class DimseRemote:
         """See Remote."""
         with self.asking(query_scu.count_query(study_instance_uid, series_instance_uid)):
             return query_scu.ask_count(self.entity, self.peer, study_instance_uid, series_instance_uid)
+
+    def instances(self, series: Listed) -> dict[str, str]:
+        """See Remote."""
+        source = query_scu.DimseSource(self.entity, self.peer, self.entity.timeouts.dimse)
+        return AuditedSource(source, self.asking).instances(series)
 
     def deliver(self, outgoing: Outgoing) -> str:
         """See Remote."""
@@ -91,6 +99,11 @@ class WebRemote:
             self._service() as service,
         ):
             return dicomweb.ask_count(service, study_instance_uid, series_instance_uid)
+
+    def instances(self, series: Listed) -> dict[str, str]:
+        """See Remote."""
+        source = WebSource(self.peer, self.entity.timeouts, self.entity.tls, self.entity.timeouts.dimse)
+        return AuditedSource(source, self.asking).instances(series)
 
     def deliver(self, outgoing: Outgoing) -> str:
         """See Remote."""

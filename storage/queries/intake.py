@@ -8,10 +8,21 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 from sqlalchemy.orm import Session
 
 from storage.database.prepared import Prepared
-from storage.database.schema import AssociationRow, InstanceRow, RemovalRow, ReportRow, SeriesRow
+from storage.database.schema import AssociationRow, InstanceRow, RefusalRow, RemovalRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import reopen
-from storage.records import Added, AssociationEnd, Change, Ended, Header, Opened, Received, StoredFile, name_key
+from storage.records import (
+    Added,
+    AssociationEnd,
+    Change,
+    Ended,
+    Header,
+    Opened,
+    Received,
+    Refusal,
+    StoredFile,
+    name_key,
+)
 from storage.stages import Event, Stage, advance
 
 INSTANCES_DIFFER = "instances_differ"
@@ -37,7 +48,7 @@ _COUNT_ONE = (
 _SEE_AGAIN = (
     update(SeriesRow.__table__)  # type: ignore[arg-type]
     .where(SeriesRow.id == bindparam("series"))
-    .values(sent_again_at=bindparam("now"))
+    .values(sent_again_at=bindparam("now"), sent_again_by=bindparam("association"))
 )
 """So that retention does not take the case away while the rest of it comes."""
 _NEXT_CASE = 1 + func.max(  # of several values: the largest
@@ -57,7 +68,12 @@ One that was emptied by `forget_instance` and may have a report is of a later re
 _CLOSE = (
     update(AssociationRow.__table__)  # type: ignore[arg-type]
     .where(AssociationRow.id == bindparam("association"), AssociationRow.closed.is_(None))
-    .values(closed=bindparam("how"), closed_at=bindparam("now"))
+    .values(
+        closed=bindparam("how"),
+        closed_at=bindparam("now"),
+        shortfall=bindparam("shortfall"),
+        refused_classes=bindparam("refused_classes"),
+    )
 )
 _KINDS = (Ended, Opened, Received)
 GROUP_NAMES = ("closing", "opening", "instances")
@@ -100,9 +116,11 @@ class Intake:
         """The association is known as open; returns its id."""
         return int(self.take([Opened(receiver, calling_ae, now)])[0])
 
-    def close_association(self, association_id: int, how: AssociationEnd, now: datetime) -> None:
+    def close_association(
+        self, association_id: int, how: AssociationEnd, now: datetime, refusals: Sequence[Refusal] = ()
+    ) -> None:
         """The association is known as closed."""
-        self.take([Ended(association_id, how, now)])
+        self.take([Ended(association_id, how, now, tuple(refusals))])
 
     def lose_associations(self, receiver: str, now: datetime, but_of: Collection[str] = ()) -> int:
         """What `receiver` had open when it died is closed as LOST; returns how many.
@@ -116,7 +134,11 @@ class Intake:
                 .where(
                     AssociationRow.receiver == receiver, AssociationRow.closed.is_(None), AssociationRow.id.not_in(left)
                 )
-                .values(closed=AssociationEnd.LOST.value, closed_at=now)
+                .values(
+                    closed=AssociationEnd.LOST.value,
+                    closed_at=now,
+                    shortfall="the receiver ended while it was open: more may not have come",
+                )
                 .returning(AssociationRow.id)
             )
             return len(lost.all())
@@ -192,8 +214,18 @@ class Intake:
             (association_id,) = self._insert_association.first(connection, values) or ()
             return int(association_id)
         self._close_association.first(
-            connection, {"association": change.association_id, "how": change.how.value, "now": change.at}
+            connection,
+            {
+                "association": change.association_id,
+                "how": change.how.value,
+                "now": change.at,
+                "shortfall": change.shortfall,
+                "refused_classes": ",".join(change.refused_classes),
+            },
         )
+        if change.refusals:
+            of_it = {"association_id": change.association_id}
+            connection.execute(insert(RefusalRow), [of_it | vars(each) for each in change.refusals])
         return change.association_id
 
     def _add(self, connection: Connection, received: Received) -> Added:
@@ -279,7 +311,9 @@ class Intake:
             mine = select(InstanceRow).where(InstanceRow.sop_instance_uid == received.header.sop_instance_uid)
             kept = session.scalars(mine).one()
             if kept.sha256 == received.file.sha256:
-                connection.execute(_SEE_AGAIN, {"series": kept.series_id, "now": received.at})
+                connection.execute(
+                    _SEE_AGAIN, {"series": kept.series_id, "now": received.at, "association": received.association_id}
+                )
                 return Added.SAME
             owner = session.get_one(SeriesRow, kept.series_id)
             owner.conflicts = sorted({*owner.conflicts, INSTANCES_DIFFER})

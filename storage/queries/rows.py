@@ -1,7 +1,7 @@
 """Rows of the tables as records, and what several parts of the store do to them."""
 
 from storage.database.schema import SeriesRow
-from storage.records import Series
+from storage.records import Missing, Series
 from storage.stages import Outcome, Stage
 
 
@@ -26,6 +26,8 @@ def as_series(row: SeriesRow) -> Series:
         detail=row.detail,
         retrievals=row.retrievals,
         retrieve_until=row.retrieve_until,
+        kinds_asked_at=row.kinds_asked_at,
+        missing=None if row.missing_slices is None else Missing(row.missing_slices, row.missing_others or 0),
     )
 
 
