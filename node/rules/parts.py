@@ -67,7 +67,8 @@ def part_of(endings: Sequence[Ending], now: datetime, is_short: bool) -> Part | 
         if _is_made_good(each, endings) or _is_under_way(each, now):
             continue
         if each.closed is not AssociationEnd.RELEASED:
-            return Part(f"{slices} came, then the association was {each.closed or 'never ended'}")
+            how = f"was {each.closed}" if each.closed else "did not end"
+            return Part(f"{slices} came, then the association {how}")
         if each.refused_classes and each.was_last:
             return Part(f"{slices} came, then the sender ended, whose other objects are not all accepted")
     return None

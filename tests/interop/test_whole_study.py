@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,7 @@ def test_a_private_class_that_is_not_configured_is_named_and_the_part_is_reporte
     (row,) = node.wait_for_delivered()
     assert (row["outcome"], row["reason"]) == ("not_analysed", "incomplete")
     assert row["detail"] == "12 slices came, then the association was aborted"
-    shown = run(".venv/bin/willis", "status", "--json", "--config", node.path)
+    shown = run(sys.executable, "-m", "node", "status", "--json", "--config", node.path)
     [line] = json.loads(shown)["more_may_not_have_come"]
     assert f"SOP class {PRIVATE} was offered and is not accepted (12 instances kept, 0 refused)" in line
 
@@ -124,3 +125,19 @@ def test_a_slice_of_no_pixels_makes_its_series_not_analysed(node_in: NodeFactory
     (row,) = node.wait_for_delivered()
     assert (row["outcome"], row["instance_count"]) == ("not_analysed", 70)
     assert row["study_instance_uid"] == STUDY_UID
+
+
+def test_a_study_of_forty_series_ends_with_success(node_in: NodeFactory, tmp_path: Path) -> None:
+    """40 series of 5 small objects; with 150 in each (6,000), see docs/conformance.md."""
+    node = node_in(completion__quiet_seconds="2")
+    folder = tmp_path / "study"
+    folder.mkdir()
+    classes = sorted(OTHERS)
+    for series in range(40):
+        objects = [other(classes[series % len(classes)], 1000 * series + number) for number in range(5)]
+        for ds in objects:
+            ds.SeriesInstanceUID = f"2.25.19{series:02}"
+        save(objects, folder)
+    run(program("storescu"), "+sd", "-aet", "PACS", "-aec", "WILLIS", "127.0.0.1", str(node.config.node.port), folder)
+    rows = wait_until(lambda: (r := node.rows()) and len(r) == 40 and all(x["outcome"] for x in r) and r, 90)
+    assert {(row["outcome"], row["reason"], row["instance_count"]) for row in rows} == {("not_eligible", "no_image", 5)}
