@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from tests.interop.test_peers import Orthanc, orthanc, program, run
 from tests.support.dicom_factory import STUDY_UID, ct_series, identity, save
@@ -38,7 +38,7 @@ def other(sop_class: str, number: int, modality: str = "OT", **changes: object) 
         Modality=modality, FrameOfReferenceUID=None, **changes,
     )  # fmt: skip
     ds.file_meta = ct_series(1)[0].file_meta
-    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = sop_class, ds.SOPInstanceUID
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = UID(sop_class), ds.SOPInstanceUID
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return ds
 
