@@ -38,10 +38,7 @@ def other(sop_class: str, number: int, modality: str = "OT", **changes: object) 
         Modality=modality, FrameOfReferenceUID=None, **changes,
     )  # fmt: skip
     ds.file_meta = ct_series(1)[0].file_meta
-    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = (
-        UID(sop_class),
-        UID(str(ds.SOPInstanceUID)),
-    )
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = UID(sop_class), ds.SOPInstanceUID
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return ds
 
