@@ -21,7 +21,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from ai.errors import NotAnalysable, Reason
 from ai.frames import AIR_HU, GARBLED, Frame, check_described, frame_hu, frames, text_of, transfer_syntax
-from ai.limits import bytes_when_read, check_bytes, check_coarse, check_headers
+from ai.limits import bytes_when_read, check_bytes, check_coarse, check_headers, plane_stride
 from ai.stack import Stack, stack_geometry
 from ai.wording import counted, unpadded
 
@@ -254,12 +254,18 @@ def _check_one_patient(datasets: Sequence[Dataset]) -> None:
 
 
 def _fill(headers: Sequence[Frame], stack: Stack, instance: Callable[[int], ReadSlice], threads: int) -> Volume:
-    """The volume, slice by slice into one array; `instance(i)` is the one that holds `headers[i]`."""
+    """The volume, slice by slice into one array; `instance(i)` is the one that holds `headers[i]`.
+
+    Pixels are averaged in squares where there are more of them than can be held (`plane_stride`).
+    """
     first = headers[0]
     affine = stack.affine_lps((first.pixel_spacing_mm[0], first.pixel_spacing_mm[1]))
     turn, affine = _patient_axes(affine, first.rows, first.columns)
     pairs = ((instance(int(index)), headers[int(index)]) for index in stack.order)
-    planes = (turn(plane) for plane in _decoded_planes(pairs, threads or os.cpu_count() or 1))
+    stride = plane_stride([(len(stack), first.rows, first.columns)])
+    affine[:3, 3] += affine[:3, 1:3].sum(axis=1) * (stride - 1) / 2.0
+    affine[:3, 1:3] *= stride
+    planes = (_averaged(turn(plane), stride) for plane in _decoded_planes(pairs, threads or os.cpu_count() or 1))
     lowest = next(planes)  # before the large array is made: a header may claim any matrix, pixels prove it
     hu = np.empty((len(stack), *lowest.shape), dtype=np.int16)
     hu[0] = lowest
@@ -267,6 +273,16 @@ def _fill(headers: Sequence[Frame], stack: Stack, instance: Callable[[int], Read
         hu[d] = plane
     ordered = [headers[int(index)] for index in stack.order]
     return Volume(hu, affine, tuple(f.sop_instance_uid for f in ordered), tuple(f.number for f in ordered))
+
+
+def _averaged(plane: NDArray[np.int16], stride: int) -> NDArray[np.int16]:
+    """The mean of every `stride`² pixels; what is left over at the far sides is cut off."""
+    if stride == 1:
+        return plane
+    rows, columns = plane.shape[0] // stride, plane.shape[1] // stride
+    squares = plane[: rows * stride, : columns * stride].reshape(rows, stride, columns, stride)
+    averaged: NDArray[np.int16] = np.rint(squares.mean(axis=(1, 3), dtype=np.float32)).astype(np.int16)
+    return averaged
 
 
 def _decoded_planes(pairs: Iterator[tuple[ReadSlice, Frame]], threads: int) -> Iterator[NDArray[np.int16]]:

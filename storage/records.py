@@ -208,6 +208,10 @@ class Conclusion:
     lesions: tuple[LesionRecord, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     """How long "volume", "inference" and "report" took."""
+    limits: str = ""
+    """What in the images limits the answer; nothing as a rule."""
+    notify: bool | None = None
+    """Whether the scan is worth an alert; None where nothing was concluded on its pixels."""
 
 
 @dataclass(frozen=True)

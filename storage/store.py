@@ -1,7 +1,5 @@
 """The database, by who uses it.  Each public method of each part is one transaction."""
 
-from dataclasses import dataclass
-
 from storage.database.engine import open_database
 from storage.database.transactions import Transactions
 from storage.queries.cfind import CFind
@@ -15,37 +13,26 @@ from storage.queries.retention import Retention
 from storage.queries.worklist import Worklist
 
 
-@dataclass(frozen=True)
 class Store:
     """One database: the receiver's part, completion's, the worker's, the sender's, the worklist's, C-FIND's, and retention's."""
 
-    intake: Intake
-    settling: Settling
-    queue: Queue
-    outbox: Outbox
-    commitments: Commitments
-    commitment_requests: CommitmentRequests
-    worklist: Worklist
-    cfind: CFind
-    retention: Retention
-    transactions: Transactions
+    def __init__(self, transactions: Transactions) -> None:
+        """`transactions` are those of the database."""
+        self.transactions = transactions
+        self.intake = Intake(transactions)
+        self.settling = Settling(transactions)
+        self.queue = Queue(transactions)
+        self.outbox = Outbox(transactions)
+        self.commitments = Commitments(transactions)
+        self.commitment_requests = CommitmentRequests(transactions)
+        self.worklist = Worklist(transactions.reading_plainly)
+        self.cfind = CFind(transactions)
+        self.retention = Retention(transactions)
 
     @classmethod
     def open(cls, url: str) -> "Store":
         """The store at `url`, migrated to this version.  Raises DatabaseUnusable."""
-        transactions = Transactions(open_database(url))
-        return cls(
-            Intake(transactions),
-            Settling(transactions),
-            Queue(transactions),
-            Outbox(transactions),
-            Commitments(transactions),
-            CommitmentRequests(transactions),
-            Worklist(transactions.reading_plainly),
-            CFind(transactions),
-            Retention(transactions),
-            transactions,
-        )
+        return cls(Transactions(open_database(url)))
 
     def close(self) -> None:
         """No connection is open any longer."""

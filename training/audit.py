@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import track
 
-from ai.coverage import head_extent
+from ai.circle import located_extent
+from ai.contrast import contrast_filled_arteries
 from ai.errors import NotAnalysable
-from ai.preprocess import Preprocessing, contrast_filled_arteries
+from ai.preprocess import Preprocessing
 from training.dataset import circle_centre, enriched_lesions
 from training.phantom import make_scan
+from training.phantom.frame import FloatArray
 
 FIRST_SEED = 9_200_000
 """Neither training, validation, the demo nor the benchmarks draw from here."""
@@ -50,7 +52,7 @@ def audit(seed: int, settings: Preprocessing) -> Audited:
     )
     nowhere = (np.nan,) * 3
     try:
-        extent = head_extent(scan.volume)
+        extent = located_extent(scan.volume)
     except NotAnalysable:
         return Audited(seed, kind, False, False, False, nowhere, len(scan.lesions), 0)
     if extent.circle_centre_lps_mm is None:
@@ -85,14 +87,22 @@ def summary(audited: list[Audited]) -> list[str]:
         lines += [
             f"whole: analysed {good} of {len(of['whole'])}; lesions inside the region {inside} of {lesions}",
             "centre error z, y, x mm, median of absolute: "
-            + ", ".join(f"{value:.1f}" for value in np.median(np.abs(errors), axis=0))
-            + f"; largest distance {np.linalg.norm(errors, axis=1).max():.1f}",
+            + ", ".join(f"{value:.1f}" for value in np.median(np.abs(errors), axis=0)),
+            percentiles(np.linalg.norm(errors, axis=1)),
         ]
     for kind, word in (("cropped", "covered"), ("plain", "contrast")):
         if of[kind]:
             wrong = sum(getattr(each, word) for each in of[kind])
             lines.append(f"{kind}: taken for {word} {wrong} of {len(of[kind])}")
     return lines
+
+
+def percentiles(distances_mm: FloatArray) -> str:
+    """A line with how far the centres lie from the truth."""
+    values = np.percentile(distances_mm, [50, 75, 90, 95, 100])
+    listed = ", ".join(f"{value:.1f}" for value in values)
+    within = ", ".join(f"{float((distances_mm <= limit).mean()):.3f} within {limit} mm" for limit in (8, 15))
+    return f"centre distance mm at 50, 75, 90, 95, 100 %: {listed}; {within}"
 
 
 def main(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
@@ -86,8 +86,7 @@ class Seen:
     volume: Volume | None = None
 
 
-@dataclass(frozen=True)
-class Results:
+class Results(NamedTuple):
     """The objects of a conclusion, durable on disk, and who gets which."""
 
     report: ReportObject
@@ -117,7 +116,7 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
         results = _report(context, claim, seen)
     kill_point("after_report_file")
     conclusion = _conclusion(context, claim.series, seen.said, watch.seconds)
-    report, destinations, beside = (results.report, results.destinations, results.beside) if results else (None, (), ())
+    report, destinations, beside = results or (None, (), ())
     kept = context.store.queue.finish(claim, conclusion, report, destinations, context.clock(), beside)
     log.get().info(
         "series_reported" if kept else "claim_void",
@@ -267,7 +266,9 @@ def _conclusion(
         for lesion in said.lesions
     )
     outcome = Outcome.POSITIVE if said.positive else Outcome.NEGATIVE
-    return Conclusion(outcome, "", said.note, context.algorithm.version, said.probabilities, lesions, seconds)
+    limits = said.limited.removeprefix("limited: ")
+    version = context.algorithm.version
+    return Conclusion(outcome, "", said.note, version, said.probabilities, lesions, seconds, limits, said.notify)
 
 
 def _report(context: AnalysisContext, claim: Claim, seen: Seen) -> Results | None:
@@ -299,7 +300,7 @@ def _written(context: AnalysisContext, series: Series, seen: Seen) -> Results | 
     reports = context.config.getting("sr", series.calling_ae)
     summaries = []
     for region, destinations in context.config.getting("sc", series.calling_ae).items():
-        if summary := _summary(context, maker, region, destinations):
+        if summary := _picture(context, "summary", maker, region, destinations):
             summaries.append(summary)
         else:  # who gets no summary gets the report, whatever it is configured to get
             reports[region] = tuple(dict.fromkeys((*reports.get(region, ()), *destinations)))
@@ -309,38 +310,27 @@ def _written(context: AnalysisContext, series: Series, seen: Seen) -> Results | 
             kind = f"report {region}"
             earlier = context.store.queue.predecessor_beside(series.id, kind)
             beside.append(_kept(context, kind, maker.report(region, own, earlier), destinations))
-    beside += [*summaries, *_segmentations(context, maker)]
+    masks = [
+        _picture(context, "segmentation", maker, region, destinations)
+        for region, destinations in context.config.getting("seg", series.calling_ae).items()
+    ]
+    beside += [*summaries, *filter(None, masks)]
     return Results(report, reports.get(own, ()), tuple(beside))
 
 
-def _summary(
-    context: AnalysisContext, maker: Maker, region: Region, destinations: tuple[str, ...]
+def _picture(
+    context: AnalysisContext, kind: str, maker: Maker, region: Region, destinations: tuple[str, ...]
 ) -> ResultObject | None:
-    """The summary, durable on disk; None where it cannot be drawn.  An ineligible series has none.  Raises StorageFull.
-
-    A summary is an image: of one that comes back, as of any image that is not analysed, none is made.
-    """
-    if isinstance(maker.said, NotAnalysed) and maker.said.reason is Reason.NOT_ELIGIBLE:
-        return None
+    """The "summary" or "segmentation", durable on disk; None where there is none or it cannot be made.  Raises StorageFull."""
+    make = maker.summary if kind == "summary" else maker.segmentation
     try:
-        return _kept(context, "summary", maker.summary(region, context.config.report.region), destinations)
+        ds = make(region, context.config.report.region)
+        return _kept(context, kind, ds, destinations) if ds else None
     except StorageFull:
         raise
     except Exception as error:  # noqa: BLE001  the edge: a finding is reported even if it cannot be drawn
-        log.get().error("summary_failed", case=maker.series.id, error=type(error).__name__)
+        log.get().error(f"{kind}_failed", case=maker.series.id, error=type(error).__name__)
         return None
-
-
-def _segmentations(context: AnalysisContext, maker: Maker) -> Iterator[ResultObject]:
-    """The masks of the findings, durable on disk, where they can be laid over the images.  Raises StorageFull."""
-    for region, destinations in context.config.getting("seg", maker.series.calling_ae).items():
-        try:
-            if ds := maker.segmentation(region, context.config.report.region):
-                yield _kept(context, "segmentation", ds, destinations)
-        except StorageFull:
-            raise
-        except Exception as error:  # noqa: BLE001  the edge: the report says what the masks show
-            log.get().error("segmentation_failed", case=maker.series.id, error=type(error).__name__)
 
 
 def _kept(context: AnalysisContext, kind: str, ds: Dataset, destinations: tuple[str, ...]) -> ResultObject:

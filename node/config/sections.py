@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from node.config.peer import Peer
 from node.config.spellings import NO_ORIGINAL, SHARP, texts
@@ -171,9 +168,8 @@ class Config(Section):
         wanted += [(f"[peers.{name}] destination", to) for name, peer in self.peers.items() for to in peer.named]
         for key, name in wanted:
             if name and name not in self.peers:
-                raise ValueError(
-                    f"{key} = {name!r} is not a configured peer; peers are: {', '.join(self.peers) or 'none'}"
-                )
+                known = ", ".join(self.peers) or "none"
+                raise ValueError(f"{key} = {name!r} is not a configured peer; peers are: {known}")
         return self
 
     @model_validator(mode="after")

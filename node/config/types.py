@@ -6,26 +6,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-AETitle = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
-]
-
-
+_AE_TITLE = StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
+AETitle = Annotated[str, _AE_TITLE]
 Port = Annotated[int, Field(ge=1, le=65535)]
-
-
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-
-
 ResultKind = Literal["sr", "sc", "seg"]
 
 

@@ -156,6 +156,13 @@ def encode(ds: Dataset) -> bytes:
     return buffer.getvalue()
 
 
+def operating_points(findings: Findings) -> list[tuple[str, float]]:
+    """From which probability of presence what happens: one operating point, or two with their names."""
+    if findings.notify_threshold is None:
+        return [("threshold", findings.threshold)]
+    return [("reported from", findings.threshold), ("alert from", findings.notify_threshold)]
+
+
 def percent(probability: float) -> str:
     """One decimal; never rounded up to 100 nor down to 0."""
     return f"{percentage(probability):.1f} %"

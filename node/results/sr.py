@@ -30,6 +30,7 @@ from node.results.document import (
     Predecessor,
     bare_instance,
     complete,
+    operating_points,
     percent,
     percentage,
 )
@@ -230,11 +231,12 @@ def _evaluations(outcome: Outcome, algorithm: Algorithm, images: int, note: str)
 
 
 def _words(findings: Findings) -> list[str]:
-    threshold = f"threshold {100.0 * findings.threshold:.1f} %"
+    threshold = "; ".join(f"{name} {100.0 * value:.1f} %" for name, value in operating_points(findings))
     if findings.positive:
-        headline = f"Suspected intracranial aneurysm: {counted(len(findings.lesions), 'finding')}."
+        headline = f"Suspected intracranial aneurysm: {counted(len(findings.lesions), 'finding')}"
     else:
-        headline = "No intracranial aneurysm was detected."
+        headline = "No intracranial aneurysm was detected"
+    headline += f"; {findings.limited}." if findings.limited else "."
     listed = [
         f"Aneurysm {number}: {lesion.location.value}, {lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
         for number, lesion in enumerate(findings.lesions, start=1)

@@ -19,7 +19,7 @@ from ai.findings import Findings, Lesion
 from ai.locations import COLUMNS, PRESENT
 from ai.volume import Volume
 from ai.wording import counted
-from node.results.document import Algorithm, NotAnalysed, Outcome, percent
+from node.results.document import Algorithm, NotAnalysed, Outcome, operating_points, percent
 from node.results.plain_ascii import plain_ascii
 
 SIDE = 1024
@@ -99,12 +99,30 @@ def _not_analysed(draw: ImageDraw.ImageDraw, outcome: NotAnalysed) -> None:
 
 
 def _headline(draw: ImageDraw.ImageDraw, findings: Findings) -> None:
+    """The outcome; a limited one is never green, and says why beside it."""
     if findings.positive:
-        _text(draw, (_MARGIN, 160), f"SUSPECTED ANEURYSM: {counted(len(findings.lesions), 'finding')}", 50, _RED)
+        said, colour = f"SUSPECTED ANEURYSM: {counted(len(findings.lesions), 'finding')}", _RED
     else:
-        _text(draw, (_MARGIN, 160), "NO ANEURYSM DETECTED", 50, _GREEN)
-    said = f"Probability of presence {percent(findings.present)}, threshold {percent(findings.threshold)}"
-    _text(draw, (_MARGIN, 218), said, _TEXT, _WHITE)
+        said, colour = (
+            ("LIMITED: NO ANEURYSM DETECTED", _AMBER) if findings.limited else ("NO ANEURYSM DETECTED", _GREEN)
+        )
+    size = 36 if findings.limited else 50
+    _text(draw, (_MARGIN, 160), said, size, colour)
+    if findings.limited:
+        _text(draw, (_MARGIN, 200), _fitting(findings.limited, SIDE - 2 * _MARGIN), _SMALL, _AMBER)
+    named = "Presence, that of the most probable finding:" if findings.positive else "Probability of presence"
+    points = ", ".join(f"{name} {percent(value)}" for name, value in operating_points(findings))
+    said = f"{named} {percent(findings.present)}, {points}"
+    _text(draw, (_MARGIN, 226 if findings.limited else 218), said, _SMALL if findings.limited else 24, _WHITE)
+
+
+def _fitting(said: str, width: float) -> str:
+    """The words as far as they fit; the report has the rest."""
+    if _font(_SMALL).getlength(plain_ascii(said)) <= width:
+        return said
+    while _font(_SMALL).getlength(plain_ascii(f"{said} ...")) > width:
+        said = said.rpartition(" ")[0]
+    return f"{said} ..."
 
 
 def _bars(draw: ImageDraw.ImageDraw, findings: Findings) -> None:
@@ -119,8 +137,9 @@ def _bars(draw: ImageDraw.ImageDraw, findings: Findings) -> None:
         if length := round(probability * width):
             draw.rectangle((left, y + 5, left + length, y + 22), fill=colour)
         _text(draw, (left + width + 10, y), percent(probability), _SMALL, _WHITE if name in listed else _GREY)
-    mark = left + round(findings.threshold * width)
-    draw.line((mark, top, mark, top + 26), fill=_CYAN, width=2)
+    for _, value in operating_points(findings):
+        mark = left + round(value * width)
+        draw.line((mark, top, mark, top + 26), fill=_CYAN, width=2)
 
 
 @dataclass(frozen=True)
@@ -185,7 +204,7 @@ def _thumbnails(image: Image.Image, findings: Findings, volume: Volume, middle: 
         said = f"{lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
         _text(draw, (box[0], box[3] + 26), said, _SMALL, _WHITE)
     if more := len(findings.lesions[MAXIMUM_THUMBNAILS:]):
-        _text(draw, (640, 218), f"{more} more in the report", _SMALL, _AMBER)
+        _text(draw, (586, 262), f"{more} more in the report", _SMALL, _AMBER)
     if not findings.lesions:
         for number, (apart_mm, d) in enumerate(_slices_without_findings(volume, middle)):
             box = _cell(number, side, gap)

@@ -58,42 +58,33 @@ class Receiver:
         self._wake = wake
         self._name = receiver_name(config.node)
         self._sessions: dict[Association, ReceivingSession] = {}
-        self._acceptor: Acceptor | None = None
-        self._trail = trail or Trail()
-        self._gate = Gatekeeper(config, files.root, self._trail, _now)
+        self._trail = trail = trail or Trail()
         self._is_running = False
         self._log = log.get()
+        handlers = Handlers(
+            QueryScp(store, trail, _now).on_find, CommitmentScp(store, files, _now).on_action, self._on_event_report
+        )
+        services = Services(self._begin, self._on_end, self._on_rejected, handlers)
+        self._acceptor = Acceptor(self._entity(), services, Gatekeeper(config, files.root, trail, _now))
 
     def start(self) -> None:
         """Associations are accepted from now on.  Raises ConfigError when a port cannot be had; then nothing was done."""
         settings = self._config.node
-        secure = server_context(settings.tls) if settings.tls else None
-        listeners: list[tuple[str, int, ssl.SSLContext | None]] = []
-        if secure is None or settings.tls is None or not settings.tls.required:
-            listeners.append(("[node]", settings.port, None))
-        if secure is not None and settings.tls is not None:
-            listeners.append(("[node.tls]", settings.tls.port, secure))
-        for (
-            section,
-            port,
-            _,
-        ) in listeners:  # before `_recover`, which would take a living receiver's associations for lost
+        ports: dict[str, tuple[int, ssl.SSLContext | None]] = {"[node]": (settings.port, None)}
+        if settings.tls:
+            ports["[node.tls]"] = settings.tls.port, server_context(settings.tls)
+            if settings.tls.required:
+                del ports["[node]"]
+        for section, (port, _) in ports.items():  # before `_recover`: a living receiver's associations are not lost
             with self._naming_port(section, port):
                 bound(settings.host, port).close()
         self._recover()
         self._files.sweep_incoming(has_died)
-        handlers = Handlers(
-            QueryScp(self._store, self._trail, _now).on_find,
-            CommitmentScp(self._store, self._files, _now).on_action,
-            self._on_event_report,
-        )
         self._group_commit.start()
         self._is_running = True
-        services = Services(self._begin, self._on_end, self._on_rejected, handlers)
-        self._acceptor = acceptor = Acceptor(self._entity(), services, self._gate)
-        for section, port, secure in listeners:
+        for section, (port, context) in ports.items():
             with self._naming_port(section, port):
-                acceptor.listen(settings.host, port, secure)
+                self._acceptor.listen(settings.host, port, context)
             self._log.info("receiver_started", host=settings.host, port=port)
 
     @contextmanager
@@ -132,19 +123,18 @@ class Receiver:
 
     def stop(self, patience_seconds: float = 0.0) -> None:
         """No association is accepted any longer; those still open after `patience_seconds` are aborted."""
-        if self._acceptor is not None:
-            self._acceptor.stop_listening()
+        self._acceptor.stop_listening()
         deadline = time.monotonic() + patience_seconds
         while self._sessions and time.monotonic() < deadline:
             time.sleep(0.05)
-        open_ones = self._acceptor.associations if self._acceptor is not None else []
+        open_ones = self._acceptor.associations
         for association in open_ones:
             association.abort()
         for association in open_ones:
             association.join(max(1.0, deadline - time.monotonic()))
         if self._is_running:
             self._group_commit.stop()
-        self._acceptor, self._is_running = None, False
+        self._is_running = False
 
     def _entity(self) -> Entity:
         settings, contexts = self._config.node, [offered(Verification)]

@@ -19,6 +19,9 @@ from storage.stages import Event, Outcome
 COUNT_TIMEOUTS = Timeouts(acse=3, dimse=5, network=5)
 """Whoever does not say so soon how many there are: the quiet timer decides."""
 
+MOST_RECONSTRUCTIONS = 1000
+"""So many are remembered between the rounds."""
+
 
 def settle(context: Context) -> int:
     """Every series that is whole has left RECEIVING; returns how many did.  One that fails does not stop the others."""
@@ -98,7 +101,7 @@ def _leave(context: Context, series: Series, slices: Slices, whole: Whole) -> bo
     verdict = eligibility.ineligibility(slices.headers, rules, series.expected_count)
     if isinstance(verdict, NotEligible):
         return _decline(context, series, whole, Outcome.NOT_ELIGIBLE, verdict.reason, verdict.detail)
-    siblings = [_sibling(sibling, headers, rules) for sibling, headers in context.store.settling.siblings(series)]
+    siblings = [_known_sibling(context, sibling) for sibling in context.store.settling.siblings(series)]
     quiet_since = context.store.settling.last_instance_in_study(series.study_instance_uid)
     turn = eligibility.choose(_sibling(series, slices.headers, rules), siblings, quiet_since, now, rules)
     if turn is Turn.WAIT:
@@ -109,6 +112,17 @@ def _leave(context: Context, series: Series, slices: Slices, whole: Whole) -> bo
     if changed:
         log.get().info("series_ready", case=series.id, revision=series.revision, evidence=whole.evidence)
     return changed
+
+
+def _known_sibling(context: Context, series: Series) -> Sibling:
+    """Its headers are loaded once, as long as it stands as it does."""
+    known, key = context.reconstructions, _key(series)
+    if key not in known:
+        if len(known) >= MOST_RECONSTRUCTIONS:
+            known.clear()
+        sibling = _sibling(series, context.store.settling.headers(series.id), context.config.eligibility)
+        known[key] = sibling.sharp, sibling.acquisition
+    return Sibling(series, *known[key])
 
 
 def _sibling(series: Series, headers: list[Header], rules: Eligibility) -> Sibling:

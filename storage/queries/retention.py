@@ -30,6 +30,7 @@ from storage.database.schema import (
 )
 from storage.database.transactions import Transactions
 from storage.files.instances import series_folder
+from storage.queries.rows import alike
 from storage.stages import DeliveryStage, Stage
 
 _ACCEPTED = (DeliveryStage.DELIVERED.value, DeliveryStage.COMMITTED.value)
@@ -72,26 +73,15 @@ class Retention:
         removed for space.
         """
         with self._transactions.reading() as session:
-            return list(
-                session.scalars(
-                    select(SeriesRow.id)
-                    .where(
-                        SeriesRow.ended_at < before,
-                        SeriesRow.last_instance_at < before,
-                        _owes_nothing(why),
-                        _is_free(before, why),
-                    )
-                    .order_by(SeriesRow.ended_at)
-                    .limit(limit)
-                )
-            )
+            old = (SeriesRow.ended_at < before, SeriesRow.last_instance_at < before)
+            found = select(SeriesRow.id).where(*old, _owes_nothing(why), _is_free(before, why))
+            return list(session.scalars(found.order_by(SeriesRow.ended_at).limit(limit)))
 
     def begin(self, case_id: int, why: Why, before: datetime, now: datetime) -> Removal | None:
         """The removal is recorded; None when it is no longer one of the `candidates` before this time."""
         with self._transactions.writing() as session:
-            series = session.scalar(
-                select(SeriesRow).where(SeriesRow.id == case_id, _owes_nothing(why), _is_free(before, why))
-            )
+            free = select(SeriesRow).where(SeriesRow.id == case_id, _owes_nothing(why), _is_free(before, why))
+            series = session.scalar(free)
             if series is None:
                 return None
             files = _files_of(session, case_id)
@@ -124,11 +114,12 @@ class Retention:
                 return False
             reports = select(ReportRow.id).where(ReportRow.series_id == case)
             deliveries = select(DeliveryRow.id).where(DeliveryRow.report_id.in_(reports))
-            session.execute(delete(CommitmentRow).where(CommitmentRow.delivery_id.in_(deliveries)))
-            session.execute(delete(DeliveryRow).where(DeliveryRow.report_id.in_(reports)))
-            session.execute(delete(ObjectRow).where(ObjectRow.report_id.in_(reports)))
-            session.execute(delete(ReportRow).where(ReportRow.series_id == case))
-            session.execute(delete(InstanceRow).where(InstanceRow.series_id == case))
+            for rows in (
+                delete(CommitmentRow).where(CommitmentRow.delivery_id.in_(deliveries)),
+                *(delete(table).where(table.report_id.in_(reports)) for table in (DeliveryRow, ObjectRow)),
+                *(delete(table).where(table.series_id == case) for table in (ReportRow, InstanceRow)),
+            ):
+                session.execute(rows)
             session.delete(series)
             begun.forgotten_at = now
             return True
@@ -149,11 +140,7 @@ class Retention:
         with self._transactions.reading() as session:
             rows = session.scalars(select(RemovalRow).where(RemovalRow.ended_at.is_(None)).order_by(RemovalRow.id))
             return [
-                (
-                    Removal(row.id, row.series_instance_uid, row.case_id, row.size_bytes),
-                    _files_known(session, row.series_instance_uid),
-                )
-                for row in rows.all()
+                (Removal(**alike(Removal, row)), _files_known(session, row.series_instance_uid)) for row in rows.all()
             ]
 
     def end(self, removal: Removal, now: datetime) -> None:

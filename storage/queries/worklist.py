@@ -144,6 +144,8 @@ def _typed(row: Row) -> Row:
 def _value(name: str, value: Any) -> Any:
     if name.endswith("_at") and value is not None:
         return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+    if name == "notify" and value is not None:
+        return bool(value)  # SQLite keeps it as a number
     if name in ("conflicts", "lesions") and isinstance(value, str):
         return json.loads(value)
     return value

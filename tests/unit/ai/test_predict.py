@@ -56,7 +56,7 @@ def test_waiving_coverage_cannot_place_a_circle_that_nothing_shows(
 ) -> None:
     from ai.coverage import HeadExtent
 
-    monkeypatch.setattr(predict, "head_extent", lambda volume: HeadExtent(None, vertex_inside=False))
+    monkeypatch.setattr(predict, "located_extent", lambda volume, sure: HeadExtent(None, vertex_inside=False))
     with pytest.raises(NotAnalysable) as caught:
         ai.analyse(cta, bundle, check_coverage=False)
     assert caught.value.reason is Reason.COVERAGE

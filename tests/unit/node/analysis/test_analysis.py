@@ -19,6 +19,7 @@ from ai.errors import NotAnalysable, Reason
 from ai.findings import Findings, Lesion
 from ai.lesion_mask import LesionMask
 from ai.locations import Location
+from ai.quality import Quality
 from ai.volume import ReadSlice
 from node.analysis.analysis import AnalysisContext, Stopwatch, _read, analyse
 from node.config.sections import Config
@@ -46,7 +47,7 @@ def store(sqlite_store: Store) -> Store:
 
 @dataclass
 class Workshop:
-    """A bench, and the findings that the network will have."""
+    """A context, and the findings that the network will have."""
 
     context: AnalysisContext
     clock: FakeClock
@@ -125,6 +126,23 @@ def test_a_negative_series_is_reported_and_the_report_waits_for_delivery(worksho
     assert "No intracranial aneurysm was detected" in words(shop.report())
     [delivery] = shop.context.store.worklist.deliveries(1)
     assert delivery.destination == "PACS"
+
+
+def test_what_limits_a_negative_is_kept_with_it_and_in_its_report(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop(replace(NEGATIVE, quality=Quality(noise_hu=50.0, arterial_hu=350.0)))
+    assert analyse(shop.context, shop.claim())
+    row = shop.row()
+    assert (row["outcome"], row["limits"], row["notify"]) == ("negative", "noise", False)
+    assert "No intracranial aneurysm was detected; limited: noise." in words(shop.report())
+
+
+@pytest.mark.parametrize(("notify_threshold", "notify"), [(None, True), (0.8, True), (0.95, False)])
+def test_a_positive_is_worth_an_alert_above_the_second_operating_point(
+    workshop: Callable[..., Workshop], notify_threshold: float | None, notify: bool
+) -> None:
+    shop = workshop(replace(POSITIVE, notify_threshold=notify_threshold))
+    assert analyse(shop.context, shop.claim())
+    assert (shop.row()["notify"], shop.row()["limits"]) == (notify, None)
 
 
 def test_a_positive_series_keeps_its_lesions(workshop: Callable[..., Workshop]) -> None:
@@ -424,7 +442,7 @@ def test_what_the_database_already_says_is_reported_without_reading_pixels(
     "series",
     [
         ct_series(6, Rows=65535, Columns=65535),
-        ct_series(129, Rows=2048, Columns=2048),
+        [enhanced_ct(ct_series(3), Rows=1000, Columns=1000, NumberOfFrames=2049)],
         [enhanced_ct(ct_series(6), NumberOfFrames=2_000_000_000)],
     ],
     ids=["giant slices", "many large slices", "many frames"],

@@ -1,5 +1,6 @@
 """The Secondary Capture summary: legible, about the right place, and nothing of the patient in its pixels."""
 
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -9,8 +10,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
 
+from ai.decode import Calibration, Candidate, Platt, findings
 from ai.findings import Findings, Lesion
 from ai.locations import LOCATIONS, Location
+from ai.quality import Quality
 from ai.volume import Volume, volume_from_datasets
 from node.results.document import NotAnalysed, Outcome, encode
 from node.results.identity import derive_uid
@@ -207,3 +210,29 @@ def test_locations_are_abbreviated_as_radiologists_do() -> None:
         "ACom",
         "Other Posterior",
     ]
+
+
+GREEN, AMBER = (120, 220, 120), (255, 190, 60)
+HEADLINE = np.s_[150:258]
+
+
+def test_a_negative_that_the_images_limit_is_not_green() -> None:
+    negative, volume = OUTCOMES["negative"], head()
+    assert isinstance(negative, Findings)
+    limited = replace(negative, quality=Quality(noise_hu=8.0, arterial_hu=350.0, metal_mm3=60.0))
+    plain, other = (summary_picture(each, ALGORITHM, volume)[HEADLINE] for each in (negative, limited))
+    assert lit(plain, GREEN).any() and not lit(plain, AMBER).any()
+    assert lit(other, AMBER).any() and not lit(other, GREEN).any()
+
+
+def test_many_limits_fit_into_the_picture() -> None:
+    quality = Quality(40.0, float("nan"), 60.0, 30.0, 3.0, 12.0, "left")
+    picture = summary_picture(replace(POSITIVE, quality=quality), ALGORITHM, head())[HEADLINE]
+    assert lit(picture, AMBER)[:, :1000].any() and not lit(picture, AMBER)[:, 1000:].any()
+
+
+def test_one_probability_stands_at_a_finding_at_its_place_and_at_the_presence() -> None:
+    candidate = Candidate(0.4, (10.0, 10.0, 15.0), 4.0, np.eye(13)[5])
+    found = findings((candidate,), Calibration(Platt(), Platt(1.0, -5.0)), 0.5, 0.8)
+    (lesion,) = found.lesions
+    assert lesion.probability == found.present == found.probabilities[5] < 0.8

@@ -8,6 +8,7 @@ from highdicom.sr import Comprehensive3DSR
 from ai.errors import Reason
 from ai.findings import Findings
 from ai.locations import COLUMNS, LOCATIONS, Location
+from ai.quality import Quality
 from ai.volume import volume_from_datasets
 from node.config.types import Region
 from node.results.codes import SITES
@@ -33,6 +34,21 @@ from tests.support.reports import (
 )
 
 # The three shapes
+
+METAL = Quality(noise_hu=8.0, arterial_hu=350.0, metal_mm3=60.0)
+
+
+@pytest.mark.parametrize("outcome", [POSITIVE, NEGATIVE])
+def test_what_limits_an_answer_is_in_its_first_sentence(outcome: Findings) -> None:
+    first = comments(report(outcome=dataclasses.replace(outcome, quality=METAL)))[0]
+    assert "; limited: metal artefact at the circle of Willis. Probability" in first
+    plain = comments(report(outcome=dataclasses.replace(outcome, quality=Quality(8.0, 350.0))))
+    assert not any("limited" in text for text in plain) and plain == comments(report(outcome=outcome))
+
+
+def test_both_operating_points_are_in_the_first_sentence() -> None:
+    first = comments(report(outcome=dataclasses.replace(POSITIVE, notify_threshold=0.81)))[0]
+    assert first.endswith("(reported from 50.0 %; alert from 81.0 %).")
 
 
 def test_slices_beyond_any_number_are_not_looked_through_for_one_to_show(monkeypatch: pytest.MonkeyPatch) -> None:

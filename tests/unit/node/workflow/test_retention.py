@@ -18,7 +18,16 @@ from storage.queries.retention import Removal, Retention
 from storage.records import Added, AssociationEnd, Conclusion, ReportObject, Series
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
-from tests.support.builders import LEASE, FakeClock, conclusion, keep, series_now
+from tests.support.builders import (
+    LEASE,
+    FakeClock,
+    add_instance,
+    close_association,
+    conclusion,
+    keep,
+    open_association,
+    series_now,
+)
 from tests.support.dicom_factory import ct_series
 
 DAY = 86_400.0
@@ -27,7 +36,7 @@ DeskFactory = Callable[..., Context]
 
 @pytest.fixture
 def context(store: Store, files: Files, clock: FakeClock) -> DeskFactory:
-    """A desk with these settings of [storage]."""
+    """A context with these settings of [storage]."""
 
     def make(**storage: Any) -> Context:
         return Context(Config.model_validate({"storage": storage}), store, files, lambda: None, clock)
@@ -199,9 +208,9 @@ def test_associations_go_with_the_last_of_what_they_brought(context: DeskFactory
     reported(node, clock, 1)
     clock.advance(DAY)
     reported(node, clock, 2)
-    empty = node.store.intake.open_association("receiver", "PACS", clock())
-    node.store.intake.close_association(empty, AssociationEnd.ABORTED, clock())
-    node.store.intake.open_association("receiver", "PACS", clock())
+    empty = open_association(node.store, "receiver", "PACS", clock())
+    close_association(node.store, empty, AssociationEnd.ABORTED, clock())
+    open_association(node.store, "receiver", "PACS", clock())
     assert (retain(context()), associations(node)) == (0, 4)
     clock.advance(29.5 * DAY)
     assert (retain(node), associations(node)) == (1, 3)
@@ -368,8 +377,8 @@ def test_the_number_of_a_case_that_was_removed_is_never_given_to_another(
 def send_again(context: Context, clock: FakeClock, case: int) -> None:
     """The first slice of the case came again, the others are on their way."""
     [(head, file), *_] = context.store.settling.instances(case)
-    association = context.store.intake.open_association("receiver", "PACS", clock())
-    assert context.store.intake.add_instance(head, file, association, "PACS", clock()) is Added.SAME
+    association = open_association(context.store, "receiver", "PACS", clock())
+    assert add_instance(context.store, head, file, association, "PACS", clock()) is Added.SAME
 
 
 def test_a_case_that_is_being_sent_again_is_not_old(context: DeskFactory, clock: FakeClock) -> None:
