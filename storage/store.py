@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from storage.database.changes import Changes
 from storage.database.engine import open_database
 from storage.database.transactions import Transactions
+from storage.queries.accounts import Accounts
 from storage.queries.cfind import CFind
 from storage.queries.claims import Queue
 from storage.queries.commitment_requests import CommitmentRequests
@@ -12,12 +14,14 @@ from storage.queries.intake import Intake
 from storage.queries.outbox import Outbox
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
+from storage.queries.reviews import Reviews
+from storage.queries.triage import Triage
 from storage.queries.worklist import Worklist
 
 
 @dataclass(frozen=True)
 class Store:
-    """One database: the receiver's part, completion's, the worker's, the sender's, the worklist's, C-FIND's, and retention's."""
+    """One database, by who uses it: receiver, completion, worker, sender, worklist, C-FIND, retention, and the pages."""
 
     intake: Intake
     settling: Settling
@@ -29,6 +33,10 @@ class Store:
     cfind: CFind
     retention: Retention
     transactions: Transactions
+    accounts: Accounts
+    reviews: Reviews
+    triage: Triage
+    changes: Changes
 
     @classmethod
     def open(cls, url: str) -> "Store":
@@ -45,8 +53,13 @@ class Store:
             CFind(transactions),
             Retention(transactions),
             transactions,
+            Accounts(transactions),
+            Reviews(transactions),
+            Triage(transactions.reading_plainly),
+            Changes(transactions.engine),
         )
 
     def close(self) -> None:
         """No connection is open any longer."""
+        self.changes.close()
         self.transactions.engine.dispose()

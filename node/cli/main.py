@@ -46,6 +46,8 @@ COMMANDS = {
     ),
     "phantom": ("phantoms", "Write a synthetic head CTA as a DICOM series, without a patient and for tests only."),
     "serve": ("serve", "Run the node until SIGTERM or Ctrl-C."),
+    "web": ("web", "Serve the pages alone, until SIGTERM or Ctrl-C; `willis serve` does too."),
+    "user": ("web", "Who may use the pages."),
     "receive": ("serve", "Run the receiver alone, as `serve` does."),
     "work": ("serve", "Run the analysis alone, as `serve` does."),
     "train": ("training", "Train a model; a run that was stopped continues from its checkpoint."),

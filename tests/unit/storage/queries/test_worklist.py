@@ -74,6 +74,9 @@ COLUMNS = [
     "inference_seconds",
     "report_seconds",
     "committed_at",
+    "acknowledged_at",
+    "acknowledged_by",
+    "assigned_to",
 ]
 
 
