@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -173,7 +174,9 @@ def test_no_page_has_a_script_or_a_style_in_it_or_an_address_elsewhere(quick: Se
 
 
 def test_what_comes_from_a_dataset_is_text_on_every_page(quick: Served, clock: FakeClock) -> None:
-    hostile = dict.fromkeys(("patient_name", "patient_id", "accession_number", "series_description"), HOSTILE)
+    hostile: dict[str, Any] = dict.fromkeys(
+        ("patient_name", "patient_id", "accession_number", "series_description"), HOSTILE
+    )
     claim_of = reported(quick.context.store, clock, **hostile)
     client = quick.signed_in("dr.a")
     for address in ("/", f"/cases/{claim_of.series.id}", f"/?q={HOSTILE[:20]}&show={HOSTILE}&page={HOSTILE}"):
