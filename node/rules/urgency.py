@@ -30,6 +30,7 @@ SITES = {
     Location.OTHER_POSTERIOR: 1.4,
 }
 UNKNOWN_SITE = 1.0
+_SITES_BY_NAME = {location.value: weight for location, weight in SITES.items()}
 WAITING_DOUBLES_AFTER = timedelta(minutes=60)
 LONGEST_WAIT = timedelta(hours=12)
 """What waits for longer counts as if it waited so long."""
@@ -65,7 +66,7 @@ def size_weight(diameter_mm: float | None) -> float:
 
 def site_weight(location: str | None) -> float:
     """The weight of the vessel that bears it."""
-    return SITES[Location(location)] if location in set(Location) else UNKNOWN_SITE
+    return _SITES_BY_NAME.get(location or "", UNKNOWN_SITE)
 
 
 def waiting_weight(waiting: timedelta) -> float:

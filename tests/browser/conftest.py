@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
 from storage.files.instances import Files
 from storage.queries.accounts import Role
@@ -15,6 +15,9 @@ from tests.support.absent import absent
 from tests.support.pages import PASSWORD, Served, serving, web_context
 
 PICTURES = Path("var/browser")
+SLOWEST_MS = 20_000
+"""Until something is taken not to come: a machine of two cores may be busy."""
+expect.set_options(timeout=SLOWEST_MS)
 
 
 @pytest.fixture(scope="session")
@@ -41,11 +44,13 @@ class People:
     def __init__(self, browser: Browser, served: Served) -> None:
         self._browser, self._served = browser, served
         self.wrong: list[str] = []
+        self.expected: list[str] = []
+        """What the browser may note besides, such as `410 (Gone)`."""
 
     def window(self, **options: Any) -> Page:
         """A window of its own, of nobody."""
         context = self._browser.new_context(viewport={"width": 1360, "height": 860}, **options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(SLOWEST_MS)
         page = context.new_page()
         page.on("console", lambda said: self.wrong.append(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
@@ -80,7 +85,7 @@ def people(chromium: Browser, pages: Served) -> Iterator[People]:
     yield made
     for context in chromium.contexts:
         context.close()
-    assert made.wrong == []
+    assert [said for said in made.wrong if not any(each in said for each in made.expected)] == []
 
 
 def picture(page: Page, name: str) -> None:

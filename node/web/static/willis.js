@@ -100,19 +100,19 @@ function step(by) {
 function submit(selector) {
   const here = document.activeElement?.closest?.('tr[data-case], .found');
   const form = (here && find(selector, here)) ?? (find('#review') ? find(`#review ${selector}`) : null);
-  form?.requestSubmit(find('button', form));
+  if (form) find('button', form).click(); // a click, so that the button's value is sent
 }
 const KEYS = {
   j: () => step(1),
   k: () => step(-1),
   a: () => submit('form.acknowledge'),
-  y: () => { const form = current() && find('form.accept', current()); form?.requestSubmit(find('button', form)); },
+  y: () => current() && find('form.accept button', current())?.click(),
   r: () => {
     const row = document.activeElement?.closest?.('tr[data-case]');
     if (row) location.assign(`${find('.open', row).href}#reject`);
     else openReasons(current());
   },
-  u: () => { const form = find('form.undo'); form?.requestSubmit(find('button', form)); },
+  u: () => find('form.undo button')?.click(),
   '/': () => find('#q')?.focus(),
   '?': () => find('#help').showModal(),
   Escape: () => { if (find('.back')) location.assign(find('.back').href); },
