@@ -4,8 +4,8 @@ BIN := .venv/bin
 
 .PHONY: run serve test test-faults test-viewer corpus lint bench-database bench-receive bench-memory bench-latency bench-inference bench-decode validate setup clean
 
-run: setup          ## the main job on two synthetic studies, with a simulated PACS
-	@$(BIN)/willis demo
+run: setup          ## the main job on two synthetic studies, with a simulated PACS; KEEP=1 leaves the triage page open
+	@$(BIN)/willis demo $(if $(KEEP),--keep)
 
 serve: setup        ## the node, with config.toml, until Ctrl-C
 	@$(BIN)/willis serve

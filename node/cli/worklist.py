@@ -12,11 +12,10 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from ai.errors import Reason
 from ai.wording import counted
 from node.cli.app import ConfigOption, JsonOption, app, console, one_line_errors, settings
 from node.errors import NodeError
-from node.rules.ineligible import Ineligible
+from node.rules.reasons import explained
 from node.scp.rejections import last_rejections
 from storage.files.instances import Files
 from storage.queries.worklist import Clock, Row, Worklist
@@ -142,14 +141,6 @@ def _details(row: Row) -> Table:
     if row["reason"]:
         table.add_row("that is", explained(row["reason"]))
     return table
-
-
-def explained(reason: str) -> str:
-    """A sentence for a reason code."""
-    for codes in (Reason, Ineligible):
-        if reason in set(codes):
-            return codes(reason).explained
-    return "Another reconstruction of the same acquisition was analysed." if reason == "covered" else reason
 
 
 def _lesions(lesions: Sequence[Mapping[str, Any]]) -> Table:

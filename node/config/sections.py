@@ -13,6 +13,7 @@ from node.config.peer import Peer
 from node.config.spellings import NO_ORIGINAL, SHARP, texts
 from node.config.types import (
     AETitle,
+    LinkTemplate,
     Network,
     Pattern,
     Port,
@@ -152,6 +153,24 @@ class Audit(Section):
     queue_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
 
 
+class Web(Section):
+    """[web]: the pages for people."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 11180
+    url: Annotated[str, Field(pattern=r"^(https?://[^/\s]+)?$")] = ""
+    session_hours: Annotated[float, Field(gt=0, le=168)] = 12
+    failed_passwords: Annotated[int, Field(ge=1, le=100)] = 5
+    locked_minutes: Annotated[float, Field(gt=0, le=1440)] = 15
+    links: Mapping[str, LinkTemplate] = Field(default_factory=lambda: types.MappingProxyType({}))
+
+    @property
+    def address(self) -> str:
+        """The URL under which people reach the pages."""
+        return self.url or f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
 class Config(Section):
     """The whole file."""
 
@@ -164,6 +183,7 @@ class Config(Section):
     delivery: DeliverySettings = DeliverySettings()
     log: Log = Log()
     audit: Audit = Audit()
+    web: Web = Web()
     peers: Mapping[str, Peer] = Field(default_factory=lambda: types.MappingProxyType({}))
 
     @model_validator(mode="after")

@@ -82,6 +82,20 @@ def _checked_sop_class(uid: str) -> str:
 
 
 SopClass = Annotated[str, AfterValidator(_checked_sop_class)]
+LINK_VALUES = ("study_instance_uid", "series_instance_uid", "accession_number", "patient_id")
+
+
+def _checked_link(template: str) -> str:
+    """`template`.  Raises ValueError when it is no address, or would run a script."""
+    found = re.findall(r"\{(.*?)\}", template)
+    if not re.match(r"(https?|weasis)://", template):
+        raise ValueError("a link begins with https://, http:// or weasis://")
+    if unknown := [name for name in found if name not in LINK_VALUES]:
+        raise ValueError(f"{{{unknown[0]}}} is not known; known are {', '.join(LINK_VALUES)}")
+    return template
+
+
+LinkTemplate = Annotated[str, AfterValidator(_checked_link)]
 
 
 def fingerprint(text: str) -> str:

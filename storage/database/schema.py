@@ -308,3 +308,73 @@ class CommitmentRequestRow(Base):
     answered_at: Mapped[datetime | None]
 
     __table_args__ = (UniqueConstraint("calling_ae", "transaction_uid"),)
+
+
+class AccountRow(Base):
+    """A person who may use the pages."""
+
+    __tablename__ = "account"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    role: Mapped[str] = mapped_column(String(16))
+    password_hash: Mapped[str] = mapped_column(Text)
+    failures: Mapped[int] = mapped_column(Integer, default=0)
+    locked_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class AccountTokenRow(Base):
+    """What proves that a request comes from an account: of a browser's session, or of a program.  Only its hash is kept."""
+
+    __tablename__ = "account_token"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ReviewRow(Base):
+    """What people decided on one revision of a case.  Without a foreign key: it outlives the case's images."""
+
+    __tablename__ = "review"
+
+    case_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    revision: Mapped[int]
+    version: Mapped[int]
+    """Of the review: raised by each change, so that a change made on an old view of it is noticed."""
+    acknowledged_at: Mapped[datetime | None]
+    acknowledged_by: Mapped[str] = mapped_column(Text, default="")
+    assigned_to: Mapped[str] = mapped_column(Text, default="")
+    verdicts: Mapped[list[Any]] = mapped_column(default=list)
+
+
+class ReviewEntryRow(Base):
+    """One change of a review: who, when, what; what it was before; and of a finding what the model had said."""
+
+    __tablename__ = "review_entry"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    case_id: Mapped[int]
+    version: Mapped[int]
+    revision: Mapped[int]
+    at: Mapped[datetime]
+    account: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(16))
+    undone: Mapped[bool] = mapped_column(default=False)
+    before: Mapped[dict[str, Any]]
+    assigned_to: Mapped[str] = mapped_column(Text, default="")
+    finding: Mapped[int | None]
+    reason: Mapped[str] = mapped_column(String(32), default="")
+    report_uid: Mapped[str] = mapped_column(String(64), default="")
+    model: Mapped[str] = mapped_column(Text, default="")
+    location: Mapped[str] = mapped_column(Text, default="")
+    probability: Mapped[float | None]
+    diameter_mm: Mapped[float | None]
+
+    __table_args__ = (UniqueConstraint("case_id", "version"),)

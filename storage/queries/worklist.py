@@ -148,9 +148,16 @@ def _typed(row: Row) -> Row:
     return {name: _value(name, value) for name, value in row.items()}
 
 
+def as_time(value: Any) -> datetime | None:
+    """A time as an aware `datetime` in UTC, which SQLite keeps as text."""
+    if value is None:
+        return None
+    return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+
+
 def _value(name: str, value: Any) -> Any:
-    if name.endswith("_at") and value is not None:
-        return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+    if name.endswith("_at"):
+        return as_time(value)
     if name == "notify" and value is not None:
         return bool(value)  # SQLite keeps it as a number
     if name in ("conflicts", "lesions") and isinstance(value, str):
