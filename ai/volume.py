@@ -20,10 +20,10 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ai.errors import NotAnalysable, Reason
-from ai.frames import AIR_HU, GARBLED, Frame, frame_hu, frames, text_of, transfer_syntax
+from ai.frames import AIR_HU, GARBLED, Frame, check_described, frame_hu, frames, text_of, transfer_syntax
 from ai.limits import bytes_when_read, check_bytes, check_coarse, check_headers, plane_stride
 from ai.stack import Stack, stack_geometry
-from ai.wording import counted
+from ai.wording import counted, unpadded
 
 __all__ = [
     "AIR_HU",
@@ -107,6 +107,7 @@ def volume_from_slices(slices: Sequence[ReadSlice], threads: int = 0) -> Volume:
     datasets = [each.ds for each in slices]
     _check_one_patient(datasets)
     check_headers(datasets)
+    check_described(datasets)
     pairs = _without_copies([(frame, each) for each in slices for frame in each.frames or frames(each.ds)])
     headers = [frame for frame, _ in pairs]
     return _fill(headers, _stack(headers), lambda index: pairs[index][1], threads)
@@ -244,7 +245,7 @@ def _check_frames_alike(headers: Sequence[Frame]) -> None:
 
 def _check_one_patient(datasets: Sequence[Dataset]) -> None:
     """Raises MIXED_PATIENTS or MIXED_STUDIES: a stack can be even and still be two people's."""
-    patients = {(text_of(ds, "PatientID"), text_of(ds, "IssuerOfPatientID")) for ds in datasets}
+    patients = {tuple(unpadded(text_of(ds, each)) for each in ("PatientID", "IssuerOfPatientID")) for ds in datasets}
     if len(patients) > 1:
         raise NotAnalysable(Reason.MIXED_PATIENTS, f"{len(patients)} patients")
     studies = {text_of(ds, "StudyInstanceUID") for ds in datasets}

@@ -1,7 +1,9 @@
 """The database, by who uses it.  Each public method of each part is one transaction."""
 
+from storage.database.changes import Changes
 from storage.database.engine import open_database
 from storage.database.transactions import Transactions
+from storage.queries.accounts import Accounts
 from storage.queries.cfind import CFind
 from storage.queries.claims import Queue
 from storage.queries.commitment_requests import CommitmentRequests
@@ -10,11 +12,13 @@ from storage.queries.intake import Intake
 from storage.queries.outbox import Outbox
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
+from storage.queries.reviews import Reviews
+from storage.queries.triage import Triage
 from storage.queries.worklist import Worklist
 
 
 class Store:
-    """One database: the receiver's part, completion's, the worker's, the sender's, the worklist's, C-FIND's, and retention's."""
+    """One database, by who uses it: receiver, completion, worker, sender, worklist, C-FIND, retention, and the pages."""
 
     def __init__(self, transactions: Transactions) -> None:
         """`transactions` are those of the database."""
@@ -28,6 +32,10 @@ class Store:
         self.worklist = Worklist(transactions.reading_plainly)
         self.cfind = CFind(transactions)
         self.retention = Retention(transactions)
+        self.accounts = Accounts(transactions)
+        self.reviews = Reviews(transactions)
+        self.triage = Triage(transactions.reading_plainly)
+        self.changes = Changes(transactions.engine)
 
     @classmethod
     def open(cls, url: str) -> "Store":
@@ -36,4 +44,5 @@ class Store:
 
     def close(self) -> None:
         """No connection is open any longer."""
+        self.changes.close()
         self.transactions.engine.dispose()

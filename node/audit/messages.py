@@ -12,9 +12,11 @@ Code = tuple[str, str, str]
 
 _APPLICATION_ACTIVITY: Code = ("110100", "DCM", "Application Activity")
 _BEGIN_TRANSFERRING: Code = ("110102", "DCM", "Begin Transferring DICOM Instances")
+_ACCESSED: Code = ("110103", "DCM", "DICOM Instances Accessed")
 _TRANSFERRED: Code = ("110104", "DCM", "DICOM Instances Transferred")
 _QUERY: Code = ("110112", "DCM", "Query")
 _SECURITY_ALERT: Code = ("110113", "DCM", "Security Alert")
+_USER_AUTHENTICATION: Code = ("110114", "DCM", "User Authentication")
 _NODE_AUTHENTICATION: Code = ("110126", "DCM", "Node Authentication")
 _APPLICATION: Code = ("110150", "DCM", "Application")
 _DESTINATION: Code = ("110152", "DCM", "Destination Role ID")
@@ -34,6 +36,21 @@ class Activity(Enum):
 
     START = ("110120", "DCM", "Application Start")
     STOP = ("110121", "DCM", "Application Stop")
+
+
+class SignIn(Enum):
+    """What a person did with his account."""
+
+    LOGIN = ("110122", "DCM", "Login")
+    LOGOUT = ("110123", "DCM", "Logout")
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who uses a page: the name of the account, and the address of the browser."""
+
+    account: str
+    host: str
 
 
 @dataclass(frozen=True)
@@ -113,8 +130,30 @@ class Reporter:
         _detail(subject, "Alert Description", reason)
         return tostring(message)
 
+    def user_authentication(self, what: SignIn, person: Person, at: datetime, error: str = "") -> bytes:
+        """A person has signed in or out, or could not (PS3.15 A.5.3.12)."""
+        message = _event(_USER_AUTHENTICATION, "E", at, error, types=[what.value])
+        _person(message, person)
+        _participant(message, self.us, None, False)
+        self._source(message)
+        return tostring(message)
+
+    def accessed(self, study: Study, person: Person, changed: bool, at: datetime) -> bytes:
+        """A person has looked at the study, or has changed what is known of it (PS3.15 A.5.3.6)."""
+        message = _event(_ACCESSED, "U" if changed else "R", at)
+        _person(message, person)
+        _participant(message, self.us, None, False)
+        self._source(message)
+        self._objects(message, study)
+        return tostring(message)
+
     def _of_study(self, message: Element, source: Party, destination: Party, study: Study) -> bytes:
         self._parties(message, source, destination)
+        self._objects(message, study)
+        return tostring(message)
+
+    def _objects(self, message: Element, study: Study) -> None:
+        """The study and its patient."""
         transferred = _object(message, study.study_instance_uid, _STUDY, _SYSTEM_OBJECT, _ROLE_REPORT)
         description = SubElement(transferred, "ParticipantObjectDescription")
         if study.accession_number:
@@ -123,7 +162,6 @@ class Reporter:
             SubElement(description, "SOPClass", UID=_plain(sop_class_uid), NumberOfInstances=str(count))
         if self.patient_ids:
             _object(message, study.patient_id, _PATIENT, _PERSON, _ROLE_PATIENT)
-        return tostring(message)
 
     def _parties(
         self, message: Element, first: Party, other: Party, roles: Sequence[Code | None] = (_SOURCE, _DESTINATION)
@@ -166,6 +204,10 @@ def _participant(message: Element, who: Party, role: Code | None, is_requestor: 
     participant = SubElement(message, "ActiveParticipant", _all_plain(values))
     if role is not None:
         SubElement(participant, "RoleIDCode", _coded(role))
+
+
+def _person(message: Element, person: Person) -> None:
+    _participant(message, Party("", person.host), None, True, user_id=person.account)
 
 
 def _object(message: Element, name: str, kind: Code, type_code: str, role: str, query: bytes | None = None) -> Element:

@@ -28,6 +28,8 @@ _TABLE = {
     "fsck:fsck": "Compare files, database and sha256; report each difference.  Never deletes; may run beside a working node.",
     "phantoms:phantom": "Write a synthetic head CTA as a DICOM series, without a patient and for tests only.",
     "serve:serve": "Run the node until SIGTERM or Ctrl-C.",
+    "web:web": "Serve the pages alone, until SIGTERM or Ctrl-C; `willis serve` does too.",
+    "web:user": "Who may use the pages.",
     "serve:receive": "Run the receiver alone, as `serve` does.",
     "serve:work": "Run the analysis alone, as `serve` does.",
     "training:train": "Train a model; a run that was stopped continues from its checkpoint.",

@@ -12,11 +12,10 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from ai.errors import Reason
 from ai.wording import counted
 from node.cli.app import ConfigOption, JsonOption, app, console, one_line_errors, settings
 from node.errors import NodeError
-from node.rules.ineligible import Ineligible
+from node.rules.reasons import explained
 from node.scp.rejections import last_rejections
 from storage.files.instances import Files
 from storage.queries.worklist import Clock, Row, Worklist
@@ -144,14 +143,6 @@ def _details(row: Row) -> Table:
     return table
 
 
-def explained(reason: str) -> str:
-    """A sentence for a reason code."""
-    for codes in (Reason, Ineligible):
-        if reason in set(codes):
-            return codes(reason).explained
-    return "Another reconstruction of the same acquisition was analysed." if reason == "covered" else reason
-
-
 def _lesions(lesions: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="Findings, unverified")
     for heading in ("Location", "Probability", "Diameter mm", "Centre LPS mm"):
@@ -175,6 +166,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             "oldest_pending_delivery_seconds": _age(state.oldest_pending_at, now),
             "free_gib": round(Files(storage.directory).free_bytes() / 2**30, 1),
             "last_errors": [f"{at:%Y-%m-%d %H:%M:%S} {error}" for at, error in state.errors],
+            "more_may_not_have_come": [f"{at:%Y-%m-%d %H:%M:%S} {what}" for at, what in state.shortfalls],
             "last_rejected_callers": [each.line for each in last_rejections(storage.directory)],
             "last_slice_to_report_seconds": percentiles(state.clocks),
         }

@@ -14,6 +14,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from ai.wording import unpadded
 from node.dicom.conformance import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.dicom.dataset_walker import Elements, Inflation
 from storage.records import Header
@@ -81,7 +82,7 @@ def header_of(walker: Elements, transfer_syntax_uid: str, sop_class_uid: str, so
         series_number=ds.integer("SeriesNumber"),
         series_description=_text(ds, "SeriesDescription"),
         convolution_kernel=_text(ds, "ConvolutionKernel"),
-        image_type=tuple(str(value) for value in _value(ds, "ImageType", list) or ()),
+        image_type=tuple(unpadded(str(value)) for value in _value(ds, "ImageType", list) or ()),
         acquisition_key=_acquisition_key(ds),
         frame_of_reference_uid=_text(ds, "FrameOfReferenceUID"),
         position_mm=_numbers(ds, "ImagePositionPatient", 3),  # type: ignore[arg-type]  # exactly three
@@ -226,11 +227,9 @@ def _value(ds: _Found, keyword: str, convert: Callable[[Any], Any]) -> Any:
 
 
 def _text(ds: _Found, keyword: str) -> str:
-    """Of several values all, with a backslash between them."""
-    text = _value(
-        ds, keyword, lambda value: "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
-    )
-    return (text or "").replace("\0", "")  # which PostgreSQL cannot hold
+    """Of several values all, with a backslash between them; without their padding."""
+    values = _value(ds, keyword, lambda value: list(value) if isinstance(value, MultiValue) else [value]) or [""]
+    return "\\".join(unpadded(str(value)) for value in values).replace("\0", "")  # which PostgreSQL cannot hold
 
 
 def _numbers(ds: _Found, keyword: str, count: int) -> tuple[float, ...] | None:

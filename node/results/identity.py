@@ -13,6 +13,7 @@ from pydicom.tag import Tag
 from pydicom.valuerep import STR_VR, VR
 
 from ai.frames import GARBLED, encodings_of, text_of
+from ai.wording import unpadded
 
 _NAMESPACE = uuid.UUID("5f1c0a86-27c4-5c4e-9d0e-8f6f2b8a9a41")
 
@@ -67,7 +68,10 @@ def reported_on(headers: Sequence[Dataset]) -> list[Dataset]:
     A stray slice of another patient must not put the report into that patient's record; and the order in which slices
     arrived must not change the report.
     """
-    belongs = [tuple(text_of(ds, k) for k in ("StudyInstanceUID", "PatientID", "IssuerOfPatientID")) for ds in headers]
+    belongs = [
+        tuple(unpadded(text_of(ds, k)) for k in ("StudyInstanceUID", "PatientID", "IssuerOfPatientID"))
+        for ds in headers
+    ]
     counts = Counter(belongs)
     most = min(counts, key=lambda identity: (-counts[identity], identity))
     kept = [ds for ds, identity in zip(headers, belongs, strict=True) if identity == most]
@@ -83,8 +87,8 @@ def missing_identity(headers: Sequence[Dataset]) -> tuple[str, ...]:
     if not headers:
         return _NEEDED
     header = reported_on(headers)[0]
-    missing = [keyword for keyword in _NEEDED if not text_of(header, keyword).strip()]
-    if not text_of(header, "PatientID").strip() and not text_of(header, "PatientName").strip("^= "):
+    missing = [keyword for keyword in _NEEDED if not unpadded(text_of(header, keyword))]
+    if not unpadded(text_of(header, "PatientID")) and not text_of(header, "PatientName").strip("^= "):
         missing.append("PatientID")
     return tuple(missing)
 
@@ -110,7 +114,7 @@ def say_whether_lossy(ds: Dataset, sources: Sequence[Dataset]) -> None:
 
     PS3.3 C.7.6.1.1.5, C.8.20.2.2.
     """
-    lossy = [source for source in sources if text_of(source, "LossyImageCompression").strip() == "01"]
+    lossy = [source for source in sources if unpadded(text_of(source, "LossyImageCompression")) == "01"]
     ds.LossyImageCompression = "01" if lossy else "00"
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod") if lossy else ():
         _copy_element(lossy[0], ds, keyword)

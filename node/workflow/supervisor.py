@@ -1,4 +1,4 @@
-"""`willis serve`: settles and delivers, and supervises the receiver and the worker, each a process of its own."""
+"""`willis serve`: settles and delivers, and supervises receiver, worker and pages, each a process of its own."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ ALARM_SLACK_SECONDS = 5
 
 
 class Supervisor:
-    """The node: two child processes, six jobs, one scheduler."""
+    """The node: its child processes, six jobs, one scheduler."""
 
     def __init__(self, config: Config, arguments: list[str]) -> None:
         """`arguments` are those with which a child finds the same configuration."""
@@ -42,6 +42,8 @@ class Supervisor:
         if config.ai.threads:
             environment["OMP_NUM_THREADS"] = str(config.ai.threads)
         self._children = [Child(role, arguments, environment) for role in ("receive", "work")]
+        if config.web.enabled:
+            self._children.append(Child("web", [*arguments, "--as-child"], environment))
         self._stopping = threading.Event()
         context = self._context
         self._jobs = [

@@ -39,19 +39,19 @@ SELECT
     s.first_instance_at, s.last_instance_at, s.ready_at, s.claimed_at, s.ended_at AS reported_at,
     (SELECT MAX(d.delivered_at) FROM delivery d WHERE d.report_id = r.id) AS delivered_at,
     r.volume_seconds, r.inference_seconds, r.report_seconds{committed_at}
-FROM series s LEFT JOIN report r ON r.id = s.report_id
+FROM series s LEFT JOIN report r ON r.id = s.report_id{joined}
 """
 _COMMITTED = "\nWHEN SUM(CASE WHEN d.stage = 'committed' THEN 0 ELSE 1 END) = 0 THEN 'committed'"
 _COMMITTED_AT = ", (SELECT MAX(d.committed_at) FROM delivery d WHERE d.report_id = r.id) AS committed_at"
 
 
-def worklist_view(tells_of_commitment: bool = True, more: str = "") -> str:
+def worklist_view(tells_of_commitment: bool = True, more: str = "", joined: str = "") -> str:
     """The statement that makes the view `worklist`, which tells of storage commitment from revision 0003 on.
 
-    `more`: further columns, each with a comma before it.
+    `more`: further columns, each with a comma before it; `joined`: the tables that they come from.
     """
     told = (_COMMITTED, _COMMITTED_AT) if tells_of_commitment else ("", "")
-    return _WORKLIST.format(committed=told[0], committed_at=told[1] + more)
+    return _WORKLIST.format(committed=told[0], committed_at=told[1] + more, joined=joined)
 
 
 def required(kind: Any, *names: str) -> list[sa.Column[Any]]:

@@ -51,7 +51,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
 
 
-_OPEN = text("closed IS NULL")
+_OPEN, _SHORT = text("closed IS NULL"), text("shortfall <> ''")
 
 
 class OfFile:
@@ -78,8 +78,15 @@ class AssociationRow(Base):
     opened_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
     closed: Mapped[str | None] = mapped_column(String(16))
+    shortfall: Mapped[str] = mapped_column(Text, server_default="")
+    """Why not all may have come that the peer had, in words of ours; "" when nothing shows that."""
+    refused_classes: Mapped[str] = mapped_column(Text, server_default="")
+    """The storage SOP classes that were offered on it and are not accepted, with commas between them."""
 
-    __table_args__ = (Index("ix_association_open", "receiver", sqlite_where=_OPEN, postgresql_where=_OPEN),)
+    __table_args__ = (
+        Index("ix_association_open", "receiver", sqlite_where=_OPEN, postgresql_where=_OPEN),
+        Index("ix_association_short", "id", sqlite_where=_SHORT, postgresql_where=_SHORT),
+    )
 
 
 class SeriesRow(Base):
@@ -128,6 +135,12 @@ class SeriesRow(Base):
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
     sent_again_at: Mapped[datetime | None]
     """When an instance of it last came that was here already."""
+    sent_again_by: Mapped[int | None] = mapped_column(Integer)
+    """The id of the association that brought it."""
+    kinds_asked_at: Mapped[datetime | None]
+    """When the sender was asked of which SOP classes its instances are, that are not here; how many, see `Missing`."""
+    missing_slices: Mapped[int | None] = mapped_column(Integer)
+    missing_others: Mapped[int | None] = mapped_column(Integer)
     promised_at: Mapped[datetime | None]
     """When a sender was last promised that we keep instances of it (storage commitment)."""
     p_present: Mapped[float | None]
@@ -160,6 +173,18 @@ class InstanceRow(OfFile, Base):
     received_at: Mapped[datetime]
 
     __table_args__ = (Index("ix_instance_association_id", "association_id", "id"),)
+
+
+class RefusalRow(Base):
+    """An instance that an association brought and that was refused; its series "" where it could not be read."""
+
+    __tablename__ = "refusal"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    association_id: Mapped[int] = mapped_column(ForeignKey("association.id"), index=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
 
 
 class ReportRow(OfFile, Base):
@@ -283,3 +308,73 @@ class CommitmentRequestRow(Base):
     answered_at: Mapped[datetime | None]
 
     __table_args__ = (UniqueConstraint("calling_ae", "transaction_uid"),)
+
+
+class AccountRow(Base):
+    """A person who may use the pages."""
+
+    __tablename__ = "account"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    role: Mapped[str] = mapped_column(String(16))
+    password_hash: Mapped[str] = mapped_column(Text)
+    failures: Mapped[int] = mapped_column(Integer, default=0)
+    locked_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class AccountTokenRow(Base):
+    """What proves that a request comes from an account: of a browser's session, or of a program.  Only its hash is kept."""
+
+    __tablename__ = "account_token"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ReviewRow(Base):
+    """What people decided on one revision of a case.  Without a foreign key: it outlives the case's images."""
+
+    __tablename__ = "review"
+
+    case_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    revision: Mapped[int]
+    version: Mapped[int]
+    """Of the review: raised by each change, so that a change made on an old view of it is noticed."""
+    acknowledged_at: Mapped[datetime | None]
+    acknowledged_by: Mapped[str] = mapped_column(Text, default="")
+    assigned_to: Mapped[str] = mapped_column(Text, default="")
+    verdicts: Mapped[list[Any]] = mapped_column(default=list)
+
+
+class ReviewEntryRow(Base):
+    """One change of a review: who, when, what; what it was before; and of a finding what the model had said."""
+
+    __tablename__ = "review_entry"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    case_id: Mapped[int]
+    version: Mapped[int]
+    revision: Mapped[int]
+    at: Mapped[datetime]
+    account: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(16))
+    undone: Mapped[bool] = mapped_column(default=False)
+    before: Mapped[dict[str, Any]]
+    assigned_to: Mapped[str] = mapped_column(Text, default="")
+    finding: Mapped[int | None]
+    reason: Mapped[str] = mapped_column(String(32), default="")
+    report_uid: Mapped[str] = mapped_column(String(64), default="")
+    model: Mapped[str] = mapped_column(Text, default="")
+    location: Mapped[str] = mapped_column(Text, default="")
+    probability: Mapped[float | None]
+    diameter_mm: Mapped[float | None]
+
+    __table_args__ = (UniqueConstraint("case_id", "version"),)

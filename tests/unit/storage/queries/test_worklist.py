@@ -76,6 +76,9 @@ COLUMNS = [
     "committed_at",
     "limits",
     "notify",
+    "acknowledged_at",
+    "acknowledged_by",
+    "assigned_to",
 ]
 
 
