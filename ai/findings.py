@@ -36,7 +36,8 @@ class Findings:
 
     A positive result always has a lesion to show and a negative one never has: `positive` is the probability of
     "Aneurysm Present" reaching `threshold`.  `note`: what was unusual about the analysis, in our own words; "" as a rule.
-    `quality`: what the images allow; None where nobody measured it.
+    `quality`: what the images allow; None where nobody measured it.  `circle_centre_lps_mm`: the middle of the circle of
+    Willis about which they were analysed, where it is known.
     `notify_threshold`: the probability from which the scan is worth an alert; None where that is `threshold`.
     """
 
@@ -46,6 +47,7 @@ class Findings:
     note: str = ""
     notify_threshold: float | None = None
     quality: Quality | None = None
+    circle_centre_lps_mm: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if len(self.probabilities) != len(COLUMNS):

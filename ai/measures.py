@@ -16,6 +16,7 @@ METAL_HU = 3000
 _ONE_SIDED, _SIDE_MM3 = 0.05, 150.0
 _AROUND = Preprocessing(spacing_mm=1.0, size_DHW=(64, 80, 80), offset_lps_mm=(0.0, 4.0, 6.0))
 _VAULT_MM = (15.0, 65.0)
+_SKIN_HU = -200
 
 
 def quality_of(
@@ -67,22 +68,30 @@ def _spread_hu(values: Float32Array) -> float:
 
 
 def _step_mm(volume: Volume, circle_centre_lps_mm: tuple[float, float, float]) -> float:
-    """The largest sideways jump of the vault's bone from one slice to the next, by its centre of gravity."""
+    """The largest sideways jump of the vault from one slice to the next, by the centre of gravity of its outline.
+
+    The outline of the skin, filled: bone that comes and goes with noise and marrow would move the centre of bone.
+    """
     spacing = volume.spacing_mm_DHW
     level = float(np.linalg.solve(volume.affine_lps, np.append(circle_centre_lps_mm, 1.0))[0])
     first, last = (round(level + mm / spacing[0]) for mm in _VAULT_MM)
-    slice_step = max(1, round(1.0 / spacing[0]))
-    pixel_step = max(1, round(1.0 / spacing[1]))
-    bone = volume.hu_DHW[max(0, first) : max(0, last) : slice_step, ::pixel_step, ::pixel_step] > 300
-    if len(bone) < 5 or not bone.any(axis=(1, 2)).all():
+    slice_step, pixel_step = (max(1, round(1.0 / each)) for each in spacing[:2])
+    planes = volume.hu_DHW[max(0, first) : max(0, last) : slice_step, ::pixel_step, ::pixel_step] > _SKIN_HU
+    if len(planes) < 5 or not planes.any(axis=(1, 2)).all():
         return 0.0
-    h, w = np.arange(bone.shape[1]), np.arange(bone.shape[2])
-    count = bone.sum(axis=(1, 2))
-    centre_mm = np.stack([(bone.sum(axis=2) @ h) / count, (bone.sum(axis=1) @ w) / count], axis=1)
-    centre_mm *= pixel_step * np.array(spacing[1:])
+    centre_mm = np.array([_middle_of_largest(plane) for plane in planes]) * pixel_step * np.array(spacing[1:])
     jump = np.diff(centre_mm, axis=0)
     usual = ndimage.median_filter(jump, size=(5, 1), mode="nearest")
     return float(np.linalg.norm(jump - usual, axis=1).max())
+
+
+def _middle_of_largest(plane: NDArray[np.bool_]) -> tuple[float, float]:
+    """Centre of gravity (row, column) of the largest part of a plane, its holes filled: the head, not what it lies on."""
+    labels, _ = ndimage.label(plane)
+    size = np.bincount(labels.ravel())
+    size[0] = 0
+    row, column = ndimage.center_of_mass(ndimage.binary_fill_holes(labels == size.argmax()))
+    return float(row), float(column)
 
 
 def _unfilled_side(tubes: Tubes) -> str:

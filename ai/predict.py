@@ -43,7 +43,12 @@ def analyse(
     where = chosen_device(device)
     maps = _maps(region, bundle, where, progress)
     found = looked_at_again(candidates(maps), volume, bundle)
-    return replace(calibrated_findings(found, bundle), note=maps.note, quality=region.quality)
+    return replace(
+        calibrated_findings(found, bundle),
+        note=maps.note,
+        quality=region.quality,
+        circle_centre_lps_mm=region.circle_centre_lps_mm,
+    )
 
 
 def calibrated_findings(found: tuple[Candidate, ...], bundle: Bundle) -> Findings:

@@ -5,14 +5,16 @@ head, coverage, contrast, region.  A share of the series lacks contrast or part 
 """
 
 import sys
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from rich.progress import track
 
 from ai.circle import located_extent
-from ai.contrast import contrast_filled_arteries
+from ai.contrast import enhanced_tubes
 from ai.errors import NotAnalysable
+from ai.measures import quality_of
 from ai.preprocess import Preprocessing
 from training.dataset import circle_centre, enriched_lesions
 from training.phantom import make_scan
@@ -26,7 +28,10 @@ MARGIN_MM = 5.0
 
 @dataclass(frozen=True)
 class Audited:
-    """One series.  `kind`: whole, cropped or plain (without contrast).  `error_mm` of the circle's centre, z y x; nan unless found."""
+    """One series.  `kind`: whole, cropped or plain (without contrast).  `error_mm` of the circle's centre, z y x; nan unless found.
+
+    `limits`: what in the images is said to limit the answer.
+    """
 
     seed: int
     kind: str
@@ -36,6 +41,7 @@ class Audited:
     error_mm: tuple[float, float, float]
     lesions: int
     inside: int
+    limits: tuple[str, ...] = ()
 
 
 def audit(seed: int, settings: Preprocessing) -> Audited:
@@ -63,15 +69,17 @@ def audit(seed: int, settings: Preprocessing) -> Audited:
     error = np.full(3, np.nan)
     if kind == "whole":  # a cropped one may lack the carotids whose middle is the truth
         error = np.array(extent.circle_centre_lps_mm) - np.array(circle_centre(scan.vessel_DHW, scan.volume.affine_lps))
+    tubes = enhanced_tubes(scan.volume, extent.circle_centre_lps_mm)
     return Audited(
         seed,
         kind,
         True,
         extent.covers_circle_of_willis(),
-        contrast_filled_arteries(scan.volume, extent),
+        tubes.filled,
         (float(error[2]), float(error[1]), float(error[0])),
         len(scan.lesions),
         inside,
+        quality_of(scan.volume, extent.circle_centre_lps_mm, tubes, extent.spread_mm).limits,
     )
 
 
@@ -89,12 +97,20 @@ def summary(audited: list[Audited]) -> list[str]:
             "centre error z, y, x mm, median of absolute: "
             + ", ".join(f"{value:.1f}" for value in np.median(np.abs(errors), axis=0)),
             percentiles(np.linalg.norm(errors, axis=1)),
+            limited(of["whole"]),
         ]
     for kind, word in (("cropped", "covered"), ("plain", "contrast")):
         if of[kind]:
             wrong = sum(getattr(each, word) for each in of[kind])
             lines.append(f"{kind}: taken for {word} {wrong} of {len(of[kind])}")
     return lines
+
+
+def limited(audited: list[Audited]) -> str:
+    """A line with how many series are said to be limited, and by what."""
+    counts = Counter(limit for each in audited for limit in each.limits)
+    named = "; ".join(f"{limit} {count}" for limit, count in sorted(counts.items())) or "by nothing"
+    return f"limited {sum(bool(each.limits) for each in audited)} of {len(audited)}: {named}"
 
 
 def percentiles(distances_mm: FloatArray) -> str:

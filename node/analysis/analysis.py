@@ -27,6 +27,7 @@ from node.results.document import Outcome as Said
 from node.results.identity import missing_identity
 from node.results.objects import Maker
 from node.rules import eligibility
+from node.rules.parts import is_doubtful, lacking
 from node.runtime import log
 from storage.errors import Damaged, StorageFull
 from storage.files.instances import Files
@@ -111,7 +112,7 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
         if known
         else _examine(context, claim, [header for header, _ in instances], slices, watch)
     )
-    seen = _with_note(seen, set_aside)
+    seen = _doubted(claim.series, _with_note(seen, set_aside))
     with watch.step("report"):
         results = _report(context, claim, seen)
     kill_point("after_report_file")
@@ -229,9 +230,22 @@ def _known(claim: Claim) -> NotAnalysable | None:
     for conflict in series.conflicts:
         if conflict in _CONFLICTS:
             return NotAnalysable(_CONFLICTS[conflict])
-    if series.expected_count is not None and series.expected_count > series.instance_count:
+    if series.outcome is Outcome.NOT_ANALYSED:
+        return NotAnalysable(Reason(series.reason), series.detail)
+    if lacking(series) > 0 and not is_doubtful(series):
         return NotAnalysable(Reason.INCOMPLETE, f"{series.instance_count} of {series.expected_count} slices")
     return None
+
+
+def _doubted(series: Series, seen: Seen) -> Seen:
+    """Where slices may be missing, or other objects, nothing is called negative; what was found is said with the doubt."""
+    if not is_doubtful(series):
+        return seen
+    objects = f"{series.instance_count} of {series.expected_count} objects"
+    doubt = f"{objects}; the sender does not say whether the missing are slices"
+    if isinstance(seen.said, Findings) and not seen.said.positive:
+        return Seen(NotAnalysed(Reason.INCOMPLETE, doubt), seen.datasets)
+    return _with_note(seen, doubt)
 
 
 def _too_large(context: AnalysisContext, instances: Sequence[tuple[Header, StoredFile]]) -> NotAnalysable | None:

@@ -23,6 +23,7 @@ from node.analysis.read_ahead import ReadAhead
 from node.config.sections import Config
 from node.results.document import Algorithm
 from node.results.identity import derive_uid
+from node.results.sr import read_tables
 from node.runtime import log
 from node.runtime.backoff import Backoff
 from node.runtime.clock import utc_now
@@ -87,6 +88,7 @@ class Worker:
         signal.signal(signal.SIGTERM, self._on_term)
         scheduler = scheduler_of([self._job])
         scheduler.start()
+        read_tables()
         directory = self._config.storage.directory
         with Wakeup(directory, WORKER_PROCESS) as wakeup:
             listener = threading.Thread(target=_listen, args=(wakeup, self._job.wake, self._stopping))

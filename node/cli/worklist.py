@@ -175,6 +175,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             "oldest_pending_delivery_seconds": _age(state.oldest_pending_at, now),
             "free_gib": round(Files(storage.directory).free_bytes() / 2**30, 1),
             "last_errors": [f"{at:%Y-%m-%d %H:%M:%S} {error}" for at, error in state.errors],
+            "more_may_not_have_come": [f"{at:%Y-%m-%d %H:%M:%S} {what}" for at, what in state.shortfalls],
             "last_rejected_callers": [each.line for each in last_rejections(storage.directory)],
             "last_slice_to_report_seconds": percentiles(state.clocks),
         }

@@ -21,6 +21,7 @@ from node.config.types import (
     Results,
     Seconds,
     Section,
+    SopClass,
     TimezoneName,
 )
 
@@ -54,6 +55,8 @@ class Node(Section):
     dimse_timeout_seconds: Seconds = 60
     network_timeout_seconds: Seconds = 60
     stop_seconds: Annotated[float, Field(gt=0, le=10)] = 8
+    storage_classes: Literal["all", "images"] = "all"
+    private_storage_classes: tuple[SopClass, ...] = ()
     tls: Tls | None = None
 
 
@@ -64,6 +67,7 @@ class Storage(Section):
     database_url: str = ""
     retention_days: Annotated[float, Field(ge=0, le=36_500)] = 0
     high_water_percent: Annotated[float, Field(ge=0, lt=100)] = 0
+    other_objects_hours: Annotated[float, Field(ge=0, le=876_000)] = 24
 
     @property
     def url(self) -> str:

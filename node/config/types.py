@@ -72,6 +72,18 @@ def _checked_timezone(name: str) -> str:
 TimezoneName = Annotated[str, AfterValidator(_checked_timezone)]
 
 
+def _checked_sop_class(uid: str) -> str:
+    """`uid`.  Raises ValueError when it is no UID, or one of the Standard's, whose services are not for anybody to add."""
+    if not re.fullmatch(r"(?=.{1,64}\Z)(0|[1-9]\d*)(\.(0|[1-9]\d*))+", uid, re.ASCII):
+        raise ValueError("not a UID; write for example 1.3.12.2.1107.5.9.1")
+    if uid.startswith("1.2.840.10008."):
+        raise ValueError('not private but of the Standard; [node] storage_classes = "all" accepts those that store')
+    return uid
+
+
+SopClass = Annotated[str, AfterValidator(_checked_sop_class)]
+
+
 def fingerprint(text: str) -> str:
     """A SHA-256 fingerprint as hashlib writes it."""
     return text.replace(":", "").lower()

@@ -100,6 +100,7 @@ PRIVATE_KEYS: Mapping[int, Key] = {
     0x06: Key(_ALL, "reason", "LO", False),
     0x07: Key(_ALL, "priority", "IS"),
     0x08: Key(_ALL, "report_uid", "UI", False),
+    0x09: Key(_ALL, "limits", "LT", False),
 }
 """By the last byte of the element number.  Documented in docs/conformance.md; only ever added to."""
 _UNIQUE = {Level.SERIES: ("StudyInstanceUID",), Level.IMAGE: ("StudyInstanceUID", "SeriesInstanceUID")}

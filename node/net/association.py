@@ -100,6 +100,9 @@ class Association(threading.Thread):
         self.connection, self.host = connection, host
         self.calling_ae = self.called_ae = ""
         """The AE titles of the request, once it is here."""
+        self.proposed: frozenset[str] = frozenset()
+        self.refused: frozenset[str] = frozenset()
+        """The abstract syntaxes of the request, and those of them that were not accepted."""
         self._entity, self._services, self._gate, self._others = entity, services, gate, others
         self._wire = Wire(connection, entity.acse_timeout_seconds)
         self._state = State.IDLE
@@ -238,6 +241,8 @@ class Association(threading.Thread):
             return
         accepted = accept(request, self._entity)
         self._contexts = self._reader.contexts = accepted.contexts
+        self.proposed = frozenset(str(each.abstract_syntax) for each in request.presentation_context_definition_list)
+        self.refused = accepted.refused
         self._was_established = True
         self._step(Event.SEND_ACCEPT, encoded(Pdu.A_ASSOCIATE_AC, accepted.answer))
         self._gate.admitted(self)

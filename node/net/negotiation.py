@@ -37,6 +37,8 @@ class Accepted:
 
     answer: A_ASSOCIATE
     contexts: Mapping[int, PresentationContext]
+    refused: frozenset[str] = frozenset()
+    """The abstract syntaxes that were proposed and can be used in none of the contexts."""
 
 
 def offered(sop_class: str, syntaxes: list[str] | None = None, in_both_roles: bool = False) -> PresentationContext:
@@ -68,7 +70,8 @@ def accept(request: A_ASSOCIATE, entity: Entity) -> Accepted:
         entity.maximum_pdu_bytes, entity.implementation_class_uid, entity.implementation_version_name
     )
     answer.user_information = [*information, *roles_answered]
-    return Accepted(answer, accepted)
+    usable = {context.abstract_syntax for context in accepted.values()}
+    return Accepted(answer, accepted, frozenset(str(each.abstract_syntax) for each in refused) - usable)
 
 
 def request(

@@ -138,104 +138,89 @@ _PDUS = (
     Event.A_ASSOCIATE_RQ, Event.OTHER_VERSION, Event.A_ASSOCIATE_AC, Event.A_ASSOCIATE_RJ, Event.P_DATA_TF,
     Event.A_RELEASE_RQ, Event.A_RELEASE_RP, Event.UNRECOGNIZED_PDU, Event.INVALID_PDU,
 )  # fmt: skip
+_IGNORED_AT_THE_END = (
+    Event.A_ASSOCIATE_AC, Event.A_ASSOCIATE_RJ, Event.P_DATA_TF, Event.A_RELEASE_RQ, Event.A_RELEASE_RP,
+)  # fmt: skip
 
 
-def _either_side_may_end(row: Row) -> Row:
-    """`row`, and what the states between request and end have in common."""
-    return {
-        **dict.fromkeys(_PDUS, _does("AA-8", State.AWAITING_CLOSE)),
-        Event.SEND_ABORT: _does("AA-1", State.AWAITING_CLOSE),
-        Event.A_ABORT: _does("AA-3", State.IDLE),
-        Event.CLOSED: _does("AA-4", State.IDLE),
-        **row,
-    }
-
-
-_AWAITING_CLOSE: Row = {
-    **dict.fromkeys(_PDUS, _does("AA-6", State.AWAITING_CLOSE)),
-    **dict.fromkeys(
-        (Event.A_ASSOCIATE_RQ, Event.OTHER_VERSION, Event.UNRECOGNIZED_PDU, Event.INVALID_PDU),
-        _does("AA-7", State.AWAITING_CLOSE),
-    ),
-    Event.A_ABORT: _does("AA-2", State.IDLE),
-    Event.ARTIM_EXPIRED: _does("AA-2", State.IDLE),
-    Event.CLOSED: _does("AR-5", State.IDLE),
+_ENDS: Row = {
+    **dict.fromkeys(_PDUS, _does("AA-8", State.AWAITING_CLOSE)),
+    Event.SEND_ABORT: _does("AA-1", State.AWAITING_CLOSE),
+    Event.A_ABORT: _does("AA-3", State.IDLE),
+    Event.CLOSED: _does("AA-4", State.IDLE),
 }
-
-_ESTABLISHED = _either_side_may_end(
-    {
-        Event.P_DATA_TF: _does("DT-2", State.ESTABLISHED),
-        Event.SEND_DATA: _does("DT-1", State.ESTABLISHED),
-        Event.A_RELEASE_RQ: _does("AR-2", State.RELEASE_REQUESTED),
-        Event.SEND_RELEASE: _does("AR-1", State.AWAITING_RELEASE),
-    }
-)
-
-_RELEASE_REQUESTED = _either_side_may_end(
-    {
-        Event.SEND_DATA: _does("AR-7", State.RELEASE_REQUESTED),
-        Event.SEND_RELEASE_RESPONSE: _does("AR-4", State.AWAITING_CLOSE),
-    }
-)
+"""What the states between request and end have in common, where they say nothing else: either side may end it."""
+_WITHOUT_ENDS = (State.IDLE, State.AWAITING_REQUEST, State.CONNECTING, State.AWAITING_CLOSE)
 
 
-def _awaiting_release(collision: State) -> Row:
-    return _either_side_may_end(
-        {
+def _of_side(collision: State, rows: Table) -> Table:
+    """The table with these rows, those of both sides, and the ends.  `collision`: where both ask for release."""
+    of_both: Table = {
+        State.ESTABLISHED: {
+            Event.P_DATA_TF: _does("DT-2", State.ESTABLISHED),
+            Event.SEND_DATA: _does("DT-1", State.ESTABLISHED),
+            Event.A_RELEASE_RQ: _does("AR-2", State.RELEASE_REQUESTED),
+            Event.SEND_RELEASE: _does("AR-1", State.AWAITING_RELEASE),
+        },
+        State.RELEASE_REQUESTED: {
+            Event.SEND_DATA: _does("AR-7", State.RELEASE_REQUESTED),
+            Event.SEND_RELEASE_RESPONSE: _does("AR-4", State.AWAITING_CLOSE),
+        },
+        State.AWAITING_RELEASE: {
             Event.P_DATA_TF: _does("AR-6", State.AWAITING_RELEASE),
             Event.A_RELEASE_RP: _does("AR-3", State.IDLE),
             Event.A_RELEASE_RQ: _does("AR-8", collision),
-        }
-    )
+        },
+        State.AWAITING_CLOSE: {
+            **dict.fromkeys(_PDUS, _does("AA-7", State.AWAITING_CLOSE)),
+            **dict.fromkeys(_IGNORED_AT_THE_END, _does("AA-6", State.AWAITING_CLOSE)),
+            Event.A_ABORT: _does("AA-2", State.IDLE),
+            Event.ARTIM_EXPIRED: _does("AA-2", State.IDLE),
+            Event.CLOSED: _does("AR-5", State.IDLE),
+        },
+    }
+    return {state: row if state in _WITHOUT_ENDS else {**_ENDS, **row} for state, row in {**rows, **of_both}.items()}
 
 
-ACCEPTOR: Table = {
-    State.IDLE: {Event.CONNECTION_CAME: _does("AE-5", State.AWAITING_REQUEST)},
-    State.AWAITING_REQUEST: {
-        **dict.fromkeys(_PDUS, _does("AA-1", State.AWAITING_CLOSE)),
-        Event.A_ASSOCIATE_RQ: _does("AE-6", State.DECIDING),
-        Event.OTHER_VERSION: (Action("AE-6", Pdu.A_ASSOCIATE_RJ), State.AWAITING_CLOSE),
-        Event.A_ABORT: _does("AA-2", State.IDLE),
-        Event.ARTIM_EXPIRED: _does("AA-2", State.IDLE),
-        Event.CLOSED: _does("AA-5", State.IDLE),
-    },
-    State.DECIDING: _either_side_may_end(
-        {
+ACCEPTOR: Table = _of_side(
+    State.COLLISION_OF_ACCEPTOR,
+    {
+        State.IDLE: {Event.CONNECTION_CAME: _does("AE-5", State.AWAITING_REQUEST)},
+        State.AWAITING_REQUEST: {
+            **dict.fromkeys(_PDUS, _does("AA-1", State.AWAITING_CLOSE)),
+            Event.A_ASSOCIATE_RQ: _does("AE-6", State.DECIDING),
+            Event.OTHER_VERSION: (Action("AE-6", Pdu.A_ASSOCIATE_RJ), State.AWAITING_CLOSE),
+            Event.A_ABORT: _does("AA-2", State.IDLE),
+            Event.ARTIM_EXPIRED: _does("AA-2", State.IDLE),
+            Event.CLOSED: _does("AA-5", State.IDLE),
+        },
+        State.DECIDING: {
             Event.SEND_ACCEPT: _does("AE-7", State.ESTABLISHED),
             Event.SEND_REJECT: _does("AE-8", State.AWAITING_CLOSE),
-        }
-    ),
-    State.ESTABLISHED: _ESTABLISHED,
-    State.RELEASE_REQUESTED: _RELEASE_REQUESTED,
-    State.AWAITING_RELEASE: _awaiting_release(State.COLLISION_OF_ACCEPTOR),
-    State.COLLISION_OF_ACCEPTOR: _either_side_may_end({Event.A_RELEASE_RP: _does("AR-10", State.COLLISION_CONFIRMED)}),
-    State.COLLISION_CONFIRMED: _either_side_may_end({Event.SEND_RELEASE_RESPONSE: _does("AR-4", State.AWAITING_CLOSE)}),
-    State.AWAITING_CLOSE: _AWAITING_CLOSE,
-}
+        },
+        State.COLLISION_OF_ACCEPTOR: {Event.A_RELEASE_RP: _does("AR-10", State.COLLISION_CONFIRMED)},
+        State.COLLISION_CONFIRMED: {Event.SEND_RELEASE_RESPONSE: _does("AR-4", State.AWAITING_CLOSE)},
+    },
+)
 """The side that was called."""
 
-REQUESTOR: Table = {
-    State.IDLE: {Event.CONNECT: _does("AE-1", State.CONNECTING)},
-    State.CONNECTING: {
-        Event.CONNECTED: _does("AE-2", State.AWAITING_ANSWER),
-        Event.SEND_ABORT: _does("AA-2", State.IDLE),
-        Event.CLOSED: _does("AA-4", State.IDLE),
-    },
-    State.AWAITING_ANSWER: _either_side_may_end(
-        {
+REQUESTOR: Table = _of_side(
+    State.COLLISION_OF_REQUESTOR,
+    {
+        State.IDLE: {Event.CONNECT: _does("AE-1", State.CONNECTING)},
+        State.CONNECTING: {
+            Event.CONNECTED: _does("AE-2", State.AWAITING_ANSWER),
+            Event.SEND_ABORT: _does("AA-2", State.IDLE),
+            Event.CLOSED: _does("AA-4", State.IDLE),
+        },
+        State.AWAITING_ANSWER: {
             Event.A_ASSOCIATE_AC: _does("AE-3", State.ESTABLISHED),
             Event.A_ASSOCIATE_RJ: _does("AE-4", State.IDLE),
-        }
-    ),
-    State.ESTABLISHED: _ESTABLISHED,
-    State.RELEASE_REQUESTED: _RELEASE_REQUESTED,
-    State.AWAITING_RELEASE: _awaiting_release(State.COLLISION_OF_REQUESTOR),
-    State.COLLISION_OF_REQUESTOR: _either_side_may_end(
-        {Event.SEND_RELEASE_RESPONSE: _does("AR-9", State.COLLISION_ANSWERED)}
-    ),
-    State.COLLISION_ANSWERED: _either_side_may_end({Event.A_RELEASE_RP: _does("AR-3", State.IDLE)}),
-    State.AWAITING_CLOSE: _AWAITING_CLOSE,
-}
+        },
+        State.COLLISION_OF_REQUESTOR: {Event.SEND_RELEASE_RESPONSE: _does("AR-9", State.COLLISION_ANSWERED)},
+        State.COLLISION_ANSWERED: {Event.A_RELEASE_RP: _does("AR-3", State.IDLE)},
+    },
+)
 """The side that calls."""
 
 

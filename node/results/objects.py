@@ -38,8 +38,7 @@ class Maker:
         shown = region if spatial or region is not Region.POINT_3D else Region.CIRCLE_2D
         of_series = (self.series.study_instance_uid, document.series_instance_uid)
         predecessors = [Predecessor(*of_series, predecessor_uid)] if predecessor_uid else []
-        note = self.said.note if isinstance(self.said, Findings) else ""
-        return build_report(document, self.said, predecessors=predecessors, note=note, region=shown)
+        return build_report(document, self.said, predecessors=predecessors, region=shown)
 
     def summary(self, region: Region, own: Region) -> Dataset | None:
         """The Secondary Capture that belongs to the report whose findings are marked so; an ineligible series has none.

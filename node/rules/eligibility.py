@@ -11,6 +11,7 @@ from statistics import median
 from pydicom.uid import (
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     SecondaryCaptureImageStorage,
 )
@@ -18,6 +19,7 @@ from pydicom.uid import (
 from ai.errors import Reason
 from ai.wording import counted, unpadded
 from node.config.sections import Eligibility
+from node.dicom.conformance import CT_CLASSES
 from node.rules.acquisitions import Acquisition, shows_all_of, spacing_mm, split
 from node.rules.ineligible import Ineligible
 from storage.records import Header, Series
@@ -25,6 +27,7 @@ from storage.stages import Outcome, Stage
 
 _SECONDARY_CAPTURE = {
     SecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
@@ -39,23 +42,22 @@ class NotEligible:
     detail: str = ""
 
 
-def ineligibility(
-    headers: Sequence[Header], rules: Eligibility, expected_count: int | None = None
-) -> NotEligible | None:
+def ineligibility(headers: Sequence[Header], rules: Eligibility, lacking: int = 0) -> NotEligible | None:
     """None when the series is one that we analyse: one of its acquisitions may be.
 
-    `expected_count`: what the sender says it has, so that a part of a series is not taken for a short one.
+    `lacking`: how many instances the sender says it has besides, so that a part of a series is not taken for a short
+    one.
     """
     left = ct_slices(headers, rules)
-    if not left:
+    if not left and not (lacking >= rules.minimum_slices and holds_ct(headers)):
         found = strays(headers, rules)
         return NotEligible(
             max(Ineligible, key=lambda why: found.get(why, 0))
         )  # of two as frequent, the first of the list
-    if too_few := _too_few(left, rules, expected_count or 0):
+    if too_few := _too_few(left, rules, lacking):
         return too_few
     acquisitions = [_too_coarse([left[index] for index in part], rules) for part in split(left)]
-    return acquisitions[0] if all(acquisitions) else None
+    return acquisitions[0] if acquisitions and all(acquisitions) else None
 
 
 def ineligibility_of_one(headers: Sequence[Header], rules: Eligibility) -> NotEligible | None:
@@ -63,9 +65,9 @@ def ineligibility_of_one(headers: Sequence[Header], rules: Eligibility) -> NotEl
     return _too_few(headers, rules) or _too_coarse(headers, rules)
 
 
-def _too_few(headers: Sequence[Header], rules: Eligibility, expected_count: int = 0) -> NotEligible | None:
+def _too_few(headers: Sequence[Header], rules: Eligibility, lacking: int = 0) -> NotEligible | None:
     slices = sum(header.number_of_frames for header in headers)
-    if max(slices, expected_count) >= rules.minimum_slices:
+    if slices + max(0, lacking) >= rules.minimum_slices:
         return None
     return NotEligible(Ineligible.TOO_FEW_SLICES, f"{counted(slices, 'slice')}, at least {rules.minimum_slices} wanted")
 
@@ -88,6 +90,11 @@ def _too_coarse(headers: Sequence[Header], rules: Eligibility) -> NotEligible | 
 _ROUNDING_MM = 0.005
 
 
+def holds_ct(headers: Sequence[Header]) -> bool:
+    """Whether any instance is of a class that slices are of; a series of other objects has none to come."""
+    return any(header.sop_class_uid in CT_CLASSES for header in headers)
+
+
 def ct_slices(headers: Sequence[Header], rules: Eligibility) -> list[Header]:
     """The instances that are original CT slices, whatever else came in their series and in whatever order."""
     return [header for header in headers if _stray(header, rules) is None]
@@ -104,7 +111,7 @@ def _stray(header: Header, rules: Eligibility) -> Ineligible | None:
         return Ineligible.NO_IMAGE
     if header.sop_class_uid in _SECONDARY_CAPTURE:
         return Ineligible.SECONDARY_CAPTURE
-    if unpadded(header.modality).upper() != "CT":
+    if unpadded(header.modality).upper() != "CT" or header.sop_class_uid not in CT_CLASSES:
         return Ineligible.NOT_CT
     if "LOCALIZER" in map(_folded, header.image_type):
         return Ineligible.LOCALIZER

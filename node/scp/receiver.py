@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from pynetdicom.sop_class import (
@@ -17,10 +16,12 @@ from pynetdicom.sop_class import (
 
 from node.audit.messages import Party
 from node.audit.trail import Trail, open_trail
-from node.config.sections import Config
+from node.config.sections import Config, Node
 from node.dicom.conformance import (
+    IMAGE_CLASSES,
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
+    OTHER_SYNTAXES,
     STORAGE_CLASSES,
     TRANSFER_SYNTAXES,
 )
@@ -31,7 +32,9 @@ from node.net.dimse_messages import Begin, Sink, StoreRequest
 from node.net.negotiation import Entity, offered
 from node.net.services import Handlers
 from node.net.tls import server_context
+from node.rules.parts import classes_not_accepted
 from node.runtime import log
+from node.runtime.clock import utc_now as _now
 from node.runtime.notify import NODE_PROCESS, wake
 from node.runtime.processes import has_died
 from node.scp.commitment_scp import CommitmentReports, CommitmentScp
@@ -138,7 +141,10 @@ class Receiver:
 
     def _entity(self) -> Entity:
         settings, contexts = self._config.node, [offered(Verification)]
-        contexts += [offered(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in STORAGE_CLASSES]
+        contexts += [
+            offered(sop_class, list(TRANSFER_SYNTAXES if sop_class in IMAGE_CLASSES else OTHER_SYNTAXES))
+            for sop_class in accepted_classes(settings)
+        ]
         # As SCP for who sends to us, as SCU for the answer to what we asked, which comes on an association of its own.
         contexts.append(offered(StorageCommitmentPushModel, in_both_roles=True))
         if self._config.allowed_calling_ae:  # strangers may send where nobody is configured, but not read names
@@ -166,17 +172,21 @@ class Receiver:
         """Made with the association's first instance."""
         session = self._sessions.get(association)
         if session is None:
-            source = Party(association.calling_ae, association.host)
-            session = ReceivingSession(self._name, source, self._files, self._group_commit, self._trail, _now)
-            self._sessions[association] = session
+            session = self._sessions[association] = self._new_session(association)
         return session
 
+    def _new_session(self, association: Association) -> ReceivingSession:
+        source = Party(association.calling_ae, association.host)
+        return ReceivingSession(self._name, source, self._files, self._group_commit, self._trail, _now)
+
     def _on_end(self, association: Association, is_released: bool) -> None:
+        not_accepted = classes_not_accepted(association.proposed, association.refused)
         session = self._sessions.pop(association, None)
-        if session is None:
+        if session is None and not not_accepted:
             return
+        session = session or self._new_session(association)
         how = AssociationEnd.RELEASED if is_released else AssociationEnd.ABORTED
-        association_id = session.end(how, "" if is_released else "the association was aborted")
+        association_id = session.end(how, "" if is_released else "the association was aborted", not_accepted)
         if association_id is not None:
             self._log.info("association_ended", association=association_id, reason=how)
             self._wake()
@@ -191,6 +201,12 @@ class Receiver:
         self._log.warning("association_rejected", calling_ae=association.calling_ae, reason="too many at once")
 
 
+def accepted_classes(settings: Node) -> tuple[str, ...]:
+    """The storage SOP classes that are accepted."""
+    standard = IMAGE_CLASSES if settings.storage_classes == "images" else STORAGE_CLASSES
+    return tuple(dict.fromkeys((*standard, *settings.private_storage_classes)))
+
+
 def receive(config: Config) -> None:
     """The receiver process: accepts associations until SIGTERM, then lets the open ones end for a while."""
     stopping = threading.Event()
@@ -203,7 +219,3 @@ def receive(config: Config) -> None:
     receiver.stop(patience_seconds=config.node.stop_seconds / 2)
     trail.close()
     store.close()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

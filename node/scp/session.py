@@ -11,15 +11,25 @@ from node.config.sections import Node
 from node.dicom import header
 from node.dicom.dataset_walker import Malformed
 from node.dicom.header import MismatchedDataset, UnreadableDataset
-from node.dicom.status import CANNOT_UNDERSTAND, DOES_NOT_MATCH_CLASS, ELEMENTS_DISCARDED, OUT_OF_RESOURCES, SUCCESS
+from node.dicom.status import (
+    CANNOT_UNDERSTAND,
+    DOES_NOT_MATCH_CLASS,
+    ELEMENTS_DISCARDED,
+    OUT_OF_RESOURCES,
+    SUCCESS,
+    is_warning,
+)
 from node.net.dimse_messages import Answer
+from node.rules.parts import shortfall
 from node.runtime import log
 from storage.errors import StorageFull
 from storage.files.instances import Files, InstanceWriter
 from storage.killpoints import kill_point
 from storage.queries.group_commit import GroupCommit, Offer
-from storage.records import Added, AssociationEnd, Ended, Header, Opened, Received, StoredFile
+from storage.records import Added, AssociationEnd, Ended, Header, Opened, Received, Refusal, StoredFile
 
+MOST_REFUSALS = 100
+"""So many instances that were refused on one association are remembered one by one."""
 MOST_STUDIES = 256
 """So many on one association are remembered for the audit trail before their messages are written."""
 
@@ -46,6 +56,8 @@ class ReceivingSession:
         self._receiver, self._trail = receiver, trail
         self._opening: Offer | None = None
         self._studies: dict[str, Study] = {}
+        self._kept = self._refused = self._last_status = 0
+        self._refusals: list[Refusal] = []
 
     def begin(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> "IncomingInstance":
         """The next instance.  With the first, the association is known as open; while that comes nobody waits for it."""
@@ -63,8 +75,13 @@ class ReceivingSession:
             self._opening = None
             raise
 
-    def answered(self, answer: Answer, header: Header | None) -> None:
-        """A refusal is logged, and what was kept counts for the audit trail."""
+    def answered(self, uids: tuple[str, str], answer: Answer, header: Header | None) -> None:
+        """A refusal is logged and remembered, and what was kept counts for the audit trail."""
+        is_refused = bool(answer.status) and not is_warning(answer.status)
+        self._kept, self._refused = self._kept + (not is_refused), self._refused + is_refused
+        self._last_status = answer.status if is_refused else 0
+        if is_refused and len(self._refusals) < MOST_REFUSALS:
+            self._refusals.append(Refusal(uids[0][:64], uids[1][:64], header.series_instance_uid if header else ""))
         if answer.status:
             log.get().warning(
                 "instance_refused", calling_ae=self.source.ae_title, status=answer.status, error=answer.comment
@@ -75,14 +92,23 @@ class ReceivingSession:
             study = Study(header.study_instance_uid, header.patient_id, header.accession_number)
             self._studies.setdefault(header.study_instance_uid, study).count(header.sop_class_uid)
 
-    def end(self, how: AssociationEnd, error: str = "") -> int | None:
-        """The association has ended, with what `error`; returns its id, None where it was never known as open."""
+    def end(self, how: AssociationEnd, error: str = "", classes_not_accepted: tuple[str, ...] = ()) -> int | None:
+        """The association has ended, with what `error`; returns its id, None where nothing is to be known of it.
+
+        `classes_not_accepted`: the storage SOP classes that were offered on it and refused.
+        """
+        short = shortfall(how, self._kept, self._refused, self._last_status, classes_not_accepted)
+        if short:
+            log.get().warning("association_fell_short", calling_ae=self.source.ae_title, reason=short)
         opening, self._opening = self._opening, None
+        if opening is None and short:
+            opening = self.group_commit.offer(Opened(self._receiver, self.source.ae_title, self.now()))
         try:
             if opening is None:
                 return None
             association_id = int(opening.outcome())
-            self.group_commit.offer(Ended(association_id, how, self.now())).outcome()
+            ended = Ended(association_id, how, self.now(), tuple(self._refusals), short, classes_not_accepted)
+            self.group_commit.offer(ended).outcome()
             return association_id
         finally:  # the trail has what came, whether or not the database takes the end
             self._record(error)
@@ -148,7 +174,7 @@ class IncomingInstance:
     def finish(self) -> Answer:
         """The dataset is complete; when the answer is a success the instance survives power loss."""
         answer = self._answer()
-        self._session.answered(answer, self._header)
+        self._session.answered(self._uids, answer, self._header)
         return answer
 
     def _answer(self) -> Answer:

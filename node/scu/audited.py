@@ -29,7 +29,7 @@ class AuditedSource:
         with self._asking(identifier("SERIES", StudyInstanceUID=study_instance_uid)):
             return self._source.series(study_instance_uid)
 
-    def instances(self, series: Listed) -> frozenset[str]:
+    def instances(self, series: Listed) -> dict[str, str]:
         """See Source."""
         with self._asking(identifier("IMAGE", **series.uids)):
             return self._source.instances(series)

@@ -17,7 +17,7 @@ from pynetdicom.sop_class import (
 
 from node.config.peer import Peer
 from node.dicom import status as dimse_status
-from node.dicom.conformance import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from node.dicom.conformance import IMAGE_CLASSES, TRANSFER_SYNTAXES
 from node.errors import Busy, Refused, Unavailable
 from node.net.requestor import Keep, Requestor
 from node.scu import dimse
@@ -55,10 +55,13 @@ class DimseSource:
             for found in self._find(query, "SeriesInstanceUID")
         ]
 
-    def instances(self, series: Listed) -> frozenset[str]:
+    def instances(self, series: Listed) -> dict[str, str]:
         """See Source."""
-        query = identifier("IMAGE", **series.uids, SOPInstanceUID="")
-        return frozenset(str(found.SOPInstanceUID) for found in self._find(query, "SOPInstanceUID"))
+        query = identifier("IMAGE", **series.uids, SOPInstanceUID="", SOPClassUID="")
+        return {
+            str(found.SOPInstanceUID): str(found.get("SOPClassUID") or "")
+            for found in self._find(query, "SOPInstanceUID")
+        }
 
     def _find(self, query: Dataset, key: str) -> Iterator[Dataset]:
         """The answers that have the unique key of their level."""
@@ -89,7 +92,7 @@ class DimseSource:
     @contextmanager
     def _association(self, model: Any, keep: Keep | None = None) -> Iterator[tuple[Requestor, PresentationContext]]:
         """An association and its context for `model`; with `keep` also for what a C-GET brings."""
-        classes = tuple(map(str, STORAGE_CLASSES)) if keep else ()
+        classes = tuple(map(str, IMAGE_CLASSES)) if keep else ()
         contexts = [*product([str(model)], _SYNTAXES), *product(classes, TRANSFER_SYNTAXES)]
         with dimse.associate(self._entity, self._peer, contexts, classes, keep) as assoc:
             assoc.deadline = self._deadline  # a peer need not answer before the last instance has gone

@@ -16,7 +16,7 @@ from node.scu import dicomweb, dimse, query_scu, storage_scu, stow
 from node.scu.audited import Asking, AuditedSource
 from node.scu.dimse import Entity, Timeouts
 from node.scu.outgoing import Outgoing
-from node.scu.source import Source, count_query
+from node.scu.source import Listed, Source, count_query
 from node.scu.storage_scu import Sent
 from node.scu.wado import WebSource
 
@@ -38,11 +38,17 @@ class Remote:
     peer: Peer
     asking: Asking
     """Records what it is asked."""
+    query_seconds: float
+    """So long a query may take."""
 
     def count(self, study_instance_uid: str, series_instance_uid: str) -> int | None:
         """See `ask_count`."""
         with self.asking(count_query(study_instance_uid, series_instance_uid)):
             return self.ask_count(study_instance_uid, series_instance_uid)
+
+    def instances(self, series: Listed) -> dict[str, str]:
+        """The SOP class of each instance of the series that it has, by UID; "" where it does not say."""
+        return AuditedSource(self.open_source(self.query_seconds), self.asking).instances(series)
 
     def source(self, limit_seconds: float) -> Source:
         """See `open_source`.  Raises Refused when the peer is not configured to give."""
@@ -63,6 +69,7 @@ def remote(entity: Entity, peer: Peer, asking: Asking = lambda _query: nullconte
             partial(query_scu.DimseSource, entity, peer),
             peer,
             asking,
+            entity.timeouts.dimse,
         )
     web = peer, entity.timeouts, entity.tls
 
@@ -78,6 +85,7 @@ def remote(entity: Entity, peer: Peer, asking: Asking = lambda _query: nullconte
         partial(WebSource, *web),
         peer,
         asking,
+        entity.timeouts.dimse,
     )
 
 

@@ -32,8 +32,8 @@ class Source(Protocol):
     def series(self, study_instance_uid: str) -> list[Listed]:
         """The series of the study."""
 
-    def instances(self, series: Listed) -> frozenset[str]:
-        """The SOP Instance UIDs of the series."""
+    def instances(self, series: Listed) -> dict[str, str]:
+        """The SOP class of each instance of the series by its SOP Instance UID; "" where the peer does not say."""
 
     def retrieve(self, series: Listed, wanted: Collection[str], keep: Keep, on_done: Callable[[int], None]) -> None:
         """The peer has sent what it could of `wanted` (empty: of all); what we know is in the database.

@@ -51,7 +51,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
 
 
-_OPEN = text("closed IS NULL")
+_OPEN, _SHORT = text("closed IS NULL"), text("shortfall <> ''")
 
 
 class OfFile:
@@ -78,8 +78,15 @@ class AssociationRow(Base):
     opened_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
     closed: Mapped[str | None] = mapped_column(String(16))
+    shortfall: Mapped[str] = mapped_column(Text, server_default="")
+    """Why not all may have come that the peer had, in words of ours; "" when nothing shows that."""
+    refused_classes: Mapped[str] = mapped_column(Text, server_default="")
+    """The storage SOP classes that were offered on it and are not accepted, with commas between them."""
 
-    __table_args__ = (Index("ix_association_open", "receiver", sqlite_where=_OPEN, postgresql_where=_OPEN),)
+    __table_args__ = (
+        Index("ix_association_open", "receiver", sqlite_where=_OPEN, postgresql_where=_OPEN),
+        Index("ix_association_short", "id", sqlite_where=_SHORT, postgresql_where=_SHORT),
+    )
 
 
 class SeriesRow(Base):
@@ -128,6 +135,12 @@ class SeriesRow(Base):
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
     sent_again_at: Mapped[datetime | None]
     """When an instance of it last came that was here already."""
+    sent_again_by: Mapped[int | None] = mapped_column(Integer)
+    """The id of the association that brought it."""
+    kinds_asked_at: Mapped[datetime | None]
+    """When the sender was asked of which SOP classes its instances are, that are not here; how many, see `Missing`."""
+    missing_slices: Mapped[int | None] = mapped_column(Integer)
+    missing_others: Mapped[int | None] = mapped_column(Integer)
     promised_at: Mapped[datetime | None]
     """When a sender was last promised that we keep instances of it (storage commitment)."""
     p_present: Mapped[float | None]
@@ -160,6 +173,18 @@ class InstanceRow(OfFile, Base):
     received_at: Mapped[datetime]
 
     __table_args__ = (Index("ix_instance_association_id", "association_id", "id"),)
+
+
+class RefusalRow(Base):
+    """An instance that an association brought and that was refused; its series "" where it could not be read."""
+
+    __tablename__ = "refusal"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    association_id: Mapped[int] = mapped_column(ForeignKey("association.id"), index=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
 
 
 class ReportRow(OfFile, Base):

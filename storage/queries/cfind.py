@@ -27,6 +27,7 @@ _URGENCY = (SeriesRow.priority, SeriesRow.p_absent, SeriesRow.last_instance_at)
 _OF_SERIES = (
     *(getattr(SeriesRow, name) for name in SERIES_COLUMNS),
     *(ReportRow.sop_instance_uid.label("report_uid"), ReportRow.created_at.label("reported_at")),
+    ReportRow.limits.label("limits"),
 )
 
 
@@ -41,8 +42,8 @@ class CFind:
     def find(self, level: Level, conditions: Mapping[str, Condition], limit: int) -> list[Found]:
         """The `limit` most urgent studies or series, or a series' first instances, that meet all of `conditions`.
 
-        Keys of the conditions and of what is found: `SERIES_COLUMNS`, `report_uid` and `reported_at`; at IMAGE level
-        `IMAGE_COLUMNS` too; at STUDY level `modalities_in_study` (a tuple), `series_count` and `study_instance_count`,
+        Keys of the conditions and of what is found: `SERIES_COLUMNS`, `report_uid`, `reported_at` and `limits`; at IMAGE
+        level `IMAGE_COLUMNS` too; at STUDY level `modalities_in_study` (a tuple), `series_count` and `study_instance_count`,
         of which only the first can be a condition.
         """
         ways = {Level.STUDY: self._studies, Level.SERIES: self._series, Level.IMAGE: self._images}

@@ -9,10 +9,20 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, inser
 from sqlalchemy.orm import Session
 
 from storage.database.prepared import Prepared
-from storage.database.schema import AssociationRow, InstanceRow, RemovalRow, ReportRow, SeriesRow
+from storage.database.schema import AssociationRow, InstanceRow, RefusalRow, RemovalRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import reopen
-from storage.records import Added, AssociationEnd, Change, Ended, Header, Opened, Received, StoredFile, name_key
+from storage.records import (
+    Added,
+    AssociationEnd,
+    Change,
+    Ended,
+    Header,
+    Opened,
+    Received,
+    StoredFile,
+    name_key,
+)
 from storage.stages import Event, Stage, advance
 
 INSTANCES_DIFFER = "instances_differ"
@@ -20,7 +30,7 @@ MIXED_PATIENTS = "mixed_patients"
 MIXED_STUDIES = "mixed_studies"
 _ONE_SERIES = update(SeriesRow.__table__).where(SeriesRow.id == bindparam("series"))  # type: ignore[arg-type]  # FromClause
 _COUNT_ONE = _ONE_SERIES.values(instance_count=SeriesRow.instance_count + 1, last_instance_at=bindparam("now"))
-_SEE_AGAIN = _ONE_SERIES.values(sent_again_at=bindparam("now"))
+_SEE_AGAIN = _ONE_SERIES.values(sent_again_at=bindparam("now"), sent_again_by=bindparam("association"))
 """So that retention does not take the case away while the rest of it comes."""
 _NEXT_CASE = 1 + func.max(  # of several values: the largest
     func.coalesce(select(func.max(SeriesRow.id)).scalar_subquery(), 0),
@@ -39,7 +49,12 @@ One that was emptied by `forget_instance` and may have a report is of a later re
 _CLOSE = (
     update(AssociationRow.__table__)  # type: ignore[arg-type]
     .where(AssociationRow.id == bindparam("association"), AssociationRow.closed.is_(None))
-    .values(closed=bindparam("how"), closed_at=bindparam("now"))
+    .values(
+        closed=bindparam("how"),
+        closed_at=bindparam("now"),
+        shortfall=bindparam("shortfall"),
+        refused_classes=bindparam("refused_classes"),
+    )
 )
 _KINDS = (Ended, Opened, Received)
 GROUP_NAMES = ("closing", "opening", "instances")
@@ -90,7 +105,9 @@ class Intake:
         """
         left = select(InstanceRow.association_id).where(InstanceRow.sop_instance_uid.in_(but_of))
         lost = update(AssociationRow).where(*_open_of(receiver), AssociationRow.id.not_in(left))
-        return self._transactions.change(lost.values(closed=AssociationEnd.LOST.value, closed_at=now))
+        shortfall = "the receiver ended while it was open: more may not have come"
+        lost = lost.values(closed=AssociationEnd.LOST.value, closed_at=now, shortfall=shortfall)
+        return self._transactions.change(lost)
 
     def doubtful_instances(self, receiver: str) -> dict[str, StoredFile]:
         """By UID, what `receiver` may have recorded but not flushed when it died: the last of each open association."""
@@ -152,8 +169,18 @@ class Intake:
             (association_id,) = self._insert_association.first(connection, values) or ()
             return int(association_id)
         self._close_association.first(
-            connection, {"association": change.association_id, "how": change.how.value, "now": change.at}
+            connection,
+            {
+                "association": change.association_id,
+                "how": change.how.value,
+                "now": change.at,
+                "shortfall": change.shortfall,
+                "refused_classes": ",".join(change.refused_classes),
+            },
         )
+        if change.refusals:
+            of_it = {"association_id": change.association_id}
+            connection.execute(insert(RefusalRow), [of_it | vars(each) for each in change.refusals])
         return change.association_id
 
     def _add(self, connection: Connection, received: Received) -> Added:
@@ -211,7 +238,9 @@ class Intake:
             mine = select(InstanceRow).where(InstanceRow.sop_instance_uid == received.header.sop_instance_uid)
             kept = session.scalars(mine).one()
             if kept.sha256 == received.file.sha256:
-                connection.execute(_SEE_AGAIN, {"series": kept.series_id, "now": received.at})
+                connection.execute(
+                    _SEE_AGAIN, {"series": kept.series_id, "now": received.at, "association": received.association_id}
+                )
                 return Added.SAME
             owner = session.get_one(SeriesRow, kept.series_id)
             owner.conflicts = sorted({*owner.conflicts, INSTANCES_DIFFER})

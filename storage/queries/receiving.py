@@ -1,13 +1,15 @@
 """What is known of series that are still being received, and how they leave that stage."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import Update, func, select, update
+from sqlalchemy.orm import Session
 
-from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, ReportRow, SeriesRow
+from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, RefusalRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import as_series
-from storage.records import AssociationEnd, Contribution, Header, Series, StoredFile
+from storage.records import AssociationEnd, Contribution, Ending, Header, Missing, Series, StoredFile
 from storage.stages import Event, Outcome, Stage, advance
 
 CLOCKS_DIFFER = timedelta(seconds=5)
@@ -39,6 +41,23 @@ class Settling:
                 .order_by(AssociationRow.id)
             )
             return [Contribution(id_, count, AssociationEnd(closed) if closed else None) for id_, count, closed in rows]
+
+    def endings(self, series: Series, sop_classes: Collection[str]) -> list[Ending]:
+        """How the associations ended that brought the series, or the last part of it again, in the order of their opening.
+
+        Instances of other than these classes that were refused do not count.
+        """
+        with self._transactions.reading() as session:
+            brought = select(InstanceRow.association_id).where(InstanceRow.series_id == series.id)
+            again = select(SeriesRow.sent_again_by).where(
+                SeriesRow.id == series.id, SeriesRow.sent_again_by.is_not(None)
+            )
+            rows = session.scalars(
+                select(AssociationRow)
+                .where(AssociationRow.id.in_(brought) | AssociationRow.id.in_(again))
+                .order_by(AssociationRow.id)
+            )
+            return [_ending(session, series, row, sop_classes) for row in rows.all()]
 
     def instances(self, series_id: int) -> list[tuple[Header, StoredFile]]:
         """The series' instances in the order in which they came."""
@@ -114,6 +133,12 @@ class Settling:
         asked = update(SeriesRow).where(SeriesRow.id == series_id).values(expected_count=expected, count_asked_at=now)
         self._transactions.change(asked)
 
+    def note_kinds(self, series_id: int, missing: Missing | None, now: datetime) -> None:
+        """The sender was asked of which kinds what is missing is; None when it gave no answer."""
+        slices, others = (missing.slices, missing.others) if missing else (None, None)
+        kinds = {"missing_slices": slices, "missing_others": others, "kinds_asked_at": now}
+        self._transactions.change(update(SeriesRow).where(SeriesRow.id == series_id).values(**kinds))
+
     def held(self, series_instance_uid: str) -> frozenset[str]:
         """The SOP Instance UIDs that are known of a series."""
         of_series = select(InstanceRow.sop_instance_uid).join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
@@ -176,3 +201,33 @@ class Settling:
 def _of_receiving(series: Series) -> Update:
     """An UPDATE of the row while it is still in the revision of `series`, which has not ended."""
     return update(SeriesRow).where(SeriesRow.id == series.id, _RECEIVING, SeriesRow.revision == series.revision)
+
+
+def _ending(session: Session, series: Series, row: AssociationRow, sop_classes: Collection[str]) -> Ending:
+    last = session.scalars(
+        select(InstanceRow.series_id)
+        .where(InstanceRow.association_id == row.id)
+        .order_by(InstanceRow.id.desc())
+        .limit(1)
+    ).first()
+    mine = InstanceRow.association_id == row.id, InstanceRow.series_id == series.id
+    was_last = last in (None, series.id)
+    came = select(InstanceRow.id).where(InstanceRow.sop_instance_uid == RefusalRow.sop_instance_uid).exists()
+    refused = (
+        select(func.count(func.distinct(RefusalRow.sop_instance_uid)))
+        .where(
+            RefusalRow.association_id == row.id,
+            RefusalRow.series_instance_uid.in_([series.series_instance_uid, *([""] if was_last else [])]),
+            RefusalRow.sop_class_uid.in_(list(sop_classes)),
+            ~came,
+        )
+    )  # fmt: skip
+    return Ending(
+        row.opened_at,
+        row.closed_at,
+        AssociationEnd(row.closed) if row.closed else None,
+        session.scalar(select(func.count()).where(*mine)) or 0,
+        was_last,
+        session.scalar(refused) or 0,
+        tuple(filter(None, row.refused_classes.split(","))),
+    )

@@ -9,7 +9,7 @@ A removal has three steps, each a transaction, and is recorded before the first 
 A crash leaves a removal that has begun; the next run ends it, either way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +24,7 @@ from storage.database.schema import (
     DeliveryRow,
     InstanceRow,
     ObjectRow,
+    RefusalRow,
     RemovalRow,
     ReportRow,
     SeriesRow,
@@ -31,7 +32,7 @@ from storage.database.schema import (
 from storage.database.transactions import Transactions
 from storage.files.instances import series_folder
 from storage.queries.rows import alike
-from storage.stages import DeliveryStage, Stage
+from storage.stages import DeliveryStage, Outcome, Stage
 
 _ACCEPTED = (DeliveryStage.DELIVERED.value, DeliveryStage.COMMITTED.value)
 
@@ -41,6 +42,8 @@ class Why(StrEnum):
 
     AGE = "age"
     SPACE = "space"
+    OTHER_OBJECTS = "other_objects"
+    """It holds nothing that could be analysed, and came only so that its study came across whole."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +69,19 @@ class Retention:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
 
-    def candidates(self, before: datetime, limit: int, why: Why = Why.AGE) -> list[int]:
+    def candidates(
+        self, before: datetime, limit: int, why: Why = Why.AGE, kept_classes: Collection[str] = ()
+    ) -> list[int]:
         """The cases that ended longest ago, before this time, and of which nothing is owed.
 
-        What a sender was promised to be kept (storage commitment) is old only so long after the promise, and is never
-        removed for space.
+        For OTHER_OBJECTS: of which no instance is of the `kept_classes`.
+        What a sender was promised to be kept (storage commitment) is old only so long after the promise, and is removed
+        for its age alone.
         """
+        others = [_holds_none_of(kept_classes)] if why is Why.OTHER_OBJECTS else []
         with self._transactions.reading() as session:
             old = (SeriesRow.ended_at < before, SeriesRow.last_instance_at < before)
-            found = select(SeriesRow.id).where(*old, _owes_nothing(why), _is_free(before, why))
+            found = select(SeriesRow.id).where(*old, _owes_nothing(why), _is_free(before, why), *others)
             return list(session.scalars(found.order_by(SeriesRow.ended_at).limit(limit)))
 
     def begin(self, case_id: int, why: Why, before: datetime, now: datetime) -> Removal | None:
@@ -132,6 +139,8 @@ class Retention:
             found = session.scalars(idle).all()
         if found:  # the search has locked nobody out
             with self._transactions.writing() as session:
+                still = exists().where(InstanceRow.association_id == RefusalRow.association_id)
+                session.execute(delete(RefusalRow).where(RefusalRow.association_id.in_(found), ~still))
                 session.execute(delete(AssociationRow).where(AssociationRow.id.in_(found), ~brought))
         return len(found)
 
@@ -165,7 +174,7 @@ def _owes_nothing(why: Why) -> ColumnElement[bool]:
     delivered = exists().where(DeliveryRow.report_id == SeriesRow.report_id, DeliveryRow.stage.in_(_ACCEPTED))
     stage = SeriesRow.stage.concat("")  # no column: SQLite would leave the index of the order for that of the stage
     ended = (Stage.REPORTED.value, Stage.FAILED.value)
-    unreported = and_(stage.in_(ended if why is Why.AGE else ended[:1]), SeriesRow.report_id.is_(None))
+    unreported = and_(stage.in_(ended[:1] if why is Why.SPACE else ended), SeriesRow.report_id.is_(None))
     safe_message = (
         delivered if why is Why.SPACE else or_(delivered, ~exists().where(DeliveryRow.report_id == SeriesRow.report_id))
     )
@@ -173,10 +182,17 @@ def _owes_nothing(why: Why) -> ColumnElement[bool]:
     return and_(or_(stage == Stage.SET_ASIDE.value, unreported, reported), ~open_ones, ~unanswered)
 
 
+def _holds_none_of(sop_classes: Collection[str]) -> ColumnElement[bool]:
+    """It is not eligible, and no instance of it is of one of these classes."""
+    sop_class = InstanceRow.header["sop_class_uid"].as_string()
+    held = exists().where(InstanceRow.series_id == SeriesRow.id, sop_class.in_(list(sop_classes)))
+    return and_(SeriesRow.outcome == Outcome.NOT_ELIGIBLE.value, ~held)
+
+
 def _is_free(before: datetime, why: Why) -> ColumnElement[bool]:
     """No sender was promised that it is kept, nor has sent it again, or long ago."""
     never = SeriesRow.promised_at.is_(None)
-    unpromised = never if why is Why.SPACE else or_(never, SeriesRow.promised_at < before)
+    unpromised = or_(never, SeriesRow.promised_at < before) if why is Why.AGE else never
     return and_(unpromised, or_(SeriesRow.sent_again_at.is_(None), SeriesRow.sent_again_at < before))
 
 

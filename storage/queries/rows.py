@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from storage.database.schema import SeriesRow
-from storage.records import Series
+from storage.records import Missing, Series
 from storage.stages import Outcome, Stage
 
 
@@ -12,7 +12,13 @@ def as_series(row: SeriesRow) -> Series:
     """The row as the state machine sees it."""
     outcome = Outcome(row.outcome) if row.outcome else None
     return Series(
-        **alike(Series, row) | {"stage": Stage(row.stage), "conflicts": tuple(row.conflicts), "outcome": outcome}
+        **alike(Series, row)
+        | {
+            "stage": Stage(row.stage),
+            "conflicts": tuple(row.conflicts),
+            "outcome": outcome,
+            "missing": None if row.missing_slices is None else Missing(row.missing_slices, row.missing_others or 0),
+        }
     )
 
 

@@ -58,6 +58,13 @@ def test_a_head_that_moved_between_slices_limits(shift: int, limited: bool) -> N
     assert ("motion between slices" in measured(volume).limits) is limited
 
 
+def test_marrow_that_comes_and_goes_with_the_noise_is_no_motion() -> None:
+    volume = fine(350.0)
+    x, y, _ = about(volume)
+    volume.hu_DHW[(volume.hu_DHW == 1100) & (np.sin(x / 9) * np.sin(y / 7) > -0.4)] = 300
+    assert measured(noisy(volume, 30.0)).step_mm < 0.5
+
+
 def test_a_tree_filled_on_one_side_is_told() -> None:
     volume = fine(350.0)
     x, _, _ = about(volume)

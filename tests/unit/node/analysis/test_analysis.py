@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 import ai
 from ai.bundle import Bundle
@@ -803,7 +803,7 @@ def phases(*clocks: str, count: int = 6, **changes: Any) -> list[Dataset]:
     series = []
     for number, clock in enumerate(clocks):
         for n, ds in enumerate(ct_series(count, AcquisitionDate="20260101", AcquisitionTime=clock, **changes)):
-            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"2.25.21{number:02d}{n:02d}"
+            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(f"2.25.21{number:02d}{n:02d}")
             ds.InstanceNumber = 1 + count * number + n
             series.append(ds)
     return series

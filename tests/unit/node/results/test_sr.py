@@ -106,6 +106,38 @@ def test_each_location_is_given_in_codes_and_by_its_exact_name(location: Locatio
     assert SITES[location.mirrored].anatomy == SITES[location].anatomy
 
 
+def test_each_finding_is_described_in_one_line_in_its_group_and_among_the_conclusions() -> None:
+    series = ct_series(6)
+    for number, ds in enumerate(series, start=151):
+        ds.InstanceNumber = number
+    ds = report(headers_of(series))
+    [group, _] = named(ds, "125007")
+    assert comments(group) == ["Willis: Right MCA, 4.3 mm, 93.1 %, image 154"]
+    assert "Aneurysm 1: Right Middle Cerebral Artery, 4.3 mm, 93.1 %, image 154" in comments(ds)
+
+
+def test_a_slice_without_a_number_is_not_named_and_a_frame_is_named_by_its_own() -> None:
+    [group, _] = named(report(headers_of(ct_series(6, InstanceNumber=None))), "125007")
+    assert comments(group) == ["Willis: Right MCA, 4.3 mm, 93.1 %"]
+    [group, _] = named(report(headers_of([enhanced_ct(ct_series(6))])), "125007")
+    assert comments(group)[0].endswith(", frame 4")
+
+
+@every_outcome
+def test_the_images_are_of_the_head(outcome: Outcome) -> None:
+    ds = report(outcome=outcome)
+    assert set(answers(ds, "123014")) == {"69536005"}
+    assert len(answers(ds, "123014")) == len(answers(ds, "121139"))
+
+
+def test_what_was_unusual_about_the_analysis_is_said() -> None:
+    for outcome in (POSITIVE, NEGATIVE):
+        assert comments(report(outcome=dataclasses.replace(outcome, note="thick slices")))[-2:] == [
+            "Thick slices.",
+            DISCLAIMER,
+        ]
+
+
 def test_infraclinoid_and_supraclinoid_differ_in_their_modifier() -> None:
     modifiers = {location: SITES[location].modifier for location in LOCATIONS if "clinoid" in location.value}
     for location, modifier in modifiers.items():
@@ -163,9 +195,9 @@ def test_every_reason_can_be_reported(reason: Reason) -> None:
     assert comments(ds)[0].endswith(f"[{reason.value}]")
 
 
-@every_outcome
-def test_a_note_is_shown_before_the_disclaimer(outcome: Outcome) -> None:
-    texts = comments(report(outcome=outcome, note="The vertex is not covered."))
+@pytest.mark.parametrize("findings", [POSITIVE, NEGATIVE])
+def test_a_note_is_shown_before_the_disclaimer(findings: Findings) -> None:
+    texts = comments(report(outcome=dataclasses.replace(findings, note="the vertex is not covered")))
     assert texts[-2:] == ["The vertex is not covered.", DISCLAIMER]
 
 

@@ -40,8 +40,8 @@ def slices(count: int = 60, **changes: Any) -> list[Header]:
     return [header(number, **changes) for number in range(1, count + 1)]
 
 
-def reason(headers: list[Header], expected: int | None = None) -> Ineligible | None:
-    said = ineligibility(headers, RULES, expected)
+def reason(headers: list[Header], lacking: int = 0) -> Ineligible | None:
+    said = ineligibility(headers, RULES, lacking)
     return said.reason if said else None
 
 
@@ -120,8 +120,8 @@ def test_frames_of_a_multi_frame_object_count_as_slices() -> None:
 
 
 def test_a_part_of_a_long_series_is_not_taken_for_a_short_one() -> None:
-    assert reason(slices(30), expected=300) is None
-    assert reason(slices(30), expected=40) is Ineligible.TOO_FEW_SLICES
+    assert reason(slices(30), lacking=270) is None
+    assert reason(slices(30), lacking=10) is Ineligible.TOO_FEW_SLICES
 
 
 def spaced(spacing_mm: float, count: int = 60, **changes: Any) -> list[Header]:
