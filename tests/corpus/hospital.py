@@ -34,6 +34,7 @@ from storage.store import Store
 from tests.corpus.images import ANEURYSM_HU, FILLED_HU, PLAIN_HU
 from tests.corpus.situation import Sending, Situation
 from tests.support.builders import LEASE, PROBABILITIES, FakeClock
+from tests.support.running import wait_until
 from tests.support.site import Site
 
 TIMEOUTS = Timeouts(acse=30, dimse=60)
@@ -124,8 +125,13 @@ class Hospital:
                     setattr(ds, keyword, root + value.removeprefix("2.25."))
         return list(instances)
 
+    def _associations_have_ended(self) -> bool:
+        receiving = self._store.settling.receiving()
+        return all(part.closed for each in receiving for part in self._store.settling.contributions(each.id))
+
     def _finish(self) -> None:
         """Every series that was sent has ended; the quiet timers have run out."""
+        wait_until(self._associations_have_ended, what="the ends of associations are recorded")
         self._clock.now = max(self._clock.now, utc_now())
         for _ in range(4):
             self._clock.advance(100)

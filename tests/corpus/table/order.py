@@ -29,9 +29,6 @@ SOURCES = {
 }
 
 
-NARROW = "MR Image Storage is not accepted"
-
-
 def with_stray(what: str, place: int) -> Sequence[Sending]:
     """A CTA with an aneurysm, and the stray at this place among its slices."""
     slices: list[Dataset] = cta(ANEURYSM_HU)
@@ -46,7 +43,6 @@ SITUATIONS = tuple(
         lambda what=what, place=place: with_stray(what, place),  # type: ignore[misc]
         ("positive",),
         ("set aside in this series: 1",),
-        NARROW if what == "MR slice" else "",
     )
     for what in STRAYS
     for when, place in (("first", 0), ("last", 24))
@@ -57,7 +53,6 @@ SITUATIONS = tuple(
         lambda: [Sending(mixed())],
         ("positive",),
         tuple(f"1 of kind {kind}" for kind in ("localizer", "reformat", "not_ct")),
-        NARROW,
     ),
     Situation(
         "one sagittal slice without a word about it",
