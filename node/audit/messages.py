@@ -95,7 +95,8 @@ class Reporter:
         """The node started or stopped (PS3.15 A.5.3.1)."""
         message = _event(_APPLICATION_ACTIVITY, "E", at, types=[what.value])
         _participant(message, self.us, _APPLICATION, False, user_id=str(process_id))
-        return self._finished(message)
+        self._source(message)
+        return tostring(message)
 
     def begin_transferring(self, study: Study, to: Party, at: datetime) -> bytes:
         """Instances of the study are about to be sent (PS3.15 A.5.3.3)."""
@@ -115,21 +116,16 @@ class Reporter:
     def query(self, source: Party, destination: Party, asked: Question, at: datetime, error: str = "") -> bytes:
         """A query of ours, or to us, was answered, or not (PS3.15 A.5.3.10)."""
         message = _event(_QUERY, "E", at, error)
-        _participant(message, source, _SOURCE, True)
-        _participant(message, destination, _DESTINATION, False)
-        self._source(message)
-        subject = _object(
-            message, asked.sop_class_uid, _SOP_CLASS, _SYSTEM_OBJECT, _ROLE_REPORT, query=asked.identifier
-        )
+        self._parties(message, source, destination)
+        asked_of = (asked.sop_class_uid, _SOP_CLASS, _SYSTEM_OBJECT, _ROLE_REPORT)
+        subject = _object(message, *asked_of, query=asked.identifier)
         _detail(subject, "TransferSyntax", asked.transfer_syntax_uid)
         return tostring(message)
 
     def node_refused(self, caller: Party, reason: str, at: datetime) -> bytes:
         """A node could not prove that it may talk to us (PS3.15 A.5.3.11)."""
         message = _event(_SECURITY_ALERT, "E", at, reason, types=[_NODE_AUTHENTICATION])
-        _participant(message, self.us, None, True)
-        _participant(message, caller, None, False)
-        self._source(message)
+        self._parties(message, self.us, caller, (None, None))
         subject = _object(message, caller.host, _NODE, _SYSTEM_OBJECT, _ROLE_SECURITY_RESOURCE)
         _detail(subject, "Alert Description", reason)
         return tostring(message)
@@ -139,7 +135,8 @@ class Reporter:
         message = _event(_USER_AUTHENTICATION, "E", at, error, types=[what.value])
         _person(message, person)
         _participant(message, self.us, None, False)
-        return self._finished(message)
+        self._source(message)
+        return tostring(message)
 
     def accessed(self, study: Study, person: Person, changed: bool, at: datetime) -> bytes:
         """A person has looked at the study, or has changed what is known of it (PS3.15 A.5.3.6)."""
@@ -151,9 +148,7 @@ class Reporter:
         return tostring(message)
 
     def _of_study(self, message: Element, source: Party, destination: Party, study: Study) -> bytes:
-        _participant(message, source, _SOURCE, True)
-        _participant(message, destination, _DESTINATION, False)
-        self._source(message)
+        self._parties(message, source, destination)
         self._objects(message, study)
         return tostring(message)
 
@@ -168,9 +163,13 @@ class Reporter:
         if self.patient_ids:
             _object(message, study.patient_id, _PATIENT, _PERSON, _ROLE_PATIENT)
 
-    def _finished(self, message: Element) -> bytes:
+    def _parties(
+        self, message: Element, first: Party, other: Party, roles: Sequence[Code | None] = (_SOURCE, _DESTINATION)
+    ) -> None:
+        """The message names the requestor, the other, and who reports."""
+        _participant(message, first, roles[0], True)
+        _participant(message, other, roles[1], False)
         self._source(message)
-        return tostring(message)
 
     def _source(self, message: Element) -> None:
         SubElement(message, "AuditSourceIdentification", AuditSourceID=f"{self.us.ae_title}@{self.us.host}")
@@ -213,11 +212,8 @@ def _person(message: Element, person: Person) -> None:
 
 def _object(message: Element, name: str, kind: Code, type_code: str, role: str, query: bytes | None = None) -> Element:
     """A participant object; the schema wants a name or a query of each, and we know no names."""
-    values = {
-        "ParticipantObjectID": name,
-        "ParticipantObjectTypeCode": type_code,
-        "ParticipantObjectTypeCodeRole": role,
-    }
+    code, code_role = "ParticipantObjectTypeCode", "ParticipantObjectTypeCodeRole"
+    values = {"ParticipantObjectID": name, code: type_code, code_role: role}
     made = SubElement(message, "ParticipantObjectIdentification", _all_plain(values))
     SubElement(made, "ParticipantObjectIDTypeCode", _coded(kind))
     if query is None:

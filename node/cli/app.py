@@ -27,8 +27,8 @@ app = typer.Typer(
     "device.\n\nExit status: 0 done, 1 something failed or was refused, 2 the command or configuration cannot be used.",
 )
 
-console = Console(width=None if sys.stdout.isatty() else 160)
-complaints = Console(stderr=True)
+console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+complaints = Console(stderr=True, highlight=False)
 
 ConfigOption = Annotated[
     Path | None,
@@ -38,17 +38,27 @@ ConfigOption = Annotated[
 ]
 
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """An error that an administrator can mend becomes one line and an exit status, not a traceback."""
     try:
         yield
-    except (ConfigError, StorageError) as error:
-        complaints.print(f"willis: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(2) from None
-    except NodeError as error:
-        complaints.print(f"willis: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+    except (NodeError, StorageError) as error:
+        complain(f"willis: {error}")
+        raise typer.Exit(2 if isinstance(error, ConfigError | StorageError) else 1) from None
+
+
+def complain(line: str) -> None:
+    """The line is on standard error, as it is."""
+    complaints.print(line, style="red", markup=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """The line is on standard output, as it is."""
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def configuration(path: Path | None) -> "Config":

@@ -80,7 +80,7 @@ def _study(folder: Path, name: str) -> list[Path]:
             patient_id=f"DEMO-{name[:3].upper()}",
             accession_number=name[:3].upper(),
         )
-    console.print(f"painted a synthetic study, {name}: {len(paths)} slices", highlight=False)
+    console.print(f"painted a synthetic study, {name}: {len(paths)} slices")
     return paths
 
 
@@ -136,7 +136,7 @@ def _send(node: Peer, name: str, paths: list[Path]) -> None:
     if errors:
         raise NodeError(f"the node refused {counted(len(errors), 'slice')}: {errors[0]}")
     seconds = time.perf_counter() - start
-    console.print(f"the PACS sent the {name} study: {len(paths)} slices in {seconds:.1f} s", highlight=False)
+    console.print(f"the PACS sent the {name} study: {len(paths)} slices in {seconds:.1f} s")
 
 
 def _wait_for_reports(config: Config, count: int, seconds: float) -> list[Row]:
@@ -176,7 +176,5 @@ def _show(rows: list[Row], received: Path) -> None:
     console.print(worklist_table(rows))
     for row in rows:
         seconds = (row["delivered_at"] - row["last_instance_at"]).total_seconds()
-        console.print(
-            f"case {row['case_id']}: {seconds:.1f} s from the last slice to the report in the PACS", highlight=False
-        )
-        console.print(f"  {received / row['report_uid']}.dcm", highlight=False, soft_wrap=True)
+        console.print(f"case {row['case_id']}: {seconds:.1f} s from the last slice to the report in the PACS")
+        console.print(f"  {received / row['report_uid']}.dcm", soft_wrap=True)

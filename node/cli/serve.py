@@ -4,7 +4,6 @@ import typer
 
 from node.cli.app import ConfigOption, app, config_path, configuration, console, one_line_errors
 from node.config.sections import Config
-from node.errors import ConfigError
 
 config_app = typer.Typer(no_args_is_help=True, help="The configuration file.")
 app.add_typer(config_app, name="config")
@@ -51,13 +50,11 @@ def config_check(config: ConfigOption = None) -> None:
         console.print(
             f"{config_path(config) or 'defaults'}: good; {checked.node.ae_title} on "
             f"{checked.node.host}:{checked.node.port}, peers: {', '.join(checked.peers) or 'none'}",
-            highlight=False,
         )
 
 
 def _check_parts(config: Config) -> None:
-    from ai.bundle import DEFAULT_BUNDLE, load_bundle
-    from ai.errors import BundleError
+    from node.analysis.bundle import configured_bundle
     from node.net.tls import server_context
     from node.scu.dicomweb import credentials
     from storage.files.instances import Files
@@ -69,7 +66,4 @@ def _check_parts(config: Config) -> None:
         server_context(config.node.tls)
     for peer in config.peers.values():
         credentials(peer)
-    try:
-        load_bundle(config.ai.bundle or DEFAULT_BUNDLE)
-    except BundleError as error:
-        raise ConfigError(f"[ai] bundle: {error}") from None
+    configured_bundle(config)

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from ai.wording import counted
-from node.cli.app import ConfigOption, app, console, one_line_errors, settings
+from node.cli.app import ConfigOption, JsonOption, app, console, one_line_errors, settings
 from node.errors import NodeError
 from node.rules.reasons import explained
 from node.scp.rejections import last_rejections
@@ -22,7 +22,7 @@ from storage.queries.worklist import Clock, Row, Worklist
 from storage.reader import open_worklist
 from storage.stages import DeliveryStage, Stage
 
-_OUTCOME_STYLE = {"positive": "bold red", "not_analysed": "yellow", "negative": "green"}
+_OUTCOME_STYLE = {"positive": "bold red", "not_analysed": "yellow", "limited": "yellow", "negative": "green"}
 _CLOCK_PARTS = ("settle", "wait", "volume", "inference", "report", "delivery", "total")
 CaseArgument = Annotated[str, typer.Argument(help="Case number, Series Instance UID or report UID.")]
 
@@ -30,7 +30,7 @@ CaseArgument = Annotated[str, typer.Argument(help="Case number, Series Instance 
 @app.command(epilog="Example: willis worklist --json | jq '.[] | select(.outcome == \"positive\")'")
 def worklist(
     config: ConfigOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep the table up to date until Ctrl-C.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 100,
@@ -65,26 +65,18 @@ def _watch(table: Callable[[], Table], seconds: float = 1.0) -> None:
             return
 
 
+_HEADINGS = ("Case", "Patient", "Accession", "Series", "Slices", "State", "P", "Where", "mm", "Report", "Last slice")
+
+
 def worklist_table(rows: Iterable[Row]) -> Table:
     """The rows for a terminal."""
     table = Table(title="Willis worklist · research use, not a medical device", title_style="")
-    for heading in (
-        "Case",
-        "Patient",
-        "Accession",
-        "Series",
-        "Slices",
-        "State",
-        "P",
-        "Where",
-        "mm",
-        "Report",
-        "Last slice",
-    ):
+    for heading in _HEADINGS:
         table.add_column(heading, justify="right" if heading in ("Case", "Slices", "P", "mm") else "left")
     for row in rows:
         state = row["outcome"] if row["outcome"] and row["stage"] not in ("ready", "analysing") else row["stage"]
-        label = f"{state}: {row['reason']}" if row["reason"] else state
+        label = ", ".join(filter(None, (state, "alert" if row["notify"] else "", _limited(row))))
+        label = f"{label}: {row['reason']}" if row["reason"] else label
         table.add_row(
             str(row["case_id"]),
             row["patient_name"] or row["patient_id"],
@@ -97,9 +89,19 @@ def worklist_table(rows: Iterable[Row]) -> Table:
             _number(row["diameter_mm"], 1),
             row["delivery"] or "",
             f"{row['last_instance_at']:%Y-%m-%d %H:%M:%S}",
-            style=_OUTCOME_STYLE.get(row["outcome"] or "", ""),
+            style=_style(row),
         )
     return table
+
+
+def _limited(row: Row) -> str:
+    return f"limited: {row['limits']}" if row["limits"] else ""
+
+
+def _style(row: Row) -> str:
+    """A negative that the images limit is not green."""
+    outcome = "limited" if row["outcome"] == "negative" and row["limits"] else row["outcome"]
+    return _OUTCOME_STYLE.get(outcome or "", "")
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -116,17 +118,11 @@ def show(case: CaseArgument, config: ConfigOption = None) -> None:
         if row["lesions"]:
             console.print(_lesions(row["lesions"]))
         for report in cases.reports(row["case_id"]):
-            console.print(
-                f"report of revision {report['revision']}: {report['outcome']}, {report['sop_instance_uid']}",
-                highlight=False,
-            )
+            console.print(f"report of revision {report['revision']}: {report['outcome']}, {report['sop_instance_uid']}")
         for delivery in cases.deliveries(row["case_id"]):
             error = f", last error: {delivery.last_error}" if delivery.last_error else ""
-            console.print(
-                f"delivery of the {delivery.kind} to {delivery.destination}: {delivery.stage} after "
-                f"{counted(delivery.attempts, 'attempt')}{error}",
-                highlight=False,
-            )
+            said = f"{delivery.stage} after {counted(delivery.attempts, 'attempt')}{error}"
+            console.print(f"delivery of the {delivery.kind} to {delivery.destination}: {said}")
 
 
 def case_called(cases: Worklist, case: str) -> Row:
@@ -158,9 +154,7 @@ def _lesions(lesions: Sequence[Mapping[str, Any]]) -> Table:
 
 
 @app.command(epilog="Example: willis status")
-def status(
-    config: ConfigOption = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
-) -> None:
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show queues, disk, last errors, and how long cases took from last slice to accepted report."""
     with one_line_errors():
         storage = settings(config).storage
@@ -172,6 +166,7 @@ def status(
             "oldest_pending_delivery_seconds": _age(state.oldest_pending_at, now),
             "free_gib": round(Files(storage.directory).free_bytes() / 2**30, 1),
             "last_errors": [f"{at:%Y-%m-%d %H:%M:%S} {error}" for at, error in state.errors],
+            "more_may_not_have_come": [f"{at:%Y-%m-%d %H:%M:%S} {what}" for at, what in state.shortfalls],
             "last_rejected_callers": [each.line for each in last_rejections(storage.directory)],
             "last_slice_to_report_seconds": percentiles(state.clocks),
         }
@@ -187,16 +182,14 @@ def _age(since: datetime | None, now: datetime) -> float | None:
 
 def percentiles(clocks: Sequence[Clock]) -> dict[str, dict[str, float]]:
     """Median and 95th percentile of each part of the way, in seconds, over delivered cases."""
-    if not clocks:
-        return {}
-    return {part: _median_and_p95([getattr(clock, part) for clock in clocks]) for part in _CLOCK_PARTS}
-
-
-def _median_and_p95(values: Sequence[float]) -> dict[str, float]:
     import statistics  # which imports fractions, decimal and random
 
-    p95 = statistics.quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
-    return {"median": round(statistics.median(values), 2), "p95": round(p95, 2)}
+    found = {}
+    for part in _CLOCK_PARTS if clocks else ():
+        values = [getattr(clock, part) for clock in clocks]
+        p95 = statistics.quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
+        found[part] = {"median": round(statistics.median(values), 2), "p95": round(p95, 2)}
+    return found
 
 
 def _status_table(values: Mapping[str, Any]) -> Table:

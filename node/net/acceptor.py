@@ -20,10 +20,9 @@ class Acceptor:
 
     def __init__(self, entity: Entity, services: Services, gate: Gate | None = None) -> None:
         """No `gate` is an open one."""
-        self._entity, self._services, self._gate = entity, services, gate
+        self._entity, self._services, self.gate = entity, services, gate or Gate()
         self._listeners: list[_Listener] = []
         self._associations: set[Association] = set()
-        self._lock = threading.Lock()
 
     def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
         """Connections are accepted there from now on, by TLS with a `context`.  Raises OSError when that cannot be had."""
@@ -38,32 +37,17 @@ class Acceptor:
     @property
     def associations(self) -> list[Association]:
         """Those whose thread runs, established or not."""
-        with self._lock:
-            return list(self._associations)
+        return list(self._associations)
 
     def serve(self, connection: socket.socket, host: str) -> None:
         """The connection is an association's, which closes it, and there is one more until then."""
-        association = Association(connection, host, self._entity, self._services, self._gate, self)
-        with self._lock:
-            self._associations.add(association)
+        association = Association(connection, host, self._entity, self._services, self.gate, self._associations)
+        self._associations.add(association)
         try:
             association.start()
         except BaseException:
-            self.ended(association)
-            raise
-
-    def is_full(self) -> bool:
-        """Whether there are more associations than there may be."""
-        return len(self.associations) > self._entity.maximum_associations
-
-    def ended(self, association: Association) -> None:
-        """There is one less."""
-        with self._lock:
             self._associations.discard(association)
-
-    def turns_away(self, host: str) -> bool:
-        """Whether a connection of the host is closed unheard."""
-        return self._gate is not None and self._gate.turns_away(host)
+            raise
 
 
 class _Listener:
@@ -95,7 +79,7 @@ class _Listener:
     def _accept(self) -> None:
         connection, (host, *_) = self._listening.accept()
         try:
-            if self._acceptor.turns_away(host):
+            if self._acceptor.gate.turns_away(host):
                 connection.close()
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

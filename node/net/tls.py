@@ -3,7 +3,8 @@
 import hashlib
 import socket
 import ssl
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from node.config.peer import Peer
 from node.config.sections import Tls
@@ -31,31 +32,30 @@ def _context(protocol: int, settings: Tls) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    _load(settings.certificate, settings.key, context)
-    try:
-        context.load_verify_locations(settings.ca)
-    except OSError as error:  # ssl.SSLError is one
+
+    def no_password() -> str:
         raise ConfigError(
-            f"[node.tls] ca = {str(settings.ca)!r}: {_said(error)}; it holds CA certificates in PEM"
-        ) from None
+            f"[node.tls] key = {str(settings.key)!r} has a password; a node that starts by itself needs one without"
+        )
+
+    own = f"certificate = {str(settings.certificate)!r}, key = {str(settings.key)!r}"
+    with _readable(own, "both are PEM and fit"):
+        context.load_cert_chain(settings.certificate, settings.key, no_password)
+    with _readable(f"ca = {str(settings.ca)!r}", "it holds CA certificates in PEM"):
+        context.load_verify_locations(settings.ca)
     return context
 
 
-def _load(certificate: Path, key: Path, context: ssl.SSLContext) -> None:
-    def no_password() -> str:
-        raise ConfigError(
-            f"[node.tls] key = {str(key)!r} has a password; a node that starts by itself needs one without"
-        )
-
+@contextmanager
+def _readable(what: str, remedy: str) -> Iterator[None]:
+    """An OSError within, of which ssl.SSLError is one, becomes a ConfigError that names the key."""
     try:
-        context.load_cert_chain(certificate, key, no_password)
+        yield
     except OSError as error:
-        raise ConfigError(
-            f"[node.tls] certificate = {str(certificate)!r}, key = {str(key)!r}: {_said(error)}; both are PEM and fit"
-        ) from None
+        raise ConfigError(f"[node.tls] {what}: {_in_words(error)}; {remedy}") from None
 
 
-def _said(error: OSError) -> str:
+def _in_words(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or "not readable").lower().replace("_", " ")
     return error.strerror or "not readable"
@@ -94,7 +94,7 @@ def reason_of(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {_said(error)}"
+        return f"TLS: {_in_words(error)}"
     return error.strerror or type(error).__name__
 
 

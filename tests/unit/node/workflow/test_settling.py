@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
-from pydicom.uid import SecondaryCaptureImageStorage
+from pydicom.uid import CTImageStorage, RawDataStorage, SecondaryCaptureImageStorage
 
 from node.config.sections import Config
 from node.rules import eligibility
@@ -25,7 +25,7 @@ from node.workflow.recovery import rescue
 from node.workflow.settling import settle
 from storage.files.instances import Files
 from storage.queries.receiving import Settling
-from storage.records import AssociationEnd, Contribution, Delivery, ReportObject, ResultObject, Series
+from storage.records import AssociationEnd, Contribution, Delivery, Missing, ReportObject, ResultObject, Series
 from storage.stages import DeliveryStage, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import (
@@ -56,7 +56,7 @@ def store(sqlite_store: Store) -> Store:
 
 
 class Office:
-    """A desk and what stands around it."""
+    """A context and what stands around it."""
 
     def __init__(self, store: Store, files: Files, clock: FakeClock, **sections: Any) -> None:
         self.wakes: list[int] = []
@@ -244,6 +244,39 @@ def test_the_senders_count_decides_and_is_asked_once(office: Callable[..., Offic
     assert context.row()["evidence"] == "count"
 
 
+@pytest.mark.parametrize(
+    ("sop_class", "evidence", "missing"),
+    [
+        (RawDataStorage, "count", Missing(0, 1)),
+        (CTImageStorage, "quiet", Missing(1, 0)),
+        ("", "quiet", Missing(0, 0)),
+    ],
+)
+def test_of_what_a_sender_counts_only_slices_are_waited_for(
+    office: Callable[..., Office], peer: PeerFactory, sop_class: str, evidence: str, missing: Missing
+) -> None:
+    pacs = peer()
+    context = office(peers=peers(pacs.port, answers_queries=True))
+    series = ct_series(5)
+    held = pacs.held[series[0].StudyInstanceUID][series[0].SeriesInstanceUID]
+    held |= {*(ds.SOPInstanceUID for ds in series), "2.25.66"}
+    pacs.classes["2.25.66"] = sop_class
+    context.keep(series)
+    assert [context.settle_after(0.1), context.settle_after(2)] == [0, 0]
+    assert context.settle_after(0.1 if evidence == "count" else 20) == 1
+    assert (context.row()["evidence"], series_now(context.store, "2.25.1002").missing) == (evidence, missing)
+    assert context.row()["stage"] == "ready"
+
+
+def test_a_series_that_broke_off_is_reported_with_its_counts(office: Callable[..., Office]) -> None:
+    context = office(eligibility={"minimum_slices": 10})
+    context.keep(ct_series(5), closed=AssociationEnd.ABORTED)
+    assert context.settle_after(20) == 1
+    row = context.row()
+    assert (row["stage"], row["outcome"], row["reason"]) == ("ready", "not_analysed", "incomplete")
+    assert row["detail"] == "5 slices came, then the association was aborted"
+
+
 def test_a_peer_that_gives_no_answer_is_not_asked_again_for_the_same_slices(office: Callable[..., Office]) -> None:
     context = office(peers=peers(free_port(), answers_queries=True))
     context.keep(ct_series(3))
@@ -279,8 +312,8 @@ def test_a_peer_that_holds_another_number_postpones_the_end_to_the_quiet_timer(
     context.keep([*received_series[:1], received_series[2]])  # uneven, so that the count is asked for
     context.settle_after(0.1)
     context.keep(received_series[1:2])
-    assert context.settle_after(1) == 0
-    assert context.settle_after(19) == 1
+    assert [context.settle_after(1), context.settle_after(2), context.settle_after(16)] == [0, 0, 0]
+    assert context.settle_after(1) == 1
     assert (context.row()["evidence"], series_now(context.store).expected_count) == ("quiet", 5)
 
 
@@ -354,6 +387,26 @@ def test_of_two_reconstructions_the_soft_one_is_analysed_and_covers_the_sharp_on
     assert (row["stage"], row["outcome"], row["reason"], row["detail"]) == (
         "set_aside", "covered", "covered", "by case 2",
     )  # fmt: skip
+
+
+def test_the_headers_of_a_reconstruction_are_loaded_once_until_another_slice_of_it_comes(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, headers = list[int](), Settling.headers
+
+    def counting(settling: Settling, series_id: int) -> Any:
+        loaded.append(series_id)
+        return headers(settling, series_id)
+
+    monkeypatch.setattr(Settling, "headers", counting)
+    context = office(peers=peers(104, series_on_one_association=True))
+    two_kernels(context)
+    assert settle(context.context) == 1
+    assert [context.settle_after(1) for _ in range(3)] == [0, 0, 0]
+    assert loaded.count(2) == 1
+    received(context.store, context.clock, count=1, first=90, series="2.25.2")
+    context.settle_after(1)
+    assert loaded.count(2) == 2
 
 
 def test_a_covered_series_is_never_reported(office: Callable[..., Office]) -> None:
