@@ -146,7 +146,7 @@ def _shown(asked: Asked, row: Row) -> dict[str, Any]:
         "study_date": wording.date_text(row["study_date"]),
         "percent": wording.percent(row["p_present"]),
         "reason": wording.plain_reason(row),
-        "limited": wording.is_limited(row),
+        "limited": wording.limitation(row),
         "waiting": wording.waiting(row["last_instance_at"], now),
         "findings": _findings(row, decided),
         "probabilities": _probabilities(row),

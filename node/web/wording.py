@@ -70,9 +70,12 @@ def plain_reason(row: Mapping[str, Any]) -> str:
     return explained(row["reason"]) if row["reason"] else ""
 
 
-def is_limited(row: Mapping[str, Any]) -> bool:
-    """Whether an answer was given in spite of something unusual."""
-    return row["outcome"] in ("positive", "negative") and bool(row["conflicts"] or row["detail"])
+def limitation(row: Mapping[str, Any]) -> str:
+    """What limits an answer that was given nevertheless; "" where nothing does."""
+    if row["outcome"] not in ("positive", "negative"):
+        return ""
+    said = (row["limits"], row["detail"], *(each.replace("_", " ") for each in row["conflicts"] or ()))
+    return "; ".join(each for each in said if each)
 
 
 def person_name(name: str) -> str:

@@ -13,7 +13,7 @@ MOST_CASES = 10_000
 _COLUMNS = """
 SELECT s.id AS case_id, s.priority, s.stage, s.outcome, s.reason, s.detail, s.conflicts, s.p_present, s.revision,
     s.patient_name, s.patient_id, s.accession_number, s.study_date, s.series_description, s.calling_ae,
-    s.instance_count, s.last_instance_at, s.series_instance_uid, r.top_location, r.diameter_mm,
+    s.instance_count, s.last_instance_at, s.series_instance_uid, r.top_location, r.diameter_mm, r.limits, r.notify,
     COALESCE(v.version, 0) AS version, COALESCE(v.assigned_to, '') AS assigned_to,
     CASE WHEN v.revision = s.revision THEN v.acknowledged_at END AS acknowledged_at,
     CASE WHEN v.revision = s.revision THEN v.acknowledged_by ELSE '' END AS acknowledged_by,
@@ -52,9 +52,10 @@ class Triage:
 
 
 def _whole(row: dict[str, Any]) -> Row:
-    """The row as `typed` would have it, but quickly: there are thousands, and four columns are not what they should be."""
+    """The row as `typed` would have it, but quickly: there are thousands, and five columns are not what they should be."""
     for name in ("last_instance_at", "acknowledged_at"):
         row[name] = as_time(row[name])
+    row["notify"] = None if row["notify"] is None else bool(row["notify"])
     row["conflicts"], row["verdicts"] = _decoded(row["conflicts"]), _decoded(row["verdicts"])
     return row
 

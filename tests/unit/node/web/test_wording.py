@@ -82,3 +82,16 @@ def test_filters_come_back_from_their_address() -> None:
     query = Query("mine", "positive", "a & b", 3)
     assert Query.of(dict(parse_qsl(query.address(page=3)))) == query
     assert Query.of(dict(parse_qsl(query.address()))).page == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"outcome": "negative", "limits": "noise", "detail": "", "conflicts": []}, "noise"),
+        ({"outcome": "negative", "limits": None, "detail": "", "conflicts": ["instances_differ"]}, "instances differ"),
+        ({"outcome": "positive", "limits": None, "detail": "", "conflicts": []}, ""),
+        ({"outcome": "not_analysed", "limits": None, "detail": "3 slices", "conflicts": []}, ""),
+    ],
+)
+def test_what_limits_an_answer_is_said_beside_it(row: dict[str, object], said: str) -> None:
+    assert wording.limitation(row) == said
