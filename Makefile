@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test test-faults test-viewer lint bench-database bench-receive bench-memory bench-latency bench-inference bench-decode validate setup clean
+.PHONY: run serve test test-faults test-viewer corpus lint bench-database bench-receive bench-memory bench-latency bench-inference bench-decode validate setup clean
 
-run: setup          ## the main job on two synthetic studies, with a simulated PACS
-	@$(BIN)/willis demo
+run: setup          ## the main job on two synthetic studies, with a simulated PACS; KEEP=1 leaves the triage page open
+	@$(BIN)/willis demo $(if $(KEEP),--keep)
 
 serve: setup        ## the node, with config.toml, until Ctrl-C
 	@$(BIN)/willis serve
@@ -16,6 +16,9 @@ test: setup         ## linters, types, import rules, and every test
 KILLS ?= 200
 test-faults: setup  ## kill it at every point, and KILLS=200 times at random under load
 	WILLIS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults
+
+corpus: setup       ## what hospitals send, as a table: source, expected and measured end
+	@$(BIN)/python -m tests.corpus
 
 test-viewer: setup  ## OHIF over Orthanc in headless Chromium; look at the pictures in var/viewer
 	@tests/viewer/run.sh

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ai.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+    from ai.filling import fullest
     from ai.predict import analyse, predict_single_scan
 
-__all__ = ["DEFAULT_BUNDLE", "Bundle", "analyse", "load_bundle", "predict_single_scan"]
+__all__ = ["DEFAULT_BUNDLE", "Bundle", "analyse", "fullest", "load_bundle", "predict_single_scan"]
 
 _HOME = {
     "DEFAULT_BUNDLE": "ai.bundle",
     "Bundle": "ai.bundle",
     "load_bundle": "ai.bundle",
     "analyse": "ai.predict",
+    "fullest": "ai.filling",
     "predict_single_scan": "ai.predict",
 }
 

@@ -54,7 +54,7 @@ class HeadExtent:
     `circle_centre_lps_mm`: the estimated middle of the circle of Willis, between the two supraclinoid carotids; None
     where neither the vertex nor the skull base could be told.  `below_mm`, `above_mm`, `around_mm`: how far the volume
     reaches from there towards the feet, the head, and to the nearest side in the plane (all negative when outside).
-    `vertex_inside`: the top of the cavity is shown.
+    `vertex_inside`: the top of the cavity is shown.  `spread_mm`: how far from its centre the circle may well lie.
     """
 
     circle_centre_lps_mm: tuple[float, float, float] | None
@@ -62,6 +62,7 @@ class HeadExtent:
     below_mm: float = -np.inf
     above_mm: float = -np.inf
     around_mm: float = -np.inf
+    spread_mm: float = 0.0
 
     def covers_circle_of_willis(self, margin_mm: float = 0.0) -> bool:
         """Whether the region around the circle lies inside the volume with this margin at both ends."""
@@ -204,16 +205,24 @@ def _located(
         return HeadExtent(None, vertex_inside)
     w = midline(level)
     centre = (affine @ np.array([level, h, w, 1.0]))[:3]
-    index = np.linalg.solve(volume.affine_lps, np.append(centre, 1.0))[:3]
+    return extent_about(volume, (float(centre[0]), float(centre[1]), float(centre[2])), vertex_inside=vertex_inside)
+
+
+def extent_about(
+    volume: Volume, circle_centre_lps_mm: tuple[float, float, float], *, vertex_inside: bool, spread_mm: float = 0.0
+) -> HeadExtent:
+    """The extent of a head whose circle of Willis is known."""
+    index = np.linalg.solve(volume.affine_lps, np.append(circle_centre_lps_mm, 1.0))[:3]
     spacing = np.array(volume.spacing_mm_DHW)
     before = index * spacing
     behind = (np.array(volume.hu_DHW.shape) - 1 - index) * spacing
     return HeadExtent(
-        circle_centre_lps_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
+        circle_centre_lps_mm=circle_centre_lps_mm,
         vertex_inside=vertex_inside,
         below_mm=float(before[0]),
         above_mm=float(behind[0]),
         around_mm=float(min(before[1], before[2], behind[1], behind[2])),
+        spread_mm=spread_mm,
     )
 
 

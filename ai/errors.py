@@ -13,6 +13,7 @@ class Reason(StrEnum):
     """Why a series was not analysed.  A code, never text from the dataset; `explained` is for people."""
 
     MISSING_GEOMETRY = "missing_geometry"
+    CONTRADICTORY_HEADER = "contradictory_header"
     MISSING_PIXELS = "missing_pixels"
     MISSING_RESCALE = "missing_rescale"
     NOT_HOUNSFIELD = "not_hounsfield"
@@ -47,6 +48,7 @@ class Reason(StrEnum):
 
 _EXPLAINED: dict[Reason, str] = {
     Reason.MISSING_GEOMETRY: "A slice has no usable position, orientation or pixel spacing; send the original axial images.",
+    Reason.CONTRADICTORY_HEADER: "The header of a multi-frame image contradicts itself; send the images again.",
     Reason.MISSING_PIXELS: "A slice has no pixel data; send the images again.",
     Reason.MISSING_RESCALE: "A slice does not say how its pixel values become Hounsfield units; send the original CT images.",
     Reason.NOT_HOUNSFIELD: "The pixel values of a slice are not Hounsfield units, as its Rescale Type says; send the original CT images.",
@@ -56,11 +58,11 @@ _EXPLAINED: dict[Reason, str] = {
     Reason.MIXED_STUDIES: "Slices of different studies share one Series Instance UID; correct the study in the PACS.",
     Reason.MIXED_FRAMES_OF_REFERENCE: "The slices do not share one frame of reference.",
     Reason.MIXED_ORIENTATION: "The slices are not all oriented alike.",
-    Reason.SEVERAL_ACQUISITIONS: "The series holds more than one acquisition of the same place; send each as a series of its own.",
+    Reason.SEVERAL_ACQUISITIONS: "The series holds several acquisitions and none could be analysed; send each as a series of its own.",
     Reason.MIXED_MATRIX: "The slices differ in matrix or pixel spacing.",
     Reason.NOT_AXIAL: "The slices are not axial; send the axial series.",
     Reason.GANTRY_TILT: "The gantry tilt is too large to be resampled safely.",
-    Reason.DUPLICATE_POSITION: "Two slices lie at the same position.",
+    Reason.DUPLICATE_POSITION: "Two slices with different pixels lie at the same position; send the series without the wrong one.",
     Reason.GAP: "Slices are missing between the first and the last; send the missing slices.",
     Reason.WRONG_SPACING: "The spacing between slices is irregular or contradicts the slice positions.",
     Reason.TOO_FEW_SLICES: "The series has too few slices for a volume.",

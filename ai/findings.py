@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from ai.lesion_mask import LesionMask
 from ai.locations import COLUMNS, PRESENT, Location
+from ai.quality import Quality
 
 MAX_LESIONS = 10
 
@@ -35,6 +36,8 @@ class Findings:
 
     A positive result always has a lesion to show and a negative one never has: `positive` is the probability of
     "Aneurysm Present" reaching `threshold`.  `note`: what was unusual about the analysis, in our own words; "" as a rule.
+    `quality`: what the images allow; None where nobody measured it.  `circle_centre_lps_mm`: the middle of the circle of
+    Willis about which they were analysed, where it is known.
     `notify_threshold`: the probability from which the scan is worth an alert; None where that is `threshold`.
     """
 
@@ -43,6 +46,8 @@ class Findings:
     threshold: float
     note: str = ""
     notify_threshold: float | None = None
+    quality: Quality | None = None
+    circle_centre_lps_mm: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if len(self.probabilities) != len(COLUMNS):
@@ -65,6 +70,11 @@ class Findings:
     def positive(self) -> bool:
         """Whether the scan is called positive."""
         return self.present >= self.threshold
+
+    @property
+    def limited(self) -> str:
+        """`limited: ` and what in the images limits the answer, or nothing."""
+        return "" if self.quality is None else self.quality.text
 
     @property
     def notify(self) -> bool:

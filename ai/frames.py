@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from pydicom.uid import UID, AllTransferSyntaxes, ExplicitVRBigEndian, RLELossle
 
 from ai.codestream import decoded, unpacked
 from ai.errors import NotAnalysable, Reason
+from ai.wording import unpadded
 
 AIR_HU = -1024
 """What padding and everything below it becomes."""
@@ -71,6 +72,19 @@ def frame_count(ds: Dataset) -> int:
     return max(_integer(ds, "NumberOfFrames") or 1, 1)
 
 
+def check_described(datasets: Sequence[Dataset]) -> None:
+    """No image describes more frames than it says to have.  Raises CONTRADICTORY_HEADER.
+
+    One that describes fewer lacks their positions.  Where a value at the top level differs from that of the functional
+    groups, the latter holds: the Standard has it nowhere else (PS3.3 C.7.6.16).
+    """
+    for ds in datasets:
+        groups = _value(ds, "PerFrameFunctionalGroupsSequence")
+        if groups and len(groups) > frame_count(ds):
+            detail = f"functional groups of {len(groups)} frames in an image of {frame_count(ds)}"
+            raise NotAnalysable(Reason.CONTRADICTORY_HEADER, detail)
+
+
 def matrix(ds: Dataset) -> tuple[int, int]:
     """The rows and columns that the header claims, 0 where it does not say."""
     return max(_integer(ds, "Rows") or 0, 0), max(_integer(ds, "Columns") or 0, 0)
@@ -108,7 +122,7 @@ def frames(ds: Dataset) -> Iterator[Frame]:
             slope=find("PixelValueTransformationSequence", "RescaleSlope", (math.nan,))[0],
             intercept=find("PixelValueTransformationSequence", "RescaleIntercept", (math.nan,))[0],
             frame_of_reference_uid=reference,
-            rescale_type=text_of(transformation, "RescaleType").strip().upper() if transformation is not None else "",
+            rescale_type=unpadded(text_of(transformation, "RescaleType")).upper() if transformation is not None else "",
         )
 
 

@@ -18,6 +18,8 @@ from ai.frames import MAX_FRAMES, frame_count, matrix
 
 MOST_VOXELS = 1 << 29
 """Twice a head and neck at 0.5 mm (1,000 slices of 512²).  The volume is then 1 GiB, and cut out for the network 2 GiB."""
+LEAST_MATRIX = 512
+"""Pixels along a side of a slice that are left where larger ones are averaged to fit into `MOST_VOXELS`."""
 MOST_FILE_BYTES = 3 * MOST_VOXELS
 """Of all files of a series, which are held together: two bytes a voxel, and half as much again for the headers."""
 MOST_COARSE_VOXELS = 1 << 26
@@ -29,16 +31,27 @@ _PIECE_BYTES = 1 << 14
 
 def check_headers(datasets: Sequence[Dataset]) -> None:
     """Raises TOO_LARGE where the headers claim more than is analysed."""
-    slices = sum(frame_count(ds) for ds in datasets)
-    check_slices(slices)
-    voxels = 0
+    check_slices(sum(frame_count(ds) for ds in datasets))
     for ds in datasets:
         rows, columns = matrix(ds)
         if rows * columns > LARGEST_MATRIX:
             raise _too_large(f"a slice of {rows} x {columns} pixels, at most {LARGEST_MATRIX}")
-        voxels += frame_count(ds) * rows * columns
-    if voxels > MOST_VOXELS:
-        raise _too_large(f"{slices} slices of {voxels} pixels in all, at most {MOST_VOXELS}")
+    plane_stride([(frame_count(ds), *matrix(ds)) for ds in datasets])
+
+
+def plane_stride(stacks: Sequence[tuple[int, int, int]]) -> int:
+    """How many pixels along each side of a slice are averaged into one, so that the volume can be held: 1, 2 or 4.
+
+    `stacks`: slices, rows and columns.  Never below 512² pixels a slice.  Raises TOO_LARGE.
+    """
+    for stride in (1, 2, 4):
+        if stride > 1 and any(min(rows, columns) < LEAST_MATRIX * stride for _, rows, columns in stacks):
+            break
+        if sum(slices * (rows // stride) * (columns // stride) for slices, rows, columns in stacks) <= MOST_VOXELS:
+            return stride
+    slices = sum(stack[0] for stack in stacks)
+    voxels = sum(slices * rows * columns for slices, rows, columns in stacks)
+    raise _too_large(f"{slices} slices of {voxels} pixels in all, at most {MOST_VOXELS}")
 
 
 def check_slices(slices: int) -> None:

@@ -6,15 +6,22 @@ from pathlib import Path
 import torch
 
 from ai.bundle import Bundle, load_bundle
-from ai.coverage import head_extent, require_coverage
+from ai.circle import located_extent
+from ai.contrast import enhanced_tubes
+from ai.coverage import require_coverage
 from ai.decode import Candidate, candidates, findings, rescored
 from ai.errors import DeviceError, NotAnalysable, Reason
 from ai.findings import Findings
 from ai.inference import Maps, Progress, Tiling, infer
 from ai.locations import COLUMNS
-from ai.preprocess import Region, contrast_filled_arteries, region_of_interest
+from ai.measures import quality_of
+from ai.preprocess import Region, region_of_interest
+from ai.quality import MOST_SPREAD_MM
 from ai.second_stage import looked_at
 from ai.volume import Volume
+
+GROWN_VOXELS = 32
+"""Added to each side of the region where the circle is placed badly: 11 mm to either side at 0.7 mm."""
 
 
 def analyse(
@@ -36,7 +43,12 @@ def analyse(
     where = chosen_device(device)
     maps = _maps(region, bundle, where, progress)
     found = looked_at_again(candidates(maps), volume, bundle)
-    return replace(calibrated_findings(found, bundle), note=maps.note)
+    return replace(
+        calibrated_findings(found, bundle),
+        note=maps.note,
+        quality=region.quality,
+        circle_centre_lps_mm=region.circle_centre_lps_mm,
+    )
 
 
 def calibrated_findings(found: tuple[Candidate, ...], bundle: Bundle) -> Findings:
@@ -58,14 +70,20 @@ def prepared_region(
     volume: Volume, bundle: Bundle, *, require_contrast: bool = True, check_coverage: bool = True
 ) -> Region:
     """Return what the network will read.  Raises NotAnalysable (NOT_A_HEAD, COVERAGE or NO_CONTRAST)."""
-    extent = head_extent(volume)
+    extent = located_extent(volume, sure=check_coverage)
     if check_coverage or extent.circle_centre_lps_mm is None:
         require_coverage(extent)
     if extent.circle_centre_lps_mm is None:
         raise NotAnalysable(Reason.COVERAGE)
-    if require_contrast and not contrast_filled_arteries(volume, extent):
+    tubes = enhanced_tubes(volume, extent.circle_centre_lps_mm)
+    if require_contrast and not tubes.filled:
         raise NotAnalysable(Reason.NO_CONTRAST)
-    return region_of_interest(volume, extent.circle_centre_lps_mm, bundle.manifest.preprocessing)
+    settings = bundle.manifest.preprocessing
+    if extent.spread_mm > MOST_SPREAD_MM:  # a larger region, which holds the circle wherever it lies
+        d, h, w = settings.size_DHW
+        settings = replace(settings, size_DHW=(d + GROWN_VOXELS, h + GROWN_VOXELS, w + GROWN_VOXELS))
+    region = region_of_interest(volume, extent.circle_centre_lps_mm, settings)
+    return replace(region, quality=quality_of(volume, extent.circle_centre_lps_mm, tubes, extent.spread_mm))
 
 
 def found_candidates(

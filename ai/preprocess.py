@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from ai.coverage import HeadExtent
+from ai.quality import Quality
 from ai.volume import Volume
 
 Float32Array = NDArray[np.float32]
@@ -57,12 +57,13 @@ class Region:
     """A resampled region of interest, its axes along z, y and x of the LPS frame.
 
     `hu_DHW`: int16.  `affine_lps`: (d, h, w, 1) to LPS mm, diagonal spacing.  `circle_centre_lps_mm`: where the
-    coordinates are counted from.
+    coordinates are counted from.  `quality`: of the series that it was cut from, None where nobody measured it.
     """
 
     hu_DHW: NDArray[np.int16]
     affine_lps: NDArray[np.float64]
     circle_centre_lps_mm: tuple[float, float, float]
+    quality: Quality | None = None
 
 
 def region_of_interest(
@@ -184,58 +185,3 @@ def channels(hu_DHW: Tensor, coordinate_lines: Sequence[Float32Array], settings:
             along = torch.from_numpy(line).to(out.device, non_blocking=True)
             out[..., axis - 3] = along.view([-1 if axis == other else 1 for other in range(3)])
     return out
-
-
-ENHANCED_OVER_TISSUE_HU = 75.0
-"""More than blood and vessels reach without contrast, less than an artery of 200 HU once blurred at 1 mm.
-
-Above brain and not above water, because test objects have materials of 100 HU in its place.
-"""
-_DENSEST_HU = 700
-_BONE_HU = 600
-_BONE_DISTANCE_MM = 4.5
-_BONE_MARGIN = 5
-"""Voxels of 1 mm beside what is judged: bone that is further away does not count."""
-_ARTERIES_MM3 = 200.0
-_ARTERY_LENGTH_MM = 12.0
-_AROUND = Preprocessing(spacing_mm=1.0, size_DHW=(80, 128, 128), offset_lps_mm=(0.0, 12.0, 24.0))
-_ABOVE_THE_BASE = np.s_[16:60, 22:104, 14:114]
-"""Of `_AROUND`: 0 to 44 mm above the circle, clear of skull base and vault."""
-
-
-def contrast_filled_arteries(volume: Volume, extent: HeadExtent) -> bool:
-    """Whether enhanced tubes are seen above the skull base: CT angiography rather than plain CT.
-
-    Judged at 1 mm: connected voxels denser than the median by `ENHANCED_OVER_TISSUE_HU`, neither bone nor within 4.5 mm
-    of it, must be long (a calcified pineal gland is not) and together hold at least 200 mm³.  On phantoms plain heads
-    hold 0 to 170, CTA whose arteries have 200 HU 260 and more.
-    """
-    if extent.circle_centre_lps_mm is None:
-        return False
-    region = region_of_interest(volume, extent.circle_centre_lps_mm, _AROUND)
-    hu = ndimage.gaussian_filter(region.hu_DHW.astype(np.float32), 0.6)
-    near = tuple(slice(side.start - _BONE_MARGIN, side.stop + _BONE_MARGIN) for side in _ABOVE_THE_BASE)
-    distance_mm = ndimage.distance_transform_edt(~_bone(hu)[near])[(slice(_BONE_MARGIN, -_BONE_MARGIN),) * 3]
-    in_tissue = ndimage.gaussian_filter(hu, 4.0) > -100.0  # not beside an air-filled sinus, nor in an empty skull
-    clear = (distance_mm > _BONE_DISTANCE_MM) & in_tissue[_ABOVE_THE_BASE]
-    shown = hu[_ABOVE_THE_BASE]
-    if not clear.any():
-        return False
-    enhanced = clear & (shown >= np.median(shown[clear]) + ENHANCED_OVER_TISSUE_HU) & (shown <= _DENSEST_HU)
-    labels, _ = ndimage.label(enhanced, structure=np.ones((3, 3, 3)))
-    tubes_mm3 = 0
-    for label, box in enumerate(ndimage.find_objects(labels), start=1):
-        length_mm = max(axis.stop - axis.start for axis in box)
-        filled_mm3 = int((labels[box] == label).sum())
-        if length_mm >= _ARTERY_LENGTH_MM and filled_mm3 <= 0.25 * length_mm**3:
-            tubes_mm3 += filled_mm3
-    return tubes_mm3 >= _ARTERIES_MM3
-
-
-def _bone(hu_DHW: Float32Array) -> NDArray[np.bool_]:
-    """Voxels of bone: dense, and part of something larger than a clip or a calcified wall."""
-    labels, _ = ndimage.label(hu_DHW > _BONE_HU)
-    size = np.bincount(labels.ravel())
-    size[0] = 0
-    kept: NDArray[np.bool_] = (size >= 400)[labels]
-    return kept

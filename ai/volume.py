@@ -20,10 +20,10 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ai.errors import NotAnalysable, Reason
-from ai.frames import AIR_HU, GARBLED, Frame, frame_hu, frames, text_of, transfer_syntax
-from ai.limits import bytes_when_read, check_bytes, check_coarse, check_headers
+from ai.frames import AIR_HU, GARBLED, Frame, check_described, frame_hu, frames, text_of, transfer_syntax
+from ai.limits import bytes_when_read, check_bytes, check_coarse, check_headers, plane_stride
 from ai.stack import Stack, stack_geometry
-from ai.wording import counted
+from ai.wording import counted, unpadded
 
 __all__ = [
     "AIR_HU",
@@ -107,6 +107,7 @@ def volume_from_slices(slices: Sequence[ReadSlice], threads: int = 0) -> Volume:
     datasets = [each.ds for each in slices]
     _check_one_patient(datasets)
     check_headers(datasets)
+    check_described(datasets)
     pairs = _without_copies([(frame, each) for each in slices for frame in each.frames or frames(each.ds)])
     headers = [frame for frame, _ in pairs]
     return _fill(headers, _stack(headers), lambda index: pairs[index][1], threads)
@@ -244,7 +245,7 @@ def _check_frames_alike(headers: Sequence[Frame]) -> None:
 
 def _check_one_patient(datasets: Sequence[Dataset]) -> None:
     """Raises MIXED_PATIENTS or MIXED_STUDIES: a stack can be even and still be two people's."""
-    patients = {(text_of(ds, "PatientID"), text_of(ds, "IssuerOfPatientID")) for ds in datasets}
+    patients = {tuple(unpadded(text_of(ds, each)) for each in ("PatientID", "IssuerOfPatientID")) for ds in datasets}
     if len(patients) > 1:
         raise NotAnalysable(Reason.MIXED_PATIENTS, f"{len(patients)} patients")
     studies = {text_of(ds, "StudyInstanceUID") for ds in datasets}
@@ -253,12 +254,18 @@ def _check_one_patient(datasets: Sequence[Dataset]) -> None:
 
 
 def _fill(headers: Sequence[Frame], stack: Stack, instance: Callable[[int], ReadSlice], threads: int) -> Volume:
-    """The volume, slice by slice into one array; `instance(i)` is the one that holds `headers[i]`."""
+    """The volume, slice by slice into one array; `instance(i)` is the one that holds `headers[i]`.
+
+    Pixels are averaged in squares where there are more of them than can be held (`plane_stride`).
+    """
     first = headers[0]
     affine = stack.affine_lps((first.pixel_spacing_mm[0], first.pixel_spacing_mm[1]))
     turn, affine = _patient_axes(affine, first.rows, first.columns)
     pairs = ((instance(int(index)), headers[int(index)]) for index in stack.order)
-    planes = (turn(plane) for plane in _decoded_planes(pairs, threads or os.cpu_count() or 1))
+    stride = plane_stride([(len(stack), first.rows, first.columns)])
+    affine[:3, 3] += affine[:3, 1:3].sum(axis=1) * (stride - 1) / 2.0
+    affine[:3, 1:3] *= stride
+    planes = (_averaged(turn(plane), stride) for plane in _decoded_planes(pairs, threads or os.cpu_count() or 1))
     lowest = next(planes)  # before the large array is made: a header may claim any matrix, pixels prove it
     hu = np.empty((len(stack), *lowest.shape), dtype=np.int16)
     hu[0] = lowest
@@ -266,6 +273,16 @@ def _fill(headers: Sequence[Frame], stack: Stack, instance: Callable[[int], Read
         hu[d] = plane
     ordered = [headers[int(index)] for index in stack.order]
     return Volume(hu, affine, tuple(f.sop_instance_uid for f in ordered), tuple(f.number for f in ordered))
+
+
+def _averaged(plane: NDArray[np.int16], stride: int) -> NDArray[np.int16]:
+    """The mean of every `stride`² pixels; what is left over at the far sides is cut off."""
+    if stride == 1:
+        return plane
+    rows, columns = plane.shape[0] // stride, plane.shape[1] // stride
+    squares = plane[: rows * stride, : columns * stride].reshape(rows, stride, columns, stride)
+    averaged: NDArray[np.int16] = np.rint(squares.mean(axis=(1, 3), dtype=np.float32)).astype(np.int16)
+    return averaged
 
 
 def _decoded_planes(pairs: Iterator[tuple[ReadSlice, Frame]], threads: int) -> Iterator[NDArray[np.int16]]:

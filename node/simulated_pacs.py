@@ -77,6 +77,8 @@ class SimulatedPeer:
         self.delay_seconds = delay_seconds
         self.held: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
         """Study UID → series UID → SOP Instance UIDs."""
+        self.classes: dict[str, str] = {}
+        """The SOP class of what it holds, by SOP Instance UID, where it knows it."""
         self.requests: list[str] = []
         """The SOP Instance UID of every C-STORE request, in order."""
         self.port = 0
@@ -134,6 +136,7 @@ class SimulatedPeer:
         path.write_bytes(event.encoded_dataset())
         ds = event.dataset
         self.held[ds.StudyInstanceUID][ds.SeriesInstanceUID].add(ds.SOPInstanceUID)
+        self.classes[ds.SOPInstanceUID] = ds.SOPClassUID
         self._on_stored(path)
         return SUCCESS
 
@@ -163,10 +166,20 @@ class SimulatedPeer:
         for study, of_study in list(self.held.items()):
             for series, instances in list(of_study.items()):
                 if study == query.get("StudyInstanceUID", study) and series == query.get("SeriesInstanceUID", series):
-                    answer = Dataset()
-                    answer.QueryRetrieveLevel = "SERIES"
-                    answer.StudyInstanceUID = study
-                    answer.SeriesInstanceUID = series
-                    answer.NumberOfSeriesRelatedInstances = len(instances)
-                    yield PENDING, answer
+                    for answer in self._answers(query.QueryRetrieveLevel, instances):
+                        answer.StudyInstanceUID, answer.SeriesInstanceUID = study, series
+                        yield PENDING, answer
         yield SUCCESS, None
+
+    def _answers(self, level: str, instances: set[str]) -> Iterator[Dataset]:
+        """Of one series: itself with its count, or its instances, each with its SOP class where that is known."""
+        answer = Dataset()
+        answer.QueryRetrieveLevel = level
+        if level != "IMAGE":
+            answer.NumberOfSeriesRelatedInstances = len(instances)
+            yield answer
+            return
+        for uid in sorted(instances):
+            each = Dataset()
+            each.QueryRetrieveLevel, each.SOPInstanceUID, each.SOPClassUID = level, uid, self.classes.get(uid, "")
+            yield each

@@ -15,13 +15,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from sqlalchemy import func, select, update
 
 from storage.database.schema import InstanceRow, ObjectRow, RemovalRow, ReportRow, SeriesRow
 from storage.errors import Damaged
-from storage.files.instances import Files, series_folder
+from storage.files.instances import Files, is_older, series_folder
 from storage.records import StoredFile
 from storage.store import Store
 
@@ -70,7 +69,7 @@ def check(
 
 class _Check:
     def __init__(self, store: Store, files: Files, repair: bool, now_seconds: float) -> None:
-        self._store, self._files, self._repair, self._now = store, files, repair, now_seconds
+        self._store, self._files, self._repair, self._before = store, files, repair, now_seconds - GRACE_SECONDS
         self.compared_series = self.compared_files = 0
 
     def series(self) -> Iterator[Difference]:
@@ -82,8 +81,8 @@ class _Check:
                 folders.add(series_folder(uid))
                 yield from self._one_series(id_, uid, count)
             last = some[-1][0]
-        for folder in _folders(self._files.root, "instances"):
-            if folder not in folders:
+        for path in sorted(self._files.root.glob("instances/*/*")):
+            if (folder := str(path.relative_to(self._files.root))) not in folders:
                 yield from self._strays(folder, set())
 
     def _next_series(self, last: int) -> Sequence[tuple[int, str, int]]:
@@ -99,10 +98,8 @@ class _Check:
             yield Difference(Kind.COUNT, case=case, mended=self._repair)
         for file in kept:
             self.compared_files += 1
-            path = self._files.path(file)
-            if self._files.holds(file) or not self._still_known(case, file.path):
-                continue
-            yield Difference(Kind.DAMAGED if path.exists() else Kind.MISSING, file.path, case)
+            if not self._files.holds(file):
+                yield from self._gone_or_damaged(case, file)
         yield from self._strays(series_folder(uid), {file.path for file in kept})
 
     def _still_counts_wrong(self, case: int) -> bool:
@@ -114,6 +111,10 @@ class _Check:
                 counted = update(SeriesRow).where(wrong).values(instance_count=rows).returning(SeriesRow.id)
                 return session.scalar(counted) is not None
             return session.scalar(select(SeriesRow.id).where(wrong)) is not None
+
+    def _gone_or_damaged(self, case: int, file: StoredFile) -> Iterator[Difference]:
+        if self._still_known(case, file.path):
+            yield Difference(Kind.DAMAGED if self._files.path(file).exists() else Kind.MISSING, file.path, case)
 
     def _still_known(self, case: int, path: str) -> bool:
         """Whether the case should have the file: retention may have removed it meanwhile, or be about to."""
@@ -132,49 +133,33 @@ class _Check:
         """Every row of a report, or of an object beside one, against its file; then the files of no row."""
         known: set[str] = set()
         with self._store.transactions.reading() as session:
-            columns = (ReportRow.series_id, ReportRow.path, ReportRow.sha256, ReportRow.size_bytes)
-            beside = (ReportRow.series_id, ObjectRow.path, ObjectRow.sha256, ObjectRow.size_bytes)
-            rows = [
-                *session.execute(select(*columns).order_by(ReportRow.id)),
-                *session.execute(select(*beside).join(ReportRow, ReportRow.id == ObjectRow.report_id)),
-            ]
-        for case, path, sha256, size_bytes in rows:
-            known.add(path)
+            reports, beside = (
+                select(ReportRow.series_id, table.path, table.sha256, table.size_bytes)
+                for table in (ReportRow, ObjectRow)
+            )
+            ways = (reports.order_by(ReportRow.id), beside.join(ReportRow, ReportRow.id == ObjectRow.report_id))
+            rows = [(row[0], StoredFile(*row[1:])) for way in ways for row in session.execute(way)]
+        for case, file in rows:
+            known.add(file.path)
             self.compared_files += 1
             try:
-                self._files.verify(StoredFile(path, sha256, size_bytes))
+                self._files.verify(file)
             except Damaged:
-                if not self._still_known(case, path):
-                    continue
-                kind = Kind.DAMAGED if (self._files.root / path).exists() else Kind.MISSING
-                yield Difference(kind, path, case)
+                yield from self._gone_or_damaged(case, file)
         for folder in sorted((self._files.root / "reports").iterdir()):
             yield from self._strays(f"reports/{folder.name}", known)
 
     def incoming(self) -> Iterator[Difference]:
         """What a receiver that died has left; one that receives removes it when it is done."""
         for path in sorted((self._files.root / "incoming").iterdir()):
-            if self._is_old(path):
+            if is_older(path, self._before):
                 yield Difference(Kind.HALF_WRITTEN, f"incoming/{path.name}")
 
     def _strays(self, folder: str, known: set[str]) -> Iterator[Difference]:
         place = self._files.root / folder
         for path in sorted(place.iterdir()) if place.is_dir() else ():
             name = f"{folder}/{path.name}"
-            if name not in known and self._is_old(path):
+            if name not in known and is_older(path, self._before):
                 if self._repair:
                     self._files.move([(name, f"lost+found/{name.replace('/', '_')}")])
                 yield Difference(Kind.STRAY, name, mended=self._repair and not path.exists())
-
-    def _is_old(self, path: Path) -> bool:
-        try:
-            return self._now - path.stat().st_mtime > GRACE_SECONDS
-        except FileNotFoundError:
-            return False
-
-
-def _folders(root: Path, kind: str) -> Iterator[str]:
-    """The folders of series, relative to the root."""
-    for first in sorted((root / kind).iterdir()):
-        for folder in sorted(first.iterdir()):
-            yield f"{kind}/{first.name}/{folder.name}"

@@ -124,12 +124,27 @@ class Opened:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """An instance that was refused, as its command names it; of which series, "" where that could not be read."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str = ""
+
+
+@dataclass(frozen=True)
 class Ended:
-    """An association that was known as open, and how it ended."""
+    """An association that was known as open, and how it ended.
+
+    `shortfall`: why not all may have come, in words of ours; `refused_classes`: what was offered and is not accepted.
+    """
 
     association_id: int
     how: AssociationEnd
     at: datetime
+    refusals: tuple[Refusal, ...] = ()
+    shortfall: str = ""
+    refused_classes: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -148,6 +163,34 @@ class Contribution:
     association_id: int
     instances: int
     closed: AssociationEnd | None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an association ended that brought instances of a series, or brought them again.
+
+    `was_last`: the last instance that it brought is of the series.  `refused`: how many of the classes asked for, of
+    this series or, where it was the last, of an unreadable one, were refused on it and have not come since.
+    """
+
+    opened_at: datetime
+    closed_at: datetime | None
+    closed: AssociationEnd | None
+    instances: int
+    was_last: bool = True
+    refused: int = 0
+    refused_classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Of the instances that a sender lists of a series and that are not here: how many may be slices, and are not.
+
+    What is in neither is of a class that the sender does not say.
+    """
+
+    slices: int
+    others: int
 
 
 @dataclass(frozen=True)
@@ -174,6 +217,9 @@ class Series:
     """How often its missing instances were asked for since it was last received anew."""
     retrieve_until: datetime | None = None
     """Until then a retrieval may run, or the next one waits."""
+    kinds_asked_at: datetime | None = None
+    missing: Missing | None = None
+    """What the sender then said; None where it did not."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +254,10 @@ class Conclusion:
     lesions: tuple[LesionRecord, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     """How long "volume", "inference" and "report" took."""
+    limits: str = ""
+    """What in the images limits the answer; nothing as a rule."""
+    notify: bool | None = None
+    """Whether the scan is worth an alert; None where nothing was concluded on its pixels."""
 
 
 @dataclass(frozen=True)
@@ -307,8 +357,9 @@ class Reported(StrEnum):
 class Process:
     """A process of a node, as it last said of itself.
 
-    `role`: "serve", "receive" or "work"; `folder`: its [storage] directory.  `details`: of "receive" its address and what
-    it refused, of "work" its model and device, of each the `trouble` that ended it, if it could say so.
+    `role`: "serve", "receive", "work" or "web"; `folder`: its [storage] directory.  `details`: of "receive" its address
+    and what it refused, of "web" its address, of "work" its model and device, of each the `trouble` that ended it, if it
+    could say so.
     """
 
     name: str

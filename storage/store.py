@@ -1,9 +1,9 @@
 """The database, by who uses it.  Each public method of each part is one transaction."""
 
-from dataclasses import dataclass
-
+from storage.database.changes import Changes
 from storage.database.engine import open_database
 from storage.database.transactions import Transactions
+from storage.queries.accounts import Accounts
 from storage.queries.cfind import CFind
 from storage.queries.claims import Queue
 from storage.queries.commitment_requests import CommitmentRequests
@@ -13,43 +13,38 @@ from storage.queries.outbox import Outbox
 from storage.queries.processes import Processes
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
+from storage.queries.reviews import Reviews
+from storage.queries.triage import Triage
 from storage.queries.worklist import Worklist
 
 
-@dataclass(frozen=True)
 class Store:
-    """One database: the receiver's part, completion's, the worker's, the sender's, the worklist's, C-FIND's, and retention's."""
+    """One database, by who uses it: receiver, completion, worker, sender, worklist, C-FIND, retention, and the pages."""
 
-    intake: Intake
-    settling: Settling
-    queue: Queue
-    outbox: Outbox
-    commitments: Commitments
-    commitment_requests: CommitmentRequests
-    worklist: Worklist
-    cfind: CFind
-    retention: Retention
-    processes: Processes
-    transactions: Transactions
+    def __init__(self, transactions: Transactions) -> None:
+        """`transactions` are those of the database."""
+        self.transactions = transactions
+        self.intake = Intake(transactions)
+        self.settling = Settling(transactions)
+        self.queue = Queue(transactions)
+        self.outbox = Outbox(transactions)
+        self.commitments = Commitments(transactions)
+        self.commitment_requests = CommitmentRequests(transactions)
+        self.worklist = Worklist(transactions.reading_plainly)
+        self.cfind = CFind(transactions)
+        self.retention = Retention(transactions)
+        self.accounts = Accounts(transactions)
+        self.reviews = Reviews(transactions)
+        self.triage = Triage(transactions.reading_plainly)
+        self.processes = Processes(transactions)
+        self.changes = Changes(transactions.engine)
 
     @classmethod
     def open(cls, url: str) -> "Store":
         """The store at `url`, migrated to this version.  Raises DatabaseUnusable."""
-        transactions = Transactions(open_database(url))
-        return cls(
-            Intake(transactions),
-            Settling(transactions),
-            Queue(transactions),
-            Outbox(transactions),
-            Commitments(transactions),
-            CommitmentRequests(transactions),
-            Worklist(transactions.reading_plainly),
-            CFind(transactions),
-            Retention(transactions),
-            Processes(transactions),
-            transactions,
-        )
+        return cls(Transactions(open_database(url)))
 
     def close(self) -> None:
         """No connection is open any longer."""
+        self.changes.close()
         self.transactions.engine.dispose()

@@ -5,16 +5,20 @@ head, coverage, contrast, region.  A share of the series lacks contrast or part 
 """
 
 import sys
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from rich.progress import track
 
-from ai.coverage import head_extent
+from ai.circle import located_extent
+from ai.contrast import enhanced_tubes
 from ai.errors import NotAnalysable
-from ai.preprocess import Preprocessing, contrast_filled_arteries
+from ai.measures import quality_of
+from ai.preprocess import Preprocessing
 from training.dataset import circle_centre, enriched_lesions
 from training.phantom import make_scan
+from training.phantom.frame import FloatArray
 
 FIRST_SEED = 9_200_000
 """Neither training, validation, the demo nor the benchmarks draw from here."""
@@ -24,7 +28,10 @@ MARGIN_MM = 5.0
 
 @dataclass(frozen=True)
 class Audited:
-    """One series.  `kind`: whole, cropped or plain (without contrast).  `error_mm` of the circle's centre, z y x; nan unless found."""
+    """One series.  `kind`: whole, cropped or plain (without contrast).  `error_mm` of the circle's centre, z y x; nan unless found.
+
+    `limits`: what in the images is said to limit the answer.
+    """
 
     seed: int
     kind: str
@@ -34,6 +41,7 @@ class Audited:
     error_mm: tuple[float, float, float]
     lesions: int
     inside: int
+    limits: tuple[str, ...] = ()
 
 
 def audit(seed: int, settings: Preprocessing) -> Audited:
@@ -50,7 +58,7 @@ def audit(seed: int, settings: Preprocessing) -> Audited:
     )
     nowhere = (np.nan,) * 3
     try:
-        extent = head_extent(scan.volume)
+        extent = located_extent(scan.volume)
     except NotAnalysable:
         return Audited(seed, kind, False, False, False, nowhere, len(scan.lesions), 0)
     if extent.circle_centre_lps_mm is None:
@@ -61,15 +69,17 @@ def audit(seed: int, settings: Preprocessing) -> Audited:
     error = np.full(3, np.nan)
     if kind == "whole":  # a cropped one may lack the carotids whose middle is the truth
         error = np.array(extent.circle_centre_lps_mm) - np.array(circle_centre(scan.vessel_DHW, scan.volume.affine_lps))
+    tubes = enhanced_tubes(scan.volume, extent.circle_centre_lps_mm)
     return Audited(
         seed,
         kind,
         True,
         extent.covers_circle_of_willis(),
-        contrast_filled_arteries(scan.volume, extent),
+        tubes.filled,
         (float(error[2]), float(error[1]), float(error[0])),
         len(scan.lesions),
         inside,
+        quality_of(scan.volume, extent.circle_centre_lps_mm, tubes, extent.spread_mm).limits,
     )
 
 
@@ -85,14 +95,30 @@ def summary(audited: list[Audited]) -> list[str]:
         lines += [
             f"whole: analysed {good} of {len(of['whole'])}; lesions inside the region {inside} of {lesions}",
             "centre error z, y, x mm, median of absolute: "
-            + ", ".join(f"{value:.1f}" for value in np.median(np.abs(errors), axis=0))
-            + f"; largest distance {np.linalg.norm(errors, axis=1).max():.1f}",
+            + ", ".join(f"{value:.1f}" for value in np.median(np.abs(errors), axis=0)),
+            percentiles(np.linalg.norm(errors, axis=1)),
+            limited(of["whole"]),
         ]
     for kind, word in (("cropped", "covered"), ("plain", "contrast")):
         if of[kind]:
             wrong = sum(getattr(each, word) for each in of[kind])
             lines.append(f"{kind}: taken for {word} {wrong} of {len(of[kind])}")
     return lines
+
+
+def limited(audited: list[Audited]) -> str:
+    """A line with how many series are said to be limited, and by what."""
+    counts = Counter(limit for each in audited for limit in each.limits)
+    named = "; ".join(f"{limit} {count}" for limit, count in sorted(counts.items())) or "by nothing"
+    return f"limited {sum(bool(each.limits) for each in audited)} of {len(audited)}: {named}"
+
+
+def percentiles(distances_mm: FloatArray) -> str:
+    """A line with how far the centres lie from the truth."""
+    values = np.percentile(distances_mm, [50, 75, 90, 95, 100])
+    listed = ", ".join(f"{value:.1f}" for value in values)
+    within = ", ".join(f"{float((distances_mm <= limit).mean()):.3f} within {limit} mm" for limit in (8, 15))
+    return f"centre distance mm at 50, 75, 90, 95, 100 %: {listed}; {within}"
 
 
 def main(arguments: list[str]) -> int:

@@ -18,18 +18,23 @@ from training.export import write_calibrated
 
 
 def averaged(bundles: Sequence[Bundle]) -> Bundle:
-    """The last bundle with the mean of the weights of all, and without a second stage, which was fitted to other answers.
+    """The last bundle with the mean of the weights of all; one alone keeps its weights and its second stage.
 
-    Raises ConfigError unless each has one network, of one shape and with one preprocessing.
+    Raises ConfigError unless each of several has one network, of one shape and with one preprocessing, and no second stage,
+    which was fitted to the answers of other weights.
     """
     last = bundles[-1]
+    if len(bundles) > 1 and any(each.second for each in bundles):
+        raise ConfigError(
+            "a bundle with a second stage has no mean: average first stages, then join the second with `python -m training.combine`"
+        )
     alike = {(each.manifest.network, each.manifest.preprocessing, len(each.networks)) for each in bundles}
     if len(bundles) > 1 and (len(alike) > 1 or len(last.networks) > 1):
         raise ConfigError("only bundles of one network each, with the same [network] and [preprocessing], have a mean")
     states = [each.networks[0].state_dict() for each in bundles]
     if len(states) > 1:
         last.networks[0].load_state_dict({name: torch.stack([s[name] for s in states]).mean(0) for name in states[0]})
-    return Bundle(replace(last.manifest, second_stage=None, notify_threshold=None), last.networks)
+    return last
 
 
 def main(arguments: list[str]) -> int:

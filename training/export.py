@@ -20,12 +20,14 @@ from ai.inference import Tiling
 from ai.locations import LOCATIONS
 from ai.preprocess import Preprocessing
 from training.config import ConfigError, TrainConfig, read_config
-from training.evaluate import Scored, measure, score_scans
-from training.scans import trained_on, validation_scans
+from training.evaluate import ScanSet, Scored, box_scorer, measure, score_scans
+from training.scans import drawn_scans, trained_on, validation_scans
 from training.train import averaged_network
 
 SPECIFICITY = 0.95
 """What the shipped threshold aims at, on the validation scans."""
+NOTIFY_SPECIFICITY = 0.97
+"""What the second operating point aims at, where a bundle has one."""
 
 
 def export(
@@ -55,20 +57,40 @@ def export(
 
 
 def write_calibrated(config: TrainConfig, bundle: Bundle, folder: Path, known: Mapping[str, float]) -> dict[str, float]:
-    """Write the bundle with both calibrations and the threshold fitted to the validation scans; return its figures there.
+    """Write the bundle with both calibrations and the thresholds fitted to the validation scans; return its figures there.
 
-    `known`: further figures for the manifest.
+    `known`: further figures for the manifest.  Raises ConfigError.
     """
-    scored = score_scans(bundle, validation_scans(config), config.device)
+    scored = _validated(config, bundle)
     calibration = calibrated(scored)
-    manifest = replace(bundle.manifest, calibration=calibration, threshold=specific_threshold(scored, calibration))
+    report, notify = specific_threshold(scored, calibration), bundle.manifest.notify_threshold
+    if notify is not None:
+        notify = max(report, least_probability(scored, calibration, NOTIFY_SPECIFICITY))
+    manifest = replace(bundle.manifest, calibration=calibration, threshold=report, notify_threshold=notify)
     figures = measure(scored, replace(bundle, manifest=manifest)) | dict(known)
     save_bundle(
         folder,
         replace(manifest, figures={name: round(value, 4) for name, value in figures.items() if np.isfinite(value)}),
         bundle.networks,
+        bundle.second,
     )
     return figures
+
+
+def _validated(config: TrainConfig, bundle: Bundle) -> list[Scored]:
+    """The answers on the validation scans; a second stage reads boxes of them, which are painted where they are missing.
+
+    Raises ConfigError.
+    """
+    if bundle.manifest.second_stage is None:
+        return score_scans(bundle, validation_scans(config), config.device)
+    data = config.data
+    if data.rsna:
+        raise ConfigError("a second stage can be calibrated on phantoms only: name a configuration without [data] rsna")
+    seeds = range(data.validation_first_seed, data.validation_first_seed + data.validation_scans)
+    drawn = drawn_scans(config, seeds, validation=True)
+    scans = ScanSet("validation", tuple(drawn), drawn)
+    return list(box_scorer(bundle, scans, Path(data.cache) / "boxes", config.device, data.workers)(scans.seeds))
 
 
 def whole_region(preprocessing: Preprocessing) -> Tiling:

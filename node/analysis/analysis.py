@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
@@ -18,15 +19,15 @@ from ai.findings import Findings
 from ai.limits import MOST_FILE_BYTES, bytes_when_read, check_bytes, check_slices
 from ai.volume import ReadSlice, Volume, volume_from_slices
 from ai.wording import counted
+from node.analysis.examination import examine
 from node.config.sections import Config
 from node.config.types import Region
-from node.dicom.frame_headers import frame_headers
 from node.results.document import Algorithm, NotAnalysed, encode
 from node.results.document import Outcome as Said
 from node.results.identity import missing_identity
 from node.results.objects import Maker
 from node.rules import eligibility
-from node.rules.acquisitions import several_in_one
+from node.rules.parts import is_doubtful, lacking
 from node.runtime import log
 from storage.errors import Damaged, StorageFull
 from storage.files.instances import Files
@@ -82,11 +83,11 @@ class Seen:
     """What the analysis says, and the images that it says it of."""
 
     said: Said
+    datasets: Sequence[Dataset]
     volume: Volume | None = None
 
 
-@dataclass(frozen=True)
-class Results:
+class Results(NamedTuple):
     """The objects of a conclusion, durable on disk, and who gets which."""
 
     report: ReportObject
@@ -105,21 +106,18 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
         instances, set_aside = _ct_slices(context, claim.series)
         known = _known(claim) or _too_large(context, instances)
         slices = _read(context, claim, instances, headers_only=known is not None)
-    datasets = [each.ds for each in slices]
     kill_point("in_analysis")
     seen = (
-        Seen(_said(claim, known))
+        Seen(_said(claim, known), [each.ds for each in slices])
         if known
         else _examine(context, claim, [header for header, _ in instances], slices, watch)
     )
-    seen = _with_note(seen, set_aside)
-    if isinstance(seen.said, Findings) and seen.said.note:
-        log.get().warning("analysed_with_a_note", case=claim.series.id, reason=seen.said.note)
+    seen = _doubted(claim.series, _with_note(seen, set_aside))
     with watch.step("report"):
-        results = _report(context, claim, datasets, seen)
+        results = _report(context, claim, seen)
     kill_point("after_report_file")
     conclusion = _conclusion(context, claim.series, seen.said, watch.seconds)
-    report, destinations, beside = (results.report, results.destinations, results.beside) if results else (None, (), ())
+    report, destinations, beside = results or (None, (), ())
     kept = context.store.queue.finish(claim, conclusion, report, destinations, context.clock(), beside)
     log.get().info(
         "series_reported" if kept else "claim_void",
@@ -189,30 +187,32 @@ def _dataset(path: Path, header: Header, headers_only: bool) -> Dataset | None:
 def _examine(
     context: AnalysisContext, claim: Claim, headers: Sequence[Header], slices: Sequence[ReadSlice], watch: Stopwatch
 ) -> Seen:
-    config = context.config
-    headers = [
-        each
-        for header, read in zip(headers, slices, strict=True)
-        for each in (frame_headers(header, read.ds) if header.number_of_frames > 1 else [header])
-    ]
+    datasets = [each.ds for each in slices]
     try:
-        if missing := missing_identity([each.ds for each in slices]):
+        if missing := missing_identity(datasets):
             raise NotAnalysable(Reason.MISSING_IDENTITY, ", ".join(missing))
-        if several := several_in_one(headers):
-            raise NotAnalysable(Reason.SEVERAL_ACQUISITIONS, several)
-        with watch.step("volume"):
-            volume = volume_from_slices(slices, config.ai.threads)
-        with watch.step("inference"):
-            found = ai.analyse(
-                volume,
-                context.bundle,
-                config.ai.device,
-                require_contrast=config.eligibility.require_contrast,
-                progress=context.progress,
-            )
-        return Seen(found, volume)
+        examined = examine(headers, slices, context.config.eligibility, partial(_look, context, watch))
     except NotAnalysable as error:
-        return Seen(_said(claim, error))
+        return Seen(_said(claim, error), datasets)
+    if examined.findings.note:
+        log.get().warning("analysed_with_a_note", case=claim.series.id, reason=examined.findings.note)
+    return _with_note(Seen(examined.findings, examined.datasets, examined.volume), examined.note)
+
+
+def _look(context: AnalysisContext, watch: Stopwatch, slices: Sequence[ReadSlice]) -> tuple[Findings, Volume]:
+    """What is found in the slices of one acquisition, and their volume.  Raises NotAnalysable."""
+    config = context.config
+    with watch.step("volume"):
+        volume = volume_from_slices(slices, config.ai.threads)
+    with watch.step("inference"):
+        found = ai.analyse(
+            volume,
+            context.bundle,
+            config.ai.device,
+            require_contrast=config.eligibility.require_contrast,
+            progress=context.progress,
+        )
+    return found, volume
 
 
 def _said(claim: Claim, error: NotAnalysable) -> NotAnalysed:
@@ -230,9 +230,22 @@ def _known(claim: Claim) -> NotAnalysable | None:
     for conflict in series.conflicts:
         if conflict in _CONFLICTS:
             return NotAnalysable(_CONFLICTS[conflict])
-    if series.expected_count is not None and series.expected_count > series.instance_count:
+    if series.outcome is Outcome.NOT_ANALYSED:
+        return NotAnalysable(Reason(series.reason), series.detail)
+    if lacking(series) > 0 and not is_doubtful(series):
         return NotAnalysable(Reason.INCOMPLETE, f"{series.instance_count} of {series.expected_count} slices")
     return None
+
+
+def _doubted(series: Series, seen: Seen) -> Seen:
+    """Where slices may be missing, or other objects, nothing is called negative; what was found is said with the doubt."""
+    if not is_doubtful(series):
+        return seen
+    objects = f"{series.instance_count} of {series.expected_count} objects"
+    doubt = f"{objects}; the sender does not say whether the missing are slices"
+    if isinstance(seen.said, Findings) and not seen.said.positive:
+        return Seen(NotAnalysed(Reason.INCOMPLETE, doubt), seen.datasets)
+    return _with_note(seen, doubt)
 
 
 def _too_large(context: AnalysisContext, instances: Sequence[tuple[Header, StoredFile]]) -> NotAnalysable | None:
@@ -267,13 +280,15 @@ def _conclusion(
         for lesion in said.lesions
     )
     outcome = Outcome.POSITIVE if said.positive else Outcome.NEGATIVE
-    return Conclusion(outcome, "", said.note, context.algorithm.version, said.probabilities, lesions, seconds)
+    limits = said.limited.removeprefix("limited: ")
+    version = context.algorithm.version
+    return Conclusion(outcome, "", said.note, version, said.probabilities, lesions, seconds, limits, said.notify)
 
 
-def _report(context: AnalysisContext, claim: Claim, datasets: Sequence[Dataset], seen: Seen) -> Results | None:
+def _report(context: AnalysisContext, claim: Claim, seen: Seen) -> Results | None:
     """As `_written`; None also where the report of an exhausted claim cannot be made.  Raises StorageFull, MemoryError."""
     try:
-        return _written(context, claim.series, datasets, seen)
+        return _written(context, claim.series, seen)
     except (StorageFull, MemoryError):
         raise
     except Exception as error:
@@ -283,10 +298,10 @@ def _report(context: AnalysisContext, claim: Claim, datasets: Sequence[Dataset],
         return None
 
 
-def _written(context: AnalysisContext, series: Series, datasets: Sequence[Dataset], seen: Seen) -> Results | None:
+def _written(context: AnalysisContext, series: Series, seen: Seen) -> Results | None:
     """The objects, durable on disk; None where none are wanted, or where the images do not say whose they would be."""
     settings = context.config.report
-    said = seen.said
+    said, datasets = seen.said, seen.datasets
     if (isinstance(said, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
         return None
     before = context.store.queue.predecessor(series.id)
@@ -299,7 +314,7 @@ def _written(context: AnalysisContext, series: Series, datasets: Sequence[Datase
     reports = context.config.getting("sr", series.calling_ae)
     summaries = []
     for region, destinations in context.config.getting("sc", series.calling_ae).items():
-        if summary := _summary(context, maker, region, destinations):
+        if summary := _picture(context, "summary", maker, region, destinations):
             summaries.append(summary)
         else:  # who gets no summary gets the report, whatever it is configured to get
             reports[region] = tuple(dict.fromkeys((*reports.get(region, ()), *destinations)))
@@ -309,38 +324,27 @@ def _written(context: AnalysisContext, series: Series, datasets: Sequence[Datase
             kind = f"report {region}"
             earlier = context.store.queue.predecessor_beside(series.id, kind)
             beside.append(_kept(context, kind, maker.report(region, own, earlier), destinations))
-    beside += [*summaries, *_segmentations(context, maker)]
+    masks = [
+        _picture(context, "segmentation", maker, region, destinations)
+        for region, destinations in context.config.getting("seg", series.calling_ae).items()
+    ]
+    beside += [*summaries, *filter(None, masks)]
     return Results(report, reports.get(own, ()), tuple(beside))
 
 
-def _summary(
-    context: AnalysisContext, maker: Maker, region: Region, destinations: tuple[str, ...]
+def _picture(
+    context: AnalysisContext, kind: str, maker: Maker, region: Region, destinations: tuple[str, ...]
 ) -> ResultObject | None:
-    """The summary, durable on disk; None where it cannot be drawn.  An ineligible series has none.  Raises StorageFull.
-
-    A summary is an image: of one that comes back, as of any image that is not analysed, none is made.
-    """
-    if isinstance(maker.said, NotAnalysed) and maker.said.reason is Reason.NOT_ELIGIBLE:
-        return None
+    """The "summary" or "segmentation", durable on disk; None where there is none or it cannot be made.  Raises StorageFull."""
+    make = maker.summary if kind == "summary" else maker.segmentation
     try:
-        return _kept(context, "summary", maker.summary(region, context.config.report.region), destinations)
+        ds = make(region, context.config.report.region)
+        return _kept(context, kind, ds, destinations) if ds else None
     except StorageFull:
         raise
     except Exception as error:  # noqa: BLE001  the edge: a finding is reported even if it cannot be drawn
-        log.get().error("summary_failed", case=maker.series.id, error=type(error).__name__)
+        log.get().error(f"{kind}_failed", case=maker.series.id, error=type(error).__name__)
         return None
-
-
-def _segmentations(context: AnalysisContext, maker: Maker) -> Iterator[ResultObject]:
-    """The masks of the findings, durable on disk, where they can be laid over the images.  Raises StorageFull."""
-    for region, destinations in context.config.getting("seg", maker.series.calling_ae).items():
-        try:
-            if ds := maker.segmentation(region, context.config.report.region):
-                yield _kept(context, "segmentation", ds, destinations)
-        except StorageFull:
-            raise
-        except Exception as error:  # noqa: BLE001  the edge: the report says what the masks show
-            log.get().error("segmentation_failed", case=maker.series.id, error=type(error).__name__)
 
 
 def _kept(context: AnalysisContext, kind: str, ds: Dataset, destinations: tuple[str, ...]) -> ResultObject:

@@ -99,7 +99,8 @@ class ReadAhead:
         try:
             for number, header, file in arrived if ahead.is_wanted else ():
                 ahead.last = number
-                if header.has_pixels and header.number_of_frames == 1 and header.transfer_syntax_uid != _DEFLATED:
+                is_slice = bool(eligibility.ct_slices([header], self._rules))
+                if is_slice and header.number_of_frames == 1 and header.transfer_syntax_uid != _DEFLATED:
                     ahead.slices[file] = read_slice(dcmread(self._files.path(file)))
         except Exception as error:  # noqa: BLE001  the edge: the claim will see whatever it is
             ahead.slices.clear()
@@ -109,4 +110,4 @@ class ReadAhead:
 
     def _is_wanted(self, first: Header) -> bool:
         """Whether it will be analysed, as far as its first instance tells."""
-        return eligibility.ineligibility([first], None, self._rules, expected_count=self._rules.minimum_slices) is None
+        return eligibility.ineligibility([first], self._rules, lacking=self._rules.minimum_slices) is None

@@ -16,15 +16,14 @@ from datetime import timedelta
 from importlib.metadata import version
 from types import FrameType
 
-from ai.bundle import DEFAULT_BUNDLE, Manifest, load_bundle
-from ai.errors import BundleError, DeviceError
-from ai.predict import chosen_device
+from ai.bundle import Manifest
 from node.analysis.analysis import AnalysisContext, analyse
+from node.analysis.bundle import configured_bundle, configured_device
 from node.analysis.read_ahead import ReadAhead
 from node.config.sections import Config
-from node.errors import ConfigError
 from node.results.document import Algorithm
 from node.results.identity import derive_uid
+from node.results.sr import read_tables
 from node.runtime import log
 from node.runtime.backoff import Backoff
 from node.runtime.clock import utc_now
@@ -54,12 +53,8 @@ class StopRequested(Exception):
 def algorithm_of(manifest: Manifest) -> Algorithm:
     """The identity that reports carry.  Another model has another Device UID, as IHE AIR 6.5.3.1 asks."""
     software = version("willis")
-    return Algorithm(
-        name=manifest.name,
-        version=manifest.version,
-        software_version=software,
-        device_uid=derive_uid("device", socket.gethostname(), software, manifest.version),
-    )
+    device_uid = derive_uid("device", socket.gethostname(), software, manifest.version)
+    return Algorithm(manifest.name, manifest.version, software, device_uid)
 
 
 @dataclass(frozen=True)
@@ -74,16 +69,10 @@ class Worker:
     """Claims and analyses until it is asked to stop."""
 
     def __init__(self, config: Config, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """`monotonic` in seconds.  Raises ConfigError when the bundle cannot be used."""
-        try:
-            bundle = load_bundle(config.ai.bundle or DEFAULT_BUNDLE, config.ai.flip)
-            device = chosen_device(config.ai.device)
-        except BundleError as error:
-            raise ConfigError(f"[ai] bundle: {error}") from None
-        except DeviceError as error:
-            raise ConfigError(f"[ai] {error}") from None
+        """`monotonic` in seconds.  Raises ConfigError when the bundle or the device cannot be used."""
+        bundle = configured_bundle(config)
         self._config = config
-        self._device = device.type if device.index is None else f"{device.type}:{device.index}"
+        self._device = configured_device(config)
         self._name = worker_name(os.getpid())
         self._store = Store.open(config.storage.url)
         self._stopping = threading.Event()
@@ -92,16 +81,8 @@ class Worker:
         self._to_give_back: GiveBack | None = None
         files = Files(config.storage.directory)
         self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
-        self._context = AnalysisContext(
-            config,
-            self._store,
-            files,
-            bundle,
-            algorithm_of(bundle.manifest),
-            utc_now,
-            self._progress,
-            self._ahead.take,
-        )
+        algorithm, ahead = algorithm_of(bundle.manifest), self._ahead.take
+        self._context = AnalysisContext(config, self._store, files, bundle, algorithm, utc_now, self._progress, ahead)
         self._job = Job("worker", PERIOD_SECONDS, True, self._work_and_read_ahead)
 
     def run(self) -> None:
@@ -109,6 +90,7 @@ class Worker:
         signal.signal(signal.SIGTERM, self._on_term)
         scheduler = scheduler_of([self._job])
         scheduler.start()
+        read_tables()
         directory = self._config.storage.directory
         with Wakeup(directory, WORKER_PROCESS) as wakeup:
             listener = threading.Thread(target=_listen, args=(wakeup, self._job.wake, self._stopping))
@@ -171,9 +153,8 @@ class Worker:
         self._give_back()  # of an attempt that failed: its error, and the datasets that hung from it, are gone by now
         lease = timedelta(seconds=settings.time_limit_seconds + LEASE_SLACK_SECONDS)
         now = utc_now()
-        claim = queue.claim_exhausted(self._name, now, lease, settings.attempts) or queue.claim(
-            self._name, now, lease, settings.attempts
-        )
+        who = (self._name, now, lease, settings.attempts)
+        claim = queue.claim_exhausted(*who) or queue.claim(*who)
         if claim is None:
             return False
         log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)

@@ -12,9 +12,11 @@ Code = tuple[str, str, str]
 
 _APPLICATION_ACTIVITY: Code = ("110100", "DCM", "Application Activity")
 _BEGIN_TRANSFERRING: Code = ("110102", "DCM", "Begin Transferring DICOM Instances")
+_ACCESSED: Code = ("110103", "DCM", "DICOM Instances Accessed")
 _TRANSFERRED: Code = ("110104", "DCM", "DICOM Instances Transferred")
 _QUERY: Code = ("110112", "DCM", "Query")
 _SECURITY_ALERT: Code = ("110113", "DCM", "Security Alert")
+_USER_AUTHENTICATION: Code = ("110114", "DCM", "User Authentication")
 _NODE_AUTHENTICATION: Code = ("110126", "DCM", "Node Authentication")
 _APPLICATION: Code = ("110150", "DCM", "Application")
 _DESTINATION: Code = ("110152", "DCM", "Destination Role ID")
@@ -34,6 +36,21 @@ class Activity(Enum):
 
     START = ("110120", "DCM", "Application Start")
     STOP = ("110121", "DCM", "Application Stop")
+
+
+class SignIn(Enum):
+    """What a person did with his account."""
+
+    LOGIN = ("110122", "DCM", "Login")
+    LOGOUT = ("110123", "DCM", "Logout")
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who uses a page: the name of the account, and the address of the browser."""
+
+    account: str
+    host: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,8 @@ class Reporter:
         """The node started or stopped (PS3.15 A.5.3.1)."""
         message = _event(_APPLICATION_ACTIVITY, "E", at, types=[what.value])
         _participant(message, self.us, _APPLICATION, False, user_id=str(process_id))
-        return self._finished(message)
+        self._source(message)
+        return tostring(message)
 
     def begin_transferring(self, study: Study, to: Party, at: datetime) -> bytes:
         """Instances of the study are about to be sent (PS3.15 A.5.3.3)."""
@@ -98,29 +116,44 @@ class Reporter:
     def query(self, source: Party, destination: Party, asked: Question, at: datetime, error: str = "") -> bytes:
         """A query of ours, or to us, was answered, or not (PS3.15 A.5.3.10)."""
         message = _event(_QUERY, "E", at, error)
-        _participant(message, source, _SOURCE, True)
-        _participant(message, destination, _DESTINATION, False)
-        self._source(message)
-        subject = _object(
-            message, asked.sop_class_uid, _SOP_CLASS, _SYSTEM_OBJECT, _ROLE_REPORT, query=asked.identifier
-        )
+        self._parties(message, source, destination)
+        asked_of = (asked.sop_class_uid, _SOP_CLASS, _SYSTEM_OBJECT, _ROLE_REPORT)
+        subject = _object(message, *asked_of, query=asked.identifier)
         _detail(subject, "TransferSyntax", asked.transfer_syntax_uid)
         return tostring(message)
 
     def node_refused(self, caller: Party, reason: str, at: datetime) -> bytes:
         """A node could not prove that it may talk to us (PS3.15 A.5.3.11)."""
         message = _event(_SECURITY_ALERT, "E", at, reason, types=[_NODE_AUTHENTICATION])
-        _participant(message, self.us, None, True)
-        _participant(message, caller, None, False)
-        self._source(message)
+        self._parties(message, self.us, caller, (None, None))
         subject = _object(message, caller.host, _NODE, _SYSTEM_OBJECT, _ROLE_SECURITY_RESOURCE)
         _detail(subject, "Alert Description", reason)
         return tostring(message)
 
-    def _of_study(self, message: Element, source: Party, destination: Party, study: Study) -> bytes:
-        _participant(message, source, _SOURCE, True)
-        _participant(message, destination, _DESTINATION, False)
+    def user_authentication(self, what: SignIn, person: Person, at: datetime, error: str = "") -> bytes:
+        """A person has signed in or out, or could not (PS3.15 A.5.3.12)."""
+        message = _event(_USER_AUTHENTICATION, "E", at, error, types=[what.value])
+        _person(message, person)
+        _participant(message, self.us, None, False)
         self._source(message)
+        return tostring(message)
+
+    def accessed(self, study: Study, person: Person, changed: bool, at: datetime) -> bytes:
+        """A person has looked at the study, or has changed what is known of it (PS3.15 A.5.3.6)."""
+        message = _event(_ACCESSED, "U" if changed else "R", at)
+        _person(message, person)
+        _participant(message, self.us, None, False)
+        self._source(message)
+        self._objects(message, study)
+        return tostring(message)
+
+    def _of_study(self, message: Element, source: Party, destination: Party, study: Study) -> bytes:
+        self._parties(message, source, destination)
+        self._objects(message, study)
+        return tostring(message)
+
+    def _objects(self, message: Element, study: Study) -> None:
+        """The study and its patient."""
         transferred = _object(message, study.study_instance_uid, _STUDY, _SYSTEM_OBJECT, _ROLE_REPORT)
         description = SubElement(transferred, "ParticipantObjectDescription")
         if study.accession_number:
@@ -129,11 +162,14 @@ class Reporter:
             SubElement(description, "SOPClass", UID=_plain(sop_class_uid), NumberOfInstances=str(count))
         if self.patient_ids:
             _object(message, study.patient_id, _PATIENT, _PERSON, _ROLE_PATIENT)
-        return tostring(message)
 
-    def _finished(self, message: Element) -> bytes:
+    def _parties(
+        self, message: Element, first: Party, other: Party, roles: Sequence[Code | None] = (_SOURCE, _DESTINATION)
+    ) -> None:
+        """The message names the requestor, the other, and who reports."""
+        _participant(message, first, roles[0], True)
+        _participant(message, other, roles[1], False)
         self._source(message)
-        return tostring(message)
 
     def _source(self, message: Element) -> None:
         SubElement(message, "AuditSourceIdentification", AuditSourceID=f"{self.us.ae_title}@{self.us.host}")
@@ -170,13 +206,14 @@ def _participant(message: Element, who: Party, role: Code | None, is_requestor: 
         SubElement(participant, "RoleIDCode", _coded(role))
 
 
+def _person(message: Element, person: Person) -> None:
+    _participant(message, Party("", person.host), None, True, user_id=person.account)
+
+
 def _object(message: Element, name: str, kind: Code, type_code: str, role: str, query: bytes | None = None) -> Element:
     """A participant object; the schema wants a name or a query of each, and we know no names."""
-    values = {
-        "ParticipantObjectID": name,
-        "ParticipantObjectTypeCode": type_code,
-        "ParticipantObjectTypeCodeRole": role,
-    }
+    code, code_role = "ParticipantObjectTypeCode", "ParticipantObjectTypeCodeRole"
+    values = {"ParticipantObjectID": name, code: type_code, code_role: role}
     made = SubElement(message, "ParticipantObjectIdentification", _all_plain(values))
     SubElement(made, "ParticipantObjectIDTypeCode", _coded(kind))
     if query is None:

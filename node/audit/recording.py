@@ -43,7 +43,7 @@ def asked_by(event: Any, patient_ids: bool) -> Question:
     identifier = sent.getvalue() if sent is not None else b""
     if not patient_ids:
         try:
-            bare = Dataset({each.tag: each for each in event.identifier if each.tag.group != 0x0010})
+            bare = Dataset({each.tag: each for each in event.dataset if each.tag.group != 0x0010})
             identifier = encode(bare, syntax.is_implicit_VR, syntax.is_little_endian) or b""
         except Exception:  # noqa: BLE001  the edge: what cannot be read may name a patient
             identifier = b""

@@ -6,7 +6,7 @@ Exit status: 0 done; 1 something failed or was refused; 2 the command or the con
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,9 +29,9 @@ app = typer.Typer(
     "device.\n\nExit status: 0 done, 1 something failed or was refused, 2 the command or configuration cannot be used.",
 )
 
-console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
+console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
 """Without markup: what is printed comes from configurations, peers and images, and `[peers.PACS]` is no colour."""
-complaints = Console(stderr=True, markup=False)
+complaints = Console(stderr=True, markup=False, highlight=False)
 
 ConfigOption = Annotated[
     Path | None,
@@ -39,6 +39,9 @@ ConfigOption = Annotated[
         "--config", "-c", envvar="WILLIS_CONFIG", help="Configuration file; without it ./config.toml, if there."
     ),
 ]
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @contextmanager
@@ -51,19 +54,38 @@ def one_line_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
     except (NodeError, StorageError, OSError, UnicodeError) as error:
-        complain(error)
+        complain(f"willis: {safe_message(error)}")
         is_unusable = isinstance(error, ConfigError | StorageError) and not isinstance(error, DatabaseAway)
         raise typer.Exit(2 if is_unusable else 1) from None
     except Exception as error:
         if database_message(error) is None:
             raise
-        complain(error)
+        complain(f"willis: {safe_message(error)}")
         raise typer.Exit(1) from None
 
 
-def complain(error: Exception) -> None:
-    """The error is one line on standard error."""
-    complaints.print(f"willis: {safe_message(error)}", style="red", highlight=False, soft_wrap=True)
+@contextmanager
+def trouble_noted(config: "Config", role: str) -> Iterator[None]:
+    """Why a process of the node cannot run is in the database too, in the words of its log; `willis status` shows it."""
+    try:
+        yield
+    except (NodeError, StorageError) as error:
+        from node.runtime.heartbeat import note_trouble
+        from storage.store import Store
+
+        with suppress(Exception):  # what is wrong may be the database itself
+            note_trouble(Store.open(config.storage.url).processes, role, config.storage.directory, str(error))
+        raise
+
+
+def complain(line: str, style: str = "red") -> None:
+    """The line is on standard error, as it is."""
+    complaints.print(line, style=style, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """The line is on standard output, as it is."""
+    console.print(line, soft_wrap=True)
 
 
 def one_of(**options: object) -> None:

@@ -47,27 +47,28 @@ def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
 
 
 def _ports(config: Config) -> Iterator[Problem]:
-    from node.net.acceptor import bound
-    from node.scp.receiver import port_message
+    from node.net.acceptor import bound, port_message
 
-    node, listeners = config.node, list[tuple[str, int]]()
+    node, web = config.node, config.web
+    address, listeners = f"{node.host}:{node.port}", list[tuple[str, str, int, str]]()
     if node.tls is None or not node.tls.required:
-        listeners.append(("[node]", node.port))
+        listeners.append(("[node]", node.host, node.port, address))
     if node.tls is not None:
-        listeners.append(("[node.tls]", node.tls.port))
-    for section, port in listeners:
+        listeners.append(("[node.tls]", node.host, node.tls.port, address))
+    if web.enabled:
+        listeners.append(("[web]", web.host, web.port, web.address))
+    for section, host, port, whose in listeners:
         try:
-            bound(node.host, port).close()
+            bound(host, port).close()
         except (OSError, UnicodeError) as error:
-            if not _is_our_own(config):
-                yield Problem(port_message(section, node.host, port, error))
+            if not _is_our_own(config, whose):
+                yield Problem(port_message(section, host, port, error), is_fatal=section != "[web]")
 
 
-def _is_our_own(config: Config) -> bool:
-    """Whether a node of this configuration runs here: then its ports are taken, as they should be."""
+def _is_our_own(config: Config, address: str) -> bool:
+    """Whether a process of this node has this address: then its ports are taken, as they should be."""
     from node.workflow.health import facts_of
 
-    address = f"{config.node.host}:{config.node.port}"
     facts = facts_of(config, datetime.now(UTC))
     return any(each.details.get("address") == address and not each.is_gone for each in facts.processes)
 
@@ -156,18 +157,13 @@ def _database(url: str, is_embedded: bool) -> Iterator[Problem]:
 
 
 def _model(config: Config) -> Iterator[Problem]:
-    from ai.bundle import DEFAULT_BUNDLE, load_bundle
-    from ai.errors import BundleError, DeviceError
-    from ai.predict import chosen_device
+    from node.analysis.bundle import configured_bundle, configured_device
 
-    try:
-        load_bundle(config.ai.bundle or DEFAULT_BUNDLE)
-    except BundleError as error:
-        yield Problem(f"[ai] bundle: {error}")
-    try:
-        chosen_device(config.ai.device)
-    except DeviceError as error:
-        yield Problem(f"[ai] {error}")
+    for configured in (configured_bundle, configured_device):
+        try:
+            configured(config)
+        except ConfigError as error:
+            yield Problem(str(error))
 
 
 def _audit(config: Config) -> Iterator[Problem]:

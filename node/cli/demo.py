@@ -1,13 +1,14 @@
 """`willis demo`: the main job from end to end, on this machine, with a simulated PACS."""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from node.config.peer import Peer
 from node.config.sections import Config
 from node.errors import NodeError, Unavailable
 from node.runtime import log
+from node.runtime.clock import utc_now
 from node.scu import dimse
 from node.scu.dimse import Entity, Timeouts
 from node.scu.storage_scu import send_files
@@ -37,6 +39,7 @@ SEEDS = {"positive": 9_000_001, "negative": 9_000_002}
 def demo(
     folder: Annotated[Path, typer.Option(help="Emptied, then everything of the run is in it.")] = Path("var/demo"),
     wait_seconds: Annotated[float, typer.Option(help="Give up when the reports are not back after this long.")] = 240,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave node and triage page open until Ctrl-C.")] = False,
 ) -> None:
     """Send two synthetic studies from a simulated PACS through a node, and show the reports that come back."""
     log.configure(level="error")
@@ -45,7 +48,7 @@ def demo(
         studies = {name: _study(folder / "studies" / name, name) for name in SEEDS}
         pacs = SimulatedPeer(folder / "pacs", "PACS")
         pacs_port = pacs.start(0)
-        config_path = _write_config(folder, pacs_port)
+        config_path = _write_config(folder, pacs_port, keep)
         config = load(config_path)
         with _node(config_path, folder / "node.log"):
             node = Peer(ae_title=config.node.ae_title, host=config.node.host, port=config.node.port)
@@ -53,8 +56,10 @@ def demo(
             for name, paths in studies.items():
                 _send(node, name, paths)
             rows = _wait_for_reports(config, len(studies), wait_seconds)
+            _show(rows, pacs.folder)
+            if keep:
+                _keep_open(config)
         pacs.stop()
-        _show(rows, pacs.folder)
         if sorted(row["outcome"] for row in rows) != sorted(studies):
             raise NodeError("the outcomes are not the expected ones; the table above says what was found")
 
@@ -75,14 +80,15 @@ def _study(folder: Path, name: str) -> list[Path]:
             patient_id=f"DEMO-{name[:3].upper()}",
             accession_number=name[:3].upper(),
         )
-    console.print(f"painted a synthetic study, {name}: {len(paths)} slices", highlight=False)
+    console.print(f"painted a synthetic study, {name}: {len(paths)} slices")
     return paths
 
 
-def _write_config(folder: Path, pacs_port: int) -> Path:
+def _write_config(folder: Path, pacs_port: int, pages: bool) -> Path:
     path = folder / "config.toml"
     path.write_text(
         f"[node]\nport = {_free_port()}\n\n[storage]\ndirectory = {str((folder / 'node').absolute())!r}\n\n"
+        f"[web]\nenabled = {str(pages).lower()}\nport = {_free_port()}\n\n"
         f'[peers.PACS]\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {pacs_port}\n',
         "utf-8",
     )
@@ -130,7 +136,7 @@ def _send(node: Peer, name: str, paths: list[Path]) -> None:
     if errors:
         raise NodeError(f"the node refused {counted(len(errors), 'slice')}: {errors[0]}")
     seconds = time.perf_counter() - start
-    console.print(f"the PACS sent the {name} study: {len(paths)} slices in {seconds:.1f} s", highlight=False)
+    console.print(f"the PACS sent the {name} study: {len(paths)} slices in {seconds:.1f} s")
 
 
 def _wait_for_reports(config: Config, count: int, seconds: float) -> list[Row]:
@@ -151,11 +157,24 @@ def _wait_for_reports(config: Config, count: int, seconds: float) -> list[Row]:
             time.sleep(0.1)
 
 
+def _keep_open(config: Config) -> None:
+    """Node and pages run on until Ctrl-C, and what is printed lets one in."""
+    from node.web.passwords import Passwords
+    from storage.queries.accounts import Role
+
+    password, store = secrets.token_hex(5), Store.open(config.storage.url)
+    store.accounts.add("demo", Role.LEAD, Passwords().hashed(password), utc_now())
+    store.close()
+    console.print(f"\nthe triage page: {config.web.address}   name: demo   password: {password}", highlight=False)
+    console.print("Ctrl-C ends it", highlight=False)
+    with suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
+
+
 def _show(rows: list[Row], received: Path) -> None:
     console.print(worklist_table(rows))
     for row in rows:
         seconds = (row["delivered_at"] - row["last_instance_at"]).total_seconds()
-        console.print(
-            f"case {row['case_id']}: {seconds:.1f} s from the last slice to the report in the PACS", highlight=False
-        )
-        console.print(f"  {received / row['report_uid']}.dcm", highlight=False, soft_wrap=True)
+        console.print(f"case {row['case_id']}: {seconds:.1f} s from the last slice to the report in the PACS")
+        console.print(f"  {received / row['report_uid']}.dcm", soft_wrap=True)

@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from node.cli.app import ConfigOption, app, complaints, configuration, console, one_line_errors
-from node.cli.fetch import peer_called
+from node.cli.app import ConfigOption, app, complain, configuration, console, one_line_errors
+from node.cli.fetch import peer_called, progress_bar
 from node.config.peer import Peer
 from node.config.sections import Tls
 from node.errors import ConfigError, Refused, Unavailable
@@ -85,9 +84,9 @@ def echo(
                 remote(our_entity(settings.node, ECHO_TIMEOUTS), peer).echo()
             except (Unavailable, Refused) as error:
                 failed += 1
-                complaints.print(f"{name}: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+                complain(f"{name}: {error}")
             else:
-                console.print(f"{name}: answers", highlight=False)
+                console.print(f"{name}: answers")
         if failed or not settings.peers:
             raise typer.Exit(1)
 
@@ -114,16 +113,15 @@ def send(
         else:
             peer = address(to).model_copy(update={"tls": tls is not None, "tls_name": tls_name})
         counts = {"sent": 0, "skipped": 0, "refused": 0}
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=complaints, disable=quiet) as progress:
+        with progress_bar(quiet) as progress:
             task = progress.add_task(f"sending to {peer.ae_title}", total=len(files))
             for sent in remote(Entity(calling, tls=tls), peer).send(files):
                 progress.advance(task)
                 counts[sent.word if sent.error else "sent"] += 1
                 if sent.error or not quiet:
                     said = f"{sent.word}: {sent.error}" if sent.error else sent.word
-                    progress.console.print(f"{sent.path}: {said}", highlight=False, markup=False, soft_wrap=True)
-        console.print(", ".join(f"{count} {word}" for word, count in counts.items()), highlight=False)
+                    progress.console.print(f"{sent.path}: {said}", markup=False, soft_wrap=True)
+        console.print(", ".join(f"{count} {word}" for word, count in counts.items()))
         if counts["refused"] or not counts["sent"]:
             raise typer.Exit(1)
 
@@ -151,11 +149,11 @@ def peer(
             fault,
             _status(status),
             delay_seconds,
-            on_stored=lambda path: console.print(f"received {path}", highlight=False, soft_wrap=True),
+            on_stored=lambda path: console.print(f"received {path}", soft_wrap=True),
             tls=server_context(tls) if tls else None,
         )
         pacs.start(port, host)
-        console.print(f"{ae_title} listens on {host}:{port}, fault: {fault.value}; Ctrl-C ends it", highlight=False)
+        console.print(f"{ae_title} listens on {host}:{port}, fault: {fault.value}; Ctrl-C ends it")
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _signal, _frame: stopping.set())

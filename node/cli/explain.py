@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai.errors import BundleError, DeviceError, NotAnalysable
+from ai.errors import NotAnalysable
 from ai.volume import volume_from_files
 from ai.wording import counted
 from node.cli.app import ConfigOption, app, configuration, console, one_line_errors
@@ -43,9 +43,9 @@ def explain(
             raise NodeError(f"case {number}: there is not even a weak candidate to explain")
         heading = f"Case {number}   {manifest.name} {manifest.version}   {_count(explanation)}"
         picture(explanation, heading).save(path)
-        console.print(f"case {number}: {_count(explanation)}, {path}", highlight=False, soft_wrap=True)
+        console.print(f"case {number}: {_count(explanation)}, {path}", soft_wrap=True)
         if row["model"] not in ("", None, manifest.version):
-            console.print(f"reported by model {row['model']}, explained by {manifest.version}", highlight=False)
+            console.print(f"reported by model {row['model']}, explained by {manifest.version}")
 
 
 def _images(store: Store, files: Files, case: int) -> list[Path]:
@@ -61,17 +61,11 @@ def _images(store: Store, files: Files, case: int) -> list[Path]:
 
 def _explained(config: Config, case: int, paths: list[Path]) -> tuple["Explanation", "Manifest"]:
     """What the configured model sees in these files, and what it says of itself.  Raises ConfigError and NodeError."""
-    from ai.bundle import DEFAULT_BUNDLE, load_bundle
     from ai.explain import explain as explained_by_ai
-    from ai.predict import chosen_device
+    from node.analysis.bundle import configured_bundle, configured_device
 
-    try:
-        bundle = load_bundle(config.ai.bundle or DEFAULT_BUNDLE, config.ai.flip)
-        chosen_device(config.ai.device)
-    except BundleError as error:
-        raise ConfigError(f"[ai] bundle: {error}") from None
-    except DeviceError as error:
-        raise ConfigError(f"[ai] {error}") from None
+    bundle = configured_bundle(config)
+    configured_device(config)
     try:
         explanation = explained_by_ai(
             volume_from_files(paths), bundle, config.ai.device, require_contrast=config.eligibility.require_contrast
@@ -84,6 +78,4 @@ def _explained(config: Config, case: int, paths: list[Path]) -> tuple["Explanati
 
 def _count(explanation: "Explanation") -> str:
     found = len(explanation.findings.lesions)
-    if not found:
-        return "no finding; the best candidate below the threshold"
-    return counted(found, "finding")
+    return counted(found, "finding") if found else "no finding; the best candidate below the threshold"

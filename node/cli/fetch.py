@@ -37,6 +37,12 @@ def peer_called(config: Config, text: str, option: str = "--from") -> Peer:
     raise ConfigError(f"{option} {text!r} is no configured peer; {hint}")
 
 
+def progress_bar(is_off: bool = False) -> Progress:
+    """A bar on standard error: how many of how many, and for how long."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=complaints, disable=is_off)
+
+
 def studies_called(source: Source, text: str) -> list[str]:
     """The studies with this Study Instance UID or Accession Number.  Raises Refused when the peer has none."""
     if not text.strip() or any(character in text for character in "*?\\"):
@@ -61,7 +67,7 @@ def fetch(
         with closing(open_trail(settings)) as trail:
             total, left = _fetched(settings, peer, study, files, trail)
         said = f"{total.came} came, {total.known} known before, {total.failed} failed"
-        console.print(f"{said}; {left} series without CT left there", highlight=False)
+        console.print(f"{said}; {left} series without CT left there")
         if total.failed:
             raise typer.Exit(1)
 
@@ -75,8 +81,7 @@ def _fetched(settings: Config, peer: Peer, study: str, files: Files, trail: Trai
         others = ", ".join(sorted({series.modality for series in listed})) or "none"
         raise Refused(f"nothing to fetch: the study has no CT series (modalities: {others})")
     store, total = Store.open(settings.storage.url), Brought(0, 0, 0)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=complaints) as progress:
+    with progress_bar() as progress:
         task = progress.add_task(f"{len(wanted)} series from {peer.ae_title}", total=None)
 
         def on_instances(known: int, of: int) -> None:

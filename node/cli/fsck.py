@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ai.wording import counted
-from node.cli.app import ConfigOption, app, configuration, console, one_line_errors
+from node.cli.app import ConfigOption, app, configuration, console, one_line_errors, say
 from storage.files.instances import Files
 from storage.fsck import Checked, Difference, Kind, check
 from storage.store import Store
@@ -43,7 +43,7 @@ def fsck(
             _print(result, as_json)
         if not as_json:
             remaining = counted(found["remaining"], "difference remains", "differences remain")
-            console.print(f"{remaining}, {found['mended']} mended", highlight=False)
+            console.print(f"{remaining}, {found['mended']} mended")
         raise typer.Exit(1 if found["remaining"] else 0)
 
 
@@ -51,8 +51,8 @@ def _print(result: Difference | Checked, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps({name: value for name, value in vars(result).items() if value is not None}) + "\n")
     elif isinstance(result, Checked):
-        console.print(f"{result.series} series and {counted(result.files, 'file')} compared", highlight=False)
+        console.print(f"{result.series} series and {counted(result.files, 'file')} compared")
     else:
         case = "" if result.case is None else f"case {result.case} "
         remedy = "mended" if result.mended else _REMEDIES[result.kind]
-        console.print(f"{result.kind}: {case}{result.path} ({remedy})", highlight=False, markup=False, soft_wrap=True)
+        say(f"{result.kind}: {case}{result.path} ({remedy})")

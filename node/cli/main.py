@@ -14,49 +14,32 @@ from node.cli.app import app, console
 
 __all__ = ["app"]
 
-COMMANDS = {
-    "worklist": ("worklist", "List the cases, the most urgent first."),
-    "show": ("worklist", "Show everything known of one case."),
-    "status": (
-        "worklist",
-        "Say whether the node is ok, degraded or down, and why; then queues, disk, last errors and how long cases took.",
-    ),
-    "retry": ("retry", "Deliver a dead letter again; without one, analyse the case again as a new revision."),
-    "demo": (
-        "demo",
-        "Send two synthetic studies from a simulated PACS through a node, and show the reports that come back.",
-    ),
-    "fetch": ("fetch", "Fetch the CT series of a study from a peer; exit status 1 when an instance did not come."),
-    "echo": (
-        "dicom",
-        "Ask peers whether they hear us: C-ECHO, or with a url a QIDO-RS query; exit status 1 when one does not.",
-    ),
-    "send": (
-        "dicom",
-        "Send DICOM files to a peer; exit status 1 when any was refused.  What is not DICOM is skipped and named.",
-    ),
-    "peer": ("dicom", "Be a PACS: store what comes, answer C-ECHO, and C-FIND for counts, until Ctrl-C."),
-    "explain": (
-        "explain",
-        "Analyse a case's images again and draw, for each finding, what the network saw in it.  Changes nothing.",
-    ),
-    "fsck": (
-        "fsck",
-        "Compare files, database and sha256; report each difference.  Never deletes; may run beside a working node.",
-    ),
-    "phantom": ("phantoms", "Write a synthetic head CTA as a DICOM series, without a patient and for tests only."),
-    "serve": ("serve", "Run the node until SIGTERM or Ctrl-C."),
-    "receive": ("serve", "Run the receiver alone, as `serve` does."),
-    "work": ("serve", "Run the analysis alone, as `serve` does."),
-    "train": ("training", "Train a model; a run that was stopped continues from its checkpoint."),
-    "evaluate": ("training", "Measure a bundle on phantoms and write a report.  All figures are phantom figures."),
-    "submit": (
-        "training",
-        "Write the 14 probabilities of every series in a folder, one row each, with the challenge's column titles.",
-    ),
-    "config": ("serve", "The configuration file."),
+_TABLE = {
+    "worklist:worklist": "List the cases, the most urgent first.",
+    "worklist:show": "Show everything known of one case.",
+    "worklist:status": "Say whether the node is ok, degraded or down, and why; then queues, disk, last errors and how long cases took.",
+    "retry:retry": "Deliver a dead letter again; without one, analyse the case again as a new revision.",
+    "demo:demo": "Send two synthetic studies from a simulated PACS through a node, and show the reports that come back.",
+    "fetch:fetch": "Fetch the CT series of a study from a peer; exit status 1 when an instance did not come.",
+    "dicom:echo": "Ask peers whether they hear us: C-ECHO, or with a url a QIDO-RS query; exit status 1 when one does not.",
+    "dicom:send": "Send DICOM files to a peer; exit status 1 when any was refused.  What is not DICOM is skipped and named.",
+    "dicom:peer": "Be a PACS: store what comes, answer C-ECHO, and C-FIND for counts, until Ctrl-C.",
+    "explain:explain": "Analyse a case's images again and draw, for each finding, what the network saw in it.  Changes nothing.",
+    "fsck:fsck": "Compare files, database and sha256; report each difference.  Never deletes; may run beside a working node.",
+    "phantoms:phantom": "Write a synthetic head CTA as a DICOM series, without a patient and for tests only.",
+    "serve:serve": "Run the node until SIGTERM or Ctrl-C.",
+    "web:web": "Serve the pages alone, until SIGTERM or Ctrl-C; `willis serve` does too.",
+    "web:user": "Who may use the pages.",
+    "serve:receive": "Run the receiver alone, as `serve` does.",
+    "serve:work": "Run the analysis alone, as `serve` does.",
+    "training:train": "Train a model; a run that was stopped continues from its checkpoint.",
+    "training:evaluate": "Measure a bundle on phantoms and write a report.  All figures are phantom figures.",
+    "training:submit": "Write the 14 probabilities of every series in a folder, one row each, with the challenge's column titles.",
+    "serve:config": "The configuration file.",
 }
-"""Each command, the module of `node.cli` that adds it to `app`, and the first line of its help."""
+"""Module of `node.cli` and command that it adds to `app`, and the first line of the command's help."""
+COMMANDS = {name: (module, first_line) for key, first_line in _TABLE.items() for module, name in (key.split(":"),)}
+"""The same by the names of the commands."""
 HIDDEN = ("receive", "work")
 
 
@@ -90,7 +73,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        console.print(f"willis {version('willis')}", highlight=False)
+        console.print(f"willis {version('willis')}")
         raise typer.Exit
 
 

@@ -53,10 +53,10 @@ def phantom(
             paths = phantoms.write_series(scan, out)
             if picture is not None:
                 phantoms.picture(scan, picture)
-        console.print(f"{counted(len(paths), 'slice')} in {out}", highlight=False)
+        console.print(f"{counted(len(paths), 'slice')} in {out}")
         for lesion in scan.lesions:
             centre = ", ".join(f"{value:.1f}" for value in lesion.centre_lps_mm)
-            console.print(f"{lesion.location}: {lesion.diameter_mm:.1f} mm at LPS ({centre}) mm", highlight=False)
+            console.print(f"{lesion.location}: {lesion.diameter_mm:.1f} mm at LPS ({centre}) mm")
 
 
 def _location(name: str) -> Location | None:

@@ -28,4 +28,4 @@ def retry(case: CaseArgument, config: ConfigOption = None) -> None:
             wake(checked.storage.directory, process)
         pending = counted(requeued, "delivery is", "deliveries are")
         result = f"{pending} pending again" if requeued else "waits to be analysed again as a new revision"
-        console.print(f"case {row['case_id']}: {result}", highlight=False)
+        console.print(f"case {row['case_id']}: {result}")

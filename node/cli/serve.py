@@ -1,16 +1,11 @@
 """The node itself and the check of its configuration: serve, config check; receive and work as `serve` starts them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
 
 from ai.wording import counted
-from node.cli.app import ConfigOption, app, complaints, config_path, configuration, console, one_line_errors
-from node.config.sections import Config
-from node.errors import ConfigError
-from storage.errors import StorageError
+from node.cli.app import ConfigOption, app, complain, config_path, configuration, one_line_errors, say, trouble_noted
 
 config_app = typer.Typer(no_args_is_help=True, help="The configuration file.")
 app.add_typer(config_app, name="config")
@@ -35,7 +30,7 @@ def receive(config: ConfigOption = None) -> None:
     with one_line_errors():
         end_with_parent()
         checked = configuration(config)
-        with _trouble_noted(checked, "receive"):
+        with trouble_noted(checked, "receive"):
             run(checked)
 
 
@@ -48,22 +43,8 @@ def work(config: ConfigOption = None) -> None:
     with one_line_errors():
         end_with_parent()
         checked = configuration(config)
-        with _trouble_noted(checked, "work"):
+        with trouble_noted(checked, "work"):
             Worker(checked).run()
-
-
-@contextmanager
-def _trouble_noted(config: Config, role: str) -> Iterator[None]:
-    """Why a process of the node cannot run is in the database too, in the words of its log; `willis status` shows it."""
-    try:
-        yield
-    except (ConfigError, StorageError) as error:
-        from node.runtime.heartbeat import note_trouble
-        from storage.store import Store
-
-        with suppress(Exception):  # what is wrong may be the database itself
-            note_trouble(Store.open(config.storage.url).processes, role, config.storage.directory, str(error))
-        raise
 
 
 @config_app.command("check", epilog="Example: willis config check --config config.toml --peers")
@@ -84,13 +65,11 @@ def config_check(
         for problem in problems(checked, ask_peers=peers):
             counts[problem.is_fatal] += 1
             word, style = ("willis", "red") if problem.is_fatal else ("warning", "yellow")
-            complaints.print(f"{word}: {problem.said}", style=style, highlight=False, soft_wrap=True)
+            complain(f"{word}: {problem.said}", style)
         if counts[True]:
             raise typer.Exit(2)
         warned = f", {counted(counts[False], 'warning')}" if counts[False] else ""
-        console.print(
+        say(
             f"{config_path(config) or 'defaults'}: good{warned}; {checked.node.ae_title} on "
             f"{checked.node.host}:{checked.node.port}, peers: {', '.join(checked.peers) or 'none'}",
-            highlight=False,
-            soft_wrap=True,
         )

@@ -11,14 +11,15 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ai.wording import counted
-from node.cli.app import app, complaints, console, one_line_errors
+from node.cli.app import app, complaints, console, one_line_errors, say
 from node.errors import ConfigError, NodeError
 
 MORE_TO_DO = 3
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _SEEDS = re.compile(r"(\d+):([1-9]\d*)\Z")
 
-Bundle = Annotated[Path | None, typer.Option("--bundle", help="Folder of a model bundle; without it, the shipped one.")]
+_BUNDLE = "Folder of a model bundle; without it, the shipped one."
+Bundle = Annotated[Path | None, typer.Option("--bundle", help=_BUNDLE)]
 
 
 def _checked_device(name: str) -> str:
@@ -39,20 +40,15 @@ def _one_line_errors() -> Iterator[None]:
         try:
             from ai.errors import BundleError, DeviceError
             from training.config import ConfigError as TrainingConfigError
+
+            try:
+                yield
+            except (BundleError, DeviceError, TrainingConfigError) as error:
+                raise ConfigError(str(error)) from None
         except ModuleNotFoundError as error:
-            raise _not_installed(error) from None
-        try:
-            yield
-        except (BundleError, DeviceError, TrainingConfigError) as error:
-            raise ConfigError(str(error)) from None
-        except ModuleNotFoundError as error:
-            raise _not_installed(error) from None
+            raise ConfigError(f"{error.name} is not installed: pip install 'willis[training]'") from None
         except (FloatingPointError, OSError) as error:
             raise NodeError(str(error)) from None
-
-
-def _not_installed(error: ModuleNotFoundError) -> ConfigError:
-    return ConfigError(f"{error.name} is not installed: pip install 'willis[training]'")
 
 
 @app.command(
@@ -70,9 +66,9 @@ def train(
         from training.config import read_config
         from training.train import train as run
 
-        done = run(read_config(config), float("inf") if seconds is None else seconds, _say)
+        done = run(read_config(config), float("inf") if seconds is None else seconds, say)
     if not done:
-        _say(f"more to do: run `willis train {config}` again")
+        say(f"more to do: run `willis train {config}` again")
         raise typer.Exit(MORE_TO_DO)
 
 
@@ -83,9 +79,7 @@ def train(
 )
 def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for report.html, report.json and every scan's answer.")],
-    bundle: Annotated[
-        Path | None, typer.Argument(help="Folder of a model bundle; without it, the shipped one.")
-    ] = None,
+    bundle: Annotated[Path | None, typer.Argument(help=_BUNDLE)] = None,
     held_out: Annotated[bool, typer.Option("--held-out", help="On the fixed test set; this is the default.")] = False,
     seeds: Annotated[str, typer.Option(help="On other phantoms instead: FIRST:COUNT.")] = "",
     real_tree: Annotated[
@@ -113,13 +107,13 @@ def evaluate(
         if full and cache is not None:
             raise ConfigError("--cache and --full exclude each other: whole series are not kept")
         scans = _scan_set(seeds, count, held_out, real_tree)
+        if seeds and cache is None and not full:
+            raise ConfigError("--seeds needs --cache, the folder where the prepared regions are, or --full")
         loaded = load_bundle(bundle or DEFAULT_BUNDLE)
         manifest = loaded.manifest
         mode = f"whole series of {matrix}² pixels" if full else "prepared regions"
-        if real_tree is not None:
-            folder = cache or Path("runs") / "real-tree"
-        else:
-            folder = _cache_of(cache, bool(seeds), full, manifest.preprocessing.spacing_mm)
+        own = "real-tree" if real_tree else f"held-out-{manifest.preprocessing.spacing_mm:g}mm"
+        folder = cache or Path("runs") / own
         if full:
             score = scoring.series_scorer(loaded, scans, device, matrix)
         elif real_tree is not None:
@@ -130,9 +124,8 @@ def evaluate(
         with _counted(f"evaluating on {mode}", len(scans.seeds)) as each:
             identity = scoring.identity_of(loaded, scans, mode)
             scored = scoring.score_all(out / scoring.SCORES, identity, scans.seeds, score, each)
-        subject = Subject(
-            f"{manifest.name} {manifest.version}", f"{scans.said}, {mode}", manifest.calibration, manifest.threshold
-        )
+        named = (f"{manifest.name} {manifest.version}", f"{scans.said}, {mode}")
+        subject = Subject(*named, manifest.calibration, manifest.threshold)
         view = scoring.series_view(loaded, scans, matrix) if full else scoring.region_view(folder)
         with console.status("drawing the report"):
             found = write_report(out, subject, scored, view, baseline)
@@ -170,11 +163,9 @@ def submit(
             written = write_submission(out, rows(series, loaded, device, each))
         failed = [row for row in written if row.problem]
         for row in failed:
-            _say(
-                f"{row.series_instance_uid}: not analysed, gets the training frequencies "
-                f"(present {FREQUENCIES[-1]:.3f}): {row.problem}"
-            )
-        _say(f"{counted(len(written), 'row')} in {out}, {len(failed)} of them not analysed")
+            instead = f"gets the training frequencies (present {FREQUENCIES[-1]:.3f})"
+            say(f"{row.series_instance_uid}: not analysed, {instead}: {row.problem}")
+        say(f"{counted(len(written), 'row')} in {out}, {len(failed)} of them not analysed")
         if len(failed) == len(written):
             raise NodeError("no series could be analysed; the lines above say why")
 
@@ -195,16 +186,8 @@ def _scan_set(seeds: str, count: int | None, held_out: bool, real_tree: Path | N
     if match is None:
         raise ConfigError(f"--seeds {seeds!r}: write FIRST:COUNT, for example 900000:80")
     first, many = int(match[1]), int(match[2])
-    return ScanSet(
-        f"{many} phantoms like those of training, seeds {first} to {first + many - 1}",
-        tuple(range(first, first + many)),
-    )
-
-
-def _cache_of(cache: Path | None, other_seeds: bool, full: bool, spacing_mm: float) -> Path:
-    if cache is None and other_seeds and not full:
-        raise ConfigError("--seeds needs --cache, the folder where the prepared regions are, or --full")
-    return cache or Path("runs") / f"held-out-{spacing_mm:g}mm"
+    said = f"{many} phantoms like those of training, seeds {first} to {first + many - 1}"
+    return ScanSet(said, tuple(range(first, first + many)))
 
 
 @contextmanager
@@ -223,9 +206,9 @@ def _counted(description: str, total: int) -> Iterator[Any]:
         yield each
         progress.update(task, completed=total)
     if done:
-        _say(f"{done} of {total} were computed now, {_per_minute(done, began):.1f} a minute")
+        say(f"{done} of {total} were computed now, {_per_minute(done, began):.1f} a minute")
     else:
-        _say(f"all {total} had been computed before")
+        say(f"all {total} had been computed before")
 
 
 def _per_minute(done: int, began: float) -> float:
@@ -234,12 +217,8 @@ def _per_minute(done: int, began: float) -> float:
 
 def _show(found: dict[str, Any], out: Path) -> None:
     """The goals and where the report is."""
-    _say(found["notice"])
+    say(found["notice"])
     for goal in found["goals"]:
         wanted = f">= {goal['least']:g}" if goal["least"] is not None else f"<= {goal['most']:g}"
-        _say(f"{goal['goal']:52s} {goal['measured']:6.3f}  goal {wanted}, {goal['said']}")
-    _say(f"competition score {found['competition_score']:.3f}; the report is {out / 'report.html'}")
-
-
-def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(f"{goal['goal']:52s} {goal['measured']:6.3f}  goal {wanted}, {goal['said']}")
+    say(f"competition score {found['competition_score']:.3f}; the report is {out / 'report.html'}")

@@ -13,20 +13,19 @@ from rich.box import HEAVY_HEAD, SIMPLE_HEAD
 from rich.live import Live
 from rich.table import Table
 
-from ai.errors import Reason
 from ai.locations import Location
 from ai.wording import counted
-from node.cli.app import ConfigOption, app, console, one_line_errors, one_of, settings
+from node.cli.app import ConfigOption, JsonOption, app, console, one_line_errors, one_of, say, settings
 from node.errors import NodeError
 from node.rules.health import ProcessFact, Verdict, judge
-from node.rules.ineligible import Ineligible
+from node.rules.reasons import explained
 from node.scp.rejections import last_rejections
 from node.workflow.health import facts_of, readable
 from storage.queries.worklist import Clock, Row, Status, Worklist
 from storage.reader import open_worklist
 from storage.stages import DeliveryStage, Stage
 
-_OUTCOME_STYLE = {"positive": "bold red", "not_analysed": "yellow", "negative": "green"}
+_OUTCOME_STYLE = {"positive": "bold red", "not_analysed": "yellow", "limited": "yellow", "negative": "green"}
 _CLOCK_PARTS = ("settle", "wait", "volume", "inference", "report", "delivery", "total")
 CaseArgument = Annotated[str, typer.Argument(help="Case number, Series Instance UID or report UID.")]
 
@@ -34,7 +33,7 @@ CaseArgument = Annotated[str, typer.Argument(help="Case number, Series Instance 
 @app.command(epilog="Example: willis worklist --json | jq '.[] | select(.outcome == \"positive\")'")
 def worklist(
     config: ConfigOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep the table up to date until Ctrl-C.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 100,
@@ -97,7 +96,7 @@ def worklist_table(rows: Iterable[Row]) -> Table:
         )
     for row in rows:
         cells = [column.text(row, is_narrow) for column in columns]
-        table.add_row(*cells, style=_OUTCOME_STYLE.get(row["outcome"] or "", ""))
+        table.add_row(*cells, style=_style(row))
     return table
 
 
@@ -110,9 +109,11 @@ class _Column(NamedTuple):
 
 
 def _state(row: Row) -> str:
-    """Where the case stands, and of which revision; the first one is not named."""
+    """Where the case stands, whether it is worth an alert, what limits the answer, and of which revision; the first is not named."""
     state = row["outcome"] if row["outcome"] and row["stage"] not in ("ready", "analysing") else row["stage"]
-    label = f"{state}: {row['reason']}" if row["reason"] else state
+    limited = f"limited: {row['limits']}" if row["limits"] else ""
+    label = ", ".join(filter(None, (state, "alert" if row["notify"] else "", limited)))
+    label = f"{label}: {row['reason']}" if row["reason"] else label
     revision = f" (revision {row['revision']})" if row["revision"] > 1 else ""
     return label.replace("_", " ") + revision
 
@@ -122,6 +123,10 @@ def _where(location: str | None, is_narrow: bool) -> str:
     if not location or not is_narrow or location not in set(Location):
         return location or ""
     return Location(location).name.lower().replace("_", " ")
+
+
+def _last_slice(row: Row, is_narrow: bool) -> str:
+    return f"{row['last_instance_at']:{'%m-%d %H:%M' if is_narrow else '%Y-%m-%d %H:%M:%S'}}"
 
 
 _COLUMNS = (
@@ -135,15 +140,18 @@ _COLUMNS = (
     _Column("Where", lambda row, is_narrow: _where(row["top_location"], is_narrow)),
     _Column("mm", lambda row, _: _number(row["diameter_mm"], 1), True),
     _Column("Report", lambda row, _: row["delivery"] or ""),
-    _Column(
-        "Last slice",
-        lambda row, is_narrow: f"{row['last_instance_at']:{'%m-%d %H:%M' if is_narrow else '%Y-%m-%d %H:%M:%S'}}",
-    ),
+    _Column("Last slice", _last_slice),
 )
 """P is the probability that there is any aneurysm; Where and mm are those of the most probable finding."""
 _ONLY_WHERE_WIDE = ("Accession", "Series", "Slices")
 WIDE = 130
 """From so many characters a line on, every column has room."""
+
+
+def _style(row: Row) -> str:
+    """A negative that the images limit is not green."""
+    outcome = "limited" if row["outcome"] == "negative" and row["limits"] else row["outcome"]
+    return _OUTCOME_STYLE.get(outcome or "", "")
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -160,19 +168,11 @@ def show(case: CaseArgument, config: ConfigOption = None) -> None:
         if row["lesions"]:
             console.print(_lesions(row["lesions"]))
         for report in cases.reports(row["case_id"]):
-            console.print(
-                f"report of revision {report['revision']}: {report['outcome']}, {report['sop_instance_uid']}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(f"report of revision {report['revision']}: {report['outcome']}, {report['sop_instance_uid']}")
         for delivery in cases.deliveries(row["case_id"]):
             error = f", last error: {delivery.last_error}" if delivery.last_error else ""
-            console.print(
-                f"delivery of the {delivery.kind} of revision {delivery.revision} to {delivery.destination}: {delivery.stage} after "
-                f"{counted(delivery.attempts, 'attempt')}{error}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            said = f"{delivery.stage} after {counted(delivery.attempts, 'attempt')}{error}"
+            say(f"delivery of the {delivery.kind} of revision {delivery.revision} to {delivery.destination}: {said}")
 
 
 def case_called(cases: Worklist, case: str) -> Row:
@@ -199,14 +199,6 @@ _ANY_ANEURYSM = {"p_present": "p_present (any aneurysm in the scan)"} | {
 """The 14 probabilities are of the scan; the one of a finding says how sure that finding is, and is another one."""
 
 
-def explained(reason: str) -> str:
-    """A sentence for a reason code."""
-    for codes in (Reason, Ineligible):
-        if reason in set(codes):
-            return codes(reason).explained
-    return "Another reconstruction of the same acquisition was analysed." if reason == "covered" else reason
-
-
 def _lesions(lesions: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="Findings, unverified")
     for heading in ("Location", "P of this finding", "Diameter mm", "Centre LPS mm"):
@@ -218,9 +210,7 @@ def _lesions(lesions: Sequence[Mapping[str, Any]]) -> Table:
 
 
 @app.command(epilog="Example: willis status")
-def status(
-    config: ConfigOption = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
-) -> None:
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Say whether the node is ok, degraded or down, and why; then queues, disk, last errors and how long cases took.
 
     Exit status: 0 ok, 1 degraded, 2 down (or the configuration cannot be used).
@@ -241,9 +231,9 @@ def status(
         if as_json:
             sys.stdout.write(json.dumps(values, indent=1) + "\n")
         else:
-            console.print(f"health: {health.verdict}", style=_VERDICT_STYLE[health.verdict], highlight=False)
+            console.print(f"health: {health.verdict}", style=_VERDICT_STYLE[health.verdict])
             for reason in health.reasons:
-                console.print(f"  {reason.verdict}: {reason.said}", highlight=False, soft_wrap=True)
+                say(f"  {reason.verdict}: {reason.said}")
             console.print(
                 _status_table({key: value for key, value in values.items() if key not in ("health", "reasons")})
             )
@@ -267,6 +257,7 @@ def _queues(state: Status, now: datetime) -> dict[str, Any]:
         "oldest_ready_seconds": _age(state.oldest_ready_at, now),
         "oldest_pending_delivery_seconds": _age(state.oldest_pending_at, now),
         "last_errors": [f"{at:%Y-%m-%d %H:%M:%S} {error}" for at, error in state.errors],
+        "more_may_not_have_come": [f"{at:%Y-%m-%d %H:%M:%S} {what}" for at, what in state.shortfalls],
         "last_slice_to_report_seconds": percentiles(state.clocks),
     }
 
@@ -277,16 +268,14 @@ def _age(since: datetime | None, now: datetime) -> float | None:
 
 def percentiles(clocks: Sequence[Clock]) -> dict[str, dict[str, float]]:
     """Median and 95th percentile of each part of the way, in seconds, over delivered cases."""
-    if not clocks:
-        return {}
-    return {part: _median_and_p95([getattr(clock, part) for clock in clocks]) for part in _CLOCK_PARTS}
-
-
-def _median_and_p95(values: Sequence[float]) -> dict[str, float]:
     import statistics  # which imports fractions, decimal and random
 
-    p95 = statistics.quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
-    return {"median": round(statistics.median(values), 2), "p95": round(p95, 2)}
+    found = {}
+    for part in _CLOCK_PARTS if clocks else ():
+        values = [getattr(clock, part) for clock in clocks]
+        p95 = statistics.quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
+        found[part] = {"median": round(statistics.median(values), 2), "p95": round(p95, 2)}
+    return found
 
 
 def _status_table(values: Mapping[str, Any]) -> Table:

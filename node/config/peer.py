@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from node.config.types import AETitle, Network, Port, Region, Results, Section
@@ -15,41 +12,6 @@ from node.config.types import AETitle, Network, Port, Region, Results, Section
 WRONG = "section"
 """The type of an error that is about several keys: its message says it all, and no value is to be shown."""
 _PORTS = {"http": 80, "https": 443}
-
-
-def with_address(values: Any) -> Any:
-    """The keys, with the host and the port of the `url` where there is one.  Raises PydanticCustomError."""
-    url = values.get("url") if isinstance(values, Mapping) else None
-    if not url or not isinstance(url, str):
-        return values
-    if "host" in values or "port" in values:
-        raise _wrong("url takes the place of host and port: leave those out")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if not host or parts.scheme not in _PORTS or "@" in parts.netloc or parts.query or parts.fragment:
-        raise _wrong(
-            "url is that of a DICOMweb service: http or https://HOST[:PORT]/PATH, without a user, password or query in it"
-        )
-    return {**values, "url": parts.geturl().rstrip("/"), "host": host, "port": port or _PORTS[parts.scheme]}
-
-
-def check(peer: "Peer") -> None:
-    """The keys go together.  Raises PydanticCustomError."""
-    if not peer.url and (peer.username or peer.password_file or peer.token_file):
-        raise _wrong("username, password_file and token_file need url")
-    if bool(peer.username) != bool(peer.password_file):
-        raise _wrong("username and password_file go together")
-    if peer.password_file and peer.token_file:
-        raise _wrong("password_file or token_file, not both")
-    if peer.url and peer.storage_commitment:
-        raise _wrong("storage_commitment needs host and port; at a url, what the store answers is the end")
-    if peer.tls and peer.url.startswith("http:"):
-        raise _wrong("tls = true goes with an https url: to this one results would go without TLS")
-    if peer.retrieve and (peer.retrieve == "wado") != bool(peer.url):
-        raise _wrong("retrieve = 'wado' goes with url, 'move' and 'get' go with host and port")
 
 
 def _wrong(complaint: str) -> PydanticCustomError:
@@ -82,11 +44,38 @@ class Peer(Section):
     @model_validator(mode="before")
     @classmethod
     def _address_of_url(cls, values: Any) -> Any:
-        return with_address(values)
+        """The keys, with the host and the port of the `url` where there is one.  Raises PydanticCustomError."""
+        url = values.get("url") if isinstance(values, Mapping) else None
+        if not url or not isinstance(url, str):
+            return values
+        if "host" in values or "port" in values:
+            raise _wrong("url takes the place of host and port: leave those out")
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        if not host or parts.scheme not in _PORTS or "@" in parts.netloc or parts.query or parts.fragment:
+            raise _wrong(
+                "url is that of a DICOMweb service: http or https://HOST[:PORT]/PATH, without a user, password or query in it"
+            )
+        return {**values, "url": parts.geturl().rstrip("/"), "host": host, "port": port or _PORTS[parts.scheme]}
 
     @model_validator(mode="after")
     def _keys_fit(self) -> "Peer":
-        check(self)
+        """The keys go together.  Raises PydanticCustomError."""
+        if not self.url and (self.username or self.password_file or self.token_file):
+            raise _wrong("username, password_file and token_file need url")
+        if bool(self.username) != bool(self.password_file):
+            raise _wrong("username and password_file go together")
+        if self.password_file and self.token_file:
+            raise _wrong("password_file or token_file, not both")
+        if self.url and self.storage_commitment:
+            raise _wrong("storage_commitment needs host and port; at a url, what the store answers is the end")
+        if self.tls and self.url.startswith("http:"):
+            raise _wrong("tls = true goes with an https url: to this one results would go without TLS")
+        if self.retrieve and (self.retrieve == "wado") != bool(self.url):
+            raise _wrong("retrieve = 'wado' goes with url, 'move' and 'get' go with host and port")
         return self
 
     @property

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from node.config.peer import Peer
+from node.config.spellings import NO_ORIGINAL, SHARP, texts
 from node.config.types import (
     AETitle,
+    LinkTemplate,
     Network,
     Pattern,
     Port,
@@ -23,6 +22,7 @@ from node.config.types import (
     Results,
     Seconds,
     Section,
+    SopClass,
     TimezoneName,
 )
 
@@ -57,6 +57,8 @@ class Node(Section):
     network_timeout_seconds: Seconds = 60
     echo_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10
     stop_seconds: Annotated[float, Field(gt=0, le=10)] = 8
+    storage_classes: Literal["all", "images"] = "all"
+    private_storage_classes: tuple[SopClass, ...] = ()
     tls: Tls | None = None
 
 
@@ -67,6 +69,7 @@ class Storage(Section):
     database_url: str = ""
     retention_days: Annotated[float, Field(ge=0, le=36_500)] = 0
     high_water_percent: Annotated[float, Field(ge=0, lt=100)] = 0
+    other_objects_hours: Annotated[float, Field(ge=0, le=876_000)] = 24
 
     @property
     def url(self) -> str:
@@ -91,31 +94,9 @@ class Eligibility(Section):
     minimum_slices: Annotated[int, Field(ge=2, le=10_000)] = 60
     maximum_spacing_mm: Annotated[float, Field(gt=0, le=10)] = 1.5
     require_contrast: bool = True
-    excluded_image_types: tuple[str, ...] = (
-        "LOCALIZER",
-        "MPR",
-        "MIP",
-        "MINIP",
-        "PROJECTION IMAGE",
-        "MAX IP",
-        "MIN IP",
-        "REFORMATTED",
-        "VOLUME RENDERING",
-        "VOLUME RENDER",
-        "SURFACE RENDER",
-        "CURVED",
-        "SCREEN SAVE",
-    )
+    excluded_image_types: tuple[str, ...] = texts(NO_ORIGINAL)
     excluded_descriptions: tuple[Pattern, ...] = (r"\bmip\b", r"\bmpr\b", r"\bvrt?\b", r"\b(cor|sag)(onal|ittal)?\b")
-    sharp_kernels: tuple[Pattern, ...] = (
-        r"^[bhijq][a-z]?[5-9]\d",
-        r"bone",
-        r"edge",
-        r"lung",
-        r"sharp",
-        r"^y[a-f]$",
-        r"^fc[35-8]\d",
-    )
+    sharp_kernels: tuple[Pattern, ...] = texts(SHARP)
     sibling_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 20
 
 
@@ -173,6 +154,24 @@ class Audit(Section):
     queue_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
 
 
+class Web(Section):
+    """[web]: the pages for people."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 11180
+    url: Annotated[str, Field(pattern=r"^(https?://[^/\s]+)?$")] = ""
+    session_hours: Annotated[float, Field(gt=0, le=168)] = 12
+    failed_passwords: Annotated[int, Field(ge=1, le=100)] = 5
+    locked_minutes: Annotated[float, Field(gt=0, le=1440)] = 15
+    links: Mapping[str, LinkTemplate] = Field(default_factory=lambda: types.MappingProxyType({}))
+
+    @property
+    def address(self) -> str:
+        """The URL under which people reach the pages."""
+        return self.url or f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
 class Config(Section):
     """The whole file."""
 
@@ -185,6 +184,7 @@ class Config(Section):
     delivery: DeliverySettings = DeliverySettings()
     log: Log = Log()
     audit: Audit = Audit()
+    web: Web = Field(default_factory=Web)
     peers: Mapping[str, Peer] = Field(default_factory=lambda: types.MappingProxyType({}))
 
     @model_validator(mode="after")
@@ -193,9 +193,8 @@ class Config(Section):
         wanted += [(f"[peers.{name}] destination", to) for name, peer in self.peers.items() for to in peer.named]
         for key, name in wanted:
             if name and name not in self.peers:
-                raise ValueError(
-                    f"{key} = {name!r} is not a configured peer; peers are: {', '.join(self.peers) or 'none'}"
-                )
+                known = ", ".join(self.peers) or "none"
+                raise ValueError(f"{key} = {name!r} is not a configured peer; peers are: {known}")
         return self
 
     @model_validator(mode="after")

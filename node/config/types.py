@@ -6,26 +6,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-AETitle = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
-]
-
-
+_AE_TITLE = StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
+AETitle = Annotated[str, _AE_TITLE]
 Port = Annotated[int, Field(ge=1, le=65535)]
-
-
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-
-
 ResultKind = Literal["sr", "sc", "seg"]
 
 
@@ -84,6 +70,32 @@ def _checked_timezone(name: str) -> str:
 
 
 TimezoneName = Annotated[str, AfterValidator(_checked_timezone)]
+
+
+def _checked_sop_class(uid: str) -> str:
+    """`uid`.  Raises ValueError when it is no UID, or one of the Standard's, whose services are not for anybody to add."""
+    if not re.fullmatch(r"(?=.{1,64}\Z)(0|[1-9]\d*)(\.(0|[1-9]\d*))+", uid, re.ASCII):
+        raise ValueError("not a UID; write for example 1.3.12.2.1107.5.9.1")
+    if uid.startswith("1.2.840.10008."):
+        raise ValueError('not private but of the Standard; [node] storage_classes = "all" accepts those that store')
+    return uid
+
+
+SopClass = Annotated[str, AfterValidator(_checked_sop_class)]
+LINK_VALUES = ("study_instance_uid", "series_instance_uid", "accession_number", "patient_id")
+
+
+def _checked_link(template: str) -> str:
+    """`template`.  Raises ValueError when it is no address, or would run a script."""
+    found = re.findall(r"\{(.*?)\}", template)
+    if not re.match(r"(https?|weasis)://", template):
+        raise ValueError("a link begins with https://, http:// or weasis://")
+    if unknown := [name for name in found if name not in LINK_VALUES]:
+        raise ValueError(f"{{{unknown[0]}}} is not known; known are {', '.join(LINK_VALUES)}")
+    return template
+
+
+LinkTemplate = Annotated[str, AfterValidator(_checked_link)]
 
 
 def fingerprint(text: str) -> str:

@@ -7,17 +7,11 @@ from random import Random
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
+from node.dicom import status as dimse_status
 from node.dicom.header import is_uid
-from node.dicom.status import (
-    ATTRIBUTE_LIST_ERROR,
-    ATTRIBUTE_OUT_OF_RANGE,
-    DUPLICATE_TRANSACTION,
-    PROCESSING_FAILURE,
-    RESOURCE_LIMITATION,
-    SUCCESS,
-)
 from node.errors import Refused, Unavailable
 
 INSTANCE_UID = "1.2.840.10008.1.20.1.1"
@@ -27,8 +21,13 @@ REQUEST = 1
 ALL_COMMITTED, FAILURES_EXIST = 1, 2
 """The Event Types (J.3.3.1)."""
 CONTEXTS = [(str(StorageCommitmentPushModel), syntax) for syntax in ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")]
-_TAKEN = (SUCCESS, ATTRIBUTE_LIST_ERROR, ATTRIBUTE_OUT_OF_RANGE, DUPLICATE_TRANSACTION)
-_TRANSIENT = (PROCESSING_FAILURE, RESOURCE_LIMITATION)
+_TAKEN = (
+    dimse_status.SUCCESS,
+    dimse_status.ATTRIBUTE_LIST_ERROR,
+    dimse_status.ATTRIBUTE_OUT_OF_RANGE,
+    dimse_status.DUPLICATE_TRANSACTION,
+)
+_TRANSIENT = (dimse_status.PROCESSING_FAILURE, dimse_status.RESOURCE_LIMITATION)
 Item = tuple[str, str]
 """SOP Class UID and SOP Instance UID."""
 
@@ -88,6 +87,14 @@ def result_dataset(result: Result) -> Dataset:
     return ds
 
 
+def report_of(result: Result) -> N_EVENT_REPORT:
+    """The request that tells it; the Event Information is `result_dataset`."""
+    report = N_EVENT_REPORT()
+    report.AffectedSOPClassUID, report.AffectedSOPInstanceUID = StorageCommitmentPushModel, INSTANCE_UID
+    report.EventTypeID = result.event_type
+    return report
+
+
 def read_result(ds: Dataset) -> Result:
     """The result that Event Information tells."""
     failed = ds.get("FailedSOPSequence") or ()
@@ -95,7 +102,7 @@ def read_result(ds: Dataset) -> Result:
         str(ds.get("TransactionUID", "")),
         _items(ds.get("ReferencedSOPSequence")),
         {
-            item: int(each.get("FailureReason", None) or PROCESSING_FAILURE)
+            item: int(each.get("FailureReason", None) or dimse_status.PROCESSING_FAILURE)
             for item, each in zip(_items(failed), failed, strict=True)
         },
     )
@@ -116,7 +123,7 @@ def _reference(item: Item, reason: int | None = None) -> Dataset:
     return ds
 
 
-def judge(status: int) -> None:
+def check_taken(status: int) -> None:
     """The peer has the request.  Raises Unavailable where asking again may help, Refused where it will not.
 
     A transaction UID that it knows already is one whose first answer was lost.

@@ -1,5 +1,6 @@
 """What we negotiate and how we name ourselves; `docs/conformance.md` says it to people."""
 
+from pynetdicom import AllStoragePresentationContexts
 from pynetdicom.sop_class import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -10,15 +11,38 @@ from pynetdicom.sop_class import (
     SecondaryCaptureImageStorage,
 )
 
-STORAGE_CLASSES = (
+CT_CLASSES = (
     CTImageStorage,
     EnhancedCTImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
+)
+"""What slices are of; an instance of any other class is none."""
+
+IMAGE_CLASSES = (
+    *CT_CLASSES,
     SecondaryCaptureImageStorage,
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
 )
+"""What a retrieval asks for, and all that is accepted with `storage_classes = "images"`."""
+
+_RETIRED_CLASSES = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{last}"
+    for last in ("3", "5", "6", "8", "9", "10", "11", "12.3", "77.1", "77.2", "88.1", "88.2", "88.3", "88.4", "129")
+)
+"""Of which archives still have instances (PS3.6 table A-1)."""
+
+STORAGE_CLASSES = tuple(
+    dict.fromkeys(
+        (
+            *map(str, IMAGE_CLASSES),
+            *(str(context.abstract_syntax) for context in AllStoragePresentationContexts),
+            *_RETIRED_CLASSES,
+        )
+    )
+)
+"""What a study may hold: what is here and not in `IMAGE_CLASSES` is kept so that a study comes across whole."""
 
 
 TRANSFER_SYNTAXES = (
@@ -39,6 +63,15 @@ TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.4.50",  # JPEG Baseline
     "1.2.840.10008.1.2.4.51",  # JPEG Extended (12 bit)
 )
+
+
+OTHER_SYNTAXES = (
+    *TRANSFER_SYNTAXES,
+    *(f"1.2.840.10008.1.2.4.{last}" for last in (92, 93, 94, 110, 111, 112, 204)),  # JPEG 2000 part 2, JPIP, JPEG XL
+    *(f"1.2.840.10008.1.2.4.{last}" for last in range(100, 109)),  # MPEG2, MPEG-4, HEVC
+    *(f"1.2.840.10008.1.2.4.{last}.1" for last in range(100, 107)),  # the same, fragmentable
+)
+"""Of what is kept and not decoded: all whose datasets are in Explicit VR Little Endian besides."""
 
 
 IMPLEMENTATION_CLASS_UID = "2.25.161746098240367914236428104013612204119"

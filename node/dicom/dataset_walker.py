@@ -34,8 +34,11 @@ class _Element(NamedTuple):
 class Elements:
     """The top-level elements of one dataset: `feed` the bytes in pieces of any size, then `finish`."""
 
-    def __init__(self, implicit: bool, little: bool, wanted: Set[int], pixels: Set[int]) -> None:
-        """`wanted` tags are captured; the first of `pixels` ends the header."""
+    def __init__(
+        self, implicit: bool, little: bool, wanted: Set[int], pixels: Set[int], inflation: "Inflation | None" = None
+    ) -> None:
+        """`wanted` tags are captured; the first of `pixels` ends the header.  `inflation`: of a deflated dataset."""
+        self._inflation = inflation
         self._implicit, self._wanted, self._pixels = implicit, wanted, pixels
         order = "<" if little else ">"
         self._unpack_explicit = Struct(f"{order}HH2sH").unpack_from
@@ -56,6 +59,10 @@ class Elements:
 
     def feed(self, data: bytes | memoryview) -> None:
         """`data` follows what was fed before.  Raises Malformed."""
+        for piece in self._inflation.pieces(data) if self._inflation else (data,):
+            self._feed(piece)
+
+    def _feed(self, data: bytes | memoryview) -> None:
         if self._is_whole:
             return
         size = len(data)
@@ -77,6 +84,8 @@ class Elements:
 
     def finish(self) -> None:
         """Nothing follows.  Raises Malformed when the dataset is truncated."""
+        if self._inflation:
+            self._inflation.finish()
         pixels_are_whole = self.has_pixels and not self._inside and not self._skip
         at_a_boundary = not (self._rest or self._skip or self._inside)
         if not (self._is_whole or pixels_are_whole or at_a_boundary):
@@ -169,65 +178,42 @@ class Elements:
         return _Element(group << 16 | number, length, 8, True)
 
 
-class InflatedElements:
-    """The same for a deflated dataset: inflated in small steps, and only up to a limit.
+class Inflation:
+    """Inflates a deflated dataset in small steps, and only up to a limit.
 
     Whoever reads the file later inflates it whole: a few bytes must not become gigabytes.
     """
 
-    def __init__(self, elements: Elements, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         """More than `limit_bytes` are refused, and beyond `ANYWAY_BYTES` more than `MOST_TIMES` what came."""
-        self._elements, self._limit_bytes = elements, limit_bytes
+        self._limit_bytes = limit_bytes
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._deflated_bytes = self._inflated_bytes = 0
 
-    @property
-    def captured(self) -> dict[int, bytes]:
-        """See Elements."""
-        return self._elements.captured
-
-    @property
-    def has_pixels(self) -> bool:
-        """See Elements."""
-        return self._elements.has_pixels
-
-    @property
-    def header_is_complete(self) -> bool:
-        """See Elements."""
-        return self._elements.header_is_complete
-
-    def feed(self, data: bytes | memoryview) -> None:
-        """See Elements."""
+    def pieces(self, data: bytes | memoryview) -> Iterator[bytes]:
+        """What `data`, which follows what was given before, inflates to.  Raises Malformed."""
         self._deflated_bytes += len(data)
-        for piece in self._pieces(data):
+        while not self._inflater.eof:
+            try:
+                piece = self._inflater.decompress(data, INFLATED_STEP_BYTES)
+            except zlib.error:
+                raise Malformed("the deflated dataset is damaged") from None
+            data = self._inflater.unconsumed_tail
             self._inflated_bytes += len(piece)
             if self._inflated_bytes > max(ANYWAY_BYTES, MOST_TIMES * self._deflated_bytes):
                 raise Malformed("the deflated dataset inflates too far")
             if self._inflated_bytes > self._limit_bytes:
                 raise Malformed("the deflated dataset is larger than 2 GiB")
-            self._elements.feed(piece)
-
-    def _pieces(self, data: bytes | memoryview) -> Iterator[bytes]:
-        try:
-            while not self._inflater.eof:
-                piece = self._inflater.decompress(data, INFLATED_STEP_BYTES)
-                data = self._inflater.unconsumed_tail
-                if piece:
-                    yield piece
-                elif not data:
-                    return
-        except zlib.error:
-            raise Malformed("the deflated dataset is damaged") from None
+            if piece:
+                yield piece
+            elif not data:
+                return
 
     def finish(self) -> None:
-        """See Elements."""
+        """Nothing follows.  Raises Malformed when the end is not there."""
         if not self._inflater.eof:
             raise Malformed("the deflated dataset is truncated")
-        self._elements.finish()
 
 
 def _is_vr(two: bytes) -> bool:
     return len(two) == 2 and 0x41 <= two[0] <= 0x5A and 0x41 <= two[1] <= 0x5A
-
-
-Walker = Elements | InflatedElements

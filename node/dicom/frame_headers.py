@@ -1,5 +1,6 @@
 """The frames of a multi-frame image as headers of their own, so that one rule serves single-frame and enhanced CT."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from pydicom import Dataset
 
 from ai.frames import GARBLED, frames
+from ai.wording import unpadded
 from storage.records import Header
 
 
@@ -20,13 +22,14 @@ def frame_headers(header: Header, ds: Dataset) -> list[Header]:
             header,
             position_mm=tuple(frame.position_mm) if frame.has_geometry else header.position_mm,  # type: ignore[arg-type]
             orientation=tuple(frame.orientation) if frame.has_geometry else header.orientation,
-            image_type=tuple(map(str, find("CTImageFrameTypeSequence", "FrameType"))) or header.image_type,
+            image_type=_frame_type(find) or header.image_type,
             convolution_kernel=_text(find("CTReconstructionSequence", "ConvolutionKernel"))
             or header.convolution_kernel,
             kvp=_number(find("CTXRayDetailsSequence", "KVP")) or header.kvp,
             acquisition_number=_text(find("FrameContentSequence", "FrameAcquisitionNumber"))
             or header.acquisition_number,
             acquired_at=_text(find("FrameContentSequence", "FrameAcquisitionDateTime"))[:21] or header.acquired_at,
+            slice_thickness_mm=_float(find("PixelMeasuresSequence", "SliceThickness")) or header.slice_thickness_mm,
             temporal_position=_text(find("FrameContentSequence", "TemporalPositionIndex")) or header.temporal_position,
             number_of_frames=1,
         )
@@ -71,12 +74,24 @@ def _value(ds: Dataset, keyword: str) -> Any:
         return None
 
 
+def _frame_type(find: Any) -> tuple[str, ...]:
+    """Frame Type, and Volume Based Calculation Technique as one more value (PS3.3 C.8.15.3.1)."""
+    found = [find("CTImageFrameTypeSequence", each) for each in ("FrameType", "VolumeBasedCalculationTechnique")]
+    return tuple(unpadded(str(value)) for values in found for value in values)
+
+
 def _text(values: list[Any]) -> str:
-    return "\\".join(str(value).strip() for value in values)
+    return "\\".join(unpadded(str(value)) for value in values)
 
 
 def _number(values: list[Any]) -> str:
+    number = _float(values)
+    return "" if number is None else f"{number:g}"
+
+
+def _float(values: list[Any]) -> float | None:
     try:
-        return f"{float(values[0]):g}" if values else ""
+        number = float(values[0]) if values else math.nan
     except GARBLED:
-        return ""
+        return None
+    return number if math.isfinite(number) else None

@@ -14,8 +14,9 @@ from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from ai.wording import unpadded
 from node.dicom.conformance import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from node.dicom.dataset_walker import Elements, InflatedElements, Malformed, Walker
+from node.dicom.dataset_walker import Elements, Inflation
 from storage.records import Header
 
 # A wrong value in a dataset is no reason to print it: pydicom's warnings carry the value.
@@ -50,32 +51,20 @@ def is_uid(text: str) -> bool:
     return _UID.match(text) is not None
 
 
-def read_header(dataset: bytes, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Header:
-    """The header of the instance that `dataset` encodes, without file meta, in this transfer syntax.
+def header_of(walker: Elements, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Header:
+    """The header that `walker` has found in a dataset of this transfer syntax, once it is complete.
 
-    Raises UnreadableDataset (missing or malformed UIDs, truncated), or MismatchedDataset when it is not the
-    instance announced as `sop_instance_uid` of `sop_class_uid`.
+    Raises UnreadableDataset (missing or malformed UIDs), or MismatchedDataset when it is not the instance announced as
+    `sop_instance_uid` of `sop_class_uid`.
     """
-    walker = walk(transfer_syntax_uid)
-    try:
-        walker.feed(dataset)
-        walker.finish()
-    except Malformed as error:
-        raise UnreadableDataset(str(error)) from None
-    return header_of(walker, transfer_syntax_uid, sop_class_uid, sop_instance_uid)
-
-
-def header_of(walker: Walker, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Header:
-    """The header that `walker` has found, once it is complete; raises what `read_header` does."""
     ds = _Found(walker, transfer_syntax_uid)
     for keyword in ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID"):
         if not is_uid(_text(ds, keyword)):
             state = "is not a valid UID" if _text(ds, keyword) else "is missing"
             raise UnreadableDataset(f"{keyword} {state}")
-    if _text(ds, "SOPInstanceUID") != sop_instance_uid:
-        raise MismatchedDataset("SOPInstanceUID differs from the command's")
-    if _text(ds, "SOPClassUID") != sop_class_uid:
-        raise MismatchedDataset("SOPClassUID differs from the command's")
+    for keyword, announced in (("SOPInstanceUID", sop_instance_uid), ("SOPClassUID", sop_class_uid)):
+        if _text(ds, keyword) != announced:
+            raise MismatchedDataset(f"{keyword} differs from the command's")
     return Header(
         sop_instance_uid=sop_instance_uid,
         sop_class_uid=sop_class_uid,
@@ -93,7 +82,7 @@ def header_of(walker: Walker, transfer_syntax_uid: str, sop_class_uid: str, sop_
         series_number=ds.integer("SeriesNumber"),
         series_description=_text(ds, "SeriesDescription"),
         convolution_kernel=_text(ds, "ConvolutionKernel"),
-        image_type=tuple(str(value) for value in _value(ds, "ImageType", list) or ()),
+        image_type=tuple(unpadded(str(value)) for value in _value(ds, "ImageType", list) or ()),
         acquisition_key=_acquisition_key(ds),
         frame_of_reference_uid=_text(ds, "FrameOfReferenceUID"),
         position_mm=_numbers(ds, "ImagePositionPatient", 3),  # type: ignore[arg-type]  # exactly three
@@ -112,17 +101,15 @@ def header_of(walker: Walker, transfer_syntax_uid: str, sop_class_uid: str, sop_
 
 def file_meta(header_uids: tuple[str, str], transfer_syntax_uid: str, source_ae: str) -> bytes:
     """Preamble, prefix and File Meta Information (PS3.10 7.1) for (SOP class, SOP instance)."""
-    elements = b"".join(
-        (
-            _explicit(0x0001, b"OB", b"\0\x01", 0),
-            _explicit(0x0002, b"UI", header_uids[0].encode("ascii"), 0),
-            _explicit(0x0003, b"UI", header_uids[1].encode("ascii"), 0),
-            _explicit(0x0010, b"UI", transfer_syntax_uid.encode("ascii"), 0),
-            _explicit(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode("ascii"), 0),
-            _explicit(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode("ascii"), 0x20),
-            _explicit(0x0016, b"AE", source_ae.encode("ascii", "replace"), 0x20),
-        )
+    uids = zip(
+        (0x0002, 0x0003, 0x0010, 0x0012), (*header_uids, transfer_syntax_uid, IMPLEMENTATION_CLASS_UID), strict=True
     )
+    elements = b"".join((
+        _explicit(0x0001, b"OB", b"\0\x01", 0),
+        *(_explicit(element, b"UI", uid.encode("ascii"), 0) for element, uid in uids),
+        _explicit(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode("ascii"), 0x20),
+        _explicit(0x0016, b"AE", source_ae.encode("ascii", "replace"), 0x20),
+    ))  # fmt: skip
     return b"\0" * 128 + b"DICM" + _explicit(0x0000, b"UL", struct.pack("<L", len(elements)), 0) + elements
 
 
@@ -133,22 +120,21 @@ def _explicit(element: int, vr: bytes, value: bytes, padding: int) -> bytes:
     return struct.pack("<HH2s", 0x0002, element, vr) + length + value
 
 
-def walk(transfer_syntax_uid: str) -> Walker:
+def walk(transfer_syntax_uid: str) -> Elements:
     """Walks through a dataset in this transfer syntax, whose bytes are fed to it, for `header_of`."""
-    elements = Elements(
+    return Elements(
         implicit=transfer_syntax_uid == ImplicitVRLittleEndian,
         little=transfer_syntax_uid != ExplicitVRBigEndian,
         wanted=_WANTED,
         pixels=_PIXEL_TAGS,
+        inflation=Inflation(MAXIMUM_INFLATED_BYTES) if transfer_syntax_uid == DeflatedExplicitVRLittleEndian else None,
     )
-    deflated = transfer_syntax_uid == DeflatedExplicitVRLittleEndian
-    return InflatedElements(elements, MAXIMUM_INFLATED_BYTES) if deflated else elements
 
 
 class _Found:
     """The elements that a walker has captured, decoded when they are asked for."""
 
-    def __init__(self, walker: Walker, transfer_syntax_uid: str) -> None:
+    def __init__(self, walker: Elements, transfer_syntax_uid: str) -> None:
         self._captured = walker.captured
         self._character_set = walker.captured.get(_TAG_OF["SpecificCharacterSet"], b"")
         self._implicit = transfer_syntax_uid == ImplicitVRLittleEndian
@@ -241,11 +227,9 @@ def _value(ds: _Found, keyword: str, convert: Callable[[Any], Any]) -> Any:
 
 
 def _text(ds: _Found, keyword: str) -> str:
-    """Of several values all, with a backslash between them."""
-    text = _value(
-        ds, keyword, lambda value: "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
-    )
-    return (text or "").replace("\0", "")  # which PostgreSQL cannot hold
+    """Of several values all, with a backslash between them; without their padding."""
+    values = _value(ds, keyword, lambda value: list(value) if isinstance(value, MultiValue) else [value]) or [""]
+    return "\\".join(unpadded(str(value)) for value in values).replace("\0", "")  # which PostgreSQL cannot hold
 
 
 def _numbers(ds: _Found, keyword: str, count: int) -> tuple[float, ...] | None:

@@ -17,6 +17,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR
 
+from ai.wording import unpadded
 from node.dicom.status import DOES_NOT_MATCH_CLASS, PENDING, PENDING_WITHOUT_SOME_KEYS, UNABLE_TO_PROCESS
 from storage.conditions import MODALITIES_IN_STUDY, Between, Condition, Found, Level, Like
 from storage.records import name_key
@@ -99,6 +100,7 @@ PRIVATE_KEYS: Mapping[int, Key] = {
     0x06: Key(_ALL, "reason", "LO", False),
     0x07: Key(_ALL, "priority", "IS"),
     0x08: Key(_ALL, "report_uid", "UI", False),
+    0x09: Key(_ALL, "limits", "LT", False),
 }
 """By the last byte of the element number.  Documented in docs/conformance.md; only ever added to."""
 _UNIQUE = {Level.SERIES: ("StudyInstanceUID",), Level.IMAGE: ("StudyInstanceUID", "SeriesInstanceUID")}
@@ -210,8 +212,8 @@ def _text(identifier: Dataset, tag: BaseTag) -> str:
         else:
             value = identifier[tag].value
             values = value if isinstance(value, MultiValue) else [value]
-            text = "\\".join("" if each is None else str(each).strip("\0 ") for each in values)
-        return text.replace("\0", "").strip()
+            text = "\\".join("" if each is None else unpadded(str(each)) for each in values)
+        return unpadded(text.replace("\0", ""))
     except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
         raise BadQuery(UNABLE_TO_PROCESS, f"{keyword_for_tag(tag) or tag} cannot be read", tag) from None
 
@@ -228,7 +230,7 @@ def _condition(vr: str, text: str, tag: BaseTag) -> Condition:
         return [_between(vr, text, tag)]
     if tag.is_private:
         text = text.lower()
-    values = [each.strip() for each in text.split("\\") if each.strip()]
+    values = list(filter(None, map(unpadded, text.split("\\"))))
     if vr == "UI":
         return values
     if vr == "IS":

@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 
+from node.errors import safe_message
 from node.net.association import Association, Gate, Services
 from node.net.negotiation import Entity
 from node.runtime import log
@@ -20,10 +21,9 @@ class Acceptor:
 
     def __init__(self, entity: Entity, services: Services, gate: Gate | None = None) -> None:
         """No `gate` is an open one."""
-        self._entity, self._services, self._gate = entity, services, gate
+        self._entity, self._services, self.gate = entity, services, gate or Gate()
         self._listeners: list[_Listener] = []
         self._associations: set[Association] = set()
-        self._lock = threading.Lock()
 
     def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
         """Connections are accepted there from now on, by TLS with a `context`.  Raises OSError when that cannot be had."""
@@ -38,32 +38,17 @@ class Acceptor:
     @property
     def associations(self) -> list[Association]:
         """Those whose thread runs, established or not."""
-        with self._lock:
-            return list(self._associations)
+        return list(self._associations)
 
     def serve(self, connection: socket.socket, host: str) -> None:
         """The connection is an association's, which closes it, and there is one more until then."""
-        association = Association(connection, host, self._entity, self._services, self._gate, self)
-        with self._lock:
-            self._associations.add(association)
+        association = Association(connection, host, self._entity, self._services, self.gate, self._associations)
+        self._associations.add(association)
         try:
             association.start()
         except BaseException:
-            self.ended(association)
-            raise
-
-    def is_full(self) -> bool:
-        """Whether there are more associations than there may be."""
-        return len(self.associations) > self._entity.maximum_associations
-
-    def ended(self, association: Association) -> None:
-        """There is one less."""
-        with self._lock:
             self._associations.discard(association)
-
-    def turns_away(self, host: str) -> bool:
-        """Whether a connection of the host is closed unheard."""
-        return self._gate is not None and self._gate.turns_away(host)
+            raise
 
 
 class _Listener:
@@ -95,7 +80,7 @@ class _Listener:
     def _accept(self) -> None:
         connection, (host, *_) = self._listening.accept()
         try:
-            if self._acceptor.turns_away(host):
+            if self._acceptor.gate.turns_away(host):
                 connection.close()
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -105,6 +90,19 @@ class _Listener:
         except Exception:  # noqa: BLE001  the edge: one connection that cannot be served, and no other
             log.get().warning("association_failed", error="cannot be served")
             connection.close()
+
+
+def port_message(section: str, host: str, port: int, error: OSError | UnicodeError) -> str:
+    """Why nobody can listen there, and what to do.  `section`: of the configuration, which names the port."""
+    if port < 1024 and isinstance(error, PermissionError):
+        return (
+            f"{section} port = {port}: ports below 1024 are for root; choose one above, or let Willis have it "
+            "(CAP_NET_BIND_SERVICE)"
+        )
+    key = f"{section.replace('.tls', '')} host = {host!r}"
+    if getattr(error, "errno", None) == errno.EADDRINUSE:
+        key = f"{section} port = {port}"
+    return f"{key} ({host}:{port}): {safe_message(error)}"
 
 
 def bound(host: str, port: int) -> socket.socket:

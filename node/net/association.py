@@ -11,15 +11,15 @@ when the call that sends it returns.
 """
 
 import socket
-import struct
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
+from pydicom import Dataset
+from pydicom.uid import UID
 from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.presentation import PresentationContext
 
@@ -28,24 +28,17 @@ from node.net.dimse_messages import (
     Messages,
     OtherMessage,
     ProtocolViolation,
+    Readable,
     Store,
     message_pdus,
     store_response,
 )
-from node.net.dimse_primitives import Request, pdus_of, primitive_of
+from node.net.dimse_primitives import Request, bytes_of, pdus_of, primitive_of
 from node.net.negotiation import Entity, accept
-from node.net.pdus import (
-    LARGEST_CONTROL_PDU_BYTES,
-    abort_pdu,
-    accept_pdu,
-    control_pdu,
-    maximum_length,
-    read_control,
-    reject_pdu,
-    release_pdu,
-)
+from node.net.pdu_reader import PduReader
+from node.net.pdus import LARGEST_CONTROL_PDU_BYTES, abort_pdu, encoded, maximum_length, reject_pdu
 from node.net.services import Handlers, responses
-from node.net.socket_reader import Closed, HandshakeFailed, TooSlow, Wire, is_too_slow
+from node.net.socket_reader import Closed, HandshakeFailed, TooSlow, Wire
 from node.net.upper_layer import ACCEPTOR, VERSION_NOT_SUPPORTED, Event, Pdu, State, advance
 from node.runtime import log
 from storage.killpoints import kill_point
@@ -56,14 +49,16 @@ LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 """Result, source and reason: transient, by the provider's presentation layer (PS3.8 9.3.4)."""
 
 
-class Gate(Protocol):
-    """Who is heard and who may associate."""
+class Gate:
+    """Who is heard and who may associate.  This one is open to everybody."""
 
-    def turns_away(self, host: str) -> bool:
+    def turns_away(self, _host: str) -> bool:
         """Whether a connection of the host is closed unheard."""
+        return False
 
-    def refusal(self, association: "Association") -> tuple[int, int, int] | None:
+    def refusal(self, _association: "Association") -> tuple[int, int, int] | None:
         """Result, source and reason of the rejection; None: the association may be negotiated."""
+        return None
 
     def admitted(self, association: "Association") -> None:
         """The association came about."""
@@ -85,16 +80,6 @@ class Services:
     handlers: Handlers = field(default_factory=Handlers)
 
 
-class Others(Protocol):
-    """The associations beside this one."""
-
-    def is_full(self) -> bool:
-        """Whether there are more than there may be, this one counted."""
-
-    def ended(self, association: "Association") -> None:
-        """This one is no more."""
-
-
 class Association(threading.Thread):
     """One that we accept; its thread does all the work."""
 
@@ -104,24 +89,28 @@ class Association(threading.Thread):
         host: str,
         entity: Entity,
         services: Services,
-        gate: Gate | None,
-        others: Others,
+        gate: Gate,
+        others: "set[Association]",
     ) -> None:
-        """`connection` is closed by the thread; a TLS handshake is still to be done on it."""
+        """`connection` is closed by the thread; a TLS handshake is still to be done on it.
+
+        The association is one of `others` until it has ended.
+        """
         super().__init__(name="AssociationThread", daemon=True)
         self.connection, self.host = connection, host
         self.calling_ae = self.called_ae = ""
         """The AE titles of the request, once it is here."""
+        self.proposed: frozenset[str] = frozenset()
+        self.refused: frozenset[str] = frozenset()
+        """The abstract syntaxes of the request, and those of them that were not accepted."""
         self._entity, self._services, self._gate, self._others = entity, services, gate, others
         self._wire = Wire(connection, entity.acse_timeout_seconds)
         self._state = State.IDLE
         self._was_established = self._is_released = False
         self._contexts: Mapping[int, PresentationContext] = {}
         self._peer_maximum_bytes = 0
-        self._data_left = 0
-        """Bytes of the P-DATA-TF that has begun."""
         self._messages = Messages(services.begin(self))
-        self._message_began = 0.0
+        self._reader = PduReader(self._wire, self._messages, entity.network_timeout_seconds)
         self._stop_wanted = False
         self._errands: deque[Callable[[], None]] = deque()
         self._on_answer: Callable[[Any], None] | None = None
@@ -129,11 +118,6 @@ class Association(threading.Thread):
         self._cancelled: set[int | None] = set()
         self._interruption: Exception | None = None
         self._log = log.get()
-
-    @property
-    def remote(self) -> dict[str, Any]:
-        """Who the peer is, as pynetdicom's associations say it."""
-        return {"ae_title": self.calling_ae, "address": self.host}
 
     def accepted_context(self, context_id: int) -> PresentationContext:
         """The presentation context that was accepted under this number."""
@@ -145,10 +129,10 @@ class Association(threading.Thread):
         """`errand` runs in this thread once the peer has been quiet for a moment, if the association is still open."""
         self._errands.append(errand)
 
-    def send_request(self, request: Any, context_id: int, on_answer: Callable[[Any], None]) -> None:
+    def send_request(self, request: Any, context_id: int, dataset: Dataset, on_answer: Callable[[Any], None]) -> None:
         """A request of ours is with the peer; `on_answer` gets its answer, if one comes."""
-        self._on_answer = on_answer
-        self._send(request, context_id)
+        self._on_answer, request.MessageID = on_answer, 1
+        self._send(request, context_id, bytes_of(dataset, UID(self._contexts[context_id].transfer_syntax[0])))
 
     def has_cancelled(self, message_id: int) -> bool:
         """Whether there is no use in answering the request any further (C-CANCEL, or the association ends).
@@ -174,15 +158,13 @@ class Association(threading.Thread):
     def run(self) -> None:
         """Serves the association until its connection is closed; then nothing of it is left."""
         try:
-            self._live()
-        except Exception as error:  # noqa: BLE001  the edge: whatever it is, it ends this association and no other
-            self._log.warning("association_failed", error=type(error).__name__)
+            for step in (self._live, self._wire.close, self._end):
+                try:
+                    step()
+                except Exception as error:  # noqa: BLE001  the edge: whatever it is, it ends this association and no other
+                    self._log.warning("association_failed", error=type(error).__name__)
         finally:
-            self._messages.abandon()
-            with suppress(OSError):
-                self._wire.close()
-            self._end()
-            self._others.ended(self)
+            self._others.discard(self)
 
     def _live(self) -> None:
         try:
@@ -238,7 +220,7 @@ class Association(threading.Thread):
             self._step(event)
 
     def _failed(self, reason: str) -> None:
-        if self._gate is not None and not self._was_established:
+        if not self._was_established:
             self._gate.failed(self, reason)
 
     # Association control.
@@ -250,19 +232,20 @@ class Association(threading.Thread):
             return
         self.calling_ae, self.called_ae = str(request.calling_ae_title).strip(), str(request.called_ae_title).strip()
         self._peer_maximum_bytes = maximum_length(request)
-        refusal = self._gate.refusal(self) if self._gate is not None else None
-        if refusal is None and self._others.is_full():
+        refusal = self._gate.refusal(self)
+        if refusal is None and len(self._others) > self._entity.maximum_associations:
             refusal = LOCAL_LIMIT_EXCEEDED
             self._services.rejected(self)
         if refusal is not None:
             self._step(Event.SEND_REJECT, reject_pdu(*refusal))
             return
         accepted = accept(request, self._entity)
-        self._contexts = accepted.contexts
+        self._contexts = self._reader.contexts = accepted.contexts
+        self.proposed = frozenset(str(each.abstract_syntax) for each in request.presentation_context_definition_list)
+        self.refused = accepted.refused
         self._was_established = True
-        self._step(Event.SEND_ACCEPT, accept_pdu(accepted.answer))
-        if self._gate is not None:
-            self._gate.admitted(self)
+        self._step(Event.SEND_ACCEPT, encoded(Pdu.A_ASSOCIATE_AC, accepted.answer))
+        self._gate.admitted(self)
 
     def _serve(self) -> None:
         """The peer has got what it asked for until it asks for release, and the release too."""
@@ -273,28 +256,23 @@ class Association(threading.Thread):
         if self._state is State.RELEASE_REQUESTED:
             self._is_released = True
             self._messages.abandon()
-            self._step(Event.SEND_RELEASE_RESPONSE, release_pdu(Pdu.A_RELEASE_RP))
+            self._step(Event.SEND_RELEASE_RESPONSE, encoded(Pdu.A_RELEASE_RP))
 
     def _has_more_within(self, seconds: float) -> bool:
-        return bool(self._data_left) or self._wire.has_more_within(seconds)
+        return bool(self._reader.data_left) or self._wire.has_more_within(seconds)
 
     def _next(self) -> Any:
         """The next value of P-DATA, or PDU, was handled.
 
         Returns the primitive of a PDU that has one.  Raises Closed, TooSlow, ProtocolViolation.
         """
-        if self._data_left:
-            return self._take_value()
-        wire = self._wire
-        wire.begin()
-        kind, _, length = struct.unpack(">BBL", wire.take(6))
+        if self._reader.data_left:
+            return self._came(self._reader.value())
+        self._wire.begin()
+        kind, length = self._reader.head()
         if kind == Pdu.P_DATA_TF and self._state is State.ESTABLISHED:
             return self._begin_data(length)
-        known = control_pdu(kind, length)
-        whole = bytearray(struct.pack(">BBL", kind, 0, length))
-        for piece in wire.pieces(length):
-            whole += piece
-        event, primitive = read_control(known, bytes(whole))
+        event, primitive = self._reader.rest(kind, length)
         if advance(ACCEPTOR, self._state, event).abort is not None:
             raise ProtocolViolation("unexpected PDU", event)
         self._step(event, reject_pdu(*VERSION_NOT_SUPPORTED) if event is Event.OTHER_VERSION else b"")
@@ -308,41 +286,18 @@ class Association(threading.Thread):
             raise ProtocolViolation("PDU longer than announced")
         if length < 6:
             raise ProtocolViolation("P-DATA without a value")
-        self._data_left = length
+        self._reader.data_left = length
 
-    def _take_value(self) -> None:
-        """The next presentation data value has gone where it belongs."""
-        wire, messages = self._wire, self._messages
-        if self._data_left < 6:
-            raise ProtocolViolation("P-DATA value truncated")
-        size, context_id, flags = struct.unpack(">LBB", wire.take(6))
-        self._data_left -= 4 + size
-        if size < 2 or self._data_left < 0:
-            raise ProtocolViolation("P-DATA value of impossible length")
-        if messages.is_between_messages:
-            self._message_began = time.monotonic()
-            if context_id not in self._contexts:
-                raise ProtocolViolation("presentation context was not accepted")
-        messages.begin_fragment(context_id, flags)
-        for piece in wire.pieces(size - 2):
-            messages.data(piece)
-        message = messages.end_fragment()
+    def _came(self, message: Store | OtherMessage | None) -> None:
+        """The message, if one is complete, was answered."""
         if isinstance(message, OtherMessage):
             self._take_other(message)
         elif message is not None:
-            self._answer(message)
-        elif is_too_slow(
-            messages.message_bytes, time.monotonic() - self._message_began, self._entity.network_timeout_seconds
-        ):
-            raise TooSlow
-
-    def _answer(self, store: Store) -> None:
-        request, answer = store
-        pdus = message_pdus(request.context_id, store_response(request, answer), b"", self._peer_maximum_bytes)
-        kill_point("before_answer")
-        self._step(Event.SEND_DATA, b"".join(pdus))
-        kill_point("after_answer")
-        if self._stop_wanted:
+            kill_point("before_answer")
+            pdus = message_pdus(message[0].context_id, store_response(*message), None, self._peer_maximum_bytes)
+            self._step(Event.SEND_DATA, b"".join(pdus))
+            kill_point("after_answer")
+        if message is not None and self._stop_wanted:
             raise Closed
 
     def _take_other(self, message: OtherMessage) -> None:
@@ -358,8 +313,6 @@ class Association(threading.Thread):
             raise ProtocolViolation("request before the last was answered")
         else:
             self._respond(Request(self, primitive, self._contexts[message.context_id].as_tuple))
-        if self._stop_wanted:
-            raise Closed
 
     def _respond(self, request: Request) -> None:
         self._cancelled.clear()
@@ -378,5 +331,5 @@ class Association(threading.Thread):
     def _may_answer(self) -> bool:
         return self._interruption is None and self._state in (State.ESTABLISHED, State.RELEASE_REQUESTED)
 
-    def _send(self, primitive: Any, context_id: int) -> None:
-        self._step(Event.SEND_DATA, b"".join(pdus_of(primitive, context_id, self._peer_maximum_bytes)))
+    def _send(self, primitive: Any, context_id: int, dataset: Readable | None = None) -> None:
+        self._step(Event.SEND_DATA, b"".join(pdus_of(primitive, context_id, self._peer_maximum_bytes, dataset)))

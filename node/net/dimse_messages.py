@@ -5,7 +5,8 @@ Only C-STORE is understood here.  What is not a C-STORE request is collected, wi
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Protocol
 
 from node.net.upper_layer import Event, Pdu
@@ -16,7 +17,6 @@ LARGEST_COMMAND_BYTES = 16_384
 LARGEST_OTHER_DATASET_BYTES = 1 << 20
 _COMMAND, _LAST = 0x01, 0x02
 LARGEST_DATASET_PDU_BYTES = 131_072
-_LARGEST_PDU_BYTES = 16_384
 _FIELD, _MESSAGE_ID, _RESPONDING_TO, _DATASET_TYPE, _STATUS = 0x0100, 0x0110, 0x0120, 0x0800, 0x0900
 _SOP_CLASS, _ERROR_COMMENT, _SOP_INSTANCE = 0x0002, 0x0902, 0x1000
 
@@ -38,7 +38,6 @@ class StoreRequest:
     message_id: int
     sop_class_uid: str
     sop_instance_uid: str
-    has_dataset: bool
 
 
 @dataclass(frozen=True)
@@ -82,15 +81,15 @@ Begin = Callable[[StoreRequest], Sink]
 Store = tuple[StoreRequest, Answer]
 
 
+@dataclass
 class _Message:
     """The message that has begun.  Its command set is complete when it has a sink, or a dataset to fill."""
 
-    def __init__(self, context_id: int) -> None:
-        self.context_id = context_id
-        self.bytes = 0
-        self.command = bytearray()
-        self.store: tuple[StoreRequest, Sink] | None = None
-        self.dataset: bytearray | None = None
+    context_id: int
+    bytes: int = 0
+    command: bytearray = field(default_factory=bytearray)
+    store: tuple[StoreRequest, Sink] | None = None
+    dataset: bytearray | None = None
 
 
 class Messages:
@@ -99,9 +98,9 @@ class Messages:
     For each fragment call `begin_fragment`, `data` with its bytes in pieces, then `end_fragment`.
     """
 
-    def __init__(self, begin: Begin) -> None:
-        """`begin` is called when the command set of a C-STORE request is complete."""
-        self._begin = begin
+    def __init__(self, begin: Begin, takes_other_groups: bool = False) -> None:
+        """`begin` is called when the command set of a C-STORE request is complete.  See `read_command`."""
+        self._begin, self._takes_other_groups = begin, takes_other_groups
         self._message: _Message | None = None
         self._flags = 0
 
@@ -169,7 +168,7 @@ class Messages:
 
     def _has_dataset(self, message: _Message) -> bool:
         """The command set is complete: whether a dataset follows, for which there is a place now."""
-        command = read_command(message.command)
+        command = read_command(message.command, self._takes_other_groups)
         has_dataset = _number(command, _DATASET_TYPE) != NO_DATASET
         if _number(command, _FIELD) == C_STORE_RQ:
             request = StoreRequest(
@@ -177,7 +176,6 @@ class Messages:
                 _number(command, _MESSAGE_ID),
                 _uid(command, _SOP_CLASS),
                 _uid(command, _SOP_INSTANCE),
-                has_dataset,
             )
             message.store = request, self._begin(request)
         elif has_dataset:
@@ -185,17 +183,20 @@ class Messages:
         return has_dataset
 
 
-def read_command(data: bytes | bytearray) -> dict[int, bytes]:
-    """The elements of group 0000, Implicit VR Little Endian (PS3.7 6.3.1).  Other groups are passed over.  Raises ProtocolViolation."""
+def read_command(data: bytes | bytearray, takes_other_groups: bool = False) -> dict[int, bytes]:
+    """The elements of group 0000, Implicit VR Little Endian (PS3.7 6.3.1).  Raises ProtocolViolation.
+
+    Others are a violation, or passed over: Orthanc 1.10.1 lists what failed, (0008,0058), in its last C-GET response.
+    """
     command, at = {}, 0
     while at < len(data):
         if len(data) - at < 8:
             raise ProtocolViolation("command set truncated")
         group, element, length = struct.unpack_from("<HHL", data, at)
         at += 8
-        if length > len(data) - at:
+        if length > len(data) - at or (group and not takes_other_groups):
             raise ProtocolViolation("command set malformed")
-        if group == 0:  # Orthanc 1.10.1 lists what failed (0008,0058) in the command set of its last C-GET response
+        if not group:
             command[element] = bytes(data[at : at + length])
         at += length
     return command
@@ -222,38 +223,35 @@ def store_response(request: StoreRequest, answer: Answer) -> bytes:
         value = text.encode("ascii") if len(text) <= 64 else b""
         return value + b"\0" * (len(value) % 2)
 
-    elements = [
-        (_SOP_CLASS, uid(request.sop_class_uid)),
-        (_FIELD, struct.pack("<H", C_STORE_RSP)),
-        (_RESPONDING_TO, struct.pack("<H", request.message_id)),
-        (_DATASET_TYPE, struct.pack("<H", NO_DATASET)),
-        (_STATUS, struct.pack("<H", answer.status)),
-    ]
+    numbers = {
+        _FIELD: C_STORE_RSP,
+        _RESPONDING_TO: request.message_id,
+        _DATASET_TYPE: NO_DATASET,
+        _STATUS: answer.status,
+    }
+    elements = {element: struct.pack("<H", number) for element, number in numbers.items()}
     if answer.comment:
         comment = answer.comment[:64].encode("ascii", "replace")
-        elements.append((_ERROR_COMMENT, comment + b" " * (len(comment) % 2)))
-    elements.append((_SOP_INSTANCE, uid(request.sop_instance_uid)))
-    body = b"".join(struct.pack("<HHL", 0, element, len(value)) + value for element, value in elements)
+        elements[_ERROR_COMMENT] = comment + b" " * (len(comment) % 2)
+    elements |= {_SOP_CLASS: uid(request.sop_class_uid), _SOP_INSTANCE: uid(request.sop_instance_uid)}
+    body = b"".join(
+        struct.pack("<HHL", 0, element, len(elements[element])) + elements[element] for element in sorted(elements)
+    )
     return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
 
 
-def message_pdus(context_id: int, command: bytes, dataset: bytes, maximum_bytes: int) -> Iterator[bytes]:
-    """P-DATA-TF PDUs that carry a message, none longer than the peer's maximum (0: it has none)."""
-    room = max(1, min(maximum_bytes or _LARGEST_PDU_BYTES, _LARGEST_PDU_BYTES) - 6)
-    for kind, content in ((_COMMAND, command), (0, dataset)) if dataset else ((_COMMAND, command),):
-        for at in range(0, len(content), room):
-            piece = content[at : at + room]
-            flags = kind | (_LAST if at + room >= len(content) else 0)
-            yield struct.pack(">BBLLBB", Pdu.P_DATA_TF, 0, len(piece) + 6, len(piece) + 2, context_id, flags) + piece
+def message_pdus(context_id: int, command: bytes, dataset: Readable | None, maximum_bytes: int) -> Iterator[bytes]:
+    """P-DATA-TF PDUs that carry a message, the rest of `dataset` as it is; each as long as the peer takes them (0: any)."""
+    yield from _fragments(context_id, _COMMAND, BytesIO(command), maximum_bytes)
+    if dataset is not None:
+        yield from _fragments(context_id, 0, dataset, maximum_bytes)
 
 
-def dataset_pdus(context_id: int, file: Readable, maximum_bytes: int) -> Iterator[bytes]:
-    """P-DATA-TF PDUs that carry the rest of the file, as it is, each as long as the peer takes them (0: it has no limit)."""
+def _fragments(context_id: int, kind: int, content: Readable, maximum_bytes: int) -> Iterator[bytes]:
     room = max(1, min(maximum_bytes or LARGEST_DATASET_PDU_BYTES, LARGEST_DATASET_PDU_BYTES) - 6)
-    piece, is_last = file.read(room), False
-    while not is_last:
-        following = file.read(room) if len(piece) == room else b""
-        is_last = not following
-        flags = _LAST if is_last else 0
+    piece, flags = content.read(room), kind
+    while not flags & _LAST:
+        following = content.read(room) if len(piece) == room else b""
+        flags = kind if following else kind | _LAST
         yield struct.pack(">BBLLBB", Pdu.P_DATA_TF, 0, len(piece) + 6, len(piece) + 2, context_id, flags) + piece
         piece = following

@@ -11,9 +11,10 @@ from pynetdicom import dimse_messages
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu_primitives import P_DATA
 
-from node.net.dimse_messages import OtherMessage, ProtocolViolation, message_pdus
+from node.net.dimse_messages import OtherMessage, ProtocolViolation, Readable, message_pdus
 
 _WHOLE_COMMAND, _WHOLE_DATASET = b"\x03", b"\x02"
+_DATASETS = ("Identifier", "ActionInformation", "EventInformation")
 
 
 def primitive_of(message: OtherMessage) -> tuple[Any, bool]:
@@ -33,17 +34,18 @@ def primitive_of(message: OtherMessage) -> tuple[Any, bool]:
         raise ProtocolViolation("message cannot be decoded") from None
 
 
-def pdus_of(primitive: Any, context_id: int, maximum_bytes: int, dataset_follows: bool = False) -> Iterator[bytes]:
-    """P-DATA-TF PDUs that carry a request or, where it answers one, a response; its dataset may follow them."""
+def pdus_of(primitive: Any, context_id: int, maximum_bytes: int, dataset: Readable | None = None) -> Iterator[bytes]:
+    """P-DATA-TF PDUs that carry a request or, where it answers one, a response; with its own dataset, or this one."""
     is_response = primitive.MessageIDBeingRespondedTo is not None and hasattr(primitive, "Status")
     message = getattr(dimse_messages, f"{type(primitive).__name__}_{'RSP' if is_response else 'RQ'}")()
     message.primitive_to_message(primitive)
-    if dataset_follows:
+    if dataset is not None:
         message.command_set.CommandDataSetType = 0x0001
+    elif message.data_set and message.data_set.getvalue():
+        dataset = BytesIO(message.data_set.getvalue())
     command = encode(message.command_set, True, True)
     if command is None:
         raise ValueError(f"{primitive.msg_type} cannot be encoded")
-    dataset = message.data_set.getvalue() if message.data_set else b""
     return message_pdus(context_id, command, dataset, maximum_bytes)
 
 
@@ -71,34 +73,9 @@ class Request:
     """pynetdicom's PresentationContextTuple: `context_id`, `abstract_syntax`, `transfer_syntax`."""
 
     @property
-    def message_id(self) -> int:
-        """Which request of the association it is."""
-        return int(self.request.MessageID)
-
-    @property
-    def identifier(self) -> Dataset:
-        """Of C-FIND."""
-        return self._dataset(self.request.Identifier)
-
-    @property
-    def action_type(self) -> int:
-        """Of N-ACTION."""
-        return int(self.request.ActionTypeID)
-
-    @property
-    def action_information(self) -> Dataset:
-        """Of N-ACTION."""
-        return self._dataset(self.request.ActionInformation)
-
-    @property
-    def event_type(self) -> int:
-        """Of N-EVENT-REPORT."""
-        return int(self.request.EventTypeID)
-
-    @property
-    def event_information(self) -> Dataset:
-        """Of N-EVENT-REPORT."""
-        return self._dataset(self.request.EventInformation)
-
-    def _dataset(self, encoded: BytesIO | None) -> Dataset:
+    def dataset(self) -> Dataset:
+        """Identifier, Action Information or Event Information.  Raises whatever pydicom's parser stumbles over."""
+        encoded = next(
+            (getattr(self.request, keyword) for keyword in _DATASETS if hasattr(self.request, keyword)), None
+        )
         return dataset_of(encoded, UID(self.context.transfer_syntax))

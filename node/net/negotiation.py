@@ -37,6 +37,8 @@ class Accepted:
 
     answer: A_ASSOCIATE
     contexts: Mapping[int, PresentationContext]
+    refused: frozenset[str] = frozenset()
+    """The abstract syntaxes that were proposed and can be used in none of the contexts."""
 
 
 def offered(sop_class: str, syntaxes: list[str] | None = None, in_both_roles: bool = False) -> PresentationContext:
@@ -64,19 +66,23 @@ def accept(request: A_ASSOCIATE, entity: Entity) -> Accepted:
     answer.result, answer.result_source = 0x00, 0x01
     refused = [context for context in contexts if context.result != 0x00]
     answer.presentation_context_definition_results_list = [*accepted.values(), *refused]
-    said = user_information(
+    information = user_information(
         entity.maximum_pdu_bytes, entity.implementation_class_uid, entity.implementation_version_name
     )
-    answer.user_information = [*said, *roles_answered]
-    return Accepted(answer, accepted)
+    answer.user_information = [*information, *roles_answered]
+    usable = {context.abstract_syntax for context in accepted.values()}
+    return Accepted(answer, accepted, frozenset(str(each.abstract_syntax) for each in refused) - usable)
 
 
 def request(
-    ae_titles: tuple[str, str], contexts: Sequence[tuple[str, str]], scp_roles: Sequence[str], said: Sequence[object]
+    ae_titles: tuple[str, str],
+    contexts: Sequence[tuple[str, str]],
+    scp_roles: Sequence[str],
+    information: Sequence[object],
 ) -> A_ASSOCIATE:
     """A request by the first for an association with the second, for these (SOP class, transfer syntax) pairs.
 
-    The first would be SCP of the SOP classes `scp_roles`, and says this of itself (`pdus.user_information`).  Raises
+    The first would be SCP of the SOP classes `scp_roles`, and gives this `pdus.user_information` of itself.  Raises
     ValueError when there are more than 128 pairs.
     """
     proposed = [build_context(UID(sop_class), UID(syntax)) for sop_class, syntax in contexts]
@@ -86,7 +92,7 @@ def request(
     primitive.application_context_name = APPLICATION_CONTEXT
     primitive.calling_ae_title, primitive.called_ae_title = ae_titles
     primitive.presentation_context_definition_list = proposed
-    primitive.user_information = [*said, *(build_role(UID(sop_class), scp_role=True) for sop_class in scp_roles)]
+    primitive.user_information = [*information, *(build_role(UID(sop_class), scp_role=True) for sop_class in scp_roles)]
     return primitive
 
 

@@ -52,26 +52,16 @@ def read_control(kind: Pdu, pdu_bytes: bytes) -> tuple[Event, Any]:
         raise ProtocolViolation("PDU cannot be decoded") from None
 
 
-def request_pdu(primitive: A_ASSOCIATE) -> bytes:
-    """An A-ASSOCIATE-RQ."""
-    return bytes(pdu.A_ASSOCIATE_RQ(primitive).encode())
-
-
-def accept_pdu(primitive: A_ASSOCIATE) -> bytes:
-    """An A-ASSOCIATE-AC."""
-    return bytes(pdu.A_ASSOCIATE_AC(primitive).encode())
+def encoded(kind: Pdu, primitive: A_ASSOCIATE | None = None) -> bytes:
+    """An A-ASSOCIATE-RQ or A-ASSOCIATE-AC of the primitive, or an A-RELEASE-RQ or A-RELEASE-RP, which needs none."""
+    return bytes(_CLASSES[kind](primitive).encode())
 
 
 def reject_pdu(result: int, source: int, reason: int) -> bytes:
     """An A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
     primitive = A_ASSOCIATE()
     primitive.result, primitive.result_source, primitive.diagnostic = result, source, reason
-    return bytes(pdu.A_ASSOCIATE_RJ(primitive).encode())
-
-
-def release_pdu(kind: Pdu) -> bytes:
-    """An A-RELEASE-RQ or A-RELEASE-RP (PS3.8 9.3.6, 9.3.7)."""
-    return bytes(_CLASSES[kind]().encode())
+    return encoded(Pdu.A_ASSOCIATE_RJ, primitive)
 
 
 def abort_pdu(source: int, reason: int) -> bytes:

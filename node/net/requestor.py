@@ -7,11 +7,10 @@ a C-GET, N-EVENT-REPORT) is answered in the same place.
 
 import math
 import socket
-import struct
 import time
 from collections import deque
-from collections.abc import Callable, Generator
-from types import TracebackType
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 from pydicom.dataset import Dataset
@@ -30,13 +29,14 @@ from node.net.dimse_messages import (
     Readable,
     Store,
     StoreRequest,
-    dataset_pdus,
     message_pdus,
     store_response,
 )
 from node.net.dimse_primitives import bytes_of, dataset_of, pdus_of, primitive_of
 from node.net.negotiation import agreed
-from node.net.pdus import abort_pdu, control_pdu, maximum_length, read_control, release_pdu, request_pdu
+from node.net.pdu_reader import PduReader
+from node.net.pdus import abort_pdu, encoded, maximum_length
+from node.net.services import response_to
 from node.net.socket_reader import Closed, TooSlow, Wire
 from node.net.upper_layer import REQUESTOR, Event, Pdu, State, advance
 from node.runtime import log
@@ -46,12 +46,6 @@ LINGER_SECONDS = 1.0
 _NOT_KEPT = 0xC211
 _IN_SEVERAL = (C_FIND, C_GET, C_MOVE)
 _OVER = (State.IDLE, State.AWAITING_CLOSE)
-
-_WHY_OVER: dict[type[Exception], str] = {
-    Closed: "it took the connection and closed it without an answer",
-    TooSlow: "it took the connection and did not answer within {seconds:g} s",
-    ProtocolViolation: "what answered there speaks no DICOM",
-}
 
 Keep = Callable[[str, str, str, memoryview], int]
 """(SOP class UID, SOP Instance UID, transfer syntax UID, dataset) → the C-STORE status: 0 when it is durable."""
@@ -76,8 +70,10 @@ class Requestor:
         self._acse_seconds, self._dimse_seconds, self._network_seconds = acse_seconds, dimse_seconds, network_seconds
         self._keep, self._on_report = keep, on_report
         self._state = advance(REQUESTOR, State.IDLE, Event.CONNECT).state
-        self._messages = Messages(self._begin)
-        self._contexts: dict[int, PresentationContext] = {}
+        self._messages = Messages(self._begin, takes_other_groups=True)
+        self._reader = PduReader(self._wire, self._messages)
+        self.contexts: dict[int, PresentationContext] = {}
+        """What the peer accepted, by number."""
         self._answers: deque[Any] = deque()
         self._complete = 0
         self._message_id = 0
@@ -91,9 +87,7 @@ class Requestor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.release()
 
     # --- its life
@@ -101,16 +95,15 @@ class Requestor:
     def negotiate(self, request: A_ASSOCIATE) -> None:
         """The association is established, or over; then `is_rejected` says whether the peer refused it."""
         end = time.monotonic() + self._acse_seconds
-        self._happens(Event.CONNECTED, request_pdu(request))
-        try:
+        with self._over_if_it_fails():
+            self._happens(Event.CONNECTED, encoded(Pdu.A_ASSOCIATE_RQ, request))
+            if self._is_in(*_OVER):  # the peer had hung up before that was sent
+                raise Closed
             event, answer = self._next_pdu(end)
-        except (Closed, TooSlow, ProtocolViolation) as error:
-            self._ended_by(error)
-            self.why_over = _WHY_OVER[type(error)].format(seconds=self._acse_seconds)
-            return
-        self.is_rejected = event is Event.A_ASSOCIATE_RJ
-        if event is Event.A_ASSOCIATE_AC:
-            self._contexts, self._peer_maximum_bytes = agreed(request, answer), maximum_length(answer)
+            self.is_rejected = event is Event.A_ASSOCIATE_RJ
+            if event is Event.A_ASSOCIATE_AC:
+                self.contexts = self._reader.contexts = agreed(request, answer)
+                self._peer_maximum_bytes = maximum_length(answer)
 
     def _is_in(self, *states: State) -> bool:
         return self._state in states
@@ -118,45 +111,49 @@ class Requestor:
     @property
     def is_established(self) -> bool:
         """Whether a request can be sent.  What came meanwhile has been dealt with."""
-        try:
+        with self._over_if_it_fails():
             while self._is_in(State.ESTABLISHED) and self._wire.has_more_within(0):
                 self._next_pdu(time.monotonic() + self._network_seconds)
-        except (Closed, TooSlow, ProtocolViolation) as error:
-            self._ended_by(error)
         return self._is_in(State.ESTABLISHED)
-
-    @property
-    def has_contexts(self) -> bool:
-        """Whether the peer accepted any presentation context."""
-        return bool(self._contexts)
 
     def release(self) -> None:
         """The association is over: released where it was still there, else as it ended.  Never raises."""
         if not self.is_established:
             return
         self._messages.abandon()
-        self._happens(Event.SEND_RELEASE)
         end = time.monotonic() + self._acse_seconds
-        try:
+        with self._over_if_it_fails():
+            self._happens(Event.SEND_RELEASE)
             while not self._is_in(*_OVER):
                 self._next_pdu(end)
-        except (Closed, TooSlow, ProtocolViolation) as error:
-            self._ended_by(error)
 
     def abort(self) -> None:
-        """The association is over; the peer is told so, where it is still there."""
-        self._messages.abandon()
-        if not self._is_in(*_OVER):
-            self._happens(Event.SEND_ABORT)
+        """The association is over; the peer gets an A-ABORT, where it is still there."""
+        self._end(Event.SEND_ABORT)
 
-    def _ended_by(self, error: Exception) -> None:
-        """The connection is gone, the peer too slow (we abort), or what it sent is forbidden (so we abort)."""
-        if isinstance(error, TooSlow):
+    @contextmanager
+    def _over_if_it_fails(self) -> Iterator[None]:
+        """Closed, TooSlow and ProtocolViolation end the association, and no more; anything else that is raised ends it too."""
+        try:
+            yield
+        except Closed:
+            self.why_over = "it took the connection and closed it without an answer"
+            self._end(Event.CLOSED)
+        except TooSlow:
+            self.why_over = f"it took the connection and did not answer within {self._acse_seconds:g} s"
             self.abort()
-            return
+        except ProtocolViolation as error:
+            self.why_over = "what answered there speaks no DICOM"
+            self._end(error.event)
+        except BaseException:
+            self.abort()
+            raise
+
+    def _end(self, event: Event) -> None:
+        """The association is over by `event`, if it was not yet."""
         self._messages.abandon()
         if not self._is_in(*_OVER):
-            self._happens(error.event if isinstance(error, ProtocolViolation) else Event.CLOSED)
+            self._happens(event)
 
     def _happens(self, event: Event, pdu: bytes = b"") -> None:
         """The table's step is made: its PDU is with the kernel (`pdu`, where it is none of ours), its state is ours."""
@@ -165,7 +162,7 @@ class Requestor:
         if step.abort is not None:
             pdu = abort_pdu(*step.abort)
         elif step.action.sends in (Pdu.A_RELEASE_RQ, Pdu.A_RELEASE_RP):
-            pdu = release_pdu(step.action.sends)
+            pdu = encoded(step.action.sends)
         if step.action.sends is not None:
             try:
                 self._send(pdu)
@@ -184,7 +181,7 @@ class Requestor:
 
     def contexts_of(self, sop_class: str, as_scu: bool = True) -> list[PresentationContext]:
         """The accepted contexts of the SOP class, each with its one transfer syntax; in which we are SCU, or whatever."""
-        contexts = self._contexts.values()
+        contexts = self.contexts.values()
         return [cx for cx in contexts if cx.abstract_syntax == sop_class and (cx.as_scu or not as_scu)]
 
     def ask(
@@ -204,31 +201,22 @@ class Requestor:
         self._answers.clear()
         self._message_id = request.MessageID = self._message_id % 0xFFFF + 1
         message_id, is_final = self._message_id, False
-        try:
+        with self._over_if_it_fails():  # what was broken off cannot be ended as it began; nor can the association
             self._send_message(request, context, file)
-            while not is_final:
-                answer = self._answer_to(message_id)
-                is_final = not (isinstance(answer, _IN_SEVERAL) and is_pending(answer.Status))
+        while not is_final:
+            answer = self._answer_to(message_id)
+            is_final = not (isinstance(answer, _IN_SEVERAL) and is_pending(answer.Status))
+            try:
                 yield answer, _identifier(answer, context)
-        except Closed:
-            self._ended_by(Closed())
-            raise Unavailable(NO_ANSWER) from None
-        finally:
-            if not is_final and self._is_in(State.ESTABLISHED):
-                self._cancel(message_id, context)
+            except GeneratorExit:
+                if not is_final and self._is_in(State.ESTABLISHED):
+                    self._cancel(message_id, context)
+                raise
 
     def _send_message(self, primitive: Any, context: PresentationContext, file: Readable | None = None) -> None:
         """The message is on its way.  Raises Closed, or what reading `file` raises."""
-        for pdu in pdus_of(primitive, context.context_id, self._peer_maximum_bytes, file is not None):
+        for pdu in pdus_of(primitive, context.context_id, self._peer_maximum_bytes, file):
             self._send(pdu)
-        if file is None:
-            return
-        try:
-            for pdu in dataset_pdus(context.context_id, file, self._peer_maximum_bytes):
-                self._send(pdu)
-        except OSError:  # the message cannot be ended as it began; nor can the association
-            self.abort()
-            raise
 
     def _send(self, pdu: bytes) -> None:
         self._wire.set_timeout(self._network_seconds)
@@ -237,10 +225,8 @@ class Requestor:
     def _answer_to(self, message_id: int) -> Any:
         """The next response to our message.  Raises Unavailable: none comes."""
         while not self._answers:
-            try:
+            with self._over_if_it_fails():
                 self._next_message()
-            except (Closed, TooSlow, ProtocolViolation) as error:
-                self._ended_by(error)
             if not self._is_in(State.ESTABLISHED):
                 raise Unavailable(NO_ANSWER)
             while self._answers and self._answers[0].MessageIDBeingRespondedTo != message_id:
@@ -259,41 +245,31 @@ class Requestor:
         cancel = C_CANCEL()
         cancel.MessageIDBeingRespondedTo = message_id
         end = time.monotonic() + self._acse_seconds
-        try:
+        with self._over_if_it_fails():
             self._send_message(cancel, context)
-            while self._is_in(State.ESTABLISHED):
+            while self._is_in(State.ESTABLISHED) and all(is_pending(answer.Status) for answer in self._answers):
                 self._next_pdu(end)
-                if any(not is_pending(answer.Status) for answer in self._answers):
-                    return
-        except (Closed, TooSlow, ProtocolViolation) as error:
-            self._ended_by(error)
 
     # --- what comes
 
     def listen(self, seconds: float, is_done: Callable[[], bool]) -> None:
         """What the peer asks of us was answered for so long, or until `is_done`, or the association ended."""
         end = time.monotonic() + seconds
-        try:
-            while not is_done() and self._is_in(State.ESTABLISHED):
-                left_seconds = end - time.monotonic()
-                if left_seconds <= 0 or not self._wire.has_more_within(left_seconds):
-                    return
-                self._next_pdu(time.monotonic() + self._network_seconds)
-        except (Closed, TooSlow, ProtocolViolation) as error:
-            self._ended_by(error)
+        with self._over_if_it_fails():
+            while not is_done() and self._is_in(State.ESTABLISHED) and (left_seconds := end - time.monotonic()) > 0:
+                if self._wire.has_more_within(left_seconds):
+                    self._next_pdu(time.monotonic() + self._network_seconds)
 
     def _next_pdu(self, end: float) -> tuple[Event, Any]:
         """One PDU was dealt with; what it is, and its primitive.  Raises Closed, TooSlow after `end`, ProtocolViolation."""
         self._wait_until(end)
         self._wire.begin()
         self._wait_until(end)
-        kind, _, length = struct.unpack(">BBL", self._wire.take(6))
+        kind, length = self._reader.head()
         if kind == Pdu.P_DATA_TF:
             self._take_data(length)
             return Event.P_DATA_TF, None
-        known = control_pdu(kind, length)
-        whole = struct.pack(">BBL", kind, 0, length) + b"".join(bytes(piece) for piece in self._wire.pieces(length))
-        event, primitive = read_control(known, whole)
+        event, primitive = self._reader.rest(kind, length)
         self._happens(event)
         return event, primitive
 
@@ -309,22 +285,9 @@ class Requestor:
         self._happens(Event.P_DATA_TF)
         if not self._is_in(State.ESTABLISHED, State.AWAITING_RELEASE):
             raise Closed
-        while length:
-            if length < 6:
-                raise ProtocolViolation("P-DATA value truncated")
-            size, context_id, flags = struct.unpack(">LBB", self._wire.take(6))
-            length -= 4 + size
-            if size < 2 or length < 0:
-                raise ProtocolViolation("P-DATA value of impossible length")
-            if is_wanted:
-                if context_id not in self._contexts:
-                    raise ProtocolViolation("presentation context was not accepted")
-                self._messages.begin_fragment(context_id, flags)
-            for piece in self._wire.pieces(size - 2):
-                if is_wanted:
-                    self._messages.data(piece)
-            if is_wanted:
-                self._came(self._messages.end_fragment())
+        self._reader.data_left = length
+        while self._reader.data_left:
+            self._came(self._reader.value(is_wanted))
 
     def _came(self, message: Store | OtherMessage | None) -> None:
         """A message that is complete was answered, or is kept for whoever waits for it."""
@@ -332,25 +295,19 @@ class Requestor:
             return
         self._complete += 1
         if not isinstance(message, OtherMessage):
-            request, answer = message
-            response = store_response(request, answer)
-            for pdu in message_pdus(request.context_id, response, b"", self._peer_maximum_bytes):
+            for pdu in message_pdus(message[0].context_id, store_response(*message), None, self._peer_maximum_bytes):
                 self._send(pdu)
             return
         primitive, is_response = primitive_of(message)
         if isinstance(primitive, N_EVENT_REPORT) and not is_response and primitive.is_valid_request:
-            self._answer_report(primitive, self._contexts[message.context_id])
+            self._answer_report(primitive, self.contexts[message.context_id])
         elif is_response and primitive.is_valid_response:
             self._answers.append(primitive)
         else:
             raise ProtocolViolation("a request that no SCU serves")
 
     def _answer_report(self, report: N_EVENT_REPORT, context: PresentationContext) -> None:
-        response = N_EVENT_REPORT()
-        response.MessageIDBeingRespondedTo, response.EventTypeID = report.MessageID, report.EventTypeID
-        response.AffectedSOPClassUID = report.AffectedSOPClassUID
-        response.AffectedSOPInstanceUID = report.AffectedSOPInstanceUID
-        response.Status = PROCESSING_FAILURE
+        response = response_to(report, PROCESSING_FAILURE)
         if self._on_report is not None:
             try:
                 response.Status = self._on_report(
@@ -362,7 +319,7 @@ class Requestor:
 
     def _begin(self, request: StoreRequest) -> "_Kept":
         """The sink of an instance that a C-GET brings; it is refused where we are not SCP of its class."""
-        context = self._contexts[request.context_id]
+        context = self.contexts[request.context_id]
         is_ours = context.as_scp and context.abstract_syntax == request.sop_class_uid
         return _Kept(request, str(context.transfer_syntax[0]), self._keep if is_ours else None)
 

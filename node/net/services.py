@@ -37,29 +37,33 @@ def responses(request: Request, handlers: Handlers) -> Generator[Any, None, None
     if not asked.is_valid_request:
         raise ProtocolViolation("request incomplete", Event.SEND_ABORT)
     if isinstance(asked, C_ECHO):
-        yield _echoed(asked)
+        yield response_to(asked, SUCCESS)
         return
+    handler = {C_FIND: handlers.find, N_ACTION: handlers.action, N_EVENT_REPORT: handlers.event_report}.get(type(asked))
     sop_class = asked.RequestedSOPClassUID if isinstance(asked, N_ACTION) else asked.AffectedSOPClassUID
-    is_negotiated = sop_class == request.context.abstract_syntax  # who may ask nothing may not on another context
-    if isinstance(asked, C_FIND) and handlers.find is not None and is_negotiated:
-        yield from _found(request, handlers.find)
-    elif isinstance(asked, N_ACTION) and handlers.action is not None and is_negotiated:
-        yield _acted(request, handlers.action)
-    elif isinstance(asked, N_EVENT_REPORT) and handlers.event_report is not None and is_negotiated:
-        yield event_reported(request, handlers.event_report)
-    else:
+    # Who may ask nothing may not on another context: what was negotiated decides.
+    if handler is None or sop_class != request.context.abstract_syntax:
         raise ProtocolViolation("service is not offered", Event.SEND_ABORT)
+    if isinstance(asked, C_FIND):
+        yield from _found(request, handler)
+    else:
+        yield response_to(asked, _status(request, handler))
 
 
-def _echoed(asked: C_ECHO) -> C_ECHO:
-    response = C_ECHO()
-    response.MessageIDBeingRespondedTo = asked.MessageID
-    response.AffectedSOPClassUID = asked.AffectedSOPClassUID
-    response.Status = SUCCESS
+def response_to(asked: Any, status: int) -> Any:
+    """The response with this status, about what the request is about (PS3.7 9.3.5, 9.3.2, 10.3.4, 10.3.1)."""
+    response = type(asked)()
+    response.MessageIDBeingRespondedTo, response.Status = asked.MessageID, status
+    prefix = "Requested" if isinstance(asked, N_ACTION) else "Affected"
+    response.AffectedSOPClassUID = getattr(asked, f"{prefix}SOPClassUID")
+    if isinstance(asked, N_ACTION | N_EVENT_REPORT):
+        response.AffectedSOPInstanceUID = getattr(asked, f"{prefix}SOPInstanceUID")
+        kind = "ActionTypeID" if isinstance(asked, N_ACTION) else "EventTypeID"
+        setattr(response, kind, getattr(asked, kind))
     return response
 
 
-def _found(request: Request, find: Callable[[Request], Matches]) -> Generator[C_FIND, None, None]:
+def _found(request: Request, find: Callable[[Request], Any]) -> Generator[C_FIND, None, None]:
     """A success follows the last match, unless another status has ended them."""
     with closing(find(request)) as matches:
         while True:
@@ -74,14 +78,10 @@ def _found(request: Request, find: Callable[[Request], Matches]) -> Generator[C_
 
 
 def _find_response(request: Request, status: int | Dataset, identifier: Dataset | None) -> C_FIND:
-    response = C_FIND()
-    response.MessageIDBeingRespondedTo = request.message_id
-    response.AffectedSOPClassUID = request.request.AffectedSOPClassUID
+    response = response_to(request.request, status if isinstance(status, int) else status.Status)
     if isinstance(status, Dataset):
         for element in status:
             setattr(response, element.keyword, element.value)
-    else:
-        response.Status = status
     if is_pending(response.Status):
         response.Identifier = bytes_of(identifier or Dataset(), UID(request.context.transfer_syntax))
         if response.Identifier is None:
@@ -89,29 +89,8 @@ def _find_response(request: Request, status: int | Dataset, identifier: Dataset 
     return response
 
 
-def _acted(request: Request, act: Callable[[Request], tuple[int, None]]) -> N_ACTION:
-    response = N_ACTION()
-    response.MessageIDBeingRespondedTo = request.message_id
-    response.AffectedSOPClassUID = request.request.RequestedSOPClassUID
-    response.AffectedSOPInstanceUID = request.request.RequestedSOPInstanceUID
-    response.ActionTypeID = request.action_type
-    response.Status = _status(request, act)
-    return response
-
-
-def event_reported(request: Request, report: Callable[[Request], tuple[int, None]]) -> N_EVENT_REPORT:
-    """The response to an N-EVENT-REPORT, with the status that `report` gives it."""
-    response = N_EVENT_REPORT()
-    response.MessageIDBeingRespondedTo = request.message_id
-    response.AffectedSOPClassUID = request.request.AffectedSOPClassUID
-    response.AffectedSOPInstanceUID = request.request.AffectedSOPInstanceUID
-    response.EventTypeID = request.event_type
-    response.Status = _status(request, report)
-    return response
-
-
-def _status(request: Request, handler: Callable[[Request], tuple[int, None]]) -> int:
+def _status(request: Request, handler: Callable[[Request], Any]) -> int:
     try:
-        return handler(request)[0]
+        return int(handler(request)[0])
     except Exception:  # noqa: BLE001  the edge: whatever it is, the peer gets an answer
         return PROCESSING_FAILURE

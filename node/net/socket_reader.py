@@ -96,14 +96,16 @@ class Wire:
         """Whether a byte, or the end of the connection, comes in time."""
         if self._start < self._end or (isinstance(self._connection, ssl.SSLSocket) and self._connection.pending()):
             return True
+        deadline = time.monotonic() + seconds
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
-        if not poll.poll(seconds * 1000):
-            return False
-        return not self._is_tls or self._has_data()
+        while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            if not self._is_tls or self._has_data():
+                return True
+        return False
 
     def _has_data(self) -> bool:
-        """Whether what came over TLS is for us: a session ticket is not."""
+        """Whether what came over TLS is for us: a session ticket is not, and half a record is nothing yet."""
         self._start = self._end = 0
         self._connection.settimeout(0)
         try:

@@ -3,7 +3,8 @@
 import hashlib
 import socket
 import ssl
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from node.config.peer import Peer
 from node.config.sections import Tls
@@ -13,16 +14,13 @@ from node.errors import ConfigError, Unavailable, safe_message
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!PSK"
 _OTHER_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")
 _REFUSED_US = {
-    name: f"the peer refuses our certificate: {why}"
-    for names, why in (
-        (("SSLV3_ALERT_CERTIFICATE_EXPIRED",), "it has expired; renew [node.tls] certificate and restart"),
-        (("TLSV1_ALERT_UNKNOWN_CA",), "it does not know our CA; give the CA of [node.tls] certificate to the peer"),
-        (("TLSV13_ALERT_CERTIFICATE_REQUIRED",), "it wants one; set [node.tls] certificate"),
-        (("SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_UNKNOWN"), "ask the peer's log for the reason"),
-    )
-    for name in names
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it has expired; renew [node.tls] certificate and restart",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know our CA; give the CA of [node.tls] certificate to the peer",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants one; set [node.tls] certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "ask the peer's log for the reason",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "ask the peer's log for the reason",
 }
-"""What OpenSSL calls the alert of the other side."""
+"""Why a peer refuses our certificate, by what OpenSSL calls its alert."""
 _ANOTHER = "its certificate is not the one of tls_sha256"
 
 
@@ -43,43 +41,39 @@ def _context(protocol: int, settings: Tls) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    _load(settings.certificate, settings.key, context)
-    try:
-        context.load_verify_locations(settings.ca)
-    except OSError as error:  # ssl.SSLError is one
+
+    def no_password() -> str:
         raise ConfigError(
-            f"[node.tls] ca = {str(settings.ca)!r}: {_said(error)}; it holds CA certificates in PEM"
-        ) from None
+            f"[node.tls] key = {str(settings.key)!r} has a password; a node that starts by itself needs one without"
+        )
+
+    own = f"certificate = {str(settings.certificate)!r}, key = {str(settings.key)!r}"
+    with _readable(own, "each must be a PEM file, the certificate first in its own"):
+        context.load_cert_chain(settings.certificate, settings.key, no_password)
+    with _readable(f"ca = {str(settings.ca)!r}", "it must hold CA certificates in PEM"):
+        context.load_verify_locations(settings.ca)
     return context
 
 
-def _load(certificate: Path, key: Path, context: ssl.SSLContext) -> None:
-    def no_password() -> str:
-        raise ConfigError(
-            f"[node.tls] key = {str(key)!r} has a password; a node that starts by itself needs one without"
-        )
-
+@contextmanager
+def _readable(what: str, remedy: str) -> Iterator[None]:
+    """An OSError within, of which ssl.SSLError is one, becomes a ConfigError that names the key."""
     try:
-        context.load_cert_chain(certificate, key, no_password)
+        yield
     except OSError as error:
-        named = f"[node.tls] certificate = {str(certificate)!r}, key = {str(key)!r}: "
-        if isinstance(error, ssl.SSLError) and error.reason in _OTHER_KEY:
-            raise ConfigError(
-                f"{named}this key is not the one that the certificate was made for; name the key of its request, or "
-                "have a new certificate made for this key"
-            ) from None
+        why = safe_message(error)
         if isinstance(error, ssl.SSLError):
-            raise ConfigError(
-                f"{named}{_said(error)}; each must be a PEM file, the certificate first in its own (convert DER with "
-                "`openssl x509 -inform der`)"
-            ) from None
-        raise ConfigError(f"{named}{safe_message(error)}") from None
+            why = f"{_in_words(error)}; {remedy} (convert DER with `openssl x509 -inform der`)"
+            if error.reason in _OTHER_KEY:
+                why = (
+                    "this key is not the one that the certificate was made for; name the key of its request, or have a "
+                    "new certificate made for this key"
+                )
+        raise ConfigError(f"[node.tls] {what}: {why}") from None
 
 
-def _said(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or "not readable").lower().replace("_", " ")
-    return error.strerror or "not readable"
+def _in_words(error: ssl.SSLError) -> str:
+    return (error.reason or "not readable").lower().replace("_", " ")
 
 
 def peer_name(peer: Peer) -> str:
@@ -115,7 +109,8 @@ def reason_of(error: OSError | UnicodeError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {_REFUSED_US.get(error.reason or '', _said(error))}"
+        why = _REFUSED_US.get(error.reason or "")
+        return f"TLS: the peer refuses our certificate: {why}" if why else f"TLS: {_in_words(error)}"
     return safe_message(error)
 
 

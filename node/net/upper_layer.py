@@ -112,7 +112,6 @@ Row = dict[Event, tuple[Action, State]]
 Table = Mapping[State, Row]
 
 ARTIM_RUNS = frozenset({State.AWAITING_REQUEST, State.AWAITING_CLOSE})
-EVENT_OF_PDU = {kind: Event[kind.name] for kind in Pdu}
 VERSION_NOT_SUPPORTED = (1, 2, 2)
 """Result, source and reason of the A-ASSOCIATE-RJ after OTHER_VERSION: permanent, by the provider (PS3.8 9.3.4)."""
 
@@ -121,139 +120,107 @@ _NOT_SIGNIFICANT, _UNRECOGNIZED, _UNEXPECTED, _INVALID_VALUE = 0, 1, 2, 6
 _REASONS = {Event.UNRECOGNIZED_PDU: _UNRECOGNIZED, Event.INVALID_PDU: _INVALID_VALUE}
 """Of an abort by the provider; every other event is a PDU that is fine, but not now."""
 
-_AE_1 = Action("AE-1")
-_AE_2 = Action("AE-2", sends=Pdu.A_ASSOCIATE_RQ)
-_AE_3 = Action("AE-3")
-_AE_4 = Action("AE-4", closes=True)
-_AE_5 = Action("AE-5")
-_AE_6, _AE_6_REJECTS = Action("AE-6"), Action("AE-6", sends=Pdu.A_ASSOCIATE_RJ)
-_AE_7 = Action("AE-7", sends=Pdu.A_ASSOCIATE_AC)
-_AE_8 = Action("AE-8", sends=Pdu.A_ASSOCIATE_RJ)
-_DT_1 = Action("DT-1", sends=Pdu.P_DATA_TF)
-_DT_2 = Action("DT-2")
-_AR_1 = Action("AR-1", sends=Pdu.A_RELEASE_RQ)
-_AR_2 = Action("AR-2")
-_AR_3 = Action("AR-3", closes=True)
-_AR_4 = Action("AR-4", sends=Pdu.A_RELEASE_RP)
-_AR_5 = Action("AR-5", closes=True)
-_AR_6 = Action("AR-6")
-_AR_7 = Action("AR-7", sends=Pdu.P_DATA_TF)
-_AR_8 = Action("AR-8")
-_AR_9 = Action("AR-9", sends=Pdu.A_RELEASE_RP)
-_AR_10 = Action("AR-10")
-_AA_1 = Action("AA-1", sends=Pdu.A_ABORT)
-_AA_2 = Action("AA-2", closes=True)
-_AA_3 = Action("AA-3", closes=True)
-_AA_4 = Action("AA-4", closes=True)
-_AA_5 = Action("AA-5", closes=True)
-_AA_6 = Action("AA-6")
-_AA_7 = Action("AA-7", sends=Pdu.A_ABORT)
-_AA_8 = Action("AA-8", sends=Pdu.A_ABORT)
+_SENT = {
+    "AE-2": Pdu.A_ASSOCIATE_RQ, "AE-7": Pdu.A_ASSOCIATE_AC, "AE-8": Pdu.A_ASSOCIATE_RJ,
+    "DT-1": Pdu.P_DATA_TF, "AR-7": Pdu.P_DATA_TF,
+    "AR-1": Pdu.A_RELEASE_RQ, "AR-4": Pdu.A_RELEASE_RP, "AR-9": Pdu.A_RELEASE_RP,
+    "AA-1": Pdu.A_ABORT, "AA-7": Pdu.A_ABORT, "AA-8": Pdu.A_ABORT,
+}  # fmt: skip
+_CLOSING = {"AE-4", "AR-3", "AR-5", "AA-2", "AA-3", "AA-4", "AA-5"}
+
+
+def _does(name: str, after: State) -> tuple[Action, State]:
+    """A cell of a table: the Standard's action, and the state after it."""
+    return Action(name, _SENT.get(name), name in _CLOSING), after
+
 
 _PDUS = (
     Event.A_ASSOCIATE_RQ, Event.OTHER_VERSION, Event.A_ASSOCIATE_AC, Event.A_ASSOCIATE_RJ, Event.P_DATA_TF,
     Event.A_RELEASE_RQ, Event.A_RELEASE_RP, Event.UNRECOGNIZED_PDU, Event.INVALID_PDU,
 )  # fmt: skip
+_IGNORED_AT_THE_END = (
+    Event.A_ASSOCIATE_AC, Event.A_ASSOCIATE_RJ, Event.P_DATA_TF, Event.A_RELEASE_RQ, Event.A_RELEASE_RP,
+)  # fmt: skip
 
 
-def _either_side_may_end(row: Row) -> Row:
-    """`row`, and what the states between request and end have in common."""
-    return {
-        **dict.fromkeys(_PDUS, (_AA_8, State.AWAITING_CLOSE)),
-        Event.SEND_ABORT: (_AA_1, State.AWAITING_CLOSE),
-        Event.A_ABORT: (_AA_3, State.IDLE),
-        Event.CLOSED: (_AA_4, State.IDLE),
-        **row,
-    }
-
-
-_AWAITING_CLOSE: Row = {
-    **dict.fromkeys(_PDUS, (_AA_6, State.AWAITING_CLOSE)),
-    **dict.fromkeys(
-        (Event.A_ASSOCIATE_RQ, Event.OTHER_VERSION, Event.UNRECOGNIZED_PDU, Event.INVALID_PDU),
-        (_AA_7, State.AWAITING_CLOSE),
-    ),
-    Event.A_ABORT: (_AA_2, State.IDLE),
-    Event.ARTIM_EXPIRED: (_AA_2, State.IDLE),
-    Event.CLOSED: (_AR_5, State.IDLE),
+_ENDS: Row = {
+    **dict.fromkeys(_PDUS, _does("AA-8", State.AWAITING_CLOSE)),
+    Event.SEND_ABORT: _does("AA-1", State.AWAITING_CLOSE),
+    Event.A_ABORT: _does("AA-3", State.IDLE),
+    Event.CLOSED: _does("AA-4", State.IDLE),
 }
+"""What the states between request and end have in common, where they say nothing else: either side may end it."""
+_WITHOUT_ENDS = (State.IDLE, State.AWAITING_REQUEST, State.CONNECTING, State.AWAITING_CLOSE)
 
-_ESTABLISHED = _either_side_may_end(
-    {
-        Event.P_DATA_TF: (_DT_2, State.ESTABLISHED),
-        Event.SEND_DATA: (_DT_1, State.ESTABLISHED),
-        Event.A_RELEASE_RQ: (_AR_2, State.RELEASE_REQUESTED),
-        Event.SEND_RELEASE: (_AR_1, State.AWAITING_RELEASE),
+
+def _of_side(collision: State, rows: Table) -> Table:
+    """The table with these rows, those of both sides, and the ends.  `collision`: where both ask for release."""
+    of_both: Table = {
+        State.ESTABLISHED: {
+            Event.P_DATA_TF: _does("DT-2", State.ESTABLISHED),
+            Event.SEND_DATA: _does("DT-1", State.ESTABLISHED),
+            Event.A_RELEASE_RQ: _does("AR-2", State.RELEASE_REQUESTED),
+            Event.SEND_RELEASE: _does("AR-1", State.AWAITING_RELEASE),
+        },
+        State.RELEASE_REQUESTED: {
+            Event.SEND_DATA: _does("AR-7", State.RELEASE_REQUESTED),
+            Event.SEND_RELEASE_RESPONSE: _does("AR-4", State.AWAITING_CLOSE),
+        },
+        State.AWAITING_RELEASE: {
+            Event.P_DATA_TF: _does("AR-6", State.AWAITING_RELEASE),
+            Event.A_RELEASE_RP: _does("AR-3", State.IDLE),
+            Event.A_RELEASE_RQ: _does("AR-8", collision),
+        },
+        State.AWAITING_CLOSE: {
+            **dict.fromkeys(_PDUS, _does("AA-7", State.AWAITING_CLOSE)),
+            **dict.fromkeys(_IGNORED_AT_THE_END, _does("AA-6", State.AWAITING_CLOSE)),
+            Event.A_ABORT: _does("AA-2", State.IDLE),
+            Event.ARTIM_EXPIRED: _does("AA-2", State.IDLE),
+            Event.CLOSED: _does("AR-5", State.IDLE),
+        },
     }
-)
+    return {state: row if state in _WITHOUT_ENDS else {**_ENDS, **row} for state, row in {**rows, **of_both}.items()}
 
-_RELEASE_REQUESTED = _either_side_may_end(
+
+ACCEPTOR: Table = _of_side(
+    State.COLLISION_OF_ACCEPTOR,
     {
-        Event.SEND_DATA: (_AR_7, State.RELEASE_REQUESTED),
-        Event.SEND_RELEASE_RESPONSE: (_AR_4, State.AWAITING_CLOSE),
-    }
-)
-
-
-def _awaiting_release(collision: State) -> Row:
-    return _either_side_may_end(
-        {
-            Event.P_DATA_TF: (_AR_6, State.AWAITING_RELEASE),
-            Event.A_RELEASE_RP: (_AR_3, State.IDLE),
-            Event.A_RELEASE_RQ: (_AR_8, collision),
-        }
-    )
-
-
-ACCEPTOR: Table = {
-    State.IDLE: {Event.CONNECTION_CAME: (_AE_5, State.AWAITING_REQUEST)},
-    State.AWAITING_REQUEST: {
-        **dict.fromkeys(_PDUS, (_AA_1, State.AWAITING_CLOSE)),
-        Event.A_ASSOCIATE_RQ: (_AE_6, State.DECIDING),
-        Event.OTHER_VERSION: (_AE_6_REJECTS, State.AWAITING_CLOSE),
-        Event.A_ABORT: (_AA_2, State.IDLE),
-        Event.ARTIM_EXPIRED: (_AA_2, State.IDLE),
-        Event.CLOSED: (_AA_5, State.IDLE),
+        State.IDLE: {Event.CONNECTION_CAME: _does("AE-5", State.AWAITING_REQUEST)},
+        State.AWAITING_REQUEST: {
+            **dict.fromkeys(_PDUS, _does("AA-1", State.AWAITING_CLOSE)),
+            Event.A_ASSOCIATE_RQ: _does("AE-6", State.DECIDING),
+            Event.OTHER_VERSION: (Action("AE-6", Pdu.A_ASSOCIATE_RJ), State.AWAITING_CLOSE),
+            Event.A_ABORT: _does("AA-2", State.IDLE),
+            Event.ARTIM_EXPIRED: _does("AA-2", State.IDLE),
+            Event.CLOSED: _does("AA-5", State.IDLE),
+        },
+        State.DECIDING: {
+            Event.SEND_ACCEPT: _does("AE-7", State.ESTABLISHED),
+            Event.SEND_REJECT: _does("AE-8", State.AWAITING_CLOSE),
+        },
+        State.COLLISION_OF_ACCEPTOR: {Event.A_RELEASE_RP: _does("AR-10", State.COLLISION_CONFIRMED)},
+        State.COLLISION_CONFIRMED: {Event.SEND_RELEASE_RESPONSE: _does("AR-4", State.AWAITING_CLOSE)},
     },
-    State.DECIDING: _either_side_may_end(
-        {
-            Event.SEND_ACCEPT: (_AE_7, State.ESTABLISHED),
-            Event.SEND_REJECT: (_AE_8, State.AWAITING_CLOSE),
-        }
-    ),
-    State.ESTABLISHED: _ESTABLISHED,
-    State.RELEASE_REQUESTED: _RELEASE_REQUESTED,
-    State.AWAITING_RELEASE: _awaiting_release(State.COLLISION_OF_ACCEPTOR),
-    State.COLLISION_OF_ACCEPTOR: _either_side_may_end({Event.A_RELEASE_RP: (_AR_10, State.COLLISION_CONFIRMED)}),
-    State.COLLISION_CONFIRMED: _either_side_may_end({Event.SEND_RELEASE_RESPONSE: (_AR_4, State.AWAITING_CLOSE)}),
-    State.AWAITING_CLOSE: _AWAITING_CLOSE,
-}
+)
 """The side that was called."""
 
-REQUESTOR: Table = {
-    State.IDLE: {Event.CONNECT: (_AE_1, State.CONNECTING)},
-    State.CONNECTING: {
-        Event.CONNECTED: (_AE_2, State.AWAITING_ANSWER),
-        Event.SEND_ABORT: (_AA_2, State.IDLE),
-        Event.CLOSED: (_AA_4, State.IDLE),
+REQUESTOR: Table = _of_side(
+    State.COLLISION_OF_REQUESTOR,
+    {
+        State.IDLE: {Event.CONNECT: _does("AE-1", State.CONNECTING)},
+        State.CONNECTING: {
+            Event.CONNECTED: _does("AE-2", State.AWAITING_ANSWER),
+            Event.SEND_ABORT: _does("AA-2", State.IDLE),
+            Event.CLOSED: _does("AA-4", State.IDLE),
+        },
+        State.AWAITING_ANSWER: {
+            Event.A_ASSOCIATE_AC: _does("AE-3", State.ESTABLISHED),
+            Event.A_ASSOCIATE_RJ: _does("AE-4", State.IDLE),
+        },
+        State.COLLISION_OF_REQUESTOR: {Event.SEND_RELEASE_RESPONSE: _does("AR-9", State.COLLISION_ANSWERED)},
+        State.COLLISION_ANSWERED: {Event.A_RELEASE_RP: _does("AR-3", State.IDLE)},
     },
-    State.AWAITING_ANSWER: _either_side_may_end(
-        {
-            Event.A_ASSOCIATE_AC: (_AE_3, State.ESTABLISHED),
-            Event.A_ASSOCIATE_RJ: (_AE_4, State.IDLE),
-        }
-    ),
-    State.ESTABLISHED: _ESTABLISHED,
-    State.RELEASE_REQUESTED: _RELEASE_REQUESTED,
-    State.AWAITING_RELEASE: _awaiting_release(State.COLLISION_OF_REQUESTOR),
-    State.COLLISION_OF_REQUESTOR: _either_side_may_end(
-        {
-            Event.SEND_RELEASE_RESPONSE: (_AR_9, State.COLLISION_ANSWERED),
-        }
-    ),
-    State.COLLISION_ANSWERED: _either_side_may_end({Event.A_RELEASE_RP: (_AR_3, State.IDLE)}),
-    State.AWAITING_CLOSE: _AWAITING_CLOSE,
-}
+)
 """The side that calls."""
 
 
@@ -267,6 +234,6 @@ def advance(table: Table, state: State, event: Event) -> Step:
 
 
 def _abort(action: Action, event: Event) -> tuple[int, int]:
-    if action is _AA_1:
+    if action.name == "AA-1":
         return BY_USER, _NOT_SIGNIFICANT
     return BY_PROVIDER, _REASONS.get(event, _UNEXPECTED)

@@ -20,6 +20,7 @@ ENGLISH = Code("en-US", "RFC5646", "English (United States)")
 DEVICE = Code("121007", "DCM", "Device")
 PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")
 CT_PROCEDURE = Code("25045-6", "LN", "CT unspecified body region")
+"""Of CID 100 the only plain CT; which part of the body is the target region of the images."""
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 
 # Image library (TID 1600)
@@ -28,6 +29,8 @@ IMAGE_LIBRARY_GROUP = Code("126200", "DCM", "Image Library Group")
 SOURCE = Code("260753009", "SCT", "Source")
 MODALITY = Code("121139", "DCM", "Modality")
 CT = Code("CT", "DCM", "Computed Tomography")
+TARGET_REGION = Code("123014", "DCM", "Target Region")
+HEAD = Code("69536005", "SCT", "Head")
 FRAME_OF_REFERENCE = Code("112227", "DCM", "Frame of Reference UID")
 PIXEL_ROWS = Code("110910", "DCM", "Pixel Data Rows")
 PIXEL_COLUMNS = Code("110911", "DCM", "Pixel Data Columns")
@@ -97,3 +100,19 @@ SITES: dict[Location, Site] = {
     Location.BASILAR_TIP: Site(_SCT.BasilarArtery, None, _DISTAL),
     Location.OTHER_POSTERIOR: Site(_SCT.CerebralArtery),
 }
+
+_SHORT = {
+    "Internal Carotid Artery": "ICA",
+    "Middle Cerebral Artery": "MCA",
+    "Anterior Cerebral Artery": "ACA",
+    "Anterior Communicating Artery": "ACom",
+    "Posterior Communicating Artery": "PCom",
+    "Circulation": "",
+}
+
+
+def short(location: str) -> str:
+    """A location's name as neuroradiologists abbreviate it."""
+    for long, brief in _SHORT.items():
+        location = location.replace(long, brief)
+    return location.strip()

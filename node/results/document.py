@@ -156,6 +156,19 @@ def encode(ds: Dataset) -> bytes:
     return buffer.getvalue()
 
 
+def operating_points(findings: Findings) -> list[tuple[str, float]]:
+    """From which probability of presence what happens: one operating point, or two with their names."""
+    if findings.notify_threshold is None:
+        return [("threshold", findings.threshold)]
+    return [("reported from", findings.threshold), ("alert from", findings.notify_threshold)]
+
+
+def remarks(outcome: Outcome) -> tuple[str, ...]:
+    """What report and summary say beside the outcome, in our own words: one sentence each."""
+    note = outcome.note if isinstance(outcome, Findings) else ""
+    return (f"{note[0].upper()}{note[1:]}.",) if note else ()
+
+
 def percent(probability: float) -> str:
     """One decimal; never rounded up to 100 nor down to 0."""
     return f"{percentage(probability):.1f} %"

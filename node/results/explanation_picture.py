@@ -1,11 +1,15 @@
-"""A picture of what the network marked: CT, heat map and circle, in three planes for each finding.  Pure."""
+"""A picture of what the network marked, in three planes for each finding: plain, and with heat map and circle.  Pure."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from ai.affine import lps_of, voxel_of
+from ai.volume import Volume
+from node.results.document import percent
+from node.results.views import View, annotate, grey, plane_view, sampled
 
 if TYPE_CHECKING:
     from ai.explain import Explained, Explanation
@@ -20,30 +24,39 @@ _STRONGEST = 0.6  # of the heat's colour over the CT
 _BACKGROUND, _BRIGHT, _DIM, _CIRCLE = (16, 18, 22), (236, 238, 242), (150, 156, 166), (90, 220, 255)
 _HEAT_COLOURS = ((60, 0, 90), (190, 30, 70), (250, 120, 20), (255, 235, 90))
 """From weak to strong: dark to light, so that it also reads in grey and to the colour-blind."""
-_PLANES = (("axial", 1, 2, "R L A P"), ("coronal", 0, 2, "R L H F"), ("sagittal", 0, 1, "A P H F"))
-"""Name, the axes along rows and columns, and what lies left, right, above and below."""
+_PLANES = (("axial", "RLAP", 2), ("coronal", "RLHF", 1), ("sagittal", "APHF", 0))
+"""Name; what lies left, right, above and below; the axis of LPS that runs through the plane."""
+_ROW = _TITLE + 2 * (_PANEL + _GAP)
 
 Pixels = NDArray[np.float32]
 
 
 def picture(explanation: "Explanation", heading: str) -> Image.Image:
-    """One row for each lesion shown: its title, then axial, coronal and sagittal slices through its centre.
+    """For each lesion shown its title, then axial, coronal and sagittal planes through its centre, plain and with the heat.
 
     A plane shows 80 mm around the centre, moved inside the region, as a radiologist sees it: the patient's right on the
     left, the head up.
     """
     rows = len(explanation.shown)
     width = 3 * _PANEL + 4 * _GAP
-    sheet = Image.new("RGB", (width, _HEADER + rows * (_TITLE + _PANEL + _GAP) + _FOOTER), _BACKGROUND)
+    sheet = Image.new("RGB", (width, _HEADER + rows * _ROW + _FOOTER), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, 12), heading, _BRIGHT, _font(20))
     draw.text((width - _GAP, 12), NOTICE, _CIRCLE, _font(20), anchor="ra")
     for number, shown in enumerate(explanation.shown):
-        top = _HEADER + number * (_TITLE + _PANEL + _GAP)
+        top = _HEADER + number * _ROW
         _titles(draw, top, shown, number + 1, explanation.findings.threshold)
-        for column, plane in enumerate(_PLANES):
-            panel = _panel(explanation.region.hu_DHW, shown, *plane)
-            sheet.paste(panel, (_GAP + column * (_PANEL + _GAP), top + _TITLE))
+        region = Volume(explanation.region.hu_DHW, explanation.region.affine_lps)
+        for column, (name, marks, through) in enumerate(_PLANES):
+            middle = _middle(region, shown, through)
+            for below, hot in enumerate((False, True)):
+                left, upper = _GAP + column * (_PANEL + _GAP), top + _TITLE + below * (_PANEL + _GAP)
+                view = plane_view((left, upper, left + _PANEL, upper + _PANEL), middle, _FIELD_MM, marks)
+                sheet.paste(_panel(view, region, shown, hot), view.box[:2])
+                if hot:
+                    radius = (shown.lesion.diameter_mm / 2.0 + _CIRCLE_MARGIN_MM) / view.mm_per_pixel
+                    draw.circle(view.place(np.array(shown.lesion.centre_lps_mm)), radius, outline=_CIRCLE, width=2)
+                annotate(draw, view, 20, name)
     _legend(sheet, draw)
     return sheet
 
@@ -52,54 +65,30 @@ def _titles(draw: ImageDraw.ImageDraw, top: int, shown: "Explained", number: int
     lesion = shown.lesion
     name = f"{number}  {lesion.location}" if shown.listed else f"Below the threshold: {lesion.location}"
     centre = ", ".join(f"{value:.1f}" for value in lesion.centre_lps_mm)
-    measures = (
-        f"diameter {lesion.diameter_mm:.1f} mm   probability {lesion.probability:.2f} (threshold {threshold:.2f})"
-    )
+    probability = f"probability {percent(lesion.probability)} (threshold {percent(threshold)})"
+    measures = f"diameter {lesion.diameter_mm:.1f} mm   {probability}"
     draw.text((_GAP, top + 2), name, _BRIGHT, _font(20))
     draw.text((_GAP, top + 28), f"{measures}   centre LPS {centre} mm", _DIM, _font(16))
 
 
-def _panel(hu_DHW: NDArray[np.int16], shown: "Explained", name: str, row: int, column: int, sides: str) -> Image.Image:
-    """One plane through the lesion's centre, `_PANEL` pixels square; black beyond the region."""
-    affine, lesion = shown.heat.affine_lps, shown.lesion
-    index = np.linalg.solve(affine, np.append(lesion.centre_lps_mm, 1.0))[:3]
-    step_mm = float(affine[2, 0])
-    across = 3 - row - column
-    at = int(np.clip(round(float(index[across])), 0, hu_DHW.shape[across] - 1))
-    (left, x), (top, y) = (_placed(index[axis], hu_DHW.shape[axis], _FIELD_MM / step_mm) for axis in (column, row))
-    box = (left, top, left + _FIELD_MM / step_mm, top + _FIELD_MM / step_mm)
-    grey = _enlarged(np.take(hu_DHW, at, across).astype(np.float32), box, fill=_WINDOW_HU[0])
-    grey = np.clip((grey - _WINDOW_HU[0]) / (_WINDOW_HU[1] - _WINDOW_HU[0]), 0.0, 1.0)
-    heat = np.clip(_enlarged(np.take(shown.heat.heat_DHW, at, across), box, fill=0.0), 0.0, 1.0)
-    share = (_STRONGEST * np.sqrt(heat))[..., None]
-    pixels = 255.0 * grey[..., None] * (1.0 - share) + _coloured(heat) * share
-    if row == 0:
-        pixels, y = pixels[::-1], _PANEL - y  # d runs to the head: up
-    panel = Image.fromarray(np.rint(pixels).astype(np.uint8))
-    draw = ImageDraw.Draw(panel)
-    radius = (lesion.diameter_mm / 2.0 + _CIRCLE_MARGIN_MM) / _FIELD_MM * _PANEL
-    draw.circle((x, y), radius, outline=_CIRCLE, width=2)
-    middle, end = _PANEL // 2, _PANEL - 8
-    corners = ((8, middle, "lm"), (end, middle, "rm"), (middle, 8, "ma"), (middle, end, "ms"), (8, end, "ls"))
-    for word, (word_x, word_y, anchor) in zip((*sides.split(), name), corners, strict=True):
-        draw.text((word_x, word_y), word, _BRIGHT, _font(15), anchor, stroke_width=2, stroke_fill=_BACKGROUND)
-    return panel
+def _middle(region: Volume, shown: "Explained", through: int) -> NDArray[np.float64]:
+    """In LPS mm the middle of a plane through the lesion, moved along the plane until what it shows is in the region."""
+    half = _FIELD_MM / 2.0 / np.array(region.spacing_mm_DHW)
+    last, at = np.array(region.hu_DHW.shape) - 1.0, voxel_of(region.affine_lps, shown.lesion.centre_lps_mm)
+    inside = np.clip(at, np.minimum(half, last / 2.0), np.maximum(last - half, last / 2.0))
+    middle = lps_of(region.affine_lps, inside)
+    middle[through] = shown.lesion.centre_lps_mm[through]
+    return middle
 
 
-def _placed(index: float, size: int, length: float) -> tuple[float, float]:
-    """Where a stretch of `length` voxels around an index starts, moved inside the region, and the index in panel pixels."""
-    start = float(np.clip(index + 0.5 - length / 2.0, 0.0, max(0.0, size - length)))
-    return start, (index + 0.5 - start) / length * _PANEL
-
-
-def _enlarged(plane: Pixels, box: Sequence[float], fill: float) -> Pixels:
-    """The part of a plane in `box` (left, top, right, bottom in pixels' edges), `_PANEL` pixels square."""
-    left, top, right, bottom = box
-    transform = ((right - left) / _PANEL, 0.0, left, 0.0, (bottom - top) / _PANEL, top)
-    image = Image.fromarray(plane).transform(
-        (_PANEL, _PANEL), Image.Transform.AFFINE, transform, Image.Resampling.BICUBIC, fillcolor=fill
-    )
-    return np.asarray(image, np.float32)
+def _panel(view: View, region: Volume, shown: "Explained", hot: bool) -> Image.Image:
+    """The plane, `_PANEL` pixels square; black beyond the region."""
+    pixels = grey(sampled(view, region.hu_DHW, region.affine_lps, _WINDOW_HU[0]), _WINDOW_HU)[..., None]
+    if hot:
+        heat = np.clip(sampled(view, shown.heat.heat_DHW, shown.heat.affine_lps, 0.0), 0.0, 1.0)
+        share = (_STRONGEST * np.sqrt(heat))[..., None]
+        pixels = np.asarray(pixels * (1.0 - share) + _coloured(heat) * share, np.float32)
+    return Image.fromarray(np.broadcast_to(np.rint(pixels), (_PANEL, _PANEL, 3)).astype(np.uint8))
 
 
 def _coloured(heat: Pixels) -> Pixels:

@@ -10,9 +10,10 @@ from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.valuerep import VR
+from pydicom.valuerep import STR_VR, VR
 
 from ai.frames import GARBLED, encodings_of, text_of
+from ai.wording import unpadded
 
 _NAMESPACE = uuid.UUID("5f1c0a86-27c4-5c4e-9d0e-8f6f2b8a9a41")
 
@@ -22,105 +23,38 @@ TYPE_2 = (
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
 """Attributes of patient and study that may be empty but must be there."""
-# Patient, Clinical Trial Subject, General Study, Patient Study and Clinical Trial Study modules (PS3.3 C.7.1, C.7.2).
-_COPIED = (
-    *TYPE_2,
-    "StudyInstanceUID",
-    "TimezoneOffsetFromUTC",
-    *[
-        "IssuerOfPatientID",
-        "IssuerOfPatientIDQualifiersSequence",
-        "TypeOfPatientID",
-        "SourcePatientGroupIdentificationSequence",
-        "GroupOfPatientsIdentificationSequence",
-        "PatientBirthTime",
-        "PatientBirthDateInAlternativeCalendar",
-        "PatientDeathDateInAlternativeCalendar",
-        "PatientAlternativeCalendar",
-        "ReferencedPatientSequence",
-        "ReferencedPatientPhotoSequence",
-        "QualityControlSubject",
-        "OtherPatientIDs",
-        "OtherPatientIDsSequence",
-        "OtherPatientNames",
-        "EthnicGroup",
-        "EthnicGroupCodeSequence",
-        "PatientComments",
-        "ResponsiblePerson",
-        "ResponsiblePersonRole",
-        "ResponsibleOrganization",
-        "PatientIdentityRemoved",
-        "DeidentificationMethod",
-        "DeidentificationMethodCodeSequence",
-        "ClinicalTrialSponsorName",
-        "ClinicalTrialProtocolID",
-        "ClinicalTrialProtocolName",
-        "ClinicalTrialSiteID",
-        "ClinicalTrialSiteName",
-        "ClinicalTrialSubjectID",
-        "ClinicalTrialSubjectReadingID",
-        "ClinicalTrialProtocolEthicsCommitteeName",
-        "ClinicalTrialProtocolEthicsCommitteeApprovalNumber",
-        "ReferringPhysicianIdentificationSequence",
-        "ConsultingPhysicianName",
-        "ConsultingPhysicianIdentificationSequence",
-        "IssuerOfAccessionNumberSequence",
-        "StudyDescription",
-        "PhysiciansOfRecord",
-        "PhysiciansOfRecordIdentificationSequence",
-        "NameOfPhysiciansReadingStudy",
-        "PhysiciansReadingStudyIdentificationSequence",
-        "ProcedureCodeSequence",
-        "RequestingService",
-        "RequestingServiceCodeSequence",
-        "ReferencedStudySequence",
-        "ReasonForPerformedProcedureCodeSequence",
-        "AdmittingDiagnosesDescription",
-        "AdmittingDiagnosesCodeSequence",
-        "PatientAge",
-        "PatientSize",
-        "PatientSizeCodeSequence",
-        "PatientWeight",
-        "PatientBodyMassIndex",
-        "MedicalAlerts",
-        "Allergies",
-        "SmokingStatus",
-        "PregnancyStatus",
-        "LastMenstrualDate",
-        "PatientState",
-        "Occupation",
-        "AdditionalPatientHistory",
-        "PatientSexNeutered",
-        "AdmissionID",
-        "IssuerOfAdmissionIDSequence",
-        "ServiceEpisodeID",
-        "ServiceEpisodeDescription",
-        "IssuerOfServiceEpisodeIDSequence",
-        "VisitComments",
-        "ClinicalTrialTimePointID",
-        "ClinicalTrialTimePointDescription",
-        "LongitudinalTemporalOffsetFromEvent",
-    ],
-)
-_EXACT_VRS = {
-    VR.AE,
-    VR.AS,
-    VR.CS,
-    VR.DA,
-    VR.DS,
-    VR.DT,
-    VR.IS,
-    VR.LO,
-    VR.LT,
-    VR.PN,
-    VR.SH,
-    VR.ST,
-    VR.TM,
-    VR.UC,
-    VR.UI,
-    VR.UT,
-}
-"""Text VRs: their bytes mean the same in every uncompressed encoding, so that they can be copied undecoded."""
+# By the modules of PS3.3 C.7.1 and C.7.2.
+_PATIENT = """
+    IssuerOfPatientID IssuerOfPatientIDQualifiersSequence TypeOfPatientID SourcePatientGroupIdentificationSequence
+    GroupOfPatientsIdentificationSequence PatientBirthTime PatientBirthDateInAlternativeCalendar
+    PatientDeathDateInAlternativeCalendar PatientAlternativeCalendar ReferencedPatientSequence
+    ReferencedPatientPhotoSequence QualityControlSubject OtherPatientIDs OtherPatientIDsSequence OtherPatientNames
+    EthnicGroup EthnicGroupCodeSequence PatientComments ResponsiblePerson ResponsiblePersonRole ResponsibleOrganization
+    PatientIdentityRemoved DeidentificationMethod DeidentificationMethodCodeSequence
+"""
+_CLINICAL_TRIAL_SUBJECT = """
+    ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName ClinicalTrialSiteID ClinicalTrialSiteName
+    ClinicalTrialSubjectID ClinicalTrialSubjectReadingID ClinicalTrialProtocolEthicsCommitteeName
+    ClinicalTrialProtocolEthicsCommitteeApprovalNumber
+"""
+_GENERAL_STUDY = """
+    StudyInstanceUID ReferringPhysicianIdentificationSequence ConsultingPhysicianName
+    ConsultingPhysicianIdentificationSequence IssuerOfAccessionNumberSequence StudyDescription PhysiciansOfRecord
+    PhysiciansOfRecordIdentificationSequence NameOfPhysiciansReadingStudy PhysiciansReadingStudyIdentificationSequence
+    ProcedureCodeSequence RequestingService RequestingServiceCodeSequence ReferencedStudySequence
+    ReasonForPerformedProcedureCodeSequence TimezoneOffsetFromUTC
+"""
+_PATIENT_STUDY = """
+    AdmittingDiagnosesDescription AdmittingDiagnosesCodeSequence PatientAge PatientSize PatientSizeCodeSequence
+    PatientWeight PatientBodyMassIndex MedicalAlerts Allergies SmokingStatus PregnancyStatus LastMenstrualDate
+    PatientState Occupation AdditionalPatientHistory PatientSexNeutered AdmissionID IssuerOfAdmissionIDSequence
+    ServiceEpisodeID ServiceEpisodeDescription IssuerOfServiceEpisodeIDSequence VisitComments
+"""
+_CLINICAL_TRIAL_STUDY = """
+    ClinicalTrialTimePointID ClinicalTrialTimePointDescription LongitudinalTemporalOffsetFromEvent
+"""
+_MODULES = (_PATIENT, _CLINICAL_TRIAL_SUBJECT, _GENERAL_STUDY, _PATIENT_STUDY, _CLINICAL_TRIAL_STUDY)
+_COPIED = (*TYPE_2, *(keyword for module in _MODULES for keyword in module.split()))
 
 
 def derive_uid(*parts: str | int) -> str:
@@ -134,7 +68,10 @@ def reported_on(headers: Sequence[Dataset]) -> list[Dataset]:
     A stray slice of another patient must not put the report into that patient's record; and the order in which slices
     arrived must not change the report.
     """
-    belongs = [tuple(text_of(ds, k) for k in ("StudyInstanceUID", "PatientID", "IssuerOfPatientID")) for ds in headers]
+    belongs = [
+        tuple(unpadded(text_of(ds, k)) for k in ("StudyInstanceUID", "PatientID", "IssuerOfPatientID"))
+        for ds in headers
+    ]
     counts = Counter(belongs)
     most = min(counts, key=lambda identity: (-counts[identity], identity))
     kept = [ds for ds, identity in zip(headers, belongs, strict=True) if identity == most]
@@ -150,8 +87,8 @@ def missing_identity(headers: Sequence[Dataset]) -> tuple[str, ...]:
     if not headers:
         return _NEEDED
     header = reported_on(headers)[0]
-    missing = [keyword for keyword in _NEEDED if not text_of(header, keyword).strip()]
-    if not text_of(header, "PatientID").strip() and not text_of(header, "PatientName").strip("^= "):
+    missing = [keyword for keyword in _NEEDED if not unpadded(text_of(header, keyword))]
+    if not unpadded(text_of(header, "PatientID")) and not text_of(header, "PatientName").strip("^= "):
         missing.append("PatientID")
     return tuple(missing)
 
@@ -177,7 +114,7 @@ def say_whether_lossy(ds: Dataset, sources: Sequence[Dataset]) -> None:
 
     PS3.3 C.7.6.1.1.5, C.8.20.2.2.
     """
-    lossy = [source for source in sources if text_of(source, "LossyImageCompression").strip() == "01"]
+    lossy = [source for source in sources if unpadded(text_of(source, "LossyImageCompression")) == "01"]
     ds.LossyImageCompression = "01" if lossy else "00"
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod") if lossy else ():
         _copy_element(lossy[0], ds, keyword)
@@ -191,7 +128,8 @@ def _copy_element(source: Dataset, target: Dataset, keyword: str) -> None:
         return
     element = source.get_item(tag)
     vr = dictionary_VR(tag)
-    if isinstance(element, RawDataElement) and vr in _EXACT_VRS and isinstance(element.value, bytes):
+    # The bytes of text mean the same in every uncompressed encoding, so that they can be copied undecoded.
+    if isinstance(element, RawDataElement) and vr in STR_VR and isinstance(element.value, bytes):
         value = element.value
         if len(value) % 2:
             value += b"\0" if vr == VR.UI else b" "

@@ -1,5 +1,6 @@
 """Which source image shows a point of the patient, and where on it: pure geometry on headers."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +17,7 @@ class KeySlice:
 
     `frame_number` counts from 1 and is None for a single-frame instance.  `column` and `row` are in pixels from the
     outer corner of the first pixel, whose centre is (0.5, 0.5), as SCOORD counts them.  `distance_mm`: from the plane.
+    `instance_number`: as the sender counts, None where it does not.
     """
 
     study_instance_uid: str
@@ -27,6 +29,14 @@ class KeySlice:
     column: float = 0.0
     row: float = 0.0
     distance_mm: float = 0.0
+    instance_number: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What a viewer calls it: "image 156", of a multi-frame instance "frame 12"; "" where it has no number."""
+        if self.frame_number is not None:
+            return f"frame {self.frame_number}"
+        return "" if self.instance_number is None else f"image {self.instance_number}"
 
 
 def key_slices(headers: Sequence[Dataset], points_lps_mm: Sequence[tuple[float, float, float]]) -> list[KeySlice]:
@@ -68,6 +78,7 @@ def representative_slices(headers: Sequence[Dataset]) -> list[KeySlice]:
 
 
 def _slice(ds: Dataset, frame: Frame, column: float = 0.0, row: float = 0.0, distance_mm: float = 0.0) -> KeySlice:
+    number = text_of(ds, "InstanceNumber").strip()
     return KeySlice(
         study_instance_uid=text_of(ds, "StudyInstanceUID"),
         series_instance_uid=text_of(ds, "SeriesInstanceUID"),
@@ -78,4 +89,5 @@ def _slice(ds: Dataset, frame: Frame, column: float = 0.0, row: float = 0.0, dis
         column=column,
         row=row,
         distance_mm=distance_mm,
+        instance_number=int(number) if re.fullmatch(r"[+-]?[0-9]{1,10}", number) else None,
     )

@@ -6,11 +6,12 @@ from datetime import datetime
 
 from pydicom import Dataset
 
+from ai.errors import Reason
 from ai.findings import Findings
 from ai.frames import text_of
 from ai.volume import Volume
 from node.config.types import Region
-from node.results.document import Algorithm, Document, Outcome, Predecessor
+from node.results.document import Algorithm, Document, NotAnalysed, Outcome, Predecessor
 from node.results.identity import derive_uid
 from node.results.secondary_capture import build_summary
 from node.results.segmentation import build_segmentation
@@ -34,17 +35,18 @@ class Maker:
         """The SR whose findings are marked so; as circles where the images have no frame of reference for points."""
         document = self._document("report", 0, region, own)
         spatial = all(text_of(ds, "FrameOfReferenceUID") for ds in self.headers)
-        return build_report(
-            document,
-            self.said,
-            predecessors=[Predecessor(self.series.study_instance_uid, document.series_instance_uid, predecessor_uid)]
-            if predecessor_uid
-            else [],
-            region=region if spatial or region is not Region.POINT_3D else Region.CIRCLE_2D,
-        )
+        shown = region if spatial or region is not Region.POINT_3D else Region.CIRCLE_2D
+        of_series = (self.series.study_instance_uid, document.series_instance_uid)
+        predecessors = [Predecessor(*of_series, predecessor_uid)] if predecessor_uid else []
+        return build_report(document, self.said, predecessors=predecessors, region=shown)
 
-    def summary(self, region: Region, own: Region) -> Dataset:
-        """The Secondary Capture that belongs to the report whose findings are marked so."""
+    def summary(self, region: Region, own: Region) -> Dataset | None:
+        """The Secondary Capture that belongs to the report whose findings are marked so; an ineligible series has none.
+
+        A summary is an image: of one that comes back, as of any image that is not analysed, none is made.
+        """
+        if isinstance(self.said, NotAnalysed) and self.said.reason is Reason.NOT_ELIGIBLE:
+            return None
         return build_summary(self._document("summary", 1, region, own), self.said, self.volume)
 
     def segmentation(self, region: Region, own: Region) -> Dataset | None:

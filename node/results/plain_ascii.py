@@ -2,21 +2,10 @@
 
 import unicodedata
 
-_LIKENESS = str.maketrans(
-    {
-        "°": " degrees",
-        "×": "x",
-        "–": "-",
-        "—": "-",
-        "−": "-",
-        "≥": ">=",
-        "≤": "<=",
-        "≈": "about ",
-        "±": "+/-",
-        "\\": "/",
-        "~": "-",
-    }
-)
+_LIKENESS = str.maketrans({
+    "°": " degrees", "×": "x", "–": "-", "—": "-", "−": "-", "≥": ">=", "≤": "<=", "≈": "about ", "±": "+/-",
+    "\\": "/", "~": "-",
+})  # fmt: skip
 """The backslash and the tilde are replaced too: ISO_IR 13 has other characters in their place."""
 
 

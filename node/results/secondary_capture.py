@@ -18,7 +18,7 @@ from ai.volume import Volume
 from node.results import codes as code
 from node.results.document import Document, Outcome, complete, reference
 from node.results.identity import say_whether_lossy
-from node.results.key_slices import key_slices
+from node.results.key_slices import KeySlice, key_slices
 from node.results.summary_picture import points_shown, summary_picture
 
 SERIES_DESCRIPTION = "Willis summary, research use, not verified"
@@ -31,8 +31,11 @@ def build_summary(document: Document, outcome: Outcome, volume: Volume | None) -
     are none to show.
     """
     sources = document.sources
+    shown: list[KeySlice] = []
+    if isinstance(outcome, Findings) and volume is not None:
+        shown = key_slices(sources, points_shown(outcome, volume))
     ds: Dataset = hd.sc.SCImage(
-        summary_picture(outcome, document.algorithm, volume),
+        summary_picture(outcome, document.algorithm, volume, [where.name for where in shown]),
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
@@ -48,17 +51,16 @@ def build_summary(document: Document, outcome: Outcome, volume: Volume | None) -
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.BurnedInAnnotation = "NO"
     ds.DerivationDescription = "Summary of an automatic analysis: probabilities, key images and projection"
-    if isinstance(outcome, Findings) and volume is not None:
-        ds.SourceImageSequence = _source_images(sources, outcome, volume)
+    if shown:
+        ds.SourceImageSequence = _source_images(shown)
     report = _reference(code.SAME_IN_ANOTHER_CLASS, Comprehensive3DSRStorage, document.report_uid)
     ds.ReferencedInstanceSequence = Items([report])
     say_whether_lossy(ds, sources)
     return ds
 
 
-def _source_images(sources: Sequence[Dataset], findings: Findings, volume: Volume) -> Items:
-    """The images that the picture shows beside the projection."""
-    shown = key_slices(sources, points_shown(findings, volume))
+def _source_images(shown: Sequence[KeySlice]) -> Items:
+    """The images that the picture shows beside the projection and the planes across."""
     once = {(where.sop_instance_uid, where.frame_number): where for where in shown}
     return Items([_reference(code.MONTAGE, s.sop_class_uid, s.sop_instance_uid, s.frame_number) for s in once.values()])
 

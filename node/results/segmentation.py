@@ -48,7 +48,9 @@ def build_segmentation(document: Document, findings: Findings) -> Dataset:
     if not findings.lesions:
         raise ValueError("no lesion, no segment")
     planes = _planes(document.sources)
-    segments = [_paint(_mask_of(lesion), planes) for lesion in findings.lesions]
+    if unmasked := [lesion.location.value for lesion in findings.lesions if lesion.mask is None]:
+        raise ValueError(f"the lesion at {unmasked[0]} has no mask")
+    segments = [_paint(lesion.mask, planes) for lesion in findings.lesions if lesion.mask]
     shown = sorted({number for painted in segments for number in painted})
     ds: Dataset = hd.seg.Segmentation(
         source_images=_stand_ins(planes, shown),
@@ -66,12 +68,6 @@ def build_segmentation(document: Document, findings: Findings) -> Dataset:
     _name_images(ds, planes)
     ds.ContentCreatorName = None
     return ds
-
-
-def _mask_of(lesion: Lesion) -> LesionMask:
-    if lesion.mask is None:
-        raise ValueError(f"the lesion at {lesion.location.value} has no mask")
-    return lesion.mask
 
 
 def _planes(sources: Sequence[Dataset]) -> list[_Plane]:
@@ -112,11 +108,8 @@ def _pixels_in(mask: LesionMask, plane: _Plane, shift_mm: float) -> NDArray[np.b
     row, column = offset @ along_rows / between_rows, offset @ along_columns / between_columns
     rows = np.arange(*_within(row, mask.radius_mm / between_rows, frame.rows))
     columns = np.arange(*_within(column, mask.radius_mm / between_columns, frame.columns))
-    points = (
-        origin
-        + rows[:, None, None] * between_rows * along_rows
-        + columns[None, :, None] * between_columns * along_columns
-    )
+    down = rows[:, None, None] * between_rows * along_rows
+    points = origin + down + columns[None, :, None] * between_columns * along_columns
     pixels = np.zeros((frame.rows, frame.columns), np.bool_)
     pixels[np.ix_(rows, columns)] = mask.contains(points)
     return pixels

@@ -14,7 +14,7 @@ import highdicom as hd
 import numpy as np
 from pydicom import Dataset
 from pydicom.sr.coding import Code
-from pydicom.uid import UID
+from pydicom.uid import UID, CTImageStorage
 
 from ai.findings import Findings, Lesion
 from ai.locations import COLUMNS
@@ -30,8 +30,10 @@ from node.results.document import (
     Predecessor,
     bare_instance,
     complete,
+    operating_points,
     percent,
     percentage,
+    remarks,
 )
 from node.results.identity import derive_uid
 from node.results.key_slices import KeySlice, key_slices, representative_slices
@@ -41,18 +43,22 @@ SERIES_DESCRIPTION = "Willis intracranial aneurysm detection"
 _CONTAINS, _ACQUISITION = hd.sr.RelationshipTypeValues.CONTAINS, hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
 
 
+def read_tables() -> None:
+    """What highdicom knows of the Standard is in memory: the first report of a process does not wait for it."""
+    source = hd.sr.SourceImageForRegion(CTImageStorage, "2.25.1")
+    hd.sr.ImageRegion("POINT", np.zeros((1, 2)), source)
+
+
 def build_report(
     document: Document,
     outcome: Outcome,
     *,
     predecessors: Sequence[Predecessor] = (),
-    note: str = "",
     region: Region = Region.CIRCLE_2D,
 ) -> Dataset:
     """The report as a dataset with file meta information; `node.results.document.encode` makes the bytes.
 
-    For a positive outcome all headers are needed, because the key slice of a lesion is looked for among them.  `note`: a
-    remark on coverage or on a partial result.
+    For a positive outcome all headers are needed, because the key slice of a lesion is looked for among them.
 
     Raises ValueError when no slice shows a lesion, or when a 3D point is asked for and the images have no frame of
     reference.
@@ -68,7 +74,7 @@ def build_report(
             for number, (lesion, where) in enumerate(zip(lesions, slices, strict=True), start=1)
         ]
         content.append(_container(code.IMAGING_MEASUREMENTS, groups))
-    evaluations = _evaluations(outcome, algorithm, len(document.headers), note)
+    evaluations = _evaluations(outcome, algorithm, slices, len(document.headers))
     content.append(_container(code.QUALITATIVE_EVALUATIONS, evaluations))
 
     ds: Dataset = hd.sr.Comprehensive3DSR(
@@ -126,6 +132,7 @@ def _image_library(slices: Sequence[KeySlice]) -> Any:
         )
         entry.ContentSequence = [
             hd.sr.CodeContentItem(code.MODALITY, code.CT, _ACQUISITION),
+            hd.sr.CodeContentItem(code.TARGET_REGION, code.HEAD, _ACQUISITION),
             *(
                 hd.sr.UIDRefContentItem(code.FRAME_OF_REFERENCE, uid, _ACQUISITION)
                 for uid in (frame.frame_of_reference_uid,)
@@ -143,7 +150,8 @@ def _image_library(slices: Sequence[KeySlice]) -> Any:
 def _measurement_group(number: int, lesion: Lesion, where: KeySlice, document: Document, region: Region) -> Any:
     """TID 1410.  The diameter comes first: viewers label the region with the first measurement.
 
-    It names the region as what it is inferred from (TID 320), which is where OHIF looks for it.
+    It names the region as what it is inferred from (TID 320), which is where OHIF looks for it.  The comment is what
+    OHIF lists a finding under, in the 60 characters that it has: who says it, side, place, diameter and probability.
     """
     site, algorithm, report_uid = code.SITES[lesion.location], document.algorithm, document.report_uid
     coordinates = _coordinates(lesion, where, region)
@@ -165,6 +173,7 @@ def _measurement_group(number: int, lesion: Lesion, where: KeySlice, document: D
                 code.DIAMETER, lesion.diameter_mm, code.MILLIMETRE, inferred(**coordinates, purpose=code.IMAGE_REGION)
             ),
             _measurement(code.PROBABILITY, percentage(lesion.probability), code.PERCENT),
+            _comment(f"{algorithm.model_name}: {_described(code.short(lesion.location), lesion, where)}"),
         ],
         template_id="1410",
     )
@@ -208,8 +217,18 @@ def _coordinates(lesion: Lesion, where: KeySlice, region: Region) -> dict[str, A
     }
 
 
-def _evaluations(outcome: Outcome, algorithm: Algorithm, images: int, note: str) -> list[Any]:
-    """The outcome in codes, then in words; the disclaimer is always the last."""
+def _described(name: str, lesion: Lesion, where: KeySlice) -> str:
+    """A finding in one line; `name`: of its location."""
+    measured = f"{name}, {lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
+    return f"{measured}, {where.name}" if where.name else measured
+
+
+def _comment(text: str) -> Any:
+    return hd.sr.TextContentItem(code.COMMENT, plain_ascii(text), _CONTAINS)
+
+
+def _evaluations(outcome: Outcome, algorithm: Algorithm, slices: Sequence[KeySlice], images: int) -> list[Any]:
+    """The outcome in codes, then in words, with what was unusual; the disclaimer is always the last."""
     if isinstance(outcome, NotAnalysed):
         coded = [(code.PROCESSING_SUMMARY, code.NONE_SUCCEEDED)]
         detail = f" ({outcome.detail})" if outcome.detail else ""
@@ -220,24 +239,25 @@ def _evaluations(outcome: Outcome, algorithm: Algorithm, images: int, note: str)
             (code.PROCESSING_SUMMARY, summary),
             (code.ANEURYSM, code.PRESENT if outcome.positive else code.ABSENT),
         ]
-        texts = _words(outcome)
+        texts = _words(outcome, slices)
     texts.append(f"{counted(images, 'image')} given to {algorithm.name} {algorithm.version}.")
-    texts += [note] if note else []
+    texts += remarks(outcome)
     return [
         *(hd.sr.CodeContentItem(name, value, _CONTAINS) for name, value in coded),
-        *(hd.sr.TextContentItem(code.COMMENT, plain_ascii(text), _CONTAINS) for text in [*texts, DISCLAIMER]),
+        *map(_comment, [*texts, DISCLAIMER]),
     ]
 
 
-def _words(findings: Findings) -> list[str]:
-    threshold = f"threshold {100.0 * findings.threshold:.1f} %"
+def _words(findings: Findings, slices: Sequence[KeySlice]) -> list[str]:
+    threshold = "; ".join(f"{name} {100.0 * value:.1f} %" for name, value in operating_points(findings))
     if findings.positive:
-        headline = f"Suspected intracranial aneurysm: {counted(len(findings.lesions), 'finding')}."
+        headline = f"Suspected intracranial aneurysm: {counted(len(findings.lesions), 'finding')}"
     else:
-        headline = "No intracranial aneurysm was detected."
+        headline = "No intracranial aneurysm was detected"
+    headline += f"; {findings.limited}." if findings.limited else "."
     listed = [
-        f"Aneurysm {number}: {lesion.location.value}, {lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
-        for number, lesion in enumerate(findings.lesions, start=1)
+        f"Aneurysm {number}: {_described(lesion.location.value, lesion, where)}"
+        for number, (lesion, where) in enumerate(zip(findings.lesions, slices, strict=True), start=1)
     ]
     listed += ["Diameters are those of spheres of equal volume."] if findings.positive else []
     table = "\r\n".join(f"{column}: {percent(p)}" for column, p in zip(COLUMNS, findings.probabilities, strict=True))

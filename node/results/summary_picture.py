@@ -5,268 +5,306 @@ a patient.  Nothing is smaller than 22 of 1,024 pixels, so that it can be read w
 texts and controls over corners and top: OHIF's reach down to line 166 at that size, so that the title alone is above it.
 """
 
-import functools
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from ai.coverage import head_extent
-from ai.errors import NotAnalysable
+from ai.affine import lps_of, starting_at, voxel_of
 from ai.findings import Findings, Lesion
-from ai.locations import COLUMNS, PRESENT
+from ai.frames import AIR_HU
 from ai.volume import Volume
 from ai.wording import counted
-from node.results.document import Algorithm, NotAnalysed, Outcome, percent
-from node.results.plain_ascii import plain_ascii
+from node.results.codes import short
+from node.results.document import Algorithm, NotAnalysed, Outcome, operating_points, percent, remarks
+from node.results.views import (
+    BLACK,
+    SMALL,
+    TEXT,
+    WHITE,
+    Box,
+    Vector,
+    annotate,
+    length_of,
+    plane_view,
+    ring,
+    show,
+    show_projection,
+    slice_view,
+    without_bone,
+    write,
+)
 
 SIDE = 1024
 TITLE = "WILLIS   intracranial aneurysm detection, head CTA"
 WARNING = "RESEARCH USE - NOT VERIFIED - NOT A MEDICAL DEVICE"
-MAXIMUM_THUMBNAILS = 4
+NOT_RULED_OUT = "This does not rule out an aneurysm: read the images."
+MAXIMUM_SHOWN = 4
 """The rest of at most ten findings are in the report."""
 
-Colour = tuple[int, int, int]
-Box = tuple[int, int, int, int]
 Point = tuple[float, float, float]
-Voxel = tuple[float, float, float]
-"""(d, h, w), not rounded."""
-_BLACK, _WHITE, _GREY, _DIM = (0, 0, 0), (255, 255, 255), (170, 170, 170), (60, 60, 60)
+_GREY, _DIM = (170, 170, 170), (60, 60, 60)
 _RED, _GREEN, _AMBER, _CYAN = (255, 96, 96), (120, 220, 120), (255, 190, 60), (80, 220, 255)
-_MARGIN = 24
-_TEXT, _SMALL = 26, 22
-_SHORT = {
-    "Internal Carotid Artery": "ICA",
-    "Middle Cerebral Artery": "MCA",
-    "Anterior Cerebral Artery": "ACA",
-    "Anterior Communicating Artery": "ACom",
-    "Posterior Communicating Artery": "PCom",
-    "Circulation": "",
-}
-_MIP_MM, _THUMBNAIL_MM = 130.0, 60.0
+_MARGIN = 12
+MAIN: Box = (12, 250, 606, 844)
+"""More than a third of the picture: the key slice of the most probable finding; the projection where there is none."""
+UPPER_LEFT: Box = (614, 250, 809, 445)
+UPPER_RIGHT: Box = (817, 250, 1012, 445)
+LOWER: Box = (614, 452, 1006, 844)
+_ACROSS = ((UPPER_LEFT, "Cor", "RLHF"), (UPPER_RIGHT, "Sag", "APHF"))
+_STRIP_TOP, _STRIP_SIDE, _CELL = 850, 86, 336
+_KEY_MM, _PLANE_MM, _WHOLE_MM, _SMALL_MM = 90.0, 60.0, 130.0, 40.0
 _MIP_BELOW_MM, _MIP_ABOVE_MM = 8.0, 22.0
 """Of the circle of Willis: less below it, where the skull base hides the arteries."""
 _WINDOW_HU = (-60.0, 540.0)
-_MIP_WINDOW_HU = (50.0, 650.0)
+_MIP_WINDOW_HU = (50.0, 600.0)
+_MIP_LEAST_MM = 0.9
+"""No finer voxels are searched for bone."""
 
 
-def summary_picture(outcome: Outcome, algorithm: Algorithm, volume: Volume | None) -> NDArray[np.uint8]:
-    """The summary as (1024, 1024, 3) RGB.  `volume`: the analysed images, None where there are none to show."""
-    image = Image.new("RGB", (SIDE, SIDE), _BLACK)
+def summary_picture(
+    outcome: Outcome, algorithm: Algorithm, volume: Volume | None, slices: Sequence[str] = ()
+) -> NDArray[np.uint8]:
+    """The summary as (1024, 1024, 3) RGB.
+
+    `volume`: the analysed images, None where there are none to show.  `slices`: what viewers call the slice of each of
+    `points_shown`.
+    """
+    image = Image.new("RGB", (SIDE, SIDE), BLACK)
     draw = ImageDraw.Draw(image)
-    _text(draw, (_MARGIN, 14), TITLE, _SMALL, _GREY)
+    write(draw, (_MARGIN, 14), TITLE, SMALL, _GREY)
     if isinstance(outcome, NotAnalysed):
         _not_analysed(draw, outcome)
+    elif outcome.positive:
+        _positive(image, draw, outcome, volume, slices)
     else:
-        _headline(draw, outcome)
-        _bars(draw, outcome)
-        if volume is not None:
-            middle = _middle(volume, outcome)
-            _projection(image, outcome, volume, middle)
-            _thumbnails(image, outcome, volume, middle)
+        _negative(image, draw, outcome, volume, slices)
     footer = f"{algorithm.name} {algorithm.version}, Willis {algorithm.software_version}"
-    draw.line((0, 940, SIDE, 940), fill=_DIM, width=2)
-    for y, said, size, colour in ((948, footer, _SMALL, _GREY), (980, WARNING, _TEXT, _AMBER)):
-        _text(draw, ((SIDE - _font(size).getlength(plain_ascii(said))) / 2, y), said, size, colour)
+    draw.line((0, 942, SIDE, 942), fill=_DIM, width=2)
+    write(draw, (SIDE / 2, 950), footer, SMALL, _GREY, "ma")
+    write(draw, (SIDE / 2, 982), WARNING, TEXT, _AMBER, "ma")
     return np.asarray(image, dtype=np.uint8)
 
 
 def points_shown(findings: Findings, volume: Volume) -> list[Point]:
-    """In LPS mm a point of each slice that is shown: the findings' centres, else the middles of the slices without any."""
+    """In LPS mm a point of each slice that is shown: the findings' centres; without any, the circle of Willis."""
     if findings.lesions:
-        return [lesion.centre_lps_mm for lesion in findings.lesions]
-    middle = _middle(volume, findings)
-    points = [volume.affine_lps @ (d, middle[1], middle[2], 1.0) for _, d in _slices_without_findings(volume, middle)]
-    return [(float(x), float(y), float(z)) for x, y, z, _ in points]
-
-
-def short(location: str) -> str:
-    """A location's name as neuroradiologists abbreviate it."""
-    for long, brief in _SHORT.items():
-        location = location.replace(long, brief)
-    return location.strip()
+        return [lesion.centre_lps_mm for lesion in findings.lesions[:MAXIMUM_SHOWN]]
+    d, h, w = voxel_of(volume.affine_lps, _middle(volume, findings))
+    x, y, z = lps_of(volume.affine_lps, (_slice(volume, d), h, w))
+    return [(float(x), float(y), float(z))]
 
 
 def _not_analysed(draw: ImageDraw.ImageDraw, outcome: NotAnalysed) -> None:
-    _text(draw, (_MARGIN, 160), "NOT ANALYSED", 76, _AMBER)
-    _text(draw, (_MARGIN, 264), "This is not a negative result: no image was analysed.", 32, _WHITE)
+    write(draw, (_MARGIN, 160), "NOT ANALYSED", 76, _AMBER)
+    write(draw, (_MARGIN, 264), "This is not a negative result: no image was analysed.", 32, WHITE)
     lines = textwrap.wrap(outcome.reason.explained, 48)
-    lines += ["", f"Code: {outcome.reason.value}", *textwrap.wrap(outcome.detail, 48)]
+    lines += ["", f"Code: {outcome.reason.value}", *textwrap.wrap(outcome.detail, 48), *remarks(outcome)]
     for number, line in enumerate(lines[:12]):
-        _text(draw, (_MARGIN, 350 + 46 * number), line, 36, _WHITE)
+        write(draw, (_MARGIN, 350 + 46 * number), line, 36, WHITE)
 
 
-def _headline(draw: ImageDraw.ImageDraw, findings: Findings) -> None:
-    if findings.positive:
-        _text(draw, (_MARGIN, 160), f"SUSPECTED ANEURYSM: {counted(len(findings.lesions), 'finding')}", 50, _RED)
-    else:
-        _text(draw, (_MARGIN, 160), "NO ANEURYSM DETECTED", 50, _GREEN)
-    said = f"Probability of presence {percent(findings.present)}, threshold {percent(findings.threshold)}"
-    _text(draw, (_MARGIN, 218), said, _TEXT, _WHITE)
-
-
-def _bars(draw: ImageDraw.ImageDraw, findings: Findings) -> None:
-    """The 14 probabilities, presence first; those of a listed finding and the presence are bright."""
-    listed = {lesion.location.value for lesion in findings.lesions} | ({PRESENT} if findings.positive else set())
-    rows = [(PRESENT, findings.present), *zip(COLUMNS, findings.probabilities, strict=False)][: len(COLUMNS)]
-    left, width, step, top = 268, 150, 30, 258
-    for number, (name, probability) in enumerate(rows):
-        y, colour = top + step * number, _RED if name in listed else _GREY
-        _text(draw, (_MARGIN, y), short(name), _SMALL, _WHITE if name in listed else _GREY)
-        draw.rectangle((left, y + 5, left + width, y + 22), outline=_DIM)
-        if length := round(probability * width):
-            draw.rectangle((left, y + 5, left + length, y + 22), fill=colour)
-        _text(draw, (left + width + 10, y), percent(probability), _SMALL, _WHITE if name in listed else _GREY)
-    mark = left + round(findings.threshold * width)
-    draw.line((mark, top, mark, top + 26), fill=_CYAN, width=2)
-
-
-@dataclass(frozen=True)
-class _View:
-    """A plane of the volume around a point: `box` on the picture shows rows and columns from `start` at `pixels_per_hw`."""
-
-    box: Box
-    start: tuple[float, float]
-    pixels_per_hw: tuple[float, float]
-
-    def place(self, h: float, w: float) -> tuple[float, float]:
-        """Where on the picture the centre of voxel (h, w) lies."""
-        x = self.box[0] + (w + 0.5 - self.start[1]) * self.pixels_per_hw[1]
-        y = self.box[1] + (h + 0.5 - self.start[0]) * self.pixels_per_hw[0]
-        return x, y
-
-
-def _projection(image: Image.Image, findings: Findings, volume: Volume, middle: Voxel) -> None:
-    """A maximum intensity projection along the slices through the circle of Willis and every finding, with numbers."""
-    box = (580, 258, 1000, 678)
-    centres = [voxel_of(volume, lesion.centre_lps_mm) for lesion in findings.lesions]
-    slice_mm = volume.spacing_mm_DHW[0]
-    depths = [middle[0] - _MIP_BELOW_MM / slice_mm, middle[0] + _MIP_ABOVE_MM / slice_mm, *(c[0] for c in centres)]
-    low = min(max(0, round(min(depths))), len(volume.hu_DHW) - 1)
-    high = max(min(len(volume.hu_DHW), round(max(depths)) + 1), low + 1)
-    plane = volume.hu_DHW[low:high].max(axis=0)
-    view = _show(image, plane, volume, (middle[1], middle[2]), _MIP_MM, box, _MIP_WINDOW_HU)
-    draw = ImageDraw.Draw(image)
-    for number, (centre, lesion) in enumerate(zip(centres, findings.lesions, strict=True), start=1):
-        _circle(draw, view, centre, lesion, volume, str(number))
-    thickness = round((high - low) * slice_mm)
-    _text(draw, (box[0] + 6, box[3] - 30), f"Axial MIP, {thickness} mm", _SMALL, _WHITE)
-    _sides(draw, box)
-
-
-def _middle(volume: Volume, findings: Findings) -> Voxel:
-    """What the projection is centred on: the circle of Willis where it is recognised, else the findings, else the volume."""
-    try:
-        circle = head_extent(volume).circle_centre_lps_mm
-    except NotAnalysable:
-        circle = None
-    if circle is not None:
-        return voxel_of(volume, circle)
-    if findings.lesions:
-        d, h, w = np.mean([voxel_of(volume, lesion.centre_lps_mm) for lesion in findings.lesions], axis=0)
-        return float(d), float(h), float(w)
-    depth, height, width = volume.hu_DHW.shape
-    return depth / 2.0, height / 2.0, width / 2.0
-
-
-def _thumbnails(image: Image.Image, findings: Findings, volume: Volume, middle: Voxel) -> None:
-    """The key slices of the most probable findings, each with its finding circled; without findings, three slices."""
-    draw, side, gap = ImageDraw.Draw(image), 190, 56
-    for number, lesion in enumerate(findings.lesions[:MAXIMUM_THUMBNAILS], start=1):
-        centre = voxel_of(volume, lesion.centre_lps_mm)
-        box = _cell(number - 1, side, gap)
-        plane = volume.hu_DHW[min(max(round(centre[0]), 0), len(volume.hu_DHW) - 1)]
-        view = _show(image, plane, volume, (centre[1], centre[2]), _THUMBNAIL_MM, box, _WINDOW_HU)
-        _circle(draw, view, centre, lesion, volume, str(number))
-        name = short(lesion.location.value).replace("Left ", "L ").replace("Right ", "R ")
-        _text(draw, (box[0], box[3] + 4), f"{number} {name}", _SMALL, _WHITE)
-        said = f"{lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
-        _text(draw, (box[0], box[3] + 26), said, _SMALL, _WHITE)
-    if more := len(findings.lesions[MAXIMUM_THUMBNAILS:]):
-        _text(draw, (640, 218), f"{more} more in the report", _SMALL, _AMBER)
-    if not findings.lesions:
-        for number, (apart_mm, d) in enumerate(_slices_without_findings(volume, middle)):
-            box = _cell(number, side, gap)
-            _show(image, volume.hu_DHW[d], volume, (middle[1], middle[2]), _MIP_MM, box, _WINDOW_HU)
-            said = f"{abs(apart_mm):.0f} mm {'above' if apart_mm > 0 else 'below'}" if apart_mm else "middle of the MIP"
-            _text(draw, (box[0], box[3] + 4), said, _SMALL, _GREY)
-
-
-def _slices_without_findings(volume: Volume, middle: Voxel) -> list[tuple[float, int]]:
-    """What is shown where nothing was found: how many mm above the middle, and the slice."""
-    last = len(volume.hu_DHW) - 1
-    return [
-        (apart_mm, min(max(round(middle[0] + apart_mm / volume.spacing_mm_DHW[0]), 0), last))
-        for apart_mm in (-15.0, 0.0, 15.0, 30.0)
-    ]
-
-
-def _cell(number: int, side: int, gap: int) -> Box:
-    left = _MARGIN + number * (side + gap)
-    return left, 690, left + side, 690 + side
-
-
-def voxel_of(volume: Volume, point_lps_mm: Point) -> Voxel:
-    """The (d, h, w) of a point of the patient, in voxels, not rounded; shear of a tilted gantry included."""
-    d, h, w, _ = np.linalg.solve(volume.affine_lps, np.append(point_lps_mm, 1.0))
-    return float(d), float(h), float(w)
-
-
-def _show(
-    image: Image.Image,
-    plane: NDArray[np.int16],
-    volume: Volume,
-    centre_hw: tuple[float, float],
-    width_mm: float,
-    box: Box,
-    window_hu: tuple[float, float],
-) -> _View:
-    """`width_mm` of the plane around `centre_hw` fill the box; beyond the plane it is black."""
-    _, h_mm, w_mm = volume.spacing_mm_DHW
-    span = width_mm / h_mm, width_mm / w_mm
-    start = centre_hw[0] + 0.5 - span[0] / 2.0, centre_hw[1] + 0.5 - span[1] / 2.0
-    low, high = window_hu
-    grey = np.clip((plane.astype(np.float32) - low) / (high - low) * 255.0, 0, 255).astype(np.uint8)
-    side = box[2] - box[0]
-    part = Image.fromarray(grey).transform(
-        (side, side),
-        Image.Transform.EXTENT,
-        (start[1], start[0], start[1] + span[1], start[0] + span[0]),
-        Image.Resampling.BILINEAR,
-    )
-    image.paste(part.convert("RGB"), box[:2])
-    return _View(box, start, (side / span[0], side / span[1]))
-
-
-def _circle(
-    draw: ImageDraw.ImageDraw,
-    view: _View,
-    centre: Voxel,
-    lesion: Lesion,
-    volume: Volume,
-    label: str,
+def _positive(
+    image: Image.Image, draw: ImageDraw.ImageDraw, findings: Findings, volume: Volume | None, slices: Sequence[str]
 ) -> None:
-    """A ring a little outside the finding, and its number beside it, both kept inside the view."""
-    x, y = view.place(centre[1], centre[2])
-    radius = max(12.0, lesion.diameter_mm / 2.0 / volume.spacing_mm_DHW[2] * view.pixels_per_hw[1] + 6.0)
-    left, top, right, bottom = view.box
-    x, y = min(max(x, left), right), min(max(y, top), bottom)
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_CYAN, width=3)
-    beside = x + radius + 4 if x + radius + 24 < right else x - radius - 18
-    _text(draw, (beside, min(max(y - radius - 14, top), bottom - 28)), label, _TEXT, _CYAN)
+    first, *others = findings.lesions
+    write(draw, (_MARGIN, 162), f"SUSPECTED ANEURYSM: {counted(len(findings.lesions), 'finding')}", 44, _RED)
+    _probability(draw, f"1  {_measured(first)}", first.probability, findings, _RED)
+    if volume is not None:
+        _key_slice(image, draw, MAIN, volume, 1, first, slices, _KEY_MM)
+        centre = np.array(first.centre_lps_mm)
+        for box, name, marks in _ACROSS:
+            view = plane_view(box, centre, _PLANE_MM, marks)
+            show(image, view, volume, _WINDOW_HU)
+            ring(draw, view, centre, first.diameter_mm, "1", _CYAN)
+            annotate(draw, view, 10, name)
+        _projection(image, draw, LOWER, findings, volume)
+    beside = _strip_words(findings, len(others))
+    shown = others[: MAXIMUM_SHOWN - 1 - bool(beside)]
+    for number, lesion in enumerate(shown, start=2):
+        _cell(image, draw, number, lesion, findings, volume, slices)
+    if beside:
+        left = _MARGIN + _CELL * len(shown)
+        _lines(draw, left, 3, beside)
 
 
-def _sides(draw: ImageDraw.ImageDraw, box: Box) -> None:
-    """R and L: as everywhere in radiology, the patient's right is on the left of the picture."""
-    middle = (box[1] + box[3]) // 2 - 14
-    _text(draw, (box[0] + 6, middle), "R", _TEXT, _WHITE)
-    _text(draw, (box[2] - 22, middle), "L", _TEXT, _WHITE)
+def _strip_words(findings: Findings, others: int) -> str:
+    """What stands beside the other findings, if anything: how many are not shown, and remarks."""
+    words = _remarks(findings)
+    hidden = others - (MAXIMUM_SHOWN - 1 - bool(words))
+    if hidden > 0:
+        words.insert(0, f"{hidden if words else hidden + 1} more in the report.")
+    return " ".join(words)
 
 
-_font = functools.cache(ImageFont.load_default)
+def _negative(
+    image: Image.Image, draw: ImageDraw.ImageDraw, findings: Findings, volume: Volume | None, slices: Sequence[str]
+) -> None:
+    if findings.limited:
+        write(draw, (_MARGIN, 162), "LIMITED: NO ANEURYSM DETECTED", 44, _AMBER)
+    else:
+        write(draw, (_MARGIN, 162), "NO ANEURYSM DETECTED", 44, _GREEN)
+    _probability(draw, f"Presence {percent(findings.present)}", findings.present, findings, _GREY)
+    if volume is not None:
+        _projection(image, draw, MAIN, findings, volume)
+        [point] = points_shown(findings, volume)
+        middle = np.array(point)
+        for box, name, marks in _ACROSS:
+            view = plane_view(box, middle, _WHOLE_MM, marks)
+            show(image, view, volume, _WINDOW_HU)
+            annotate(draw, view, 20, name)
+        view = slice_view(LOWER, volume, _slice(volume, voxel_of(volume.affine_lps, middle)[0]), middle, _WHOLE_MM)
+        show(image, view, volume, _WINDOW_HU)
+        annotate(draw, view, 20, ", ".join(["Axial", *filter(None, slices[:1])]))
+    write(draw, (_MARGIN, _STRIP_TOP), NOT_RULED_OUT, SMALL, WHITE)
+    _lines(draw, _MARGIN, 2, " ".join(_remarks(findings)))
 
 
-def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], said: str, size: int, colour: Colour) -> None:
-    draw.text(at, plain_ascii(said), font=_font(size), fill=colour, stroke_width=2, stroke_fill=_BLACK)
+def _remarks(findings: Findings) -> list[str]:
+    """What limits the answer, first, and what else the report says beside it."""
+    limited = [f"L{findings.limited[1:]}."] if findings.limited else []
+    return [*limited, *remarks(findings)]
+
+
+def _lines(draw: ImageDraw.ImageDraw, left: int, most: int, words: str) -> None:
+    """The last `most` lines of the strip; what does not fit is in the report."""
+    wrapped = textwrap.wrap(words, (SIDE - left) // 12, max_lines=most, placeholder=" ... (see the report)")
+    for number, line in enumerate(wrapped, start=3 - most):
+        write(draw, (left, _STRIP_TOP + 29 * number), line, SMALL, _AMBER)
+
+
+def _measured(lesion: Lesion) -> str:
+    return f"{short(lesion.location.value)}, {lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
+
+
+def _probability(
+    draw: ImageDraw.ImageDraw, words: str, probability: float, findings: Findings, colour: tuple[int, int, int]
+) -> None:
+    """A line of words with the operating points, and the bar of the same probability beside it."""
+    points = operating_points(findings)
+    words += f" ({', '.join(f'{name} {percent(value)}' for name, value in points)})"
+    size = TEXT if len(points) == 1 else SMALL
+    write(draw, (_MARGIN, 213), words, size, WHITE)
+    start = min(round(_MARGIN + length_of(words, size)) + 14, 900)
+    _bar(draw, (start, 219, SIDE - _MARGIN, 239), probability, [value for _, value in points], colour)
+
+
+def _bar(
+    draw: ImageDraw.ImageDraw, box: Box, probability: float, marks: Sequence[float], colour: tuple[int, int, int]
+) -> None:
+    """As long as the probability is high, with a mark at each operating point."""
+    left, top, right, bottom = box
+    draw.rectangle(box, outline=_GREY)
+    if length := round(probability * (right - left)):
+        draw.rectangle((left, top, left + length, bottom), fill=colour)
+    for at in (left + round(mark * (right - left)) for mark in marks):
+        draw.line((at, top - 4, at, bottom + 4), fill=_CYAN, width=3)
+
+
+def _key_slice(
+    image: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    box: Box,
+    volume: Volume,
+    number: int,
+    lesion: Lesion,
+    slices: Sequence[str],
+    width_mm: float,
+) -> None:
+    """The slice nearest to the finding, as it was stored, with the finding circled."""
+    centre = np.array(lesion.centre_lps_mm)
+    view = slice_view(box, volume, _slice(volume, voxel_of(volume.affine_lps, centre)[0]), centre, width_mm)
+    show(image, view, volume, _WINDOW_HU)
+    ring(draw, view, centre, lesion.diameter_mm, str(number), _CYAN)
+    if box == MAIN:
+        annotate(draw, view, 20, ", ".join(["Axial", *filter(None, slices[number - 1 : number])]))
+
+
+def _cell(
+    image: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    number: int,
+    lesion: Lesion,
+    findings: Findings,
+    volume: Volume | None,
+    slices: Sequence[str],
+) -> None:
+    """One of the other findings in the strip below: its key slice, small, and its words and bar."""
+    left, top = _MARGIN + _CELL * (number - 2), _STRIP_TOP
+    if volume is not None:
+        box = (left, top, left + _STRIP_SIDE, top + _STRIP_SIDE)
+        _key_slice(image, draw, box, volume, number, lesion, slices, _SMALL_MM)
+    left, right = left + _STRIP_SIDE + 8, left + _CELL - 12
+    name = short(lesion.location.value).replace("Left ", "L ").replace("Right ", "R ")
+    write(draw, (left, top - 2), f"{number}  {name}", SMALL, WHITE)
+    write(draw, (left, top + 25), f"{lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}", SMALL, WHITE)
+    named = next(iter(slices[number - 1 : number]), "")
+    write(draw, (left, top + 53), named, SMALL, WHITE)
+    start = left + round(length_of("image 0000", SMALL)) + 8
+    _bar(
+        draw,
+        (start, top + 60, right, top + 76),
+        lesion.probability,
+        [value for _, value in operating_points(findings)],
+        _RED,
+    )
+
+
+def _projection(image: Image.Image, draw: ImageDraw.ImageDraw, box: Box, findings: Findings, volume: Volume) -> None:
+    """A maximum intensity projection, without the skull, through the circle of Willis and every finding, with numbers."""
+    middle = _middle(volume, findings)
+    middle_d = float(voxel_of(volume.affine_lps, middle)[0])
+    depths = [float(voxel_of(volume.affine_lps, lesion.centre_lps_mm)[0]) for lesion in findings.lesions]
+    slice_mm = volume.spacing_mm_DHW[0]
+    depths += [middle_d - _MIP_BELOW_MM / slice_mm, middle_d + _MIP_ABOVE_MM / slice_mm]
+    low, high = _slice(volume, min(depths)), _slice(volume, max(depths)) + 1
+    view = slice_view(box, volume, _slice(volume, middle_d), middle, _WHOLE_MM)
+    part = _around(volume, low, high, middle)
+    show_projection(image, view, replace(part, hu_DHW=_without_skull(part, findings)), _MIP_WINDOW_HU)
+    for number, lesion in enumerate(findings.lesions, start=1):
+        ring(draw, view, np.array(lesion.centre_lps_mm), lesion.diameter_mm, str(number), _CYAN)
+    annotate(draw, view, 20, "without bone", f"MIP, {round((high - low) * slice_mm)} mm")
+
+
+def _around(volume: Volume, low: int, high: int, middle: Vector) -> Volume:
+    """Of the slices from `low` to below `high`, what the projection shows and the bones that reach into it."""
+    _, *centre = voxel_of(volume.affine_lps, middle)
+    start, stop = [low], [high]
+    for at, size, mm in zip(centre, volume.hu_DHW.shape[1:], volume.spacing_mm_DHW[1:], strict=True):
+        reach = (_WHOLE_MM / 2.0 + 15.0) / mm
+        start.append(int(np.clip(at - reach, 0, size - 1)))
+        stop.append(int(np.clip(at + reach, start[-1] + 1, size)))
+    part = tuple(slice(*ends) for ends in zip(start, stop, strict=True))
+    return Volume(volume.hu_DHW[part], starting_at(volume.affine_lps, start))
+
+
+def _without_skull(volume: Volume, findings: Findings) -> NDArray[np.int16]:
+    """The HU without bone; what a finding may consist of stays."""
+    spacing, shape = volume.spacing_mm_DHW, volume.hu_DHW.shape
+    steps = [max(1, int(_MIP_LEAST_MM / each)) for each in spacing]
+    coarse = volume.hu_DHW[:: steps[0], :: steps[1], :: steps[2]]
+    kept = without_bone(coarse, (spacing[0] * steps[0], spacing[1] * steps[1], spacing[2] * steps[2])) > AIR_HU
+    for axis, step in enumerate(steps):
+        kept = np.repeat(kept, step, axis).take(range(shape[axis]), axis)
+    for lesion in findings.lesions:
+        at = voxel_of(volume.affine_lps, lesion.centre_lps_mm)
+        z, y, x = (((np.arange(n) - c) * mm) ** 2 for n, c, mm in zip(shape, at, spacing, strict=True))
+        kept |= z[:, None, None] + y[:, None] + x <= (lesion.diameter_mm / 2.0 + 1.0) ** 2
+    return np.where(kept, volume.hu_DHW, np.int16(AIR_HU))
+
+
+def _middle(volume: Volume, findings: Findings) -> Vector:
+    """In LPS mm what the projection is centred on: the circle of Willis where it is recognised, else the findings, else the volume."""
+    if findings.circle_centre_lps_mm is not None:
+        return np.array(findings.circle_centre_lps_mm)
+    if findings.lesions:
+        return np.asarray(np.mean([lesion.centre_lps_mm for lesion in findings.lesions], axis=0))
+    return lps_of(volume.affine_lps, np.array(volume.hu_DHW.shape) / 2.0)
+
+
+def _slice(volume: Volume, d: float) -> int:
+    """The nearest there is."""
+    return min(max(round(float(d)), 0), len(volume.hu_DHW) - 1)

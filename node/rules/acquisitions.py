@@ -7,14 +7,15 @@ is never "the same".
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
 
 import numpy as np
 
-from ai.wording import counted
+from ai.wording import counted, unpadded
+from node.config.spellings import DERIVED, texts
 from storage.records import Header
 
 _PAUSE_SECONDS = 1.5
@@ -23,16 +24,8 @@ _EXTENT_TOLERANCE_MM = 10.0
 """Reconstructions of one pass begin and end up to a collimation apart."""
 _OVERLAP_MM = 5.0
 """Steps of one acquisition meet within less."""
-_DERIVED_WORDS = re.compile(
-    r"\b(derived|subtract\w*|masked|resampled|filtered|average|mean|addition|bone.?remov\w*|bone.?free|no.?bone|iodine|vnc|vmi)\b",
-    re.IGNORECASE,
-)
-"""In Image Type (PS3.3 C.8.15.2.1.1, and vendors' own values) or in a description: made from other images."""
-
-
-def values_of(text: str) -> tuple[str, ...]:
-    """The values of an attribute that may have several, without the padding that its VR allows (PS3.5 6.2, 6.4)."""
-    return tuple(value.strip() for value in text.split("\\"))
+_SAME_PLACE_MM = 0.02
+_DERIVED_WORDS = re.compile("|".join(texts(DERIVED)), re.IGNORECASE)
 
 
 def is_derived(header: Header) -> bool:
@@ -46,7 +39,7 @@ class Acquisition:
     """What the slices of a series tell of the acquisition that they show.
 
     `seconds`: when its first and its last slice were acquired, since an arbitrary moment; `extent_mm`: from its lowest
-    to its highest slice along their normal; None where nothing tells.
+    to its highest slice along their normal; None where nothing tells.  `is_one`: they are of one, see `split`.
     """
 
     is_derived: bool = False
@@ -55,6 +48,7 @@ class Acquisition:
     kvp: frozenset[str] = frozenset()
     temporal_positions: frozenset[str] = frozenset()
     contrast_agents: frozenset[str] = frozenset()
+    is_one: bool = True
 
 
 def acquisition_of(headers: Sequence[Header]) -> Acquisition:
@@ -68,16 +62,17 @@ def acquisition_of(headers: Sequence[Header]) -> Acquisition:
         _said(header.kvp for header in headers),
         _said(header.temporal_position for header in headers),
         _said(header.contrast_agent.casefold() for header in headers),
+        len(split(headers)) <= 1,
     )
 
 
 def shows_all_of(other: Acquisition, mine: Acquisition) -> bool:
     """Whether an answer on `other` holds for `mine`, of which the scanner says that they are one acquisition.
 
-    Not when `other` was made from other images, shows less of the patient, or any sign tells the two apart: then both
-    are analysed.
+    Not when `other` was made from other images, shows less of the patient, or any sign tells the two apart, nor where
+    one of them is several: then both are analysed.
     """
-    if other.is_derived:
+    if other.is_derived or not (other.is_one and mine.is_one):
         return False
     if (other.kvp, other.temporal_positions, other.contrast_agents) != (
         mine.kvp,
@@ -88,44 +83,155 @@ def shows_all_of(other: Acquisition, mine: Acquisition) -> bool:
     return _at_one_time(other.seconds, mine.seconds) and _reaches(other.extent_mm, mine.extent_mm)
 
 
-def several_in_one(headers: Sequence[Header]) -> str:
-    """Why these slices are not of one acquisition, in words and numbers of ours; "" when they may be.
+def split(headers: Sequence[Header]) -> list[list[int]]:
+    """The slices of each acquisition, as indices into `headers`; acquisitions in the order of their times and numbers.
 
-    Passes at different places are one acquisition (step and shoot); two over the same place are two.
+    Passes at different places are one acquisition (step and shoot); two over the same place are two.  Whether the
+    slices of one form a volume is for whoever makes it to find.
     """
-    for what, values in (
-        ("tube voltage", _said(header.kvp for header in headers)),
-        ("convolution kernel", _said(header.convolution_kernel.casefold() for header in headers)),
-        ("temporal position", _said(header.temporal_position for header in headers)),
-        ("contrast agent", _said(header.contrast_agent.casefold() for header in headers)),
-    ):
-        if len(values) > 1:
-            return counted(len(values), what)
-    passes = _passes(headers)
-    overlap = any(_overlap_mm(*pair) > _OVERLAP_MM for pair in combinations(passes, 2))
-    return f"{len(passes)} passes, some over the same place" if overlap else ""
+    places = [_along_normal_mm(header) for header in headers]
+    parts = [list(range(len(headers)))]
+    for tell in _SIGNS:
+        parts = [each for part in parts for each in _by_sign(headers, part, tell)]
+    for tell in _SIGNS_OF_COPIES:
+        parts = [each for part in parts for each in _by_sign_over_one_place(headers, places, part, tell)]
+    parts = [each for part in parts for each in _by_pass(headers, places, part)]
+    parts = [each for part in parts for each in _by_repetition(headers, places, part)]
+    return sorted(parts, key=lambda part: min(_order(headers[index]) for index in part))
 
 
-def _passes(headers: Sequence[Header]) -> list[tuple[float, float]]:
-    """The extents, in mm along the normal, of the slices of each acquisition number and of each time without a pause."""
-    by_number: dict[str, list[tuple[float, float]]] = {}
-    for header in headers:
-        place, seconds = _along_normal_mm(header), _acquired_seconds(header)
-        if place is not None:
-            by_number.setdefault(header.acquisition_number, []).append((seconds if seconds is not None else 0.0, place))
-    passes = []
+def described(headers: Sequence[Header]) -> str:
+    """What tells the acquisition of these slices from others, in numbers and in words that no patient has."""
+    numbers = {header.acquisition_number for header in headers}
+    number = numbers.pop() if len(numbers) == 1 else ""
+    kernels = {header.convolution_kernel for header in headers}
+    kernel = kernels.pop() if len(kernels) == 1 else ""
+    clock = min(header.acquired_at.partition(".")[0][-6:] for header in headers)
+    kvp = _said(header.kvp for header in headers)
+    words = [
+        f"number {number}" if number.isdecimal() and len(number) < 10 else "",
+        f"{next(iter(kvp))} kV" if len(kvp) == 1 else "",
+        f"kernel {kernel.split(chr(92))[0]}" if _KERNEL.match(kernel) else "",
+        f"{clock[:2]}:{clock[2:4]}:{clock[4:]}" if re.fullmatch(r"\d{6}", clock, re.ASCII) else "",
+        counted(len(headers), "slice"),
+    ]
+    return ", ".join(filter(None, words))
+
+
+_KERNEL = re.compile(
+    r"([A-Z][a-z]?\d{2}[a-z]?|FC\d{2}|[A-Z]{1,2}|STANDARD|SOFT|DETAIL|BONE|BONEPLUS|EDGE|LUNG|ULTRA)(\\[\w.%-]*)*\Z",
+    re.ASCII,
+)
+"""What may be shown: as vendors name kernels (`node.config.spellings`), and no free text."""
+
+
+def spacing_mm(headers: Sequence[Header]) -> float | None:
+    """The usual distance between neighbouring slices of one acquisition; None where positions do not tell."""
+    places = [place for header in headers if (place := _along_normal_mm(header)) is not None]
+    return float(np.median(np.diff(np.sort(places)))) if len(places) > 1 else None
+
+
+def _main_axis(header: Header) -> str:
+    """Whether the slice is sagittal, coronal or axial, roughly."""
+    if header.orientation is None:
+        return ""
+    return "xyz"[int(np.abs(np.cross(header.orientation[:3], header.orientation[3:])).argmax())]
+
+
+Tell = Callable[[Header], str]
+_SIGNS: tuple[Tell, ...] = (
+    lambda header: unpadded(header.kvp),
+    lambda header: unpadded(header.convolution_kernel).casefold(),
+    lambda header: unpadded(header.temporal_position),
+    lambda header: unpadded(header.contrast_agent).casefold(),
+    _main_axis,
+)
+"""Two values, and not only one beside none, are two acquisitions."""
+_SIGNS_OF_COPIES: tuple[Tell, ...] = (
+    lambda header: "" if header.slice_thickness_mm is None else f"{header.slice_thickness_mm:.2f}",
+    lambda header: "derived" if is_derived(header) else "original",
+)
+"""Two values at one place are; at different places they may be of one: thin below, thick above."""
+
+
+def _by_sign(headers: Sequence[Header], part: list[int], tell: Tell) -> list[list[int]]:
+    groups: dict[str, list[int]] = {}
+    for index in part:
+        groups.setdefault(tell(headers[index]), []).append(index)
+    return list(groups.values()) if len(groups.keys() - {""}) > 1 else [part]
+
+
+def _by_sign_over_one_place(
+    headers: Sequence[Header], places: Sequence[float | None], part: list[int], tell: Tell
+) -> list[list[int]]:
+    groups = _by_sign(headers, part, tell)
+    extents = [_extent(places, group) for group in groups]
+    known = [extent for extent in extents if extent is not None]
+    return groups if any(_lies_over(*pair) for pair in combinations(known, 2)) else [part]
+
+
+def _by_pass(headers: Sequence[Header], places: Sequence[float | None], part: list[int]) -> list[list[int]]:
+    """A pass over a place where the acquisition has been begins another; one beside it belongs to it."""
+    if any(places[index] is None for index in part):
+        return [part]
+    acquisitions: list[tuple[list[int], tuple[float, float]]] = []
+    for slices in _passes(headers, places, part):
+        extent = _extent(places, slices)
+        assert extent is not None
+        if acquisitions and not _lies_over(extent, acquisitions[-1][1]):
+            before, reached = acquisitions.pop()
+            slices, extent = [*before, *slices], (min(extent[0], reached[0]), max(extent[1], reached[1]))
+        acquisitions.append((slices, extent))
+    return [slices for slices, _ in acquisitions]
+
+
+def _passes(headers: Sequence[Header], places: Sequence[float | None], part: list[int]) -> list[list[int]]:
+    """The slices of each acquisition number and of each time without a pause, in the order of time and number."""
+    by_number: dict[str, list[int]] = {}
+    for index in part:
+        by_number.setdefault(unpadded(headers[index].acquisition_number), []).append(index)
+    passes: list[list[int]] = []
     for slices in by_number.values():
-        slices.sort()
-        times = np.array([seconds for seconds, _ in slices])
-        for part in np.split(
-            np.array([place for _, place in slices]), np.flatnonzero(np.diff(times) > _PAUSE_SECONDS) + 1
-        ):
-            passes.append((float(part.min()), float(part.max())))
-    return passes
+        slices.sort(key=lambda index: (_acquired_seconds(headers[index]) or 0.0, places[index] or 0.0))
+        seconds = np.array([_acquired_seconds(headers[index]) or 0.0 for index in slices])
+        pauses = np.flatnonzero(np.diff(seconds) > _PAUSE_SECONDS) + 1
+        passes += [each.tolist() for each in np.split(np.array(slices), pauses)]
+    return sorted(passes, key=lambda slices: _order(headers[slices[0]]))
 
 
-def _overlap_mm(one: tuple[float, float], other: tuple[float, float]) -> float:
-    return min(one[1], other[1]) - max(one[0], other[0])
+def _by_repetition(headers: Sequence[Header], places: Sequence[float | None], part: list[int]) -> list[list[int]]:
+    """Every place equally often, and Instance Number going through all of them as often: so many acquisitions."""
+    numbers = [headers[index].instance_number for index in part]
+    at = [round(place, 2) for index in part if (place := places[index]) is not None]
+    count = len(set(at))
+    if None in numbers or len(set(numbers)) < len(part) or len(at) < len(part) or count in (0, 1, len(part)):
+        return [part]
+    by_number = sorted(part, key=lambda index: headers[index].instance_number or 0)
+    runs = [by_number[start : start + count] for start in range(0, len(part), count)]
+    return runs if all(len({round(places[index] or 0.0, 2) for index in run}) == count for run in runs) else [part]
+
+
+def _order(header: Header) -> tuple[float, int, str]:
+    number = unpadded(header.acquisition_number)
+    return (
+        _acquired_seconds(header) or 0.0,
+        int(number) if number.isdecimal() else 0,
+        "/".join(
+            (number, *(tell(header) for tell in (*_SIGNS, *_SIGNS_OF_COPIES)), f"{header.instance_number or 0:09}")
+        ),
+    )
+
+
+def _extent(places: Sequence[float | None], part: Sequence[int]) -> tuple[float, float] | None:
+    known = [place for index in part if (place := places[index]) is not None]
+    return (min(known), max(known)) if known else None
+
+
+def _lies_over(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """More of the one than a step of one acquisition has in common with the next lies in the other."""
+    overlap = min(one[1], other[1]) - max(one[0], other[0])
+    smaller = min(one[1] - one[0], other[1] - other[0])
+    return overlap > min(_OVERLAP_MM, smaller / 2.0) - _SAME_PLACE_MM
 
 
 def _at_one_time(one: tuple[float, float] | None, other: tuple[float, float] | None) -> bool:
@@ -143,7 +249,7 @@ def _reaches(one: tuple[float, float] | None, other: tuple[float, float] | None)
 
 
 def _said(values: Iterable[str]) -> frozenset[str]:
-    return frozenset(value.strip() for value in values if value.strip())
+    return frozenset(filter(None, map(unpadded, values)))
 
 
 def _along_normal_mm(header: Header) -> float | None:

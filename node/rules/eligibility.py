@@ -6,24 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from statistics import median
 
 from pydicom.uid import (
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     SecondaryCaptureImageStorage,
 )
 
 from ai.errors import Reason
-from ai.wording import counted
+from ai.wording import counted, unpadded
 from node.config.sections import Eligibility
-from node.rules.acquisitions import Acquisition, shows_all_of, values_of
+from node.dicom.conformance import CT_CLASSES
+from node.rules.acquisitions import Acquisition, shows_all_of, spacing_mm, split
 from node.rules.ineligible import Ineligible
 from storage.records import Header, Series
 from storage.stages import Outcome, Stage
 
 _SECONDARY_CAPTURE = {
     SecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
@@ -38,30 +42,57 @@ class NotEligible:
     detail: str = ""
 
 
-def ineligibility(
-    headers: Sequence[Header], spacing_mm: float | None, rules: Eligibility, expected_count: int | None = None
-) -> NotEligible | None:
-    """None when the series is one that we analyse.
+def ineligibility(headers: Sequence[Header], rules: Eligibility, lacking: int = 0) -> NotEligible | None:
+    """None when the series is one that we analyse: one of its acquisitions may be.
 
-    `spacing_mm`: between neighbouring slices, None where it is unknown or uneven (the analysis will say so).
-    `expected_count`: what the sender says it has, so that a part of a series is not taken for a short one.
+    `lacking`: how many instances the sender says it has besides, so that a part of a series is not taken for a short
+    one.
     """
     left = ct_slices(headers, rules)
-    if not left:
+    if not left and not (lacking >= rules.minimum_slices and holds_ct(headers)):
+        found = strays(headers, rules)
         return NotEligible(
-            Counter(_stray(header, rules) for header in headers).most_common(1)[0][0] or Ineligible.NO_IMAGE
-        )
-    slices = sum(header.number_of_frames for header in left)
-    if max(slices, expected_count or 0) < rules.minimum_slices:
+            max(Ineligible, key=lambda why: found.get(why, 0))
+        )  # of two as frequent, the first of the list
+    if too_few := _too_few(left, rules, lacking):
+        return too_few
+    acquisitions = [_too_coarse([left[index] for index in part], rules) for part in split(left)]
+    return acquisitions[0] if acquisitions and all(acquisitions) else None
+
+
+def ineligibility_of_one(headers: Sequence[Header], rules: Eligibility) -> NotEligible | None:
+    """As `ineligibility`, of CT slices of one acquisition of several in a series."""
+    return _too_few(headers, rules) or _too_coarse(headers, rules)
+
+
+def _too_few(headers: Sequence[Header], rules: Eligibility, lacking: int = 0) -> NotEligible | None:
+    slices = sum(header.number_of_frames for header in headers)
+    if slices + max(0, lacking) >= rules.minimum_slices:
+        return None
+    return NotEligible(Ineligible.TOO_FEW_SLICES, f"{counted(slices, 'slice')}, at least {rules.minimum_slices} wanted")
+
+
+def _too_coarse(headers: Sequence[Header], rules: Eligibility) -> NotEligible | None:
+    """Slices that overlap are as coarse as they are thick: twice the widest spacing is an overlap of a half."""
+    apart_mm, wanted_mm = spacing_mm(headers) or 0.0, rules.maximum_spacing_mm
+    if apart_mm > wanted_mm + _ROUNDING_MM:
+        detail = f"{apart_mm:.2f} mm apart, at most {wanted_mm:g} mm wanted"
+        return NotEligible(Ineligible.SLICES_TOO_FAR_APART, detail)
+    thicknesses = [header.slice_thickness_mm for header in headers if header.slice_thickness_mm is not None]
+    thick_mm = median(thicknesses) if thicknesses else 0.0
+    if thick_mm > 2.0 * wanted_mm + _ROUNDING_MM:
         return NotEligible(
-            Ineligible.TOO_FEW_SLICES, f"{counted(slices, 'slice')}, at least {rules.minimum_slices} wanted"
-        )
-    if spacing_mm is not None and spacing_mm > rules.maximum_spacing_mm + 0.005:
-        return NotEligible(
-            Ineligible.SLICES_TOO_FAR_APART,
-            f"{spacing_mm:.2f} mm apart, at most {rules.maximum_spacing_mm:g} mm wanted",
+            Ineligible.SLICES_TOO_THICK, f"{thick_mm:.2f} mm thick, at most {2.0 * wanted_mm:g} mm wanted"
         )
     return None
+
+
+_ROUNDING_MM = 0.005
+
+
+def holds_ct(headers: Sequence[Header]) -> bool:
+    """Whether any instance is of a class that slices are of; a series of other objects has none to come."""
+    return any(header.sop_class_uid in CT_CLASSES for header in headers)
 
 
 def ct_slices(headers: Sequence[Header], rules: Eligibility) -> list[Header]:
@@ -80,9 +111,9 @@ def _stray(header: Header, rules: Eligibility) -> Ineligible | None:
         return Ineligible.NO_IMAGE
     if header.sop_class_uid in _SECONDARY_CAPTURE:
         return Ineligible.SECONDARY_CAPTURE
-    if header.modality.strip().upper() != "CT":
+    if unpadded(header.modality).upper() != "CT" or header.sop_class_uid not in CT_CLASSES:
         return Ineligible.NOT_CT
-    if "LOCALIZER" in (value.strip().upper() for value in header.image_type):
+    if "LOCALIZER" in map(_folded, header.image_type):
         return Ineligible.LOCALIZER
     return Ineligible.REFORMAT if _is_reformat(header, rules) else None
 
@@ -102,7 +133,7 @@ _THIN_FOR = re.compile(r"\bfor\s+(mpr|mip|vrt?)\w*", re.IGNORECASE)
 
 
 def _folded(value: str) -> str:
-    return re.sub(r"[\s_]+", " ", value).strip().upper()
+    return unpadded(re.sub(r"[\s_]+", " ", value)).upper()
 
 
 def is_sharp(headers: Sequence[Header], rules: Eligibility) -> bool:
@@ -112,7 +143,9 @@ def is_sharp(headers: Sequence[Header], rules: Eligibility) -> bool:
 
 def _has_sharp_kernel(kernel: str, rules: Eligibility) -> bool:
     return any(
-        re.search(pattern, value, re.IGNORECASE) for value in values_of(kernel) for pattern in rules.sharp_kernels
+        re.search(pattern, unpadded(value), re.IGNORECASE)
+        for value in kernel.split("\\")
+        for pattern in rules.sharp_kernels
     )
 
 

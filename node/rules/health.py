@@ -96,6 +96,8 @@ class Facts:
     oldest_ready_at: datetime | None = None
     dead_deliveries: int = 0
     held_up: str = ""
+    serves_pages: bool = False
+    """Whether the configuration wants them."""
 
 
 BEAT_SECONDS = 3.0
@@ -110,8 +112,9 @@ _NEEDED = {
     "serve": (Verdict.DOWN, "nothing is settled or delivered"),
     "receive": (Verdict.DOWN, "no image is received"),
     "work": (Verdict.DEGRADED, "nothing is analysed"),
+    "web": (Verdict.DEGRADED, "no pages are served"),
 }
-"""Each process, how bad it is when it does not run, and what that means."""
+"""Each process, how bad it is when it does not run, and what that means; `web` only where pages are wanted."""
 
 
 def judge(facts: Facts) -> Health:
@@ -140,7 +143,8 @@ def _processes(facts: Facts) -> Iterator[Reason]:
     is_supervised = any(each.role == "serve" and _is_alive(each, facts.now) for each in facts.processes)
     for role, (verdict, what) in _NEEDED.items():
         known = [process for process in facts.processes if process.role == role]
-        if any(_is_alive(process, facts.now) for process in known):
+        is_wanted = role != "web" or facts.serves_pages
+        if not is_wanted or any(_is_alive(process, facts.now) for process in known):
             continue
         last = max(known, key=lambda process: process.beat_at, default=None)
         yield Reason(

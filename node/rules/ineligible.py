@@ -13,6 +13,7 @@ class Ineligible(StrEnum):
     REFORMAT = "reformat"
     TOO_FEW_SLICES = "too_few_slices"
     SLICES_TOO_FAR_APART = "slices_too_far_apart"
+    SLICES_TOO_THICK = "slices_too_thick"
 
     @property
     def explained(self) -> str:
@@ -28,4 +29,5 @@ _EXPLAINED = {
     Ineligible.REFORMAT: "The series is a reformat or projection, not original axial images.",
     Ineligible.TOO_FEW_SLICES: "The series has too few slices.",
     Ineligible.SLICES_TOO_FAR_APART: "The slices lie too far apart to show aneurysms.",
+    Ineligible.SLICES_TOO_THICK: "The slices are too thick to show aneurysms.",
 }

@@ -6,7 +6,6 @@ import socket
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 NODE_PROCESS, WORKER_PROCESS = "node", "worker"
@@ -51,9 +50,7 @@ class Wakeup:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         with suppress(FileNotFoundError):
             if self._path.stat().st_ino == self._inode:  # else it is the socket of a later owner
                 self._path.unlink()

@@ -5,13 +5,9 @@ On the same association when it stays open and quiet; `node.workflow.commitments
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from io import BytesIO
 from typing import Any
 
 from pydicom import Dataset
-from pynetdicom.dimse_primitives import N_EVENT_REPORT
-from pynetdicom.dsutils import encode
-from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from node.config.sections import Config
 from node.dicom import commitment
@@ -49,10 +45,10 @@ class CommitmentScp:
         logger = log.get().bind(calling_ae=calling_ae)
         if event.request.RequestedSOPInstanceUID != commitment.INSTANCE_UID:
             return NO_SUCH_INSTANCE, None
-        if event.action_type != commitment.REQUEST:
+        if event.request.ActionTypeID != commitment.REQUEST:
             return NO_SUCH_ACTION, None
         try:
-            transaction_uid, instances = commitment.read_request(event.action_information)
+            transaction_uid, instances = commitment.read_request(event.dataset)
         except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
             logger.warning("commitment_request_refused", reason="cannot be read")
             return INVALID_ARGUMENT, None
@@ -70,21 +66,13 @@ class CommitmentScp:
     def _tell(self, assoc: Any, context_id: int, request: CommitmentRequest) -> None:
         """The result is on its way on the association of the request."""
         result = result_of(request, self._store, self._files, self._clock())
-        syntax = assoc.accepted_context(context_id).transfer_syntax[0]
-        report = N_EVENT_REPORT()
-        report.MessageID = 1
-        report.AffectedSOPClassUID = StorageCommitmentPushModel
-        report.AffectedSOPInstanceUID = commitment.INSTANCE_UID
-        report.EventTypeID = result.event_type
-        encoded = encode(commitment.result_dataset(result), syntax.is_implicit_VR, syntax.is_little_endian)
-        report.EventInformation = BytesIO(encoded or b"")
 
         def on_answer(answer: Any) -> None:
             if answer.Status == SUCCESS:
                 self._store.commitment_requests.answered(request, self._clock())
                 log.get().info("commitment_result_sent", calling_ae=request.calling_ae, count=len(result.failed))
 
-        assoc.send_request(report, context_id, on_answer)
+        assoc.send_request(commitment.report_of(result), context_id, commitment.result_dataset(result), on_answer)
 
 
 class CommitmentReports:
@@ -96,8 +84,7 @@ class CommitmentReports:
 
     def on_event_report(self, event: Any) -> tuple[int, None]:
         """The handler of N-EVENT-REPORT: the status to answer."""
-        calling_ae = str(event.assoc.remote["ae_title"]).strip()
-        return self.take(calling_ae, event.event_type, lambda: event.event_information), None
+        return self.take(event.assoc.calling_ae, event.request.EventTypeID, lambda: event.dataset), None
 
     def take(self, calling_ae: str, event_type: int, information: Callable[[], Dataset]) -> int:
         """The status to answer to a result.  Nothing is committed on what we did not ask."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from node.audit.messages import Party
 from node.audit.trail import Trail
 from node.config.sections import Config
-from node.net.association import Association
+from node.net.association import Association, Gate
 from node.rules.access import Caller, Certificate, Turnstile, refusal
 from node.runtime import log
 from node.scp.rejections import Rejections
@@ -16,8 +16,8 @@ from node.scp.rejections import Rejections
 _TLS_REMEDY = "see Certificates in docs/operations.md"
 
 
-class Gatekeeper:
-    """A `node.net.association.Gate`.  `admission` has the rules."""
+class Gatekeeper(Gate):
+    """Who may associate by the configuration; `node.rules.access` has the rules."""
 
     def __init__(self, config: Config, directory: Path, trail: Trail, clock: Callable[[], datetime]) -> None:
         """`directory` keeps the rejections, which `clock` dates."""

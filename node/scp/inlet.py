@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from types import TracebackType
 
 from node.audit.messages import Party
 from node.audit.trail import Trail
@@ -32,9 +31,7 @@ class Inlet:
         self._group_commit.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_error: object) -> None:
         """Release is evidence that a series is whole, so what failed in part was not released."""
         how = AssociationEnd.ABORTED if kind or self.fell_short else AssociationEnd.RELEASED
         try:

@@ -57,7 +57,7 @@ class QueryScp:
             yield _failure(OUT_OF_RESOURCES, f"cannot answer now: {type(error).__name__}"), None
             return
         for sent, row in enumerate(found[:MOST_ANSWERS]):
-            if event.assoc.has_cancelled(event.message_id):
+            if event.assoc.has_cancelled(event.request.MessageID):
                 logger.info("query_cancelled", count=sent)
                 yield CANCELLED, None
                 return
@@ -69,7 +69,7 @@ class QueryScp:
     def _found(self, event: Any) -> tuple[Query, list[Found]]:
         """Everything, before the first is sent: no transaction is open while a slow peer reads."""
         try:
-            identifier = event.identifier
+            identifier = event.dataset
         except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
             raise BadQuery(UNABLE_TO_PROCESS, "the Identifier cannot be read") from None
         query = read_query(identifier)

@@ -1,13 +1,11 @@
 """The Storage SCP: an instance is on disk and in the database before its sender reads "success"."""
 
-import errno
 import signal
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from pynetdicom.sop_class import (
@@ -18,21 +16,25 @@ from pynetdicom.sop_class import (
 
 from node.audit.messages import Party
 from node.audit.trail import Trail, open_trail
-from node.config.sections import Config
+from node.config.sections import Config, Node
 from node.dicom.conformance import (
+    IMAGE_CLASSES,
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
+    OTHER_SYNTAXES,
     STORAGE_CLASSES,
     TRANSFER_SYNTAXES,
 )
-from node.errors import ConfigError, safe_message
-from node.net.acceptor import Acceptor, bound
+from node.errors import ConfigError
+from node.net.acceptor import Acceptor, bound, port_message
 from node.net.association import Association, Services
 from node.net.dimse_messages import Begin, Sink, StoreRequest
 from node.net.negotiation import Entity, offered
 from node.net.services import Handlers
 from node.net.tls import server_context
+from node.rules.parts import classes_not_accepted
 from node.runtime import log
+from node.runtime.clock import utc_now as _now
 from node.runtime.heartbeat import Heartbeat
 from node.runtime.notify import NODE_PROCESS, wake
 from node.runtime.processes import has_died
@@ -61,43 +63,34 @@ class Receiver:
         self._wake = wake
         self._name = receiver_name(config.node)
         self._sessions: dict[Association, ReceivingSession] = {}
-        self._acceptor: Acceptor | None = None
-        self._trail = trail or Trail()
-        self._gate = Gatekeeper(config, files.root, self._trail, _now)
+        self._trail = trail = trail or Trail()
         self._is_running = False
         self._refusals = Refusals(_now)
         self._log = log.get()
+        handlers = Handlers(
+            QueryScp(store, trail, _now).on_find, CommitmentScp(store, files, _now).on_action, self._on_event_report
+        )
+        services = Services(self._begin, self._on_end, self._on_rejected, handlers)
+        self._acceptor = Acceptor(self._entity(), services, Gatekeeper(config, files.root, trail, _now))
 
     def start(self) -> None:
         """Associations are accepted from now on.  Raises ConfigError when a port cannot be had; then nothing was done."""
         settings = self._config.node
-        secure = server_context(settings.tls) if settings.tls else None
-        listeners: list[tuple[str, int, ssl.SSLContext | None]] = []
-        if secure is None or settings.tls is None or not settings.tls.required:
-            listeners.append(("[node]", settings.port, None))
-        if secure is not None and settings.tls is not None:
-            listeners.append(("[node.tls]", settings.tls.port, secure))
-        for (
-            section,
-            port,
-            _,
-        ) in listeners:  # before `_recover`, which would take a living receiver's associations for lost
+        ports: dict[str, tuple[int, ssl.SSLContext | None]] = {"[node]": (settings.port, None)}
+        if settings.tls:
+            ports["[node.tls]"] = settings.tls.port, server_context(settings.tls)
+            if settings.tls.required:
+                del ports["[node]"]
+        for section, (port, _) in ports.items():  # before `_recover`: a living receiver's associations are not lost
             with self._naming_port(section, port):
                 bound(settings.host, port).close()
         self._recover()
         self._files.sweep_incoming(has_died)
-        handlers = Handlers(
-            QueryScp(self._store, self._trail, _now).on_find,
-            CommitmentScp(self._store, self._files, _now).on_action,
-            self._on_event_report,
-        )
         self._group_commit.start()
         self._is_running = True
-        services = Services(self._begin, self._on_end, self._on_rejected, handlers)
-        self._acceptor = acceptor = Acceptor(self._entity(), services, self._gate)
-        for section, port, secure in listeners:
+        for section, (port, context) in ports.items():
             with self._naming_port(section, port):
-                acceptor.listen(settings.host, port, secure)
+                self._acceptor.listen(settings.host, port, context)
             self._log.info("receiver_started", host=settings.host, port=port)
 
     @contextmanager
@@ -133,19 +126,18 @@ class Receiver:
 
     def stop(self, patience_seconds: float = 0.0) -> None:
         """No association is accepted any longer; those still open after `patience_seconds` are aborted."""
-        if self._acceptor is not None:
-            self._acceptor.stop_listening()
+        self._acceptor.stop_listening()
         deadline = time.monotonic() + patience_seconds
         while self._sessions and time.monotonic() < deadline:
             time.sleep(0.05)
-        open_ones = self._acceptor.associations if self._acceptor is not None else []
+        open_ones = self._acceptor.associations
         for association in open_ones:
             association.abort()
         for association in open_ones:
             association.join(max(1.0, deadline - time.monotonic()))
         if self._is_running:
             self._group_commit.stop()
-        self._acceptor, self._is_running = None, False
+        self._is_running = False
 
     def said_of_itself(self) -> dict[str, Any]:
         """For its heartbeat: where it listens, and what it refused."""
@@ -154,7 +146,10 @@ class Receiver:
 
     def _entity(self) -> Entity:
         settings, contexts = self._config.node, [offered(Verification)]
-        contexts += [offered(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in STORAGE_CLASSES]
+        contexts += [
+            offered(sop_class, list(TRANSFER_SYNTAXES if sop_class in IMAGE_CLASSES else OTHER_SYNTAXES))
+            for sop_class in accepted_classes(settings)
+        ]
         # As SCP for who sends to us, as SCU for the answer to what we asked, which comes on an association of its own.
         contexts.append(offered(StorageCommitmentPushModel, in_both_roles=True))
         if self._config.allowed_calling_ae:  # strangers may send where nobody is configured, but not read names
@@ -182,19 +177,23 @@ class Receiver:
         """Made with the association's first instance."""
         session = self._sessions.get(association)
         if session is None:
-            source = Party(association.calling_ae, association.host)
-            session = ReceivingSession(
-                self._name, source, self._files, self._group_commit, self._trail, _now, self._refusals.note
-            )
-            self._sessions[association] = session
+            session = self._sessions[association] = self._new_session(association)
         return session
 
+    def _new_session(self, association: Association) -> ReceivingSession:
+        source = Party(association.calling_ae, association.host)
+        return ReceivingSession(
+            self._name, source, self._files, self._group_commit, self._trail, _now, self._refusals.note
+        )
+
     def _on_end(self, association: Association, is_released: bool) -> None:
+        not_accepted = classes_not_accepted(association.proposed, association.refused)
         session = self._sessions.pop(association, None)
-        if session is None:
+        if session is None and not not_accepted:
             return
+        session = session or self._new_session(association)
         how = AssociationEnd.RELEASED if is_released else AssociationEnd.ABORTED
-        association_id = session.end(how, "" if is_released else "the association was aborted")
+        association_id = session.end(how, "" if is_released else "the association was aborted", not_accepted)
         if association_id is not None:
             self._log.info("association_ended", association=association_id, reason=how)
             self._wake()
@@ -209,15 +208,10 @@ class Receiver:
         self._log.warning("association_rejected", calling_ae=association.calling_ae, reason="too many at once")
 
 
-def port_message(section: str, host: str, port: int, error: OSError | UnicodeError) -> str:
-    """Why nobody can listen there, and what to do."""
-    if port < 1024 and isinstance(error, PermissionError):
-        return (
-            f"{section} port = {port}: ports below 1024 are for root; choose one above, or let Willis have it "
-            "(CAP_NET_BIND_SERVICE)"
-        )
-    key = f"{section} port = {port}" if getattr(error, "errno", None) == errno.EADDRINUSE else f"[node] host = {host!r}"
-    return f"{key} ({host}:{port}): {safe_message(error)}"
+def accepted_classes(settings: Node) -> tuple[str, ...]:
+    """The storage SOP classes that are accepted."""
+    standard = IMAGE_CLASSES if settings.storage_classes == "images" else STORAGE_CLASSES
+    return tuple(dict.fromkeys((*standard, *settings.private_storage_classes)))
 
 
 def receive(config: Config) -> None:
@@ -235,7 +229,3 @@ def receive(config: Config) -> None:
     heartbeat.stop()
     trail.close()
     store.close()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

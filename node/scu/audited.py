@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pydicom.dataset import Dataset
 
 from node.net.requestor import Keep
-from node.scu.source import Listed, Source, identifier
+from node.scu.source import Listed, Source, identifier, study_query
 
 Asking = Callable[[Dataset], AbstractContextManager[None]]
 """Within it the peer is asked what the Identifier of a C-FIND asks for, be it by QIDO-RS; `audit.recording.asking`."""
@@ -21,8 +21,7 @@ class AuditedSource:
 
     def studies(self, *, accession_number: str = "", study_instance_uid: str = "") -> list[str]:
         """See Source."""
-        keys = {"AccessionNumber": accession_number} if accession_number else {}
-        with self._asking(identifier("STUDY", StudyInstanceUID=study_instance_uid, **keys)):
+        with self._asking(study_query(accession_number, study_instance_uid)):
             return self._source.studies(accession_number=accession_number, study_instance_uid=study_instance_uid)
 
     def series(self, study_instance_uid: str) -> list[Listed]:
@@ -30,12 +29,9 @@ class AuditedSource:
         with self._asking(identifier("SERIES", StudyInstanceUID=study_instance_uid)):
             return self._source.series(study_instance_uid)
 
-    def instances(self, series: Listed) -> frozenset[str]:
+    def instances(self, series: Listed) -> dict[str, str]:
         """See Source."""
-        query = identifier(
-            "IMAGE", StudyInstanceUID=series.study_instance_uid, SeriesInstanceUID=series.series_instance_uid
-        )
-        with self._asking(query):
+        with self._asking(identifier("IMAGE", **series.uids)):
             return self._source.instances(series)
 
     def retrieve(self, series: Listed, wanted: Collection[str], keep: Keep, on_done: Callable[[int], None]) -> None:

@@ -1,9 +1,8 @@
-"""Storage commitment with a peer (PS3.4 J): we ask it to commit, or tell it what became of what it asked."""
+"""Storage commitment with a peer (PS3.4 J): we ask it to commit, or it gets what became of what it asked."""
 
 from collections.abc import Iterable
-from typing import Any
 
-from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
+from pynetdicom.dimse_primitives import N_ACTION
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
@@ -24,16 +23,14 @@ def request(assoc: Requestor, transaction_uid: str, items: Iterable[Item]) -> No
     action.ActionTypeID = commitment.REQUEST
     context = _context(assoc, as_scu=True)
     [(answer, _)] = assoc.ask(action, context, commitment.request_dataset(transaction_uid, items))
-    commitment.judge(int(answer.Status))
+    commitment.check_taken(int(answer.Status))
 
 
 def send_result(entity: Entity, peer: Peer, result: Result) -> None:
     """The peer has the result, on an association of its own.  Raises Unavailable, Refused."""
-    report: Any = N_EVENT_REPORT()
-    report.AffectedSOPClassUID, report.AffectedSOPInstanceUID = StorageCommitmentPushModel, INSTANCE_UID
-    report.EventTypeID = result.event_type
     with dimse.associate(entity, peer, CONTEXTS, [StorageCommitmentPushModel]) as assoc:
-        [(answer, _)] = assoc.ask(report, _context(assoc, as_scu=False), commitment.result_dataset(result))
+        context, dataset = _context(assoc, as_scu=False), commitment.result_dataset(result)
+        [(answer, _)] = assoc.ask(commitment.report_of(result), context, dataset)
     if answer.Status != SUCCESS:
         raise Unavailable(f"storage commitment result: status 0x{answer.Status:04X}")
 

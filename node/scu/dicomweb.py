@@ -1,17 +1,16 @@
 """A peer's DICOMweb service (PS3.18): requests with its credentials and certificates; a failure becomes an error type."""
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase, HTTPBasicAuth
+from requests.auth import HTTPBasicAuth
 
 from node.config.peer import Peer
 from node.config.sections import Tls
@@ -46,9 +45,7 @@ class Service:
     def __enter__(self) -> "Service":
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._session.close()
 
     @cached_property
@@ -103,12 +100,12 @@ class Service:
 
 def failure(peer: Peer, status: int) -> NodeError:
     """What an HTTP status that is no success means: try again, or ask a person (docs/conformance.md has the table)."""
-    said = f"{peer.ae_title} answered HTTP {status}"
+    text = f"{peer.ae_title} answered HTTP {status}"
     if status in (401, 403):  # the next attempt reads the files again
-        return Unavailable(f"{said}: look at its username, password_file or token_file")
+        return Unavailable(f"{text}: look at its username, password_file or token_file")
     if status in _TRANSIENT or status >= 500:
-        return Unavailable(said)
-    return Refused(f"{said}: is url that of its DICOMweb service?" if status in (404, 405) else said)
+        return Unavailable(text)
+    return Refused(f"{text}: is url that of its DICOMweb service?" if status in (404, 405) else text)
 
 
 def echo(service: Service) -> None:
@@ -135,13 +132,17 @@ def text_of(answer: Json, tag: str) -> str:
     return "" if value is None else str(value)
 
 
-def credentials(peer: Peer) -> AuthBase | None:
+def credentials(peer: Peer) -> Callable[[requests.PreparedRequest], requests.PreparedRequest] | None:
     """How requests to the peer are authenticated, from its files as they are now.  Raises ConfigError."""
-    if peer.password_file:
-        return HTTPBasicAuth(
-            peer.username.encode(), _secret("password_file", peer.password_file)
-        )  # UTF-8 (RFC 7617 2.1)
-    return _Bearer(_secret("token_file", peer.token_file)) if peer.token_file else None
+    if peer.password_file:  # UTF-8 (RFC 7617 2.1)
+        return HTTPBasicAuth(peer.username.encode(), _secret("password_file", peer.password_file))
+    return partial(_with_token, _secret("token_file", peer.token_file)) if peer.token_file else None
+
+
+def _with_token(token: bytes, request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """The request with a bearer token (RFC 6750 2.1)."""
+    request.headers["Authorization"] = f"Bearer {token.decode('latin-1')}"  # as headers are sent
+    return request
 
 
 def _secret(key: str, path: str) -> bytes:
@@ -154,17 +155,6 @@ def _secret(key: str, path: str) -> bytes:
     if not text or "\n" in text or not text.isprintable():
         raise ConfigError(f"{key} = {path!r} must hold one line and nothing else")
     return text.encode()
-
-
-class _Bearer(AuthBase):
-    """A bearer token (RFC 6750 2.1)."""
-
-    def __init__(self, token: bytes) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token.decode('latin-1')}"  # as headers are sent
-        return request
 
 
 def _context(peer: Peer, tls: Tls | None) -> ssl.SSLContext | None:

@@ -3,6 +3,7 @@
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pydicom.uid import UID, ImplicitVRLittleEndian
@@ -68,22 +69,27 @@ def associate(
     if peer.url:
         raise Refused(f"{peer.ae_title} is reached by DICOMweb: it has a url, and no host and port")
     where, limits = f"{peer.ae_title} at {peer.host}:{peer.port}", entity.timeouts
-    connection = _connected(entity, peer, where)
-    assoc = Requestor(connection, limits.acse, limits.dimse, limits.network, keep, on_report)
     ourselves = user_information(LARGEST_DATASET_PDU_BYTES, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME)
-    assoc.negotiate(request((entity.ae_title, peer.ae_title), contexts, scp_roles, ourselves))
-    if assoc.has_contexts:
-        return assoc
+    proposal = request((entity.ae_title, peer.ae_title), contexts, scp_roles, ourselves)
+    with ExitStack() as unless_established:
+        connection = unless_established.enter_context(_connected(entity, peer, where))
+        if isinstance(connection, ssl.SSLSocket):
+            check_fingerprint(peer, connection.getpeercert(binary_form=True))
+        assoc = Requestor(connection, limits.acse, limits.dimse, limits.network, keep, on_report)
+        assoc.negotiate(proposal)
+        if assoc.contexts:
+            unless_established.pop_all()
+            return assoc
+        if assoc.is_established:
+            assoc.abort()
+            raise Refused(f"{where} accepts none of: {', '.join(sorted({UID(kind).name for kind, _ in contexts}))}")
     if assoc.is_rejected:
         raise Unavailable(f"{where} rejected the association; {_LOOK}")
-    if assoc.is_established:
-        assoc.abort()
-        raise Refused(f"{where} accepts none of: {', '.join(sorted({UID(kind).name for kind, _ in contexts}))}")
     raise Unavailable(f"no association with {where}: {assoc.why_over or 'the peer ended it'}; {_LOOK}")
 
 
 def _connected(entity: Entity, peer: Peer, where: str) -> socket.socket:
-    """A connection, over TLS where the peer wants it, with the one whose certificate is expected."""
+    """A connection, over TLS where the peer wants it."""
     context = client_context(entity.tls) if peer.tls and entity.tls else None
     if peer.tls and context is None:
         raise Refused(f"{peer.ae_title} wants TLS, and [node.tls] is not configured")
@@ -92,12 +98,6 @@ def _connected(entity: Entity, peer: Peer, where: str) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise Unavailable(f"no association with {where}: {reason_of(error)}") from None
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if isinstance(connection, ssl.SSLSocket):
-        try:
-            check_fingerprint(peer, connection.getpeercert(binary_form=True))
-        except Unavailable:
-            connection.close()
-            raise
     return connection
 
 

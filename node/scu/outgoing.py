@@ -29,7 +29,7 @@ class Outgoing:
 
     @classmethod
     def read(cls, path: Path) -> "Outgoing":
-        """The file at `path`.  Raises Refused when it is not one that can be sent."""
+        """The file at `path`.  Raises Refused when it is not one that can be sent, OSError when it cannot be read."""
         try:
             with path.open("rb") as file:
                 read_preamble(file, force=False)
@@ -55,7 +55,9 @@ class Outgoing:
                 study,
                 offset,
             )
-        except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
+        except Exception as error:
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):  # the disk may give it later
+                raise
             raise Refused("not a DICOM file") from None
 
     @contextmanager

@@ -17,18 +17,15 @@ from pynetdicom.sop_class import (
 
 from node.config.peer import Peer
 from node.dicom import status as dimse_status
-from node.dicom.conformance import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from node.dicom.conformance import IMAGE_CLASSES, TRANSFER_SYNTAXES
 from node.errors import Busy, Refused, Unavailable
 from node.net.requestor import Keep, Requestor
 from node.scu import dimse
 from node.scu.dimse import Entity
-from node.scu.source import Listed, identifier
+from node.scu.source import Listed, count_query, identifier, study_query
 
-FIND, MOVE, GET = (
-    StudyRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelMove,
-    StudyRootQueryRetrieveInformationModelGet,
-)
+FIND, MOVE = StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelMove
+GET = StudyRootQueryRetrieveInformationModelGet
 _SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 _TRANSIENT = (
     dimse_status.OUT_OF_RESOURCES, dimse_status.UNABLE_TO_COUNT_MATCHES, dimse_status.SUBOPERATIONS_FAILED,
@@ -47,9 +44,7 @@ class DimseSource:
 
     def studies(self, *, accession_number: str = "", study_instance_uid: str = "") -> list[str]:
         """See Source."""
-        query = identifier("STUDY", StudyInstanceUID=study_instance_uid)
-        if accession_number:
-            query.AccessionNumber = accession_number
+        query = study_query(accession_number, study_instance_uid)
         return [str(found.StudyInstanceUID) for found in self._find(query, "StudyInstanceUID")]
 
     def series(self, study_instance_uid: str) -> list[Listed]:
@@ -60,15 +55,13 @@ class DimseSource:
             for found in self._find(query, "SeriesInstanceUID")
         ]
 
-    def instances(self, series: Listed) -> frozenset[str]:
+    def instances(self, series: Listed) -> dict[str, str]:
         """See Source."""
-        query = identifier(
-            "IMAGE",
-            StudyInstanceUID=series.study_instance_uid,
-            SeriesInstanceUID=series.series_instance_uid,
-            SOPInstanceUID="",
-        )
-        return frozenset(str(found.SOPInstanceUID) for found in self._find(query, "SOPInstanceUID"))
+        query = identifier("IMAGE", **series.uids, SOPInstanceUID="", SOPClassUID="")
+        return {
+            str(found.SOPInstanceUID): str(found.get("SOPClassUID") or "")
+            for found in self._find(query, "SOPInstanceUID")
+        }
 
     def _find(self, query: Dataset, key: str) -> Iterator[Dataset]:
         """The answers that have the unique key of their level."""
@@ -80,32 +73,26 @@ class DimseSource:
 
     def retrieve(self, series: Listed, wanted: Collection[str], keep: Keep, on_done: Callable[[int], None]) -> None:
         """See Source."""
-        uids = {"StudyInstanceUID": series.study_instance_uid, "SeriesInstanceUID": series.series_instance_uid}
-        queries = [identifier("IMAGE", **uids, SOPInstanceUID=part) for part in _parts(wanted)]
-        for number, query in enumerate(queries or [identifier("SERIES", **uids)]):
-            for done in self._get(query, keep) if self._peer.retrieve == "get" else self._move(query):
+        queries = [identifier("IMAGE", **series.uids, SOPInstanceUID=part) for part in _parts(wanted)]
+        for number, query in enumerate(queries or [identifier("SERIES", **series.uids)]):
+            for done in self._sent_of(query, keep):
                 on_done(number * UIDS_IN_A_REQUEST + done)
 
-    def _move(self, query: Dataset) -> Iterator[int]:
+    def _sent_of(self, query: Dataset, keep: Keep) -> Iterator[int]:
         """How many the peer has sent so far."""
-        request = _request(C_MOVE(), MOVE)
-        request.MoveDestination = self._entity.ae_title
-        with self._association(MOVE) as (assoc, context):
+        request, model, service = _request(C_GET(), GET), GET, "C-GET"
+        if self._peer.retrieve != "get":
+            request, model, service = _request(C_MOVE(), MOVE), MOVE, "C-MOVE"
+            request.MoveDestination = self._entity.ae_title
+        with self._association(model, keep if model is GET else None) as (assoc, context):
             for answer, _ in assoc.ask(request, context, query):
-                _check("C-MOVE", answer.Status, self._peer, self._entity)
-                yield answer.NumberOfCompletedSuboperations or 0
-
-    def _get(self, query: Dataset, keep: Keep) -> Iterator[int]:
-        """How many the peer has sent so far."""
-        with self._association(GET, keep) as (assoc, context):
-            for answer, _ in assoc.ask(_request(C_GET(), GET), context, query):
-                _check("C-GET", answer.Status, self._peer, self._entity)
+                _check(service, answer.Status, self._peer, self._entity)
                 yield answer.NumberOfCompletedSuboperations or 0
 
     @contextmanager
     def _association(self, model: Any, keep: Keep | None = None) -> Iterator[tuple[Requestor, PresentationContext]]:
         """An association and its context for `model`; with `keep` also for what a C-GET brings."""
-        classes = tuple(map(str, STORAGE_CLASSES)) if keep else ()
+        classes = tuple(map(str, IMAGE_CLASSES)) if keep else ()
         contexts = [*product([str(model)], _SYNTAXES), *product(classes, TRANSFER_SYNTAXES)]
         with dimse.associate(self._entity, self._peer, contexts, classes, keep) as assoc:
             assoc.deadline = self._deadline  # a peer need not answer before the last instance has gone
@@ -129,43 +116,32 @@ def _check(service: str, status: int, peer: Peer, entity: Entity) -> None:
     """Raises what a failure means.  Where some instances failed, the database shows what came."""
     if dimse_status.is_pending(status) or status in (dimse_status.SUCCESS, dimse_status.SOME_SUBOPERATIONS_FAILED):
         return
-    said = f"{peer.ae_title} answered {service} with 0x{status:04X}"
+    text = f"{peer.ae_title} answered {service} with 0x{status:04X}"
     if status == dimse_status.DESTINATION_UNKNOWN:
         raise Refused(
-            f"{said}: it does not know the destination {entity.ae_title}; configure this AE title with our host and "
+            f"{text}: it does not know the destination {entity.ae_title}; configure this AE title with our host and "
             "port there, or set retrieve = 'get' for this peer"
         )
     failed = status == dimse_status.SUBOPERATIONS_FAILED or dimse_status.is_unable_to_process(status)
     if service == "C-MOVE" and failed:
-        raise Busy(f"{said}: it may not reach {entity.ae_title}; does `willis serve` run where it sends to?")
-    raise Busy(said) if status in _TRANSIENT else Refused(said)
-
-
-def count_query(study_instance_uid: str, series_instance_uid: str) -> Dataset:
-    """The identifier that asks how many instances a series has (PS3.4 C.6.2)."""
-    query = Dataset()
-    query.QueryRetrieveLevel = "SERIES"
-    query.StudyInstanceUID = study_instance_uid
-    query.SeriesInstanceUID = series_instance_uid
-    query.NumberOfSeriesRelatedInstances = None
-    return query
+        raise Busy(f"{text}: it may not reach {entity.ae_title}; does `willis serve` run where it sends to?")
+    raise Busy(text) if status in _TRANSIENT else Refused(text)
 
 
 def ask_count(entity: Entity, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> int | None:
     """How many instances the peer says the series has (C-FIND, PS3.4 C.3.4); None when it does not say.
 
-    Raises Unavailable when there is no answer.
+    Raises Unavailable when there is no answer, or not all of it within the time for one.
     """
     query = count_query(study_instance_uid, series_instance_uid)
     with dimse.associate(entity, peer, [(FIND, syntax) for syntax in _SYNTAXES]) as assoc:
-        if not (contexts := assoc.contexts_of(FIND)):
-            raise Unavailable("the peer does not accept queries")
+        assoc.deadline = time.monotonic() + entity.timeouts.dimse
         count: int | None = None
         try:
-            for _, found in assoc.ask(_request(C_FIND(), FIND), contexts[0], query):
+            for _, found in assoc.ask(_request(C_FIND(), FIND), assoc.contexts_of(FIND)[0], query):
                 if count is None and found is not None and found.get("NumberOfSeriesRelatedInstances") is not None:
                     count = int(found.NumberOfSeriesRelatedInstances)
-        except Unavailable:  # of one that has answered, and not said that this was all
+        except Unavailable:  # of one that has answered, and not text that this was all
             if count is None:
                 raise
     return count

@@ -1,11 +1,11 @@
 """A configured peer, whichever way it is reached: by DIMSE, or by DICOMweb."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from node.audit.recording import Clock, asking
 from node.audit.trail import Trail
@@ -16,111 +16,79 @@ from node.scu import dicomweb, dimse, query_scu, storage_scu, stow
 from node.scu.audited import Asking, AuditedSource
 from node.scu.dimse import Entity, Timeouts
 from node.scu.outgoing import Outgoing
-from node.scu.source import Source
+from node.scu.source import Listed, Source, count_query
 from node.scu.storage_scu import Sent
 from node.scu.wado import WebSource
 
 
-class Remote(Protocol):
-    """What can be had of a peer.  Every method raises Unavailable, Refused or ConfigError."""
-
-    def echo(self) -> None:
-        """It answers us."""
-
-    def count(self, study_instance_uid: str, series_instance_uid: str) -> int | None:
-        """How many instances it says the series has; None when it does not say."""
-
-    def deliver(self, outgoing: Outgoing) -> str:
-        """It has the object; a word for how it took it."""
-
-    def send(self, paths: Iterable[Path]) -> Iterator[Sent]:
-        """What becomes of each file."""
-
-    def source(self, limit_seconds: float) -> Source:
-        """It, to be asked for what it has and to give it, for so long."""
-
-
 @dataclass(frozen=True)
-class DimseRemote:
-    """A peer with host and port.  `asking` records what it is asked."""
+class Remote:
+    """What can be had of a peer.  Everything raises Unavailable, Refused or ConfigError."""
 
-    entity: Entity
+    echo: Callable[[], None]
+    """It answers us."""
+    ask_count: Callable[[str, str], int | None]
+    """How many instances it says that the series (Study and Series Instance UID) has; None when it does not say."""
+    deliver: Callable[[Outgoing], str]
+    """It has the object; a word for how it took it."""
+    send: Callable[[Iterable[Path]], Iterator[Sent]]
+    """What becomes of each file."""
+    open_source: Callable[[float], Source]
+    """It, to be asked for what it has and to give it, for so many seconds."""
     peer: Peer
     asking: Asking
-
-    def echo(self) -> None:
-        """See Remote."""
-        dimse.echo(self.entity, self.peer)
-
-    def count(self, study_instance_uid: str, series_instance_uid: str) -> int | None:
-        """See Remote."""
-        with self.asking(query_scu.count_query(study_instance_uid, series_instance_uid)):
-            return query_scu.ask_count(self.entity, self.peer, study_instance_uid, series_instance_uid)
-
-    def deliver(self, outgoing: Outgoing) -> str:
-        """See Remote."""
-        return storage_scu.deliver(self.entity, self.peer, outgoing)
-
-    def send(self, paths: Iterable[Path]) -> Iterator[Sent]:
-        """See Remote."""
-        return storage_scu.send_files(self.entity, self.peer, paths)
-
-    def source(self, limit_seconds: float) -> Source:
-        """See Remote."""
-        _check_gives(self.peer, "'move' or 'get'")
-        return AuditedSource(query_scu.DimseSource(self.entity, self.peer, limit_seconds), self.asking)
-
-
-@dataclass(frozen=True)
-class WebRemote:
-    """A peer with a url.  `asking` records what it is asked."""
-
-    entity: Entity
-    peer: Peer
-    asking: Asking
-
-    def echo(self) -> None:
-        """See Remote."""
-        with self._service() as service:
-            dicomweb.echo(service)
+    """Records what it is asked."""
+    query_seconds: float
+    """So long a query may take."""
 
     def count(self, study_instance_uid: str, series_instance_uid: str) -> int | None:
-        """See Remote."""
-        with (
-            self.asking(query_scu.count_query(study_instance_uid, series_instance_uid)),
-            self._service() as service,
-        ):
-            return dicomweb.ask_count(service, study_instance_uid, series_instance_uid)
+        """See `ask_count`."""
+        with self.asking(count_query(study_instance_uid, series_instance_uid)):
+            return self.ask_count(study_instance_uid, series_instance_uid)
 
-    def deliver(self, outgoing: Outgoing) -> str:
-        """See Remote."""
-        return stow.deliver(self.peer, self.entity.timeouts, self.entity.tls, outgoing, self.asking)
-
-    def send(self, paths: Iterable[Path]) -> Iterator[Sent]:
-        """See Remote."""
-        return stow.send_files(self.peer, self.entity.timeouts, self.entity.tls, paths)
+    def instances(self, series: Listed) -> dict[str, str]:
+        """The SOP class of each instance of the series that it has, by UID; "" where it does not say."""
+        return AuditedSource(self.open_source(self.query_seconds), self.asking).instances(series)
 
     def source(self, limit_seconds: float) -> Source:
-        """See Remote."""
-        _check_gives(self.peer, "'wado'")
-        source = WebSource(self.peer, self.entity.timeouts, self.entity.tls, limit_seconds)
-        return AuditedSource(source, self.asking)
-
-    def _service(self) -> dicomweb.Service:
-        return dicomweb.Service(self.peer, self.entity.timeouts, self.entity.tls)
+        """See `open_source`.  Raises Refused when the peer is not configured to give."""
+        if not self.peer.retrieve:
+            ways = "'wado'" if self.peer.url else "'move' or 'get'"
+            raise Refused(f"{self.peer.ae_title} is not configured to give instances: set its retrieve to {ways}")
+        return AuditedSource(self.open_source(limit_seconds), self.asking)
 
 
 def remote(entity: Entity, peer: Peer, asking: Asking = lambda _query: nullcontext()) -> Remote:
     """The peer as `entity` reaches it; `asking` records what it is asked."""
-    return WebRemote(entity, peer, asking) if peer.url else DimseRemote(entity, peer, asking)
+    if not peer.url:
+        return Remote(
+            partial(dimse.echo, entity, peer),
+            partial(query_scu.ask_count, entity, peer),
+            partial(storage_scu.deliver, entity, peer),
+            partial(storage_scu.send_files, entity, peer),
+            partial(query_scu.DimseSource, entity, peer),
+            peer,
+            asking,
+            entity.timeouts.dimse,
+        )
+    web = peer, entity.timeouts, entity.tls
+
+    def served(ask: Callable[..., Any], *what: str) -> Any:
+        with dicomweb.Service(*web) as service:
+            return ask(service, *what)
+
+    return Remote(
+        partial(served, dicomweb.echo),
+        partial(served, dicomweb.ask_count),
+        partial(stow.deliver, *web, asking=asking),
+        partial(stow.send_files, *web),
+        partial(WebSource, *web),
+        peer,
+        asking,
+        entity.timeouts.dimse,
+    )
 
 
 def remote_of(config: Config, peer: Peer, trail: Trail, clock: Clock, limits: Timeouts | None = None) -> Remote:
     """The peer as the node reaches it, with these timeouts or its own; `trail` records what it is asked."""
     return remote(dimse.our_entity(config.node, limits), peer, partial(asking, trail, clock, peer))
-
-
-def _check_gives(peer: Peer, ways: str) -> None:
-    """Raises Refused when the peer is not configured to give."""
-    if not peer.retrieve:
-        raise Refused(f"{peer.ae_title} is not configured to give instances: set its retrieve to {ways}")

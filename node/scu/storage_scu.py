@@ -24,7 +24,7 @@ _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplici
 _LOW_PRIORITY = 2
 
 
-def judge(status: int) -> str:
+def word_for(status: int) -> str:
     """A word for a C-STORE status that means that the peer has the object.
 
     Raises Unavailable where trying again may help, Refused where it will not (PS3.4 B.2.3, PS3.7 C).
@@ -39,7 +39,7 @@ def judge(status: int) -> str:
 
 
 def store(assoc: Requestor, outgoing: Outgoing) -> str:
-    """The peer has the object; returns `judge`'s word.  Raises Unavailable or Refused."""
+    """The peer has the object; returns `word_for`'s word.  Raises Unavailable or Refused."""
     if not assoc.is_established:
         raise Unavailable(ENDED)
     context, request = _context(assoc, outgoing), C_STORE()
@@ -50,7 +50,7 @@ def store(assoc: Requestor, outgoing: Outgoing) -> str:
             [(answer, _)] = assoc.ask(request, context, file=file)
     else:
         [(answer, _)] = assoc.ask(request, context, dcmread(outgoing.path))
-    return judge(int(answer.Status))
+    return word_for(int(answer.Status))
 
 
 def _context(assoc: Requestor, outgoing: Outgoing) -> PresentationContext:
@@ -92,40 +92,34 @@ def readable(paths: Iterable[Path]) -> Iterator[Outgoing | Sent]:
             yield Outgoing.read(path)
         except Refused as error:
             yield Sent(path, "skipped", str(error))
+        except OSError as error:
+            yield Sent(path, "skipped", error.strerror or "cannot be read")
 
 
 def send_files(entity: Entity, peer: Peer, paths: Iterable[Path]) -> Iterator[Sent]:
-    """Each file is sent on one association (a new one when the peer ended it), and what became of it is told.
+    """Each file is sent on one association (a new one when the peer ended it), and what became of it comes.
 
     Raises Unavailable when no association can be had from the beginning; when the peer goes away later, each file left
-    is told as refused.
+    is refused.
     """
-    files = list[Outgoing]()
-    for found in readable(paths):
-        if isinstance(found, Outgoing):
-            files.append(found)
-        else:
-            yield found
+    found = list(readable(paths))
+    yield from (each for each in found if isinstance(each, Sent))
+    files = [each for each in found if isinstance(each, Outgoing)]
     proposals = [way for outgoing in files for way in ways(outgoing.sop_class_uid, outgoing.transfer_syntax)]
     contexts = list(dict.fromkeys(proposals))[:MAXIMUM_CONTEXTS]
     assoc: Requestor | None = None
-    gone = ""
     try:
-        for outgoing in files:
-            if gone:
-                yield Sent(outgoing.path, "refused", gone)
-                continue
+        for number, outgoing in enumerate(files):
             try:
                 if assoc is None or not assoc.is_established:
                     assoc = dimse.associate(entity, peer, contexts)
-            except Refused as error:
-                yield Sent(outgoing.path, "refused", str(error))
-                continue
             except Unavailable as error:
                 if assoc is None:
                     raise
-                gone = str(error)
-                yield Sent(outgoing.path, "refused", gone)
+                yield from (Sent(left.path, "refused", str(error)) for left in files[number:])
+                return
+            except Refused as error:
+                yield Sent(outgoing.path, "refused", str(error))
                 continue
             try:
                 yield Sent(outgoing.path, store(assoc, outgoing))

@@ -29,7 +29,7 @@ _SOP_INSTANCE_UID, _WARNING_REASON, _FAILURE_REASON = "00081155", "00081196", "0
 
 
 @dataclass(frozen=True)
-class Answer:
+class ResponseModule:
     """A Store Instances Response Module (PS3.18 I.2): by SOP Instance UID the Warning and the Failure Reasons; 0: none.
 
     A failure that names no instance has the UID "".
@@ -39,15 +39,15 @@ class Answer:
     failed: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_answer(body: bytes) -> Answer:
+def read_response(body: bytes) -> ResponseModule:
     """What the body says of each instance; nothing where it is no DICOM JSON."""
     try:
         module = json.loads(body)
         module = module[0] if isinstance(module, list) else module
         failed = _reasons(module, _OTHER_FAILURES, _FAILURE_REASON) | _reasons(module, _FAILED, _FAILURE_REASON)
-        return Answer(_reasons(module, _REFERENCED, _WARNING_REASON), failed)
+        return ResponseModule(_reasons(module, _REFERENCED, _WARNING_REASON), failed)
     except (ValueError, AttributeError, IndexError, KeyError, TypeError):
-        return Answer()
+        return ResponseModule()
 
 
 def _reasons(module: Json, sequence: str, reason: str) -> dict[str, int]:
@@ -59,16 +59,16 @@ def _first(item: Json, tag: str, default: Any) -> Any:
     return (item.get(tag, {}).get("Value") or [default])[0]
 
 
-def judge(peer: Peer, status: int, answer: Answer, sop_instance_uid: str) -> str:
+def word_for(peer: Peer, status: int, module: ResponseModule, sop_instance_uid: str) -> str:
     """A word for an answer that says that the peer has the one instance that was sent; "" for a success that does not say so.
 
     Raises Unavailable where trying again may help, Refused where it will not (PS3.18 10.5.3, I.2).
     """
-    warning, reason = answer.stored.get(sop_instance_uid), answer.failed.get(sop_instance_uid)
+    warning, reason = module.stored.get(sop_instance_uid), module.failed.get(sop_instance_uid)
     if warning is None and reason is None:
-        reason = answer.failed.get("")
+        reason = module.failed.get("")
     if reason is not None:
-        return _judge_failure(f"HTTP {status}, failure reason 0x{reason:04X}", reason)
+        return _word_for_failure(f"HTTP {status}, failure reason 0x{reason:04X}", reason)
     if warning:
         return f"warning 0x{warning:04X}"
     if warning is not None:
@@ -78,16 +78,16 @@ def judge(peer: Peer, status: int, answer: Answer, sop_instance_uid: str) -> str
     raise failure(peer, status)
 
 
-def _judge_failure(said: str, reason: int) -> str:
+def _word_for_failure(status: str, reason: int) -> str:
     if reason == DUPLICATE_INSTANCE:
         return "already there"
-    raise (Unavailable if may_pass(reason) else Refused)(said)
+    raise (Unavailable if may_pass(reason) else Refused)(status)
 
 
 def deliver(
     peer: Peer, timeouts: Timeouts, tls: Tls | None, outgoing: Outgoing, asking: Asking = lambda _query: nullcontext()
 ) -> str:
-    """The peer has the object; returns `judge`'s word.  Raises Unavailable, Refused or ConfigError.
+    """The peer has the object; returns `word_for`'s word.  Raises Unavailable, Refused or ConfigError.
 
     Servers have reasons of their own for a 409 of what they have already, and a success may come from something that
     is no DICOMweb service: after either the server is asked for the object.
@@ -102,9 +102,9 @@ def deliver(
             service.answering(),
             service.post(f"{peer.url}/studies", body, content_type, "application/dicom+json") as response,
         ):
-            status, said = response.status_code, b"".join(islice(response.iter_content(_CHUNK_BYTES), _MOST_CHUNKS))
+            status, answer = response.status_code, b"".join(islice(response.iter_content(_CHUNK_BYTES), _MOST_CHUNKS))
         try:
-            word = judge(peer, status, read_answer(said), outgoing.sop_instance_uid)
+            word = word_for(peer, status, read_response(answer), outgoing.sop_instance_uid)
         except Refused:
             if status == 409 and _holds(service, outgoing, asking):
                 return "already there"
@@ -118,7 +118,7 @@ def deliver(
 
 
 def send_files(peer: Peer, timeouts: Timeouts, tls: Tls | None, paths: Iterable[Path]) -> Iterator[Sent]:
-    """Each file is sent, and what became of it is told.  Raises Unavailable when the peer cannot be had."""
+    """Each file is sent, and what became of it comes.  Raises Unavailable when the peer cannot be had."""
     for found in readable(paths):
         if isinstance(found, Sent):
             yield found

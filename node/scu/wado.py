@@ -8,7 +8,7 @@ import requests
 from node.config.peer import Peer
 from node.config.sections import Tls
 from node.dicom import multipart
-from node.dicom.conformance import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from node.dicom.conformance import IMAGE_CLASSES, TRANSFER_SYNTAXES
 from node.dicom.header import is_uid
 from node.errors import Refused, Unavailable
 from node.net.requestor import Keep
@@ -21,7 +21,7 @@ ANY_SYNTAX = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 MOST_ONE_BY_ONE = 20
 """Orthanc's plug-in takes as long for eight instances, one by one, as for a series of 256."""
 _CHUNK_BYTES = 65_536
-_STUDY, _INSTANCE = "0020000D", "00080018"
+_STUDY, _INSTANCE, _SOP_CLASS = "0020000D", "00080018", "00080016"
 _ACCESSION_NUMBER, _MODALITY = "00080050", "00080060"
 _GIVEN, _GONE = (200, 206), (404, 410)
 """206: some could not be given (PS3.18 2019a, 6.5.3.2)."""
@@ -55,11 +55,12 @@ class WebSource:
             found = self._all(service.client.search_for_series, SERIES, study_instance_uid)
             return [Listed(study_instance_uid, uid, text_of(each, _MODALITY)) for uid, each in found.items()]
 
-    def instances(self, series: Listed) -> frozenset[str]:
+    def instances(self, series: Listed) -> dict[str, str]:
         """See Source."""
         with self._service() as service, service.answering():
             search = service.client.search_for_instances
-            return frozenset(self._all(search, _INSTANCE, series.study_instance_uid, series.series_instance_uid))
+            found = self._all(search, _INSTANCE, series.study_instance_uid, series.series_instance_uid)
+            return {uid: text_of(each, _SOP_CLASS) for uid, each in found.items()}
 
     def _all(self, search: Callable[..., list[Json]], tag: str, *uids: str) -> dict[str, Json]:
         """By the UID under `tag`.  A server may give a part at a time: it is asked until nothing new comes."""
@@ -117,7 +118,7 @@ def _give(file: bytearray, wanted: Collection[str], keep: Keep) -> bool:
         return False
     if (
         (wanted and sop_instance_uid not in wanted)
-        or sop_class_uid not in STORAGE_CLASSES
+        or sop_class_uid not in IMAGE_CLASSES
         or syntax not in TRANSFER_SYNTAXES
     ):
         return False

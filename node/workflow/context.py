@@ -9,6 +9,7 @@ from random import Random
 
 from node.audit.trail import Trail
 from node.config.sections import Config
+from node.rules.acquisitions import Acquisition
 from node.runtime.backoff import Backoff
 from node.runtime.clock import utc_now
 from node.workflow.series_view import Slices
@@ -29,6 +30,8 @@ class Context:
     random: Random = field(default_factory=Random)
     slices: dict[tuple[int, int, int], "Slices"] = field(default_factory=dict)
     """What was worked out of a series as it stood: (id, revision, instances)."""
+    reconstructions: dict[tuple[int, int, int], tuple[bool, Acquisition]] = field(default_factory=dict)
+    """Likewise of a series beside which another one waits: whether it is sharp, and the acquisition that it shows."""
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set: nothing more is begun."""
     lacking: dict[int, Series] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from datetime import timedelta
 from functools import partial
 
 from node.errors import Unavailable, safe_message
+from node.runtime import log
 from node.workflow.context import Context
 from storage.queries.due import Due, Record
 
@@ -19,7 +20,8 @@ def each_due(
     """Each that is due was attempted once; returns how many attempts succeeded.
 
     `postpone` gets the message of what `attempt` raised.  A peer that cannot be had is asked for nothing else in this
-    round: its timeouts must not hold up the others.
+    round: its timeouts must not hold up the others.  Where the database fails, whatever the peer said, the attempt does not
+    count, and is made again after the `lease`.
     """
     succeeded, away = 0, set[str]()
     while not context.stopping.is_set() and (claimed := due.claim(context.clock(), lease, away)):
@@ -27,6 +29,10 @@ def each_due(
             try:
                 succeeded += attempt(context, claimed)
             except Exception as error:  # noqa: BLE001  the edge: whatever it is, the others go on
+                if due.is_of_database(error):
+                    log.get().error("attempt_not_recorded", peer=claimed.peer, error=type(error).__name__)
+                    due.give_back(claimed, context.clock() + lease)
+                    continue
                 if isinstance(error, Unavailable):
                     away.add(claimed.peer)
                 postpone(context, claimed, safe_message(error))

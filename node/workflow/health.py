@@ -57,6 +57,7 @@ def facts_of(config: Config, now: datetime) -> Facts:
         oldest_ready_at=waiting.oldest_ready_at,
         dead_deliveries=waiting.dead,
         held_up=waiting.held_up,
+        serves_pages=config.web.enabled,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
+from node.dicom.conformance import IMAGE_CLASSES
 from node.runtime import log
 from node.workflow.context import Context
 from storage.queries.retention import Removal, Why
@@ -16,12 +17,13 @@ ASSOCIATIONS_AT_ONCE = 5000
 
 
 def retain(context: Context) -> int:
-    """What `retention_days` and `high_water_percent` say is removed, some of it if it is much; returns how many cases.
+    """What `[storage]` says is removed, some of it if it is much; returns how many cases.
 
     Their files are deleted at the next run.  With `retention_days` the associations that brought nothing else go too.
     """
     _end_earlier(context)
-    settings, now, removed = context.config.storage, context.clock(), 0
+    settings, now = context.config.storage, context.clock()
+    removed = _remove_others(context, now)
     if settings.retention_days:
         before = now - timedelta(days=settings.retention_days)
         for case in context.store.retention.candidates(before, AT_ONCE):
@@ -39,6 +41,16 @@ def retain(context: Context) -> int:
         if excess > 0 and not removed:
             log.get().warning("disk_nearly_full", free_bytes=context.files.free_bytes())
     return removed
+
+
+def _remove_others(context: Context, now: datetime) -> int:
+    """Series that came only so that their study came across whole are gone after `other_objects_hours`: how many."""
+    hours = context.config.storage.other_objects_hours
+    if not hours:
+        return 0
+    before, why = now - timedelta(hours=hours), Why.OTHER_OBJECTS
+    cases = context.store.retention.candidates(before, AT_ONCE, why, IMAGE_CLASSES)
+    return sum(bool(_remove(context, case, why, before)) for case in cases)
 
 
 def _remove(context: Context, case: int, why: Why, before: datetime) -> int:

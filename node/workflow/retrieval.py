@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from node.dicom.conformance import IMAGE_CLASSES
 from node.errors import Busy, Refused, Unavailable, safe_message
 from node.runtime import log
 from node.runtime.backoff import Backoff
@@ -12,7 +13,7 @@ from node.scp.inlet import Inlet
 from node.scu.remote import remote_of
 from node.scu.source import Listed, Source
 from node.workflow.context import Context
-from storage.records import Series
+from storage.records import Missing, Series
 from storage.store import Store
 
 PAUSES = Backoff(first_seconds=5.0, longest_seconds=math.inf)
@@ -28,15 +29,19 @@ class Brought:
     listed: int
     known: int
     came: int
+    others: int = 0
+    """Of `listed`: what is not here and is not asked for, being no image by its SOP class."""
 
     def __add__(self, other: "Brought") -> "Brought":
         """Of both series."""
-        return Brought(self.listed + other.listed, self.known + other.known, self.came + other.came)
+        return Brought(
+            self.listed + other.listed, self.known + other.known, self.came + other.came, self.others + other.others
+        )
 
     @property
     def failed(self) -> int:
         """How many are still missing."""
-        return self.listed - self.known - self.came
+        return self.listed - self.known - self.came - self.others
 
 
 def bring(
@@ -51,16 +56,20 @@ def bring(
     `on_instances` gets how many are there, of how many, as far as the peer says so while they come.
     """
     listed = source.instances(series)
-    known = listed & store.settling.held(series.series_instance_uid)
-    missing = listed - known
+    known = listed.keys() & store.settling.held(series.series_instance_uid)
+    others = {uid for uid, sop_class in listed.items() if sop_class and sop_class not in IMAGE_CLASSES} - known
+    missing = listed.keys() - known - others
     on_instances(len(known), len(listed))
     if missing:
         source.retrieve(
-            series, missing if known else (), inlet.keep, lambda done: on_instances(len(known) + done, len(listed))
+            series,
+            missing if known or others else (),
+            inlet.keep,
+            lambda done: on_instances(len(known) + done, len(listed)),
         )
     came = missing & store.settling.held(series.series_instance_uid)
     inlet.fell_short |= came != missing
-    return Brought(len(listed), len(known), len(came))
+    return Brought(len(listed), len(known), len(came), len(others))
 
 
 def resume(context: Context) -> None:
@@ -115,6 +124,7 @@ def _retrieve_one(context: Context, series: Series, away: set[str]) -> int:
         logger.info("retrieved", expected=brought.listed, instances=brought.known, count=brought.came)
     if brought and brought.listed:
         context.store.settling.note_expected_count(series.id, brought.listed, context.clock())
+        context.store.settling.note_kinds(series.id, Missing(brought.failed, brought.others), context.clock())
     if brought and not brought.failed:
         attempt = rules.retrieve_attempts
     pause_seconds = PAUSES.after(attempt) if attempt < rules.retrieve_attempts else 0.0

@@ -14,9 +14,12 @@ from ai.volume import subsampled_volume
 from node.config.sections import Eligibility
 from node.dicom.frame_headers import frame_headers, is_part_of_concatenation
 from node.rules.completion import Geometry
-from node.rules.eligibility import ct_slices
+from node.rules.eligibility import ct_slices, holds_ct
 from storage.files.instances import Files
 from storage.records import Header, StoredFile
+
+LONGEST_ELEMENT_BYTES = 1 << 20
+"""A longer one is not read: what is kept only because it is of the study may hold gigabytes in one."""
 
 
 class Slices:
@@ -50,7 +53,7 @@ class Slices:
         if header.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
             return None
         try:
-            return dcmread(self._files.path(file), stop_before_pixels=True)
+            return dcmread(self._files.path(file), stop_before_pixels=True, defer_size=LONGEST_ELEMENT_BYTES)
         except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
             return None
 
@@ -58,6 +61,11 @@ class Slices:
     def ct_slices(self) -> list[Header]:
         """What is judged and analysed: the original CT slices, whatever else came in the series."""
         return ct_slices(self.headers, self._rules)
+
+    @cached_property
+    def holds_ct(self) -> bool:
+        """Whether any instance is of a class that slices are of, be it a stray."""
+        return holds_ct([header for header, _ in self._instances])
 
     @cached_property
     def is_multi_frame(self) -> bool:
@@ -101,4 +109,9 @@ class Slices:
     @property
     def geometry(self) -> Geometry:
         """The questions as completion asks them."""
-        return Geometry(lambda: self.is_multi_frame, lambda: self.stack is not None, lambda: self.shows_both_ends)
+        return Geometry(
+            lambda: self.is_multi_frame,
+            lambda: self.stack is not None,
+            lambda: self.shows_both_ends,
+            lambda: self.holds_ct,
+        )

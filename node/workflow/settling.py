@@ -2,22 +2,31 @@
 
 from functools import partial
 
+from ai.errors import Reason
 from node.config.sections import Eligibility
+from node.dicom.conformance import CT_CLASSES
 from node.errors import safe_message
-from node.rules import completion, eligibility
+from node.rules import completion, eligibility, parts
 from node.rules.acquisitions import acquisition_of
 from node.rules.completion import Sender, Wait, Whole
 from node.rules.eligibility import Covered, NotEligible, Sibling, Turn
+from node.rules.ineligible import Ineligible
 from node.runtime import log
 from node.scu.dimse import Timeouts
 from node.scu.remote import remote_of
+from node.scu.source import Listed
 from node.workflow.context import Context
 from node.workflow.series_view import Slices
-from storage.records import Header, Series
+from storage.records import Header, Missing, Series
 from storage.stages import Event, Outcome
 
+_MAY_BE_A_PART = (Ineligible.TOO_FEW_SLICES, Ineligible.SLICES_TOO_FAR_APART)
+"""What may be so only because the rest has not come."""
 COUNT_TIMEOUTS = Timeouts(acse=3, dimse=5, network=5)
 """Whoever does not say so soon how many there are: the quiet timer decides."""
+
+MOST_RECONSTRUCTIONS = 1000
+"""So many are remembered between the rounds."""
 
 
 def settle(context: Context) -> int:
@@ -51,6 +60,8 @@ def _settle_one(context: Context, series: Series) -> bool:
     if verdict.retrieve:
         context.lacking[series.id] = series
     _ask_count(context, series, verdict)
+    if verdict.ask_kinds:
+        _ask_kinds(context, series)
     return False
 
 
@@ -92,14 +103,40 @@ def _ask_count(context: Context, series: Series, verdict: Wait) -> None:
     log.get().info("count_asked", case=series.id, peer=name, expected=expected, instances=series.instance_count)
 
 
+def _ask_kinds(context: Context, series: Series) -> None:
+    """What of the sender's count is not here is known to be slices or other objects, where it says so."""
+    found = context.config.peer_named(series.calling_ae)
+    if found is None:
+        return
+    name, peer = found
+    lacks: Missing | None = None
+    try:
+        sender = remote_of(context.config, peer, context.trail, context.clock, COUNT_TIMEOUTS)
+        listed = sender.instances(Listed(series.study_instance_uid, series.series_instance_uid))
+        lacks = parts.missing(listed, context.store.settling.held(series.series_instance_uid)) if listed else None
+    except Exception as error:  # noqa: BLE001  the edge: an answer that cannot be had is none, and the count decides
+        log.get().warning("kinds_unanswered", case=series.id, peer=name, error=safe_message(error))
+    context.store.settling.note_kinds(series.id, lacks, context.clock())
+    log.get().info(
+        "kinds_asked", case=series.id, peer=name, slices=lacks and lacks.slices, count=lacks and lacks.others
+    )
+
+
 def _leave(context: Context, series: Series, slices: Slices, whole: Whole) -> bool:
     """The series is READY or set aside; False when it waits for another reconstruction, or a slice came meanwhile."""
     rules, now = context.config.eligibility, context.clock()
-    spacing_mm = slices.stack.spacing_mm if slices.stack else None
-    verdict = eligibility.ineligibility(slices.headers, spacing_mm, rules, series.expected_count)
+    verdict = eligibility.ineligibility(slices.headers, rules, parts.lacking(series))
+    if slices.holds_ct:
+        is_short = verdict is not None and verdict.reason in _MAY_BE_A_PART
+        endings = context.store.settling.endings(series, CT_CLASSES)
+        if is_short and parts.is_under_way(endings, now):
+            return False
+        if part := parts.part_of(endings, now, is_short):
+            incomplete = Reason.INCOMPLETE.value
+            return _decline(context, series, whole, Outcome.NOT_ANALYSED, incomplete, part.detail)
     if isinstance(verdict, NotEligible):
         return _decline(context, series, whole, Outcome.NOT_ELIGIBLE, verdict.reason, verdict.detail)
-    siblings = [_sibling(sibling, headers, rules) for sibling, headers in context.store.settling.siblings(series)]
+    siblings = [_known_sibling(context, sibling) for sibling in context.store.settling.siblings(series)]
     quiet_since = context.store.settling.last_instance_in_study(series.study_instance_uid)
     turn = eligibility.choose(_sibling(series, slices.headers, rules), siblings, quiet_since, now, rules)
     if turn is Turn.WAIT:
@@ -112,6 +149,17 @@ def _leave(context: Context, series: Series, slices: Slices, whole: Whole) -> bo
     return changed
 
 
+def _known_sibling(context: Context, series: Series) -> Sibling:
+    """Its headers are loaded once, as long as it stands as it does."""
+    known, key = context.reconstructions, _key(series)
+    if key not in known:
+        if len(known) >= MOST_RECONSTRUCTIONS:
+            known.clear()
+        sibling = _sibling(series, context.store.settling.headers(series.id), context.config.eligibility)
+        known[key] = sibling.sharp, sibling.acquisition
+    return Sibling(series, *known[key])
+
+
 def _sibling(series: Series, headers: list[Header], rules: Eligibility) -> Sibling:
     left = eligibility.ct_slices(headers, rules)
     return Sibling(series, eligibility.is_sharp(left, rules), acquisition_of(left))
@@ -120,10 +168,13 @@ def _sibling(series: Series, headers: list[Header], rules: Eligibility) -> Sibli
 def _decline(context: Context, series: Series, whole: Whole, outcome: Outcome, reason: str, detail: str) -> bool:
     """The series ends without analysis; where the configuration wants a report on it, the worker writes one.
 
-    Not on a result of ours that comes back: its report's summary would come back too, and so on.
+    Not on a result of ours that comes back: its report's summary would come back too, and so on.  Nor on what holds no
+    image: of the reports of another such system there would be reports without end.
     """
     log.get().info("series_not_analysed", case=series.id, outcome=outcome, reason=reason)
-    wanted = context.config.report.not_analysed == "always" and outcome is Outcome.NOT_ELIGIBLE
+    is_image = reason != Ineligible.NO_IMAGE
+    wanted = context.config.report.not_analysed == "always" and outcome is Outcome.NOT_ELIGIBLE and is_image
+    wanted = wanted or outcome is Outcome.NOT_ANALYSED
     reported = wanted and not context.store.settling.holds_a_result_of_ours(series.id)
     event = Event.SETTLED if reported else Event.SET_ASIDE
     return context.store.settling.leave(series, event, whole.evidence, context.clock(), outcome, reason, detail)

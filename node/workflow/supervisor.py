@@ -1,4 +1,4 @@
-"""`willis serve`: settles and delivers, and supervises the receiver and the worker, each a process of its own."""
+"""`willis serve`: settles and delivers, and supervises receiver, worker and pages, each a process of its own."""
 
 import itertools
 import os
@@ -30,7 +30,7 @@ ALARM_SLACK_SECONDS = 5
 
 
 class Supervisor:
-    """The node: two child processes, seven jobs, one scheduler."""
+    """The node: its child processes, seven jobs, one scheduler."""
 
     def __init__(self, config: Config, arguments: list[str]) -> None:
         """`arguments` are those with which a child finds the same configuration."""
@@ -47,6 +47,8 @@ class Supervisor:
         if config.ai.threads:
             environment["OMP_NUM_THREADS"] = str(config.ai.threads)
         self._children = [Child(role, arguments, environment) for role in ("receive", "work")]
+        if config.web.enabled:
+            self._children.append(Child("web", [*arguments, "--as-child"], environment))
         self._stopping = threading.Event()
         context = self._context
         self._jobs = [

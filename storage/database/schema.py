@@ -1,14 +1,12 @@
 """The tables.  What users and other programs may rely on is the view `worklist`, not these."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Computed,
-    DateTime,
-    Dialect,
     Double,
     Float,
     ForeignKey,
@@ -16,30 +14,14 @@ from sqlalchemy import (
     Integer,
     String,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC `datetime`, kept without its zone, so that SQLite and PostgreSQL compare it alike."""
-
-    impl = DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Raises ValueError for a naive time."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"a time needs its zone, got {value}")
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """The time in UTC."""
-        return None if value is None else value.replace(tzinfo=UTC)
+from storage.database.times import UtcDateTime
+from storage.database.urgency import P_ABSENT, PRIORITY
+from storage.records import StoredFile
 
 
 class Base(DeclarativeBase):
@@ -48,15 +30,20 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
 
 
-PRIORITY = """CASE
-    WHEN outcome = 'positive' THEN 1
-    WHEN outcome = 'not_analysed' THEN 2
-    WHEN stage IN ('receiving', 'ready', 'analysing') THEN 3
-    WHEN outcome = 'negative' THEN 4
-    ELSE 5
-END"""
-"""As the view `worklist` has it."""
-P_ABSENT = "1.0 - COALESCE(p_present, 0.0)"
+_OPEN, _SHORT = text("closed IS NULL"), text("shortfall <> ''")
+
+
+class OfFile:
+    """The columns of a row that has a file."""
+
+    path: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+    @property
+    def file(self) -> StoredFile:
+        """The file."""
+        return StoredFile(self.path, self.sha256, self.size_bytes)
 
 
 class AssociationRow(Base):
@@ -70,14 +57,14 @@ class AssociationRow(Base):
     opened_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
     closed: Mapped[str | None] = mapped_column(String(16))
+    shortfall: Mapped[str] = mapped_column(Text, server_default="")
+    """Why not all may have come that the peer had, in words of ours; "" when nothing shows that."""
+    refused_classes: Mapped[str] = mapped_column(Text, server_default="")
+    """The storage SOP classes that were offered on it and are not accepted, with commas between them."""
 
     __table_args__ = (
-        Index(
-            "ix_association_open",
-            "receiver",
-            sqlite_where=text("closed IS NULL"),
-            postgresql_where=text("closed IS NULL"),
-        ),
+        Index("ix_association_open", "receiver", sqlite_where=_OPEN, postgresql_where=_OPEN),
+        Index("ix_association_short", "id", sqlite_where=_SHORT, postgresql_where=_SHORT),
     )
 
 
@@ -127,6 +114,12 @@ class SeriesRow(Base):
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
     sent_again_at: Mapped[datetime | None]
     """When an instance of it last came that was here already."""
+    sent_again_by: Mapped[int | None] = mapped_column(Integer)
+    """The id of the association that brought it."""
+    kinds_asked_at: Mapped[datetime | None]
+    """When the sender was asked of which SOP classes its instances are, that are not here; how many, see `Missing`."""
+    missing_slices: Mapped[int | None] = mapped_column(Integer)
+    missing_others: Mapped[int | None] = mapped_column(Integer)
     promised_at: Mapped[datetime | None]
     """When a sender was last promised that we keep instances of it (storage commitment)."""
     p_present: Mapped[float | None]
@@ -146,7 +139,7 @@ class SeriesRow(Base):
     )
 
 
-class InstanceRow(Base):
+class InstanceRow(OfFile, Base):
     """An instance that was acknowledged, and where its bytes lie."""
 
     __tablename__ = "instance"
@@ -155,16 +148,25 @@ class InstanceRow(Base):
     sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
     association_id: Mapped[int] = mapped_column(ForeignKey("association.id"))
-    path: Mapped[str] = mapped_column(Text)
-    sha256: Mapped[str] = mapped_column(String(64))
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
     header: Mapped[dict[str, Any]]
     received_at: Mapped[datetime]
 
     __table_args__ = (Index("ix_instance_association_id", "association_id", "id"),)
 
 
-class ReportRow(Base):
+class RefusalRow(Base):
+    """An instance that an association brought and that was refused; its series "" where it could not be read."""
+
+    __tablename__ = "refusal"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    association_id: Mapped[int] = mapped_column(ForeignKey("association.id"), index=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+
+
+class ReportRow(OfFile, Base):
     """A report object on disk and what it says.  Never changed after it is inserted."""
 
     __tablename__ = "report"
@@ -173,9 +175,6 @@ class ReportRow(Base):
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
     revision: Mapped[int]
     sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
-    path: Mapped[str] = mapped_column(Text)
-    sha256: Mapped[str] = mapped_column(String(64))
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
     outcome: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text)
     detail: Mapped[str] = mapped_column(Text)
@@ -184,31 +183,25 @@ class ReportRow(Base):
     lesions: Mapped[list[Any]]
     top_location: Mapped[str | None] = mapped_column(Text)
     diameter_mm: Mapped[float | None]
+    limits: Mapped[str | None] = mapped_column(Text)
+    notify: Mapped[bool | None]
     created_at: Mapped[datetime] = mapped_column(index=True)
     volume_seconds: Mapped[float | None] = mapped_column(Float)
     inference_seconds: Mapped[float | None] = mapped_column(Float)
     report_seconds: Mapped[float | None] = mapped_column(Float)
-    p_left_infraclinoid_ica: Mapped[float | None]
-    p_right_infraclinoid_ica: Mapped[float | None]
-    p_left_supraclinoid_ica: Mapped[float | None]
-    p_right_supraclinoid_ica: Mapped[float | None]
-    p_left_mca: Mapped[float | None]
-    p_right_mca: Mapped[float | None]
-    p_acom: Mapped[float | None]
-    p_left_aca: Mapped[float | None]
-    p_right_aca: Mapped[float | None]
-    p_left_pcom: Mapped[float | None]
-    p_right_pcom: Mapped[float | None]
-    p_basilar_tip: Mapped[float | None]
-    p_other_posterior: Mapped[float | None]
-    p_present: Mapped[float | None]
 
 
-PROBABILITY_COLUMNS = tuple(column.name for column in ReportRow.__table__.columns if column.name.startswith("p_"))
-"""The 14 columns, in the order of the challenge's labels."""
+PROBABILITY_COLUMNS = (
+    "p_left_infraclinoid_ica", "p_right_infraclinoid_ica", "p_left_supraclinoid_ica", "p_right_supraclinoid_ica",
+    "p_left_mca", "p_right_mca", "p_acom", "p_left_aca", "p_right_aca", "p_left_pcom", "p_right_pcom", "p_basilar_tip",
+    "p_other_posterior", "p_present",
+)  # fmt: skip
+"""The 14 columns of `report`, in the order of the challenge's labels."""
+for _name in PROBABILITY_COLUMNS:
+    setattr(ReportRow, _name, mapped_column(Double))
 
 
-class ObjectRow(Base):
+class ObjectRow(OfFile, Base):
     """A DICOM object beside the report that says the same in another form.  Never changed after it is inserted."""
 
     __tablename__ = "report_object"
@@ -217,9 +210,6 @@ class ObjectRow(Base):
     report_id: Mapped[int] = mapped_column(ForeignKey("report.id"), index=True)
     kind: Mapped[str] = mapped_column(String(16))
     sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
-    path: Mapped[str] = mapped_column(Text)
-    sha256: Mapped[str] = mapped_column(String(64))
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class DeliveryRow(Base):
@@ -297,6 +287,76 @@ class CommitmentRequestRow(Base):
     answered_at: Mapped[datetime | None]
 
     __table_args__ = (UniqueConstraint("calling_ae", "transaction_uid"),)
+
+
+class AccountRow(Base):
+    """A person who may use the pages."""
+
+    __tablename__ = "account"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    role: Mapped[str] = mapped_column(String(16))
+    password_hash: Mapped[str] = mapped_column(Text)
+    failures: Mapped[int] = mapped_column(Integer, default=0)
+    locked_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class AccountTokenRow(Base):
+    """What proves that a request comes from an account: of a browser's session, or of a program.  Only its hash is kept."""
+
+    __tablename__ = "account_token"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ReviewRow(Base):
+    """What people decided on one revision of a case.  Without a foreign key: it outlives the case's images."""
+
+    __tablename__ = "review"
+
+    case_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    revision: Mapped[int]
+    version: Mapped[int]
+    """Of the review: raised by each change, so that a change made on an old view of it is noticed."""
+    acknowledged_at: Mapped[datetime | None]
+    acknowledged_by: Mapped[str] = mapped_column(Text, default="")
+    assigned_to: Mapped[str] = mapped_column(Text, default="")
+    verdicts: Mapped[list[Any]] = mapped_column(default=list)
+
+
+class ReviewEntryRow(Base):
+    """One change of a review: who, when, what; what it was before; and of a finding what the model had said."""
+
+    __tablename__ = "review_entry"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    case_id: Mapped[int]
+    version: Mapped[int]
+    revision: Mapped[int]
+    at: Mapped[datetime]
+    account: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(16))
+    undone: Mapped[bool] = mapped_column(default=False)
+    before: Mapped[dict[str, Any]]
+    assigned_to: Mapped[str] = mapped_column(Text, default="")
+    finding: Mapped[int | None]
+    reason: Mapped[str] = mapped_column(String(32), default="")
+    report_uid: Mapped[str] = mapped_column(String(64), default="")
+    model: Mapped[str] = mapped_column(Text, default="")
+    location: Mapped[str] = mapped_column(Text, default="")
+    probability: Mapped[float | None]
+    diameter_mm: Mapped[float | None]
+
+    __table_args__ = (UniqueConstraint("case_id", "version"),)
 
 
 class ProcessRow(Base):

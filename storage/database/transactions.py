@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import UpdateBase
 
 from storage.database.plain import Select
 from storage.errors import StorageFull
@@ -36,11 +37,9 @@ class Transactions:
     @contextmanager
     def writing(self, what: str = "") -> Iterator[Session]:
         """A session that is committed at the end, or rolled back by an error.  `what` names it for `killpoints`."""
-        with self._turn, _full_disk_named(), Session(self.engine) as session:
-            with session.begin():
-                yield session
-                kill_point(f"before_commit_of_{what}")
-            kill_point(f"after_commit_of_{what}")
+        with self.writing_plainly(what) as connection, Session(connection) as session:
+            yield session
+            session.flush()
 
     @contextmanager
     def writing_plainly(self, what: str = "") -> Iterator[Connection]:
@@ -50,6 +49,11 @@ class Transactions:
                 yield connection
                 kill_point(f"before_commit_of_{what}")
             kill_point(f"after_commit_of_{what}")
+
+    def change(self, statement: UpdateBase, what: str = "") -> int:
+        """One transaction with this statement alone; returns how many rows it changed."""
+        with self.writing_plainly(what) as connection:
+            return connection.execute(statement).rowcount
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

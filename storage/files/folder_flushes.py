@@ -6,12 +6,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from storage.pending import Pending
+
 
 class FolderFlushes:
     """One thread that flushes folders for everybody; it begins with the first request."""
 
     def __init__(self) -> None:
-        self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[Path, Pending[None]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -20,50 +22,28 @@ class FolderFlushes:
 
         Raises RuntimeError where the host has no thread for the first of them.
         """
-        request = _Request(folder)
+        done = Pending[None]()
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="folder-flushes", daemon=True)
                 thread.start()
                 self._thread = thread
-        self._requests.put(request)
-        return request.wait
+        self._requests.put((folder, done))
+        return done.outcome
 
     def _run(self) -> None:
         while True:
             requests = [self._requests.get()]
             while not self._requests.empty():
                 requests.append(self._requests.get())
-            for folder in {request.folder for request in requests}:
-                error = _error_of_flushing(folder)
-                for request in requests:
-                    if request.folder == folder:
-                        request.complete(error)
-
-
-class _Request:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._error: Exception | None = None
-        self._done = threading.Lock()
-        self._done.acquire()
-
-    def complete(self, error: Exception | None) -> None:
-        self._error = error
-        self._done.release()
-
-    def wait(self) -> None:
-        self._done.acquire()
-        if self._error is not None:
-            raise self._error
-
-
-def _error_of_flushing(folder: Path) -> Exception | None:
-    try:
-        flush_folder(folder)
-    except Exception as error:  # noqa: BLE001  the edge: whatever it is, those who wait get it, and the thread goes on
-        return error
-    return None
+            for folder in {folder for folder, _ in requests}:
+                error: Exception | None = None
+                try:
+                    flush_folder(folder)
+                except Exception as failure:  # noqa: BLE001  the edge: those who wait get it, and the thread goes on
+                    error = failure
+                for _, done in (request for request in requests if request[0] == folder):
+                    done.complete(error)
 
 
 def flush_folder(folder: Path) -> None:

@@ -46,13 +46,13 @@ class InstanceWriter:
         self._replaces = False
         self._size_bytes = len(preamble)
         self._descriptor = -1
-        with _StorageFullNamed(self):
+        with _UndoneByAnError(self.abort):
             self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             _write_all(self._descriptor, preamble)
 
     def write(self, chunk: bytes | memoryview) -> None:
         """`chunk` follows what was written before.  Raises StorageFull; then nothing is left."""
-        with _StorageFullNamed(self):
+        with _UndoneByAnError(self.abort):
             _write_all(self._descriptor, chunk)
         self._digest.update(chunk)
         self._size_bytes += len(chunk)
@@ -60,7 +60,7 @@ class InstanceWriter:
     def seal(self, series_uid: str, sop_uid: str) -> StoredFile:
         """The name and content that will be published: all that was written, which is all there will be."""
         digest = self._digest.hexdigest()
-        name = _instance_name(series_uid, sop_uid, digest)
+        name = f"{series_folder(series_uid)}/{_hash(sop_uid)}-{digest[:16]}.dcm"
         self._final = self._files.root / name
         return StoredFile(name, digest, self._size_bytes)
 
@@ -71,7 +71,7 @@ class InstanceWriter:
         """
         if self._final is None:
             raise StorageError("an instance is sealed before it is published")
-        with _StorageFullNamed(self):
+        with _UndoneByAnError(self.abort):
             self._files.make_durable(self._final.parent)
             try:
                 os.link(self._temporary, self._final)
@@ -104,27 +104,24 @@ class InstanceWriter:
 
     def abort(self) -> None:
         """The temporary is gone, and with it an instance that was not published.  Again: nothing happens."""
-        self._close()
-        self._temporary.unlink(missing_ok=True)
-
-    def _close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        self._temporary.unlink(missing_ok=True)
 
 
-class _StorageFullNamed:
-    """An error inside aborts the writer; one that says that there is no space becomes StorageFull."""
+class _UndoneByAnError:
+    """An error inside is followed by `undo`; one that says that there is no space becomes StorageFull."""
 
-    def __init__(self, writer: InstanceWriter) -> None:
-        self._writer = writer
+    def __init__(self, undo: Callable[[], None]) -> None:
+        self._undo = undo
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is not None:
-            self._writer.abort()
+            self._undo()
         if isinstance(error, OSError) and error.errno in _FULL:
             raise StorageFull("no space left for a file; free some or move [storage] directory") from None
 
@@ -133,10 +130,6 @@ def series_folder(series_uid: str) -> str:
     """The folder of a series' instances, relative to the root."""
     series = _hash(series_uid)
     return f"instances/{series[:2]}/{series}"
-
-
-def _instance_name(series_uid: str, sop_uid: str, digest: str) -> str:
-    return f"{series_folder(series_uid)}/{_hash(sop_uid)}-{digest[:16]}.dcm"
 
 
 class Files:
@@ -177,17 +170,16 @@ class Files:
         report = _hash(sop_uid)
         name = f"reports/{report[:2]}/{report}-{digest[:16]}.dcm"
         final, temporary = self.root / name, self.new_temporary()
-        try:
+        with _UndoneByAnError(lambda: temporary.unlink(missing_ok=True)):
             self.make_durable(final.parent)
             with temporary.open("xb", buffering=0) as file:
                 _write_all(file.fileno(), content)
                 os.fsync(file.fileno())
-            _give_name(temporary, final)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            if error.errno in _FULL:
-                raise StorageFull("no space left for a file; free some or move [storage] directory") from None
-            raise
+            if final.exists():  # it holds the same
+                temporary.unlink()
+            else:
+                temporary.rename(final)
+            flush_folder(final.parent)
         return StoredFile(name, digest, len(content))
 
     def make_durable(self, folder: Path) -> None:
@@ -255,8 +247,8 @@ class Files:
         count = 0
         for leftover in (self.root / "incoming").iterdir():
             host, _, process_id = leftover.name.rpartition("-")[0].rpartition("-")
-            ended = (host, process_id) == self._writer or has_died(f"{host}:{process_id}") or _is_old(leftover)
-            if ended:
+            ended = (host, process_id) == self._writer or has_died(f"{host}:{process_id}")
+            if ended or is_older(leftover, time.time() - _LONGEST_WRITE_SECONDS):
                 leftover.unlink(missing_ok=True)
                 count += 1
         return count
@@ -288,9 +280,10 @@ class Files:
         return max(0, int((used - percent / 100 * (used + stat.f_bavail)) * stat.f_frsize))
 
 
-def _is_old(path: Path) -> bool:
+def is_older(path: Path, than_seconds: float) -> bool:
+    """Whether the file is there and was last changed before this time (seconds since 1970)."""
     try:
-        return time.time() - path.stat().st_mtime > _LONGEST_WRITE_SECONDS
+        return path.stat().st_mtime < than_seconds
     except FileNotFoundError:
         return False
 
@@ -299,12 +292,3 @@ def _write_all(descriptor: int, chunk: bytes | memoryview) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _give_name(temporary: Path, final: Path) -> None:
-    """The flushed bytes keep their name through power loss.  A file that has it already holds the same and stays."""
-    if final.exists():
-        temporary.unlink()
-    else:
-        temporary.rename(final)
-    flush_folder(final.parent)

@@ -24,7 +24,11 @@ IMAGE_COLUMNS: Mapping[str, ColumnElement[Any]] = {
 }
 """The same, at IMAGE level."""
 _URGENCY = (SeriesRow.priority, SeriesRow.p_absent, SeriesRow.last_instance_at)
-_REPORT = (ReportRow.sop_instance_uid.label("report_uid"), ReportRow.created_at.label("reported_at"))
+_OF_SERIES = (
+    *(getattr(SeriesRow, name) for name in SERIES_COLUMNS),
+    *(ReportRow.sop_instance_uid.label("report_uid"), ReportRow.created_at.label("reported_at")),
+    ReportRow.limits.label("limits"),
+)
 
 
 class CFind:
@@ -38,8 +42,8 @@ class CFind:
     def find(self, level: Level, conditions: Mapping[str, Condition], limit: int) -> list[Found]:
         """The `limit` most urgent studies or series, or a series' first instances, that meet all of `conditions`.
 
-        Keys of the conditions and of what is found: `SERIES_COLUMNS`, `report_uid` and `reported_at`; at IMAGE level
-        `IMAGE_COLUMNS` too; at STUDY level `modalities_in_study` (a tuple), `series_count` and `study_instance_count`,
+        Keys of the conditions and of what is found: `SERIES_COLUMNS`, `report_uid`, `reported_at` and `limits`; at IMAGE
+        level `IMAGE_COLUMNS` too; at STUDY level `modalities_in_study` (a tuple), `series_count` and `study_instance_count`,
         of which only the first can be a condition.
         """
         ways = {Level.STUDY: self._studies, Level.SERIES: self._series, Level.IMAGE: self._images}
@@ -79,14 +83,12 @@ class CFind:
         return self._rows(self._meeting(conditions)).limit(limit)
 
     def _rows(self, wanted: Sequence[ColumnElement[bool]], *more: Any) -> Select[Any]:
-        columns = [getattr(SeriesRow, name) for name in SERIES_COLUMNS]
-        found = select(*columns, *_REPORT, *more).outerjoin(ReportRow, ReportRow.id == SeriesRow.report_id)
+        found = select(*_OF_SERIES, *more).outerjoin(ReportRow, ReportRow.id == SeriesRow.report_id)
         return found.where(*wanted).order_by(*_URGENCY)
 
     def _images(self, conditions: Mapping[str, Condition], limit: int) -> Select[Any]:
-        columns = [getattr(SeriesRow, name) for name in SERIES_COLUMNS]
         of_image = [column.label(name) for name, column in IMAGE_COLUMNS.items()]
-        found = select(*columns, *_REPORT, *of_image).join(InstanceRow, InstanceRow.series_id == SeriesRow.id)
+        found = select(*_OF_SERIES, *of_image).join(InstanceRow, InstanceRow.series_id == SeriesRow.id)
         found = found.outerjoin(ReportRow, ReportRow.id == SeriesRow.report_id)
         return found.where(*self._meeting(conditions)).order_by(InstanceRow.id).limit(limit)
 

@@ -25,23 +25,19 @@ class Queue:
 
     def claim(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
         """The right to analyse the series that has waited longest; None when none waits.  The attempt is counted."""
-        waits = (SeriesRow.stage == Stage.READY.value) & (SeriesRow.attempts < max_attempts)
-        return self._claim(waits, worker, now, lease)
+        return self._claim(SeriesRow.attempts < max_attempts, worker, now, lease)
 
     def claim_exhausted(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
         """The right to report a series that failed at its last attempt.  This attempt is counted too."""
-        waits = (SeriesRow.stage == Stage.READY.value) & (SeriesRow.attempts >= max_attempts)
-        return self._claim(waits, worker, now, lease, exhausted=True)
+        return self._claim(SeriesRow.attempts >= max_attempts, worker, now, lease, exhausted=True)
 
-    def _claim(self, waits: Any, worker: str, now: datetime, lease: timedelta, exhausted: bool = False) -> Claim | None:
-        oldest = (
-            select(SeriesRow.id).where(waits).order_by(SeriesRow.ready_at).limit(1).with_for_update(skip_locked=True)
-        )
-        token = secrets.token_hex(16)
+    def _claim(self, which: Any, worker: str, now: datetime, lease: timedelta, exhausted: bool = False) -> Claim | None:
+        ready, token = SeriesRow.stage == Stage.READY.value, secrets.token_hex(16)
+        oldest = select(SeriesRow.id).where(ready, which).order_by(SeriesRow.ready_at).limit(1)
         with self._transactions.writing("claim") as session:
             row = session.scalars(
                 update(SeriesRow)
-                .where(SeriesRow.id == oldest.scalar_subquery(), SeriesRow.stage == Stage.READY.value)
+                .where(SeriesRow.id == oldest.with_for_update(skip_locked=True).scalar_subquery(), ready)
                 .values(
                     stage=advance(Stage.READY, Event.CLAIMED).value,
                     attempts=SeriesRow.attempts + 1,
@@ -80,29 +76,18 @@ class Queue:
 
     def _give_back(self, which: Any, refund: bool, why: str = "") -> int:
         detail = case((SeriesRow.outcome.is_(None), why), else_=SeriesRow.detail)  # with an outcome it is the report's
-        with self._transactions.writing() as session:
-            returned = session.execute(
-                update(SeriesRow)
-                .where(which, SeriesRow.stage == Stage.ANALYSING.value)
-                .values(
-                    stage=advance(Stage.ANALYSING, Event.GIVEN_BACK).value,
-                    attempts=SeriesRow.attempts - (1 if refund else 0),
-                    claim_token=None,
-                    claimed_by=None,
-                    lease_until=None,
-                    detail=detail,
-                )
-                .returning(SeriesRow.id)
-            )
-            return len(returned.all())
+        ready = advance(Stage.ANALYSING, Event.GIVEN_BACK).value
+        returned = update(SeriesRow).where(which, SeriesRow.stage == Stage.ANALYSING.value)
+        unclaimed = {"claim_token": None, "claimed_by": None, "lease_until": None}
+        counted = SeriesRow.attempts - (1 if refund else 0)
+        return self._transactions.change(returned.values(**unclaimed, stage=ready, attempts=counted, detail=detail))
 
     def predecessor(self, series_id: int) -> tuple[str, StoredFile] | None:
         """UID and file of the series' latest report."""
         with self._transactions.reading() as session:
-            row = session.scalar(
-                select(ReportRow).where(ReportRow.series_id == series_id).order_by(ReportRow.revision.desc()).limit(1)
-            )
-            return (row.sop_instance_uid, StoredFile(row.path, row.sha256, row.size_bytes)) if row else None
+            of_series = select(ReportRow).where(ReportRow.series_id == series_id)
+            row = session.scalar(of_series.order_by(ReportRow.revision.desc()).limit(1))
+            return (row.sop_instance_uid, row.file) if row else None
 
     def predecessor_beside(self, series_id: int, kind: str) -> str | None:
         """The UID of this kind of object beside the series' latest report that had one."""
@@ -131,16 +116,9 @@ class Queue:
         """
         event = Event.EXHAUSTED if claim.exhausted else Event.REPORTED
         with self._transactions.writing("report") as session:
-            row = session.scalar(
-                select(SeriesRow)
-                .where(
-                    SeriesRow.id == claim.series.id,
-                    SeriesRow.stage == Stage.ANALYSING.value,
-                    SeriesRow.claim_token == claim.token,
-                    SeriesRow.revision == claim.series.revision,
-                )
-                .with_for_update()
-            )
+            mine = (SeriesRow.id == claim.series.id, SeriesRow.claim_token == claim.token)
+            now_as_then = (SeriesRow.stage == Stage.ANALYSING.value, SeriesRow.revision == claim.series.revision)
+            row = session.scalar(select(SeriesRow).where(*mine, *now_as_then).with_for_update())
             if row is None:
                 return False
             row.stage = advance(Stage(row.stage), event)
@@ -156,7 +134,9 @@ class Queue:
                 session.add_all(_delivery_row(inserted.id, destination, now) for destination in destinations)
                 for each in beside:
                     session.flush()
-                    row_beside = _object_row(inserted.id, each)
+                    row_beside = ObjectRow(
+                        report_id=inserted.id, kind=each.kind, sop_instance_uid=each.sop_instance_uid, **vars(each.file)
+                    )
                     session.add(row_beside)
                     session.flush()
                     session.add_all(_delivery_row(inserted.id, to, now, row_beside.id) for to in each.destinations)
@@ -181,9 +161,7 @@ def _report_row(series: Series, conclusion: Conclusion, report: ReportObject, no
         series_id=series.id,
         revision=series.revision,
         sop_instance_uid=report.sop_instance_uid,
-        path=report.file.path,
-        sha256=report.file.sha256,
-        size_bytes=report.file.size_bytes,
+        **vars(report.file),
         outcome=conclusion.outcome.value,
         reason=conclusion.reason,
         detail=conclusion.detail,
@@ -192,29 +170,14 @@ def _report_row(series: Series, conclusion: Conclusion, report: ReportObject, no
         lesions=[asdict(lesion) for lesion in conclusion.lesions],
         top_location=top and top.location,
         diameter_mm=top and top.diameter_mm,
+        limits=conclusion.limits or None,
+        notify=conclusion.notify,
         created_at=now,
         **{f"{step}_seconds": seconds for step, seconds in conclusion.seconds.items()},
         **dict(zip(PROBABILITY_COLUMNS, conclusion.probabilities, strict=False)),
     )
 
 
-def _object_row(report_id: int, beside: ResultObject) -> ObjectRow:
-    return ObjectRow(
-        report_id=report_id,
-        kind=beside.kind,
-        sop_instance_uid=beside.sop_instance_uid,
-        path=beside.file.path,
-        sha256=beside.file.sha256,
-        size_bytes=beside.file.size_bytes,
-    )
-
-
 def _delivery_row(report_id: int, destination: str, now: datetime, object_id: int | None = None) -> DeliveryRow:
-    return DeliveryRow(
-        report_id=report_id,
-        object_id=object_id,
-        destination=destination,
-        stage=DeliveryStage.PENDING.value,
-        created_at=now,
-        next_attempt_at=now,
-    )
+    what = {"report_id": report_id, "object_id": object_id, "destination": destination}
+    return DeliveryRow(**what, stage=DeliveryStage.PENDING.value, created_at=now, next_attempt_at=now)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -9,6 +10,7 @@ from sqlalchemy.orm import Session
 from storage.database.schema import CommitmentRequestRow, InstanceRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.due import Due
+from storage.queries.rows import alike
 from storage.records import CommitmentRequest, StoredFile
 
 _CHUNK = 500
@@ -35,24 +37,12 @@ class CommitmentRequests:
 
         None, changing nothing, when this peer has used the transaction UID for other instances.
         """
-        values = {
-            "transaction_uid": transaction_uid,
-            "calling_ae": calling_ae,
-            "instances": [list(pair) for pair in instances],
-            "created_at": now,
-            "attempts": 0,
-            "next_attempt_at": due_at,
-            "last_error": "",
-        }
+        key: dict[str, Any] = {"transaction_uid": transaction_uid, "calling_ae": calling_ae}
+        asked = [list(pair) for pair in instances]
         with self._transactions.writing() as session:
-            session.execute(self._insert, values)
-            row = session.scalars(
-                select(CommitmentRequestRow).where(
-                    CommitmentRequestRow.calling_ae == calling_ae,
-                    CommitmentRequestRow.transaction_uid == transaction_uid,
-                )
-            ).one()
-            if row.instances != values["instances"]:
+            session.execute(self._insert, key | {"instances": asked, "created_at": now, "next_attempt_at": due_at})
+            row = session.scalars(select(CommitmentRequestRow).filter_by(**key)).one()
+            if row.instances != asked:
                 return None
             row.created_at, row.next_attempt_at, row.answered_at, row.attempts = now, due_at, None, 0
             return _as_request(session, row)
@@ -67,12 +57,8 @@ class CommitmentRequests:
 
     def _change(self, request: CommitmentRequest, **values: str | datetime | None) -> None:
         """Nothing changes once the peer has the result."""
-        with self._transactions.writing() as session:
-            session.execute(
-                update(CommitmentRequestRow)
-                .where(CommitmentRequestRow.id == request.id, CommitmentRequestRow.answered_at.is_(None))
-                .values(**values)
-            )
+        owed = (CommitmentRequestRow.id == request.id, CommitmentRequestRow.answered_at.is_(None))
+        self._transactions.change(update(CommitmentRequestRow).where(*owed).values(**values))
 
     def promise(self, sop_instance_uids: Sequence[str], now: datetime) -> set[str]:
         """Those that are still known; their cases are kept as `storage.queries.retention` keeps what was promised."""
@@ -94,7 +80,7 @@ class CommitmentRequests:
         """By SOP Instance UID, the SOP class and file of those that are known."""
         with self._transactions.reading() as session:
             return {
-                row.sop_instance_uid: (row.header["sop_class_uid"], StoredFile(row.path, row.sha256, row.size_bytes))
+                row.sop_instance_uid: (row.header["sop_class_uid"], row.file)
                 for chunk in _chunks([uid for _, uid in instances])
                 for row in session.scalars(select(InstanceRow).where(InstanceRow.sop_instance_uid.in_(chunk)))
             }
@@ -106,12 +92,5 @@ def _chunks(uids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _as_request(_session: Session, row: CommitmentRequestRow) -> CommitmentRequest:
-    return CommitmentRequest(
-        id=row.id,
-        transaction_uid=row.transaction_uid,
-        calling_ae=row.calling_ae,
-        instances=tuple((sop_class, instance) for sop_class, instance in row.instances),
-        created_at=row.created_at,
-        attempts=row.attempts,
-        next_attempt_at=row.next_attempt_at,
-    )
+    instances = tuple((sop_class, instance) for sop_class, instance in row.instances)
+    return CommitmentRequest(**alike(CommitmentRequest, row) | {"instances": instances})

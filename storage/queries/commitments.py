@@ -16,12 +16,8 @@ from storage.queries.outbox import commitment_row, delivery_of
 from storage.records import Commitment, Reported
 from storage.stages import DeliveryEvent, DeliveryStage, advance_delivery
 
-_DESTINATION = (
-    select(DeliveryRow.destination)
-    .where(DeliveryRow.id == CommitmentRow.delivery_id)
-    .correlate(CommitmentRow)
-    .scalar_subquery()
-)
+_DELIVERY = select(DeliveryRow.destination).where(DeliveryRow.id == CommitmentRow.delivery_id)
+_DESTINATION = _DELIVERY.correlate(CommitmentRow).scalar_subquery()
 
 
 class Commitments:
@@ -95,22 +91,14 @@ class Commitments:
                 return Reported.UNCOMMITTED if changed else Reported.NOTHING
             if not _advance(session, row.delivery_id, DeliveryEvent.COMMITTED, last_error="", committed_at=now):
                 return Reported.NOTHING
-            _close_all(session, row.delivery_id)
+            others = update(CommitmentRow).where(CommitmentRow.delivery_id == row.delivery_id)
+            session.execute(others.values(next_attempt_at=None))
             return Reported.COMMITTED
 
     def _change(self, commitment: Commitment, error: str = "", **values: datetime) -> None:
         """Nothing changes when an answer was faster."""
         with self._transactions.writing() as session:
-            changed = session.scalar(
-                update(CommitmentRow)
-                .where(
-                    CommitmentRow.transaction_uid == commitment.transaction_uid,
-                    CommitmentRow.next_attempt_at.is_not(None),
-                )
-                .values(**values)
-                .returning(CommitmentRow.id)
-            )
-            if changed is not None:
+            if _while_due(session, commitment.transaction_uid, **values):
                 _note(session, commitment.delivery.id, error)
 
 
@@ -121,17 +109,14 @@ def _as_commitment(session: Session, row: CommitmentRow) -> Commitment:
 
 def _close(session: Session, transaction_uid: str) -> bool:
     """Nothing more is asked under this UID; whether something was still to be."""
-    closed = session.scalar(
-        update(CommitmentRow)
-        .where(CommitmentRow.transaction_uid == transaction_uid, CommitmentRow.next_attempt_at.is_not(None))
-        .values(next_attempt_at=None)
-        .returning(CommitmentRow.id)
-    )
-    return closed is not None
+    return _while_due(session, transaction_uid, next_attempt_at=None)
 
 
-def _close_all(session: Session, delivery_id: int) -> None:
-    session.execute(update(CommitmentRow).where(CommitmentRow.delivery_id == delivery_id).values(next_attempt_at=None))
+def _while_due(session: Session, transaction_uid: str, **values: datetime | None) -> bool:
+    """The transaction has these values; False, changing nothing, when nothing more is asked under this UID."""
+    due = (CommitmentRow.transaction_uid == transaction_uid, CommitmentRow.next_attempt_at.is_not(None))
+    changed = update(CommitmentRow).where(*due).values(**values).returning(CommitmentRow.id)
+    return session.scalar(changed) is not None
 
 
 def _note(session: Session, delivery_id: int, error: str) -> None:
@@ -140,10 +125,7 @@ def _note(session: Session, delivery_id: int, error: str) -> None:
 
 def _advance(session: Session, delivery_id: int, event: DeliveryEvent, **values: str | datetime | None) -> bool:
     """The delivery after `event`; False, changing nothing, when it is no longer delivered."""
-    changed = session.scalar(
-        update(DeliveryRow)
-        .where(DeliveryRow.id == delivery_id, DeliveryRow.stage == DeliveryStage.DELIVERED.value)
-        .values(stage=advance_delivery(DeliveryStage.DELIVERED, event).value, **values)
-        .returning(DeliveryRow.id)
-    )
-    return changed is not None
+    stage = advance_delivery(DeliveryStage.DELIVERED, event).value
+    delivered = (DeliveryRow.id == delivery_id, DeliveryRow.stage == DeliveryStage.DELIVERED.value)
+    changed = update(DeliveryRow).where(*delivered).values(stage=stage, **values).returning(DeliveryRow.id)
+    return session.scalar(changed) is not None

@@ -5,9 +5,11 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, select, true, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from storage.database.transactions import Transactions
+from storage.errors import StorageFull
 
 
 class Attempt(Protocol):
@@ -41,13 +43,8 @@ class Due(Generic[Record]):
 
         `record` makes of the row what is attempted.
         """
-        self._transactions, self._table, self._peer, self._record, self._waits = (
-            transactions,
-            table,
-            peer,
-            record,
-            waits,
-        )
+        self._transactions, self._table, self._peer = transactions, table, peer
+        self._record, self._waits = record, waits
 
     def claim(self, now: datetime, lease: timedelta, away: Collection[str] = ()) -> Record | None:
         """The one that has been due longest, those with the peers that are `away` left out; None when none is due.
@@ -78,21 +75,15 @@ class Due(Generic[Record]):
         """
         table = self._table
         as_claimed = (table.attempts == claimed.attempts) & (table.next_attempt_at == claimed.next_attempt_at)
-        with self._transactions.writing() as session:
-            session.execute(
-                update(table)
-                .where(table.id == claimed.id, as_claimed)
-                .values(attempts=claimed.attempts - 1, next_attempt_at=now)
-            )
+        returned = {"attempts": claimed.attempts - 1, "next_attempt_at": now}
+        self._transactions.change(update(table).where(table.id == claimed.id, as_claimed).values(returned))
+
+    @staticmethod
+    def is_of_database(error: Exception) -> bool:
+        """Whether it was the database that failed, and not the attempt."""
+        return isinstance(error, SQLAlchemyError | StorageFull)
 
     def hasten(self, now: datetime, longest: timedelta) -> int:
         """What has longer to wait than the `longest`, because the clock was set back, is due now.  Returns how many."""
-        table = self._table
-        with self._transactions.writing() as session:
-            hastened = session.execute(
-                update(table)
-                .where(self._waits, table.next_attempt_at > now + longest)
-                .values(next_attempt_at=now)
-                .returning(table.id)
-            )
-            return len(hastened.all())
+        too_long = self._table.next_attempt_at > now + longest
+        return self._transactions.change(update(self._table).where(self._waits, too_long).values(next_attempt_at=now))

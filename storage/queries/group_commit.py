@@ -9,6 +9,7 @@ import contextlib
 import queue
 import threading
 
+from storage.pending import Pending
 from storage.queries.intake import Intake
 from storage.records import Added, Change, Ended
 
@@ -22,22 +23,11 @@ class Offer:
 
     def __init__(self, change: Change) -> None:
         self.change = change
-        self._pending = threading.Lock()
-        self._pending.acquire()
-        self._outcome: Added | int | Exception | None = None
-
-    def outcome(self) -> Added | int:
-        """What `Intake.take` returns for the change, once it is durable.  Raises what went wrong; then nothing changed."""
-        with self._pending:
-            pass
-        if self._outcome is None or isinstance(self._outcome, Exception):
-            raise self._outcome or AssertionError("an offer is completed with an outcome")
-        return self._outcome
-
-    def complete(self, outcome: Added | int | Exception) -> None:
+        pending = Pending[Added | int]()
+        self.complete = pending.complete
         """The association may answer."""
-        self._outcome = outcome
-        self._pending.release()
+        self.outcome = pending.outcome
+        """What `Intake.take` returns for the change, once it is durable.  Raises what went wrong; then nothing changed."""
 
 
 class GroupCommit:

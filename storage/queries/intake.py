@@ -1,44 +1,36 @@
 """Associations and the instances they bring."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.prepared import Prepared
-from storage.database.schema import AssociationRow, InstanceRow, RemovalRow, ReportRow, SeriesRow
+from storage.database.schema import AssociationRow, InstanceRow, RefusalRow, RemovalRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import reopen
-from storage.records import Added, AssociationEnd, Change, Ended, Header, Opened, Received, StoredFile, name_key
+from storage.records import (
+    Added,
+    AssociationEnd,
+    Change,
+    Ended,
+    Header,
+    Opened,
+    Received,
+    StoredFile,
+    name_key,
+)
 from storage.stages import Event, Stage, advance
 
 INSTANCES_DIFFER = "instances_differ"
 MIXED_PATIENTS = "mixed_patients"
 MIXED_STUDIES = "mixed_studies"
-_SERIES = (
-    select(
-        SeriesRow.id,
-        SeriesRow.stage,
-        SeriesRow.conflicts,
-        SeriesRow.patient_id,
-        SeriesRow.issuer_of_patient_id,
-        SeriesRow.study_instance_uid,
-    )
-    .where(SeriesRow.series_instance_uid == bindparam("uid"))
-    .with_for_update()
-)
-_COUNT_ONE = (
-    update(SeriesRow.__table__)  # type: ignore[arg-type]  # declared as FromClause
-    .where(SeriesRow.id == bindparam("series"))
-    .values(instance_count=SeriesRow.instance_count + 1, last_instance_at=bindparam("now"))
-)
-_SEE_AGAIN = (
-    update(SeriesRow.__table__)  # type: ignore[arg-type]
-    .where(SeriesRow.id == bindparam("series"))
-    .values(sent_again_at=bindparam("now"))
-)
+_ONE_SERIES = update(SeriesRow.__table__).where(SeriesRow.id == bindparam("series"))  # type: ignore[arg-type]  # FromClause
+_COUNT_ONE = _ONE_SERIES.values(instance_count=SeriesRow.instance_count + 1, last_instance_at=bindparam("now"))
+_SEE_AGAIN = _ONE_SERIES.values(sent_again_at=bindparam("now"), sent_again_by=bindparam("association"))
 """So that retention does not take the case away while the rest of it comes."""
 _NEXT_CASE = 1 + func.max(  # of several values: the largest
     func.coalesce(select(func.max(SeriesRow.id)).scalar_subquery(), 0),
@@ -57,18 +49,23 @@ One that was emptied by `forget_instance` and may have a report is of a later re
 _CLOSE = (
     update(AssociationRow.__table__)  # type: ignore[arg-type]
     .where(AssociationRow.id == bindparam("association"), AssociationRow.closed.is_(None))
-    .values(closed=bindparam("how"), closed_at=bindparam("now"))
+    .values(
+        closed=bindparam("how"),
+        closed_at=bindparam("now"),
+        shortfall=bindparam("shortfall"),
+        refused_classes=bindparam("refused_classes"),
+    )
 )
 _KINDS = (Ended, Opened, Received)
 GROUP_NAMES = ("closing", "opening", "instances")
 _ASSOCIATION = ("receiver", "calling_ae", "opened_at")
-_INSTANCE = (
-    "sop_instance_uid", "series_id", "association_id", "path", "sha256", "size_bytes", "header", "received_at",
-)  # fmt: skip
+_INSTANCE = tuple(column.name for column in InstanceRow.__table__.columns if column.name != "id")
+_OF_HEADER = tuple(field.name for field in fields(Header) if field.name in SeriesRow.__table__.columns)
+"""What a series has of the header of its first instance."""
 
 
 class _Series(NamedTuple):
-    """What `_SERIES` selects."""
+    """What is asked of a series for each of its instances."""
 
     id: int
     stage: str
@@ -76,6 +73,11 @@ class _Series(NamedTuple):
     patient_id: str
     issuer_of_patient_id: str
     study_instance_uid: str
+
+
+_SERIES = select(*(getattr(SeriesRow, name) for name in _Series._fields)).where(
+    SeriesRow.series_instance_uid == bindparam("uid")
+)
 
 
 class Intake:
@@ -93,16 +95,8 @@ class Intake:
         insert_association = insert(AssociationRow.__table__).returning(AssociationRow.id)  # type: ignore[arg-type]
         self._insert_association = Prepared(insert_association, dialect, _ASSOCIATION)
         self._close_association = Prepared(_CLOSE, dialect)
-        self._select_series = Prepared(_SERIES, dialect)
+        self._select_series = Prepared(_SERIES.with_for_update(), dialect)
         self._count_one = Prepared(_COUNT_ONE, dialect)
-
-    def open_association(self, receiver: str, calling_ae: str, now: datetime) -> int:
-        """The association is known as open; returns its id."""
-        return int(self.take([Opened(receiver, calling_ae, now)])[0])
-
-    def close_association(self, association_id: int, how: AssociationEnd, now: datetime) -> None:
-        """The association is known as closed."""
-        self.take([Ended(association_id, how, now)])
 
     def lose_associations(self, receiver: str, now: datetime, but_of: Collection[str] = ()) -> int:
         """What `receiver` had open when it died is closed as LOST; returns how many.
@@ -110,16 +104,10 @@ class Intake:
         Not what brought an instance with a UID in `but_of`: the last of each stays doubtful.
         """
         left = select(InstanceRow.association_id).where(InstanceRow.sop_instance_uid.in_(but_of))
-        with self._transactions.writing() as session:
-            lost = session.execute(
-                update(AssociationRow)
-                .where(
-                    AssociationRow.receiver == receiver, AssociationRow.closed.is_(None), AssociationRow.id.not_in(left)
-                )
-                .values(closed=AssociationEnd.LOST.value, closed_at=now)
-                .returning(AssociationRow.id)
-            )
-            return len(lost.all())
+        lost = update(AssociationRow).where(*_open_of(receiver), AssociationRow.id.not_in(left))
+        shortfall = "the receiver ended while it was open: more may not have come"
+        lost = lost.values(closed=AssociationEnd.LOST.value, closed_at=now, shortfall=shortfall)
+        return self._transactions.change(lost)
 
     def doubtful_instances(self, receiver: str) -> dict[str, StoredFile]:
         """By UID, what `receiver` may have recorded but not flushed when it died: the last of each open association."""
@@ -127,11 +115,11 @@ class Intake:
             last = (
                 select(func.max(InstanceRow.id))
                 .join(AssociationRow, AssociationRow.id == InstanceRow.association_id)
-                .where(AssociationRow.receiver == receiver, AssociationRow.closed.is_(None))
+                .where(*_open_of(receiver))
                 .group_by(InstanceRow.association_id)
             )
             rows = session.scalars(select(InstanceRow).where(InstanceRow.id.in_(last)))
-            return {row.sop_instance_uid: StoredFile(row.path, row.sha256, row.size_bytes) for row in rows}
+            return {row.sop_instance_uid: row.file for row in rows}
 
     def forget_instance(self, sop_instance_uid: str, file: StoredFile) -> None:
         """An instance that was never acknowledged, and that no file holds, is not there.
@@ -139,11 +127,8 @@ class Intake:
         Its series is RECEIVING, and gone with its last instance unless it has a report: then it is empty until one comes.
         """
         with self._transactions.writing() as session:
-            row = session.scalar(
-                select(InstanceRow).where(
-                    InstanceRow.sop_instance_uid == sop_instance_uid, InstanceRow.path == file.path
-                )
-            )
+            that = (InstanceRow.sop_instance_uid == sop_instance_uid, InstanceRow.path == file.path)
+            row = session.scalar(select(InstanceRow).where(*that))
             if row is None:
                 return
             series = session.scalars(select(SeriesRow).where(SeriesRow.id == row.series_id).with_for_update()).one()
@@ -158,20 +143,12 @@ class Intake:
             series.stage = advance(Stage(series.stage), Event.RECEIVED)
             series.instance_count -= 1
 
-    def add_instance(
-        self, header: Header, file: StoredFile, association_id: int, calling_ae: str, now: datetime
-    ) -> Added:
-        """The instance belongs to its series.
-
-        A new one makes the series RECEIVING again, whatever it was: outside RECEIVING that raises the revision and
-        voids the claim.  SAME changes nothing but when it was last sent.  DIFFERENT changes nothing but the series' conflicts.
-        """
-        return Added(str(self.take([Received(header, file, association_id, calling_ae, now)])[0]))
-
     def take(self, changes: Sequence[Change]) -> list[Added | int]:
-        """Every change is made, as by the three methods above and below, or after an error none.
+        """Every change is made, or after an error none.  Returns for an instance what became of it, for an association its id.
 
-        Returns for an instance what became of it, for an association its id.
+        A new instance belongs to its series and makes that RECEIVING again, whatever it was: outside RECEIVING that
+        raises the revision and voids the claim.  SAME changes nothing but when it was last sent.  DIFFERENT changes
+        nothing but the series' conflicts.
         """
         outcome: dict[int, Added | int] = {}
         with self._transactions.writing_plainly(_name_of(changes)) as connection:
@@ -192,13 +169,23 @@ class Intake:
             (association_id,) = self._insert_association.first(connection, values) or ()
             return int(association_id)
         self._close_association.first(
-            connection, {"association": change.association_id, "how": change.how.value, "now": change.at}
+            connection,
+            {
+                "association": change.association_id,
+                "how": change.how.value,
+                "now": change.at,
+                "shortfall": change.shortfall,
+                "refused_classes": ",".join(change.refused_classes),
+            },
         )
+        if change.refusals:
+            of_it = {"association_id": change.association_id}
+            connection.execute(insert(RefusalRow), [of_it | vars(each) for each in change.refusals])
         return change.association_id
 
     def _add(self, connection: Connection, received: Received) -> Added:
         """Prepared statements where nothing is decided, the series' row as an object where something is."""
-        header, file = received.header, received.file
+        header = received.header
         series = self._series_for(connection, received)
         inserted = self._insert_instance.first(
             connection,
@@ -206,9 +193,7 @@ class Intake:
                 "sop_instance_uid": header.sop_instance_uid,
                 "series_id": series.id,
                 "association_id": received.association_id,
-                "path": file.path,
-                "sha256": file.sha256,
-                "size_bytes": file.size_bytes,
+                **vars(received.file),
                 "header": header.as_json(),
                 "received_at": received.at,
             },
@@ -238,36 +223,10 @@ class Intake:
         uid = {"uid": header.series_instance_uid}
         row = self._select_series.first(connection, uid)
         if row is None:
-            connection.execute(
-                self._insert_series,
-                {
-                    "series_instance_uid": header.series_instance_uid,
-                    "study_instance_uid": header.study_instance_uid,
-                    "patient_id": header.patient_id,
-                    "issuer_of_patient_id": header.issuer_of_patient_id,
-                    "patient_name": header.patient_name,
-                    "name_key": name_key(header.patient_name),
-                    "accession_number": header.accession_number,
-                    "study_date": header.study_date,
-                    "study_time": header.study_time,
-                    "study_id": header.study_id,
-                    "modality": header.modality,
-                    "series_number": header.series_number,
-                    "series_description": header.series_description,
-                    "acquisition_key": header.acquisition_key,
-                    "calling_ae": received.calling_ae,
-                    "stage": Stage.RECEIVING.value,
-                    "reason": "",
-                    "detail": "",
-                    "evidence": "",
-                    "conflicts": [],
-                    "revision": 1,
-                    "instance_count": 0,
-                    "attempts": 0,
-                    "first_instance_at": now,
-                    "last_instance_at": now,
-                },
-            )
+            begun = {"stage": Stage.RECEIVING.value, "first_instance_at": now, "last_instance_at": now}
+            whose = {"name_key": name_key(header.patient_name), "calling_ae": received.calling_ae}
+            values = {name: getattr(header, name) for name in _OF_HEADER}
+            connection.execute(self._insert_series, values | whose | begun)
             row = self._select_series.first(connection, uid)
         if row is None:
             raise AssertionError("a series that was made is there")
@@ -279,12 +238,19 @@ class Intake:
             mine = select(InstanceRow).where(InstanceRow.sop_instance_uid == received.header.sop_instance_uid)
             kept = session.scalars(mine).one()
             if kept.sha256 == received.file.sha256:
-                connection.execute(_SEE_AGAIN, {"series": kept.series_id, "now": received.at})
+                connection.execute(
+                    _SEE_AGAIN, {"series": kept.series_id, "now": received.at, "association": received.association_id}
+                )
                 return Added.SAME
             owner = session.get_one(SeriesRow, kept.series_id)
             owner.conflicts = sorted({*owner.conflicts, INSTANCES_DIFFER})
             session.flush()
             return Added.DIFFERENT
+
+
+def _open_of(receiver: str) -> tuple[ColumnElement[bool], ...]:
+    """The associations that are known as open with this receiver."""
+    return AssociationRow.receiver == receiver, AssociationRow.closed.is_(None)
 
 
 def _conflicts(series: _Series, header: Header) -> list[str]:

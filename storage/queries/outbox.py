@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 from storage.database.schema import CommitmentRow, DeliveryRow, ObjectRow, ReportRow
 from storage.database.transactions import Transactions
 from storage.queries.due import Due
-from storage.records import Delivery, StoredFile
+from storage.queries.rows import alike
+from storage.records import Delivery
 from storage.stages import DeliveryEvent, DeliveryStage, advance_delivery
 
 
@@ -57,14 +58,9 @@ class Outbox:
     def requeue(self, report_id: int, now: datetime) -> int:
         """The dead letters of a report are pending again, as if new.  Returns how many."""
         stage = advance_delivery(DeliveryStage.DEAD, DeliveryEvent.REQUEUED)
-        with self._transactions.writing() as session:
-            requeued = session.execute(
-                update(DeliveryRow)
-                .where(DeliveryRow.report_id == report_id, DeliveryRow.stage == DeliveryStage.DEAD.value)
-                .values(stage=stage.value, attempts=0, created_at=now, next_attempt_at=now)
-                .returning(DeliveryRow.id)
-            )
-            return len(requeued.all())
+        dead = (DeliveryRow.report_id == report_id, DeliveryRow.stage == DeliveryStage.DEAD.value)
+        as_new = {"stage": stage.value, "attempts": 0, "created_at": now, "next_attempt_at": now}
+        return self._transactions.change(update(DeliveryRow).where(*dead).values(as_new))
 
 
 def commitment_row(delivery_id: int, transaction_uid: str, due_at: datetime) -> CommitmentRow:
@@ -75,27 +71,11 @@ def commitment_row(delivery_id: int, transaction_uid: str, due_at: datetime) -> 
 
 
 def delivery_of(session: Session, row: DeliveryRow) -> Delivery:
-    """The row as a record, with what it delivers."""
-    beside = session.get(ObjectRow, row.object_id) if row.object_id else None
-    return as_delivery(row, session.get_one(ReportRow, row.report_id), beside)
-
-
-def as_delivery(row: DeliveryRow, report: ReportRow, beside: ObjectRow | None = None) -> Delivery:
-    """The row as a record; `beside` is the object that it delivers, if that is not the report."""
-    sent = beside or report
-    return Delivery(
-        id=row.id,
-        destination=row.destination,
-        stage=DeliveryStage(row.stage),
-        attempts=row.attempts,
-        created_at=row.created_at,
-        sop_instance_uid=sent.sop_instance_uid,
-        file=StoredFile(sent.path, sent.sha256, sent.size_bytes),
-        next_attempt_at=row.next_attempt_at,
-        last_error=row.last_error,
-        delivered_at=row.delivered_at,
-        committed_at=row.committed_at,
-        series_id=report.series_id,
-        kind=beside.kind if beside else "report",
-        revision=report.revision,
-    )
+    """The row as a record, with what it delivers: the report, or the object beside it that it names."""
+    report, beside = session.get_one(ReportRow, row.report_id), session.get(ObjectRow, row.object_id or 0)
+    sent, kind = (beside, beside.kind) if beside else (report, "report")
+    of_others = {
+        "stage": DeliveryStage(row.stage), "sop_instance_uid": sent.sop_instance_uid, "file": sent.file,
+        "series_id": report.series_id, "kind": kind, "revision": report.revision,
+    }  # fmt: skip
+    return Delivery(**alike(Delivery, row) | of_others)

@@ -1,19 +1,20 @@
 """What is known of series that are still being received, and how they leave that stage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import Update, func, select, update
 from sqlalchemy.orm import Session
 
-from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, ReportRow, SeriesRow
+from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, RefusalRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import as_series
-from storage.records import AssociationEnd, Contribution, Header, Series, StoredFile
+from storage.records import AssociationEnd, Contribution, Ending, Header, Missing, Series, StoredFile
 from storage.stages import Event, Outcome, Stage, advance
 
 CLOCKS_DIFFER = timedelta(seconds=5)
 """Between two hosts; more than that and the clock was set back."""
+_RECEIVING = SeriesRow.stage == Stage.RECEIVING.value
 
 
 class Settling:
@@ -26,69 +27,65 @@ class Settling:
     def receiving(self) -> list[Series]:
         """The series that are still being received, the longest quiet first; none that is empty (`forget_instance`)."""
         with self._transactions.reading() as session:
-            rows = session.scalars(
-                select(SeriesRow)
-                .where(SeriesRow.stage == Stage.RECEIVING.value, SeriesRow.instance_count > 0)
-                .order_by(SeriesRow.last_instance_at)
-            )
-            return [as_series(row) for row in rows]
+            some = select(SeriesRow).where(_RECEIVING, SeriesRow.instance_count > 0)
+            return [as_series(row) for row in session.scalars(some.order_by(SeriesRow.last_instance_at))]
 
     def contributions(self, series_id: int) -> list[Contribution]:
         """The associations that brought the series' instances."""
-        count = func.count()
         with self._transactions.reading() as session:
             rows = session.execute(
-                select(AssociationRow.id, count, AssociationRow.closed)
+                select(AssociationRow.id, func.count(), AssociationRow.closed)
                 .join(InstanceRow, InstanceRow.association_id == AssociationRow.id)
                 .where(InstanceRow.series_id == series_id)
                 .group_by(AssociationRow.id)
                 .order_by(AssociationRow.id)
             )
-            return [
-                Contribution(id_, instances, AssociationEnd(closed) if closed else None)
-                for id_, instances, closed in rows
-            ]
+            return [Contribution(id_, count, AssociationEnd(closed) if closed else None) for id_, count, closed in rows]
+
+    def endings(self, series: Series, sop_classes: Collection[str]) -> list[Ending]:
+        """How the associations ended that brought the series, or the last part of it again, in the order of their opening.
+
+        Instances of other than these classes that were refused do not count.
+        """
+        with self._transactions.reading() as session:
+            brought = select(InstanceRow.association_id).where(InstanceRow.series_id == series.id)
+            again = select(SeriesRow.sent_again_by).where(
+                SeriesRow.id == series.id, SeriesRow.sent_again_by.is_not(None)
+            )
+            rows = session.scalars(
+                select(AssociationRow)
+                .where(AssociationRow.id.in_(brought) | AssociationRow.id.in_(again))
+                .order_by(AssociationRow.id)
+            )
+            return [_ending(session, series, row, sop_classes) for row in rows.all()]
 
     def instances(self, series_id: int) -> list[tuple[Header, StoredFile]]:
         """The series' instances in the order in which they came."""
-        with self._transactions.reading() as session:
-            rows = session.scalars(
-                select(InstanceRow).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
-            )
-            return [(Header.from_json(row.header), StoredFile(row.path, row.sha256, row.size_bytes)) for row in rows]
+        return [(header, file) for _, header, file in self.instances_since(series_id)]
 
-    def instances_since(self, series_id: int, after: int, most: int) -> list[tuple[int, Header, StoredFile]]:
+    def instances_since(
+        self, series_id: int, after: int = 0, most: int | None = None
+    ) -> list[tuple[int, Header, StoredFile]]:
         """The next instances that came after the one with the number `after`, each with its number, at most so many.
 
         Where several receivers write to one database a number may become visible late: then it is not among them.
         """
         with self._transactions.reading() as session:
-            rows = session.scalars(
-                select(InstanceRow)
-                .where(InstanceRow.series_id == series_id, InstanceRow.id > after)
-                .order_by(InstanceRow.id)
-                .limit(most)
-            )
-            return [
-                (row.id, Header.from_json(row.header), StoredFile(row.path, row.sha256, row.size_bytes)) for row in rows
-            ]
+            since = select(InstanceRow).where(InstanceRow.series_id == series_id, InstanceRow.id > after)
+            rows = session.scalars(since.order_by(InstanceRow.id).limit(most))
+            return [(row.id, Header.from_json(row.header), row.file) for row in rows]
 
     def holds_a_result_of_ours(self, series_id: int) -> bool:
         """Whether a report of ours, or an object beside one, came back as an instance of the series."""
-        mine = InstanceRow.series_id == series_id
+        mine = select(InstanceRow.id).where(InstanceRow.series_id == series_id).limit(1)
         with self._transactions.reading() as session:
             return any(
-                session.scalar(
-                    select(InstanceRow.id)
-                    .join(table, table.sop_instance_uid == InstanceRow.sop_instance_uid)
-                    .where(mine)
-                    .limit(1)
-                )
+                session.scalar(mine.join(table, table.sop_instance_uid == InstanceRow.sop_instance_uid))
                 for table in (ObjectRow, ReportRow)
             )
 
-    def siblings(self, series: Series) -> list[tuple[Series, list[Header]]]:
-        """The other series of the same acquisition of the same study, each with the headers of its instances.
+    def siblings(self, series: Series) -> list[Series]:
+        """The other series of the same acquisition of the same study.
 
         A series that does not tell its acquisition has none, and an empty one is nobody's.
         """
@@ -106,107 +103,74 @@ class Settling:
                 )
                 .order_by(SeriesRow.id)
             ).all()
-            return [(as_series(row), self._headers(session, row.id)) for row in rows]
+            return [as_series(row) for row in rows]
 
-    @staticmethod
-    def _headers(session: Session, series_id: int) -> list[Header]:
+    def headers(self, series_id: int) -> list[Header]:
+        """Those of its instances."""
         headers = select(InstanceRow.header).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
-        return [Header.from_json(values) for values in session.scalars(headers)]
+        with self._transactions.reading() as session:
+            return [Header.from_json(values) for values in session.scalars(headers)]
 
     def last_instance_in_study(self, study_instance_uid: str) -> datetime:
         """When the latest slice of any series of the study arrived."""
         with self._transactions.reading() as session:
-            return session.scalars(
-                select(SeriesRow.last_instance_at)
-                .where(SeriesRow.study_instance_uid == study_instance_uid)
-                .order_by(SeriesRow.last_instance_at.desc())
-                .limit(1)
-            ).one()
+            latest = select(func.max(SeriesRow.last_instance_at))
+            return session.scalars(latest.where(SeriesRow.study_instance_uid == study_instance_uid)).one()
 
     def habits(self, calling_ae: str, last: int) -> list[tuple[int, int]]:
         """(revision, associations that contributed) of the last settled series of a peer, newest first."""
         with self._transactions.reading() as session:
-            recent = session.execute(
-                select(SeriesRow.id, SeriesRow.revision)
-                .where(
-                    SeriesRow.calling_ae == calling_ae,
-                    SeriesRow.stage != Stage.RECEIVING.value,
-                    SeriesRow.instance_count > 1,
-                )
-                .order_by(SeriesRow.id.desc())
-                .limit(last)
-            ).all()
+            settled = (SeriesRow.calling_ae == calling_ae, ~_RECEIVING, SeriesRow.instance_count > 1)
+            recent = select(SeriesRow.id, SeriesRow.revision).where(*settled).order_by(SeriesRow.id.desc()).limit(last)
             count = func.count(func.distinct(InstanceRow.association_id))
             return [
                 (revision, session.scalar(select(count).where(InstanceRow.series_id == id_)) or 0)
-                for id_, revision in recent
+                for id_, revision in session.execute(recent).all()
             ]
 
     def note_expected_count(self, series_id: int, expected: int | None, now: datetime) -> None:
         """The sender was asked how many instances the series has; None when it gave no answer."""
-        with self._transactions.writing() as session:
-            session.execute(
-                update(SeriesRow).where(SeriesRow.id == series_id).values(expected_count=expected, count_asked_at=now)
-            )
+        asked = update(SeriesRow).where(SeriesRow.id == series_id).values(expected_count=expected, count_asked_at=now)
+        self._transactions.change(asked)
+
+    def note_kinds(self, series_id: int, missing: Missing | None, now: datetime) -> None:
+        """The sender was asked of which kinds what is missing is; None when it gave no answer."""
+        slices, others = (missing.slices, missing.others) if missing else (None, None)
+        kinds = {"missing_slices": slices, "missing_others": others, "kinds_asked_at": now}
+        self._transactions.change(update(SeriesRow).where(SeriesRow.id == series_id).values(**kinds))
 
     def held(self, series_instance_uid: str) -> frozenset[str]:
         """The SOP Instance UIDs that are known of a series."""
+        of_series = select(InstanceRow.sop_instance_uid).join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
         with self._transactions.reading() as session:
-            return frozenset(
-                session.scalars(
-                    select(InstanceRow.sop_instance_uid)
-                    .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
-                    .where(SeriesRow.series_instance_uid == series_instance_uid)
-                )
-            )
+            return frozenset(session.scalars(of_series.where(SeriesRow.series_instance_uid == series_instance_uid)))
 
     def begin_retrieval(self, series: Series, until: datetime) -> bool:
         """One more retrieval of what the series lacks was begun, and may run `until`.
 
         False, changing nothing, when another was begun, or the series left RECEIVING, since `series` was read.
         """
-        with self._transactions.writing() as session:
-            begun = session.execute(
-                update(SeriesRow)
-                .where(*_still_receiving(series), SeriesRow.retrievals == series.retrievals)
-                .values(retrievals=series.retrievals + 1, retrieve_until=until)
-                .returning(SeriesRow.id)
-            )
-            return begun.first() is not None
+        begun = _of_receiving(series).where(SeriesRow.retrievals == series.retrievals)
+        return self._transactions.change(begun.values(retrievals=series.retrievals + 1, retrieve_until=until)) == 1
 
     def end_retrieval(self, series: Series, retrievals: int, until: datetime) -> None:
         """It counts as so many, and the next one waits `until`.  Not where the series left RECEIVING meanwhile."""
-        with self._transactions.writing() as session:
-            session.execute(
-                update(SeriesRow).where(*_still_receiving(series)).values(retrievals=retrievals, retrieve_until=until)
-            )
+        self._transactions.change(_of_receiving(series).values(retrievals=retrievals, retrieve_until=until))
 
     def resume_retrievals(self, now: datetime) -> int:
         """What a node that has ended was retrieving, or waited to, may be asked for again `now`; returns how many series."""
-        with self._transactions.writing() as session:
-            resumed = session.execute(
-                update(SeriesRow)
-                .where(SeriesRow.stage == Stage.RECEIVING.value, SeriesRow.retrieve_until > now)
-                .values(retrieve_until=now)
-                .returning(SeriesRow.id)
-            )
-            return len(resumed.all())
+        waiting = update(SeriesRow).where(_RECEIVING, SeriesRow.retrieve_until > now)
+        return self._transactions.change(waiting.values(retrieve_until=now))
 
     def stamp_anew(self, clock: Callable[[], datetime]) -> int:
         """What is being received and arrived in the future, because the clock was set back, arrived now: how many.
 
         The clock is read when the database has let us in: slices that came while we waited for its lock came before.
         """
-        with self._transactions.writing() as session:
-            session.connection()  # waits for SQLite's one writer
+        with self._transactions.writing_plainly() as connection:
             now = clock()
-            stamped = session.execute(
-                update(SeriesRow)
-                .where(SeriesRow.stage == Stage.RECEIVING.value, SeriesRow.last_instance_at > now + CLOCKS_DIFFER)
-                .values(last_instance_at=now, retrieve_until=None)
-                .returning(SeriesRow.id)
-            )
-            return len(stamped.all())
+            in_the_future = update(SeriesRow).where(_RECEIVING, SeriesRow.last_instance_at > now + CLOCKS_DIFFER)
+            return connection.execute(in_the_future.values(last_instance_at=now, retrieve_until=None)).rowcount
 
     def leave(
         self,
@@ -224,30 +188,51 @@ class Settling:
         was read.  Raises IllegalTransition for any other event.
         """
         stage = advance(Stage.RECEIVING, event)
-        with self._transactions.writing("settling") as session:
-            changed = session.execute(
-                update(SeriesRow)
-                .where(*_still_receiving(series), SeriesRow.instance_count == series.instance_count)
-                .values(
-                    stage=stage.value,
-                    evidence=evidence,
-                    outcome=outcome.value if outcome else None,
-                    reason=reason,
-                    detail=detail,
-                    ready_at=now,
-                    retrievals=0,
-                    retrieve_until=None,
-                    ended_at=now if stage is Stage.SET_ASIDE else None,
-                )
-                .returning(SeriesRow.id)
+        decided = {"stage": stage.value, "evidence": evidence, "reason": reason, "detail": detail, "ready_at": now}
+        left = (
+            _of_receiving(series)
+            .where(SeriesRow.instance_count == series.instance_count)
+            .values(
+                **decided,
+                outcome=outcome.value if outcome else None,
+                ended_at=now if stage is Stage.SET_ASIDE else None,
+                retrievals=0,
+                retrieve_until=None,
             )
-            return changed.first() is not None
+        )
+        return self._transactions.change(left, "settling") == 1
 
 
-def _still_receiving(series: Series) -> tuple[ColumnElement[bool], ...]:
-    """The row is still in the revision of `series`, which has not ended."""
-    return (
-        SeriesRow.id == series.id,
-        SeriesRow.stage == Stage.RECEIVING.value,
-        SeriesRow.revision == series.revision,
+def _of_receiving(series: Series) -> Update:
+    """An UPDATE of the row while it is still in the revision of `series`, which has not ended."""
+    return update(SeriesRow).where(SeriesRow.id == series.id, _RECEIVING, SeriesRow.revision == series.revision)
+
+
+def _ending(session: Session, series: Series, row: AssociationRow, sop_classes: Collection[str]) -> Ending:
+    last = session.scalars(
+        select(InstanceRow.series_id)
+        .where(InstanceRow.association_id == row.id)
+        .order_by(InstanceRow.id.desc())
+        .limit(1)
+    ).first()
+    mine = InstanceRow.association_id == row.id, InstanceRow.series_id == series.id
+    was_last = last in (None, series.id)
+    came = select(InstanceRow.id).where(InstanceRow.sop_instance_uid == RefusalRow.sop_instance_uid).exists()
+    refused = (
+        select(func.count(func.distinct(RefusalRow.sop_instance_uid)))
+        .where(
+            RefusalRow.association_id == row.id,
+            RefusalRow.series_instance_uid.in_([series.series_instance_uid, *([""] if was_last else [])]),
+            RefusalRow.sop_class_uid.in_(list(sop_classes)),
+            ~came,
+        )
+    )  # fmt: skip
+    return Ending(
+        row.opened_at,
+        row.closed_at,
+        AssociationEnd(row.closed) if row.closed else None,
+        session.scalar(select(func.count()).where(*mine)) or 0,
+        was_last,
+        session.scalar(refused) or 0,
+        tuple(filter(None, row.refused_classes.split(","))),
     )

@@ -9,7 +9,7 @@ A removal has three steps, each a transaction, and is recorded before the first 
 A crash leaves a removal that has begun; the next run ends it, either way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -24,13 +24,15 @@ from storage.database.schema import (
     DeliveryRow,
     InstanceRow,
     ObjectRow,
+    RefusalRow,
     RemovalRow,
     ReportRow,
     SeriesRow,
 )
 from storage.database.transactions import Transactions
 from storage.files.instances import series_folder
-from storage.stages import DeliveryStage, Stage
+from storage.queries.rows import alike
+from storage.stages import DeliveryStage, Outcome, Stage
 
 _ACCEPTED = (DeliveryStage.DELIVERED.value, DeliveryStage.COMMITTED.value)
 
@@ -40,6 +42,8 @@ class Why(StrEnum):
 
     AGE = "age"
     SPACE = "space"
+    OTHER_OBJECTS = "other_objects"
+    """It holds nothing that could be analysed, and came only so that its study came across whole."""
 
 
 @dataclass(frozen=True)
@@ -65,33 +69,26 @@ class Retention:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
 
-    def candidates(self, before: datetime, limit: int, why: Why = Why.AGE) -> list[int]:
+    def candidates(
+        self, before: datetime, limit: int, why: Why = Why.AGE, kept_classes: Collection[str] = ()
+    ) -> list[int]:
         """The cases that ended longest ago, before this time, and of which nothing is owed.
 
-        What a sender was promised to be kept (storage commitment) is old only so long after the promise, and is never
-        removed for space.
+        For OTHER_OBJECTS: of which no instance is of the `kept_classes`.
+        What a sender was promised to be kept (storage commitment) is old only so long after the promise, and is removed
+        for its age alone.
         """
+        others = [_holds_none_of(kept_classes)] if why is Why.OTHER_OBJECTS else []
         with self._transactions.reading() as session:
-            return list(
-                session.scalars(
-                    select(SeriesRow.id)
-                    .where(
-                        SeriesRow.ended_at < before,
-                        SeriesRow.last_instance_at < before,
-                        _owes_nothing(why),
-                        _is_free(before, why),
-                    )
-                    .order_by(SeriesRow.ended_at)
-                    .limit(limit)
-                )
-            )
+            old = (SeriesRow.ended_at < before, SeriesRow.last_instance_at < before)
+            found = select(SeriesRow.id).where(*old, _owes_nothing(why), _is_free(before, why), *others)
+            return list(session.scalars(found.order_by(SeriesRow.ended_at).limit(limit)))
 
     def begin(self, case_id: int, why: Why, before: datetime, now: datetime) -> Removal | None:
         """The removal is recorded; None when it is no longer one of the `candidates` before this time."""
         with self._transactions.writing() as session:
-            series = session.scalar(
-                select(SeriesRow).where(SeriesRow.id == case_id, _owes_nothing(why), _is_free(before, why))
-            )
+            free = select(SeriesRow).where(SeriesRow.id == case_id, _owes_nothing(why), _is_free(before, why))
+            series = session.scalar(free)
             if series is None:
                 return None
             files = _files_of(session, case_id)
@@ -124,11 +121,12 @@ class Retention:
                 return False
             reports = select(ReportRow.id).where(ReportRow.series_id == case)
             deliveries = select(DeliveryRow.id).where(DeliveryRow.report_id.in_(reports))
-            session.execute(delete(CommitmentRow).where(CommitmentRow.delivery_id.in_(deliveries)))
-            session.execute(delete(DeliveryRow).where(DeliveryRow.report_id.in_(reports)))
-            session.execute(delete(ObjectRow).where(ObjectRow.report_id.in_(reports)))
-            session.execute(delete(ReportRow).where(ReportRow.series_id == case))
-            session.execute(delete(InstanceRow).where(InstanceRow.series_id == case))
+            for rows in (
+                delete(CommitmentRow).where(CommitmentRow.delivery_id.in_(deliveries)),
+                *(delete(table).where(table.report_id.in_(reports)) for table in (DeliveryRow, ObjectRow)),
+                *(delete(table).where(table.series_id == case) for table in (ReportRow, InstanceRow)),
+            ):
+                session.execute(rows)
             session.delete(series)
             begun.forgotten_at = now
             return True
@@ -141,6 +139,8 @@ class Retention:
             found = session.scalars(idle).all()
         if found:  # the search has locked nobody out
             with self._transactions.writing() as session:
+                still = exists().where(InstanceRow.association_id == RefusalRow.association_id)
+                session.execute(delete(RefusalRow).where(RefusalRow.association_id.in_(found), ~still))
                 session.execute(delete(AssociationRow).where(AssociationRow.id.in_(found), ~brought))
         return len(found)
 
@@ -149,11 +149,7 @@ class Retention:
         with self._transactions.reading() as session:
             rows = session.scalars(select(RemovalRow).where(RemovalRow.ended_at.is_(None)).order_by(RemovalRow.id))
             return [
-                (
-                    Removal(row.id, row.series_instance_uid, row.case_id, row.size_bytes),
-                    _files_known(session, row.series_instance_uid),
-                )
-                for row in rows.all()
+                (Removal(**alike(Removal, row)), _files_known(session, row.series_instance_uid)) for row in rows.all()
             ]
 
     def end(self, removal: Removal, now: datetime) -> None:
@@ -178,7 +174,7 @@ def _owes_nothing(why: Why) -> ColumnElement[bool]:
     delivered = exists().where(DeliveryRow.report_id == SeriesRow.report_id, DeliveryRow.stage.in_(_ACCEPTED))
     stage = SeriesRow.stage.concat("")  # no column: SQLite would leave the index of the order for that of the stage
     ended = (Stage.REPORTED.value, Stage.FAILED.value)
-    unreported = and_(stage.in_(ended if why is Why.AGE else ended[:1]), SeriesRow.report_id.is_(None))
+    unreported = and_(stage.in_(ended[:1] if why is Why.SPACE else ended), SeriesRow.report_id.is_(None))
     safe_message = (
         delivered if why is Why.SPACE else or_(delivered, ~exists().where(DeliveryRow.report_id == SeriesRow.report_id))
     )
@@ -186,10 +182,17 @@ def _owes_nothing(why: Why) -> ColumnElement[bool]:
     return and_(or_(stage == Stage.SET_ASIDE.value, unreported, reported), ~open_ones, ~unanswered)
 
 
+def _holds_none_of(sop_classes: Collection[str]) -> ColumnElement[bool]:
+    """It is not eligible, and no instance of it is of one of these classes."""
+    sop_class = InstanceRow.header["sop_class_uid"].as_string()
+    held = exists().where(InstanceRow.series_id == SeriesRow.id, sop_class.in_(list(sop_classes)))
+    return and_(SeriesRow.outcome == Outcome.NOT_ELIGIBLE.value, ~held)
+
+
 def _is_free(before: datetime, why: Why) -> ColumnElement[bool]:
     """No sender was promised that it is kept, nor has sent it again, or long ago."""
     never = SeriesRow.promised_at.is_(None)
-    unpromised = never if why is Why.SPACE else or_(never, SeriesRow.promised_at < before)
+    unpromised = or_(never, SeriesRow.promised_at < before) if why is Why.AGE else never
     return and_(unpromised, or_(SeriesRow.sent_again_at.is_(None), SeriesRow.sent_again_at < before))
 
 

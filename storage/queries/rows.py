@@ -1,32 +1,30 @@
 """Rows of the tables as records, and what several parts of the store do to them."""
 
+from dataclasses import fields
+from typing import Any
+
 from storage.database.schema import SeriesRow
-from storage.records import Series
+from storage.records import Missing, Series
 from storage.stages import Outcome, Stage
 
 
 def as_series(row: SeriesRow) -> Series:
     """The row as the state machine sees it."""
+    outcome = Outcome(row.outcome) if row.outcome else None
     return Series(
-        id=row.id,
-        series_instance_uid=row.series_instance_uid,
-        study_instance_uid=row.study_instance_uid,
-        calling_ae=row.calling_ae,
-        stage=Stage(row.stage),
-        revision=row.revision,
-        instance_count=row.instance_count,
-        expected_count=row.expected_count,
-        count_asked_at=row.count_asked_at,
-        conflicts=tuple(row.conflicts),
-        attempts=row.attempts,
-        first_instance_at=row.first_instance_at,
-        last_instance_at=row.last_instance_at,
-        outcome=Outcome(row.outcome) if row.outcome else None,
-        reason=row.reason,
-        detail=row.detail,
-        retrievals=row.retrievals,
-        retrieve_until=row.retrieve_until,
+        **alike(Series, row)
+        | {
+            "stage": Stage(row.stage),
+            "conflicts": tuple(row.conflicts),
+            "outcome": outcome,
+            "missing": None if row.missing_slices is None else Missing(row.missing_slices, row.missing_others or 0),
+        }
     )
+
+
+def alike(record: type, row: Any) -> dict[str, Any]:
+    """The values of the record's fields of which the row has a column of the same name."""
+    return {field.name: getattr(row, field.name) for field in fields(record) if hasattr(row, field.name)}
 
 
 def reopen(series: SeriesRow) -> None:

@@ -41,6 +41,8 @@ class Status:
     oldest_pending_at: datetime | None
     errors: tuple[tuple[datetime, str], ...]
     """When and what: the last failed or held-up attempts of analysis, then those of delivery (by when the report was made)."""
+    shortfalls: tuple[tuple[datetime, str], ...]
+    """When an association ended with which more may not have come, and why; the newest first."""
     clocks: tuple[Clock, ...]
     """Of the last delivered cases, newest first; without those that a person had analysed or delivered again."""
 
@@ -76,6 +78,9 @@ SELECT claimed_at, id,
     CASE WHEN {_HELD_UP} THEN detail ELSE CAST(attempts AS TEXT) || ' failed attempts of analysis' END AS error
 FROM series WHERE stage IN ('failed', 'ready') AND (attempts > 0 OR {_HELD_UP}) ORDER BY id DESC LIMIT 5
 """  # noqa: S608
+_SHORTFALLS = """
+SELECT closed_at, calling_ae, shortfall FROM association WHERE shortfall <> '' ORDER BY id DESC LIMIT 10
+"""
 # Not what a person had analysed or delivered again (`willis retry`): how long that took says nothing of the node.
 _DELIVERED = """
 SELECT w.* FROM worklist w WHERE w.delivery IN ('delivered', 'committed')
@@ -125,6 +130,7 @@ class Worklist:
             [pending] = select("SELECT MIN(created_at) AS oldest_at FROM delivery WHERE stage = 'pending'")
             failed = [_typed(row) for row in select(_ANALYSIS_ERRORS)]
             undelivered = [_typed(row) for row in select(_DELIVERY_ERRORS)]
+            short = [_typed(row) for row in select(_SHORTFALLS)]
             delivered = [_typed(row) for row in select(_DELIVERED, most=last)]
         return Status(
             stages={Stage(row["stage"]): row["number"] for row in stages},
@@ -135,6 +141,7 @@ class Worklist:
                 *((row["claimed_at"], f"case {row['id']}: {row['error']}") for row in failed if row["claimed_at"]),
                 *((row["last_at"], _outage(row)) for row in undelivered),
             ),
+            shortfalls=tuple((row["closed_at"], f"{row['calling_ae']}: {row['shortfall']}") for row in short),
             clocks=tuple(_clock(row) for row in delivered),
         )
 
@@ -148,9 +155,18 @@ def _typed(row: Row) -> Row:
     return {name: _value(name, value) for name, value in row.items()}
 
 
+def as_time(value: Any) -> datetime | None:
+    """A time as an aware `datetime` in UTC, which SQLite keeps as text."""
+    if value is None:
+        return None
+    return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+
+
 def _value(name: str, value: Any) -> Any:
-    if name.endswith("_at") and value is not None:
-        return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+    if name.endswith("_at"):
+        return as_time(value)
+    if name == "notify" and value is not None:
+        return bool(value)  # SQLite keeps it as a number
     if name in ("conflicts", "lesions") and isinstance(value, str):
         return json.loads(value)
     return value

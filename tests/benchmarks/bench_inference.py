@@ -28,10 +28,11 @@ import torch
 from torch import nn
 
 from ai.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from ai.contrast import contrast_filled_arteries
 from ai.coverage import head_extent
 from ai.decode import candidates, findings
 from ai.inference import infer
-from ai.preprocess import contrast_filled_arteries, region_of_interest
+from ai.preprocess import region_of_interest
 from ai.unet import UNet, UNetSettings
 from ai.volume import Volume
 from training.phantom import make_scan, write_series
@@ -232,10 +233,10 @@ def _work(folder: Path, bundle_folder: Path) -> None:
     clock = FakeClock()
     claim = store.queue.claim("worker:1", clock(), LEASE, 3)
     assert claim is not None
-    bench = AnalysisContext(
+    context = AnalysisContext(
         Config(), store, Files(folder / "files"), bundle, algorithm_of(bundle.manifest), lambda: datetime.now(UTC)
     )
-    analyse(bench, claim)
+    analyse(context, claim)
     row = store.worklist.case("1")
     assert row is not None
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))

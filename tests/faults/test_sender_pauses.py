@@ -82,7 +82,7 @@ class Case:
         wait_until(lambda: not open_ones(), 10)
 
     def pass_seconds(self, seconds: float) -> None:
-        """So much later, after 24 beats within the first minute; then nothing can happen."""
+        """So much later, after 24 runs within the first minute; then nothing can happen."""
         for _ in range(24):
             self.clock.advance(min(seconds, 60) / 24)
             self.node.step()

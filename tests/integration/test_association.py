@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
+from structlog.testing import capture_logs
 
 from node.net.acceptor import Acceptor
 from node.net.association import Association, Services
@@ -31,6 +32,7 @@ from tests.support.raw_scu import (
     echo_command,
     p_data,
     pdv,
+    store_pdus,
     uid_bytes,
 )
 from tests.support.running import free_port, wait_until
@@ -107,7 +109,7 @@ def matches(count: int, seconds: float = 0.0) -> Callable[[Request], Any]:
 
     def find(request: Request) -> Generator[tuple[int, Dataset | None], None, None]:
         for _ in range(count):
-            if request.assoc.has_cancelled(request.message_id):
+            if request.assoc.has_cancelled(request.request.MessageID):
                 yield 0xFE00, None
                 return
             time.sleep(seconds)
@@ -163,6 +165,29 @@ def test_one_too_many_is_rejected_for_now_and_counts_no_more_when_it_is_gone(pee
         second.release()
         wait_until(lambda: peer.acceptor is not None and len(peer.acceptor.associations) == 1, 5)
         peer.scu().release()
+
+
+class Unrecordable(list[bool]):
+    """Takes nothing, as a database that is away."""
+
+    def append(self, _is_released: bool) -> None:
+        raise RuntimeError("away")
+
+
+def test_an_association_that_fails_and_whose_end_cannot_be_recorded_is_gone_all_the_same() -> None:
+    with capture_logs() as logs, Peer(ended=Unrecordable()) as peer, peer.scu() as scu:
+        scu.send(store_pdus(FIND, "1.2.3", b"")[0])
+        assert scu.ended() == 0
+        acceptor = peer.acceptor
+        wait_until(lambda: acceptor is not None and not acceptor.associations, 5)
+    failures = [each["error"] for each in logs if each["event"] == "association_failed"]
+    assert failures == ["AssertionError", "RuntimeError"]
+
+
+def test_a_command_set_with_an_element_of_another_group_is_aborted(peer: Peer) -> None:
+    with peer.scu() as scu:
+        scu.send(p_data(pdv(ECHO_CONTEXT, COMMAND | LAST, echo_command() + struct.pack("<HHL", 8, 0x58, 0))))
+        assert scu.pdu() == (ABORT_PDU, bytes((0, 0, 2, 6)))
 
 
 def test_a_service_that_is_not_offered_is_aborted_by_the_user(peer: Peer) -> None:

@@ -16,7 +16,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 from ai.bundle import DEFAULT_BUNDLE, read_manifest
 from ai.unet import OUTPUT_STRIDE
 from node.config import sections
-from node.dicom.conformance import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from node.dicom.conformance import IMAGE_CLASSES, OTHER_SYNTAXES, STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.dicom.query import KEYS, PRIVATE_KEYS
 from node.net import association
 from node.net.tls import client_context, server_context
@@ -58,22 +58,42 @@ def stated_syntaxes() -> set[str]:
     return compressed | {f"1.2.840.10008.1.2{last}" for last in ("", ".1", ".1.99", ".2", ".5")}
 
 
+def other_classes() -> list[str]:
+    """The SOP classes of docs/storage-classes.md."""
+    text = (ROOT / "docs" / "storage-classes.md").read_text("utf-8")
+    return re.findall(r"^\| .+ \| ([\d.]+) \|$", text, re.MULTILINE)
+
+
 def test_the_statement_names_what_is_accepted() -> None:
-    assert stated_classes() == ["1.2.840.10008.1.1", *STORAGE_CLASSES]
+    assert stated_classes() == ["1.2.840.10008.1.1", *IMAGE_CLASSES]
+    assert [*stated_classes()[1:], *other_classes()] == list(STORAGE_CLASSES)
     assert stated_syntaxes() == set(TRANSFER_SYNTAXES)
 
 
 def test_every_stated_class_is_accepted_in_every_stated_syntax_and_in_no_other(site: SiteFactory) -> None:
     made = site()
-    for sop_class in STORAGE_CLASSES:
+    proposed = sorted({*AllTransferSyntaxes, *OTHER_SYNTAXES})
+    for sop_class in (*IMAGE_CLASSES, *other_classes()[::40]):
         ae = AE("CT1")
-        ae.requested_contexts = [build_context(sop_class, syntax) for syntax in AllTransferSyntaxes]
+        ae.requested_contexts = [build_context(sop_class, syntax) for syntax in proposed]
         assoc = ae.associate("127.0.0.1", made.config.node.port)
-        assert {cx.transfer_syntax[0] for cx in assoc.accepted_contexts} == set(TRANSFER_SYNTAXES)
+        stated = TRANSFER_SYNTAXES if sop_class in IMAGE_CLASSES else OTHER_SYNTAXES
+        assert {cx.transfer_syntax[0] for cx in assoc.accepted_contexts} == set(stated)
         assoc.release()
 
 
-def test_no_other_sop_class_is_accepted(site: SiteFactory) -> None:
+PRIVATE = "1.3.12.2.1107.5.9.1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "more"),
+    [
+        ({}, set(STORAGE_CLASSES)),
+        ({"storage_classes": "images"}, set(IMAGE_CLASSES)),
+        ({"storage_classes": "images", "private_storage_classes": [PRIVATE]}, {*IMAGE_CLASSES, PRIVATE}),
+    ],
+)
+def test_no_other_sop_class_is_accepted(site: SiteFactory, settings: dict[str, object], more: set[str]) -> None:
     """Of all that the Standard has, retrieval, worklists and procedure steps among them."""
     known = {
         str(context.abstract_syntax)
@@ -81,11 +101,11 @@ def test_no_other_sop_class_is_accepted(site: SiteFactory) -> None:
         if name.endswith("PresentationContexts")
         for context in getattr(presentation, name)
     }
-    stated = set(stated_classes())
+    known.add(PRIVATE)
+    stated = {"1.2.840.10008.1.1"} | more
     for title in ("Storage commitment as SCU", "Query as SCP"):
         stated |= set(re.findall(r"\((1\.2\.840\.[\d.]+)\)", section(title))[:1])
-    assert stated < known
-    made, proposed, accepted = site(peers=peers(1)), sorted(known | stated), set()
+    made, proposed, accepted = site(peers=peers(1), node=settings), sorted(known | stated), set()
     for at in range(0, len(proposed), 128):
         ae = AE("PACS")
         ae.requested_contexts = [build_context(uid) for uid in proposed[at : at + 128]]

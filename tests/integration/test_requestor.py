@@ -2,6 +2,7 @@
 
 import io
 import struct
+import threading
 import time
 from contextlib import closing
 from typing import Any
@@ -19,12 +20,14 @@ from pynetdicom.sop_class import (
 )
 
 from node.errors import Unavailable
+from node.net import requestor
 from node.net.requestor import Requestor
 from node.scu import dimse
 from node.scu.dimse import Entity, Timeouts
+from node.scu.query_scu import ask_count
 from tests.faults.answers import lost_answers
 from tests.support.raw_scp import ABORT, HAS_DATASET, NO_DATASET, RELEASE_RP, RELEASE_RQ, RawScp
-from tests.support.raw_scu import COMMAND, LAST, command, p_data, pdv, uid_bytes
+from tests.support.raw_scu import COMMAND, LAST, command, p_data, pdv, store_command, uid_bytes
 
 FIND, GET = StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelGet
 IMPLICIT = "1.2.840.10008.1.2"
@@ -151,26 +154,98 @@ def test_a_file_goes_out_as_it_is_in_pieces_as_long_as_the_peer_takes_them(maxim
     assert max(longest) <= (maximum_bytes or 131_072)
 
 
-def test_a_file_that_cannot_be_read_to_its_end_ends_the_association_and_says_why() -> None:
+@pytest.mark.parametrize("error", [OSError("disk"), RuntimeError("disk"), KeyboardInterrupt("disk")])
+def test_a_file_that_cannot_be_read_to_its_end_ends_the_association_and_says_why(error: BaseException) -> None:
     class Torn(io.BytesIO):
         def read(self, count: int | None = -1, /) -> bytes:
-            if self.tell():
-                raise OSError("disk")
+            if self.tell() > 200:
+                raise error
             return super().read(count)
 
     seen = list[int]()
 
     def script(scp: RawScp) -> None:
-        while (kind := scp.pdu()[0]) == 4:
-            pass
+        kind, body = scp.pdu()
+        while kind == 4:
+            seen.append(body[5] & COMMAND)
+            kind, body = scp.pdu()
         seen.append(kind)
 
     with RawScp(script, CTImageStorage, maximum_bytes=64) as scp, associated(scp, CTImageStorage) as assoc:
         asked = request(C_STORE(), CTImageStorage, "1.2")
-        with pytest.raises(OSError, match="disk"):
+        with pytest.raises(type(error), match="disk"):
             list(assoc.ask(asked, assoc.contexts_of(CTImageStorage)[0], file=Torn(b"x" * 500)))
         assert not assoc.is_established
+    assert seen[-1] == 7
+    assert 0 in seen
+    assert COMMAND not in seen[seen.index(0) :], "no C-CANCEL in the midst of a message"
+
+
+def test_whatever_is_raised_in_the_midst_of_what_comes_ends_the_association() -> None:
+    seen = list[int]()
+
+    def script(scp: RawScp) -> None:
+        scp.message()
+        scp.send(p_data(pdv(3, COMMAND | LAST, store_command(CTImageStorage, "1.2.3")), pdv(3, LAST, b"dataset")))
+        seen.append(scp.pdu()[0])
+
+    def keep(*_: Any) -> int:
+        raise KeyboardInterrupt
+
+    contexts = [(str(GET), IMPLICIT), (str(CTImageStorage), IMPLICIT)]
+    with (
+        RawScp(script, GET, CTImageStorage) as scp,
+        dimse.associate(US, scp.peer, contexts, [CTImageStorage], keep) as assoc,
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            ask(assoc, C_GET(), GET, listed(1))
+        assert not assoc.is_established
     assert seen == [7]
+
+
+def test_an_answer_that_lists_in_its_command_set_what_failed_is_read() -> None:
+    def script(scp: RawScp) -> None:
+        asked, _ = scp.message()
+        answer = command({0x0100: b"\x10\x80", 0x0120: asked[0x0110], 0x0800: b"\x01\x01", 0x0900: b"\0\xb0"})
+        scp.send(p_data(pdv(1, COMMAND | LAST, answer + struct.pack("<HHL", 0x0008, 0x0058, 6) + b"2.25.1")))
+        scp.answer_release()
+
+    with RawScp(script, GET) as scp, associated(scp, GET) as assoc:
+        assert ask(assoc, C_GET(), GET, listed(1)) == [0xB000]
+
+
+def test_whatever_is_raised_by_an_acceptance_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    def script(scp: RawScp) -> None:
+        while scp.pdu()[0]:
+            pass
+        closed.set()
+
+    closed = threading.Event()
+    monkeypatch.setattr(requestor, "maximum_length", broken)
+    with RawScp(script, Verification) as scp:
+        with pytest.raises(RuntimeError, match="broken") as raised:
+            associated(scp, Verification)
+        assert closed.wait(5)
+    assert raised.value.args == ("broken",), "while whoever holds the error would hold the connection too"
+
+
+def test_a_count_is_waited_for_only_so_long_though_answers_without_one_keep_coming() -> None:
+    def script(scp: RawScp) -> None:
+        asked, _ = scp.message()
+        for _ in range(300):
+            try:
+                scp.answer(asked, 0xFF00, encode(listed(1), True, True) or b"")
+            except OSError:
+                return
+            time.sleep(0.01)
+        scp.answer(asked, 0x0000)
+
+    quick = Entity("WILLIS", Timeouts(acse=5, dimse=0.3, network=5))
+    with RawScp(script, FIND) as scp, pytest.raises(Unavailable, match="no answer"):
+        ask_count(quick, scp.peer, "2.25.1", "2.25.11")
 
 
 def test_a_release_that_both_ask_for_at_once_is_answered_by_us_first() -> None:

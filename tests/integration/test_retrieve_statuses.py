@@ -8,7 +8,7 @@ from pydicom.uid import CTImageStorage
 from pynetdicom import AE, build_context, evt
 
 from node.config.peer import Peer
-from node.dicom.conformance import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from node.dicom.conformance import IMAGE_CLASSES, TRANSFER_SYNTAXES
 from node.errors import Refused, Unavailable
 from node.scu.dimse import Entity, Timeouts
 from node.scu.query_scu import FIND, GET, MOVE, DimseSource
@@ -122,9 +122,9 @@ def test_a_c_get_proposes_to_store_every_class_in_every_syntax(pacs: Pacs) -> No
     proposed = {(cx.abstract_syntax, *cx.transfer_syntax) for cx in requestor.requested_contexts} - {
         (GET, "1.2.840.10008.1.2.1"), (GET, "1.2.840.10008.1.2"),
     }  # fmt: skip
-    assert proposed == {(kind, syntax) for kind in STORAGE_CLASSES for syntax in TRANSFER_SYNTAXES}
+    assert proposed == {(kind, syntax) for kind in IMAGE_CLASSES for syntax in TRANSFER_SYNTAXES}
     roles = {uid: (role.scu_role, role.scp_role) for uid, role in requestor.role_selection.items()}
-    assert roles == dict.fromkeys(STORAGE_CLASSES, (False, True))
+    assert roles == dict.fromkeys(IMAGE_CLASSES, (False, True))
 
 
 def test_one_request_names_at_most_a_hundred_instances_and_a_whole_series_none(pacs: Pacs) -> None:

@@ -19,7 +19,7 @@ from node.scu import dimse, storage_scu
 from node.scu.dimse import Entity, Timeouts
 from node.scu.outgoing import Outgoing
 from node.scu.query_scu import ask_count
-from node.scu.storage_scu import deliver, judge, send_files
+from node.scu.storage_scu import Sent, deliver, send_files, word_for
 from node.simulated_pacs import Fault, SimulatedPeer
 from tests.support.dicom_factory import ct_series, save
 from tests.support.running import free_port
@@ -79,13 +79,13 @@ def us(timeouts: Timeouts = QUICK) -> Any:
      (0x0116, "warning 0x0116"), (0xB000, "warning 0xB000"), (0xB007, "warning 0xB007"), (0xBFFF, "warning 0xBFFF")],
 )  # fmt: skip
 def test_a_status_that_means_that_the_peer_has_it_is_a_word(status: int, word: str) -> None:
-    assert judge(status) == word
+    assert word_for(status) == word
 
 
 @pytest.mark.parametrize("status", [0xA700, 0xA701, 0xA7FF, 0x0110, 0x0213])
 def test_a_status_that_may_pass_is_unavailable(status: int) -> None:
     with pytest.raises(Unavailable, match=f"status 0x{status:04X}"):
-        judge(status)
+        word_for(status)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_status_that_may_pass_is_unavailable(status: int) -> None:
 )
 def test_any_other_status_is_refused(status: int) -> None:
     with pytest.raises(Refused, match=f"status 0x{status:04X}"):
-        judge(status)
+        word_for(status)
 
 
 def test_a_file_is_delivered_as_it_lies_on_disk(peer: PeerFactory, slices: list[Path]) -> None:
@@ -102,6 +102,14 @@ def test_a_file_is_delivered_as_it_lies_on_disk(peer: PeerFactory, slices: list[
     sent, [got] = slices[0].read_bytes(), simulated.folder.iterdir()
     assert sent[-400:] == got.read_bytes()[-400:]
     assert dcmread(got) == dcmread(slices[0])
+
+
+def test_a_file_that_the_disk_does_not_give_now_is_not_refused_for_good(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Is a directory"):
+        Outgoing.read(tmp_path)
+    assert list(send_files(us(), Peer(ae_title="X", host="127.0.0.1", port=free_port()), [tmp_path])) == [
+        Sent(tmp_path, "skipped", "Is a directory")
+    ]
 
 
 def test_a_sop_class_that_the_peer_does_not_take_is_refused(scp: Callable[..., Peer], slices: list[Path]) -> None:

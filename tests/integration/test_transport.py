@@ -32,7 +32,7 @@ from storage.errors import StorageFull
 from storage.files.instances import Files, InstanceWriter
 from storage.records import StoredFile
 from storage.store import Store
-from tests.support.builders import FakeClock, encoded, keep
+from tests.support.builders import FakeClock, encoded, keep, open_association
 from tests.support.certificates import Certificates
 from tests.support.dicom_factory import change, ct_series, save
 from tests.support.raw_scu import (
@@ -619,7 +619,7 @@ def test_a_second_receiver_on_the_port_leaves_the_associations_of_the_first_open
 ) -> None:
     port = start()
     name, now = receiver_name(Node(port=port)), datetime.now(UTC)
-    sqlite_store.intake.open_association(name, "PACS", now)
+    open_association(sqlite_store, name, "PACS", now)
     with pytest.raises(ConfigError, match=rf"port = {port}: .*choose another port"):
         start(port=port)
     assert sqlite_store.intake.lose_associations(name, now) == 1

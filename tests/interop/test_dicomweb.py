@@ -72,7 +72,7 @@ Node = Callable[..., Context]
 
 @pytest.fixture
 def node(tmp_path: Path, sqlite_url: str, sqlite_store: Store, clock: FakeClock, pacs: dict[str, Any]) -> Node:
-    """Makes a desk that asks Orthanc, and the configuration file of the same."""
+    """Makes a context that asks Orthanc, and the configuration file of the same."""
 
     def make(**peer: Any) -> Context:
         storage = {"directory": str(tmp_path / "var"), "database_url": sqlite_url}

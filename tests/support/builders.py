@@ -11,7 +11,8 @@ from pydicom import Dataset, dcmwrite
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from sqlalchemy import select
 
-from node.dicom.header import file_meta, read_header
+from node.dicom.dataset_walker import Malformed
+from node.dicom.header import UnreadableDataset, file_meta, header_of, walk
 from storage.database.schema import SeriesRow
 from storage.files.instances import Files
 from storage.queries.rows import as_series
@@ -20,8 +21,11 @@ from storage.records import (
     AssociationEnd,
     Claim,
     Conclusion,
+    Ended,
     Header,
     LesionRecord,
+    Opened,
+    Received,
     ReportObject,
     Series,
     StoredFile,
@@ -83,6 +87,23 @@ def stored_file(head: Header, content: str = "first") -> StoredFile:
     return StoredFile(f"instances/{head.sop_instance_uid}-{content}.dcm", f"{content:0>64}", 1000 + len(content))
 
 
+def open_association(store: Store, receiver: str, calling_ae: str, now: datetime) -> int:
+    """The association is known as open; returns its id."""
+    return int(store.intake.take([Opened(receiver, calling_ae, now)])[0])
+
+
+def close_association(store: Store, association_id: int, how: AssociationEnd, now: datetime) -> None:
+    """The association is known as closed."""
+    store.intake.take([Ended(association_id, how, now)])
+
+
+def add_instance(
+    store: Store, header: Header, file: StoredFile, association_id: int, calling_ae: str, now: datetime
+) -> Added:
+    """The instance was offered to the store; returns what became of it."""
+    return Added(str(store.intake.take([Received(header, file, association_id, calling_ae, now)])[0]))
+
+
 def add(
     store: Store,
     clock: FakeClock,
@@ -93,8 +114,8 @@ def add(
 ) -> Added:
     """Offer the instance to the store; without an association, on one of its own that stays open."""
     if association is None:
-        association = store.intake.open_association("receiver", calling_ae, clock())
-    return store.intake.add_instance(head, stored_file(head, content), association, calling_ae, clock())
+        association = open_association(store, "receiver", calling_ae, clock())
+    return add_instance(store, head, stored_file(head, content), association, calling_ae, clock())
 
 
 def received(
@@ -108,11 +129,11 @@ def received(
     **changes: Any,
 ) -> Series:
     """`count` slices came on one association that ended as `closed`; returns the series."""
-    association = store.intake.open_association("receiver", calling_ae, clock())
+    association = open_association(store, "receiver", calling_ae, clock())
     for number in range(first, first + count):
         add(store, clock, header(number, series, **changes), association, calling_ae=calling_ae)
     if closed is not None:
-        store.intake.close_association(association, closed, clock())
+        close_association(store, association, closed, clock())
     return series_now(store, series)
 
 
@@ -184,6 +205,17 @@ def series_now(store: Store, uid: str = SERIES_UID) -> Series:
         return as_series(session.scalars(select(SeriesRow).where(SeriesRow.series_instance_uid == uid)).one())
 
 
+def read_header(dataset: bytes, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Header:
+    """The header of the whole dataset, read as when it comes in one piece.  Raises UnreadableDataset."""
+    walker = walk(transfer_syntax_uid)
+    try:
+        walker.feed(dataset)
+        walker.finish()
+    except Malformed as error:
+        raise UnreadableDataset(str(error)) from None
+    return header_of(walker, transfer_syntax_uid, sop_class_uid, sop_instance_uid)
+
+
 def encoded(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
     """The bytes of the dataset as a sender puts them on the wire: without file meta, in this transfer syntax."""
     implicit, little = syntax == "1.2.840.10008.1.2", syntax != "1.2.840.10008.1.2.2"
@@ -223,13 +255,13 @@ def keep(
     syntax: str = ExplicitVRLittleEndian,
 ) -> Series:
     """The datasets came on one association, are on disk and known, as the receiver does it; returns the series."""
-    association = store.intake.open_association("receiver", calling_ae, clock())
+    association = open_association(store, "receiver", calling_ae, clock())
     for ds in datasets:
         content = encoded(ds, syntax)
         head = read_header(content, syntax, str(ds.SOPClassUID), str(ds.SOPInstanceUID))
         meta = file_meta((head.sop_class_uid, head.sop_instance_uid), syntax, calling_ae)
         file = write_instance(files, head.series_instance_uid, head.sop_instance_uid, meta, content)
-        assert store.intake.add_instance(head, file, association, calling_ae, clock()) is Added.STORED
+        assert add_instance(store, head, file, association, calling_ae, clock()) is Added.STORED
     if closed is not None:
-        store.intake.close_association(association, closed, clock())
+        close_association(store, association, closed, clock())
     return series_now(store, str(datasets[0].SeriesInstanceUID))

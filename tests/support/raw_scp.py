@@ -9,7 +9,7 @@ from typing import Self
 
 from node.config.peer import Peer
 from node.net.negotiation import Entity, accept, offered
-from node.net.pdus import accept_pdu, read_control
+from node.net.pdus import encoded, read_control
 from node.net.upper_layer import Pdu
 from tests.support.raw_scu import COMMAND, LAST, command, p_data, parse_command, pdv
 
@@ -51,7 +51,7 @@ class RawScp:
             self.socket.settimeout(10)
             kind, body = self.pdu()
             _, request = read_control(Pdu(kind), struct.pack(">BBL", kind, 0, len(body)) + body)
-            self.send(accept_pdu(accept(request, self._entity).answer))
+            self.send(encoded(Pdu.A_ASSOCIATE_AC, accept(request, self._entity).answer))
             self._script(self)
         except BaseException as error:  # noqa: BLE001  for the thread of the test
             self.failure = error

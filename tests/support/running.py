@@ -69,6 +69,7 @@ class RunningNode:
             "node": {"port": str(free_port())},
             "storage": {"directory": repr(str(self.folder / "var")), "database_url": repr(database_url)},
             "log": {"format": '"json"'},
+            "web": {"enabled": "false"},
             "peers.PACS": {"ae_title": '"PACS"', "host": '"127.0.0.1"', "port": str(self.pacs_port)},
         }
         for name, value in settings.items():

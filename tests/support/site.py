@@ -1,4 +1,4 @@
-"""A node without its processes: a receiver on loopback, and a desk for the verbs, over one store."""
+"""A node without its processes: a receiver on loopback, and a context for the verbs, over one store."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence

@@ -18,7 +18,10 @@ from tests.interop import test_report_validators as made
 from tests.support.dicom_factory import ct_series, enhanced_ct
 from tests.support.running import cached_phantom
 
-ALLOWED = (made.DEVICE_UID_WARNING, made.ACCESSION_WARNING, *made.CHARACTER_SET_WARNING)
+ALLOWED = (
+    *(made.DEVICE_UID_WARNING, made.ACCESSION_WARNING, made.GROUP_COMMENT_WARNING),
+    *made.CHARACTER_SET_WARNING,
+)
 STUDY = "a study of all of them"
 Complaints = tuple[int, list[str]]
 """How many errors, and every warning."""

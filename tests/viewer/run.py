@@ -32,8 +32,8 @@ from ai.volume import Volume, volume_from_datasets
 from node.analysis.worker import algorithm_of
 from node.cli.demo import SEEDS
 from node.config.types import Region
-from node.results.codes import SITES
-from node.results.document import Algorithm, Document, NotAnalysed, Outcome, encode
+from node.results.codes import SITES, short
+from node.results.document import Algorithm, Document, NotAnalysed, Outcome, encode, percent
 from node.results.identity import derive_uid
 from node.results.secondary_capture import build_summary
 from node.results.segmentation import build_segmentation
@@ -143,7 +143,9 @@ class Study:
             return [Sight("report-before", gone=("1/1", "FPS")), Sight("report", NOTHING_TAKEN_OVER)]
         lesion = self.outcome.lesions[0]
         on_slice = (f"I:{self._key_slice_number} (", f"Diameter: {round(lesion.diameter_mm, 1):.2f} mm")
-        taken_over = ("Measurements (1)", "Intracranial aneurysm", SITES[lesion.location].anatomy.meaning)
+        measured = f"{lesion.diameter_mm:.1f} mm, {percent(lesion.probability)}"
+        label = f"Willis: {short(lesion.location)}, {measured}, image {self._key_slice_number}"
+        taken_over = ("Measurements (1)", label, SITES[lesion.location].anatomy.meaning)
         match self.region:
             case Region.CIRCLE_2D:
                 return [

@@ -1,6 +1,6 @@
 """The drawn shape of a head, and its cranial cavity: what vessels and tissues are both laid out in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,11 @@ class Head:
     """Parameters of a head in canonical mm; `noise_seed` draws its textures.
 
     `cistern_hu`: of the fluid about the vessels: bright where blood has run out, with or without an aneurysm.
-    `holder`: whether a head rest is in the picture.
+    `holder`: whether a head rest is in the picture.  `base_shift_mm`: how far forward and up the middle of the skull base
+    lies from its usual place under the circle of Willis.  `dorsum_mm`: half the thickness of the dorsum sellae.
+    `sinus_wall_hu`: of the walls of the sphenoid sinus, low where they are thinner than a voxel; None where they are like other
+    bone.  `recesses`: whether that sinus reaches into dorsum, clinoids and wings.  `wing_marrow_hu`, `roof_hu`: of thick sphenoid
+    wings filled with marrow, and of orbital roofs and wings as thin as paper; 0 where they are ordinary bone.
     """
 
     noise_seed: int
@@ -32,10 +36,16 @@ class Head:
     brain_height: float
     cistern_hu: float
     holder: bool
+    base_shift_mm: tuple[float, float] = (0.0, 0.0)
+    dorsum_mm: float = 2.6
+    sinus_wall_hu: float | None = None
+    recesses: bool = False
+    wing_marrow_hu: float = 0.0
+    roof_hu: float = 0.0
 
 
 def draw_head(rng: np.random.Generator) -> Head:
-    """A head: age shows as atrophy and wide ventricles, build as thickness and pneumatisation."""
+    """A head with an ordinary skull base: age shows as atrophy and wide ventricles, build as thickness and pneumatisation."""
     age = rng.uniform(0, 1)
     return Head(
         noise_seed=int(rng.integers(2**31)),
@@ -54,6 +64,20 @@ def draw_head(rng: np.random.Generator) -> Head:
         brain_height=float(rng.normal(1, 0.03)),
         cistern_hu=float(rng.uniform(40, 75)) if rng.uniform() < 0.1 else float(rng.uniform(0, 14)),
         holder=bool(rng.uniform() < 0.6),
+    )
+
+
+def with_drawn_base(head: Head) -> Head:
+    """The head with a skull base that varies as people's do; drawn from its noise seed, and nothing else of it changes."""
+    base = np.random.default_rng([head.noise_seed, 1])
+    return replace(
+        head,
+        base_shift_mm=(float(np.clip(base.normal(1.5, 2.5), -2, 7)), float(np.clip(base.normal(-0.5, 2.0), -5, 3))),
+        dorsum_mm=float(base.uniform(0.9, 2.8)),
+        sinus_wall_hu=float(base.uniform(150, 1100)),
+        recesses=bool(base.uniform() < 0.3),
+        wing_marrow_hu=float(base.uniform(300, 450)) if base.uniform() < 0.35 else 0.0,
+        roof_hu=float(base.uniform(200, 310)) if base.uniform() < 0.5 else 0.0,
     )
 
 

@@ -16,6 +16,7 @@ class _Painter:
 
     def __init__(self, canvas: "Canvas", rng: np.random.Generator, fine: Array, wobble: Array) -> None:
         self.canvas, self.rng, self.fine, self.wobble = canvas, rng, fine, wobble
+        self.shift: Vector = (0.0, 0.0, 0.0)
 
     def shape(
         self, points: tuple[Vector, ...], size: tuple[float, ...], kind: str, nod: float, rough: float
@@ -86,15 +87,18 @@ class _Painter:
         *,
         kind: str = "ellipsoid",
         wall: float = 1.2,
+        wall_hu: float | None = None,
         lining: float = 0.0,
         lining_hu: float = 55.0,
         rough: float = 1.0,
         both: bool = False,
     ) -> None:
-        """A hollow with a bony wall, a lining of mucosa and air inside."""
+        """A hollow with a bony wall, a lining of mucosa and air inside; a wall thinner than a voxel has few HU."""
         for each in self._sides(points, both):
             where, distance = self.shape(each, size, kind, 0.0, rough)
             bone, air = self.canvas.fields["bone"], self.canvas.fields["air"]
+            if wall_hu is not None:
+                self.canvas.fill("bone_hu", distance - np.float32(wall), where, wall_hu)
             if wall:
                 bone[where] = np.minimum(bone[where], np.abs(distance - np.float32(wall / 2)) - np.float32(wall / 2))
             bone[where] = np.maximum(bone[where], -distance)
@@ -104,7 +108,7 @@ class _Painter:
     def _sides(self, points: tuple[Vector, ...], both: bool) -> list[tuple[Vector, ...]]:
         found: list[tuple[Vector, ...]] = []
         for sign in (1.0, -1.0) if both else (1.0,):
-            move = self.rng.normal(0, 0.6, 3)
+            move = self.rng.normal(0, 0.6, 3) + self.shift
             found.append(tuple((sign * p[0] + move[0], p[1] + move[1], p[2] + move[2]) for p in points))
         return found
 
@@ -121,12 +125,18 @@ class _Painter:
 def paint(canvas: "Canvas", head: Head, rng: np.random.Generator, fine: Array, wobble: Array) -> None:
     """Paint bone, air and orbits below and in front of the brain onto the coarse fields."""
     painter = _Painter(canvas, rng, fine, wobble)
+    painter.shift = (0.0, *head.base_shift_mm)
     _middle_base(painter, head, rng)
+    painter.shift = (0.0, 0.0, 0.0)
     _temporal(painter, head, rng)
     _orbits(painter, rng)
     _face(painter, head, rng)
     _neck(painter)
     _central_air(painter, head, rng)
+    if head.roof_hu:
+        for side in (-1.0, 1.0):
+            where, distance = painter.shape(((side * 32, 28, 4),), (27, 30, 12), "ellipsoid", 0.0, 1.0)
+            canvas.fill("bone_hu", distance, where, head.roof_hu, 3.0)
 
 
 def _middle_base(p: _Painter, head: Head, rng: np.random.Generator) -> None:
@@ -137,11 +147,14 @@ def _middle_base(p: _Painter, head: Head, rng: np.random.Generator) -> None:
     p.bone(((0, -12, -41),), (14, 7, 6), kind="ellipsoid", marrow=marrow)
     p.carve(((0, 2, -11.5),), (6.5, 5.5, 4.8), kind="ellipsoid", hu=float(rng.uniform(60, 95) + 70 * head.enhancement))
     p.carve(((12.5, 3, -14.5),), (4.5, 10, 6.5), kind="ellipsoid", hu=float(rng.uniform(40, 70)), both=True)
-    p.bone(((0, -5.5, -10),), (7, 2.6, 5.5), kind="box", rough=0.3)
+    p.bone(((0, -5.5, -10),), (7, head.dorsum_mm, 5.5), kind="box", rough=0.3)
     p.bone(((4, -5, -6), (7.5, -4.5, -5 + 0.5 * head.clinoid_mm)), (1.8, 1.3), both=True, rough=0.2)
     tip = (15.5 + 0.3 * head.clinoid_mm, 5.5 - head.clinoid_mm, -4.5)
     p.bone(((22, 18, -2.5), tip), (3.6, 2.0), both=True, rough=0.3)
-    p.bone(((20, 18, -2.5), (50, 27, 2)), (2.8, 2.2), both=True)
+    if head.wing_marrow_hu:
+        p.bone(((22, 18, -4), (50, 27, 1)), (4.5, 5.5), both=True, marrow=head.wing_marrow_hu)
+    else:
+        p.bone(((20, 18, -2.5), (50, 27, 2)), (2.8, 2.2), both=True)
     p.bone(((0, 17, -3.5), (20, 18, -2.5)), (2.0, 2.4), both=True)
     p.bone(((0, 9, -8), (7, 9, -8)), (1.2, 1.2), both=True, rough=0.2)
     p.bone(((20, 12, -30), (30, 20, -22)), (4, 3), both=True, marrow=marrow)
@@ -246,7 +259,12 @@ def _central_air(p: _Painter, head: Head, rng: np.random.Generator) -> None:
         for sign in (1, -1):
             width = (8 - sign * shift * 0.6) * size
             centre = (shift + sign * (width * 0.95), 11 - 2.0 * size + rng.normal(0, 1), -22.5 + rng.normal(0, 0.8))
-            p.air((centre,), (width, 10.5 * size, 8.0 * min(size, 1.05)), wall=1.2, lining=lining, rough=1.0)
+            p.shift = (0.0, *head.base_shift_mm)
+            size_mm = (width, 10.5 * size, 8.0 * min(size, 1.05))
+            p.air((centre,), size_mm, wall=1.2, wall_hu=head.sinus_wall_hu, lining=lining, rough=1.0)
+        if head.recesses:
+            _recesses(p, head, lining)
+        p.shift = (0.0, 0.0, 0.0)
     p.air(((0, 42, -42),), (12, 26, 17), wall=1.2, rough=1.0)
     for z in (-34, -44, -54):
         where, distance = p.shape(((7.0, 28.0, float(z)), (7.5, 58.0, float(z))), (2.8, 2.4), "cone", 0.0, 1.0)
@@ -258,3 +276,25 @@ def _central_air(p: _Painter, head: Head, rng: np.random.Generator) -> None:
     p.air(((0, 12, -52),), (10, 9, 15), wall=0)
     p.air(((0, 6, -60), (0, 2, -170)), (6, 8), kind="cone", wall=0)
     p.air(((0, 40, -82),), (14, 20, 3), wall=0)
+
+
+def _recesses(p: _Painter, head: Head, lining: float) -> None:
+    """Air cells that the sphenoid sinus sends under the sella, into clivus, dorsum, clinoids and lesser wings."""
+    hollows: tuple[tuple[tuple[Vector, ...], tuple[float, float], bool], ...] = (
+        (((0, 8, -24), (0, -3, -26)), (7.0, 5.5), False),
+        (((0, -2, -24), (0, -7, -34)), (5.5, 3.5), False),
+        (((0, -4, -20), (0, -5.5, -9)), (3.0, 1.6), False),
+        (((9, 12, -17), (17, 14, -5)), (4.5, 2.2), True),
+        (((12, 12, -26), (28, 18, -24)), (5.0, 3.5), True),
+    )
+    for points, size, both in hollows:
+        p.air(
+            points,
+            size,
+            kind="cone",
+            wall=1.0,
+            wall_hu=head.sinus_wall_hu,
+            lining=min(lining, 1.5),
+            rough=0.6,
+            both=both,
+        )

@@ -35,13 +35,16 @@ def _around(*points: Vector, margin: float) -> tuple[Vector, Vector]:
     return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
 
-def draw_tissues(head: Head, pose: Pose, grid: Grid) -> Tissues:
-    """Skull, base, face, scalp, brain and fluid of a head on a coarse grid."""
+def draw_tissues(head: Head, pose: Pose, grid: Grid, inner_mm: Array | None = None) -> Tissues:
+    """Skull, base, face, scalp, brain and fluid of a head on a coarse grid.
+
+    `inner_mm`: the signed distance to the inner table on `grid`, of a real head; drawn when None.
+    """
     rng = np.random.default_rng(head.noise_seed)
     canvas = Canvas(grid, pose)
     x, y, z = canvas.x, canvas.y, canvas.z
     wobble = smooth_noise(grid, 9.0, rng)
-    inner = cavity(head, x, y, z) + wobble * (0.25 + 0.55 * (1 - rising(z, -10, 8)))
+    inner = cavity(head, x, y, z) + wobble * (0.25 + 0.55 * (1 - rising(z, -10, 8))) if inner_mm is None else inner_mm
     fine = smooth_noise(grid, 2.6, rng)
     canvas.fields["soft"] = _outside_tissue(wobble, fine, rng)
     _brain(canvas, head, inner, wobble, fine, rng)

@@ -6,12 +6,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from ai import limits
 from ai.errors import NotAnalysable, Reason
-from ai.limits import MOST_FILE_BYTES, bytes_when_read, check_bytes, check_headers
+from ai.limits import MOST_FILE_BYTES, bytes_when_read, check_bytes, check_headers, plane_stride
 from ai.volume import subsampled_volume, volume_from_datasets, volume_from_files
 from node.dicom.header import file_meta
 from tests.support.builders import encoded
@@ -22,7 +24,9 @@ from tests.support.stacks import stack_of
 TOO_LARGE: dict[str, Callable[[], list[Dataset]]] = {
     "slices larger than any": lambda: ct_series(3, Rows=4096, Columns=4097),
     "a slice larger than any among others": lambda: ct_series(2) + ct_series(1, Rows=65535, Columns=65535),
-    "one large slice too many": lambda: ct_series(129, Rows=2048, Columns=2048),
+    "large slices too many even when averaged": lambda: [
+        enhanced_ct(ct_series(3), Rows=1000, Columns=1000, NumberOfFrames=2049)
+    ],
     "too many frames": lambda: [enhanced_ct(ct_series(3), NumberOfFrames=20_001)],
     "too many frames of many instances": lambda: [enhanced_ct(ct_series(3), NumberOfFrames=10_001)] * 2,
     "one large frame too many": lambda: [enhanced_ct(ct_series(3), Rows=512, Columns=512, NumberOfFrames=2049)],
@@ -95,3 +99,21 @@ def test_a_file_counts_as_what_it_takes_once_it_is_read(tmp_path: Path) -> None:
     assert bytes_when_read(path) == path.stat().st_size
     (plain,) = save([ds], tmp_path)
     assert bytes_when_read(plain) == plain.stat().st_size
+
+
+def test_large_slices_are_averaged_where_they_are_too_many_to_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    hu = np.arange(8 * 8).reshape(8, 8).astype(np.int16)
+    series = ct_series(3, rows=8, columns=8, hu=lambda _: hu)
+    whole = volume_from_datasets(series)
+    monkeypatch.setattr(limits, "MOST_VOXELS", 3 * 16)
+    monkeypatch.setattr(limits, "LEAST_MATRIX", 4)
+    halved = volume_from_datasets(series)
+    assert halved.hu_DHW.shape == (3, 4, 4)
+    assert (np.abs(halved.hu_DHW[0] - hu.reshape(4, 2, 4, 2).mean(axis=(1, 3))) <= 0.5).all()
+    corner, other = whole.affine_lps @ [0, 0.5, 0.5, 1], halved.affine_lps @ [0, 0, 0, 1]
+    assert np.allclose(corner, other) and halved.spacing_mm_DHW[1] == 2 * whole.spacing_mm_DHW[1]
+
+
+def test_slices_of_1024_pixels_are_not_too_large() -> None:
+    assert plane_stride([(768, 1024, 1024)]) == 2
+    assert plane_stride([(512, 1024, 1024)]) == 1

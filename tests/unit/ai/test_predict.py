@@ -30,6 +30,8 @@ def test_a_head_cta_gives_fourteen_probabilities(bundle: Bundle, cta: Volume) ->
     shares: list[float] = []
     result = ai.analyse(cta, bundle, progress=shares.append)
     assert len(result.probabilities) == 14 and shares[-1] == 1.0
+    assert result.quality is not None and result.circle_centre_lps_mm is not None
+    assert np.linalg.norm(np.subtract(result.circle_centre_lps_mm, (3.0, -12.0, 40.0))) < 15.0
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_waiving_coverage_cannot_place_a_circle_that_nothing_shows(
 ) -> None:
     from ai.coverage import HeadExtent
 
-    monkeypatch.setattr(predict, "head_extent", lambda volume: HeadExtent(None, vertex_inside=False))
+    monkeypatch.setattr(predict, "located_extent", lambda volume, sure: HeadExtent(None, vertex_inside=False))
     with pytest.raises(NotAnalysable) as caught:
         ai.analyse(cta, bundle, check_coverage=False)
     assert caught.value.reason is Reason.COVERAGE

@@ -1,25 +1,20 @@
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ai.coverage import HeadExtent, head_extent
 from ai.preprocess import (
     HU_RANGE,
     Preprocessing,
     channels,
-    contrast_filled_arteries,
     coordinates,
     region_of_interest,
     resample,
 )
 from ai.volume import Volume
-from tests.support.absent import absent
-from tests.support.made_up_head import affine, head
+from tests.support.made_up_head import affine
 
-PHILIPS = Path(__file__).parents[4] / "shared" / "data" / "philips-head-study" / "S2020"
 SMALL = Preprocessing(spacing_mm=1.0, size_DHW=(32, 32, 48), offset_lps_mm=(0.0, 0.0, 0.0))
 CIRCLE = (3.0, -12.0, 40.0)
 
@@ -110,34 +105,3 @@ def test_without_coordinates_the_channels_are_the_windows_alone() -> None:
 def test_a_wrong_setting_cannot_be_built(wrong: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Preprocessing(**wrong)
-
-
-@pytest.mark.parametrize("hu", [125.0, 200.0, 350.0, 500.0])
-def test_arteries_filled_with_contrast_are_seen(hu: float) -> None:
-    volume = head(spacing_mm_DHW=(1.0, 1.0, 1.0), contrast_hu=hu)
-    assert contrast_filled_arteries(volume, head_extent(volume))
-
-
-def test_a_plain_head_has_no_contrast_even_with_a_calcified_gland() -> None:
-    volume = head(spacing_mm_DHW=(1.0, 1.0, 1.0), contrast_hu=None)
-    d, h, w = np.indices(volume.hu_DHW.shape)
-    volume.hu_DHW[np.hypot(np.hypot(d - 90, h - 140), w - 115) <= 5] = 250
-    noise = np.random.default_rng(0).normal(0, 20, volume.hu_DHW.shape)
-    noisy = Volume((volume.hu_DHW + noise).astype(np.int16), volume.affine_lps)
-    assert not contrast_filled_arteries(noisy, head_extent(noisy))
-
-
-def test_without_a_located_circle_there_is_no_contrast() -> None:
-    assert not contrast_filled_arteries(head(), HeadExtent(None, vertex_inside=False))
-
-
-def test_a_real_scanner_s_plain_skull_phantom_has_no_contrast() -> None:
-    if not PHILIPS.exists():
-        absent(f"the scanner's study is not at {PHILIPS}")
-    import pydicom
-
-    from ai.volume import volume_from_datasets
-
-    datasets = [pydicom.dcmread(path) for path in sorted(PHILIPS.glob("I*"))]
-    volume = volume_from_datasets([ds for ds in datasets if "PixelData" in ds])
-    assert not contrast_filled_arteries(volume, head_extent(volume))

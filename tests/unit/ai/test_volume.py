@@ -128,6 +128,14 @@ def test_a_multi_frame_image_with_fewer_positions_than_frames_is_refused() -> No
     assert (caught.reason, caught.detail) == (Reason.MISSING_GEOMETRY, "2 of 5 slices without position")
 
 
+def test_a_multi_frame_image_that_describes_more_frames_than_it_has_is_refused() -> None:
+    caught = refusal([enhanced_ct(ct_series(5), NumberOfFrames=3)])
+    assert (caught.reason, caught.detail) == (
+        Reason.CONTRADICTORY_HEADER,
+        "functional groups of 5 frames in an image of 3",
+    )
+
+
 # Files
 
 

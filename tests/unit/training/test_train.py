@@ -6,21 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from ai.bundle import load_bundle
+from ai.bundle import Bundle, SecondStage, load_bundle, save_bundle
 from ai.decode import Candidate, Platt
 from ai.inference import Tiling
 from ai.locations import Location
 from ai.predict import found_candidates
 from ai.preprocess import Preprocessing
+from ai.second_stage import ShapeNet, ShapeSettings
 from ai.unet import Outputs, UNetSettings
 from tests.support.made_up_scan import scan
 from training import dataset, losses, mine
 from training.calibrate import averaged
 from training.calibrate import main as calibrate
 from training.config import ConfigError, Data, Loss, Optimisation, Sampling, TrainConfig, read_config
-from training.evaluate import Scored, is_hit, measure
+from training.evaluate import ScanSet, Score, Scored, is_hit, measure, score_scans
 from training.export import export, platt
 from training.phantom.scan import TrueLesion
+from training.scans import validation_scans
 from training.train import CHECKPOINT, HARD_CELLS, averaged_network, hard_cells, joined, learning_rate, main, train
 
 
@@ -165,6 +167,34 @@ def test_a_bundle_is_calibrated_anew_with_the_same_weights(
     for name in wanted:  # rounding moves the optimum of scores that separate
         assert calibration[name] == pytest.approx(wanted[name], rel=0.05)
     assert anew == made | {"version": "0.1.1"}
+
+
+def test_a_bundle_keeps_its_second_stage_when_it_is_calibrated_anew(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(config, report=quiet)
+    export([config], tmp_path / "first", "0.1", Tiling(size=64))
+    first = load_bundle(tmp_path / "first")
+    stage = SecondStage(ShapeSettings(hidden=4), 0.2, 0.8, {"unsaved.safetensors": ""})
+    manifest = replace(first.manifest, second_stage=stage, threshold=0.5, notify_threshold=0.95)
+    save_bundle(tmp_path / "two", manifest, first.networks, (ShapeNet(stage.shape),))
+    asked: list[tuple[int, ...]] = []
+
+    def from_regions(bundle: Bundle, scans: ScanSet, _cache: Path, _device: str, _workers: int) -> Score:
+        asked.append(scans.seeds)
+        return lambda _seeds: iter(score_scans(bundle, validation_scans(config, quiet)))
+
+    monkeypatch.setattr("training.calibrate.read_config", lambda _path: config)
+    monkeypatch.setattr("training.export.box_scorer", from_regions)
+    assert calibrate(["run.toml", "0.2", str(tmp_path / "anew"), str(tmp_path / "two")]) == 0
+    anew, before = load_bundle(tmp_path / "anew"), load_bundle(tmp_path / "two")
+    assert anew.manifest.second_stage == before.manifest.second_stage and anew.manifest.version == "0.2"
+    assert all(
+        torch.equal(*pair) for pair in zip(anew.second[0].parameters(), before.second[0].parameters(), strict=True)
+    )
+    assert anew.manifest.notify_threshold is not None and [len(seeds) for seeds in asked] == [4]
+    with pytest.raises(ConfigError, match="second stage"):
+        averaged([first, before])
 
 
 def test_of_several_bundles_the_weights_are_averaged(config: TrainConfig, tmp_path: Path) -> None:

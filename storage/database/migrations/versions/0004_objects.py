@@ -3,27 +3,25 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
-branch_labels = None
-depends_on = None
+from storage.database import history
+from storage.database.history import create_indexes, create_table, required
+
+revision, down_revision = "0004", "0003"
 
 
 def upgrade() -> None:
-    op.create_table(
+    create_table(
         "report_object",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("report_id", sa.Integer(), nullable=False),
-        sa.Column("kind", sa.String(length=16), nullable=False),
-        sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
-        sa.Column("path", sa.Text(), nullable=False),
-        sa.Column("sha256", sa.String(length=64), nullable=False),
-        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["report_id"], ["report.id"]),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("sop_instance_uid"),
+        required(history.INTEGER, "report_id"),
+        required(history.WORD, "kind"),
+        required(history.UID, "sop_instance_uid"),
+        required(history.TEXT, "path"),
+        required(history.SHA256, "sha256"),
+        required(history.BIG, "size_bytes"),
+        refers=("report_id",),
+        unique=("sop_instance_uid",),
     )
-    op.create_index("ix_report_object_report_id", "report_object", ["report_id"], unique=False)
+    create_indexes("report_object", "report_id")
     op.add_column("delivery", sa.Column("object_id", sa.Integer(), nullable=True))
 
 

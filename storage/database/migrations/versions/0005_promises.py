@@ -3,10 +3,9 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
-branch_labels = None
-depends_on = None
+from storage.database.history import drop_columns
+
+revision, down_revision = "0005", "0004"
 
 
 def upgrade() -> None:
@@ -17,5 +16,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_removal_case_id", "removal")
-    op.drop_column("series", "sent_again_at")
-    op.drop_column("series", "promised_at")
+    drop_columns("series", "sent_again_at", "promised_at")

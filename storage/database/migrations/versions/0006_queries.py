@@ -3,12 +3,10 @@
 import sqlalchemy as sa
 from alembic import op
 
+from storage.database.history import create_indexes, drop_columns
 from storage.records import name_key
 
-revision = "0006"
-down_revision = "0005"
-branch_labels = None
-depends_on = None
+revision, down_revision = "0006", "0005"
 
 INDEXED = ("name_key", "patient_id", "accession_number")
 ROWS_AT_ONCE = 10_000
@@ -19,7 +17,7 @@ def upgrade() -> None:
         op.add_column("series", sa.Column(name, sa.Text(), nullable=False, server_default=""))
     op.add_column("series", sa.Column("series_number", sa.Integer(), nullable=True))
     _fill_name_keys()
-    op.create_index("ix_series_study_date", "series", ["study_date"])
+    create_indexes("series", "study_date")
     for name in INDEXED:
         op.create_index(f"ix_series_{name}", "series", [name], postgresql_ops={name: "text_pattern_ops"})
 
@@ -39,5 +37,4 @@ def downgrade() -> None:
     for name in INDEXED:
         op.drop_index(f"ix_series_{name}", "series")
     op.drop_index("ix_series_study_date", "series")
-    for name in ("series_number", "study_id", "study_time", "name_key"):
-        op.drop_column("series", name)
+    drop_columns("series", "series_number", "study_id", "study_time", "name_key")

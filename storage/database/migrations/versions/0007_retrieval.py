@@ -3,10 +3,9 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
-branch_labels = None
-depends_on = None
+from storage.database.history import drop_columns
+
+revision, down_revision = "0007", "0006"
 
 
 def upgrade() -> None:
@@ -15,5 +14,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_column("series", "retrieve_until")
-    op.drop_column("series", "retrievals")
+    drop_columns("series", "retrieve_until", "retrievals")

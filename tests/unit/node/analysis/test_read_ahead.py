@@ -18,7 +18,7 @@ from storage.queries.receiving import Settling
 from storage.records import Series
 from storage.stages import Event
 from storage.store import Store
-from tests.support.builders import FakeClock, header, keep, stored_file
+from tests.support.builders import FakeClock, add_instance, header, keep, open_association, stored_file
 from tests.support.compressed import by_codec
 from tests.support.dicom_factory import change, ct_series, enhanced_ct
 
@@ -92,9 +92,9 @@ def test_compressed_multi_frame_and_unusable_pixels_are_left_for_whoever_makes_t
 
 def test_what_was_deflated_is_left_for_after_the_claim(ahead: ReadAhead, store: Store, files: Files) -> None:
     heads = [header(number, transfer_syntax_uid=DeflatedExplicitVRLittleEndian) for number in range(1, 5)]
-    association = store.intake.open_association("receiver", "PACS", utc_now())
+    association = open_association(store, "receiver", "PACS", utc_now())
     for head in heads:  # no file of theirs can be read
-        store.intake.add_instance(head, stored_file(head), association, "PACS", utc_now())
+        add_instance(store, head, stored_file(head), association, "PACS", utc_now())
     assert ahead.read_some() == PAUSE_SECONDS
     assert ahead.take(store.settling.receiving()[0].id) == {}
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from ai import predict
 from node.cli import checks
 from node.cli.checks import problems
 from node.config.loading import load
+from node.config.sections import Config
 from node.errors import ConfigError
 from node.simulated_pacs import SimulatedPeer
 from storage.database.engine import open_database
@@ -32,6 +34,12 @@ def enough_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "room_in", lambda _folder: (100 << 30, ""))
 
 
+def checked(path: Path) -> Config:
+    """The configuration there; its pages have a port of their own, because the usual one may be taken here."""
+    environment = {} if "[web]" in path.read_text() else {"WILLIS_WEB__PORT": str(free_port())}
+    return load(path, environment)
+
+
 @pytest.fixture
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     """What is said of a configuration with these lines, whose model need not be read."""
@@ -42,7 +50,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         if "[node]" not in content:
             content = f"[node]\nport = {free_port()}\n{content}"
         path.write_text(content + "\n")
-        return [("" if each.is_fatal else "warning: ") + each.said for each in problems(load(path, {}), ask_peers)]
+        return [("" if each.is_fatal else "warning: ") + each.said for each in problems(checked(path), ask_peers)]
 
     return run
 
@@ -59,8 +67,8 @@ def everything_in(folder: Path) -> dict[str, tuple[int, int, str]]:
     }
 
 
-def made_older(url: str) -> None:
-    """The database has the tables of the revision before."""
+def made_older(url: str) -> str:
+    """The database has the tables of the revision before, which is returned."""
     from alembic import command
     from alembic.config import Config
 
@@ -72,13 +80,21 @@ def made_older(url: str) -> None:
         settings.set_main_option("script_location", str(revision.MIGRATIONS))
         settings.attributes["connection"] = connection
         command.downgrade(settings, "-1")
+        older = str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
     engine.dispose()
+    return older
+
+
+def test_the_port_of_the_pages_that_is_taken_is_a_warning(check: Check) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        [said] = check(f"[web]\nport = {server.getsockname()[1]}")
+    assert said.startswith("warning: [web] port = ")
 
 
 def test_a_check_of_a_new_folder_makes_nothing(check: Check, tmp_path: Path) -> None:
     check()
     before = everything_in(tmp_path)
-    assert list(problems(load(tmp_path / "willis.toml", {}))) == []
+    assert list(problems(checked(tmp_path / "willis.toml"))) == []
     assert everything_in(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["willis.toml"]
 
@@ -88,7 +104,7 @@ def test_a_check_does_not_migrate_an_older_database_nor_touch_its_files(check: C
     made_older(f"sqlite:///{tmp_path / 'var' / 'willis.db'}")
     check()
     before = everything_in(tmp_path)
-    assert list(problems(load(tmp_path / "willis.toml", {}))) == []
+    assert list(problems(checked(tmp_path / "willis.toml"))) == []
     assert everything_in(tmp_path) == before
 
 
@@ -96,11 +112,11 @@ def test_a_check_does_not_migrate_an_older_database_nor_touch_its_files(check: C
 def test_a_check_does_not_migrate_postgresql(check: Check, postgresql_url: str) -> None:
     from sqlalchemy import create_engine
 
-    made_older(postgresql_url)
+    before = made_older(postgresql_url)
     assert check(f'[storage]\ndatabase_url = "{postgresql_url}"') == []
     engine = create_engine(postgresql_url)
     with engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0007"
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == before
     engine.dispose()
 
 
@@ -120,10 +136,10 @@ def test_a_database_of_another_version_is_an_error(check: Check, tmp_path: Path)
 
 
 def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     path = tmp_path / "willis.toml"
     path.write_text(f'[node]\nport = {free_port()}\n[ai]\ndevice = "cuda:1"\n')
-    [problem] = problems(load(path, {}))
+    [problem] = problems(checked(path))
     assert problem.is_fatal
     assert problem.said.startswith("[ai] device = 'cuda:1': there is no CUDA GPU here")
     assert "write 'auto' or 'cpu'" in problem.said
@@ -132,8 +148,8 @@ def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest
 def test_a_gpu_beyond_the_last_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from ai.errors import DeviceError
 
-    monkeypatch.setattr(predict.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(predict.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert predict.chosen_device("cuda:0").index == 0
     with pytest.raises(DeviceError, match="cuda:0 to cuda:0; write one of them"):
         predict.chosen_device("cuda:1")
@@ -205,7 +221,7 @@ def test_a_certificate_that_does_not_bear_our_host_is_a_warning(
     check: Check, certificates: Certificates, tmp_path: Path
 ) -> None:
     check(tls(certificates, "elsewhere"))
-    config = load(tmp_path / "willis.toml", {})
+    config = checked(tmp_path / "willis.toml")
     assert not [each for each in checks._tls(config.node.tls, config) if "bears" in each.said]
     config = config.model_copy(update={"node": config.node.model_copy(update={"host": "willis.example"})})
     [problem] = [each for each in checks._tls(config.node.tls, config) if "bears" in each.said]
@@ -250,7 +266,7 @@ def test_relative_paths_are_those_beside_the_file(tmp_path: Path, monkeypatch: p
         '[node.tls]\ncertificate = "n.pem"\nkey = "/etc/n.key"\nca = "ca.pem"\n'
         '[peers.P]\nae_title = "P"\nurl = "http://p/x"\ntoken_file = "token"\n'
     )
-    config = load(tmp_path / "willis.toml", {})
+    config = checked(tmp_path / "willis.toml")
     assert config.node.tls is not None
     assert config.storage.directory == tmp_path / "data"
     assert config.storage.url == f"sqlite:///{tmp_path}/data/w.db"

@@ -16,11 +16,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from node.cli.main import app
+from node.cli.worklist import _style
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup
 from node.simulated_pacs import Fault, SimulatedPeer
 from storage.stages import Outcome, Stage
 from storage.store import Store
-from tests.support.builders import LEASE, START, FakeClock, finish, received, reported, series_now
+from tests.support.builders import LEASE, START, FakeClock, claimed, finish, received, reported, series_now
 from tests.support.dicom_factory import ct_series, save
 from tests.support.running import ROOT, free_port
 
@@ -186,6 +187,22 @@ def test_the_worklist_is_a_table_for_people(run: Run, config: Path, store: Store
     for word in ("Doe^Jane", "A-77", "positive", "0.90", "6.5", "pending", "山田", "receiving", "2026-11-23 09:00:00"):
         assert word in output, word
     assert "not a medical device" in output
+
+
+def test_the_worklist_says_what_limits_a_negative_and_which_positive_is_worth_an_alert(
+    run: Run, config: Path, store: Store, clock: FakeClock
+) -> None:
+    finish(store, clock, claimed(store, clock), Outcome.NEGATIVE, limits="noise", notify=False)
+    finish(store, clock, claimed(store, clock, series="2.25.5"), notify=True)
+    rows = json.loads(run("worklist", "--json", "-c", config).stdout)
+    assert [(row["outcome"], row["limits"], row["notify"]) for row in rows] == [
+        ("positive", None, True),
+        ("negative", "noise", False),
+    ]
+    limited, plain = ({"outcome": "negative", "limits": limits} for limits in ("noise", None))
+    assert (_style(limited), _style(plain)) == ("yellow", "green")
+    shown = " ".join(run("worklist", "-c", config).stdout.split())
+    assert "alert" in shown and "limited" in shown and "noise" in shown
 
 
 def test_the_worklist_is_json_for_programs(run: Run, config: Path, store: Store, clock: FakeClock) -> None:

@@ -57,11 +57,15 @@ def test_a_case_s_findings_become_one_picture_with_a_row_for_each(run: Run, case
     assert result.exit_code == 0, result.output
     assert "case 1: 10 findings" in result.stdout
     with Image.open(picture) as image:
-        assert image.width == 1240 and image.height > 10 * 400
+        assert image.width == 1240 and image.height > 10 * 800
         pixels = np.asarray(image.convert("RGB")).astype(int)
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     assert ((red > 150) & (blue < 100) & (red - green > 60)).sum() > 500  # heat
-    assert ((red == 90) & (green == 220) & (blue == 255)).sum() > 500  # circles
+    circles = (red == 90) & (green == 220) & (blue == 255)
+    assert circles.sum() > 500
+    plain, hot = np.s_[100:500, 10:410], np.s_[510:910, 10:410]  # axial planes of the first finding
+    assert (red[plain] == green[plain]).all() and (green[plain] == blue[plain]).all()
+    assert not circles[plain].any() and circles[hot].any()
 
 
 def test_a_case_without_findings_shows_the_best_candidate_and_says_so(run: Run, case: Path) -> None:  # noqa: F811

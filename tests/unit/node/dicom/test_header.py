@@ -22,10 +22,10 @@ from pydicom.uid import (
 )
 
 from node.dicom import conformance, dataset_walker, header
-from node.dicom.header import MismatchedDataset, UnreadableDataset, file_meta, is_uid, read_header
+from node.dicom.header import MismatchedDataset, UnreadableDataset, file_meta, is_uid
 from storage.records import Header
 from storage.store import Store
-from tests.support.builders import SERIES_UID, FakeClock, add, encoded, series_now
+from tests.support.builders import SERIES_UID, FakeClock, add, encoded, read_header, series_now
 from tests.support.dicom_factory import change, ct_series
 
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]

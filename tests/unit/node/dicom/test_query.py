@@ -19,7 +19,7 @@ FOUND: dict[str, Any] = dict.fromkeys(SERIES_COLUMNS, "") | {
     "patient_name": "Müller^Jörg", "study_instance_uid": "2.25.1001", "series_number": 3, "instance_count": 400,
     "outcome": "not_analysed", "stage": "reported", "reason": "gap", "revision": 2, "priority": 2, "p_present": None,
     "report_uid": "2.25.77", "reported_at": datetime(2026, 11, 23, 9, 30, 15, tzinfo=UTC), "modalities_in_study": ("CT", "SR"),
-    "series_count": 2, "study_instance_count": 401,
+    "series_count": 2, "study_instance_count": 401, "limits": "noise",
 }  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def test_only_what_was_asked_for_is_returned_and_that_nothing_can_be_retrieved_h
         {"OtherPatientIDsSequence": [Dataset()]},
         {"Modality": "CT"},
         {"NumberOfStudyRelatedSeries": "3"},
-        {"private": {0x09: ""}},
+        {"private": {0x0A: ""}},
         {"private": {0x05: "20260101"}},
     ],
 )
@@ -174,10 +174,10 @@ def test_our_outcome_is_in_a_private_block_that_the_asker_places(implicit: bool)
     assert block.block_start == 0x1200
     assert [(block[n].VR, block[n].value) for n in sorted(PRIVATE_KEYS)] == [
         ("CS", "NOT_ANALYSED"), ("DS", None), ("CS", "REPORTED"), ("IS", 2), ("DT", "20261123093015+0000"), ("LO", "gap"),
-        ("IS", 2), ("UI", "2.25.77"),
+        ("IS", 2), ("UI", "2.25.77"), ("LT", "noise"),
     ]  # fmt: skip
     assert answer(query, p_present=0.95678).private_block(PRIVATE_GROUP, PRIVATE_CREATOR)[2].value == 0.9568
-    in_work = answer(query, outcome=None, reported_at=None, report_uid=None, p_present=None)
+    in_work = answer(query, outcome=None, reported_at=None, report_uid=None, p_present=None, limits=None)
     assert not in_work.private_block(PRIVATE_GROUP, PRIVATE_CREATOR)[1].value
 
 

@@ -1,8 +1,11 @@
 """Fragments become messages, and what is held of them is bounded."""
 
+import struct
 import tracemalloc
 
-from node.net.dimse_messages import Messages, OtherMessage, Sink, StoreRequest
+import pytest
+
+from node.net.dimse_messages import Messages, OtherMessage, ProtocolViolation, Sink, StoreRequest
 from tests.support.raw_scu import COMMAND, LAST, echo_command
 
 WITH_DATASET = echo_command()[:-2] + b"\x01\x00"  # Command Data Set Type is its last element
@@ -42,3 +45,11 @@ def test_fragments_without_a_byte_take_no_memory() -> None:
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 10_000
+
+
+def test_an_element_of_another_group_in_a_command_set_is_read_only_by_who_asks_for_that() -> None:
+    with_another = echo_command() + struct.pack("<HHL", 0x0008, 0x0058, 6) + b"2.25.1"
+    with pytest.raises(ProtocolViolation, match="command set malformed"):
+        other(Messages(begin), (COMMAND | LAST, with_another))
+    tolerant = Messages(begin, takes_other_groups=True)
+    assert other(tolerant, (COMMAND | LAST, with_another)) == OtherMessage(1, with_another, None)

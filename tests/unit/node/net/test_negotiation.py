@@ -16,7 +16,7 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from node.net.negotiation import Entity, accept, offered
-from node.net.pdus import accept_pdu, maximum_length, read_control, request_pdu, user_information
+from node.net.pdus import encoded, maximum_length, read_control, user_information
 from node.net.upper_layer import Event, Pdu
 
 ENTITY = Entity(
@@ -42,9 +42,9 @@ def request(*contexts: Any, items: tuple[Any, ...] = ()) -> A_ASSOCIATE:
 
 def answered(primitive: A_ASSOCIATE) -> A_ASSOCIATE:
     """The answer, through the bytes that a peer reads."""
-    event, read = read_control(Pdu.A_ASSOCIATE_RQ, request_pdu(primitive))
+    event, read = read_control(Pdu.A_ASSOCIATE_RQ, encoded(Pdu.A_ASSOCIATE_RQ, primitive))
     assert event is Event.A_ASSOCIATE_RQ
-    event, answer = read_control(Pdu.A_ASSOCIATE_AC, accept_pdu(accept(read, ENTITY).answer))
+    event, answer = read_control(Pdu.A_ASSOCIATE_AC, encoded(Pdu.A_ASSOCIATE_AC, accept(read, ENTITY).answer))
     assert event is Event.A_ASSOCIATE_AC
     return answer
 
@@ -100,6 +100,6 @@ def test_roles_of_other_classes_and_what_is_not_supported_are_not_answered() -> 
 
 
 def test_a_request_of_another_protocol_version_is_known_as_such() -> None:
-    pdu = bytearray(request_pdu(request(build_context(Verification))))
+    pdu = bytearray(encoded(Pdu.A_ASSOCIATE_RQ, request(build_context(Verification))))
     pdu[6:8] = b"\x00\x02"
     assert read_control(Pdu.A_ASSOCIATE_RQ, bytes(pdu))[0] is Event.OTHER_VERSION

@@ -66,7 +66,7 @@ def test_an_echo_is_answered_without_anybody() -> None:
 
 def test_each_match_is_a_pending_response_and_success_is_the_last() -> None:
     def two(request: Request) -> Matches:
-        assert request.identifier.QueryRetrieveLevel == "STUDY"
+        assert request.dataset.QueryRetrieveLevel == "STUDY"
         yield 0xFF00, study("A")
         yield 0xFF01, study("B")
 
@@ -129,7 +129,8 @@ def test_whoever_answers_is_closed_when_nobody_wants_the_rest() -> None:
 
 def test_actions_and_reports_are_answered_about_what_they_were() -> None:
     handlers = Handlers(
-        action=lambda asked: (asked.action_type, None), event_report=lambda asked: (asked.event_type, None)
+        action=lambda asked: (asked.request.ActionTypeID, None),
+        event_report=lambda asked: (asked.request.EventTypeID, None),
     )
     [acted] = responses(of(action(), COMMITMENT), handlers)
     assert (acted.Status, acted.ActionTypeID, acted.AffectedSOPClassUID) == (1, 1, COMMITMENT)

@@ -6,7 +6,6 @@ from pynetdicom.fsm import TRANSITION_TABLE
 from node.net.upper_layer import (
     ACCEPTOR,
     ARTIM_RUNS,
-    EVENT_OF_PDU,
     REQUESTOR,
     Event,
     IllegalEvent,
@@ -165,4 +164,4 @@ def test_what_a_side_may_not_do_is_a_fault_that_is_named(table: Table, state: St
 
 
 def test_every_type_of_pdu_is_an_event() -> None:
-    assert {kind: EVENT_OF_PDU[kind].name for kind in Pdu} == {kind: kind.name for kind in Pdu}
+    assert {kind: Event[kind.name].name for kind in Pdu} == {kind: kind.name for kind in Pdu}

@@ -42,6 +42,7 @@ CONTEXT_GROUPS = {
         codes.SUCCEEDED_WITH_FINDINGS,
         codes.NONE_SUCCEEDED,
     ],  # CAD Processing and Finding Summary
+    4031: [codes.HEAD],  # Common Anatomic Region
     7005: [codes.PROCESSING_EQUIPMENT],  # Contributing Equipment Purpose of Reference
     7021: [codes.REPORT_TITLE],  # Measurement Report Document Title
     7150: [codes.ABNORMAL_STRUCTURE],  # Segmentation Property Category

@@ -8,6 +8,7 @@ from highdicom.sr import Comprehensive3DSR
 from ai.errors import Reason
 from ai.findings import Findings
 from ai.locations import COLUMNS, LOCATIONS, Location
+from ai.quality import Quality
 from ai.volume import volume_from_datasets
 from node.config.types import Region
 from node.results.codes import SITES
@@ -33,6 +34,21 @@ from tests.support.reports import (
 )
 
 # The three shapes
+
+METAL = Quality(noise_hu=8.0, arterial_hu=350.0, metal_mm3=60.0)
+
+
+@pytest.mark.parametrize("outcome", [POSITIVE, NEGATIVE])
+def test_what_limits_an_answer_is_in_its_first_sentence(outcome: Findings) -> None:
+    first = comments(report(outcome=dataclasses.replace(outcome, quality=METAL)))[0]
+    assert "; limited: metal artefact at the circle of Willis. Probability" in first
+    plain = comments(report(outcome=dataclasses.replace(outcome, quality=Quality(8.0, 350.0))))
+    assert not any("limited" in text for text in plain) and plain == comments(report(outcome=outcome))
+
+
+def test_both_operating_points_are_in_the_first_sentence() -> None:
+    first = comments(report(outcome=dataclasses.replace(POSITIVE, notify_threshold=0.81)))[0]
+    assert first.endswith("(reported from 50.0 %; alert from 81.0 %).")
 
 
 def test_slices_beyond_any_number_are_not_looked_through_for_one_to_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +104,38 @@ def test_each_location_is_given_in_codes_and_by_its_exact_name(location: Locatio
     assert named(group, "112039")[0].TextValue == f"Aneurysm 1: {location.value}"
     assert any(text.startswith(f"Aneurysm 1: {location.value}, 4.3 mm, 93.1 %") for text in comments(ds))
     assert SITES[location.mirrored].anatomy == SITES[location].anatomy
+
+
+def test_each_finding_is_described_in_one_line_in_its_group_and_among_the_conclusions() -> None:
+    series = ct_series(6)
+    for number, ds in enumerate(series, start=151):
+        ds.InstanceNumber = number
+    ds = report(headers_of(series))
+    [group, _] = named(ds, "125007")
+    assert comments(group) == ["Willis: Right MCA, 4.3 mm, 93.1 %, image 154"]
+    assert "Aneurysm 1: Right Middle Cerebral Artery, 4.3 mm, 93.1 %, image 154" in comments(ds)
+
+
+def test_a_slice_without_a_number_is_not_named_and_a_frame_is_named_by_its_own() -> None:
+    [group, _] = named(report(headers_of(ct_series(6, InstanceNumber=None))), "125007")
+    assert comments(group) == ["Willis: Right MCA, 4.3 mm, 93.1 %"]
+    [group, _] = named(report(headers_of([enhanced_ct(ct_series(6))])), "125007")
+    assert comments(group)[0].endswith(", frame 4")
+
+
+@every_outcome
+def test_the_images_are_of_the_head(outcome: Outcome) -> None:
+    ds = report(outcome=outcome)
+    assert set(answers(ds, "123014")) == {"69536005"}
+    assert len(answers(ds, "123014")) == len(answers(ds, "121139"))
+
+
+def test_what_was_unusual_about_the_analysis_is_said() -> None:
+    for outcome in (POSITIVE, NEGATIVE):
+        assert comments(report(outcome=dataclasses.replace(outcome, note="thick slices")))[-2:] == [
+            "Thick slices.",
+            DISCLAIMER,
+        ]
 
 
 def test_infraclinoid_and_supraclinoid_differ_in_their_modifier() -> None:
@@ -147,9 +195,9 @@ def test_every_reason_can_be_reported(reason: Reason) -> None:
     assert comments(ds)[0].endswith(f"[{reason.value}]")
 
 
-@every_outcome
-def test_a_note_is_shown_before_the_disclaimer(outcome: Outcome) -> None:
-    texts = comments(report(outcome=outcome, note="The vertex is not covered."))
+@pytest.mark.parametrize("findings", [POSITIVE, NEGATIVE])
+def test_a_note_is_shown_before_the_disclaimer(findings: Findings) -> None:
+    texts = comments(report(outcome=dataclasses.replace(findings, note="the vertex is not covered")))
     assert texts[-2:] == ["The vertex is not covered.", DISCLAIMER]
 
 

@@ -1,10 +1,12 @@
 """What counts as one acquisition: signs that tell two apart, and signs that do not."""
 
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
 
-from node.rules.acquisitions import acquisition_of, is_derived, several_in_one, shows_all_of, values_of
+from node.rules.acquisitions import acquisition_of, described, is_derived, shows_all_of, split
 from storage.records import Header
 from tests.support.builders import header
 
@@ -74,36 +76,119 @@ def test_a_derived_copy_may_be_covered_by_its_original() -> None:
     ],
 )
 def test_one_pass_through_the_patient_is_one_acquisition(headers: list[Header]) -> None:
-    assert several_in_one(headers) == ""
+    assert [sorted(part) for part in split(headers)] == [list(range(len(headers)))]
+
+
+def parts(headers: list[Header]) -> list[list[str]]:
+    """The SOP Instance UIDs of each acquisition, sorted."""
+    return [sorted(headers[index].sop_instance_uid for index in part) for part in split(headers)]
+
+
+def renumbered(start: int, headers: list[Header]) -> list[Header]:
+    """The same slices as other instances, whose Instance Numbers go on from `start`."""
+    return [
+        replace(each, sop_instance_uid=f"2.25.6.{start + n}", instance_number=start + n)
+        for n, each in enumerate(headers)
+    ]
 
 
 @pytest.mark.parametrize(
-    ("headers", "words"),
+    "acquisitions",
     [
-        pytest.param([*at("101500", range(1, 61, 2)), *at("101545", range(2, 61, 2))], "2 passes", id="interleaved"),
-        pytest.param([*at("101500"), *at("101545")], "2 passes", id="two phases at the same places"),
+        pytest.param([at("101500", range(1, 61, 2)), at("101545", range(2, 61, 2))], id="interleaved"),
+        pytest.param([at("101500"), renumbered(100, at("101545"))], id="two phases at the same places"),
         pytest.param(
-            [*slices(acquisition_number="1"), *slices(acquisition_number="2")], "2 passes", id="two numbers, same places"
+            [slices(acquisition_number="1"), renumbered(100, slices(acquisition_number="2"))], id="two numbers"
         ),
-        pytest.param([*slices(kvp="80"), *slices(kvp="140")], "2 tube voltages", id="two tube voltages"),
+        pytest.param([slices(acquisition_number="9"), renumbered(100, slices(acquisition_number="10"))], id="9 and 10"),
+        pytest.param([slices(kvp="140"), renumbered(100, slices(kvp="80"))], id="two tube voltages"),
+        pytest.param([slices(), renumbered(100, slices(convolution_kernel="Hr68h"))], id="two kernels"),
         pytest.param(
-            [*slices(), *slices(convolution_kernel="Hr68h")], "2 convolution kernels", id="two kernels"
-        ),
-        pytest.param(
-            [*slices(temporal_position="1"), *slices(temporal_position="2"), *slices(temporal_position="3")],
-            "3 temporal positions",
+            [renumbered(100 * n, slices(temporal_position=str(n), acquired_at=f"1015{n:02d}")) for n in range(1, 4)],
             id="perfusion",
+        ),
+        pytest.param(
+            [
+                [*at("101500", range(1, 31)), *at("101503", range(31, 61))],
+                renumbered(100, [*at("101506", range(1, 31)), *at("101509", range(31, 61))]),
+            ],
+            id="two phases, each in two steps",
+        ),
+        pytest.param(
+            [
+                [h for n in range(1, 61) for h in slices(range(n, n + 1), acquisition_number=str(n))],
+                renumbered(
+                    100, [h for n in range(1, 61) for h in slices(range(n, n + 1), acquisition_number=str(100 + n))]
+                ),
+            ],
+            id="two phases of slices that are numbered one by one",
+        ),
+        pytest.param(
+            [slices(slice_thickness_mm=1.0), renumbered(100, slices(range(1, 61, 5), slice_thickness_mm=5.0))],
+            id="thin and thick at one place",
+        ),
+        pytest.param(
+            [slices(), renumbered(100, slices(image_type=("DERIVED", "PRIMARY", "AXIAL", "SUBTRACT")))],
+            id="an original and its derived copy",
+        ),
+        pytest.param([slices(), renumbered(100, slices())], id="told by nothing but their numbers"),
+        pytest.param(
+            [slices(), renumbered(100, slices(range(1, 3), orientation=(0.0, 1.0, 0.0, 0.0, 0.0, -1.0)))],
+            id="axial and sagittal",
         ),
     ],
 )  # fmt: skip
-def test_two_passes_over_the_same_place_are_never_one_volume(headers: list[Header], words: str) -> None:
-    assert words in several_in_one(headers)
-    assert words in several_in_one(headers[::-1])
+def test_acquisitions_of_one_place_are_told_apart_in_whatever_order_they_came(acquisitions: list[list[Header]]) -> None:
+    expected = [sorted(each.sop_instance_uid for each in acquisition) for acquisition in acquisitions]
+    headers = [each for acquisition in acquisitions for each in acquisition]
+    assert sorted(parts(headers)) == sorted(expected)
+    order = parts(headers)
+    for seed in range(5):
+        mixed = list(headers)
+        Random(seed).shuffle(mixed)
+        assert parts(mixed) == order
 
 
-def test_padding_is_no_difference() -> None:
-    assert values_of("Br36f \\ 4") == ("Br36f", "4")
-    assert several_in_one([*slices(kvp="120"), *slices(kvp="120 ")]) == ""
+def test_acquisitions_come_in_the_order_of_their_times_and_numbers() -> None:
+    late, early = at("101545"), renumbered(100, at("101500"))
+    assert parts([*late, *early])[0][0] == "2.25.6.100"
+    ninth, tenth = slices(acquisition_number="9"), renumbered(100, slices(acquisition_number="10"))
+    assert parts([*tenth, *ninth])[1][0] == "2.25.6.100"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param(
+            [*slices(range(1, 21), slice_thickness_mm=1.0), *slices(range(21, 61), slice_thickness_mm=2.0)],
+            id="thin below, thick above",
+        ),
+        pytest.param([*slices(range(1, 31), kvp="120"), *slices(range(31, 61))], id="only some say the voltage"),
+        pytest.param([*slices(range(1, 31), kvp="120"), *slices(range(31, 61), kvp=" 120 ")], id="padding"),
+        pytest.param([*slices(), *renumbered(100, slices(range(5, 7)))], id="two slices repeated"),
+        pytest.param([*slices(), *slices(instance_number=1)], id="repeated under the same numbers"),
+        pytest.param([replace(each, position_mm=None) for each in slices()], id="no positions"),
+    ],
+)
+def test_what_may_be_one_stays_one(headers: list[Header]) -> None:
+    assert len(split(headers)) == 1
+
+
+def test_of_no_slices_there_is_no_acquisition() -> None:
+    assert split([]) == []
+
+
+def test_an_answer_does_not_hold_where_either_series_holds_several_acquisitions() -> None:
+    several = [*at("101500"), *renumbered(100, at("101545"))]
+    assert not shows_all_of(acquisition_of(several), acquisition_of(at("101500")))
+    assert not shows_all_of(acquisition_of(at("101500")), acquisition_of(several))
+
+
+def test_an_acquisition_is_described_without_any_free_text() -> None:
+    mine = at("101545.5", acquisition_number="2", kvp="120", convolution_kernel="Br36f\\4")
+    assert described(mine) == "number 2, 120 kV, kernel Br36f, 10:15:45, 60 slices"
+    odd = slices(range(1, 2), acquisition_number="DOE", convolution_kernel="Doe Jane", acquired_at="noon")
+    assert described(odd) == "1 slice"
 
 
 def test_an_original_is_not_derived() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from node.config.sections import Completion
 from node.rules.completion import Evidence, Geometry, Sender, Wait, Whole, assess, is_habit
-from storage.records import AssociationEnd, Contribution, Series
+from storage.records import AssociationEnd, Contribution, Missing, Series
 from storage.stages import Stage
 from tests.support.builders import START
 
@@ -26,6 +26,9 @@ class Case:
     parts: tuple[tuple[int, AssociationEnd | None], ...] = ((400, RELEASED),)
     expected: int | None = None
     asked_seconds_ago: float | None = None
+    kinds_seconds_ago: float | None = None
+    missing: Missing | None = None
+    holds_ct: bool = True
     idle_seconds: float = 0.1
     came_over_seconds: float = 10
     queries: bool = False
@@ -37,7 +40,7 @@ class Case:
 
 
 QUIET, COUNT, ANATOMY = Whole(Evidence.QUIET), Whole(Evidence.COUNT), Whole(Evidence.ANATOMY)
-WAIT, ASK, RETRIEVE = Wait(), Wait(ask_count=True), Wait(retrieve=True)
+WAIT, ASK, RETRIEVE, ASK_KINDS = Wait(), Wait(ask_count=True), Wait(retrieve=True), Wait(ask_kinds=True)
 
 CASES = {
     # What looks whole and is not.
@@ -101,8 +104,63 @@ CASES = {
     "a peer in full flow is not asked": Case(WAIT, parts=((400, OPEN),), queries=True, idle_seconds=0.24),
     "a peer that pauses is asked": Case(ASK, parts=((400, OPEN),), queries=True, idle_seconds=0.25),
     "a peer that was asked since the last slice is not asked again": Case(
-        WAIT, queries=True, idle_seconds=5, asked_seconds_ago=4, expected=500, shown=EVEN
+        WAIT, queries=True, idle_seconds=5, asked_seconds_ago=4, kinds_seconds_ago=4, expected=500, shown=EVEN
     ),
+    # Its count counts objects of any kind.
+    "a peer that counts more is asked of which kind they are": Case(
+        ASK_KINDS, queries=True, idle_seconds=5, asked_seconds_ago=4, expected=401, shown=EVEN
+    ),
+    "not while it may open an association for each slice": Case(
+        WAIT, queries=True, idle_seconds=1.9, asked_seconds_ago=1, expected=401, shown=EVEN
+    ),
+    "again when a slice came since": Case(
+        ASK_KINDS, queries=True, idle_seconds=5, asked_seconds_ago=4, kinds_seconds_ago=6, expected=401, shown=EVEN
+    ),
+    "what is missing is no slice": Case(
+        COUNT,
+        queries=True,
+        idle_seconds=5,
+        asked_seconds_ago=4,
+        kinds_seconds_ago=3,
+        expected=401,
+        missing=Missing(0, 1),
+        shown=UNEVEN,
+    ),
+    "what was said before the last slice came holds no longer": Case(
+        ASK,
+        queries=True,
+        idle_seconds=2,
+        asked_seconds_ago=4,
+        kinds_seconds_ago=3,
+        expected=401,
+        missing=Missing(0, 1),
+        shown=UNEVEN,
+    ),
+    "a slice is missing too": Case(
+        WAIT,
+        queries=True,
+        idle_seconds=5,
+        asked_seconds_ago=4,
+        kinds_seconds_ago=3,
+        expected=402,
+        missing=Missing(1, 1),
+        shown=BOTH_ENDS,
+    ),
+    "the other objects came as well": Case(
+        COUNT, 401, ((401, RELEASED),), expected=401, kinds_seconds_ago=60, missing=Missing(0, 1)
+    ),
+    "the peer does not say of what kind": Case(
+        WAIT,
+        queries=True,
+        idle_seconds=5,
+        asked_seconds_ago=4,
+        kinds_seconds_ago=3,
+        expected=401,
+        missing=Missing(0, 0),
+        shown=BOTH_ENDS,
+    ),
+    "of a series of other objects nothing is asked": Case(WAIT, 1, ((1, RELEASED),), queries=True, holds_ct=False),
+    "nor is it retrieved": Case(QUIET, 1, ((1, RELEASED),), idle_seconds=20, retrieves=True, holds_ct=False),
     "a peer that gave no answer is not asked again": Case(
         WAIT, queries=True, idle_seconds=5, asked_seconds_ago=4, shown=EVEN
     ),
@@ -148,9 +206,12 @@ CASES = {
 }
 
 
-def geometry(shown: dict[str, bool]) -> Geometry:
+def geometry(shown: dict[str, bool], holds_ct: bool = True) -> Geometry:
     return Geometry(
-        lambda: shown.get("multi", False), lambda: shown.get("even", False), lambda: shown.get("ends", False)
+        lambda: shown.get("multi", False),
+        lambda: shown.get("even", False),
+        lambda: shown.get("ends", False),
+        lambda: holds_ct,
     )
 
 
@@ -174,6 +235,8 @@ def series(case: Case) -> Series:
         retrieve_until=None
         if case.retrieval_ends_in_seconds is None
         else now + timedelta(seconds=case.retrieval_ends_in_seconds),
+        kinds_asked_at=None if case.kinds_seconds_ago is None else now - timedelta(seconds=case.kinds_seconds_ago),
+        missing=case.missing,
     )
 
 
@@ -183,7 +246,7 @@ def test_completion_says_of(name: str) -> None:
     contributions = [Contribution(number, count, closed) for number, (count, closed) in enumerate(case.parts)]
     assert sum(part.instances for part in contributions) == case.instances, "the case contradicts itself"
     sender = Sender(case.queries, case.one_association, case.retrieves)
-    said = assess(series(case), contributions, sender, geometry(case.shown), START, Completion())
+    said = assess(series(case), contributions, sender, geometry(case.shown, case.holds_ct), START, Completion())
     assert said == case.said
 
 

@@ -3,6 +3,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -13,6 +15,7 @@ from pydicom.uid import (
 )
 
 from node.config.sections import Eligibility
+from node.config.spellings import DERIVED, NO_ORIGINAL, SHARP
 from node.rules.eligibility import (
     Covered,
     NotEligible,
@@ -21,6 +24,7 @@ from node.rules.eligibility import (
     choose,
     ct_slices,
     ineligibility,
+    ineligibility_of_one,
     is_sharp,
     strays,
 )
@@ -36,13 +40,13 @@ def slices(count: int = 60, **changes: Any) -> list[Header]:
     return [header(number, **changes) for number in range(1, count + 1)]
 
 
-def reason(headers: list[Header], spacing_mm: float | None = 0.75, expected: int | None = None) -> Ineligible | None:
-    said = ineligibility(headers, spacing_mm, RULES, expected)
+def reason(headers: list[Header], lacking: int = 0) -> Ineligible | None:
+    said = ineligibility(headers, RULES, lacking)
     return said.reason if said else None
 
 
 def test_a_thin_axial_head_ct_is_eligible() -> None:
-    assert ineligibility(slices(), 0.75, RULES) is None
+    assert ineligibility(slices(), RULES) is None
 
 
 @pytest.mark.parametrize(
@@ -66,6 +70,10 @@ def test_a_thin_axial_head_ct_is_eligible() -> None:
         ({"image_type": ("DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MIP")}, Ineligible.REFORMAT),
         ({"image_type": ("DERIVED", "PRIMARY", "VOLUME", "VOLUME_RENDER")}, Ineligible.REFORMAT),
         ({"image_type": ("DERIVED", "PRIMARY", "VOLUME", "MAX_IP")}, Ineligible.REFORMAT),
+        ({"image_type": ("DERIVED", "PRIMARY", "AXIAL", "CT_SOM5 MPR")}, Ineligible.REFORMAT),
+        ({"image_type": ("DERIVED", "SECONDARY", "OTHER", "CT_SOM5 VRT")}, Ineligible.REFORMAT),
+        ({"image_type": ("DERIVED", "PRIMARY", "VOLUME", "MINIP")}, Ineligible.REFORMAT),
+        ({"image_type": ("DERIVED", "PRIMARY", "VOLUME", "NONE", "CURVED_MPR")}, Ineligible.REFORMAT),
         ({"image_type": ("ORIGINAL", "PRIMARY", " localizer ")}, Ineligible.LOCALIZER),
         ({"series_description": "COR MIP 10/3"}, Ineligible.REFORMAT),
         ({"series_description": "sagittal 2.0"}, Ineligible.REFORMAT),
@@ -84,6 +92,13 @@ def test_descriptions_that_only_resemble_a_reformat_are_eligible(description: st
     assert reason(slices(series_description=description)) is None
 
 
+@pytest.mark.parametrize(
+    "value", ["ANGIO", "CARDIAC", "PERFUSION", "VOLUME", "RESAMPLED", "CT_SOM5 SPI", "CT_SOM5 SEQ"]
+)
+def test_flavors_of_originals_and_resampled_images_are_eligible(value: str) -> None:
+    assert reason(slices(image_type=("ORIGINAL", "PRIMARY", value))) is None
+
+
 def test_derived_axial_images_are_eligible() -> None:
     assert reason(slices(image_type=("DERIVED", "PRIMARY", "AXIAL"))) is None
     assert reason(slices(image_type=())) is None
@@ -94,9 +109,7 @@ def test_one_object_without_pixels_does_not_spoil_a_series() -> None:
 
 
 def test_too_few_slices_are_told_with_their_number() -> None:
-    assert ineligibility(slices(59), 0.75, RULES) == NotEligible(
-        Ineligible.TOO_FEW_SLICES, "59 slices, at least 60 wanted"
-    )
+    assert ineligibility(slices(59), RULES) == NotEligible(Ineligible.TOO_FEW_SLICES, "59 slices, at least 60 wanted")
     assert reason(slices(60)) is None
 
 
@@ -107,27 +120,56 @@ def test_frames_of_a_multi_frame_object_count_as_slices() -> None:
 
 
 def test_a_part_of_a_long_series_is_not_taken_for_a_short_one() -> None:
-    assert reason(slices(30), expected=300) is None
-    assert reason(slices(30), expected=40) is Ineligible.TOO_FEW_SLICES
+    assert reason(slices(30), lacking=270) is None
+    assert reason(slices(30), lacking=10) is Ineligible.TOO_FEW_SLICES
+
+
+def spaced(spacing_mm: float, count: int = 60, **changes: Any) -> list[Header]:
+    return [header(n, position_mm=(0.0, 0.0, n * spacing_mm), **changes) for n in range(1, count + 1)]
 
 
 @pytest.mark.parametrize(
     ("spacing_mm", "expected"),
-    [(0.5, None), (1.5, None), (1.504, None), (1.51, Ineligible.SLICES_TOO_FAR_APART), (None, None)],
+    [(0.5, None), (1.5, None), (1.504, None), (1.51, Ineligible.SLICES_TOO_FAR_APART)],
 )
-def test_slices_may_lie_as_far_apart_as_configured(spacing_mm: float | None, expected: Ineligible | None) -> None:
-    assert reason(slices(), spacing_mm) is expected
+def test_slices_may_lie_as_far_apart_as_configured(spacing_mm: float, expected: Ineligible | None) -> None:
+    assert reason(spaced(spacing_mm)) is expected
 
 
 def test_slices_too_far_apart_are_told_in_millimetres() -> None:
-    said = ineligibility(slices(), 5.0, RULES)
+    said = ineligibility(spaced(5.0), RULES)
     assert said == NotEligible(Ineligible.SLICES_TOO_FAR_APART, "5.00 mm apart, at most 1.5 mm wanted")
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "thickness_mm", "expected"),
+    [
+        (1.0, 5.0, Ineligible.SLICES_TOO_THICK),
+        (0.625, 1.25, None),
+        (1.5, 3.0, None),
+        (1.5, 3.01, Ineligible.SLICES_TOO_THICK),
+        (1.0, None, None),
+    ],
+)
+def test_slices_that_overlap_are_as_coarse_as_they_are_thick(
+    spacing_mm: float, thickness_mm: float | None, expected: Ineligible | None
+) -> None:
+    assert reason(spaced(spacing_mm, slice_thickness_mm=thickness_mm)) is expected
+
+
+def test_of_several_acquisitions_one_must_be_thin() -> None:
+    thick = spaced(5.0, 40, kvp="80")
+    assert reason([*thick, *spaced(5.0, 40, kvp="140")]) is Ineligible.SLICES_TOO_FAR_APART
+    assert reason([*thick, *spaced(1.0, 60, kvp="140")]) is None
+    assert ineligibility_of_one(spaced(1.0, 59), RULES) == NotEligible(
+        Ineligible.TOO_FEW_SLICES, "59 slices, at least 60 wanted"
+    )
 
 
 def test_the_rules_are_those_of_the_configuration() -> None:
     rules = Eligibility(minimum_slices=2, maximum_spacing_mm=6, excluded_image_types=(), excluded_descriptions=())
     assert (
-        ineligibility(slices(2, image_type=("DERIVED", "SECONDARY", "MPR"), series_description="MIP"), 5.0, rules)
+        ineligibility(spaced(5.0, 2, image_type=("DERIVED", "SECONDARY", "MPR"), series_description="MIP"), rules)
         is None
     )
 
@@ -140,9 +182,10 @@ def test_every_reason_is_explained_in_a_sentence(reason: Ineligible) -> None:
 @pytest.mark.parametrize(
     "kernel",
     [
+        "U70u", "U90u", "Ur77", "S80s",  # Siemens
         "H60s", "H70h", "Br64d\\3", "I70f", "Br64d ", "J70h", "Hr68h", "Qr59d", "B60f", "B70f", "Br64d", "Bl57f",  # Siemens
-        "BONE", "BONEPLUS", "EDGE", "LUNG",  # GE
-        "YA", "YB", "YC", "YD", "YE",  # Philips
+        "BONE", "BONEPLUS", "HD BONE", "EDGE", "LUNG", "ULTRA",  # GE
+        "YA", "YB", "YC", "YD", "YE", "L",  # Philips
         "FC30", "FC51", "FC81",  # Toshiba and Canon
     ],
 )  # fmt: skip
@@ -156,7 +199,7 @@ def test_bone_and_lung_kernels_are_sharp(kernel: str) -> None:
     [
         "Br36f\\4", "I31f\\5", "I41f",
         "H20f", "H30s", "H40s", "J30s", "J40s", "Hr38", "Hv40f", "Bv36f", "Br40d", "Qr40", "B20f", "B26f", "B30f",
-        "STANDARD", "SOFT", "DETAIL",
+        "STANDARD", "SOFT", "DETAIL", "Bf39", "Hc40", "S40s",
         "UA", "UB", "A", "B", "C",
         "FC08", "FC10", "FC21", "FC24", "FC26", "FC43", "FC44",
         "",
@@ -272,7 +315,7 @@ def test_a_stray_anywhere_in_the_series_is_set_aside_and_the_slices_left_are_jud
 ) -> None:
     headers = slices()
     headers.insert(place, header(99, **stray))
-    assert ineligibility(headers, 0.75, RULES) is None
+    assert ineligibility(headers, RULES) is None
     assert len(ct_slices(headers, RULES)) == 60
     assert sum(strays(headers, RULES).values()) == 1
 
@@ -283,8 +326,49 @@ def test_what_is_left_beside_strays_may_be_too_little() -> None:
 
 @pytest.mark.parametrize("description", ["THIN FOR MPR", "CTA 0.6 for MIPs", "thin  for VRT"])
 def test_thin_slices_for_reformats_are_no_reformat(description: str) -> None:
-    assert ineligibility(slices(series_description=description), 0.75, RULES) is None
+    assert ineligibility(slices(series_description=description), RULES) is None
 
 
 def test_sop_classes_of_ct_are_eligible() -> None:
     assert reason(slices(sop_class_uid=CTImageStorage)) is None
+
+
+def test_every_spelling_has_its_source() -> None:
+    assert all(each.source for each in (*NO_ORIGINAL, *DERIVED, *SHARP))
+    assert sum(not each.is_sure for each in (*NO_ORIGINAL, *DERIVED, *SHARP)) > 0
+
+
+SERIES = [
+    *slices(),
+    header(90, image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"), orientation=(0.0, 1.0, 0.0, 0.0, 0.0, -1.0)),
+    header(91, sop_class_uid=SecondaryCaptureImageStorage, modality="OT", position_mm=None, orientation=None),
+    header(92, image_type=("DERIVED", "SECONDARY", "SCREEN SAVE"), position_mm=None),
+    header(93, image_type=("DERIVED", "SECONDARY", "MPR"), orientation=(1.0, 0.0, 0.0, 0.0, 0.0, -1.0)),
+    header(94, modality="SR", has_pixels=False),
+    header(95, series_description="COR MIP"),
+]
+
+
+@given(st.permutations(SERIES), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_order_in_which_a_series_comes_changes_nothing(mixed: list[Header], thick: bool) -> None:
+    mixed = [replace(each, slice_thickness_mm=5.0) for each in mixed] if thick else mixed
+    ordered = [replace(each, slice_thickness_mm=5.0) for each in SERIES] if thick else SERIES
+    assert ineligibility(mixed, RULES) == ineligibility(ordered, RULES)
+    assert {each.sop_instance_uid for each in ct_slices(mixed, RULES)} == {
+        each.sop_instance_uid for each in ct_slices(ordered, RULES)
+    }
+    assert strays(mixed, RULES) == strays(ordered, RULES)
+    assert is_sharp(ct_slices(mixed, RULES), RULES) == is_sharp(ct_slices(ordered, RULES), RULES)
+
+
+@given(st.permutations(SERIES[-6:] + slices(3)))
+@settings(max_examples=60, deadline=None)
+def test_the_reason_of_a_series_without_enough_slices_does_not_depend_on_their_order(mixed: list[Header]) -> None:
+    assert ineligibility(mixed, RULES) == ineligibility([*SERIES[-6:], *slices(3)], RULES)
+    only_strays = [each for each in mixed if each in SERIES[-6:]]
+    assert ineligibility(only_strays, RULES) == ineligibility(SERIES[-6:], RULES)
+
+
+def test_of_strays_of_two_kinds_as_many_the_reason_does_not_depend_on_their_order() -> None:
+    assert reason([SERIES[60], SERIES[61]]) is reason([SERIES[61], SERIES[60]]) is not None

@@ -59,6 +59,8 @@ ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
         "`willis receive` does not run: no image is received; `willis serve` starts it again within 30 s",
     ),
     "no worker": ({"processes": without("work")}, DEGRADED, "processes", "`willis work` does not run: nothing is analysed"),
+    "no pages where they are wanted": (
+        {"serves_pages": True}, DEGRADED, "processes", "`willis web` does not run: no pages are served"),
     "a worker that cannot run": (
         {"processes": without("work", process("work", details={"trouble": "[ai] device = 'cuda': no GPU"}))}, DEGRADED,
         "processes", "ended ([ai] device = 'cuda': no GPU)",
@@ -113,6 +115,8 @@ WELL_AS_WELL: dict[str, dict[str, Any]] = {
     "a beat that is a little late": {"processes": without("serve", process("serve", 11))},
     "a clock that is a little ahead": {"processes": without("serve", process("serve", -4))},
     "a process that died and was started again": {"processes": (*ALL, process("work", 9, is_gone=True, pid=6))},
+    "pages that are served": {"serves_pages": True, "processes": (*ALL, process("web"))},
+    "pages that nobody wants": {"processes": (*ALL, process("web", 9, is_gone=True))},
     "refusals of long ago": refused(61),
     "a certificate that holds": certificate(-DAY, 31 * DAY),
     "a peer that answers": {"peers": [PeerFact("PACS", START, START, "")]},

@@ -1,6 +1,7 @@
 """Why no association came about, in words that tell one cause from another."""
 
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,6 +11,7 @@ import pytest
 from node.config.peer import Peer
 from node.errors import Unavailable
 from node.net.tls import server_context
+from node.scu import dimse
 from node.scu.dimse import Entity, Timeouts, echo
 from node.simulated_pacs import Fault, SimulatedPeer
 from tests.support.certificates import Certificates, certificates
@@ -26,7 +28,7 @@ def why(port: int, host: str = "127.0.0.1", entity: Entity = ENTITY, **keys: obj
     return str(raised.value)
 
 
-def answered_by(answer: Callable[[socket.socket], None]) -> str:
+def answered_by(answer: Callable[[socket.socket], object]) -> str:
     """What an echo says of a program that does this with each connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -52,6 +54,16 @@ def test_a_peer_that_refuses_one_that_is_silent_and_one_that_hangs_up_are_told_a
     pacs = SimulatedPeer(tmp_path / "pacs", "PACS", Fault.REJECT)
     assert "rejected the association; does it know our AE title" in why(pacs.start(0))
     pacs.stop()
+
+
+def test_a_peer_that_hangs_up_before_it_was_asked_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+    monkeypatch.setattr(dimse, "connect", lambda *_: ours)
+    assert "closed it without an answer" in why(104)
 
 
 @pytest.mark.parametrize(

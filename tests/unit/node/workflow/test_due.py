@@ -1,11 +1,13 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from node.config.sections import Config
 from node.errors import Refused, Unavailable
 from node.workflow.context import Context
 from node.workflow.due import each_due
+from storage.errors import StorageFull
 from storage.files.instances import Files
 from storage.records import Delivery
 from storage.store import Store
@@ -60,6 +62,16 @@ def test_any_other_error_costs_its_own_attempt_only_and_is_kept_without_what_a_l
     assert round_of(context, error, tried) == 2
     assert sorted(tried) == ["AWAY", "AWAY", "PACS", "PACS"]
     assert errors(context) == [shown, "", shown, ""]
+
+
+@pytest.mark.parametrize("error", [OperationalError("UPDATE", None, Exception("locked")), StorageFull("no space")])
+def test_an_outcome_that_the_database_does_not_take_is_no_failed_attempt(context: Context, error: Exception) -> None:
+    tried: list[str] = []
+    assert round_of(context, error, tried) == 2
+    assert sorted(tried) == ["AWAY", "AWAY", "PACS", "PACS"], "once each: it is due again after the lease"
+    away = [each for case in (1, 2) for each in context.store.worklist.deliveries(case) if each.destination == "AWAY"]
+    due_at = context.clock() + LEASE
+    assert [(each.attempts, each.last_error, each.next_attempt_at) for each in away] == [(0, "", due_at)] * 2
 
 
 def test_a_node_that_stops_begins_no_attempt_and_what_it_holds_is_due_at_once(context: Context) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.uid import CTImageStorage, KeyObjectSelectionDocumentStorage
 from sqlalchemy import func, select
 
 from node.config.sections import Config
@@ -18,7 +19,16 @@ from storage.queries.retention import Removal, Retention
 from storage.records import Added, AssociationEnd, Conclusion, ReportObject, Series
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
-from tests.support.builders import LEASE, FakeClock, conclusion, keep, series_now
+from tests.support.builders import (
+    LEASE,
+    FakeClock,
+    add_instance,
+    close_association,
+    conclusion,
+    keep,
+    open_association,
+    series_now,
+)
 from tests.support.dicom_factory import ct_series
 
 DAY = 86_400.0
@@ -27,7 +37,7 @@ DeskFactory = Callable[..., Context]
 
 @pytest.fixture
 def context(store: Store, files: Files, clock: FakeClock) -> DeskFactory:
-    """A desk with these settings of [storage]."""
+    """A context with these settings of [storage]."""
 
     def make(**storage: Any) -> Context:
         return Context(Config.model_validate({"storage": storage}), store, files, lambda: None, clock)
@@ -35,10 +45,10 @@ def context(store: Store, files: Files, clock: FakeClock) -> DeskFactory:
     return make
 
 
-def arrived(context: Context, clock: FakeClock, number: int = 1) -> Series:
+def arrived(context: Context, clock: FakeClock, number: int = 1, **changes: Any) -> Series:
     """A series of two slices that is RECEIVING."""
     uid = f"2.25.88{number}"
-    slices = ct_series(2, SeriesInstanceUID=uid, StudyInstanceUID=f"{uid}.1")
+    slices = ct_series(2, SeriesInstanceUID=uid, StudyInstanceUID=f"{uid}.1", **changes)
     for index, ds in enumerate(slices):
         ds.SOPInstanceUID = f"{uid}.2.{index}"
     return keep(context.store, context.files, clock, slices)
@@ -199,9 +209,9 @@ def test_associations_go_with_the_last_of_what_they_brought(context: DeskFactory
     reported(node, clock, 1)
     clock.advance(DAY)
     reported(node, clock, 2)
-    empty = node.store.intake.open_association("receiver", "PACS", clock())
-    node.store.intake.close_association(empty, AssociationEnd.ABORTED, clock())
-    node.store.intake.open_association("receiver", "PACS", clock())
+    empty = open_association(node.store, "receiver", "PACS", clock())
+    close_association(node.store, empty, AssociationEnd.ABORTED, clock())
+    open_association(node.store, "receiver", "PACS", clock())
     assert (retain(context()), associations(node)) == (0, 4)
     clock.advance(29.5 * DAY)
     assert (retain(node), associations(node)) == (1, 3)
@@ -368,8 +378,8 @@ def test_the_number_of_a_case_that_was_removed_is_never_given_to_another(
 def send_again(context: Context, clock: FakeClock, case: int) -> None:
     """The first slice of the case came again, the others are on their way."""
     [(head, file), *_] = context.store.settling.instances(case)
-    association = context.store.intake.open_association("receiver", "PACS", clock())
-    assert context.store.intake.add_instance(head, file, association, "PACS", clock()) is Added.SAME
+    association = open_association(context.store, "receiver", "PACS", clock())
+    assert add_instance(context.store, head, file, association, "PACS", clock()) is Added.SAME
 
 
 def test_a_case_that_is_being_sent_again_is_not_old(context: DeskFactory, clock: FakeClock) -> None:
@@ -402,3 +412,38 @@ def test_a_case_whose_first_slice_comes_again_while_it_is_removed_stays(
     monkeypatch.setattr(owner, moment, meanwhile)
     assert retain(node) == 0
     assert (cases(node), on_disk(node)) == ([1], before)
+
+
+def set_aside(node: Context, clock: FakeClock, number: int, sop_class: str) -> Series:
+    """A series of two instances of this class that is not eligible."""
+    series = arrived(node, clock, number, SOPClassUID=sop_class)
+    store = node.store.settling
+    assert store.leave(series, Event.SET_ASIDE, "quiet", clock(), Outcome.NOT_ELIGIBLE, "no_image")
+    return series_now(node.store, series.series_instance_uid)
+
+
+def test_other_objects_go_after_their_hours_and_images_stay(context: DeskFactory, clock: FakeClock) -> None:
+    node = context(other_objects_hours=2)
+    set_aside(node, clock, 1, KeyObjectSelectionDocumentStorage)
+    set_aside(node, clock, 2, CTImageStorage)
+    reported(node, clock, 3)
+    clock.advance(2 * 3600 - 1)
+    assert retain(node) == 0
+    clock.advance(2)
+    assert retain(node) == 1
+    assert cases(node) == [2, 3]
+    assert [record.reason for record in removals(node)] == ["other_objects"]
+
+
+@pytest.mark.parametrize("kept", ["promised", "never"])
+def test_other_objects_stay_where_that_was_promised_or_is_configured(
+    context: DeskFactory, clock: FakeClock, kept: str
+) -> None:
+    node = context(other_objects_hours=0 if kept == "never" else 2)
+    series = set_aside(node, clock, 1, KeyObjectSelectionDocumentStorage)
+    if kept == "promised":
+        uids = node.store.settling.held(series.series_instance_uid)
+        assert node.store.commitment_requests.promise(sorted(uids), clock())
+    clock.advance(1000 * DAY)
+    assert retain(node) == 0
+    assert cases(node) == [1]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
-from pydicom.uid import SecondaryCaptureImageStorage
+from pydicom.uid import CTImageStorage, RawDataStorage, SecondaryCaptureImageStorage
 
 from node.config.sections import Config
 from node.rules import eligibility
@@ -25,7 +25,7 @@ from node.workflow.recovery import rescue
 from node.workflow.settling import settle
 from storage.files.instances import Files
 from storage.queries.receiving import Settling
-from storage.records import AssociationEnd, Contribution, Delivery, ReportObject, ResultObject, Series
+from storage.records import AssociationEnd, Contribution, Delivery, Missing, ReportObject, ResultObject, Series
 from storage.stages import DeliveryStage, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import (
@@ -244,6 +244,39 @@ def test_the_senders_count_decides_and_is_asked_once(office: Callable[..., Offic
     assert context.row()["evidence"] == "count"
 
 
+@pytest.mark.parametrize(
+    ("sop_class", "evidence", "missing"),
+    [
+        (RawDataStorage, "count", Missing(0, 1)),
+        (CTImageStorage, "quiet", Missing(1, 0)),
+        ("", "quiet", Missing(0, 0)),
+    ],
+)
+def test_of_what_a_sender_counts_only_slices_are_waited_for(
+    office: Callable[..., Office], peer: PeerFactory, sop_class: str, evidence: str, missing: Missing
+) -> None:
+    pacs = peer()
+    context = office(peers=peers(pacs.port, answers_queries=True))
+    series = ct_series(5)
+    held = pacs.held[series[0].StudyInstanceUID][series[0].SeriesInstanceUID]
+    held |= {*(ds.SOPInstanceUID for ds in series), "2.25.66"}
+    pacs.classes["2.25.66"] = sop_class
+    context.keep(series)
+    assert [context.settle_after(0.1), context.settle_after(2)] == [0, 0]
+    assert context.settle_after(0.1 if evidence == "count" else 20) == 1
+    assert (context.row()["evidence"], series_now(context.store, "2.25.1002").missing) == (evidence, missing)
+    assert context.row()["stage"] == "ready"
+
+
+def test_a_series_that_broke_off_is_reported_with_its_counts(office: Callable[..., Office]) -> None:
+    context = office(eligibility={"minimum_slices": 10})
+    context.keep(ct_series(5), closed=AssociationEnd.ABORTED)
+    assert context.settle_after(20) == 1
+    row = context.row()
+    assert (row["stage"], row["outcome"], row["reason"]) == ("ready", "not_analysed", "incomplete")
+    assert row["detail"] == "5 slices came, then the association was aborted"
+
+
 def test_a_peer_that_gives_no_answer_is_not_asked_again_for_the_same_slices(office: Callable[..., Office]) -> None:
     context = office(peers=peers(free_port(), answers_queries=True))
     context.keep(ct_series(3))
@@ -280,7 +313,8 @@ def test_a_peer_that_holds_another_number_postpones_the_end_to_the_quiet_timer(
     context.settle_after(0.1)
     context.keep(received_series[1:2])
     assert context.settle_after(1) == 0
-    assert context.settle_after(19) == 1
+    assert context.settle_after(1) == 0  # of which kind the others are is asked too
+    assert context.settle_after(18) == 1
     assert (context.row()["evidence"], series_now(context.store).expected_count) == ("quiet", 5)
 
 

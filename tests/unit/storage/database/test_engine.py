@@ -18,7 +18,7 @@ from storage.errors import DatabaseUnusable, StorageFull
 from storage.records import Added
 from storage.store import Store
 from tests.conftest import BOTH_DATABASES
-from tests.support.builders import FakeClock, add, header, received, reported, series_now
+from tests.support.builders import FakeClock, add, header, open_association, received, reported, series_now
 
 
 @pytest.fixture(params=BOTH_DATABASES)
@@ -202,7 +202,7 @@ def test_a_database_that_another_program_uses_is_left_alone(new_url: str) -> Non
 def test_a_database_that_has_no_space_says_so_and_goes_on_when_it_has(sqlite_store: Store, clock: FakeClock) -> None:
     engine, limit = sqlite_store.transactions.engine, [1_000_000]
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {limit[0]}"))
-    association = sqlite_store.intake.open_association("receiver", "PACS", clock())
+    association = open_association(sqlite_store, "receiver", "PACS", clock())
     with sqlite_store.transactions.reading() as session:
         limit[0] = session.scalar(text("PRAGMA page_count")) + 10
     slices = [header(number, image_type=("X" * 1000,)) for number in range(1, 40)]

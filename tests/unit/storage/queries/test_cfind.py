@@ -9,7 +9,7 @@ from storage.conditions import Between, Condition, Level, Like
 from storage.records import name_key
 from storage.stages import Outcome
 from storage.store import Store
-from tests.support.builders import STUDY_UID, FakeClock, add, header, received, reported
+from tests.support.builders import STUDY_UID, FakeClock, add, claimed, finish, header, received, reported
 
 
 def found(store: Store, level: Level, what: str, *, limit: int = 10, **conditions: Any) -> list[Any]:
@@ -60,6 +60,13 @@ def test_conditions_are_met_alike_on_both_databases(
     patients: Store, conditions: dict[str, Condition], expected: list[str]
 ) -> None:
     assert names(patients, **conditions) == expected
+
+
+@pytest.mark.parametrize("level", [Level.STUDY, Level.SERIES])
+def test_what_limits_a_negative_is_found_with_it(store: Store, clock: FakeClock, level: Level) -> None:
+    finish(store, clock, claimed(store, clock), Outcome.NEGATIVE, limits="noise")
+    [one] = store.cfind.find(level, {"study_instance_uid": [STUDY_UID]}, 10)
+    assert (one["outcome"], one["limits"]) == ("negative", "noise")
 
 
 def test_a_study_speaks_with_its_most_urgent_series(store: Store, clock: FakeClock) -> None:

@@ -14,7 +14,7 @@ from storage.queries.group_commit import GroupCommit, Offer
 from storage.queries.intake import Intake
 from storage.records import Added, AssociationEnd, Change, Ended, Header, Received
 from storage.store import Store
-from tests.support.builders import FakeClock, header, series_now, stored_file
+from tests.support.builders import FakeClock, header, open_association, series_now, stored_file
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def commits(store: Store) -> Iterator[GroupCommit]:
 
 
 def arrived(store: Store, clock: FakeClock, head: Header, content: str = "first") -> Received:
-    association = store.intake.open_association("receiver", "PACS", clock())
+    association = open_association(store, "receiver", "PACS", clock())
     return Received(head, stored_file(head, content), association, "PACS", clock())
 
 
@@ -180,6 +180,6 @@ def test_the_end_of_an_association_waits_for_company(
 
 
 def test_the_end_of_an_association_does_not_wait_for_ever(store: Store, clock: FakeClock, commits: GroupCommit) -> None:
-    association = store.intake.open_association("receiver", "PACS", clock())
+    association = open_association(store, "receiver", "PACS", clock())
     end = commits.offer(Ended(association, AssociationEnd.RELEASED, clock()))
     assert end.outcome() == association

@@ -18,10 +18,13 @@ from tests.support.builders import (
     SERIES_UID,
     FakeClock,
     add,
+    add_instance,
     claimed,
+    close_association,
     finish,
     header,
     known_file,
+    open_association,
     ready,
     received,
     reported,
@@ -191,20 +194,18 @@ def test_a_series_keeps_the_reports_of_its_earlier_revisions(store: Store, clock
 
 
 def test_associations_close_once_and_as_first_said(store: Store, clock: FakeClock) -> None:
-    association = store.intake.open_association("receiver", "PACS", clock())
+    association = open_association(store, "receiver", "PACS", clock())
     assert closed_as(store) == [(None, None)]
     closed_at = clock.advance(1)
-    store.intake.close_association(association, AssociationEnd.RELEASED, clock())
+    close_association(store, association, AssociationEnd.RELEASED, clock())
     clock.advance(1)
-    store.intake.close_association(association, AssociationEnd.ABORTED, clock())
+    close_association(store, association, AssociationEnd.ABORTED, clock())
     assert closed_as(store) == [("released", closed_at)]
 
 
 def test_what_a_dead_receiver_had_open_is_lost_and_nothing_else(store: Store, clock: FakeClock) -> None:
-    mine, done, other = (
-        store.intake.open_association(name, "PACS", clock()) for name in ("receiver", "receiver", "other")
-    )
-    store.intake.close_association(done, AssociationEnd.ABORTED, clock())
+    mine, done, other = (open_association(store, name, "PACS", clock()) for name in ("receiver", "receiver", "other"))
+    close_association(store, done, AssociationEnd.ABORTED, clock())
     assert store.intake.lose_associations("receiver", clock()) == 1
     assert store.intake.lose_associations("receiver", clock()) == 0
     assert [how for how, _ in closed_as(store)] == ["lost", "aborted", None]
@@ -213,7 +214,7 @@ def test_what_a_dead_receiver_had_open_is_lost_and_nothing_else(store: Store, cl
 
 def test_a_time_without_its_zone_is_refused(store: Store, clock: FakeClock) -> None:
     with pytest.raises(ValueError, match="needs its zone"):
-        store.intake.open_association("receiver", "PACS", clock().replace(tzinfo=None))
+        open_association(store, "receiver", "PACS", clock().replace(tzinfo=None))
     assert count(store, AssociationRow) == 0
 
 
@@ -221,8 +222,8 @@ def test_times_come_back_in_utc(store: Store, clock: FakeClock) -> None:
     from datetime import timezone
 
     local = clock().astimezone(timezone(timedelta(hours=9)))
-    association = store.intake.open_association("receiver", "PACS", local)
-    store.intake.add_instance(header(), stored_file(header()), association, "PACS", local)
+    association = open_association(store, "receiver", "PACS", local)
+    add_instance(store, header(), stored_file(header()), association, "PACS", local)
     at = series_now(store).last_instance_at
     assert (at, at.utcoffset()) == (local, timedelta(0))
 
@@ -248,7 +249,7 @@ def at_once(tasks: list[Callable[[], Added]]) -> list[Added]:
 
 
 def offers(store: Store, clock: FakeClock, offered: list[tuple[Header, str]]) -> list[Callable[[], Added]]:
-    associations = [store.intake.open_association("receiver", "PACS", clock()) for _ in offered]
+    associations = [open_association(store, "receiver", "PACS", clock()) for _ in offered]
     return [
         partial(add, store, clock, head, association, content)
         for (head, content), association in zip(offered, associations, strict=True)
@@ -281,7 +282,7 @@ def test_threads_that_bring_one_uid_in_many_series_leave_no_empty_series(store: 
 
 
 def arrived(store: Store, clock: FakeClock, *offered: tuple[Header, str]) -> list[Received]:
-    association = store.intake.open_association("receiver", "PACS", clock())
+    association = open_association(store, "receiver", "PACS", clock())
     return [Received(head, stored_file(head, content), association, "PACS", clock()) for head, content in offered]
 
 

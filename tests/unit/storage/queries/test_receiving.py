@@ -6,7 +6,17 @@ from storage.errors import IllegalTransition
 from storage.records import AssociationEnd, Contribution
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
-from tests.support.builders import FakeClock, add, header, ready, received, reported, series_now, stored_file
+from tests.support.builders import (
+    FakeClock,
+    add,
+    header,
+    open_association,
+    ready,
+    received,
+    reported,
+    series_now,
+    stored_file,
+)
 
 
 def test_receiving_lists_the_longest_quiet_first_and_nothing_else(store: Store, clock: FakeClock) -> None:
@@ -98,7 +108,7 @@ def test_contributions_tell_who_brought_how_much_and_how_it_ended(store: Store, 
 
 
 def test_an_association_contributes_to_each_series_what_it_brought_of_it(store: Store, clock: FakeClock) -> None:
-    association = store.intake.open_association("receiver", "PACS", clock())
+    association = open_association(store, "receiver", "PACS", clock())
     for number, series in ((1, "2.25.1"), (1, "2.25.2"), (2, "2.25.1")):
         add(store, clock, header(number, series), association)
     first, second = series_now(store, "2.25.1"), series_now(store, "2.25.2")
@@ -113,13 +123,13 @@ def test_instances_come_in_order_of_arrival(store: Store, clock: FakeClock) -> N
     assert [head for head, _ in kept] == [header(3), header(1), header(2)]
 
 
-def test_siblings_share_study_and_acquisition_and_come_with_their_headers(store: Store, clock: FakeClock) -> None:
+def test_siblings_share_study_and_acquisition_and_have_headers(store: Store, clock: FakeClock) -> None:
     mine = received(store, clock, series="2.25.1")
     received(store, clock, series="2.25.2", convolution_kernel="H60f", first=5)
     received(store, clock, series="2.25.3", acquisition_key="another")
     received(store, clock, series="2.25.4", study_instance_uid="2.25.999")
-    [(sibling, heads)] = store.settling.siblings(mine)
-    head = heads[0]
+    [sibling] = store.settling.siblings(mine)
+    head = store.settling.headers(sibling.id)[0]
     assert sibling == series_now(store, "2.25.2")
     assert (head.sop_instance_uid, head.convolution_kernel) == ("2.25.2.5", "H60f")
 

@@ -74,6 +74,11 @@ COLUMNS = [
     "inference_seconds",
     "report_seconds",
     "committed_at",
+    "limits",
+    "notify",
+    "acknowledged_at",
+    "acknowledged_by",
+    "assigned_to",
 ]
 
 
@@ -102,6 +107,17 @@ def test_a_row_tells_who_and_what(store: Store, clock: FakeClock) -> None:
     }  # fmt: skip
     assert {key: row[key] for key in expected} == expected
     assert {key for key in COLUMNS if key not in expected and row[key] not in (None, "")} == set()
+
+
+def test_what_limits_an_answer_and_whether_it_is_worth_an_alert_are_on_the_worklist(
+    store: Store, clock: FakeClock
+) -> None:
+    for number, (limits, notify) in enumerate([("noise", True), ("", False)], start=1):
+        finish(store, clock, claimed(store, clock, series=f"2.25.{number}"), limits=limits, notify=notify)
+    reported(store, clock, Outcome.NOT_ANALYSED, series="2.25.3")
+    rows = {row["series_instance_uid"]: (row["limits"], row["notify"]) for row in store.worklist.rows()}
+    assert rows == {"2.25.1": ("noise", True), "2.25.2": (None, False), "2.25.3": (None, None)}
+    assert [type(notify) for _, notify in rows.values()].count(bool) == 2  # SQLite keeps numbers
 
 
 def test_conflicts_are_on_the_worklist(store: Store, clock: FakeClock) -> None:

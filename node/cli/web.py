@@ -1,0 +1,122 @@
+"""The pages for people, and who may use them: web, user."""
+
+import sys
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from node.cli.app import ConfigOption, app, configuration, console, one_line_errors, trouble_noted
+from node.config.sections import Config
+from node.errors import NodeError
+from node.runtime.clock import utc_now
+from node.web.passwords import Passwords, checked_password
+from node.web.sign_in import checked_name, hash_of, new_token
+from storage.queries.accounts import Account, Accounts, Role, TokenKind
+from storage.store import Store
+
+user_app = typer.Typer(no_args_is_help=True, help="Who may use the pages.")
+app.add_typer(user_app, name="user")
+NameArgument = Annotated[str, typer.Argument(help="The account's name.")]
+RoleOption = Annotated[Role, typer.Option(help="What it may do; each role may what those before it may.")]
+
+
+@app.command(epilog="Example: willis web --config /etc/willis/config.toml")
+def web(
+    config: ConfigOption = None,
+    as_child: Annotated[
+        bool, typer.Option("--as-child", hidden=True, help="End with the process that started it.")
+    ] = False,
+) -> None:
+    """Serve the pages alone, until SIGTERM or Ctrl-C; `willis serve` does too."""
+    from node.runtime.processes import end_with_parent
+    from node.web.server import serve_pages
+
+    with one_line_errors():
+        if as_child:
+            end_with_parent()
+        checked = configuration(config)
+        with trouble_noted(checked, "web"):
+            serve_pages(checked)
+
+
+@user_app.command("add", epilog="Example: willis user add j.doe --role reader")
+def add(name: NameArgument, role: RoleOption = Role.READER, config: ConfigOption = None) -> None:
+    """Make an account; its password is asked for, or read from standard input."""
+    with one_line_errors():
+        checked = checked_name(name)
+        accounts = _accounts(configuration(config))
+        hashed = Passwords().hashed(checked_password(checked, _password()))
+        accounts.add(checked, role, hashed, utc_now())
+        console.print(f"{checked}: {role}", highlight=False)
+
+
+@user_app.command("set", epilog="Example: willis user set j.doe --role lead")
+def set_(
+    name: NameArgument,
+    role: Annotated[Role | None, typer.Option(help="Another role.")] = None,
+    password: Annotated[
+        bool, typer.Option("--password", help="Another password: asked for, or from standard input.")
+    ] = False,
+    enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="Whether it may sign in.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Change an account.  It is unlocked, its sessions end, and its tokens are void."""
+    values: dict[str, Any] = {}
+    with one_line_errors():
+        checked = checked_name(name)
+        if role is not None:
+            values["role"] = role.value
+        if enabled is not None:
+            values["disabled_at"] = None if enabled else utc_now()
+        accounts = _accounts(configuration(config))
+        if password:
+            values["password_hash"] = Passwords().hashed(checked_password(checked, _password()))
+        if not accounts.change(checked, **values):
+            raise NodeError(f"no account {checked!r}; `willis user list` lists them")
+        console.print(f"{checked}: changed", highlight=False)
+
+
+@user_app.command("list")
+def list_(config: ConfigOption = None) -> None:
+    """List the accounts."""
+    with one_line_errors():
+        table = Table("Name", "Role", "Since", "State")
+        for account in _accounts(configuration(config)).all():
+            table.add_row(account.name, account.role, f"{account.created_at:%Y-%m-%d}", _state(account))
+        console.print(table)
+
+
+@user_app.command("token", epilog="Example: willis user token ris --days 365")
+def token(
+    name: NameArgument,
+    days: Annotated[float, typer.Option(min=0.001, max=3660, help="It expires after so many days.")] = 90,
+    config: ConfigOption = None,
+) -> None:
+    """Print a token with which a program uses the API as this account; it is shown once."""
+    with one_line_errors():
+        accounts, now = _accounts(configuration(config)), utc_now()
+        account = accounts.named(checked_name(name))
+        if account is None:
+            raise NodeError(f"no account {name!r}; `willis user list` lists them")
+        made = new_token()
+        accounts.give_token(account, hash_of(made), TokenKind.API, now, now + timedelta(days=days))
+        sys.stdout.write(f"{made}\n")
+
+
+def _accounts(config: Config) -> Accounts:
+    return Store.open(config.storage.url).accounts
+
+
+def _password() -> str:
+    """The password: asked for twice at a terminal, else the first line of standard input."""
+    if sys.stdin.isatty():
+        return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _state(account: Account) -> str:
+    if account.disabled_at is not None:
+        return "disabled"
+    return f"locked until {account.locked_until:%H:%M} UTC" if account.locked_until else ""

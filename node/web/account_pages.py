@@ -1,0 +1,84 @@
+"""Signing in and out, and the first account."""
+
+from starlette.responses import RedirectResponse, Response
+
+from node.audit.messages import SignIn
+from node.errors import Refused
+from node.web.passwords import checked_password
+from node.web.requests import SESSION_COOKIE, Asked, inside, set_cookie
+from node.web.sign_in import SigningIn, checked_name, hash_of
+from storage.queries.accounts import NameTaken, Role
+
+
+def show_sign_in(asked: Asked) -> Response:
+    """The form; whoever has signed in goes on."""
+    if asked.account.id:
+        return RedirectResponse("/", 303)
+    return asked.page("sign_in.html", next=inside(asked.request.query_params.get("next", "/")), said="")
+
+
+def sign_in(asked: Asked) -> Response:
+    """A new session, or the form again with what is wrong."""
+    name, context = asked.form.get("name", ""), asked.context
+    goal = inside(asked.form.get("next", "/"))
+    before = asked.request.cookies.get(SESSION_COOKIE, "")
+    try:
+        account, token = _signing_in(asked).sign_in(name, asked.form.get("password", ""), asked.host, before)
+    except Refused as error:
+        context.record_sign_in(SignIn.LOGIN, name[:64] or "-", asked.host, str(error))
+        return asked.page("sign_in.html", 403, next=goal, said=str(error), name=name)
+    context.record_sign_in(SignIn.LOGIN, account.name, asked.host)
+    return _in(asked, token, goal)
+
+
+def sign_out(asked: Asked) -> Response:
+    """The session is void."""
+    asked.context.store.accounts.void(hash_of(asked.token))
+    asked.context.record_sign_in(SignIn.LOGOUT, asked.account.name, asked.host)
+    response = RedirectResponse("/sign-in", 303)
+    response.delete_cookie(SESSION_COOKIE, path="/")
+    return response
+
+
+def show_first(asked: Asked) -> Response:
+    """The form for the first account, to whoever has the link from the log."""
+    token = asked.request.query_params.get("token", "")
+    if not asked.context.first_start.fits(token):
+        return asked.page("error.html", 403, said="This link is used up, or is none of this node's.")
+    return asked.page("first.html", link_token=token, said="", name="")
+
+
+def make_first(asked: Asked) -> Response:
+    """The first account, an administrator's, is there and has signed in; the link is used up."""
+    context, token = asked.context, asked.form.get("token", "")
+    if not context.tries.allowed(asked.host, context.clock()) or not context.first_start.fits(token):
+        return asked.page("error.html", 403, said="This link is used up, or is none of this node's.")
+    try:
+        name = checked_name(asked.form.get("name", ""))
+        password = checked_password(name, asked.form.get("password", ""))
+        if password != asked.form.get("again", ""):
+            raise Refused("the two passwords differ")
+        hashed = context.passwords.hashed(password)
+        account = context.store.accounts.add(name, Role.ADMINISTRATOR, hashed, context.clock(), only_first=True)
+    except NameTaken:
+        context.first_start.token = ""
+        return asked.page("error.html", 403, said="There is an account already; sign in with it.")
+    except Refused as error:
+        said = str(error)
+        return asked.page(
+            "first.html", 422, link_token=token, said=said[0].upper() + said[1:] + ".", name=asked.form.get("name", "")
+        )
+    context.first_start.token = ""
+    context.record_sign_in(SignIn.LOGIN, account.name, asked.host)
+    return _in(asked, _signing_in(asked).session(account), "/")
+
+
+def _signing_in(asked: Asked) -> SigningIn:
+    context = asked.context
+    return SigningIn(context.store.accounts, context.passwords, context.tries, context.config.web, context.clock)
+
+
+def _in(asked: Asked, token: str, goal: str) -> Response:
+    response = RedirectResponse(goal, 303)
+    set_cookie(response, asked.context, SESSION_COOKIE, token)
+    return response

@@ -1,0 +1,66 @@
+"""The pages as one ASGI application."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
+
+from node.web import account_pages, case_pages, worklist_pages
+from node.web.api import make_api
+from node.web.context import Context
+from node.web.failures import failed, said
+from node.web.headers import SecurityHeaders
+from node.web.requests import open_to_all, signed_in
+
+HERE = Path(__file__).parent
+THREADS = 12
+"""Fewer than the database's connections, so that none waits for one."""
+
+
+def make_app(context: Context, stopping: Callable[[], bool] = lambda: False) -> SecurityHeaders:
+    """The application.  `stopping`: whether open event streams are to end."""
+    app = Starlette(
+        routes=[
+            Route("/", signed_in(worklist_pages.worklist)),
+            Route("/rows", signed_in(worklist_pages.rows)),
+            Route("/events", worklist_pages.events(stopping)),
+            Route("/sign-in", open_to_all(account_pages.show_sign_in)),
+            Route("/sign-in", open_to_all(account_pages.sign_in), methods=["POST"]),
+            Route("/sign-out", signed_in(account_pages.sign_out), methods=["POST"]),
+            Route("/first", open_to_all(account_pages.show_first)),
+            Route("/first", open_to_all(account_pages.make_first), methods=["POST"]),
+            Route("/cases/{case:int}", signed_in(case_pages.case)),
+            Route("/cases/{case:int}/review", signed_in(case_pages.review)),
+            Route("/cases/{case:int}/review", signed_in(case_pages.change), methods=["POST"]),
+            Route("/cases/{case:int}/images", signed_in(case_pages.images)),
+            Route("/cases/{case:int}/images/{number:int}", signed_in(case_pages.image)),
+            Route("/cases/{case:int}/thumbnail", signed_in(case_pages.small_image)),
+            Mount("/static", StaticFiles(directory=HERE / "static")),
+            Mount("/api", make_api(context)),
+        ],
+        exception_handlers={HTTPException: said, Exception: failed},
+        lifespan=_lifespan,
+    )
+    app.state.context = context
+    app.state.templates = Jinja2Templates(directory=HERE / "templates")
+    app.state.templates.env.globals["version"] = version_of("willis")
+    app.state.templates.env.trim_blocks = app.state.templates.env.lstrip_blocks = True
+    return SecurityHeaders(app)
+
+
+@asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+    watching = asyncio.create_task(app.state.context.board.watch())
+    yield
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching

@@ -1,0 +1,92 @@
+"""The cases that all open pages show, read once for all of them when the database has changed; and who waits for that."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from node.rules.urgency import rank
+from node.runtime import log
+from storage.database.changes import Changes
+from storage.queries.triage import Triage
+from storage.queries.worklist import Row
+
+LOOK_SECONDS = 0.25
+PAUSE_SECONDS = 1.0
+"""Between two events, so that slices that stream in do not have every page drawn anew for each."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All cases as they were at one time.  `number` differs from snapshot to snapshot."""
+
+    number: int
+    cases: tuple[Row, ...]
+
+    def ranked(self, now: datetime, wanted: Callable[[Row], bool]) -> list[Row]:
+        """Those that are wanted, the most urgent first."""
+        return sorted(filter(wanted, self.cases), key=lambda row: _rank(row, now))
+
+
+def _rank(row: Row, now: datetime) -> tuple[int, float]:
+    return rank(
+        row["priority"], row["p_present"], row["diameter_mm"], row["top_location"], row["last_instance_at"], now
+    )
+
+
+class Board:
+    """The latest snapshot.  Threads read it; the event loop awaits the next."""
+
+    def __init__(self, triage: Triage, changes: Changes) -> None:
+        """Nothing is read yet."""
+        self._triage, self._changes = triage, changes
+        self._snapshot = Snapshot(0, ())
+        self._stamp = ""
+        self._lock = threading.Lock()
+        self._waiting: set[asyncio.Queue[str]] = set()
+
+    def current(self) -> Snapshot:
+        """The cases as the database has them now.  Raises the database's errors."""
+        with self._lock:
+            stamp = self._changes.stamp()
+            if stamp != self._stamp:
+                cases = tuple(self._triage.cases())
+                self._stamp = stamp
+                if cases != self._snapshot.cases or self._snapshot.number == 0:
+                    self._snapshot = Snapshot(self._snapshot.number + 1, cases)
+            return self._snapshot
+
+    def subscribe(self) -> "asyncio.Queue[str]":
+        """A queue that gets the name of each event from now on."""
+        mine: asyncio.Queue[str] = asyncio.Queue()
+        self._waiting.add(mine)
+        return mine
+
+    def unsubscribe(self, mine: "asyncio.Queue[str]") -> None:
+        """The queue gets nothing more."""
+        self._waiting.discard(mine)
+
+    async def watch(self) -> None:
+        """Tells whoever waits when the cases have changed ("changed"), or cannot be read ("away"), until cancelled."""
+        known, is_away = -1, False
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if not self._waiting:
+                continue
+            try:
+                number = (await asyncio.to_thread(self.current)).number
+            except Exception as error:  # noqa: BLE001  the edge: the pages outlive the database
+                if not is_away:
+                    log.get().error("database_away", error=type(error).__name__)
+                    self._tell("away")
+                is_away = True
+                continue
+            if number != known or is_away:
+                known, is_away = number, False
+                self._tell("changed")
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    def _tell(self, event: str) -> None:
+        for each in self._waiting:
+            each.put_nowait(event)

@@ -1,0 +1,298 @@
+"""A case: what was found, the report, the timeline, what people decided; and its images."""
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from ai.locations import Location
+from node.config.types import LINK_VALUES
+from node.web import wording
+from node.web.images import NoImages, findings_on, hounsfield
+from node.web.report_text import Line, report_lines
+from node.web.requests import Asked
+from node.web.thumbnails import thumbnail
+from storage.queries.accounts import Role
+from storage.queries.reviews import Action, ChangedMeanwhile, Entry, NotChanged, Rejection, Review, Verdict, Wanted
+from storage.queries.worklist import Row
+from storage.records import Delivery
+
+NO_CASE = "There is no such case here. It may have been removed to make room; its report stays in the PACS."
+_KEPT_SECONDS = 3600
+
+
+def case(asked: Asked) -> Response:
+    """The page."""
+    row = _row(asked)
+    if row is None:
+        return asked.page("error.html", 404, said=NO_CASE)
+    asked.context.record_access(row, asked.account, asked.host, changed=False)
+    return asked.page("case.html", **_shown(asked, row), links=_links(asked, row), report=_report(asked, row))
+
+
+def review(asked: Asked) -> Response:
+    """The part that changes: findings, decisions, timeline; nothing when the browser has seen it so."""
+    row = _row(asked)
+    if row is None:
+        return asked.page("gone.html", said=NO_CASE)
+    shown = _shown(asked, row)
+    if asked.request.query_params.get("seen") == shown["state"]:
+        return Response(status_code=204)
+    return asked.page("review.html", **shown)
+
+
+def change(asked: Asked) -> Response:
+    """The review is changed as the form asks; or the page says who was faster."""
+    row = _row(asked)
+    if row is None:
+        return asked.page("error.html", 404, said=NO_CASE)
+    said, status = _changed(asked, row), 200
+    if said:
+        status = 409
+    else:
+        asked.context.record_access(row, asked.account, asked.host, changed=True)
+    if asked.form.get("from") == "list":
+        return _answer_to_list(asked, row, said, status)
+    if not asked.by_script and not said:
+        return RedirectResponse(f"/cases/{row['case_id']}", 303)
+    shown = _shown(asked, row) | {"said": said}
+    if asked.by_script:
+        return asked.page("review.html", status, **shown)
+    return asked.page("case.html", status, **shown, links=_links(asked, row), report=_report(asked, row))
+
+
+def _answer_to_list(asked: Asked, row: Row, said: str, status: int) -> Response:
+    """What was done, and how to undo it, above the list; the list itself is drawn anew."""
+    if not asked.by_script:
+        return RedirectResponse("/", 303) if not said else asked.page("error.html", status, said=said)
+    decided = asked.context.store.reviews.of(row["case_id"])
+    done = {"acknowledged": "Acknowledged:", "undone": "Undone:"}.get(asked.form.get("action", ""), "Changed:")
+    answer = asked.page(
+        "notice.html",
+        status,
+        said=said,
+        done=done,
+        patient=wording.person_name(row["patient_name"]),
+        case_id=row["case_id"],
+        review_version=decided.version if decided else 0,
+        can_undo=asked.form.get("action") != Action.UNDONE,
+    )
+    answer.headers["HX-Trigger"] = "reviewed"
+    return answer
+
+
+def _changed(asked: Asked, row: Row) -> str:
+    """The change was made: ""; else why not, as a sentence."""
+    form, account = asked.form, asked.account
+    action, to = form.get("action", ""), form.get("assigned_to", "")
+    if action not in set(Action):
+        return "That cannot be done with a case."
+    if action == Action.ASSIGNED and to not in ("", account.name):
+        if not account.may(Role.LEAD):
+            return "Only a lead may give a case to somebody else."
+        if asked.context.store.accounts.named(to) is None:
+            return f"There is no account {to}."
+    wanted = Wanted(
+        case_id=row["case_id"],
+        version=_whole(form.get("version", "")) or 0,
+        action=Action(action),
+        account=account.name,
+        finding=_whole(form.get("finding", "")),
+        reason=form.get("reason", ""),
+        assigned_to=to,
+        of_others=account.may(Role.LEAD),
+    )
+    try:
+        asked.context.store.reviews.change(wanted, asked.context.clock())
+    except ChangedMeanwhile as error:
+        return _faster(asked, error.last)
+    except NotChanged as error:
+        said = str(error)
+        return f"{said[0].upper()}{said[1:]}."
+    return ""
+
+
+def _faster(asked: Asked, last: Entry | None) -> str:
+    if last is None:
+        return "The case has changed meanwhile; what you see now is up to date."
+    at = wording.clock_time(last.at, asked.context.zone, asked.context.clock())
+    return f"{last.account} was faster: {wording.told(last)} at {at}. What you see now is up to date."
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+
+
+def _row(asked: Asked) -> Row | None:
+    return asked.context.store.worklist.case(str(asked.request.path_params["case"]))
+
+
+def _shown(asked: Asked, row: Row) -> dict[str, Any]:
+    context, now = asked.context, asked.context.clock()
+    number = row["case_id"]
+    decided = context.store.reviews.of(number) or Review(number, row["revision"])
+    entries = context.store.reviews.entries(number)
+    deliveries = context.store.worklist.deliveries(number)
+    steps = _timeline(row, deliveries)
+    return {
+        "row": row,
+        "kind": wording.KINDS[row["priority"]],
+        "headline": wording.headline(row),
+        "patient": wording.person_name(row["patient_name"]),
+        "study_date": wording.date_text(row["study_date"]),
+        "percent": wording.percent(row["p_present"]),
+        "reason": wording.plain_reason(row),
+        "limited": wording.limitation(row),
+        "waiting": wording.waiting(row["last_instance_at"], now),
+        "findings": _findings(row, decided),
+        "probabilities": _probabilities(row),
+        "review": decided,
+        "entries": [(entry, wording.told(entry), _at(asked, entry.at)) for entry in reversed(entries)],
+        "steps": [(each, _at(asked, each.at)) for each in steps],
+        "acknowledged_at": _at(asked, decided.acknowledged_at),
+        "rejections": [(code.value, text) for code, text in wording.REJECTIONS.items()],
+        "accounts": [each.name for each in context.store.accounts.all() if each.disabled_at is None],
+        "is_lead": asked.account.may(Role.LEAD),
+        "can_undo": _can_undo(asked, entries, row),
+        "has_ended": row["priority"] != 3,
+        "state": f"{row['stage']}-{row['revision']}-{row['instance_count']}-{decided.version}-{len(steps)}-{row['delivery']}",
+        "image_key": f"{row['revision']}-{row['instance_count']}-{row['report_uid'] or ''}",
+        "said": "",
+    }
+
+
+def _at(asked: Asked, at: datetime | None) -> str:
+    return wording.clock_time(at, asked.context.zone, asked.context.clock())
+
+
+def _can_undo(asked: Asked, entries: Sequence[Entry], row: Row) -> bool:
+    last = next((e for e in reversed(entries) if not e.undone and e.action is not Action.UNDONE), None)
+    return (
+        last is not None
+        and last.revision == row["revision"]
+        and (last.account == asked.account.name or asked.account.may(Role.LEAD))
+    )
+
+
+def _findings(row: Row, decided: Review) -> list[dict[str, Any]]:
+    return [
+        {
+            "number": number,
+            "place": wording.short_place(lesion["location"]),
+            "location": lesion["location"],
+            "diameter_mm": lesion["diameter_mm"],
+            "p": lesion["probability"],
+            "percent": wording.percent(lesion["probability"]),
+            "verdict": decided.of(number),
+            "rejection": _rejection(decided.of(number)),
+        }
+        for number, lesion in enumerate(row["lesions"] or [], start=1)
+    ]
+
+
+def _rejection(verdict: Verdict | None) -> str:
+    return wording.REJECTIONS[Rejection(verdict.reason)] if verdict and verdict.reason else ""
+
+
+def _probabilities(row: Row) -> list[tuple[str, float, str]]:
+    """The 13 places, the most probable first; none where nothing was analysed."""
+    found = [(location.value, row[f"p_{location.name.lower()}"]) for location in Location]
+    known = [(wording.short_place(name), p, wording.percent(p)) for name, p in found if p is not None]
+    return sorted(known, key=lambda each: -each[1])
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that happened to the case, and how long after its last slice."""
+
+    name: str
+    at: datetime
+    after: str = ""
+
+
+def _timeline(row: Row, deliveries: Sequence[Delivery]) -> list[Step]:
+    last = row["last_instance_at"]
+    steps = [("First slice", row["first_instance_at"]), ("Last slice", last)]
+    steps += [("Series is whole", row["ready_at"]), ("Analysis began", row["claimed_at"])]
+    steps += [("Report made" if row["report_uid"] else "Ended", row["reported_at"])]
+    for each in deliveries:
+        steps += [(f"{each.destination} took the {each.kind.replace('_', ' ')}", each.delivered_at)]
+        steps += [(f"{each.destination} has promised to keep it", each.committed_at)]
+    known = [Step(name, at, _after(at, last)) for name, at in steps if at is not None]
+    return sorted(known, key=lambda step: step.at)
+
+
+def _after(at: datetime, last: datetime) -> str:
+    seconds = (at - last).total_seconds()
+    return f"+ {wording.seconds_text(seconds)}" if seconds > 0 else ""
+
+
+def _links(asked: Asked, row: Row) -> list[tuple[str, str]]:
+    values = {name: quote(row[name] or "", safe="") for name in LINK_VALUES}
+    return [(name, template.format(**values)) for name, template in asked.context.config.web.links.items()]
+
+
+def _report(asked: Asked, row: Row) -> list[Line]:
+    return report_lines(asked.context.files.root / row["report_path"]) if row["report_path"] else []
+
+
+def images(asked: Asked) -> Response:
+    """What the viewer needs to know: how many slices of which size, and where the findings are on them."""
+    row = _row(asked)
+    if row is None:
+        return JSONResponse({"said": NO_CASE}, 404)
+    try:
+        series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
+    except NoImages as error:
+        return JSONResponse({"said": str(error)}, 410)
+    return JSONResponse(
+        {
+            "slices": len(series.places),
+            "rows": series.frame.rows,
+            "columns": series.frame.columns,
+            "pixel_mm": list(series.frame.pixel_spacing_mm) if series.has_geometry else None,
+            "slice_mm": series.slice_spacing_mm(),
+            "positions_mm": [round(place.along_mm, 2) for place in series.places] if series.has_geometry else [],
+            "findings": findings_on(series, row["lesions"] or []),
+        }
+    )
+
+
+def image(asked: Asked) -> Response:
+    """One slice: its HU row by row, little endian, 16 bits each, with sign."""
+    row, number = _row(asked), int(asked.request.path_params["number"])
+    if row is None:
+        return Response(NO_CASE, 404, media_type="text/plain")
+    try:
+        series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
+        if not 0 <= number < len(series.places):
+            return Response("There is no such slice.", 404, media_type="text/plain")
+        hu = hounsfield(series.places[number])
+    except NoImages as error:
+        return Response(str(error), 410, media_type="text/plain")
+    packed = gzip.compress(hu.astype("<i2").tobytes(), compresslevel=1)
+    size = {"X-Rows": str(hu.shape[0]), "X-Columns": str(hu.shape[1])}
+    return Response(
+        packed, media_type="application/octet-stream", headers={"Content-Encoding": "gzip", **size, **_kept()}
+    )
+
+
+def small_image(asked: Asked) -> Response:
+    """The thumbnail."""
+    row = _row(asked)
+    if row is None:
+        return Response(status_code=404)
+    try:
+        series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
+        return Response(thumbnail(series, row), media_type="image/png", headers=_kept())
+    except NoImages:
+        return RedirectResponse("/static/no-image.svg", 303)
+
+
+def _kept() -> dict[str, str]:
+    """The browser may keep it: its address changes with what it shows.  Nobody between may."""
+    return {"Cache-Control": f"private, max-age={_KEPT_SECONDS}"}

@@ -1,0 +1,49 @@
+"""What every page works with, made once when the process starts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+
+from node.audit.messages import Person, SignIn, Study
+from node.audit.trail import Trail
+from node.config.sections import Config
+from node.web.board import Board
+from node.web.images import Images
+from node.web.passwords import Passwords
+from node.web.sign_in import FirstStart, Tries
+from storage.files.instances import Files
+from storage.queries.accounts import Account
+from storage.queries.worklist import Row
+from storage.store import Store
+
+
+@dataclass(frozen=True)
+class Context:
+    """Configuration, database, files, clock, and what is kept in memory: nothing that matters."""
+
+    config: Config
+    store: Store
+    files: Files
+    trail: Trail
+    clock: Callable[[], datetime]
+    passwords: Passwords
+    tries: Tries
+    first_start: FirstStart
+    board: Board
+    images: Images
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """In which times are shown; None: the machine's own."""
+        return self.config.report.zone
+
+    def record_sign_in(self, what: SignIn, name: str, host: str, error: str = "") -> None:
+        """The audit trail tells of it."""
+        at, person = self.clock(), Person(name, host)
+        self.trail.record(lambda reporter: reporter.user_authentication(what, person, at, error))
+
+    def record_access(self, row: Row, account: Account, host: str, changed: bool) -> None:
+        """The audit trail tells that the account saw, or changed, what is known of the case's patient."""
+        at, person = self.clock(), Person(account.name, host)
+        study = Study(row["study_instance_uid"], row["patient_id"], row["accession_number"])
+        self.trail.record(lambda reporter: reporter.accessed(study, person, changed, at))

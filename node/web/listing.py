@@ -1,0 +1,117 @@
+"""Which cases the worklist shows: the filters in its address, what fits them, and each row's words.  Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from node.web import wording
+from storage.queries.worklist import Row
+
+ROWS_A_PAGE = 100
+SHOWN = {"open": "Open", "mine": "Mine", "done": "Acknowledged", "all": "All"}
+OUTCOMES = {
+    "": "Any outcome",
+    "positive": "Suspected aneurysm",
+    "not-analysed": "Not analysed",
+    "in-work": "In work",
+    "negative": "No aneurysm detected",
+    "other": "Not looked for",
+}
+_SEARCHED = ("patient_name", "patient_id", "accession_number", "series_description", "top_location", "study_date")
+
+
+@dataclass(frozen=True)
+class Query:
+    """The filters.  `page` counts from 1."""
+
+    show: str = "open"
+    outcome: str = ""
+    words: str = ""
+    page: int = 1
+
+    @classmethod
+    def of(cls, values: Mapping[str, str]) -> "Query":
+        """The filters in the address; what is none is left out."""
+        show, outcome, page = values.get("show", ""), values.get("outcome", ""), values.get("page", "")
+        return cls(
+            show if show in SHOWN else "open",
+            outcome if outcome in OUTCOMES else "",
+            values.get("q", "").strip()[:100],
+            max(int(page), 1) if page.isascii() and page.isdecimal() and len(page) < 6 else 1,
+        )
+
+    def address(self, **changes: Any) -> str:
+        """The query string with some filters changed; without `page` the first."""
+        values = {"show": self.show, "outcome": self.outcome, "q": self.words, "page": 1} | changes
+        default = {"show": "open", "outcome": "", "q": "", "page": 1}
+        return urlencode({key: value for key, value in values.items() if value != default[key]})
+
+    def wants(self, row: Row, account: str) -> bool:
+        """Whether the case is shown to this account."""
+        return (
+            self._shows(row, account)
+            and self.outcome in ("", wording.KINDS[row["priority"]])
+            and all(word in searched_text(row) for word in self.words.casefold().split())
+        )
+
+    def _shows(self, row: Row, account: str) -> bool:
+        match self.show:
+            case "all":
+                return True
+            case "done":
+                return row["acknowledged_at"] is not None
+            case "mine":
+                return row["assigned_to"] == account and row["acknowledged_at"] is None
+            case _:
+                return row["acknowledged_at"] is None and row["priority"] < 5
+
+
+def searched_text(row: Row) -> str:
+    """What is searched for words, in lower case."""
+    short = wording.short_place(row["top_location"])
+    return " ".join((*(row[name] or "" for name in _SEARCHED), short, f"#{row['case_id']}")).casefold()
+
+
+def shown_row(row: Row, delivery: str, now: datetime) -> dict[str, Any]:
+    """The words of a row."""
+    verdicts = row["verdicts"]
+    return {
+        "case_id": row["case_id"],
+        "version": row["version"],
+        "kind": wording.KINDS[row["priority"]],
+        "headline": wording.headline(row),
+        "place": wording.short_place(row["top_location"]) if row["outcome"] == "positive" else "",
+        "diameter_mm": row["diameter_mm"] if row["outcome"] == "positive" else None,
+        "p": row["p_present"],
+        "percent": wording.percent(row["p_present"]),
+        "reason": wording.plain_reason(row) if row["priority"] in (2, 5) else "",
+        "limited": wording.limitation(row),
+        "alert": bool(row["notify"]),
+        "patient": wording.person_name(row["patient_name"]),
+        "patient_id": row["patient_id"],
+        "accession": row["accession_number"],
+        "study_date": wording.date_text(row["study_date"]),
+        "series": row["series_description"],
+        "slices": row["instance_count"],
+        "waiting": wording.waiting(row["last_instance_at"], now),
+        "last_instance_at": row["last_instance_at"].isoformat(),
+        "assigned_to": row["assigned_to"],
+        "acknowledged_by": row["acknowledged_by"],
+        "delivery": wording.DELIVERIES.get(delivery, ""),
+        "undelivered": delivery == "dead",
+        "accepted": sum(each["accepted"] for each in verdicts),
+        "rejected": sum(not each["accepted"] for each in verdicts),
+        "can_end": row["acknowledged_at"] is None and row["priority"] != 3,
+        "thumbnail": f"{row['revision']}-{row['instance_count']}" if row["priority"] in (1, 4) else "",
+    }
+
+
+def counts(rows: Sequence[Row]) -> dict[str, int]:
+    """How many open cases there are of each kind."""
+    found = dict.fromkeys(OUTCOMES, 0)
+    for row in rows:
+        if row["acknowledged_at"] is None and row["priority"] < 5:
+            found[wording.KINDS[row["priority"]]] += 1
+    return found

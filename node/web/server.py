@@ -1,0 +1,75 @@
+"""The process that serves the pages: `willis web`, and as a child of `willis serve`."""
+
+import signal
+import socket
+
+import uvicorn
+
+from node.audit.trail import open_trail
+from node.config.sections import Config
+from node.errors import Unavailable
+from node.net.acceptor import port_message
+from node.runtime import log
+from node.runtime.clock import utc_now
+from node.runtime.heartbeat import Heartbeat
+from node.web.app import make_app
+from node.web.board import Board
+from node.web.context import Context
+from node.web.images import Images
+from node.web.passwords import Passwords
+from node.web.sign_in import FirstStart, Tries, new_token
+from storage.files.instances import Files
+from storage.store import Store
+
+_LAST_SECONDS = 2
+
+
+def serve_pages(config: Config) -> None:
+    """Serves until SIGTERM or SIGINT.  Raises Unavailable when the port is taken, and what opening the store raises."""
+    listening = _listen(config)
+    store = Store.open(config.storage.url)
+    context = Context(
+        config,
+        store,
+        Files(config.storage.directory),
+        open_trail(config),
+        utc_now,
+        Passwords(),
+        Tries(),
+        FirstStart("" if store.accounts.all() else new_token()),
+        Board(store.triage, store.changes),
+        Images(store.settling, Files(config.storage.directory)),
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(context, lambda: server.should_exit),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            timeout_graceful_shutdown=_LAST_SECONDS,
+        )
+    )
+    log.get().info("pages_served", host=config.web.host, port=config.web.port, remedy=config.web.address)
+    if context.first_start.token:
+        link = f"{config.web.address}/first?token={context.first_start.token}"
+        log.get().warning("no_account_yet", remedy=f"open {link} once, or run `willis user add`")
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn has its own while it runs, and raises them again after
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    heartbeat = Heartbeat(store.processes, "web", config.storage.directory, lambda: {"address": config.web.address})
+    heartbeat.start()
+    try:
+        server.run(sockets=[listening])
+    finally:
+        heartbeat.stop()
+        context.trail.close()
+        store.close()
+
+
+def _listen(config: Config) -> socket.socket:
+    host, port = config.web.host, config.web.port
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except (OSError, UnicodeError) as error:
+        raise Unavailable(port_message("[web]", host, port, error)) from None

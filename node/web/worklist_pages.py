@@ -1,0 +1,98 @@
+"""The worklist: the page, its rows alone, and the events that have them drawn anew."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from node.web.context import Context
+from node.web.listing import OUTCOMES, ROWS_A_PAGE, SHOWN, Query, counts, shown_row
+from node.web.requests import SESSION_COOKIE, Asked
+from node.web.sign_in import hash_of
+from storage.queries.accounts import TokenKind
+
+KEEP_ALIVE_SECONDS = 15.0
+"""So often an open page hears something, and its session is looked at."""
+_RETRY_MS = 1000
+
+
+def worklist(asked: Asked) -> Response:
+    """The page."""
+    return asked.page("worklist.html", **_listing(asked))
+
+
+def rows(asked: Asked) -> Response:
+    """The table alone."""
+    listing = _listing(asked)
+    answer = asked.page("rows.html", **listing)
+    if asked.request.headers.get("HX-Trigger") == "filters":
+        address = listing["query"].address()
+        answer.headers["HX-Replace-Url"] = f"/?{address}" if address else "/"
+    return answer
+
+
+def _listing(asked: Asked) -> dict[str, Any]:
+    context, query = asked.context, Query.of(asked.request.query_params)
+    now, snapshot = context.clock(), context.board.current()
+    found = snapshot.ranked(now, lambda row: query.wants(row, asked.account.name))
+    last_page = max((len(found) - 1) // ROWS_A_PAGE + 1, 1)
+    page = min(query.page, last_page)
+    part = found[(page - 1) * ROWS_A_PAGE : page * ROWS_A_PAGE]
+    deliveries = context.store.triage.deliveries([row["case_id"] for row in part])
+    return {
+        "query": query,
+        "rows": [shown_row(row, deliveries.get(row["case_id"], ""), now) for row in part],
+        "total": len(found),
+        "first": (page - 1) * ROWS_A_PAGE + 1,
+        "page": page,
+        "last_page": last_page,
+        "counts": counts(snapshot.cases),
+        "shown": SHOWN,
+        "outcomes": OUTCOMES,
+    }
+
+
+def events(stopping: Callable[[], bool]) -> Callable[[Request], Any]:
+    """The endpoint of server-sent events: "changed" at once and whenever the cases change, "away" without a database."""
+
+    async def endpoint(request: Request) -> Response:
+        context: Context = request.app.state.context
+        token = request.cookies.get(SESSION_COOKIE, "")
+        if not await run_in_threadpool(_is_session, context, token):
+            return Response(status_code=204)  # which an event source takes as its end
+        return StreamingResponse(
+            _events(context, token, stopping), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
+
+    return endpoint
+
+
+def _is_session(context: Context, token: str) -> bool:
+    try:
+        return context.store.accounts.of_token(hash_of(token), TokenKind.SESSION, context.clock()) is not None
+    except Exception:  # noqa: BLE001  the edge: without a database nobody is signed out
+        return True
+
+
+async def _events(context: Context, token: str, stopping: Callable[[], bool]) -> AsyncIterator[str]:
+    queue = context.board.subscribe()
+    try:
+        yield f"retry: {_RETRY_MS}\nevent: changed\ndata: now\n\n"
+        quiet = 0.0
+        while not stopping():
+            try:
+                event = await asyncio.wait_for(queue.get(), 0.5)
+            except TimeoutError:
+                quiet += 0.5
+                if quiet < KEEP_ALIVE_SECONDS:
+                    continue
+                if not await run_in_threadpool(_is_session, context, token):
+                    return
+                event = "alive"
+            quiet = 0.0
+            yield f"event: {event}\ndata: now\n\n"
+    finally:
+        context.board.unsubscribe(queue)

@@ -1,0 +1,154 @@
+"""Who may use the pages, and what proves that a request is theirs.  Passwords and tokens come hashed, and leave as they came."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+
+from storage.database.schema import AccountRow, AccountTokenRow
+from storage.database.transactions import Transactions
+from storage.errors import StorageError
+
+
+class Role(StrEnum):
+    """What an account may do; each may what those before it may."""
+
+    READER = "reader"
+    """Sees cases, acknowledges them, judges findings, takes cases."""
+    LEAD = "lead"
+    """Gives cases to others and undoes what others did."""
+    ADMINISTRATOR = "administrator"
+
+
+class TokenKind(StrEnum):
+    """What a token is for."""
+
+    SESSION = "session"
+    API = "api"
+
+
+class NameTaken(StorageError):
+    """An account of this name is there; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """One person.  `locked_until`: after too many wrong passwords."""
+
+    id: int
+    name: str
+    role: Role
+    password_hash: str
+    failures: int
+    locked_until: datetime | None
+    created_at: datetime
+    disabled_at: datetime | None
+
+    def may(self, role: Role) -> bool:
+        """Whether it may what `role` may."""
+        order = list(Role)
+        return order.index(self.role) >= order.index(role)
+
+
+class Accounts:
+    """Each public method is one transaction."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """`transactions` are those of the store's database."""
+        self._transactions = transactions
+
+    def add(self, name: str, role: Role, password_hash: str, now: datetime, only_first: bool = False) -> Account:
+        """The account is there.  Raises NameTaken, also when there is any account and it is to be the first."""
+        with self._transactions.writing() as session:
+            taken = select(AccountRow.id).where(AccountRow.name == name)
+            if session.scalar(taken) or (only_first and session.scalar(select(func.count(AccountRow.id)))):
+                raise NameTaken(f"there is an account {name!r} already; change it with `willis user set`")
+            row = AccountRow(name=name, role=role.value, password_hash=password_hash, created_at=now)
+            session.add(row)
+            session.flush()
+            return _account(row)
+
+    def change(self, name: str, **values: Any) -> bool:
+        """The account has these values, its failures are forgotten, and its tokens are void.  False when there is none."""
+        with self._transactions.writing() as session:
+            row = session.scalar(select(AccountRow).where(AccountRow.name == name))
+            if row is None:
+                return False
+            for key, value in {**values, "failures": 0, "locked_until": None}.items():
+                setattr(row, key, value)
+            session.execute(delete(AccountTokenRow).where(AccountTokenRow.account_id == row.id))
+            return True
+
+    def all(self) -> list[Account]:
+        """Every account, by name."""
+        with self._transactions.reading() as session:
+            return [_account(row) for row in session.scalars(select(AccountRow).order_by(AccountRow.name))]
+
+    def named(self, name: str) -> Account | None:
+        """The account of this name."""
+        with self._transactions.reading() as session:
+            row = session.scalar(select(AccountRow).where(AccountRow.name == name))
+            return None if row is None else _account(row)
+
+    def failed(self, account: Account, most: int, lock_for: timedelta, now: datetime) -> bool:
+        """One more wrong password; with `most` of them in a row the account is locked, and True is returned."""
+        with self._transactions.writing() as session:
+            row = session.get_one(AccountRow, account.id, with_for_update=True)
+            row.failures += 1
+            if row.failures < most:
+                return False
+            row.failures, row.locked_until = 0, now + lock_for
+            return True
+
+    def succeeded(self, account: Account) -> None:
+        """The wrong passwords before this are forgotten."""
+        with self._transactions.writing() as session:
+            session.execute(update(AccountRow).where(AccountRow.id == account.id).values(failures=0, locked_until=None))
+
+    def give_token(
+        self, account: Account, sha256: str, kind: TokenKind, now: datetime, expires_at: datetime, instead_of: str = ""
+    ) -> None:
+        """The token with this hash is the account's; the one `instead_of`, and all that have expired, are void."""
+        with self._transactions.writing() as session:
+            expired = (AccountTokenRow.expires_at < now) | (AccountTokenRow.sha256 == instead_of)
+            session.execute(delete(AccountTokenRow).where(expired))
+            session.add(
+                AccountTokenRow(
+                    account_id=account.id, sha256=sha256, kind=kind.value, created_at=now, expires_at=expires_at
+                )
+            )
+
+    def of_token(self, sha256: str, kind: TokenKind, now: datetime) -> Account | None:
+        """Whose token this is; None when it is nobody's, of another kind, expired, or its account disabled."""
+        with self._transactions.reading() as session:
+            row = session.scalar(
+                select(AccountRow)
+                .join(AccountTokenRow, AccountTokenRow.account_id == AccountRow.id)
+                .where(
+                    AccountTokenRow.sha256 == sha256,
+                    AccountTokenRow.kind == kind.value,
+                    AccountTokenRow.expires_at > now,
+                    AccountRow.disabled_at.is_(None),
+                )
+            )
+            return None if row is None else _account(row)
+
+    def void(self, sha256: str) -> None:
+        """The token proves nothing any longer."""
+        with self._transactions.writing() as session:
+            session.execute(delete(AccountTokenRow).where(AccountTokenRow.sha256 == sha256))
+
+
+def _account(row: AccountRow) -> Account:
+    return Account(
+        row.id,
+        row.name,
+        Role(row.role),
+        row.password_hash,
+        row.failures,
+        row.locked_until,
+        row.created_at,
+        row.disabled_at,
+    )
