@@ -183,7 +183,7 @@ class Config(Section):
     delivery: DeliverySettings = DeliverySettings()
     log: Log = Log()
     audit: Audit = Audit()
-    web: Web = Web()
+    web: Web = Field(default_factory=Web)
     peers: Mapping[str, Peer] = Field(default_factory=lambda: types.MappingProxyType({}))
 
     @model_validator(mode="after")
