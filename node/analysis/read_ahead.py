@@ -110,4 +110,4 @@ class ReadAhead:
 
     def _is_wanted(self, first: Header) -> bool:
         """Whether it will be analysed, as far as its first instance tells."""
-        return eligibility.ineligibility([first], self._rules, lacking=self._rules.minimum_slices) is None
+        return bool(eligibility.ct_slices([first], self._rules))

@@ -1,6 +1,5 @@
 """The triage page in a real browser, as people use it.  Pictures are left in `var/browser`."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +74,7 @@ def test_a_case_arrives_on_the_open_page_and_is_acknowledged_with_the_keyboard(
     page = people.sign_in("dr.a")
     assert names(page) == ["Calm, Carl"]
     reported(store, clock, series="2.25.2", patient_name="Urgent^Uwe")
-    began = time.monotonic()
     expect(page.locator("tr[data-case] .name")).to_have_text(["Urgent, Uwe", "Calm, Carl"])
-    assert time.monotonic() - began < 5
     page.keyboard.press("j")
     expect(page.locator('tr[data-case="2"] .open')).to_be_focused()
     page.keyboard.press("j")
@@ -245,10 +242,8 @@ def test_ten_thousand_cases_are_a_page_like_any_other(people: People, pages: Ser
     page = people.sign_in("dr.a")
     expect(page.locator("tr[data-case]")).to_have_count(100)
     expect(page.locator(".pages")).to_contain_text("1–100 of 10000")
-    began = time.monotonic()
     page.keyboard.press("j")
     page.keyboard.press("a")
     expect(page.locator(".pages")).to_contain_text("of 9999")
-    assert time.monotonic() - began < 5
     page.get_by_role("link", name="Next").click()
     expect(page.locator(".pages")).to_contain_text("101–200 of 9999")

@@ -15,7 +15,7 @@ from tests.support.dicom_factory import ct_series
 from tests.support.raw_scu import RawScu, associate_rq
 from tests.support.site import SiteFactory
 
-UNKNOWN_CLASS = "1.2.840.10008.5.1.4.1.1.4"  # MR Image Storage
+UNKNOWN_CLASS = "1.3.12.2.1107.5.9.1"  # private, and not configured
 ABSTRACT_SYNTAX_NOT_SUPPORTED = 0x03
 
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.interop
 FORWARD = "function OnStoredInstance(instance, tags, metadata, origin) SendToModality(instance, 'willis') end"
 
 
-def test_orthanc_forwards_images_as_they_come_and_a_summary_that_comes_back_is_not_reported_on(
+def test_orthanc_forwards_images_as_they_come_and_results_that_come_back_are_not_reported_on(
     node_in: NodeFactory, tmp_path: Path
 ) -> None:
     folder = tmp_path / "orthanc"
@@ -31,13 +31,13 @@ def test_orthanc_forwards_images_as_they_come_and_a_summary_that_comes_back_is_n
         orthanc.http.put("/modalities/willis", json=modality).raise_for_status()
         orthanc.upload(save(ct_series(6), folder))
         node.wait_for_delivered()
-        node.wait_for_stage("set_aside")
-        rows = node.rows()
-        [images, summary] = sorted(rows, key=lambda row: str(row["modality"]))
+        rows = node.wait_for_stage("set_aside", count=2)
+        [images, summary, report] = sorted(rows, key=lambda row: str(row["modality"]))
         assert (images["outcome"], images["instance_count"], images["delivery"]) == ("not_analysed", 6, "delivered")
         assert (summary["modality"], summary["outcome"], summary["reason"]) == (
             "OT",
             "not_eligible",
             "secondary_capture",
         )
+        assert (report["modality"], report["outcome"], report["reason"]) == ("SR", "not_eligible", "no_image")
         assert len(orthanc.http.get("/instances").json()) == 8

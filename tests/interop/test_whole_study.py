@@ -138,3 +138,36 @@ def test_a_study_of_forty_series_ends_with_success(node_in: NodeFactory, tmp_pat
     run(program("storescu"), "+sd", "-aet", "PACS", "-aec", "WILLIS", "127.0.0.1", str(node.config.node.port), folder)
     rows = wait_until(lambda: (r := node.rows()) and len(r) == 40 and all(x["outcome"] for x in r) and r, 90)
     assert {(row["outcome"], row["reason"], row["instance_count"]) for row in rows} == {("not_eligible", "no_image", 5)}
+
+
+@pytest.mark.parametrize(
+    ("sender", "status", "came", "after"),
+    [
+        (["storescu"], 192, 12, "the caller ended right after an instance was refused with 0xC000"),
+        (["storescu", "-nh"], 0, 69, "the caller went on after what was refused"),
+        (["dcmsend"], 0, 69, "the caller went on after what was refused"),
+    ],
+)
+def test_a_refused_slice_makes_its_series_incomplete_whatever_the_sender_says(
+    node_in: NodeFactory, tmp_path: Path, sender: list[str], status: int, came: int, after: str
+) -> None:
+    """As the table of docs/operations.md has it."""
+    node = node_in(completion__quiet_seconds="2")
+    slices = ct_series(70, rows=16, columns=16)
+    del slices[12].StudyInstanceUID
+    paths = save(slices, tmp_path)
+    command = [
+        program(sender[0]),
+        *sender[1:],
+        "-aet",
+        "PACS",
+        "-aec",
+        "WILLIS",
+        "127.0.0.1",
+        str(node.config.node.port),
+    ]
+    assert subprocess.run([*command, *map(str, paths)], capture_output=True, check=False).returncode == status
+    (row,) = node.wait_for_delivered()
+    assert (row["outcome"], row["reason"]) == ("not_analysed", "incomplete")
+    assert row["detail"] == f"{came} slices came, 1 was refused"
+    assert after in node.log.read_text()

@@ -12,7 +12,7 @@
   const MIP_MM = 10;
   const MOST_KEPT = 320; // slices of 512 KiB
   const AHEAD = 60;
-  const AT_ONCE = 5;
+  const AT_ONCE = 4; // of the six connections that a browser opens, one hears events
   const base = `/cases/${viewer.dataset.case}/images`;
   const state = { slice: 0, window: [...WINDOWS.arteries], name: 'arteries', mip: false, circles: true, zoom: 1, pan: [0, 0] };
   let info = null;

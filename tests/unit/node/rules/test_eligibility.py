@@ -122,6 +122,10 @@ def test_frames_of_a_multi_frame_object_count_as_slices() -> None:
 def test_a_part_of_a_long_series_is_not_taken_for_a_short_one() -> None:
     assert reason(slices(30), lacking=270) is None
     assert reason(slices(30), lacking=10) is Ineligible.TOO_FEW_SLICES
+    scout = slices(1, image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"))
+    assert reason(scout, lacking=300) is None
+    assert reason(scout, lacking=3) is Ineligible.LOCALIZER
+    assert reason(slices(1, sop_class_uid="1.2.840.10008.5.1.4.1.1.66"), lacking=300) is Ineligible.NOT_CT
 
 
 def spaced(spacing_mm: float, count: int = 60, **changes: Any) -> list[Header]:
