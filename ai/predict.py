@@ -36,13 +36,15 @@ def analyse(
     """Return the findings of a head CT angiography.
 
     `device`: "auto" (a CUDA GPU when there is one, else the CPU), "cpu", "cuda" or "cuda:N".  When a GPU's memory does
-    not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  Raises
+    not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  `progress` hears of the
+    network's share, before it of each step (0) and after it of each candidate (1).  Raises
     NotAnalysable(NOT_A_HEAD, COVERAGE or NO_CONTRAST), and whatever `progress` raises.
     """
-    region = prepared_region(volume, bundle, require_contrast=require_contrast, check_coverage=check_coverage)
+    checks = {"require_contrast": require_contrast, "check_coverage": check_coverage}
+    region = prepared_region(volume, bundle, **checks, progress=progress or _unheard)
     where = chosen_device(device)
     maps = _maps(region, bundle, where, progress)
-    found = looked_at_again(candidates(maps), volume, bundle)
+    found = looked_at_again(candidates(maps), volume, bundle, progress or _unheard)
     return replace(
         calibrated_findings(found, bundle),
         note=maps.note,
@@ -57,17 +59,31 @@ def calibrated_findings(found: tuple[Candidate, ...], bundle: Bundle) -> Finding
     return findings(found, manifest.calibration, manifest.threshold, manifest.notify_threshold)
 
 
-def looked_at_again(found: tuple[Candidate, ...], volume: Volume, bundle: Bundle) -> tuple[Candidate, ...]:
+def _unheard(_share: float) -> None:
+    """Nobody wants to know."""
+
+
+def looked_at_again(
+    found: tuple[Candidate, ...], volume: Volume, bundle: Bundle, progress: Progress = _unheard
+) -> tuple[Candidate, ...]:
     """Return the candidates as the second stage sees them, best first; as they are where a bundle has none."""
     stage = bundle.manifest.second_stage
     if stage is None:
         return found
-    seconds = looked_at(bundle.second, volume, [one.centre_lps_mm for one in found])
-    return rescored(found, seconds, stage.first_weight, stage.second_weight)
+    log_odds: list[float] = []
+    for one in found:
+        log_odds += looked_at(bundle.second, volume, [one.centre_lps_mm])
+        progress(1.0)
+    return rescored(found, log_odds, stage.first_weight, stage.second_weight)
 
 
 def prepared_region(
-    volume: Volume, bundle: Bundle, *, require_contrast: bool = True, check_coverage: bool = True
+    volume: Volume,
+    bundle: Bundle,
+    *,
+    require_contrast: bool = True,
+    check_coverage: bool = True,
+    progress: Progress = _unheard,
 ) -> Region:
     """Return what the network will read.  Raises NotAnalysable (NOT_A_HEAD, COVERAGE or NO_CONTRAST)."""
     extent = located_extent(volume, sure=check_coverage)
@@ -75,7 +91,9 @@ def prepared_region(
         require_coverage(extent)
     if extent.circle_centre_lps_mm is None:
         raise NotAnalysable(Reason.COVERAGE)
+    progress(0.0)
     tubes = enhanced_tubes(volume, extent.circle_centre_lps_mm)
+    progress(0.0)
     if require_contrast and not tubes.filled:
         raise NotAnalysable(Reason.NO_CONTRAST)
     settings = bundle.manifest.preprocessing
@@ -83,7 +101,10 @@ def prepared_region(
         d, h, w = settings.size_DHW
         settings = replace(settings, size_DHW=(d + GROWN_VOXELS, h + GROWN_VOXELS, w + GROWN_VOXELS))
     region = region_of_interest(volume, extent.circle_centre_lps_mm, settings)
-    return replace(region, quality=quality_of(volume, extent.circle_centre_lps_mm, tubes, extent.spread_mm))
+    progress(0.0)
+    quality = quality_of(volume, extent.circle_centre_lps_mm, tubes, extent.spread_mm)
+    progress(0.0)
+    return replace(region, quality=quality)
 
 
 def found_candidates(
