@@ -16,6 +16,7 @@ from datetime import timedelta
 from importlib.metadata import version
 from types import FrameType
 
+import ai.predict  # noqa: F401  loaded here and not by the first series
 from ai.bundle import Manifest
 from node.analysis.analysis import AnalysisContext, analyse
 from node.analysis.bundle import configured_bundle, configured_device

@@ -96,9 +96,12 @@ def _changed(asked: Asked, row: Row) -> str:
             return "Only a lead may give a case to somebody else."
         if asked.context.store.accounts.named(to) is None:
             return f"There is no account {to}."
+    version = _whole(form.get("version", ""))
+    if version is None:
+        return "It cannot be told which state of the case this was decided on: load the page again."
     wanted = Wanted(
         case_id=row["case_id"],
-        version=_whole(form.get("version", "")) or 0,
+        version=version,
         action=Action(action),
         account=account.name,
         finding=_whole(form.get("finding", "")),

@@ -17,10 +17,10 @@ def main() -> int:
         for number, situation in enumerate(SITUATIONS, start=1):
             end = hospital.play(situation)
             is_right = end.is_right(situation)
-            verdict = "right" if is_right else "not yet" if situation.not_yet else "WRONG"
-            wrong += verdict == "WRONG" or (is_right and bool(situation.not_yet))
+            verdict = "right" if is_right else "WRONG"
+            wrong += not is_right
             seconds += end.seconds
-            print(f"{number:3}  {verdict:7}  {situation.name}  [{situation.source}]")
+            print(f"{number:3}  {verdict:5}  {situation.name}  [{situation.source}]")
             print(f"     expected {situation.expected}{''.join(f'; says {words!r}' for words in situation.says)}")
             print(f"     measured {end.measured}  ({'; '.join(filter(None, end.details)) or 'no detail'})")
     print(f"{len(SITUATIONS)} situations, {wrong:.0f} wrong, {seconds:.0f} s")

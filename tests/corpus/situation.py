@@ -24,8 +24,7 @@ class Sending:
 class Situation:
     """`ends`: of each series in the order in which their first instances came, as outcome and reason.
 
-    `says`: words that the worklist's detail of one of them must hold.  `not_yet`: why it ends otherwise today; it must
-    be removed as soon as it does not.
+    `says`: words that the worklist's detail of one of them must hold.
     """
 
     name: str
@@ -33,7 +32,6 @@ class Situation:
     made: Callable[[], Sequence[Sending]]
     ends: tuple[str, ...]
     says: tuple[str, ...] = ()
-    not_yet: str = ""
 
     @property
     def expected(self) -> str:

@@ -259,8 +259,6 @@ def test_a_forged_form_is_answered_and_changes_nothing(quick: Served, clock: Fak
     clock.advance(1)
     quick.context.store.reviews.of(1)
     answer = post(quick.signed_in("dr.a"), "/cases/1", "/cases/1/review", **values)
-    if values.get("version", "").startswith(("-", "9" * 9)):  # no number: read as 0, what the page shows
-        return
     assert answer.status_code == 409
     assert quick.context.store.reviews.entries(1) == []
 

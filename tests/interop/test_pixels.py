@@ -102,15 +102,16 @@ def test_every_compressed_syntax_that_is_accepted_is_one_of_these() -> None:
 def test_a_jpeg_ls_study_is_received_and_gives_the_findings_of_its_uncompressed_original(
     node_in: NodeFactory, positive_series: list[Path], tmp_path: Path
 ) -> None:
+    import torch
     from pydicom import dcmread
 
     import ai
     from ai.bundle import load_bundle
 
     datasets = [dcmread(path) for path in positive_series]
+    node = node_in(ai__threads=torch.get_num_threads())  # as many as here: floats are added in the same order
     expected = ai.analyse(volume_from_datasets(datasets), load_bundle())
     save(by_codec(datasets, JPEGLSLossless), tmp_path)
-    node = node_in()
     run(program("dcmsend"), "+sd", "-aet", "PACS", "-aec", "WILLIS", "127.0.0.1", str(node.config.node.port), tmp_path)
     (row,) = node.wait_for_delivered()
     assert (row["outcome"], row["instance_count"]) == ("positive", len(positive_series))

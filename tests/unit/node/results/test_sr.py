@@ -38,16 +38,21 @@ from tests.support.reports import (
 METAL = Quality(noise_hu=8.0, arterial_hu=350.0, metal_mm3=60.0)
 
 
+def outcome_words(outcome: Findings) -> str:
+    """What the report says of the scan, after what it says of each finding."""
+    return comments(report(outcome=outcome))[len(outcome.lesions)]
+
+
 @pytest.mark.parametrize("outcome", [POSITIVE, NEGATIVE])
 def test_what_limits_an_answer_is_in_its_first_sentence(outcome: Findings) -> None:
-    first = comments(report(outcome=dataclasses.replace(outcome, quality=METAL)))[0]
+    first = outcome_words(dataclasses.replace(outcome, quality=METAL))
     assert "; limited: metal artefact at the circle of Willis. Probability" in first
     plain = comments(report(outcome=dataclasses.replace(outcome, quality=Quality(8.0, 350.0))))
     assert not any("limited" in text for text in plain) and plain == comments(report(outcome=outcome))
 
 
 def test_both_operating_points_are_in_the_first_sentence() -> None:
-    first = comments(report(outcome=dataclasses.replace(POSITIVE, notify_threshold=0.81)))[0]
+    first = outcome_words(dataclasses.replace(POSITIVE, notify_threshold=0.81))
     assert first.endswith("(reported from 50.0 %; alert from 81.0 %).")
 
 

@@ -1,21 +1,27 @@
-"""Orthanc 1.10.1 lists the instances that failed in the command set of its C-GET responses, not in their Identifier.
-
-Software: Orthanc 1.10.1 (Debian 12, `apt-get install orthanc`), asked by pynetdicom 3.0.4 with pydicom 3.0.1.
-Input: one valid CT image; a requestor that proposes the SCP role for it and answers its C-STORE with 0xA700, as an SCP
-that has no space left may (PS3.4 B.2.3).
-Expected: a command set has elements of group 0000 alone (PS3.7 6.3.1), and Failed SOP Instance UID List (0008,0058) is
-in the Identifier that follows (PS3.4 C.4.3.1.4.2).
-Seen: (0008,0000) and (0008,0058) follow the last element of group 0000, the Command Group Length counts only the
-elements before them, and no dataset follows: Command Data Set Type is 0x0101.  Where nothing failed, they are not there.
-
-So a requestor that takes every element of another group for a violation aborts, and never learns the status.
-`python findings/orthanc_c_get_failed_list_in_command_set.py` prints what is seen, and fails where that has changed.
-"""
-
+#!/usr/bin/env bash
+# Orthanc 1.10.1 lists the instances that failed in the command set of its C-GET responses, not in their Identifier.
+#
+# Software: Orthanc 1.10.1 (Debian 12, `apt-get install orthanc`), asked by pynetdicom 3.0.4 with pydicom 3.0.1.
+# Input: one valid CT image; a requestor that proposes the SCP role for it and answers its C-STORE with 0xA700, as an SCP
+# that has no space left may (PS3.4 B.2.3).
+# Expected: a command set has elements of group 0000 alone (PS3.7 6.3.1), and Failed SOP Instance UID List (0008,0058) is
+# in the Identifier that follows (PS3.4 C.4.3.1.4.2).
+# Seen: (0008,0000) and (0008,0058) follow the last element of group 0000, the Command Group Length counts only the
+# elements before them, and no dataset follows: Command Data Set Type is 0x0101.  Where nothing failed, they are not there.
+#
+# So a requestor that takes every element of another group for a violation aborts, and never learns the status.
+# This prints what is seen, and fails where that has changed.
+set -euo pipefail
+PATH=$PATH:/usr/sbin
+command -v Orthanc >/dev/null || apt-get install -y -qq --no-install-recommends orthanc >/dev/null
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+python3 -m pip install --quiet --disable-pip-version-check --target "$folder" pynetdicom==3.0.4 pydicom==3.0.1
+cd "$folder"
+PYTHONPATH=$folder python3 - <<'PROGRAM'
 import json
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -24,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 ORTHANC = "1.10.1"
-PACKAGES = ("pynetdicom==3.0.4", "pydicom==3.0.1")
 OUT_OF_RESOURCES = 0xA700
 SEEN = {"(0008,0000)": 14, "(0008,0058)": "2.25.1"}
 
@@ -32,10 +37,6 @@ SEEN = {"(0008,0000)": 14, "(0008,0058)": "2.25.1"}
 def main() -> None:
     """What is described above was seen.  Raises AssertionError where it was not."""
     with tempfile.TemporaryDirectory() as folder:
-        packages = Path(folder, "packages")
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(packages), *PACKAGES]
-        subprocess.run(pip, check=True)  # noqa: S603
-        sys.path.insert(0, str(packages))
         dicom_port, http_port = free_port(), free_port()
         settings = {
             "DicomAet": "ORTHANC", "DicomPort": dicom_port, "HttpPort": http_port, "StorageDirectory": f"{folder}/db",
@@ -43,7 +44,7 @@ def main() -> None:
             "DicomAlwaysAllowGet": True, "Plugins": [],
         }  # fmt: skip
         Path(folder, "orthanc.json").write_text(json.dumps(settings))
-        process = subprocess.Popen(["Orthanc", f"{folder}/orthanc.json"], stderr=subprocess.DEVNULL)  # noqa: S603, S607
+        process = subprocess.Popen(["Orthanc", f"{folder}/orthanc.json"], stderr=subprocess.DEVNULL)
         try:
             version = version_at(f"http://127.0.0.1:{http_port}")
             assert version == ORTHANC, f"Orthanc {version}: written for {ORTHANC}"
@@ -51,7 +52,7 @@ def main() -> None:
             for answer, status, others in ((0x0000, 0x0000, {}), (OUT_OF_RESOURCES, 0xA702, SEEN)):
                 found = final_command_set(dicom_port, answer)
                 of_other_groups = {tag: value for tag, value in found.items() if not tag.startswith("(0000,")}
-                print(f"C-STORE answered 0x{answer:04X}; the last C-GET response:", found)  # noqa: T201
+                print(f"C-STORE answered 0x{answer:04X}; the last C-GET response:", found)
                 assert found["(0000,0900)"] == status, found
                 assert found["(0000,0800)"] == 0x0101, "no dataset follows"
                 assert found["(0000,0000)"] == 106, "the group length is the same with and without the others"
@@ -73,7 +74,7 @@ def version_at(url: str) -> str:
     """Orthanc's, once it answers there."""
     for _ in range(150):
         try:
-            with urllib.request.urlopen(f"{url}/system") as response:  # noqa: S310
+            with urllib.request.urlopen(f"{url}/system") as response:
                 return str(json.load(response)["Version"])
         except OSError:
             time.sleep(0.2)
@@ -91,8 +92,8 @@ def give_an_image(url: str) -> None:
     ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality, ds.PatientID = CTImageStorage, "2.25.1", "CT", "P"
     ds.StudyInstanceUID, ds.SeriesInstanceUID = "2.25.2", "2.25.3"
     dcmwrite(content, ds, enforce_file_format=True)
-    request = urllib.request.Request(f"{url}/instances", content.getvalue())  # noqa: S310
-    urllib.request.urlopen(request).close()  # noqa: S310
+    request = urllib.request.Request(f"{url}/instances", content.getvalue())
+    urllib.request.urlopen(request).close()
 
 
 def final_command_set(port: int, answer: int) -> dict[str, Any]:
@@ -121,3 +122,4 @@ def final_command_set(port: int, answer: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     main()
+PROGRAM
