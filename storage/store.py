@@ -14,6 +14,7 @@ from storage.queries.processes import Processes
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
 from storage.queries.reviews import Reviews
+from storage.queries.tally import Tally
 from storage.queries.triage import Triage
 from storage.queries.worklist import Worklist
 
@@ -37,6 +38,7 @@ class Store:
         self.reviews = Reviews(transactions)
         self.triage = Triage(transactions.reading_plainly)
         self.processes = Processes(transactions)
+        self.tally = Tally(transactions)
         self.changes = Changes(transactions.engine)
 
     @classmethod
