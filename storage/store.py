@@ -9,6 +9,7 @@ from storage.queries.claims import Queue
 from storage.queries.commitment_requests import CommitmentRequests
 from storage.queries.commitments import Commitments
 from storage.queries.intake import Intake
+from storage.queries.notifications import Notifications
 from storage.queries.outbox import Outbox
 from storage.queries.processes import Processes
 from storage.queries.receiving import Settling
@@ -39,6 +40,7 @@ class Store:
         self.triage = Triage(transactions.reading_plainly)
         self.processes = Processes(transactions)
         self.tally = Tally(transactions)
+        self.notifications = Notifications(transactions)
         self.changes = Changes(transactions.engine)
 
     @classmethod

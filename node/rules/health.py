@@ -95,6 +95,7 @@ class Facts:
     oldest_pending_at: datetime | None = None
     oldest_ready_at: datetime | None = None
     dead_deliveries: int = 0
+    dead_notifications: int = 0
     held_up: str = ""
     serves_pages: bool = False
     """Whether the configuration wants them."""
@@ -119,6 +120,7 @@ _NEEDED = {
 
 ABOUT = (
     "database", "processes", "disk", "instances", "model", "peers", "deliveries", "analysis", "certificates", "clock",
+    "notifications",
 )  # fmt: skip
 """What a reason may be about."""
 
@@ -236,6 +238,10 @@ def _waiting(facts: Facts) -> Iterator[Reason]:
         number = counted(facts.dead_deliveries, "delivery was", "deliveries were")
         said = f"{number} refused or given up; `willis worklist` shows them as dead: mend the cause, then `willis retry CASE`"
         yield Reason("deliveries", Verdict.DEGRADED, said)
+    if facts.dead_notifications:
+        number = counted(facts.dead_notifications, "notification was", "notifications were")
+        said = f"{number} refused or given up: mend the cause in [[notifications]], then `willis retry --notifications`"
+        yield Reason("notifications", Verdict.DEGRADED, said)
     if facts.oldest_ready_at and facts.now - facts.oldest_ready_at > READY_LATE:
         said = (
             f"a case has waited for its analysis since {_utc(facts.oldest_ready_at)}; look at the log of `willis work`"

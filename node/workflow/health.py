@@ -56,6 +56,7 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         oldest_pending_at=waiting.oldest_pending_at,
         oldest_ready_at=waiting.oldest_ready_at,
         dead_deliveries=waiting.dead,
+        dead_notifications=waiting.dead_notifications,
         held_up=waiting.held_up,
         serves_pages=config.web.enabled,
     )

@@ -1,9 +1,9 @@
-"""The tables of how the node runs: its processes, its peers, and what it has counted."""
+"""The tables of how the node runs: its processes, its peers, what it has counted, and whom it has notified."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Double, String, Text
+from sqlalchemy import Double, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from storage.database.schema import Base
@@ -44,3 +44,30 @@ class TallyRow(Base):
     label: Mapped[str] = mapped_column(String(128), primary_key=True)
     bucket: Mapped[str] = mapped_column(String(16), primary_key=True)
     value: Mapped[float] = mapped_column(Double)
+
+
+class NotificationRow(Base):
+    """Something that one target is to be notified of, or was.  Content is made when it is sent: no patient is named here."""
+
+    __tablename__ = "notification"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    target: Mapped[str] = mapped_column(Text)
+    event: Mapped[str] = mapped_column(String(16))
+    subject: Mapped[str] = mapped_column(String(128))
+    """What it is about: the same is never notified of twice."""
+    case_id: Mapped[int | None] = mapped_column(Integer)
+    revision: Mapped[int | None] = mapped_column(Integer)
+    stage: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime]
+    next_attempt_at: Mapped[datetime | None]
+    last_error: Mapped[str] = mapped_column(Text, default="")
+    ended_at: Mapped[datetime | None]
+    over_at: Mapped[datetime | None]
+    """When what it is about had passed, where that is no case."""
+
+    __table_args__ = (
+        UniqueConstraint("target", "event", "subject"),
+        Index("ix_notification_due", "stage", "next_attempt_at"),
+    )
