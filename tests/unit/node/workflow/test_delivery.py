@@ -190,11 +190,11 @@ def test_a_failure_that_nobody_thought_of_postpones_its_own_delivery_and_is_give
     path.unlink()
     path.mkdir()
     assert deliver(context.context) == 1
-    assert (context.delivery().stage, context.delivery().last_error) == (DeliveryStage.PENDING, "IsADirectoryError")
+    assert (context.delivery().stage, context.delivery().last_error) == (DeliveryStage.PENDING, "Is a directory")
     context.clock.advance(72 * 3600)
     assert deliver(context.context) == 0
     assert (context.delivery().stage, context.delivery().last_error) == (
-        DeliveryStage.DEAD, "given up after 72 h: IsADirectoryError",
+        DeliveryStage.DEAD, "given up after 72 h: Is a directory",
     )  # fmt: skip
 
 
