@@ -30,7 +30,7 @@ ALARM_SLACK_SECONDS = 5
 
 
 class Supervisor:
-    """The node: its child processes, seven jobs, one scheduler."""
+    """The node: its child processes, its jobs, one scheduler."""
 
     def __init__(self, config: Config, arguments: list[str]) -> None:
         """`arguments` are those with which a child finds the same configuration."""

@@ -79,7 +79,7 @@ class Notifications:
         common = {"stage": NotificationStage.PENDING.value, "attempts": 0, "created_at": now, "last_error": ""}
         names = ("target", "event", "subject", "case_id", "revision", "next_attempt_at")
         rows = [{name: getattr(each, name) for name in names} | common for each in new]
-        with self._transactions.writing("notification") as session:
+        with self._transactions.writing() as session:
             session.execute(self._insert, rows)
 
     def _unknown(self, wanted: Sequence[Notification]) -> list[Notification]:

@@ -1,146 +1,22 @@
-"""Notifications to a real SMTP server, a real MLLP listener and an HTTP server: who is told, when, once, and of whom."""
+"""Notifications to a real SMTP server: who is told, when, once, and of whom; what the outbox keeps; what the configuration takes."""
 
-import asyncio
-import threading
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from email import message_from_bytes
 from pathlib import Path
-from typing import Any
 
-import hl7
 import pytest
-from aiosmtpd.controller import Controller
-from fhir.resources.R4B.diagnosticreport import DiagnosticReport
-from hl7.mllp import start_hl7_server
 
 from node.config.loading import load
-from node.config.sections import Config
 from node.errors import ConfigError
 from node.workflow import notifications
 from node.workflow.context import Context
 from storage.database.running import NotificationRow
-from storage.files.instances import Files
 from storage.queries.reviews import Action, Wanted
 from storage.records import Process
 from storage.store import Store
 from tests.support.builders import FakeClock, reported
-from tests.support.running import free_port
-from tests.support.web_server import Said, ServerFactory, web
+from tests.support.receivers import PATIENT, Mailbox, Make, a_round, error_of, made, mailbox, positive, rows
 
-__all__ = ["web"]
-PATIENT = ("Doe", "P-0001", "A-77", "20261123", "2.25")
-Make = Callable[..., Context]
-
-
-@pytest.fixture
-def made(sqlite_store: Store, files: Files, tmp_path: Path, clock: FakeClock) -> Make:
-    """A node with these targets."""
-
-    def make(*targets: dict[str, Any], store: Store = sqlite_store) -> Context:
-        values = {"storage": {"directory": tmp_path}, "notifications": targets, "report": {"timezone": "UTC"}}
-        return Context(Config.model_validate(values), store, files, lambda: None, clock)
-
-    return make
-
-
-class Mailbox:
-    """An SMTP server on loopback that keeps what comes."""
-
-    def __init__(self) -> None:
-        self.mails: list[Any] = []
-        self.refuses = False
-        self._port = free_port()
-        self._controller: Controller | None = None
-
-    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
-        if self.refuses:
-            return "451 try again later"
-        self.mails.append(message_from_bytes(envelope.content))
-        return "250 OK"
-
-    def start(self) -> str:
-        self._controller = Controller(self, hostname="127.0.0.1", port=self._port)
-        self._controller.start()
-        return f"mailto://127.0.0.1:{self._port}/?from=willis@example.org&to=dr.a@example.org&mode=insecure"
-
-    def stop(self) -> None:
-        if self._controller is not None:
-            self._controller.stop()
-        self._controller = None
-
-    def texts(self) -> list[str]:
-        return [f"{mail['Subject']}\n" + "".join(_text(part) for part in mail.walk()) for mail in self.mails]
-
-
-def _text(part: Any) -> str:
-    return (part.get_payload(decode=True) or b"").decode()
-
-
-@pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    made = Mailbox()
-    yield made
-    made.stop()
-
-
-class Listener:
-    """An MLLP listener in a thread; `code` is how it acknowledges."""
-
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
-        self.code, self.port = "AA", free_port()
-        self._loop = asyncio.new_event_loop()
-        started = threading.Event()
-        threading.Thread(target=self._run, args=(started,), daemon=True).start()
-        assert started.wait(10)
-
-    def _run(self, started: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(start_hl7_server(self._answer, "127.0.0.1", self.port, encoding="utf-8"))
-        started.set()
-        self._loop.run_forever()
-
-    async def _answer(self, reader: Any, writer: Any) -> None:
-        message = await reader.readmessage()
-        self.messages.append(message)
-        writer.writemessage(message.create_ack(self.code))
-        await writer.drain()
-        writer.close()
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    made = Listener()
-    yield made
-    made.stop()
-
-
-def a_round(context: Context) -> int:
-    """What the node's job does; returns how many were taken."""
-    return notifications.tell(context)
-
-
-def rows(context: Context) -> list[tuple[str, str, int]]:
-    """(target, stage, attempts) of each notification."""
-    with context.store.transactions.reading() as session:
-        found = session.query(NotificationRow).order_by(NotificationRow.id)
-        return [(row.target, row.stage, row.attempts) for row in found]
-
-
-def error_of(context: Context) -> str:
-    with context.store.transactions.reading() as session:
-        return str(session.query(NotificationRow).one().last_error)
-
-
-def positive(context: Context, clock: FakeClock, notify: bool = True, **options: Any) -> None:
-    """A positive case with a report."""
-    from tests.support.builders import claimed, finish
-
-    assert finish(context.store, clock, claimed(context.store, clock, **options), notify=notify)
+__all__ = ["made", "mailbox"]
 
 
 def acknowledge(context: Context) -> None:
@@ -283,6 +159,18 @@ def error_of_any(context: Context) -> str:
         return max(str(row.last_error) for row in session.query(NotificationRow))
 
 
+def test_what_a_node_that_died_was_sending_is_sent_after_its_lease(
+    made: Make, mailbox: Mailbox, clock: FakeClock
+) -> None:
+    context = made({"name": "on-call", "kind": "apprise", "url": mailbox.start()})
+    positive(context, clock)
+    notifications.notice(context)
+    assert context.store.notifications.due.claim(clock(), context.lease) is not None  # and its node dies
+    assert a_round(context) == 0
+    clock.advance(context.lease.total_seconds() + 1)
+    assert a_round(context) == 1
+
+
 def test_what_cannot_be_sent_for_days_is_a_dead_letter_that_health_names_and_a_person_revives(
     made: Make, mailbox: Mailbox, clock: FakeClock
 ) -> None:
@@ -310,85 +198,6 @@ def test_a_target_that_is_configured_no_longer_is_a_dead_letter(made: Make, mail
     notifications.notice(context)
     assert notifications.send(made()) == 0
     assert "name = 'old' is not configured any longer" in error_of(context)
-
-
-# --- HL7 and FHIR
-
-
-def test_an_oru_is_acknowledged_and_has_the_result_without_the_patient(
-    made: Make, listener: Listener, clock: FakeClock
-) -> None:
-    context = made({"name": "ris", "kind": "hl7", "url": f"mllp://127.0.0.1:{listener.port}"})
-    positive(context, clock)
-    assert a_round(context) == 1
-    [message] = listener.messages
-    assert str(message.segment("MSH")[9]) == "ORU^R01^ORU_R01"
-    assert next(str(segment[5]) for segment in message.segments("OBX") if str(segment[2]) == "NM") == "0.900"
-    assert str(message.segment("OBR")[25]) == "P"
-    assert [word for word in PATIENT if word in str(message)] == ["20261123"], "the day on which it is sent"
-
-
-def test_an_oru_with_patient_data_has_pid_and_accession_escaped(
-    made: Make, listener: Listener, clock: FakeClock
-) -> None:
-    context = made({"name": "ris", "kind": "hl7", "url": f"mllp://127.0.0.1:{listener.port}", "patient_data": True})
-    positive(context, clock, accession_number="A^7|8")
-    assert a_round(context) == 1
-    [message] = listener.messages
-    assert str(message.segment("PID")[5]) == "Doe^Jane"
-    assert str(message.segment("OBR")[18]) == "A\\S\\7\\F\\8"
-    assert hl7.parse(str(message)).segment("PID")[3] is not None
-
-
-@pytest.mark.parametrize(("code", "stage"), [("AE", "pending"), ("AR", "dead")])
-def test_an_acknowledgement_that_is_none_is_tried_again_or_a_dead_letter(
-    made: Make, listener: Listener, clock: FakeClock, code: str, stage: str
-) -> None:
-    listener.code = code
-    context = made({"name": "ris", "kind": "hl7", "url": f"mllp://127.0.0.1:{listener.port}"})
-    positive(context, clock)
-    assert a_round(context) == 0
-    assert [row[1] for row in rows(context)] == [stage]
-    assert code in error_of(context)
-
-
-def test_a_fhir_server_gets_a_valid_report_on_condition_that_it_has_none(
-    made: Make, web: ServerFactory, clock: FakeClock, tmp_path: Path
-) -> None:
-    server = web(Said(201))
-    (tmp_path / "token").write_text("secret\n")
-    target = {"name": "fhir", "kind": "fhir", "url": server.url, "token_file": tmp_path / "token"}
-    context = made(target)
-    positive(context, clock)
-    assert a_round(context) == 1
-    [asked] = server.asked
-    assert asked.path.endswith("/DiagnosticReport")
-    assert asked.headers["Authorization"] == "Bearer secret"
-    assert asked.headers["If-None-Exist"] == "identifier=urn:willis:case|WILLIS1"
-    report = DiagnosticReport.model_validate_json(asked.body)
-    assert (report.status, report.subject) == ("preliminary", None)
-    assert not [word for word in PATIENT if word in asked.body.decode()]
-
-
-def test_a_fhir_report_with_patient_data_is_valid_too(made: Make, web: ServerFactory, clock: FakeClock) -> None:
-    server = web(Said(200))
-    context = made({"name": "fhir", "kind": "fhir", "url": server.url, "patient_data": True})
-    positive(context, clock)
-    assert a_round(context) == 1
-    report = DiagnosticReport.model_validate_json(server.asked[0].body).model_dump()
-    assert report["subject"]["identifier"]["value"] == "P-0001"
-    assert report["basedOn"][0]["identifier"]["value"] == "A-77"
-
-
-@pytest.mark.parametrize(("status", "stage"), [(503, "pending"), (401, "pending"), (400, "dead"), (302, "dead")])
-def test_what_a_fhir_server_answers_decides_whether_it_is_tried_again(
-    made: Make, web: ServerFactory, clock: FakeClock, status: int, stage: str
-) -> None:
-    context = made({"name": "fhir", "kind": "fhir", "url": web(Said(status)).url})
-    positive(context, clock)
-    assert a_round(context) == 0
-    assert [row[1] for row in rows(context)] == [stage]
-    assert f"HTTP {status}" in error_of(context)
 
 
 # --- the configuration
