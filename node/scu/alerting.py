@@ -22,14 +22,31 @@ _TRANSIENT = (401, 403, 408, 425, 429)
 
 def send_text(target: Target, title: str, body: str) -> None:
     """The target of kind "apprise" has taken the message.  Raises Unavailable and Refused."""
-    import apprise  # takes a while, and most nodes notify nobody
+    apprise, messenger = _messenger(target)
+    if not messenger.notify(body=body, title=title, body_format=apprise.NotifyFormat.TEXT):
+        raise Unavailable(f"{target.name} did not take it: its server is away or refuses; look at the URL and its log")
+
+
+def _messenger(target: Target) -> tuple[Any, Any]:
+    """The library, which takes a while to import and which most nodes do without, and what sends.  Raises Refused."""
+    import apprise
 
     logging.getLogger("apprise").setLevel(logging.CRITICAL)
     messenger = apprise.Apprise()
     if not messenger.add(_address(target)):
-        raise Refused(f"{target.name}: that is no URL of apprise; https://appriseit.com/services lists them")
-    if not messenger.notify(body=body, title=title, body_format=apprise.NotifyFormat.TEXT):
-        raise Unavailable(f"{target.name} did not take it: its server is away or refuses; look at the URL and its log")
+        raise Refused(f"{target.name}: its url is none of apprise; https://appriseit.com/services lists them")
+    return apprise, messenger
+
+
+def host_of(target: Target) -> tuple[str, int]:
+    """Host and port of a target that we call ourselves; ("", 0) of apprise's.  Raises Refused and Unavailable."""
+    if target.kind == "apprise":
+        _messenger(target)
+        return "", 0
+    parts = urlsplit(_address(target))
+    if parts.scheme not in (("mllp",) if target.kind == "hl7" else ("http", "https")) or not parts.hostname:
+        raise Refused(f"{target.name}: its url_file must hold the URL of kind = '{target.kind}'")
+    return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def send_hl7(target: Target, message: str, control_id: str) -> None:
