@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from storage.database import revision
 from storage.errors import StorageError
@@ -150,10 +151,10 @@ def _hash(path: Path) -> str:
         raise NoBackup(f"{path} is not there: that is no backup, or part of one") from None
 
 
-def _read_manifest(backup: Path) -> Mapping[str, dict[str, str]]:
+def _read_manifest(backup: Path) -> Mapping[str, Any]:
     path = backup / MANIFEST
     try:
-        found: Mapping[str, dict[str, str]] = json.loads(path.read_text("utf-8"))
+        found: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise NoBackup(f"{path} is not there: that is no backup, or one that was not finished") from None
     except ValueError:
