@@ -8,6 +8,7 @@ from storage.queries.cfind import CFind
 from storage.queries.claims import Queue
 from storage.queries.commitment_requests import CommitmentRequests
 from storage.queries.commitments import Commitments
+from storage.queries.earlier import Earlier
 from storage.queries.intake import Intake
 from storage.queries.outbox import Outbox
 from storage.queries.receiving import Settling
@@ -35,6 +36,7 @@ class Store:
         self.accounts = Accounts(transactions)
         self.reviews = Reviews(transactions)
         self.triage = Triage(transactions.reading_plainly)
+        self.earlier = Earlier(transactions.reading_plainly)
         self.changes = Changes(transactions.engine)
 
     @classmethod

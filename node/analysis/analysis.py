@@ -282,7 +282,8 @@ def _conclusion(
     outcome = Outcome.POSITIVE if said.positive else Outcome.NEGATIVE
     limits = said.limited.removeprefix("limited: ")
     version = context.algorithm.version
-    return Conclusion(outcome, "", said.note, version, said.probabilities, lesions, seconds, limits, said.notify)
+    judged = (said.probabilities, lesions, seconds, limits, said.notify, said.threshold)
+    return Conclusion(outcome, "", said.note, version, *judged)
 
 
 def _report(context: AnalysisContext, claim: Claim, seen: Seen) -> Results | None:

@@ -103,7 +103,7 @@ class Worklist:
             found += [row["id"] for statement in _CASE for row in select(statement, name=case)]
             for case_id in found:
                 for row in select("SELECT * FROM worklist WHERE case_id = :case_id", case_id=case_id):
-                    return _typed(row)
+                    return typed(row)
         return None
 
     def reports(self, case_id: int) -> list[Row]:
@@ -121,15 +121,15 @@ class Worklist:
             deliveries = select("SELECT stage, COUNT(*) AS number FROM delivery GROUP BY stage")
             [ready] = select("SELECT MIN(ready_at) AS oldest_at FROM series WHERE stage = 'ready'")
             [pending] = select("SELECT MIN(created_at) AS oldest_at FROM delivery WHERE stage = 'pending'")
-            failed = [_typed(row) for row in select(_ANALYSIS_ERRORS)]
-            undelivered = [_typed(row) for row in select(_DELIVERY_ERRORS)]
-            short = [_typed(row) for row in select(_SHORTFALLS)]
-            delivered = [_typed(row) for row in select(_DELIVERED, most=last)]
+            failed = [typed(row) for row in select(_ANALYSIS_ERRORS)]
+            undelivered = [typed(row) for row in select(_DELIVERY_ERRORS)]
+            short = [typed(row) for row in select(_SHORTFALLS)]
+            delivered = [typed(row) for row in select(_DELIVERED, most=last)]
         return Status(
             stages={Stage(row["stage"]): row["number"] for row in stages},
             deliveries={DeliveryStage(row["stage"]): row["number"] for row in deliveries},
-            oldest_ready_at=_typed(ready)["oldest_at"],
-            oldest_pending_at=_typed(pending)["oldest_at"],
+            oldest_ready_at=typed(ready)["oldest_at"],
+            oldest_pending_at=typed(pending)["oldest_at"],
             errors=(
                 *((row["claimed_at"], f"case {row['id']}: {row['error']}") for row in failed if row["claimed_at"]),
                 *((row["created_at"], f"{row['destination']}: {row['last_error']}") for row in undelivered),
@@ -140,10 +140,10 @@ class Worklist:
 
     def _select(self, statement: str, **values: Any) -> list[Row]:
         with self._reading() as select:
-            return [_typed(row) for row in select(statement, **values)]
+            return [typed(row) for row in select(statement, **values)]
 
 
-def _typed(row: Row) -> Row:
+def typed(row: Row) -> Row:
     """The row with times as aware `datetime`s in UTC and JSON decoded, which SQLite keeps as text."""
     return {name: _value(name, value) for name, value in row.items()}
 
