@@ -11,6 +11,7 @@ from storage.queries.commitments import Commitments
 from storage.queries.earlier import Earlier
 from storage.queries.intake import Intake
 from storage.queries.outbox import Outbox
+from storage.queries.processes import Processes
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
 from storage.queries.reviews import Reviews
@@ -37,6 +38,7 @@ class Store:
         self.reviews = Reviews(transactions)
         self.triage = Triage(transactions.reading_plainly)
         self.earlier = Earlier(transactions.reading_plainly)
+        self.processes = Processes(transactions)
         self.changes = Changes(transactions.engine)
 
     @classmethod

@@ -54,8 +54,8 @@ def _change(growth: Growth, row: Row, then: Row) -> str:
     date = wording.date_text(then["study_date"])
     if growth.change_mm is None:
         return f"nothing reported here on {date}"
-    judged = "more than" if growth.exceeds_error else "within what"
-    measured = "two measurements differ"
+    judged = "more than" if growth.exceeds_error else "no more than"
+    measured = "two measurements differ by"
     models = "" if then["model"] == row["model"] else "; by another version of the model"
     sign = "+" if growth.change_mm >= 0 else "−"
     return (

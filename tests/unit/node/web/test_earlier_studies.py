@@ -19,11 +19,11 @@ def test_each_finding_is_held_against_the_latest_study_that_was_answered() -> No
     now = row("positive", "20260301", mca=8.0, acom=3.5)
     earlier = [row("not_analysed", "20251001"), row("positive", mca=5.5, model="0.6.0"), row("positive", mca=2.0)]
     assert changes(now, earlier) == {
-        1: "5.5 mm on 01 Mar 2025: + 2.5 ± 2.0 mm, more than two measurements differ; by another version of the model",
+        1: "5.5 mm on 01 Mar 2025: + 2.5 ± 2.0 mm, more than two measurements differ by; by another version of the model",
         2: "nothing reported here on 01 Mar 2025",
     }
     assert changes(row("positive", mca=5.0), [row("positive", mca=5.5)])[1].endswith(
-        "− 0.5 ± 2.0 mm, within what two measurements differ"
+        "− 0.5 ± 2.0 mm, no more than two measurements differ by"
     )
 
 
