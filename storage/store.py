@@ -15,6 +15,7 @@ from storage.queries.processes import Processes
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
 from storage.queries.reviews import Reviews
+from storage.queries.statistics import Statistics
 from storage.queries.triage import Triage
 from storage.queries.worklist import Worklist
 
@@ -39,6 +40,7 @@ class Store:
         self.triage = Triage(transactions.reading_plainly)
         self.earlier = Earlier(transactions.reading_plainly)
         self.processes = Processes(transactions)
+        self.statistics = Statistics(transactions.reading_plainly)
         self.changes = Changes(transactions.engine)
 
     @classmethod

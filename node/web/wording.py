@@ -153,4 +153,7 @@ def seconds_text(seconds: float) -> str:
     """A duration beside the timeline."""
     if abs(seconds) < 120:
         return f"{seconds:.1f} s"
+    if seconds < 3600:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     return counted(round(seconds / 60), "min", "min") if seconds < 7200 else f"{seconds / 3600:.1f} h"
