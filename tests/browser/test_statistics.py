@@ -26,7 +26,7 @@ def test_the_statistics_are_for_everybody_to_read_and_for_export(people: People,
         store.reviews.change(Wanted(number, 0, action, "dr.a", 1, reason), clock())
         clock.advance(4 * 24 * 3600)
     page = people.sign_in("lead", Role.LEAD)
-    page.get_by_role("link", name="How good is it here").click()
+    page.get_by_role("link", name="Statistics").click()
     expect(page.get_by_role("heading", name="Findings that people accepted")).to_be_visible()
     expect(page.get_by_text("67 % (39–86)").first).to_be_visible()
     for colours in ("light", "dark"):
