@@ -10,7 +10,7 @@ from storage.queries.reviews import Action, Wanted
 from tests.browser.conftest import People, picture
 from tests.browser.test_triage_page import no_violations
 from tests.support.builders import FakeClock, reported
-from tests.support.pages import Served
+from tests.support.pages import PASSWORD, Served
 
 
 def test_the_statistics_are_for_everybody_to_read_and_for_export(people: People, pages: Served) -> None:
@@ -40,3 +40,24 @@ def test_the_statistics_are_for_everybody_to_read_and_for_export(people: People,
     with page.expect_download() as download:
         page.get_by_role("link", name="Export CSV").click()
     assert download.value.suggested_filename == "willis-findings.csv"
+
+
+def test_an_administrator_makes_an_account_and_disables_it(people: People, pages: Served) -> None:
+    pages.account("dr.a")
+    page = people.sign_in("root", Role.ADMINISTRATOR)
+    page.get_by_role("link", name="Accounts").click()
+    page.get_by_label("Name").fill("dr.new")
+    for label in ("Password, at least 10 characters", "Password again"):
+        page.get_by_label(label).fill(PASSWORD)
+    page.get_by_role("button", name="Make the account").click()
+    new = page.locator('tr[data-account="dr.new"]')
+    expect(new).to_contain_text("may sign in")
+    new.get_by_role("button", name="Disable dr.new").click()
+    expect(new).to_contain_text("disabled")
+    for colours in ("light", "dark"):
+        page.emulate_media(color_scheme=colours)  # type: ignore[arg-type]
+        no_violations(page)
+        picture(page, f"accounts-{colours}")
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    picture(page, "accounts-phone")
