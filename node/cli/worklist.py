@@ -121,8 +121,8 @@ def show(case: CaseArgument, config: ConfigOption = None) -> None:
             console.print(f"report of revision {report['revision']}: {report['outcome']}, {report['sop_instance_uid']}")
         for delivery in cases.deliveries(row["case_id"]):
             error = f", last error: {delivery.last_error}" if delivery.last_error else ""
-            said = f"{delivery.stage} after {counted(delivery.attempts, 'attempt')}{error}"
-            console.print(f"delivery of the {delivery.kind} to {delivery.destination}: {said}")
+            state = f"{delivery.stage} after {counted(delivery.attempts, 'attempt')}{error}"
+            console.print(f"delivery of the {delivery.kind} to {delivery.destination}: {state}")
 
 
 def case_called(cases: Worklist, case: str) -> Row:

@@ -214,8 +214,8 @@ def _print_memory(scan: PhantomScan, bundle: Path) -> None:
         assert store.settling.leave(series, Event.SETTLED, "count", clock())
         store.close()
         command = [sys.executable, "-m", "tests.benchmarks.bench_inference", "--worker", name, "--bundle", str(bundle)]
-        said = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
-    print(f"peak memory of a worker, {len(paths)} slices of {scan.volume.hu_DHW.shape[1]}²: {said.strip()}")
+        output = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
+    print(f"peak memory of a worker, {len(paths)} slices of {scan.volume.hu_DHW.shape[1]}²: {output.strip()}")
 
 
 def _work(folder: Path, bundle_folder: Path) -> None:
