@@ -48,7 +48,14 @@ def _give_up(context: Context, delivery: Delivery, error: str) -> None:
 
 
 def _logger(delivery: Delivery) -> Any:
-    return log.get().bind(case=delivery.series_id, destination=delivery.destination, attempts=delivery.attempts)
+    """For lines that say which object went where: of several of one case each has its own."""
+    return log.get().bind(
+        case=delivery.series_id,
+        revision=delivery.revision,
+        delivery=delivery.kind,
+        destination=delivery.destination,
+        attempts=delivery.attempts,
+    )
 
 
 _DELIVERIES = Attempts("delivery", _deliver_one, _give_up, _logger)
