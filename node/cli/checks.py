@@ -92,7 +92,9 @@ def _tls(tls: Tls | None, config: Config) -> Iterator[Problem]:
             yield Problem(trouble, is_fatal=is_expired(fact, now) and fact.key.endswith("certificate"))
     host = config.node.host
     if not names:
-        message = "it bears no alternative name, and peers that check names refuse it; have one made with our host in it"
+        message = (
+            "it bears no alternative name, and peers that check names refuse it; have one made with our host in it"
+        )
         yield Problem(f"[node.tls] certificate = {str(tls.certificate)!r}: {message}", is_fatal=False)
     elif not _is_local(host) and host not in names:
         message = f"it bears {', '.join(names)} and not [node] host = {host!r}: peers that call us by that refuse it"
