@@ -322,6 +322,11 @@ class Commitment:
         """With whom it is attempted."""
         return self.delivery.destination
 
+    @property
+    def created_at(self) -> datetime:
+        """When it began to be owed."""
+        return self.delivery.created_at
+
 
 @dataclass(frozen=True)
 class CommitmentRequest:
