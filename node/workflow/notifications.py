@@ -15,6 +15,9 @@ from node.workflow.due import Attempts, each_due
 from node.workflow.health import facts_of
 from storage.queries.notifications import Noteworthy, Notification
 
+CALM = timedelta(hours=1)
+"""What is wrong again within this time is no news: a peer that comes and goes would be told of all day."""
+KEPT = timedelta(days=30)
 LOOK_BACK = timedelta(hours=48)
 """What is older is not told of for the first time: who adds a target does not want the past."""
 
@@ -52,6 +55,7 @@ def _of_cases(
 
 def notice_health(context: Context) -> None:
     """What makes the node ill is in the outbox, once for each time that it begins; a target hears of it after its minutes."""
+    context.store.notifications.forget(context.clock() - KEPT)
     wanting = [target for target in context.config.notifications if AlertEvent.UNHEALTHY in target.events]
     if not wanting:
         return
@@ -60,11 +64,13 @@ def notice_health(context: Context) -> None:
     about = {reason.about for reason in health.reasons}
     going_on = store.going_on(event)
     for target in wanting:
-        mine = {what for name, what in going_on if name == target.name}
-        store.over(event, target.name, mine - about, now)
+        mine = {what: begun_at for (name, what), begun_at in going_on.items() if name == target.name}
+        long_ago = {what for what, begun_at in mine.items() if now - begun_at >= CALM}
+        store.over(event, target.name, long_ago - about, now)
         due_at = target.not_before(now + timedelta(minutes=target.after_minutes), context.config.report.zone)
         new = [
-            Notification(target.name, event, f"{what} {now.isoformat()}", now, due_at) for what in sorted(about - mine)
+            Notification(target.name, event, f"{what} {now.isoformat()}", now, due_at)
+            for what in sorted(about - mine.keys())
         ]
         store.add(new)
 

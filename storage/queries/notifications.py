@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.running import NotificationRow
@@ -166,6 +166,15 @@ class Notifications:
             for row in session.scalars(select(NotificationRow).where(*mine)):
                 if row.subject.partition(" ")[0] in what:
                     row.over_at = now
+
+    def forget(self, before: datetime) -> int:
+        """Those that had ended before this time, and what they were about too, are no longer known; returns how many."""
+        is_over = or_(NotificationRow.case_id.is_not(None), NotificationRow.over_at < before)
+        old = (NotificationRow.ended_at < before, NotificationRow.stage != NotificationStage.DEAD.value, is_over)
+        with self._transactions.reading() as session:
+            if session.scalar(select(NotificationRow.id).where(*old).limit(1)) is None:
+                return 0
+        return self._transactions.change(delete(NotificationRow).where(*old))
 
     def _noteworthy(self, statement: Any) -> list[Noteworthy]:
         with self._transactions.reading() as session:
