@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label, regionprops
 
-from ai.coverage import HeadExtent
 from ai.preprocess import Preprocessing, region_of_interest
 from ai.volume import Volume
 
@@ -60,13 +59,6 @@ class Tubes:
     def filled(self) -> bool:
         """Whether there are enough of them for CT angiography."""
         return self.volume_mm3 >= _ARTERIES_MM3
-
-
-def contrast_filled_arteries(volume: Volume, extent: HeadExtent) -> bool:
-    """Whether enhanced tubes are seen above the skull base: CT angiography rather than plain CT."""
-    if extent.circle_centre_lps_mm is None:
-        return False
-    return enhanced_tubes(volume, extent.circle_centre_lps_mm).filled
 
 
 def enhanced_tubes(volume: Volume, circle_centre_lps_mm: tuple[float, float, float]) -> Tubes:

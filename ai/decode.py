@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.feature import peak_local_max
 
 from ai.affine import lps_of, starting_at
 from ai.findings import MAX_LESIONS, Findings, Lesion
@@ -75,10 +76,8 @@ def candidates(maps: Maps) -> tuple[Candidate, ...]:
     """Return at most `MAX_LESIONS` peaks of the lesion map, best first, none within another's radius."""
     logit_DHW = np.maximum(maps.lesion_DHW, -15.0)
     smooth_DHW = ndimage.gaussian_filter(logit_DHW, _SMOOTHING_CELLS)
-    peaks_DHW = (smooth_DHW == ndimage.maximum_filter(smooth_DHW, size=3)) & (smooth_DHW > _MIN_PEAK_LOGIT)
     found: list[Candidate] = []
-    for index in sorted(map(tuple, np.argwhere(peaks_DHW)), key=lambda cell: -smooth_DHW[cell]):
-        at = np.array(index)
+    for at in peak_local_max(smooth_DHW, min_distance=1, threshold_abs=_MIN_PEAK_LOGIT, exclude_border=False):
         centre = lps_of(maps.affine_lps, at)
         if any(_apart(centre, other.centre_lps_mm) < max(_MIN_APART_MM, 0.6 * other.diameter_mm) for other in found):
             continue

@@ -324,6 +324,11 @@ class Commitment:
         """With whom it is attempted."""
         return self.delivery.destination
 
+    @property
+    def created_at(self) -> datetime:
+        """When it began to be owed."""
+        return self.delivery.created_at
+
 
 @dataclass(frozen=True)
 class CommitmentRequest:
@@ -391,5 +396,6 @@ class Waiting:
     oldest_pending_at: datetime | None = None
     oldest_ready_at: datetime | None = None
     dead: int = 0
+    dead_notifications: int = 0
     failed: int = 0
     held_up: str = ""

@@ -135,17 +135,13 @@ class Reporter:
     def user_authentication(self, what: SignIn, person: Person, at: datetime, error: str = "") -> bytes:
         """A person has signed in or out, or could not (PS3.15 A.5.3.12)."""
         message = _event(_USER_AUTHENTICATION, "E", at, error, types=[what.value])
-        _person(message, person)
-        _participant(message, self.us, None, False)
-        self._source(message)
+        self._by(message, person)
         return tostring(message)
 
     def account_changed(self, account: str, change: str, person: Person, at: datetime) -> bytes:
         """A person has made an account or changed what it may (PS3.15 A.5.3.11)."""
         message = _event(_SECURITY_ALERT, "E", at, types=[_USER_ATTRIBUTES])
-        _person(message, person)
-        _participant(message, self.us, None, False)
-        self._source(message)
+        self._by(message, person)
         subject = _object(message, account, _USER, _PERSON, _ROLE_SECURITY_USER)
         _detail(subject, "Alert Description", change)
         return tostring(message)
@@ -153,11 +149,15 @@ class Reporter:
     def accessed(self, study: Study, person: Person, changed: bool, at: datetime) -> bytes:
         """A person has looked at the study, or has changed what is known of it (PS3.15 A.5.3.6)."""
         message = _event(_ACCESSED, "U" if changed else "R", at)
-        _person(message, person)
-        _participant(message, self.us, None, False)
-        self._source(message)
+        self._by(message, person)
         self._objects(message, study)
         return tostring(message)
+
+    def _by(self, message: Element, person: Person) -> None:
+        """The message names the person who asked, and us."""
+        _participant(message, Party("", person.host), None, True, user_id=person.account)
+        _participant(message, self.us, None, False)
+        self._source(message)
 
     def _of_study(self, message: Element, source: Party, destination: Party, study: Study) -> bytes:
         self._parties(message, source, destination)
@@ -216,10 +216,6 @@ def _participant(message: Element, who: Party, role: Code | None, is_requestor: 
     participant = SubElement(message, "ActiveParticipant", _all_plain(values))
     if role is not None:
         SubElement(participant, "RoleIDCode", _coded(role))
-
-
-def _person(message: Element, person: Person) -> None:
-    _participant(message, Party("", person.host), None, True, user_id=person.account)
 
 
 def _object(message: Element, name: str, kind: Code, type_code: str, role: str, query: bytes | None = None) -> Element:

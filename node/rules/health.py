@@ -32,7 +32,7 @@ class Reason:
 
     about: str
     verdict: Verdict
-    said: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ class Facts:
     oldest_pending_at: datetime | None = None
     oldest_ready_at: datetime | None = None
     dead_deliveries: int = 0
+    dead_notifications: int = 0
     held_up: str = ""
     serves_pages: bool = False
     """Whether the configuration wants them."""
@@ -117,6 +118,13 @@ _NEEDED = {
 """Each process, how bad it is when it does not run, and what that means; `web` only where pages are wanted."""
 
 
+ABOUT = (
+    "database", "processes", "disk", "instances", "model", "peers", "deliveries", "analysis", "certificates", "clock",
+    "notifications",
+)  # fmt: skip
+"""What a reason may be about."""
+
+
 def judge(facts: Facts) -> Health:
     """How the node is."""
     rules = (_database, _processes, _two_nodes, _disk, _refused, _model, _peers, _waiting, _certificates, _clock)
@@ -129,7 +137,8 @@ def _database(facts: Facts) -> Iterator[Reason]:
         yield Reason("database", Verdict.DOWN, facts.database_error)
 
 
-def _is_alive(process: ProcessFact, now: datetime) -> bool:
+def is_alive(process: ProcessFact, now: datetime) -> bool:
+    """Whether the process runs, as far as is known."""
     return not process.is_gone and "trouble" not in process.details and now - process.beat_at <= LATE
 
 
@@ -137,14 +146,14 @@ def _processes(facts: Facts) -> Iterator[Reason]:
     if facts.database_error:
         return  # nothing is known of them
     if not facts.processes:
-        said = f"no node runs on {facts.folder}: nothing is received; start it with `willis serve` (or its service)"
-        yield Reason("processes", Verdict.DOWN, said)
+        message = f"no node runs on {facts.folder}: nothing is received; start it with `willis serve` (or its service)"
+        yield Reason("processes", Verdict.DOWN, message)
         return
-    is_supervised = any(each.role == "serve" and _is_alive(each, facts.now) for each in facts.processes)
+    is_supervised = any(each.role == "serve" and is_alive(each, facts.now) for each in facts.processes)
     for role, (verdict, what) in _NEEDED.items():
         known = [process for process in facts.processes if process.role == role]
         is_wanted = role != "web" or facts.serves_pages
-        if not is_wanted or any(_is_alive(process, facts.now) for process in known):
+        if not is_wanted or any(is_alive(process, facts.now) for process in known):
             continue
         last = max(known, key=lambda process: process.beat_at, default=None)
         yield Reason(
@@ -173,14 +182,14 @@ def _remedy_of(role: str, last: ProcessFact | None, is_supervised: bool) -> str:
 
 
 def _two_nodes(facts: Facts) -> Iterator[Reason]:
-    running = [each for each in facts.processes if each.role == "serve" and _is_alive(each, facts.now)]
+    running = [each for each in facts.processes if each.role == "serve" and is_alive(each, facts.now)]
     for host in sorted({each.host for each in running}):
         pids = [str(each.pid) for each in running if each.host == host]
         if len(pids) > 1:
-            said = (
+            message = (
                 f"{len(pids)} nodes on {host} use the folder {facts.folder} (pids {', '.join(pids)}): stop all but one"
             )
-            yield Reason("processes", Verdict.DEGRADED, said)
+            yield Reason("processes", Verdict.DEGRADED, message)
 
 
 def _disk(facts: Facts) -> Iterator[Reason]:
@@ -190,11 +199,11 @@ def _disk(facts: Facts) -> Iterator[Reason]:
     elif free is not None and free < LOW_BYTES:
         is_full = free < FULL_BYTES
         what = "instances are refused" if is_full else "about eight studies fit"
-        said = (
+        message = (
             f"{free / 2**20:.0f} MiB free in {facts.folder}, {what}; free some, set [storage] retention_days or "
             "high_water_percent, or move [storage] directory"
         )
-        yield Reason("disk", Verdict.DOWN if is_full else Verdict.DEGRADED, said)
+        yield Reason("disk", Verdict.DOWN if is_full else Verdict.DEGRADED, message)
 
 
 def _refused(facts: Facts) -> Iterator[Reason]:
@@ -202,13 +211,13 @@ def _refused(facts: Facts) -> Iterator[Reason]:
         at, count = process.details.get("refused_at"), process.details.get("refused", 0)
         if at and facts.now - datetime.fromisoformat(at) <= REFUSED_LATELY:
             error = process.details.get("refused_error", "")
-            said = f"{counted(count, 'instance was', 'instances were')} refused, the last at {at[11:19]} UTC: {error}; see the log"
-            yield Reason("instances", Verdict.DEGRADED, said)
+            message = f"{counted(count, 'instance was', 'instances were')} refused, the last at {at[11:19]} UTC: {error}; see the log"
+            yield Reason("instances", Verdict.DEGRADED, message)
 
 
 def _model(facts: Facts) -> Iterator[Reason]:
     for process in facts.processes:
-        if process.role == "work" and _is_alive(process, facts.now) and not process.details.get("model"):
+        if process.role == "work" and is_alive(process, facts.now) and not process.details.get("model"):
             yield Reason("model", Verdict.DEGRADED, "the model is not loaded yet; wait, or look at the log")
     if facts.held_up:
         yield Reason("model", Verdict.DEGRADED, f"an analysis waits: {facts.held_up}")
@@ -223,17 +232,23 @@ def _peers(facts: Facts) -> Iterator[Reason]:
 
 def _waiting(facts: Facts) -> Iterator[Reason]:
     if facts.oldest_pending_at and facts.now - facts.oldest_pending_at > PENDING_LATE:
-        said = f"a report has waited to be delivered since {_utc(facts.oldest_pending_at)}; `willis status` names the error"
-        yield Reason("deliveries", Verdict.DEGRADED, said)
+        message = f"a report has waited to be delivered since {_utc(facts.oldest_pending_at)}; `willis status` names the error"
+        yield Reason("deliveries", Verdict.DEGRADED, message)
     if facts.dead_deliveries:
         number = counted(facts.dead_deliveries, "delivery was", "deliveries were")
-        said = f"{number} refused or given up; `willis worklist` shows them as dead: mend the cause, then `willis retry CASE`"
-        yield Reason("deliveries", Verdict.DEGRADED, said)
+        message = f"{number} refused or given up; `willis worklist` shows them as dead: mend the cause, then `willis retry CASE`"
+        yield Reason("deliveries", Verdict.DEGRADED, message)
+    if facts.dead_notifications:
+        number = counted(facts.dead_notifications, "notification was", "notifications were")
+        message = (
+            f"{number} refused or given up: mend the cause in [[notifications]], then `willis retry --notifications`"
+        )
+        yield Reason("notifications", Verdict.DEGRADED, message)
     if facts.oldest_ready_at and facts.now - facts.oldest_ready_at > READY_LATE:
-        said = (
+        message = (
             f"a case has waited for its analysis since {_utc(facts.oldest_ready_at)}; look at the log of `willis work`"
         )
-        yield Reason("analysis", Verdict.DEGRADED, said)
+        yield Reason("analysis", Verdict.DEGRADED, message)
 
 
 def _certificates(facts: Facts) -> Iterator[Reason]:
@@ -264,11 +279,11 @@ def is_expired(certificate: CertificateFact, now: datetime) -> bool:
 def _clock(facts: Facts) -> Iterator[Reason]:
     ahead = max((process.beat_at - facts.now for process in facts.processes), default=timedelta())
     if ahead > CLOCKS_DIFFER:
-        said = (
+        message = (
             f"a process was last heard of {ahead.total_seconds():.0f} s in the future: this machine's clock was set back, or "
             "the clocks of two hosts differ; look at `timedatectl` on each"
         )
-        yield Reason("clock", Verdict.DEGRADED, said)
+        yield Reason("clock", Verdict.DEGRADED, message)
 
 
 def _utc(at: datetime) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ai.contrast import contrast_filled_arteries, enhanced_tubes
-from ai.coverage import HeadExtent, head_extent
+from ai.contrast import enhanced_tubes
+from ai.coverage import head_extent
 from ai.volume import Volume
 from tests.support.absent import absent
 from tests.support.made_up_head import head
@@ -29,7 +29,9 @@ def about(volume: Volume) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("hu", [350.0, 500.0])
 def test_wide_arteries_filled_with_contrast_are_seen(hu: float) -> None:
     volume = head(spacing_mm_DHW=(1.0, 1.0, 1.0), contrast_hu=hu)
-    assert contrast_filled_arteries(volume, head_extent(volume))
+    circle_centre_lps_mm = head_extent(volume).circle_centre_lps_mm
+    assert circle_centre_lps_mm is not None
+    assert enhanced_tubes(volume, circle_centre_lps_mm).filled
 
 
 @pytest.mark.parametrize("hu", [125, 150, 200, 350])
@@ -88,10 +90,6 @@ def test_the_side_of_filled_arteries_is_told() -> None:
     volume.hu_DHW[(x > 4) & (volume.hu_DHW == 350)] = 35
     tubes = enhanced_tubes(volume, CIRCLE)
     assert tubes.filled and tubes.left_mm3 == 0.0 and tubes.right_mm3 > 150.0
-
-
-def test_without_a_located_circle_there_is_no_contrast() -> None:
-    assert not contrast_filled_arteries(head(), HeadExtent(None, vertex_inside=False))
 
 
 def test_a_real_scanner_s_plain_skull_phantom_has_no_contrast() -> None:

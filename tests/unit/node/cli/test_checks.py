@@ -50,7 +50,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         if "[node]" not in content:
             content = f"[node]\nport = {free_port()}\n{content}"
         path.write_text(content + "\n")
-        return [("" if each.is_fatal else "warning: ") + each.said for each in problems(checked(path), ask_peers)]
+        return [("" if each.is_fatal else "warning: ") + each.message for each in problems(checked(path), ask_peers)]
 
     return run
 
@@ -141,8 +141,8 @@ def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest
     path.write_text(f'[node]\nport = {free_port()}\n[ai]\ndevice = "cuda:1"\n')
     [problem] = problems(checked(path))
     assert problem.is_fatal
-    assert problem.said.startswith("[ai] device = 'cuda:1': there is no CUDA GPU here")
-    assert "write 'auto' or 'cpu'" in problem.said
+    assert problem.message.startswith("[ai] device = 'cuda:1': there is no CUDA GPU here")
+    assert "write 'auto' or 'cpu'" in problem.message
 
 
 def test_a_gpu_beyond_the_last_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +186,20 @@ def test_peers_are_asked_when_that_is_wanted(check: Check, tmp_path: Path) -> No
     assert "connection refused: the host is up and nothing listens on that port" in said
 
 
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ('kind = "apprise"\nurl = "carrierpigeon://x"', "its url is none of apprise"),
+        ('kind = "apprise"\nurl_file = "gone"', "no such file or folder"),
+        ('kind = "hl7"\nurl = "mllp://ris.invalid:2575"', "the host name cannot be resolved"),
+        ('kind = "fhir"\nurl = "https://127.0.0.1/fhir"', ""),
+    ],
+)
+def test_a_target_of_notifications_that_cannot_be_reached_is_an_error(check: Check, target: str, said: str) -> None:
+    found = check(f'[[notifications]]\nname = "a"\n{target}')
+    assert [said in each and each.startswith("[[notifications]]") for each in found] == ([True] if said else [])
+
+
 def tls(files: Certificates, who: str = "node", key: str = "") -> str:
     folder, port = files.folder, free_port()
     return f'[node.tls]\ncertificate = "{folder}/{who}.pem"\nkey = "{folder}/{key or who}.key"\nca = "{folder}/ca.pem"\nport = {port}'
@@ -222,11 +236,11 @@ def test_a_certificate_that_does_not_bear_our_host_is_a_warning(
 ) -> None:
     check(tls(certificates, "elsewhere"))
     config = checked(tmp_path / "willis.toml")
-    assert not [each for each in checks._tls(config.node.tls, config) if "bears" in each.said]
+    assert not [each for each in checks._tls(config.node.tls, config) if "bears" in each.message]
     config = config.model_copy(update={"node": config.node.model_copy(update={"host": "willis.example"})})
-    [problem] = [each for each in checks._tls(config.node.tls, config) if "bears" in each.said]
+    [problem] = [each for each in checks._tls(config.node.tls, config) if "bears" in each.message]
     assert not problem.is_fatal
-    assert "it bears elsewhere.example and not [node] host = 'willis.example'" in problem.said
+    assert "it bears elsewhere.example and not [node] host = 'willis.example'" in problem.message
 
 
 @pytest.fixture

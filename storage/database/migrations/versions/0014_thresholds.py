@@ -5,7 +5,7 @@ from alembic import op
 
 from storage.database.history import DOUBLE, drop_columns, worklist_view
 
-revision, down_revision = "0012", "0011"
+revision, down_revision = "0014", "0013"
 
 BEFORE = ", r.limits, r.notify, v.acknowledged_at, v.acknowledged_by, v.assigned_to"
 JOINED = " LEFT JOIN review v ON v.case_id = s.id AND v.revision = s.revision"
