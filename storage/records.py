@@ -258,6 +258,8 @@ class Conclusion:
     """What in the images limits the answer; nothing as a rule."""
     notify: bool | None = None
     """Whether the scan is worth an alert; None where nothing was concluded on its pixels."""
+    threshold: float | None = None
+    """From which probability on the scan is positive; None where nothing was concluded on its pixels."""
 
 
 @dataclass(frozen=True)

@@ -281,7 +281,8 @@ def _conclusion(
     kind = Outcome.POSITIVE if outcome.positive else Outcome.NEGATIVE
     limits = outcome.limited.removeprefix("limited: ")
     version = context.algorithm.version
-    return Conclusion(kind, "", outcome.note, version, outcome.probabilities, lesions, seconds, limits, outcome.notify)
+    judged = (outcome.probabilities, lesions, seconds, limits, outcome.notify, outcome.threshold)
+    return Conclusion(kind, "", outcome.note, version, *judged)
 
 
 def _report(context: AnalysisContext, claim: Claim, seen: Seen) -> Results | None:
