@@ -25,6 +25,7 @@ from node.scu.dimse import Entity, Timeouts, associate
 from node.workflow.settling import settle
 from storage.files.instances import Files
 from storage.store import Store
+from tests.corpus.network import fullest, network
 from tests.corpus.situation import End, Sending, Situation, end_of, of_its_own
 from tests.support.builders import LEASE, FakeClock
 from tests.support.running import wait_until

@@ -121,11 +121,11 @@ def _play_all(node: RunningNode, folder: Path, plays: Sequence[Play]) -> None:
         waves = {number: wave for number, each in unfinished.items() if (wave := next(each, None)) is not None}
         unfinished = {number: unfinished[number] for number in waves}
         sent = [play for play in plays if play.number in waves]
-        by_sender: dict[str, list[Play]] = defaultdict(list)
+        by_sender: dict[str, list[tuple[Play, list[Sending]]]] = defaultdict(list)
         for each in sent:
-            by_sender[each.sender.name].append(each)
+            by_sender[each.sender.name].append((each, waves[each.number]))
         with ThreadPoolExecutor(len(by_sender) or 1) as pool:
-            list(pool.map(lambda mine: [_send(folder, each, waves[each.number]) for each in mine], by_sender.values()))
+            list(pool.map(lambda mine: [_send(folder, *each) for each in mine], by_sender.values()))
         _wait_for_ends(node, sent)
 
 
