@@ -40,6 +40,7 @@ BY_EVERY_SENDER = frozenset(
         "two Enhanced CT instances with an aneurysm",
         "a late slice fills the gap",
         "no patient",
+        "a whole study with dose report, key objects, presentation state, raw data, PDF and text",
     }
 )
 """At least one of every kind of end; the other situations are sent by one sender each, in turn."""
@@ -153,7 +154,8 @@ def _wait_for_ends(node: RunningNode, plays: Sequence[Play]) -> None:
         wait_until(ended, LONGEST_SECONDS)
     rows = _rows(node)
     for play in plays:
-        of_play = sorted(rows[play.number], key=lambda row: row["case_id"])
+        sent = list(play.instances)  # a sender may have an order of its own
+        of_play = sorted(rows[play.number], key=lambda row: sent.index(row["series_instance_uid"]))
         play.end = End(
             tuple(_end(row, node.pacs.folder, play) for row in of_play),
             tuple(str(row["detail"]) for row in of_play),
