@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import httpx
 from pydicom import Dataset, dcmread
 
 from storage.queries.worklist import Row
@@ -62,6 +63,8 @@ class Play:
     patients: set[str] = field(default_factory=set)
     instances: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """SOP Instance UIDs that were sent so far, by series."""
+    fault: str = ""
+    """Why the sender could not send it."""
     begun: float = 0.0
     end: End | None = None
 
@@ -140,7 +143,10 @@ def _send(folder: Path, play: Play, wave: Iterable[Sending]) -> None:
             ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
             play.instances[ds.SeriesInstanceUID].add(ds.SOPInstanceUID)
             play.patients.add(ds.get("PatientID", ""))
-        play.sender.send(save(sending.instances, part), sending.aborted)
+        try:
+            play.sender.send(save(sending.instances, part), sending.aborted)
+        except (AssertionError, httpx.HTTPError) as error:
+            play.fault = f"{play.sender.name} did not send it: {' '.join(str(error).split())[:200]}"
 
 
 def _wait_for_ends(node: RunningNode, plays: Sequence[Play]) -> None:
@@ -157,7 +163,7 @@ def _wait_for_ends(node: RunningNode, plays: Sequence[Play]) -> None:
         sent = list(play.instances)  # a sender may have an order of its own
         of_play = sorted(rows[play.number], key=lambda row: sent.index(row["series_instance_uid"]))
         play.end = End(
-            tuple(_end(row, node.pacs.folder, play) for row in of_play),
+            (play.fault,) if play.fault else tuple(_end(row, node.pacs.folder, play) for row in of_play),
             tuple(str(row["detail"]) for row in of_play),
             time.monotonic() - play.begun,
         )
@@ -172,6 +178,8 @@ def _rows(node: RunningNode) -> dict[int, list[Row]]:
 
 
 def _has_ended(play: Play, rows: Sequence[Row]) -> bool:
+    if play.fault:
+        return True
     came = {row["series_instance_uid"]: row["instance_count"] for row in rows}
     return came == {series: len(uids) for series, uids in play.instances.items()} and all(
         row["stage"] in ("reported", "set_aside", "failed")
