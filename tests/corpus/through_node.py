@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -129,11 +130,16 @@ def _play_all(node: RunningNode, folder: Path, plays: Sequence[Play]) -> None:
         for each in sent:
             by_sender[each.sender.name].append((each, waves[each.number]))
         with ThreadPoolExecutor(len(by_sender) or 1) as pool:
-            list(pool.map(lambda mine: [_send(folder, *each) for each in mine], by_sender.values()))
+            list(pool.map(partial(_send_all, folder), by_sender.values()))
         _wait_for_ends(node, sent)
     worklist = node.store.worklist
     made = {each["sop_instance_uid"] for row in worklist.rows(10_000) for each in worklist.reports(row["case_id"])}
     assert set(node.pacs.requests) <= made, "the PACS holds what the worklist does not know of"
+
+
+def _send_all(folder: Path, plays: Iterable[tuple[Play, list[Sending]]]) -> None:
+    for each, wave in plays:
+        _send(folder, each, wave)
 
 
 def _send(folder: Path, play: Play, wave: Iterable[Sending]) -> None:
