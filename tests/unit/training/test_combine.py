@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,15 @@ from ai.decode import Candidate
 from ai.locations import Location
 from ai.second_stage import ShapeSettings
 from ai.shape import NAMES
+from ai.surroundings import NAMES as PLACES
+from ai.surroundings import TERMS
 from ai.unet import UNet
 from tests.unit.ai.test_bundle import TINY, manifest
 from tests.unit.training.test_cubes import made_up_shapes
 from training import combine
 from training.candidates import Marked, load_marked, save_marked
 from training.cases import Scored
-from training.combine import combined, cross_fitted, fitted_weights, joined
+from training.combine import Weights, blurred, combined, cross_fitted, fitted_weights, joined
 from training.phantom.scan import TrueLesion
 from training.second_stage import save_trained, train
 
@@ -32,7 +35,8 @@ def marked(seed: int) -> Marked:
     if lesions:
         measures[0, 0] += 2.0
         measures[0, 1] -= 30.0
-    return Marked(Scored(seed, lesions, found), measures)
+    places = rng.uniform(0, 1, (3, len(PLACES))).astype(np.float32)
+    return Marked(Scored(seed, lesions, found), measures, places)
 
 
 SCANS = [marked(seed) for seed in range(60)]
@@ -40,8 +44,36 @@ SECONDS = combine.seconds_of((SECOND,), SCANS)
 
 
 def test_the_stage_that_knows_more_weighs_more() -> None:
-    first, second = fitted_weights(SCANS, SECONDS)
-    assert 0.0 < first < 0.2 < second
+    weights = fitted_weights(SCANS, SECONDS)
+    assert 0.0 < weights.first < 0.2 < weights.second
+    assert fitted_weights(SCANS, SECONDS, with_place=False).place == ()
+
+
+def test_a_place_where_no_aneurysm_lies_counts_against_a_candidate() -> None:
+    fat = PLACES.index("fat_near")
+    scans = [replace(scan, places=scan.places.copy()) for scan in SCANS]
+    for scan in scans:
+        scan.places[:, fat] = np.where(scan.hits, 0.0, np.arange(3) / 4)
+    weights = fitted_weights(scans, SECONDS)
+    assert weights.place[TERMS.index("fat_near")] == min(weights.place) < -1.0
+    alone = fitted_weights(scans, SECONDS, with_place=False)
+    crumbs, sacs = [], []
+    for scan, with_place, without in zip(
+        scans, combined(scans, SECONDS, weights), combined(scans, SECONDS, alone), strict=True
+    ):
+        gained = {one.centre_lps_mm: one.score for one in with_place.candidates}
+        for one in without.candidates:
+            (sacs if scan.hits[round(one.centre_lps_mm[0] / 20)] else crumbs).append(
+                gained[one.centre_lps_mm] - one.score
+            )
+    assert np.mean(sacs) > np.mean(crumbs) + 0.5
+
+
+def test_places_are_learned_less_sharply_than_they_were_measured() -> None:
+    places = np.zeros((400, len(PLACES)), np.float32)
+    moved = blurred(places, 0)
+    assert 0.4 < moved[:, TERMS.index("above")].std() < 0.6
+    assert (moved[:, TERMS.index("aside")] >= 0.0).all() and not moved[:, TERMS.index("bone_far")].any()
 
 
 def test_every_scan_is_judged_by_what_others_fitted() -> None:
@@ -57,7 +89,9 @@ def test_the_bundle_has_both_operating_points_and_both_stages() -> None:
     said = made.manifest
     assert said.version == "0.2" and said.second_stage is not None
     assert said.threshold <= said.notify_from < 1.0
-    weights = (said.second_stage.first_weight, said.second_stage.second_weight)
+    assert tuple(said.second_stage.place_weights) == TERMS
+    place = tuple(said.second_stage.place_weights.values())
+    weights = Weights(said.second_stage.first_weight, said.second_stage.second_weight, place)
     assert scored[0].candidates[0].score == combined(SCANS, SECONDS, weights)[0].candidates[0].score
 
 
@@ -67,6 +101,7 @@ def test_candidates_come_back_as_they_were_written(tmp_path: Path) -> None:
     first, second = load_marked(tmp_path)
     assert (first.scored.seed, second.scored.seed) == (0, 1)
     np.testing.assert_allclose(first.measures, SCANS[0].measures, atol=1e-5)
+    np.testing.assert_allclose(first.places, SCANS[0].places, atol=1e-5)
     assert first.hits.tolist() == [True, False, False] and not second.hits.any()
 
 
