@@ -2,7 +2,8 @@
 
 WillisAIError
 ├── NotAnalysable(reason)   the series can never be analysed; trying again will not help
-└── BundleError             the model bundle is missing, damaged or does not fit this version
+├── BundleError             the model bundle is missing, damaged or does not fit this version
+└── DeviceError             the device that the settings name is not there
 """
 
 from enum import StrEnum
@@ -92,3 +93,7 @@ class NotAnalysable(WillisAIError):
 
 class BundleError(WillisAIError):
     """The model bundle is missing, damaged or does not fit this version; the message names the file and the remedy."""
+
+
+class DeviceError(WillisAIError):
+    """The device that the settings name is not there; the message says what to do."""

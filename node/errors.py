@@ -10,6 +10,10 @@ NodeError
 `storage.errors`: StorageFull becomes C-STORE status 0xA700, and pauses the worker; Damaged counts as an attempt of the analysis.
 """
 
+from ai.errors import WillisAIError
+from storage import messages
+from storage.errors import StorageError
+
 
 class NodeError(Exception):
     """The root of node's errors."""
@@ -31,6 +35,20 @@ class Refused(NodeError):
     """It was refused for good; trying again will not help."""
 
 
-def safe_message(error: Exception) -> str:
-    """What may be shown of an error: the message of one of ours, of any other only its kind."""
-    return str(error) if isinstance(error, NodeError) else type(error).__name__
+def safe_message(error: BaseException) -> str:
+    """What may be shown of an error, the same in log, status, worklist and on the command line: cause and remedy.
+
+    The message of one of ours; of the system's and a database's errors what `storage.messages` says; of any other only
+    its kind, because its text may hold what no log may.
+    """
+    if isinstance(error, NodeError | StorageError | WillisAIError):
+        return str(error)
+    if isinstance(error, Exception) and (said := messages.of_database(error)):
+        return f"the database failed: {said}"
+    if isinstance(error, OSError):
+        return messages.of_system(error)
+    if isinstance(error, UnicodeError):
+        return messages.of_name(error)
+    if isinstance(error, MemoryError):
+        return "no memory left; look at what uses it (free, top)"
+    return type(error).__name__

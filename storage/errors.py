@@ -5,6 +5,7 @@ StorageError
 ├── StorageFull         the disk (or a quota) refused the write; nothing half-written remains
 ├── Damaged             a file differs from what the database says of it
 └── DatabaseUnusable    the database cannot be opened or migrated; the message says what to do
+    └── DatabaseAway    it cannot be had now and may come back by itself: tried again
 """
 
 
@@ -29,3 +30,7 @@ class Damaged(StorageError):
 
 class DatabaseUnusable(StorageError):
     """The database cannot be opened or migrated; the message says what to do."""
+
+
+class DatabaseAway(DatabaseUnusable):
+    """The database cannot be had now (no server, no connection left, locked) and may come back by itself."""

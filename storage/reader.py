@@ -1,6 +1,6 @@
 """The worklist for a program that changes nothing and is to answer at once."""
 
-from storage.database.plain import reading_sqlite
+from storage.database.plain import Reading, reading_sqlite
 from storage.queries.worklist import Worklist
 
 
@@ -11,3 +11,12 @@ def open_worklist(url: str) -> Worklist:
     from storage.store import Store  # and with it SQLAlchemy
 
     return Store.open(url).worklist
+
+
+def open_reading(url: str) -> Reading:
+    """Transactions that only read the database at `url`; as of `open_worklist`.  Raises DatabaseUnusable."""
+    if reading := reading_sqlite(url):
+        return reading
+    from storage.store import Store  # and with it SQLAlchemy
+
+    return Store.open(url).transactions.reading_plainly

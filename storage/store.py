@@ -10,6 +10,7 @@ from storage.queries.commitment_requests import CommitmentRequests
 from storage.queries.commitments import Commitments
 from storage.queries.intake import Intake
 from storage.queries.outbox import Outbox
+from storage.queries.processes import Processes
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
 from storage.queries.reviews import Reviews
@@ -35,6 +36,7 @@ class Store:
         self.accounts = Accounts(transactions)
         self.reviews = Reviews(transactions)
         self.triage = Triage(transactions.reading_plainly)
+        self.processes = Processes(transactions)
         self.changes = Changes(transactions.engine)
 
     @classmethod

@@ -175,3 +175,22 @@ def postgresql_url(postgresql_server: PostgreSQL) -> Iterator[str]:
     """The URL of an empty, migrated PostgreSQL database of the test's own.  Mark the test `postgresql`."""
     with postgresql_server.database(template="migrated") as url:
         yield url
+
+
+@pytest.fixture
+def postgresql_password_url(postgresql_server: PostgreSQL) -> Iterator[str]:
+    """The URL of an empty database of a user `guarded`, whose password "right" the server asks for."""
+    rules = postgresql_server.folder / "data" / "pg_hba.conf"
+    before = rules.read_text()
+    postgresql_server.run("CREATE ROLE guarded LOGIN PASSWORD 'right'")
+    rules.write_text("local all guarded scram-sha-256\n" + before)
+    postgresql_server.run("SELECT pg_reload_conf()")
+    try:
+        with postgresql_server.database() as url:
+            name = url.split("@/")[1].split("?")[0]
+            postgresql_server.run(f"ALTER DATABASE {name} OWNER TO guarded")
+            yield url.replace("postgres@", "guarded:right@")
+    finally:
+        rules.write_text(before)
+        postgresql_server.run("SELECT pg_reload_conf()")
+        postgresql_server.run("DROP ROLE guarded")

@@ -1,9 +1,12 @@
 """A training run as values, read once from TOML."""
 
+import json
 import tomllib
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from ai.preprocess import Preprocessing
 from ai.unet import UNetSettings
@@ -167,9 +170,18 @@ def _built(kind: type[T], values: dict[str, Any], prefix: str) -> T:
         built[key] = (
             _built(inner, value, f"{prefix}{key}.")
             if is_dataclass(inner) and isinstance(inner, type)
-            else _tuples(value)
+            else _checked(inner, _tuples(value), f"{prefix}{key}", value)
         )
     return kind(**built)
+
+
+def _checked(kind: Any, value: Any, key: str, written: Any) -> Any:
+    """The value.  Raises ValueError, naming key, value and what is wanted, when it is not of the kind."""
+    try:
+        return TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        said = error.errors(include_url=False)[0]["msg"]
+        raise ValueError(f"{key} = {json.dumps(written, default=str)}: {said[0].lower()}{said[1:]}") from None
 
 
 def _tuples(value: Any) -> Any:

@@ -37,6 +37,8 @@ class Goal:
         return value >= self.least if self.least is not None else value <= (self.most or 0.0)
 
 
+FEWEST_OF_A_KIND = 30
+"""With fewer scans with, or without, an aneurysm a goal is neither met nor missed: one scan decides it."""
 GOALS = (
     Goal('AUC of "aneurysm present"', ("auc_present",), least=0.97),
     Goal("mean AUC of the locations", ("auc_locations",), least=0.97),
@@ -90,7 +92,7 @@ def write_report(
     if baseline is not None:
         found["baseline"] = _compared(found, baseline)
     found["goals"] = [
-        {"goal": goal.said, "least": goal.least, "most": goal.most, "measured": value, "met": goal.met(value)}
+        {"goal": goal.said, "least": goal.least, "most": goal.most, "measured": value, **_judged(goal, value, found)}
         for goal in GOALS
         if (value := _at(found, goal.path)) is not None and math.isfinite(value)
     ]
@@ -100,6 +102,18 @@ def write_report(
     write_whole(folder / "report.json", json.dumps(_finite(found), indent=1, ensure_ascii=False) + "\n")
     write_whole(folder / "report.html", html(found, cases, worst, view))
     return found
+
+
+def _judged(goal: Goal, value: float, found: Figures) -> Figures:
+    """Whether the goal is met, None where there are too few scans to say so, and that in words."""
+    few = min(found["positive_scans"], found["scans"] - found["positive_scans"])
+    if few < FEWEST_OF_A_KIND:
+        return {
+            "met": None,
+            "said": f"not judged: {few} scans of a kind, {FEWEST_OF_A_KIND} with and without are needed",
+        }
+    met = goal.met(value)
+    return {"met": met, "said": "met" if met else "missed"}
 
 
 def html(found: Figures, cases: Sequence[Case], worst: Sequence[Worst], view: View | None) -> str:
@@ -163,7 +177,7 @@ def _goals(found: Figures) -> str:
     rows = []
     for goal in found["goals"]:
         wanted = f"≥ {goal['least']:g}" if goal["least"] is not None else f"≤ {goal['most']:g}"
-        met = f"<span class={'met' if goal['met'] else 'missed'}>{'met' if goal['met'] else 'missed'}</span>"
+        met = f"<span class={'met' if goal['met'] else 'missed'}>{escape(goal['said'])}</span>"
         rows.append((goal["goal"], wanted, goal["measured"], met))
     return _table("Goals, on phantoms", ("", "goal", "measured", ""), rows)
 

@@ -19,7 +19,7 @@ from types import FrameType
 import ai.predict  # noqa: F401  loaded here and not by the first series
 from ai.bundle import Manifest
 from node.analysis.analysis import AnalysisContext, analyse
-from node.analysis.bundle import configured_bundle
+from node.analysis.bundle import configured_bundle, configured_device
 from node.analysis.read_ahead import ReadAhead
 from node.config.sections import Config
 from node.results.document import Algorithm
@@ -28,6 +28,7 @@ from node.results.sr import read_tables
 from node.runtime import log
 from node.runtime.backoff import Backoff
 from node.runtime.clock import utc_now
+from node.runtime.heartbeat import Heartbeat
 from node.runtime.job import Job, scheduler_of
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import LEASE_SLACK_SECONDS, worker_name
@@ -69,9 +70,10 @@ class Worker:
     """Claims and analyses until it is asked to stop."""
 
     def __init__(self, config: Config, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """`monotonic` in seconds.  Raises ConfigError when the bundle cannot be used."""
+        """`monotonic` in seconds.  Raises ConfigError when the bundle or the device cannot be used."""
         bundle = configured_bundle(config)
         self._config = config
+        self._device = configured_device(config)
         self._name = worker_name(os.getpid())
         self._store = Store.open(config.storage.url)
         self._stopping = threading.Event()
@@ -95,12 +97,19 @@ class Worker:
             listener = threading.Thread(target=_listen, args=(wakeup, self._job.wake, self._stopping))
             listener.start()
             log.get().info("worker_started", pid=os.getpid(), model=self._context.algorithm.version)
+            heartbeat = Heartbeat(self._store.processes, "work", directory, self._said_of_itself)
+            heartbeat.start()
             self._job.wake()
             self._job.run()
             listener.join()
+            heartbeat.stop()
         scheduler.shutdown(wait=False)
         self._store.queue.give_back(self._name, refund=True)
         self._store.close()
+
+    def _said_of_itself(self) -> dict[str, str]:
+        """For its heartbeat: the model that it has loaded, and on which device."""
+        return {"model": self._context.algorithm.version, "device": self._device}
 
     def _on_term(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()

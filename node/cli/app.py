@@ -3,17 +3,19 @@
 Exit status: 0 done; 1 something failed or was refused; 2 the command or the configuration cannot be used.
 """
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from node.errors import ConfigError, NodeError
-from storage.errors import StorageError
+from node.errors import ConfigError, NodeError, safe_message
+from storage.errors import DatabaseAway, StorageError
+from storage.messages import of_database as database_message
 
 if TYPE_CHECKING:
     from node.config.sections import Config
@@ -27,8 +29,9 @@ app = typer.Typer(
     "device.\n\nExit status: 0 done, 1 something failed or was refused, 2 the command or configuration cannot be used.",
 )
 
-console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-complaints = Console(stderr=True, highlight=False)
+console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
+"""Without markup: what is printed comes from configurations, peers and images, and `[peers.PACS]` is no colour."""
+complaints = Console(stderr=True, markup=False, highlight=False)
 
 ConfigOption = Annotated[
     Path | None,
@@ -46,19 +49,50 @@ def one_line_errors() -> Iterator[None]:
     """An error that an administrator can mend becomes one line and an exit status, not a traceback."""
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except (NodeError, StorageError, OSError, UnicodeError) as error:
+        complain(f"willis: {safe_message(error)}")
+        is_unusable = isinstance(error, ConfigError | StorageError) and not isinstance(error, DatabaseAway)
+        raise typer.Exit(2 if is_unusable else 1) from None
+    except Exception as error:
+        if database_message(error) is None:
+            raise
+        complain(f"willis: {safe_message(error)}")
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def trouble_noted(config: "Config", role: str) -> Iterator[None]:
+    """Why a process of the node cannot run is in the database too, in the words of its log; `willis status` shows it."""
+    try:
+        yield
     except (NodeError, StorageError) as error:
-        complain(f"willis: {error}")
-        raise typer.Exit(2 if isinstance(error, ConfigError | StorageError) else 1) from None
+        from node.runtime.heartbeat import note_trouble
+        from storage.store import Store
+
+        with suppress(Exception):  # what is wrong may be the database itself
+            note_trouble(Store.open(config.storage.url).processes, role, config.storage.directory, str(error))
+        raise
 
 
-def complain(line: str) -> None:
+def complain(line: str, style: str = "red") -> None:
     """The line is on standard error, as it is."""
-    complaints.print(line, style="red", markup=False, soft_wrap=True)
+    complaints.print(line, style=style, soft_wrap=True)
 
 
 def say(line: str) -> None:
     """The line is on standard output, as it is."""
-    console.print(line, markup=False, soft_wrap=True)
+    console.print(line, soft_wrap=True)
+
+
+def one_of(**options: object) -> None:
+    """At most one of the options is given.  Raises ConfigError, which names those that exclude each other."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
 
 
 def configuration(path: Path | None) -> "Config":

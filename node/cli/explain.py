@@ -62,9 +62,10 @@ def _images(store: Store, files: Files, case: int) -> list[Path]:
 def _explained(config: Config, case: int, paths: list[Path]) -> tuple["Explanation", "Manifest"]:
     """What the configured model sees in these files, and what it says of itself.  Raises ConfigError and NodeError."""
     from ai.explain import explain as explained_by_ai
-    from node.analysis.bundle import configured_bundle
+    from node.analysis.bundle import configured_bundle, configured_device
 
     bundle = configured_bundle(config)
+    configured_device(config)
     try:
         explanation = explained_by_ai(
             volume_from_files(paths), bundle, config.ai.device, require_contrast=config.eligibility.require_contrast

@@ -17,7 +17,7 @@ __all__ = ["app"]
 _TABLE = {
     "worklist:worklist": "List the cases, the most urgent first.",
     "worklist:show": "Show everything known of one case.",
-    "worklist:status": "Show queues, disk, last errors, and how long cases took from last slice to accepted report.",
+    "worklist:status": "Say whether the node is ok, degraded or down, and why; then queues, disk, last errors and how long cases took.",
     "retry:retry": "Deliver a dead letter again; without one, analyse the case again as a new revision.",
     "demo:demo": "Send two synthetic studies from a simulated PACS through a node, and show the reports that come back.",
     "fetch:fetch": "Fetch the CT series of a study from a peer; exit status 1 when an instance did not come.",

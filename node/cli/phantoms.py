@@ -14,10 +14,13 @@ from node.runtime import log
 NAMES = {location.name.lower().replace("_", "-"): location for location in Location}
 
 
-@app.command(epilog="Example: willis phantom out/ --aneurysm left-mca --diameter-mm 7 --seed 3")
+@app.command(
+    epilog="Example: willis phantom out/ --aneurysm left-mca --diameter-mm 7 --seed 3\n\n"
+    f"The locations are {', '.join(NAMES)}."
+)
 def phantom(
     out: Annotated[Path, typer.Argument(help="Folder for the DICOM series; made when it is not there.")],
-    aneurysm: Annotated[str, typer.Option(help=f"Paint one here: {', '.join(NAMES)}. Without it: none.")] = "",
+    aneurysm: Annotated[str, typer.Option(help="Paint one at this location; without it, none.")] = "",
     diameter_mm: Annotated[float | None, typer.Option(min=1, max=30, help="Its diameter; without it, drawn.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scan.")] = 0,
     matrix: Annotated[int, typer.Option(min=128, max=1024, help="Pixels on a side.")] = 512,
@@ -34,6 +37,8 @@ def phantom(
         where = _location(aneurysm)
         if diameter_mm is not None and where is None:
             raise ConfigError("--diameter-mm needs --aneurysm")
+        if where is not None and not contrast:
+            raise ConfigError("--no-contrast shows no artery, and so no --aneurysm: leave out one of the two")
         with console.status("painting the head"):
             scan = phantoms.make_scan(
                 seed,

@@ -1,9 +1,11 @@
 """The node itself and the check of its configuration: serve, config check; receive and work as `serve` starts them."""
 
+from typing import Annotated
+
 import typer
 
-from node.cli.app import ConfigOption, app, config_path, configuration, console, one_line_errors
-from node.config.sections import Config
+from ai.wording import counted
+from node.cli.app import ConfigOption, app, complain, config_path, configuration, one_line_errors, say, trouble_noted
 
 config_app = typer.Typer(no_args_is_help=True, help="The configuration file.")
 app.add_typer(config_app, name="config")
@@ -27,7 +29,9 @@ def receive(config: ConfigOption = None) -> None:
 
     with one_line_errors():
         end_with_parent()
-        run(configuration(config))
+        checked = configuration(config)
+        with trouble_noted(checked, "receive"):
+            run(checked)
 
 
 @app.command(hidden=True)
@@ -38,32 +42,34 @@ def work(config: ConfigOption = None) -> None:
 
     with one_line_errors():
         end_with_parent()
-        Worker(configuration(config)).run()
+        checked = configuration(config)
+        with trouble_noted(checked, "work"):
+            Worker(checked).run()
 
 
-@config_app.command("check", epilog="Example: willis config check --config config.toml")
-def config_check(config: ConfigOption = None) -> None:
-    """Check configuration, folder, database, certificates and model bundle; say what is wrong in one line."""
+@config_app.command("check", epilog="Example: willis config check --config config.toml --peers")
+def config_check(
+    config: ConfigOption = None,
+    peers: Annotated[bool, typer.Option("--peers", help="Ask each peer whether it answers, too.")] = False,
+) -> None:
+    """Check the configuration and all that it names: folder, disk, database, ports, hosts, certificates, model, device.
+
+    Changes nothing on disk or in the database.  Each problem is one line; exit status 2 when one keeps the node from
+    working, else 0.
+    """
+    from node.cli.checks import problems
+
     with one_line_errors():
         checked = configuration(config)
-        _check_parts(checked)
-        console.print(
-            f"{config_path(config) or 'defaults'}: good; {checked.node.ae_title} on "
+        counts = {True: 0, False: 0}
+        for problem in problems(checked, ask_peers=peers):
+            counts[problem.is_fatal] += 1
+            word, style = ("willis", "red") if problem.is_fatal else ("warning", "yellow")
+            complain(f"{word}: {problem.said}", style)
+        if counts[True]:
+            raise typer.Exit(2)
+        warned = f", {counted(counts[False], 'warning')}" if counts[False] else ""
+        say(
+            f"{config_path(config) or 'defaults'}: good{warned}; {checked.node.ae_title} on "
             f"{checked.node.host}:{checked.node.port}, peers: {', '.join(checked.peers) or 'none'}",
         )
-
-
-def _check_parts(config: Config) -> None:
-    from node.analysis.bundle import configured_bundle
-    from node.net.tls import server_context
-    from node.scu.dicomweb import credentials
-    from storage.files.instances import Files
-    from storage.store import Store
-
-    Files(config.storage.directory)
-    Store.open(config.storage.url).close()
-    if config.node.tls:
-        server_context(config.node.tls)
-    for peer in config.peers.values():
-        credentials(peer)
-    configured_bundle(config)

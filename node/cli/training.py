@@ -38,12 +38,12 @@ def _one_line_errors() -> Iterator[None]:
     """As in `node.cli.app`, with the errors of the rooms that train and predict."""
     with one_line_errors():
         try:
-            from ai.errors import BundleError
+            from ai.errors import BundleError, DeviceError
             from training.config import ConfigError as TrainingConfigError
 
             try:
                 yield
-            except (BundleError, TrainingConfigError) as error:
+            except (BundleError, DeviceError, TrainingConfigError) as error:
                 raise ConfigError(str(error)) from None
         except ModuleNotFoundError as error:
             raise ConfigError(f"{error.name} is not installed: pip install 'willis[training]'") from None
@@ -102,6 +102,10 @@ def evaluate(
         from training.paint import REGIONS
         from training.report import Subject, write_report
 
+        if matrix != 512 and not full:
+            raise ConfigError(f"--matrix {matrix} needs --full: prepared regions have no matrix")
+        if full and cache is not None:
+            raise ConfigError("--cache and --full exclude each other: whole series are not kept")
         scans = _scan_set(seeds, count, held_out, real_tree)
         if seeds and cache is None and not full:
             raise ConfigError("--seeds needs --cache, the folder where the prepared regions are, or --full")
@@ -216,5 +220,5 @@ def _show(found: dict[str, Any], out: Path) -> None:
     say(found["notice"])
     for goal in found["goals"]:
         wanted = f">= {goal['least']:g}" if goal["least"] is not None else f"<= {goal['most']:g}"
-        say(f"{goal['goal']:52s} {goal['measured']:6.3f}  goal {wanted}, {'met' if goal['met'] else 'missed'}")
+        say(f"{goal['goal']:52s} {goal['measured']:6.3f}  goal {wanted}, {goal['said']}")
     say(f"competition score {found['competition_score']:.3f}; the report is {out / 'report.html'}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from node.cli.app import ConfigOption, app, configuration, console, one_line_errors
+from node.cli.app import ConfigOption, app, configuration, console, one_line_errors, trouble_noted
 from node.config.sections import Config
 from node.errors import NodeError
 from node.runtime.clock import utc_now
@@ -36,7 +36,9 @@ def web(
     with one_line_errors():
         if as_child:
             end_with_parent()
-        serve_pages(configuration(config))
+        checked = configuration(config)
+        with trouble_noted(checked, "web"):
+            serve_pages(checked)
 
 
 @user_app.command("add", epilog="Example: willis user add j.doe --role reader")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from node.config import peer as peer_rules
 from node.config.peer import Peer
+from node.config.relative import beside
 from node.config.sections import Config
 from node.errors import ConfigError
 
@@ -20,6 +21,7 @@ PREFIX = "WILLIS_"
 def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
     """The configuration in `path` (None: the defaults), with what `environment` overrides.
 
+    A path in it that is not absolute is relative to the file's folder; without a file, to the working directory.
     Raises ConfigError: one line that names the key, the value and the remedy.
     """
     values: dict[str, Any] = {}
@@ -32,9 +34,10 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
             raise ConfigError(f"{path}: not TOML: {error}") from None
     _override(values, environment)
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path or 'configuration'}: {_first_line(error)}") from None
+    return config if path is None else beside(config, path.absolute().parent)
 
 
 def _override(values: dict[str, Any], environment: Mapping[str, str]) -> None:

@@ -55,6 +55,7 @@ class Node(Section):
     acse_timeout_seconds: Seconds = 30
     dimse_timeout_seconds: Seconds = 60
     network_timeout_seconds: Seconds = 60
+    echo_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10
     stop_seconds: Annotated[float, Field(gt=0, le=10)] = 8
     storage_classes: Literal["all", "images"] = "all"
     private_storage_classes: tuple[SopClass, ...] = ()

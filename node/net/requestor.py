@@ -79,6 +79,8 @@ class Requestor:
         self._message_id = 0
         self._peer_maximum_bytes = 0
         self.is_rejected = False
+        self.why_over = ""
+        """Why it was not established: the peer was silent, closed the connection, or speaks no DICOM."""
         self.deadline = math.inf
         """On the monotonic clock: what is under way then ends.  Until then the peer may take its time for an answer."""
 
@@ -95,6 +97,8 @@ class Requestor:
         end = time.monotonic() + self._acse_seconds
         with self._over_if_it_fails():
             self._happens(Event.CONNECTED, encoded(Pdu.A_ASSOCIATE_RQ, request))
+            if self._is_in(*_OVER):  # the peer had hung up before that was sent
+                raise Closed
             event, answer = self._next_pdu(end)
             self.is_rejected = event is Event.A_ASSOCIATE_RJ
             if event is Event.A_ASSOCIATE_AC:
@@ -133,10 +137,13 @@ class Requestor:
         try:
             yield
         except Closed:
+            self.why_over = "it took the connection and closed it without an answer"
             self._end(Event.CLOSED)
         except TooSlow:
+            self.why_over = f"it took the connection and did not answer within {self._acse_seconds:g} s"
             self.abort()
         except ProtocolViolation as error:
+            self.why_over = "what answered there speaks no DICOM"
             self._end(error.event)
         except BaseException:
             self.abort()

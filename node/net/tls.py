@@ -9,9 +9,18 @@ from contextlib import contextmanager
 from node.config.peer import Peer
 from node.config.sections import Tls
 from node.config.types import fingerprint
-from node.errors import ConfigError, Unavailable
+from node.errors import ConfigError, Unavailable, safe_message
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!PSK"
+_OTHER_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")
+_REFUSED_US = {
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it has expired; renew [node.tls] certificate and restart",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know our CA; give the CA of [node.tls] certificate to the peer",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants one; set [node.tls] certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "ask the peer's log for the reason",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "ask the peer's log for the reason",
+}
+"""Why a peer refuses our certificate, by what OpenSSL calls its alert."""
 _ANOTHER = "its certificate is not the one of tls_sha256"
 
 
@@ -39,9 +48,9 @@ def _context(protocol: int, settings: Tls) -> ssl.SSLContext:
         )
 
     own = f"certificate = {str(settings.certificate)!r}, key = {str(settings.key)!r}"
-    with _readable(own, "both are PEM and fit"):
+    with _readable(own, "each must be a PEM file, the certificate first in its own"):
         context.load_cert_chain(settings.certificate, settings.key, no_password)
-    with _readable(f"ca = {str(settings.ca)!r}", "it holds CA certificates in PEM"):
+    with _readable(f"ca = {str(settings.ca)!r}", "it must hold CA certificates in PEM"):
         context.load_verify_locations(settings.ca)
     return context
 
@@ -52,13 +61,19 @@ def _readable(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"[node.tls] {what}: {_in_words(error)}; {remedy}") from None
+        why = safe_message(error)
+        if isinstance(error, ssl.SSLError):
+            why = f"{_in_words(error)}; {remedy} (convert DER with `openssl x509 -inform der`)"
+            if error.reason in _OTHER_KEY:
+                why = (
+                    "this key is not the one that the certificate was made for; name the key of its request, or have a "
+                    "new certificate made for this key"
+                )
+        raise ConfigError(f"[node.tls] {what}: {why}") from None
 
 
-def _in_words(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or "not readable").lower().replace("_", " ")
-    return error.strerror or "not readable"
+def _in_words(error: ssl.SSLError) -> str:
+    return (error.reason or "not readable").lower().replace("_", " ")
 
 
 def peer_name(peer: Peer) -> str:
@@ -89,13 +104,14 @@ def connect(peer: Peer, context: ssl.SSLContext | None, timeout_seconds: float) 
         raise
 
 
-def reason_of(error: OSError) -> str:
-    """Why no TLS connection came about."""
+def reason_of(error: OSError | UnicodeError) -> str:
+    """Why no connection came about, or no TLS on it, and what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {_in_words(error)}"
-    return error.strerror or type(error).__name__
+        why = _REFUSED_US.get(error.reason or "")
+        return f"TLS: the peer refuses our certificate: {why}" if why else f"TLS: {_in_words(error)}"
+    return safe_message(error)
 
 
 def reason_for_failure(peer: Peer, context: ssl.SSLContext, timeout_seconds: float) -> str:
@@ -104,5 +120,5 @@ def reason_for_failure(peer: Peer, context: ssl.SSLContext, timeout_seconds: flo
         with connect(peer, context, timeout_seconds) as secure:
             certificate = secure.getpeercert(binary_form=True) if isinstance(secure, ssl.SSLSocket) else None
             return "" if _is_expected(peer, certificate) else f"TLS: {_ANOTHER}"
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         return reason_of(error)

@@ -69,6 +69,8 @@ class Sender:
 
 ASK_AFTER = timedelta(seconds=0.25)
 """A sender in full flow is not asked: the count would be stale with the next slice."""
+PAUSE_IN_GAPS, LONGEST_PAUSE = 4, timedelta(seconds=5)
+"""A slow sender is not asked after every slice either, but when it has paused for so many times its mean gap."""
 ASK_KINDS_AFTER = timedelta(seconds=2)
 """The answer has a line for each instance: whoever opens an association for each slice is not asked after each."""
 
@@ -89,7 +91,8 @@ def assess(
     if series.expected_count is not None and 0 in (lacking(series), series.expected_count - series.instance_count):
         return Whole(Evidence.COUNT)
     asked = series.count_asked_at is not None and series.count_asked_at > series.last_instance_at
-    may_ask = sender.answers_queries and (released or idle >= ASK_AFTER)
+    whole_parts = released and series.instance_count >= 2 * len(contributions)
+    may_ask = sender.answers_queries and (whole_parts or idle >= _pause(series))
     if may_ask and not asked and geometry.holds_ct():
         return Wait(ask_count=True)
     more_expected = lacking(series) > 0
@@ -106,6 +109,12 @@ def assess(
         if series.retrievals < rules.retrieve_attempts:
             return Wait(retrieve=True)
     return Whole(Evidence.QUIET)
+
+
+def _pause(series: Series) -> timedelta:
+    """How long this sender must be idle before it is asked."""
+    mean_gap = (series.last_instance_at - series.first_instance_at) / max(series.instance_count - 1, 1)
+    return max(ASK_AFTER, min(PAUSE_IN_GAPS * mean_gap, LONGEST_PAUSE))
 
 
 def _may_lack_slices(geometry: Geometry) -> bool:

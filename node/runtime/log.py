@@ -24,7 +24,7 @@ ALLOWED_KEYS = frozenset(
 )  # fmt: skip
 # Enough for our own messages with their remedies, among them `[section] key`, "the file's" and "does `willis serve` run?";
 # what a person's name has (^) is not in it.
-_PLAIN = re.compile(r"[\w .,:;/+='()\[\]?`\-]{0,240}\Z", re.ASCII)
+_PLAIN = re.compile(r"[\w .,:;/+='()\[\]?`*@\-]{0,500}\Z", re.ASCII)
 
 
 def _allow_only(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

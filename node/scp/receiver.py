@@ -26,7 +26,7 @@ from node.dicom.conformance import (
     TRANSFER_SYNTAXES,
 )
 from node.errors import ConfigError
-from node.net.acceptor import Acceptor, bound
+from node.net.acceptor import Acceptor, bound, port_message
 from node.net.association import Association, Services
 from node.net.dimse_messages import Begin, Sink, StoreRequest
 from node.net.negotiation import Entity, offered
@@ -35,11 +35,13 @@ from node.net.tls import server_context
 from node.rules.parts import classes_not_accepted
 from node.runtime import log
 from node.runtime.clock import utc_now as _now
+from node.runtime.heartbeat import Heartbeat
 from node.runtime.notify import NODE_PROCESS, wake
 from node.runtime.processes import has_died
 from node.scp.commitment_scp import CommitmentReports, CommitmentScp
 from node.scp.gatekeeper import Gatekeeper
 from node.scp.query_scp import QueryScp
+from node.scp.refusals import Refusals
 from node.scp.session import ReceivingSession, receiver_name
 from storage.files.instances import Files
 from storage.queries.group_commit import GroupCommit
@@ -63,6 +65,7 @@ class Receiver:
         self._sessions: dict[Association, ReceivingSession] = {}
         self._trail = trail = trail or Trail()
         self._is_running = False
+        self._refusals = Refusals(_now)
         self._log = log.get()
         handlers = Handlers(
             QueryScp(store, trail, _now).on_find, CommitmentScp(store, files, _now).on_action, self._on_event_report
@@ -95,12 +98,9 @@ class Receiver:
         """An OSError inside stops the receiver and says which port cannot be had."""
         try:
             yield
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             self.stop()
-            raise ConfigError(
-                f"{section} port = {port}: {error.strerror}; stop the program that holds "
-                f"{self._config.node.host}:{port} or choose another port"
-            ) from None
+            raise ConfigError(port_message(section, self._config.node.host, port, error)) from None
 
     def _recover(self) -> None:
         """What power loss took before it was acknowledged is not in the database either.
@@ -138,6 +138,11 @@ class Receiver:
         if self._is_running:
             self._group_commit.stop()
         self._is_running = False
+
+    def said_of_itself(self) -> dict[str, Any]:
+        """For its heartbeat: where it listens, and what it refused."""
+        settings = self._config.node
+        return {"address": f"{settings.host}:{settings.port}", **self._refusals.said()}
 
     def _entity(self) -> Entity:
         settings, contexts = self._config.node, [offered(Verification)]
@@ -177,7 +182,9 @@ class Receiver:
 
     def _new_session(self, association: Association) -> ReceivingSession:
         source = Party(association.calling_ae, association.host)
-        return ReceivingSession(self._name, source, self._files, self._group_commit, self._trail, _now)
+        return ReceivingSession(
+            self._name, source, self._files, self._group_commit, self._trail, _now, self._refusals.note
+        )
 
     def _on_end(self, association: Association, is_released: bool) -> None:
         not_accepted = classes_not_accepted(association.proposed, association.refused)
@@ -215,7 +222,10 @@ def receive(config: Config) -> None:
     trail = open_trail(config)
     receiver = Receiver(config, store, Files(directory), lambda: wake(directory, NODE_PROCESS), trail)
     receiver.start()
+    heartbeat = Heartbeat(store.processes, "receive", directory, receiver.said_of_itself)
+    heartbeat.start()
     stopping.wait()
     receiver.stop(patience_seconds=config.node.stop_seconds / 2)
+    heartbeat.stop()
     trail.close()
     store.close()

@@ -19,6 +19,7 @@ from node.dicom.status import (
     SUCCESS,
     is_warning,
 )
+from node.errors import safe_message
 from node.net.dimse_messages import Answer
 from node.rules.parts import shortfall
 from node.runtime import log
@@ -32,6 +33,8 @@ MOST_REFUSALS = 100
 """So many instances that were refused on one association are remembered one by one."""
 MOST_STUDIES = 256
 """So many on one association are remembered for the audit trail before their messages are written."""
+LONGEST_COMMENT = 64
+"""Of an Error Comment (PS3.7 C.4.2): it is a Long String."""
 
 
 def receiver_name(settings: Node) -> str:
@@ -50,10 +53,11 @@ class ReceivingSession:
         group_commit: GroupCommit,
         trail: Trail,
         now: Callable[[], datetime],
+        on_refused: Callable[[str], None] = lambda _comment: None,
     ) -> None:
-        """Nothing is known of the association before its first instance."""
+        """Nothing is known of the association before its first instance.  `on_refused` hears of every refusal."""
         self.source, self.files, self.group_commit, self.now = source, files, group_commit, now
-        self._receiver, self._trail = receiver, trail
+        self._receiver, self._trail, self._on_refused = receiver, trail, on_refused
         self._opening: Offer | None = None
         self._studies: dict[str, Study] = {}
         self._kept = self._refused = self._last_status = 0
@@ -82,6 +86,8 @@ class ReceivingSession:
         self._last_status = answer.status if is_refused else 0
         if is_refused and len(self._refusals) < MOST_REFUSALS:
             self._refusals.append(Refusal(uids[0][:64], uids[1][:64], header.series_instance_uid if header else ""))
+        if is_refused:
+            self._on_refused(answer.comment)
         if answer.status:
             log.get().warning(
                 "instance_refused", calling_ae=self.source.ae_title, status=answer.status, error=answer.comment
@@ -234,4 +240,5 @@ def _answer_to(failure: Exception) -> Answer:
         return Answer(CANNOT_UNDERSTAND, str(failure))
     if isinstance(failure, StorageFull):
         return Answer(OUT_OF_RESOURCES, "no space left on the disk")
-    return Answer(OUT_OF_RESOURCES, f"cannot store now: {type(failure).__name__}")
+    cause = safe_message(failure).partition(";")[0]
+    return Answer(OUT_OF_RESOURCES, f"cannot store now: {cause}"[:LONGEST_COMMENT])

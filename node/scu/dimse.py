@@ -21,6 +21,8 @@ from node.net.pdus import user_information
 from node.net.requestor import Keep, OnReport, Requestor
 from node.net.tls import check_fingerprint, client_context, connect, reason_of
 
+_LOOK = "does it know our AE title and address, and is the port its DICOM port?"
+
 
 @dataclass(frozen=True)
 class Timeouts:
@@ -82,8 +84,8 @@ def associate(
             assoc.abort()
             raise Refused(f"{where} accepts none of: {', '.join(sorted({UID(kind).name for kind, _ in contexts}))}")
     if assoc.is_rejected:
-        raise Unavailable(f"{where} rejected the association")
-    raise Unavailable(f"no association with {where}")
+        raise Unavailable(f"{where} rejected the association; {_LOOK}")
+    raise Unavailable(f"no association with {where}: {assoc.why_over or 'the peer ended it'}; {_LOOK}")
 
 
 def _connected(entity: Entity, peer: Peer, where: str) -> socket.socket:
@@ -93,9 +95,8 @@ def _connected(entity: Entity, peer: Peer, where: str) -> socket.socket:
         raise Refused(f"{peer.ae_title} wants TLS, and [node.tls] is not configured")
     try:
         connection = connect(peer, context, entity.timeouts.acse)
-    except OSError as error:
-        why = reason_of(error) if context else ""
-        raise Unavailable(f"no association with {where}{f': {why}' if why else ''}") from None
+    except (OSError, UnicodeError) as error:
+        raise Unavailable(f"no association with {where}: {reason_of(error)}") from None
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 

@@ -1,5 +1,6 @@
 """The process that serves the pages: `willis web`, and as a child of `willis serve`."""
 
+import signal
 import socket
 
 import uvicorn
@@ -7,8 +8,10 @@ import uvicorn
 from node.audit.trail import open_trail
 from node.config.sections import Config
 from node.errors import Unavailable
+from node.net.acceptor import port_message
 from node.runtime import log
 from node.runtime.clock import utc_now
+from node.runtime.heartbeat import Heartbeat
 from node.web.app import make_app
 from node.web.board import Board
 from node.web.context import Context
@@ -51,9 +54,14 @@ def serve_pages(config: Config) -> None:
     if context.first_start.token:
         link = f"{config.web.address}/first?token={context.first_start.token}"
         log.get().warning("no_account_yet", remedy=f"open {link} once, or run `willis user add`")
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn has its own while it runs, and raises them again after
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    heartbeat = Heartbeat(store.processes, "web", config.storage.directory, lambda: {"address": config.web.address})
+    heartbeat.start()
     try:
         server.run(sockets=[listening])
     finally:
+        heartbeat.stop()
         context.trail.close()
         store.close()
 
@@ -63,5 +71,5 @@ def _listen(config: Config) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise Unavailable(f"[web] {host}:{port} cannot be listened on: {error.strerror}; set another port") from None
+    except (OSError, UnicodeError) as error:
+        raise Unavailable(port_message("[web]", host, port, error)) from None

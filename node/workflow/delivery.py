@@ -1,6 +1,7 @@
 """The outbox is emptied: each report reaches its destination, or becomes a dead letter that a person sees."""
 
 from datetime import timedelta
+from typing import Any
 
 from node.audit.recording import sending
 from node.dicom.commitment import new_transaction_uid
@@ -22,7 +23,7 @@ def deliver(context: Context) -> int:
 
 def _deliver_one(context: Context, delivery: Delivery) -> bool:
     """Whether the destination has it.  What it raises postpones the delivery."""
-    logger = log.get().bind(case=delivery.series_id, destination=delivery.destination)
+    logger = _logger(delivery)
     peer = context.config.peers.get(delivery.destination)
     try:
         if peer is None:
@@ -42,10 +43,20 @@ def _deliver_one(context: Context, delivery: Delivery) -> bool:
     return True
 
 
+def _logger(delivery: Delivery) -> Any:
+    """For lines that say which object went where: of several of one case each has its own."""
+    return log.get().bind(
+        case=delivery.series_id,
+        revision=delivery.revision,
+        delivery=delivery.kind,
+        destination=delivery.destination,
+    )
+
+
 def _postpone(context: Context, delivery: Delivery, error: str) -> None:
     """The delivery is due again later, or a dead letter after `give_up_hours`."""
     settings, now = context.config.delivery, context.clock()
-    logger = log.get().bind(case=delivery.series_id, destination=delivery.destination, attempts=delivery.attempts)
+    logger = _logger(delivery).bind(attempts=delivery.attempts)
     if now - delivery.created_at >= timedelta(hours=settings.give_up_hours):
         context.store.outbox.refused(delivery, f"given up after {settings.give_up_hours:g} h: {error}")
         logger.error("delivery_given_up", error=error)

@@ -26,7 +26,7 @@ def _after_the_clock_was_set_back(context: Context) -> None:
     now, delivery, store = context.clock(), context.config.delivery, context.store
     longest = max(timedelta(seconds=delivery.maximum_retry_seconds), context.lease)
     answered = max(longest + _SLACK, timedelta(seconds=delivery.commitment_timeout_seconds))
-    changed = store.settling.stamp_anew(now) + store.outbox.due.hasten(now, longest)
+    changed = store.settling.stamp_anew(context.clock) + store.outbox.due.hasten(now, longest)
     changed += store.commitments.due.hasten(now, answered) + store.commitment_requests.due.hasten(now, answered)
     if changed:
         log.get().warning("clock_was_set_back", count=changed)

@@ -1,10 +1,12 @@
 """`willis serve`: settles and delivers, and supervises receiver, worker and pages, each a process of its own."""
 
+import itertools
 import os
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
 
@@ -13,11 +15,13 @@ from node.audit.trail import open_trail
 from node.config.sections import Config
 from node.runtime import log
 from node.runtime.clock import utc_now
+from node.runtime.heartbeat import Heartbeat
 from node.runtime.job import Job, scheduler_of
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
-from node.runtime.processes import CONFIG_ERROR, Child, worker_name
-from node.workflow import commitments, delivery, recovery, retention, retrieval, settling
+from node.runtime.processes import CONFIG_ERROR, RESTARTS, Child, worker_name
+from node.workflow import commitments, delivery, peer_checks, recovery, retention, retrieval, settling
 from node.workflow.context import Context
+from storage.errors import DatabaseAway
 from storage.files.instances import Files
 from storage.store import Store
 
@@ -26,7 +30,7 @@ ALARM_SLACK_SECONDS = 5
 
 
 class Supervisor:
-    """The node: its child processes, six jobs, one scheduler."""
+    """The node: its child processes, seven jobs, one scheduler."""
 
     def __init__(self, config: Config, arguments: list[str]) -> None:
         """`arguments` are those with which a child finds the same configuration."""
@@ -38,6 +42,7 @@ class Supervisor:
         self._context = Context(
             config, self._store, self._files, lambda: wake(directory, WORKER_PROCESS), trail=self._trail
         )
+        self._heartbeat = Heartbeat(self._store.processes, "serve", directory)
         environment = dict(os.environ)
         if config.ai.threads:
             environment["OMP_NUM_THREADS"] = str(config.ai.threads)
@@ -54,6 +59,7 @@ class Supervisor:
             Job("retrieve",       1.0, False, lambda: retrieval.retrieve(context)),
             Job("rescue",        10.0, False, self._rescue),
             Job("retain",        60.0, False, lambda: retention.retain(context)),
+            Job("peers", config.node.echo_seconds or None, False, lambda: peer_checks.ask(context)),
         ]  # fmt: skip
 
     def run(self) -> int:
@@ -61,6 +67,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         self._record(Activity.START)
+        self._heartbeat.start()
         retrieval.resume(self._context)
         scheduler, threads = scheduler_of(self._jobs), [job.start() for job in self._jobs]
         for job in self._jobs:
@@ -77,6 +84,7 @@ class Supervisor:
         for thread in threads:
             thread.join(max(0.1, deadline - time.monotonic()))
         self._give_back_begun()
+        self._heartbeat.stop()
         self._store.close()
         self._record(Activity.STOP)
         self._trail.close()
@@ -168,4 +176,16 @@ class Supervisor:
 
 def serve(config: Config, arguments: list[str]) -> int:
     """Runs the node; returns the exit status: 2 when a child found at its first start that it cannot run."""
-    return Supervisor(config, arguments).run()
+    return _waited_for(lambda: Supervisor(config, arguments)).run()
+
+
+def _waited_for(make: Callable[[], Supervisor], sleep: Callable[[float], None] = time.sleep) -> Supervisor:
+    """The node, once its database is there: after a power failure the server may start later than we do."""
+    for attempts in itertools.count(1):
+        try:
+            return make()
+        except DatabaseAway as error:
+            seconds = RESTARTS.after(attempts)
+            log.get().error("database_away", error=str(error), next_attempt_seconds=seconds)
+            sleep(seconds)
+    raise AssertionError  # the count never ends

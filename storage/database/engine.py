@@ -6,8 +6,9 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError
 
+from storage import messages
 from storage.database import revision
-from storage.errors import DatabaseUnusable
+from storage.errors import DatabaseAway, DatabaseUnusable
 
 LOST_SERVER = {
     "connect_timeout": "10",
@@ -31,21 +32,41 @@ def open_database(url: str) -> Engine:
     `url` is an SQLAlchemy URL (`sqlite:////var/lib/willis/willis.db`, `postgresql+psycopg://user@host/name`).  Raises
     DatabaseUnusable, saying what to do.
     """
-    try:
-        engine = create_engine(_with_timeouts(url), pool_pre_ping=not url.startswith("sqlite"))
-    except (ArgumentError, ImportError, ValueError) as error:
-        raise DatabaseUnusable(f"[storage] database_url {make_safe(url)!r} cannot be used: {error}") from None
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+    engine = engine_of(url)
     try:
         _migrate(engine, make_safe(url))
     except DatabaseError as error:
-        raise DatabaseUnusable(
-            f"the database {make_safe(url)} cannot be opened ({type(error.orig).__name__}); check that the server "
-            "runs and lets us in, or that the folder exists and can be written to"
-        ) from None
+        raise unusable(error, url) from None
     return engine
+
+
+def engine_of(url: str) -> Engine:
+    """An engine, not yet connected.  Raises DatabaseUnusable when there can be none for such a URL."""
+    try:
+        engine = create_engine(_with_timeouts(url), pool_pre_ping=not url.startswith("sqlite"))
+    except (ArgumentError, ImportError, ValueError):
+        raise DatabaseUnusable(f"[storage] database_url = {make_safe(url)!r}: {_no_url(url)}") from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def unusable(error: DatabaseError, url: str) -> DatabaseUnusable:
+    """The error in one line, with cause and remedy; DatabaseAway where it may come back by itself."""
+    kind = DatabaseAway if messages.is_away(error) else DatabaseUnusable
+    return kind(f"the database {make_safe(url)} cannot be opened: {messages.of_database(error)}")
+
+
+def _no_url(url: str) -> str:
+    """What is wrong with a URL of which no engine can be made, and what to write."""
+    scheme = url.partition(":")[0]
+    if scheme in ("postgres", "postgresql"):
+        return f"write postgresql+psycopg:// in place of {scheme}:// (and pip install 'willis[postgresql]')"
+    if scheme.startswith("postgresql+"):
+        return f"{scheme} has no driver here; write postgresql+psycopg:// and pip install 'willis[postgresql]'"
+    known = "sqlite:////var/lib/willis/willis.db or postgresql+psycopg://USER@HOST/NAME"
+    return f"no database of that kind is known; write for example {known}"
 
 
 def _with_timeouts(url: str) -> URL:

@@ -1,14 +1,12 @@
 """The tables.  What users and other programs may rely on is the view `worklist`, not these."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Computed,
-    DateTime,
-    Dialect,
     Double,
     Float,
     ForeignKey,
@@ -16,33 +14,14 @@ from sqlalchemy import (
     Integer,
     String,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from storage.database.times import UtcDateTime
 from storage.database.urgency import P_ABSENT, PRIORITY
 from storage.records import StoredFile
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC `datetime`, kept without its zone, so that SQLite and PostgreSQL compare it alike."""
-
-    impl = DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Raises ValueError for a naive time."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"a time needs its zone, got {value}")
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """The time in UTC."""
-        return None if value is None else value.replace(tzinfo=UTC)
 
 
 class Base(DeclarativeBase):
@@ -378,3 +357,29 @@ class ReviewEntryRow(Base):
     diameter_mm: Mapped[float | None]
 
     __table_args__ = (UniqueConstraint("case_id", "version"),)
+
+
+class ProcessRow(Base):
+    """A process of a node that runs, or ended without saying so.  See `storage.queries.processes`."""
+
+    __tablename__ = "process"
+
+    name: Mapped[str] = mapped_column(String(96), primary_key=True)
+    role: Mapped[str] = mapped_column(String(16))
+    host: Mapped[str] = mapped_column(String(64))
+    pid: Mapped[int]
+    folder: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[datetime]
+    beat_at: Mapped[datetime]
+    details: Mapped[dict[str, Any]]
+
+
+class PeerAnswerRow(Base):
+    """Whether a peer that is needed answered when it was last asked."""
+
+    __tablename__ = "peer_answer"
+
+    peer: Mapped[str] = mapped_column(String(255), primary_key=True)
+    asked_at: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
+    error: Mapped[str] = mapped_column(Text, default="")

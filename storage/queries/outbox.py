@@ -76,6 +76,6 @@ def delivery_of(session: Session, row: DeliveryRow) -> Delivery:
     sent, kind = (beside, beside.kind) if beside else (report, "report")
     of_others = {
         "stage": DeliveryStage(row.stage), "sop_instance_uid": sent.sop_instance_uid, "file": sent.file,
-        "series_id": report.series_id, "kind": kind,
+        "series_id": report.series_id, "kind": kind, "revision": report.revision,
     }  # fmt: skip
     return Delivery(**alike(Delivery, row) | of_others)

@@ -1,6 +1,6 @@
 """What is known of series that are still being received, and how they leave that stage."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import Update, func, select, update
@@ -162,10 +162,15 @@ class Settling:
         waiting = update(SeriesRow).where(_RECEIVING, SeriesRow.retrieve_until > now)
         return self._transactions.change(waiting.values(retrieve_until=now))
 
-    def stamp_anew(self, now: datetime) -> int:
-        """What is being received and arrived in the future, because the clock was set back, arrived now: how many."""
-        in_the_future = update(SeriesRow).where(_RECEIVING, SeriesRow.last_instance_at > now + CLOCKS_DIFFER)
-        return self._transactions.change(in_the_future.values(last_instance_at=now, retrieve_until=None))
+    def stamp_anew(self, clock: Callable[[], datetime]) -> int:
+        """What is being received and arrived in the future, because the clock was set back, arrived now: how many.
+
+        The clock is read when the database has let us in: slices that came while we waited for its lock came before.
+        """
+        with self._transactions.writing_plainly() as connection:
+            now = clock()
+            in_the_future = update(SeriesRow).where(_RECEIVING, SeriesRow.last_instance_at > now + CLOCKS_DIFFER)
+            return connection.execute(in_the_future.values(last_instance_at=now, retrieve_until=None)).rowcount
 
     def leave(
         self,

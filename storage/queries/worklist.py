@@ -44,7 +44,7 @@ class Status:
     shortfalls: tuple[tuple[datetime, str], ...]
     """When an association ended with which more may not have come, and why; the newest first."""
     clocks: tuple[Clock, ...]
-    """Of the last delivered cases, newest first."""
+    """Of the last delivered cases, newest first; without those that a person had analysed or delivered again."""
 
 
 MOST_URGENT = """
@@ -62,14 +62,15 @@ FROM report WHERE series_id = :case_id ORDER BY revision
 """
 _DELIVERIES = """
 SELECT d.id, d.destination, d.stage, d.attempts, d.created_at, d.next_attempt_at, d.last_error, d.delivered_at,
-    d.committed_at, r.series_id, COALESCE(o.kind, 'report') AS kind,
+    d.committed_at, r.series_id, r.revision, COALESCE(o.kind, 'report') AS kind,
     COALESCE(o.sop_instance_uid, r.sop_instance_uid) AS sop_instance_uid, COALESCE(o.path, r.path) AS path,
     COALESCE(o.sha256, r.sha256) AS sha256, COALESCE(o.size_bytes, r.size_bytes) AS size_bytes
 FROM delivery d JOIN report r ON r.id = d.report_id LEFT JOIN report_object o ON o.id = d.object_id
 WHERE r.series_id = :case_id ORDER BY d.id
 """
 _DELIVERY_ERRORS = """
-SELECT created_at, destination, last_error FROM delivery WHERE last_error <> '' ORDER BY id DESC LIMIT 5
+SELECT MAX(created_at) AS last_at, destination, last_error, COUNT(*) AS number FROM delivery WHERE last_error <> ''
+GROUP BY destination, last_error ORDER BY MAX(id) DESC LIMIT 5
 """
 _HELD_UP = "(stage = 'ready' AND outcome IS NULL AND detail <> '')"
 _ANALYSIS_ERRORS = f"""
@@ -80,8 +81,14 @@ FROM series WHERE stage IN ('failed', 'ready') AND (attempts > 0 OR {_HELD_UP}) 
 _SHORTFALLS = """
 SELECT closed_at, calling_ae, shortfall FROM association WHERE shortfall <> '' ORDER BY id DESC LIMIT 10
 """
+# Not what a person had analysed or delivered again (`willis retry`): how long that took says nothing of the node.
 _DELIVERED = """
-SELECT * FROM worklist WHERE delivery IN ('delivered', 'committed') ORDER BY case_id DESC LIMIT :most
+SELECT w.* FROM worklist w WHERE w.delivery IN ('delivered', 'committed')
+AND NOT EXISTS (SELECT 1 FROM report r WHERE r.series_id = w.case_id AND r.revision < w.revision
+    AND r.created_at >= w.ready_at)
+AND NOT EXISTS (SELECT 1 FROM report r JOIN delivery d ON d.report_id = r.id
+    WHERE r.sop_instance_uid = w.report_uid AND d.created_at > r.created_at)
+ORDER BY w.case_id DESC LIMIT :most
 """
 
 
@@ -132,7 +139,7 @@ class Worklist:
             oldest_pending_at=_typed(pending)["oldest_at"],
             errors=(
                 *((row["claimed_at"], f"case {row['id']}: {row['error']}") for row in failed if row["claimed_at"]),
-                *((row["created_at"], f"{row['destination']}: {row['last_error']}") for row in undelivered),
+                *((row["last_at"], _outage(row)) for row in undelivered),
             ),
             shortfalls=tuple((row["closed_at"], f"{row['calling_ae']}: {row['shortfall']}") for row in short),
             clocks=tuple(_clock(row) for row in delivered),
@@ -163,6 +170,12 @@ def _value(name: str, value: Any) -> Any:
     if name in ("conflicts", "lesions") and isinstance(value, str):
         return json.loads(value)
     return value
+
+
+def _outage(row: Row) -> str:
+    """One line for all deliveries that fail alike."""
+    many = f" ({row['number']} deliveries)" if row["number"] > 1 else ""
+    return f"{row['destination']}: {row['last_error']}{many}"
 
 
 def _delivery(row: dict[str, Any]) -> Delivery:

@@ -8,59 +8,23 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_GET, C_STORE, N_ACTION
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import (
     StorageCommitmentPushModel,
-    StudyRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelGet,
     Verification,
 )
 
 from node.errors import Unavailable
 from node.net import requestor
-from node.net.requestor import Requestor
 from node.scu import dimse
 from node.scu.dimse import Entity, Timeouts
 from node.scu.query_scu import ask_count
 from tests.faults.answers import lost_answers
-from tests.support.raw_scp import ABORT, HAS_DATASET, NO_DATASET, RELEASE_RP, RELEASE_RQ, RawScp
+from tests.support.asking import FIND, GET, IMPLICIT, US, ask, associated, listed, request
+from tests.support.raw_scp import HAS_DATASET, NO_DATASET, RawScp
 from tests.support.raw_scu import COMMAND, LAST, command, p_data, pdv, store_command, uid_bytes
-
-FIND, GET = StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelGet
-IMPLICIT = "1.2.840.10008.1.2"
-US = Entity("WILLIS", Timeouts(acse=5, dimse=5, network=5))
-
-
-def request(primitive: Any, sop_class: str, sop_instance: str = "") -> Any:
-    """The primitive, about this SOP class."""
-    action = isinstance(primitive, N_ACTION)
-    setattr(primitive, "RequestedSOPClassUID" if action else "AffectedSOPClassUID", sop_class)
-    if action:
-        primitive.RequestedSOPInstanceUID, primitive.ActionTypeID = sop_instance, 1
-    elif sop_instance:
-        primitive.AffectedSOPInstanceUID = sop_instance
-    if hasattr(primitive, "Priority"):
-        primitive.Priority = 2
-    return primitive
-
-
-def associated(scp: RawScp, sop_class: str, entity: Entity = US, **options: Any) -> Requestor:
-    return dimse.associate(entity, scp.peer, [(sop_class, IMPLICIT)], **options)
-
-
-def ask(assoc: Requestor, primitive: Any, sop_class: str, dataset: Dataset | None = None) -> list[int]:
-    """The statuses of the responses."""
-    context = assoc.contexts_of(sop_class)[0]
-    return [answer.Status for answer, _ in assoc.ask(request(primitive, sop_class, "1.2"), context, dataset)]
-
-
-def listed(number: int) -> Dataset:
-    ds = Dataset()
-    ds.QueryRetrieveLevel, ds.StudyInstanceUID = "STUDY", f"2.25.{number}"
-    return ds
 
 
 def test_a_busy_machine_loses_no_answer() -> None:
@@ -246,109 +210,6 @@ def test_a_count_is_waited_for_only_so_long_though_answers_without_one_keep_comi
     quick = Entity("WILLIS", Timeouts(acse=5, dimse=0.3, network=5))
     with RawScp(script, FIND) as scp, pytest.raises(Unavailable, match="no answer"):
         ask_count(quick, scp.peer, "2.25.1", "2.25.11")
-
-
-def test_a_release_that_both_ask_for_at_once_is_answered_by_us_first() -> None:
-    def script(scp: RawScp) -> None:
-        assert scp.pdu()[0] == 5
-        scp.send(RELEASE_RQ)
-        assert scp.pdu()[0] == 6
-        scp.send(RELEASE_RP)
-        assert scp.pdu()[0] == 0
-
-    start = time.monotonic()
-    with RawScp(script, Verification) as scp, associated(scp, Verification):
-        pass
-    assert time.monotonic() - start < 4
-
-
-def test_data_that_comes_when_we_have_asked_for_release_is_passed_over() -> None:
-    def script(scp: RawScp) -> None:
-        asked, _ = scp.message()
-        scp.answer(asked, 0x0000)
-        assert scp.pdu()[0] == 5
-        scp.answer(asked, 0x0000)
-        scp.send(RELEASE_RP)
-        assert scp.pdu()[0] == 0
-
-    with RawScp(script, Verification) as scp, associated(scp, Verification) as assoc:
-        assert ask(assoc, C_ECHO(), Verification) == [0x0000]
-
-
-@pytest.mark.parametrize("how", ["abort", "release", "close"])
-def test_an_association_that_the_peer_ends_is_noticed_before_the_next_request(how: str) -> None:
-    def script(scp: RawScp) -> None:
-        scp.send({"abort": ABORT, "release": RELEASE_RQ, "close": b""}[how])
-        if how == "release":
-            assert scp.pdu()[0] == 6
-        scp.socket.close()
-
-    with RawScp(script, Verification) as scp, associated(scp, Verification) as assoc:
-        deadline = time.monotonic() + 5
-        while assoc.is_established and time.monotonic() < deadline:
-            time.sleep(0.01)
-        with pytest.raises(Unavailable, match="the association ended"):
-            ask(assoc, C_ECHO(), Verification)
-
-
-@pytest.mark.parametrize("wrong", [
-    b"HTTP/1.1 400 Bad Request\r\n\r\n",
-    p_data(pdv(99, COMMAND | LAST, b"")),
-    p_data(pdv(1, LAST, b"data first")),
-    struct.pack(">BBL", 4, 0, 3) + b"abc",
-    struct.pack(">BBL", 2, 0, 4) + b"\0" * 4,
-    struct.pack(">BBL", 7, 0, 0xFFFFFFFF),
-])  # fmt: skip
-def test_what_a_peer_may_not_send_ends_the_association_with_an_abort(wrong: bytes) -> None:
-    seen = list[int]()
-
-    def script(scp: RawScp) -> None:
-        scp.message()
-        scp.send(wrong)
-        seen.append(scp.pdu()[0])
-
-    with (
-        RawScp(script, Verification) as scp,
-        associated(scp, Verification) as assoc,
-        pytest.raises(Unavailable, match="no answer: the association ended or timed out"),
-    ):
-        ask(assoc, C_ECHO(), Verification)
-    assert seen == [7]
-
-
-def test_a_peer_that_does_not_answer_in_time_is_aborted() -> None:
-    seen = list[int]()
-
-    def script(scp: RawScp) -> None:
-        scp.message()
-        seen.append(scp.pdu()[0])
-
-    impatient = Entity("WILLIS", Timeouts(acse=5, dimse=0.2, network=5))
-    with (
-        RawScp(script, Verification) as scp,
-        associated(scp, Verification, impatient) as assoc,
-        pytest.raises(Unavailable, match="no answer"),
-    ):
-        ask(assoc, C_ECHO(), Verification)
-    assert seen == [7]
-
-
-def test_what_is_under_way_at_the_deadline_ends_though_answers_keep_coming() -> None:
-    def script(scp: RawScp) -> None:
-        asked, _ = scp.message()
-        try:
-            while True:
-                scp.answer(asked, 0xFF00, encode(listed(1), True, True) or b"")
-                time.sleep(0.01)
-        except OSError:
-            pass
-
-    with RawScp(script, FIND) as scp, associated(scp, FIND) as assoc:
-        start = time.monotonic()
-        assoc.deadline = start + 0.5
-        with pytest.raises(Unavailable, match="no answer"):
-            ask(assoc, C_FIND(), FIND, listed(0))
-        assert 0.4 < time.monotonic() - start < 4
 
 
 def test_a_report_that_comes_before_the_answer_is_answered_and_the_answer_comes_too() -> None:

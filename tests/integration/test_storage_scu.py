@@ -244,7 +244,8 @@ def test_a_peer_that_goes_away_half_way_is_not_knocked_at_again_and_each_file_le
     simulated.fault = Fault.ABORT
     simulated.stop()
     assert next(sending).word == "refused"
-    said = f"no association with PACS at 127.0.0.1:{address.port}"
+    refused = "connection refused: the host is up and nothing listens on that port; start it or correct the port"
+    said = f"no association with PACS at 127.0.0.1:{address.port}: {refused}"
     assert list(sending) == [storage_scu.Sent(path, "refused", said) for path in paths[2:]]
 
 

@@ -112,7 +112,7 @@ def test_we_send_to_dcmtk_over_tls_and_only_to_the_certificate_that_was_expected
 @pytest.mark.parametrize(
     ("who", "said"),
     [("elsewhere", "IP address mismatch"), ("expired", "certificate has expired"), ("stranger", "unable to get local issuer"),
-     ("", "TLS: |reset")],
+     ("", "TLS: |the other side closed the connection")],
 )  # fmt: skip
 def test_a_peer_with_the_wrong_certificate_or_none_gets_nothing_and_we_say_why(
     pacs: Any, certificates: Certificates, path: Path, who: str, said: str

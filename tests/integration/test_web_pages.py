@@ -1,55 +1,22 @@
 """The pages over a real socket, on both databases: who gets in, what is shown, what is changed, what is refused."""
 
 import re
-import socket
-import threading
-from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from node.web.headers import HEADERS
-from node.web.sign_in import hash_of, new_token
+from node.web.sign_in import new_token
 from storage.files.instances import Files
-from storage.queries.accounts import Role, TokenKind
-from storage.stages import Event, Outcome
+from storage.queries.accounts import Role
+from storage.stages import Outcome
 from storage.store import Store
-from tests.support.builders import LEASE, FakeClock, add, finish, header, keep, received, reported
-from tests.support.dicom_factory import ct_series
+from tests.integration.web_pages import HOSTILE, with_images
+from tests.support.builders import FakeClock, add, header, received, reported
 from tests.support.pages import PASSWORD, Served, form_key_of, post, serving, web_context
-
-HOSTILE = "<script>alert(1)</script>^\"'><img src=x onerror=alert(1)>"
-
-
-@pytest.fixture
-def pages(store: Store, files: Files, tmp_path: Path, clock: FakeClock) -> Iterator[Served]:
-    with serving(web_context(store, files, tmp_path, clock, failed_passwords=3)) as served:
-        yield served
-
-
-@pytest.fixture
-def quick(sqlite_store: Store, files: Files, tmp_path: Path, clock: FakeClock) -> Iterator[Served]:
-    """The same on SQLite alone, where the database makes no difference."""
-    with serving(web_context(sqlite_store, files, tmp_path, clock, failed_passwords=3)) as served:
-        yield served
-
-
-def with_images(served: Served, files: Files, clock: FakeClock, **changes: object) -> None:
-    """Case 1 has eight slices, and a finding."""
-    store = served.context.store
-    series = keep(store, files, clock, ct_series(8, **changes))  # type: ignore[arg-type]
-    store.settling.leave(series, Event.SETTLED, "count", clock())
-    claim = store.queue.claim("worker:1", clock(), LEASE, 3)
-    assert claim is not None
-    assert finish(store, clock, claim)
-
-
-# --- who gets in
 
 
 @pytest.mark.parametrize("address", ["/", "/rows", "/cases/1", "/cases/1/review"])
@@ -143,9 +110,6 @@ def test_the_first_account_is_made_once_with_the_link_from_the_log(pages: Served
     assert pages.client().get(link).status_code == 403
 
 
-# --- what a browser is told
-
-
 def test_every_answer_forbids_scripts_frames_and_anything_from_elsewhere(quick: Served, clock: FakeClock) -> None:
     client = quick.signed_in("dr.a")
     for address in ("/", "/sign-in", "/static/willis.js", "/nothing", "/api/cases", "/cases/99"):
@@ -183,9 +147,6 @@ def test_what_comes_from_a_dataset_is_text_on_every_page(quick: Served, clock: F
         text = client.get(address).text
         assert "<script>alert" not in text and "<img src=x" not in text
         assert "&lt;script&gt;alert(1)" in text or "q=" in address
-
-
-# --- forms
 
 
 def test_a_form_that_is_not_from_a_page_of_ours_changes_nothing(pages: Served, clock: FakeClock) -> None:
@@ -263,9 +224,6 @@ def test_a_forged_form_is_answered_and_changes_nothing(quick: Served, clock: Fak
     assert quick.context.store.reviews.entries(1) == []
 
 
-# --- the list and the case
-
-
 def test_the_list_is_ranked_and_filters_are_in_its_address(pages: Served, clock: FakeClock) -> None:
     store = pages.context.store
     reported(store, clock, Outcome.NEGATIVE, series="2.25.1", patient_name="Calm^Carl")
@@ -327,131 +285,3 @@ def test_images_that_are_gone_from_the_disk_are_said_to_be_gone(quick: Served, f
     assert client.get("/cases/1/thumbnail").headers["content-type"] == "image/svg+xml"
     assert client.get("/cases/1").status_code == 200
     add(quick.context.store, clock, header(20))
-
-
-# --- events
-
-
-def events_of(client: httpx.Client, count: int, then: threading.Event) -> list[str]:
-    """The first events; `then` is set after the first of them."""
-    heard: list[str] = []
-    with client.stream("GET", "/events", timeout=20) as stream:
-        for line in stream.iter_lines():
-            if line.startswith("event: "):
-                heard.append(line.removeprefix("event: "))
-                then.set()
-                if len(heard) == count:
-                    break
-    return heard
-
-
-def test_an_open_page_hears_of_a_change_within_moments(pages: Served, clock: FakeClock) -> None:
-    client, began = pages.signed_in("dr.a"), threading.Event()
-    heard: list[str] = []
-    thread = threading.Thread(target=lambda: heard.extend(events_of(client, 3, began)))
-    thread.start()
-    assert began.wait(10)
-    for number in range(3):
-        thread.join(1.5)
-        reported(pages.context.store, clock, series=f"2.25.{number}")
-    thread.join(10)
-    assert heard == ["changed"] * 3
-
-
-def test_who_has_not_signed_in_hears_nothing(quick: Served) -> None:
-    assert quick.client().get("/events").status_code == 204
-
-
-def test_without_a_database_the_page_says_so_and_recovers(
-    quick: Served, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = quick.signed_in("dr.a")
-
-    def away() -> str:
-        raise OperationalError("", {}, quick.context.store.transactions.engine.dialect.loaded_dbapi.OperationalError())
-
-    with monkeypatch.context() as patched:
-        patched.setattr(quick.context.store.changes, "stamp", away)
-        answer = client.get("/")
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-        assert "tries again by itself" in answer.text
-        assert answer.headers["Content-Security-Policy"]
-    assert client.get("/").status_code == 200
-
-
-# --- audit
-
-
-def test_the_audit_trail_tells_who_signed_in_saw_and_changed(quick: Served, clock: FakeClock, tmp_path: Path) -> None:
-    reported(quick.context.store, clock)
-    client = quick.signed_in("dr.a")
-    post(client, "/sign-in", "/sign-in", name="dr.a", password="wrong wrong")
-    post(client, "/cases/1", "/cases/1/review", version="0", action="acknowledged")
-    post(client, "/", "/sign-out")
-    quick.context.trail.close()
-    lines = (tmp_path / "audit.log").read_text().splitlines()
-    found = [
-        (re.search(r'csd-code="(\d+)"', line)[1], re.search(r'Indicator="(\d)"', line)[1], 'UserID="dr.a"' in line)  # type: ignore[index]
-        for line in lines
-    ]
-    assert found[0] == ("110114", "0", True)
-    assert found[-1] == ("110114", "0", True)
-    assert {("110103", "0", True), ("110114", "4", True)} <= set(found)
-    assert any('EventActionCode="U"' in line and "P-0001" in line for line in lines)
-    assert PASSWORD not in "".join(lines)
-
-
-# --- API
-
-
-def token_of(served: Served, name: str, role: Role = Role.READER) -> dict[str, str]:
-    accounts, now, token = served.context.store.accounts, served.context.clock(), new_token()
-    account = accounts.named(served.account(name, role))
-    assert account is not None
-    accounts.give_token(account, hash_of(token), TokenKind.API, now, now + timedelta(days=1))
-    return {"Authorization": f"Bearer {token}"}
-
-
-def test_the_api_says_and_does_what_the_pages_do(pages: Served, clock: FakeClock) -> None:
-    reported(pages.context.store, clock)
-    client = httpx.Client(base_url=f"{pages.url}/api", headers=token_of(pages, "ris"))
-    with client:
-        assert client.get("/cases").json()["cases"][0]["case_id"] == 1
-        case = client.get("/cases/1").json()
-        assert set(pages.context.store.worklist.rows()[0]) < set(case)
-        wanted = {"version": 0, "action": "rejected", "finding": 1, "reason": "vein"}
-        changed = client.post("/cases/1/review", json=wanted)
-        assert changed.json()["verdicts"][0]["reason"] == "vein"
-        again = client.post("/cases/1/review", json=wanted)
-        assert (again.status_code, "ris rejected finding 1" in again.text) == (409, True)
-        assert [each["action"] for each in client.get("/cases/1/history").json()] == ["rejected"]
-        assert client.get("/cases/2").status_code == 404
-        assert client.post("/cases/1/review", json={"version": 1, "action": "nothing"}).status_code == 422
-        given = client.post("/cases/1/review", json={"version": 1, "action": "assigned", "assigned_to": "dr.b"})
-        assert given.status_code == 403
-
-
-def test_the_api_takes_no_cookie_no_old_token_and_no_session(quick: Served, clock: FakeClock) -> None:
-    session = quick.signed_in("dr.a").cookies["willis_session"]
-    headers = token_of(quick, "ris")
-    assert httpx.get(f"{quick.url}/api/cases", headers=headers).status_code == 200
-    for said in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": f"Bearer {session}"}):
-        assert httpx.get(f"{quick.url}/api/cases", headers=said).status_code == 401
-    assert httpx.get(f"{quick.url}/api/cases", cookies={"willis_session": session}).status_code == 401
-    clock.advance(24 * 3600 + 1)
-    assert httpx.get(f"{quick.url}/api/cases", headers=headers).status_code == 401
-
-
-def test_the_api_describes_itself(quick: Served) -> None:
-    described = httpx.get(f"{quick.url}/api/", follow_redirects=True).json()
-    assert set(described["paths"]) == {
-        "/cases", "/cases/{case_id}", "/cases/{case_id}/history", "/cases/{case_id}/review",
-    }  # fmt: skip
-
-
-def test_nothing_that_is_no_request_holds_up_the_others(quick: Served) -> None:
-    host, port = "127.0.0.1", quick.context.config.web.port
-    with socket.create_connection((host, port)) as silent, socket.create_connection((host, port)) as garbled:
-        garbled.sendall(b"\x01\0\0\0" * 1000)
-        assert quick.client().get("/sign-in").status_code == 200
-        silent.sendall(b"GET / HT")

@@ -1,4 +1,4 @@
-"""A node without its processes: a receiver on loopback, and a context for the verbs, over one store."""
+"""A node without its processes: a context for the verbs, perhaps with a receiver on loopback, over one store."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from pydicom import Dataset
 
 from node.audit.trail import Trail
 from node.config.peer import Peer
@@ -15,41 +16,42 @@ from node.runtime.clock import utc_now
 from node.scp.receiver import Receiver
 from node.simulated_pacs import SimulatedPeer
 from node.workflow.context import Context
+from node.workflow.settling import settle
 from storage.files.instances import Files
-from storage.records import Delivery, ReportObject
+from storage.records import Delivery, ReportObject, Series
 from storage.store import Store
-from tests.support.builders import FakeClock, claimed, finish
+from tests.support.builders import FakeClock, claimed, finish, keep
 from tests.support.dicom_factory import ct_series, save
 from tests.support.running import free_port
 
 SiteFactory = Callable[..., "Site"]
+WorkflowFactory = Callable[..., "Workflow"]
 PeerFactory = Callable[..., SimulatedPeer]
+NO_TLS_FILES = {"certificate": "/nothing/node.pem", "key": "/nothing/node.key", "ca": "/nothing/ca.pem"}
 QUICK = {"acse_timeout_seconds": 2, "dimse_timeout_seconds": 2, "network_timeout_seconds": 4}
 
 
-class Site:
-    """The receiver listens until `close`."""
+class Workflow:
+    """The workflow's verbs over a store, with no process and no receiver."""
 
     def __init__(
-        self, store: Store, files: Files, clock: FakeClock, trail: Trail | None = None, **sections: Any
+        self, store: Store, files: Files, clock: FakeClock, config: Config, trail: Trail | None = None
     ) -> None:
-        """`sections` of the configuration; [node] has short timeouts and a free port unless it says otherwise."""
-        self.store, self.files, self.clock = store, files, clock
-        clock.now = utc_now()  # the receiver's clock runs
+        self.store, self.files, self.clock, self.config = store, files, clock, config
         self.woken = 0
-        node = QUICK | {"port": free_port()} | sections.pop("node", {})
-        self.config = Config.model_validate(sections | {"node": node})
-        self.context = Context(self.config, store, files, self._wake, clock, Random(0), trail=trail or Trail())
-        self.receiver = Receiver(self.config, store, files, self._wake, trail)
-        self.receiver.start()
+        self.context = Context(config, store, files, self._wake, clock, Random(0), trail=trail or Trail())
 
     def _wake(self) -> None:
         self.woken += 1
 
-    @property
-    def address(self) -> Peer:
-        """Where the node is reached."""
-        return Peer(ae_title="WILLIS", host="127.0.0.1", port=self.config.node.port)
+    def keep(self, datasets: Sequence[Dataset], **options: Any) -> Series:
+        """The series of these instances, which have come."""
+        return keep(self.store, self.files, self.clock, datasets, **options)
+
+    def settle_after(self, seconds: float) -> int:
+        """How many series left the stage of receiving after so many seconds."""
+        self.clock.advance(seconds)
+        return settle(self.context)
 
     def report(self, destinations: Sequence[str] = ("PACS",)) -> Path:
         """A report of a case waits in the outbox; returns its file."""
@@ -71,9 +73,39 @@ class Site:
         assert row is not None
         return dict(row)
 
+
+class Site(Workflow):
+    """A node without its processes: its receiver listens until `close`."""
+
+    def __init__(
+        self, store: Store, files: Files, clock: FakeClock, trail: Trail | None = None, **sections: Any
+    ) -> None:
+        """`sections` of the configuration; [node] has short timeouts and a free port unless it says otherwise."""
+        clock.now = utc_now()  # the receiver's clock runs
+        node = QUICK | {"port": free_port()} | sections.pop("node", {})
+        super().__init__(store, files, clock, Config.model_validate(sections | {"node": node}), trail)
+        self.receiver = Receiver(self.config, store, files, self._wake, trail)
+        self.receiver.start()
+
+    @property
+    def address(self) -> Peer:
+        """Where the node is reached."""
+        return Peer(ae_title="WILLIS", host="127.0.0.1", port=self.config.node.port)
+
     def close(self) -> None:
         """Nothing listens any longer."""
         self.receiver.stop()
+
+
+@pytest.fixture
+def workflow(sqlite_store: Store, files: Files, clock: FakeClock) -> WorkflowFactory:
+    """Makes the verbs with these sections of the configuration; three slices 3 mm apart are enough for a series."""
+
+    def make(**sections: Any) -> Workflow:
+        rules = {"minimum_slices": 3, "maximum_spacing_mm": 3.0} | sections.pop("eligibility", {})
+        return Workflow(sqlite_store, files, clock, Config.model_validate(sections | {"eligibility": rules}))
+
+    return make
 
 
 @pytest.fixture

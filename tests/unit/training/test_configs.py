@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from training.baseline import BaselineConfig
-from training.config import read_config, read_settings
+from training.config import ConfigError, read_config, read_settings
 from training.held_out import held_out_scans
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
@@ -66,3 +66,23 @@ def test_the_document_has_the_commands_of_every_ablation(name: str) -> None:
     text = (CONFIGS.parents[1] / "docs" / "ablations.md").read_text(encoding="utf-8")
     assert f"training/configs/ablations/{name}.toml" in text
     assert tomllib.loads((ABLATIONS / f"{name}.toml").read_text(encoding="utf-8"))["folder"] in text
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('[data]\nscans = "eight"', 'data.scans = "eight": input should be a valid integer'),
+        ("[data]\nscans = 1.5", "data.scans = 1.5: input should be a valid integer"),
+        (
+            '[optimisation]\nlearning_rate = "fast"',
+            'optimisation.learning_rate = "fast": input should be a valid number',
+        ),
+        ("[data]\nlike_people = 1", "data.like_people = 1: input should be a valid boolean"),
+    ],
+)
+def test_a_value_of_another_kind_is_named_with_its_key(tmp_path: Path, written: str, said: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('folder = "runs/x"\n' + written + "\n")
+    with pytest.raises(ConfigError) as raised:
+        read_config(path)
+    assert said in str(raised.value)

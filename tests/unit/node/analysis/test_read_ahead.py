@@ -35,11 +35,6 @@ class Seconds:
 
 
 @pytest.fixture
-def store(sqlite_store: Store) -> Store:
-    return sqlite_store
-
-
-@pytest.fixture
 def arrive(store: Store, files: Files, clock: FakeClock) -> Callable[[Sequence[Dataset]], Series]:
     """Instances come, and their series is still being received."""
     return lambda datasets: keep(store, files, clock, datasets, closed=None)

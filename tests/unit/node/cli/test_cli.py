@@ -4,7 +4,10 @@ import csv
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from storage.stages import Outcome, Stage
 from storage.store import Store
 from tests.support.builders import LEASE, START, FakeClock, claimed, finish, received, reported, series_now
 from tests.support.dicom_factory import ct_series, save
-from tests.support.running import free_port
+from tests.support.running import ROOT, free_port
 
 Run = Callable[..., Result]
 
@@ -129,7 +132,7 @@ def test_the_configuration_of_this_folder_is_found_by_itself(run: Run) -> None:
         ("[node", "not TOML"),
         ('[storage]\ndirectory = "/proc/nowhere"', "cannot write to /proc/nowhere"),
         ('[storage]\ndatabase_url = "sqlite:////proc/nowhere/willis.db"', "folder exists"),
-        ('[storage]\ndatabase_url = "postgresql+psycopg://u:secret@127.0.0.1:1/x"', "check that the server runs"),
+        ('[storage]\ndatabase_url = "postgresql+psycopg://u:secret@127.0.0.1:1/x"', "start the server"),
         ('[ai]\nbundle = "/nowhere"', "[ai] bundle: "),
         ('[node.tls]\ncertificate = "/nowhere.pem"\nkey = "/k"\nca = "/c"', "[node.tls] certificate = '/nowhere.pem'"),
     ],
@@ -149,6 +152,22 @@ def test_a_configuration_that_is_not_there_is_one_line(run: Run) -> None:
 def test_the_environment_names_the_configuration(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WILLIS_CONFIG", "/from/the/environment.toml")
     assert "/from/the/environment.toml" in one_line(run("config", "check"), 2)
+
+
+@pytest.mark.parametrize("command", ["receive", "work"])
+def test_a_process_whose_database_is_away_ends_so_that_it_is_started_again(
+    run: Run, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from node.runtime import processes
+
+    monkeypatch.setattr(processes, "end_with_parent", lambda: None)
+    path = tmp_path / "away.toml"
+    path.write_text(
+        f'[storage]\ndirectory = "var"\ndatabase_url = "postgresql+psycopg://u:secret@127.0.0.1:{free_port()}/x"\n'
+    )
+    line = one_line(run(command, "-c", path), 1)
+    assert "no server listens there; start the server" in line
+    assert processes.CONFIG_ERROR != 1
 
 
 # --- worklist
@@ -224,6 +243,85 @@ def test_watching_keeps_the_table_until_it_is_interrupted(
     assert "Doe^Jane" in result.stdout
 
 
+def test_a_line_of_csv_holds_json_and_iso_times_and_nothing_of_python(
+    run: Run, config: Path, store: Store, clock: FakeClock
+) -> None:
+    reported(store, clock)
+    [row] = csv.DictReader(StringIO(run("worklist", "--csv", "-c", config).stdout))
+    assert json.loads(row["lesions"])[0]["location"] == "Left Middle Cerebral Artery"
+    assert json.loads(row["conflicts"]) == []
+    assert row["last_instance_at"] == "2026-11-23T09:00:00+00:00"
+
+
+@pytest.mark.parametrize("options", [("--json", "--csv"), ("--csv", "--watch"), ("--json", "--csv", "--watch")])
+def test_options_that_exclude_each_other_are_one_line(run: Run, config: Path, options: tuple[str, ...]) -> None:
+    line = one_line(run("worklist", *options, "-c", config), 2)
+    assert line == f"willis: {' and '.join(options)} exclude each other: give one of them"
+
+
+def test_whoever_reads_the_worklist_may_stop_reading(config: Path, store: Store, clock: FakeClock) -> None:
+    for number in range(40):
+        reported(store, clock, series=f"2.25.{number}")
+    command = [sys.executable, "-m", "node", "worklist", "--json", "-c", str(config)]
+    for reads in (0, 10):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+            assert process.stdout is not None and process.stderr is not None
+            process.stdout.read(reads)
+            process.stdout.close()
+            assert (process.wait(30), process.stderr.read()) == (0, b"")
+
+
+def test_the_worklist_fits_80_columns_and_cuts_nothing(
+    config: Path, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    from node.cli import worklist as commands
+
+    reported(store, clock)
+    received(store, clock, series="2.25.5", patient_name="Longname-Doublename^Christopher")
+    narrow = Console(width=80, file=StringIO(), markup=False)
+    monkeypatch.setattr(commands, "console", narrow)
+    narrow.print(commands.worklist_table(store.worklist.rows()))
+    output = narrow.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, output.splitlines())) <= 80
+    assert "…" not in output
+    for word in ("Doe^Jane", "positive", "0.90", "left mca", "6.5", "pending", "11-23 09:00"):
+        assert word in output, word
+
+
+def test_words_in_brackets_are_printed(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
+    reported(store, clock, series_description="CTA [thin] 0.75")
+    delivery = store.outbox.due.claim(clock(), LEASE)
+    assert delivery is not None
+    store.outbox.postponed(delivery, "[peers.PACS] is not configured", clock())
+    for command in (("show", "1"), ("status",)):
+        assert "[peers.PACS] is not configured" in run(*command, "-c", config).stdout
+    assert "[thin]" in run("worklist", "-c", config).stdout
+
+
+def test_a_second_revision_is_called_that(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
+    reported(store, clock)
+    store.queue.retry(1)
+    claim = store.queue.claim("worker:1", clock.advance(60), LEASE, 3)
+    assert claim is not None
+    finish(store, clock, claim)
+    assert "positive (revision 2)" in re.sub(r"\s+", " ", run("worklist", "-c", config).stdout.replace("│", " "))
+    shown = run("show", 1, "-c", config).stdout
+    assert "delivery of the report of revision 1 to PACS" in shown
+    assert "delivery of the report of revision 2 to PACS" in shown
+
+
+def test_the_probability_of_a_finding_and_those_of_the_scan_are_told_apart(
+    run: Run, config: Path, store: Store, clock: FakeClock
+) -> None:
+    reported(store, clock)
+    shown = run("show", 1, "-c", config).stdout
+    assert "p_left_mca (any aneurysm there)" in shown
+    assert "p_present (any aneurysm in the scan)" in shown
+    assert "P of this finding" in shown
+
+
 # --- show, status, retry
 
 
@@ -237,7 +335,7 @@ def test_show_tells_everything_of_a_case(run: Run, config: Path, store: Store, c
         assert result.exit_code == 0
         for word in (
             "Doe^Jane", "Left Middle Cerebral Artery", "1.0, -2.0, 3.5", "report of revision 1: positive, 2.25.77.1.1",
-            "delivery of the report to PACS: pending after 1 attempt, last error: status 0xA700",
+            "delivery of the report of revision 1 to PACS: pending after 1 attempt, last error: status 0xA700",
         ):  # fmt: skip
             assert word in result.stdout, word
 
@@ -293,6 +391,47 @@ def test_status_is_json_for_programs(run: Run, config: Path, store: Store, clock
     assert status["last_errors"] == ["2026-11-23 09:00:09 PACS: status 0x0122"]
     assert status["last_slice_to_report_seconds"]["total"] == {"median": 2.0, "p95": 8.3}
     assert status["last_slice_to_report_seconds"]["delivery"]["median"] == 2.0
+
+
+def test_what_was_retried_by_a_person_does_not_count_in_the_percentiles(
+    run: Run, config: Path, store: Store, clock: FakeClock
+) -> None:
+    def deliver() -> None:
+        delivery = store.outbox.due.claim(clock(), LEASE)
+        assert delivery is not None
+        store.outbox.accepted(delivery, clock.advance(2))
+
+    for series in ("2.25.1", "2.25.2", "2.25.3"):
+        reported(store, clock, series=series)
+        if series == "2.25.3":
+            letter = store.outbox.due.claim(clock(), LEASE)
+            assert letter is not None
+            store.outbox.refused(letter, "status 0x0122")
+        else:
+            deliver()
+    clock.advance(86_400)
+    assert store.queue.retry(2)
+    claim = store.queue.claim("worker:1", clock(), LEASE, 3)
+    assert claim is not None
+    finish(store, clock, claim)
+    deliver()
+    assert store.outbox.requeue(4 - 1, clock()) == 1
+    deliver()
+    status = json.loads(run("status", "--json", "-c", config).stdout)
+    assert status["deliveries"]["delivered"] == 4
+    assert status["last_slice_to_report_seconds"]["total"] == {"median": 2.0, "p95": 2.0}
+
+
+def test_one_outage_is_one_line_of_status(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
+    for series in ("2.25.1", "2.25.2", "2.25.3"):
+        reported(store, clock, series=series)
+        delivery = store.outbox.due.claim(clock(), LEASE)
+        assert delivery is not None
+        store.outbox.postponed(delivery, "no association with PACS", clock() + timedelta(days=1))
+    status = json.loads(run("status", "--json", "-c", config).stdout)
+    assert [line.partition(" PACS")[2] for line in status["last_errors"]] == [
+        ": no association with PACS (3 deliveries)"
+    ]
 
 
 def test_status_is_a_table_for_people(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
@@ -426,6 +565,20 @@ def test_a_phantom_at_no_location_is_one_line_and_exit_status_2(run: Run, tmp_pa
     assert "--aneurysm 'left-foot' is no location; the locations are " in line
     assert "left-mca" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_an_aneurysm_needs_contrast(run: Run, tmp_path: Path) -> None:
+    line = one_line(run("phantom", tmp_path / "out", "--aneurysm", "left-mca", "--no-contrast"), 2)
+    assert "leave out one of the two" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "fetch", "echo", ""])
+def test_help_is_not_cut_at_80_columns(run: Run, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = run(*command.split(), "--help")
+    assert "…" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 def test_a_diameter_needs_an_aneurysm(run: Run, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 import typer
 
 from node.cli.main import COMMANDS, called
+from node.runtime.clock import utc_now
+from node.runtime.heartbeat import Heartbeat
 from storage.store import Store
 from tests.support.builders import FakeClock, reported
 
@@ -36,11 +38,13 @@ def imported_by(folder: Path, *arguments: str) -> set[str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, clock: FakeClock) -> Path:
-    """A folder with a configuration and a database that holds one delivered case."""
+def folder(tmp_path: Path) -> Path:
+    """A folder with a configuration and the database of a node that runs, with one reported case."""
     (tmp_path / "config.toml").write_text(f"[storage]\ndirectory = {str(tmp_path)!r}\n")
     store = Store.open(f"sqlite:///{tmp_path / 'willis.db'}")
-    reported(store, clock)
+    reported(store, FakeClock(utc_now()))  # of now: what waits for long is no node that is well
+    for role in ("serve", "receive", "work", "web"):  # this process stands for the node's, so that `status` ends with 0
+        Heartbeat(store.processes, role, tmp_path, lambda: {"model": "0.6.0", "device": "cpu"})._beat()
     store.close()
     return tmp_path
 

@@ -1,15 +1,12 @@
 import struct
-import zlib
 from dataclasses import replace
 from io import BytesIO
-from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
-from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import (
     CTImageStorage,
@@ -18,46 +15,17 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEGLSLossless,
-    RLELossless,
 )
 
-from node.dicom import conformance, dataset_walker, header
+from node.dicom import conformance, header
 from node.dicom.header import MismatchedDataset, UnreadableDataset, file_meta, is_uid
 from storage.records import Header
 from storage.store import Store
 from tests.support.builders import SERIES_UID, FakeClock, add, encoded, read_header, series_now
-from tests.support.dicom_factory import change, ct_series
+from tests.unit.node.dicom.slices import read, slice_with, wire
 
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
 EVERY_SYNTAX = [*NATIVE, DeflatedExplicitVRLittleEndian, JPEGLSLossless]
-
-
-def slice_with(**changes: Any) -> Dataset:
-    """A small CT slice; a keyword sets an attribute, None removes it."""
-    [ds] = ct_series(1, rows=4, columns=5, ImageType=["ORIGINAL", "PRIMARY", "AXIAL"], AcquisitionNumber=4)
-    ds.AcquisitionDate, ds.SeriesDescription, ds.ConvolutionKernel = "20260101", "CTA 0.75", "H20f"
-    return change(ds, **changes)
-
-
-def wire(ds: Dataset, syntax: str) -> bytes:
-    """The dataset's bytes as an association carries them."""
-    if syntax == DeflatedExplicitVRLittleEndian:
-        return encoded(ds, syntax)
-    if syntax in (JPEGLSLossless, RLELossless):
-        ds = Dataset({element.tag: element for element in ds})
-        ds.PixelData = encapsulate([b"\xff\xd8fragment", b"another fragment"])
-        ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
-        return encoded(ds)
-    if syntax == ExplicitVRBigEndian:
-        ds = Dataset({element.tag: element for element in ds if element.tag != 0x7FE00010})
-        pixels = slice_with().PixelData
-        ds.PixelData = bytes(byte for pair in zip(pixels[1::2], pixels[::2], strict=True) for byte in pair)
-        ds["PixelData"].VR = "OW"
-    return encoded(ds, syntax)
-
-
-def read(content: bytes, syntax: str = ExplicitVRLittleEndian, sop: str = "2.25.20000") -> Header:
-    return read_header(content, syntax, CTImageStorage, sop)
 
 
 def header_with(**changes: Any) -> Header:
@@ -358,49 +326,6 @@ def test_what_follows_the_pixels_does_not_matter() -> None:
     ds = slice_with()
     ds.add_new(0xFFFCFFFC, "OB", b"\0" * 10)
     assert read(encoded(ds)) == read(encoded(slice_with()))
-
-
-@pytest.mark.parametrize("limit", [100, 400])
-def test_a_deflate_bomb_is_stopped_at_the_limit(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    content = wire(slice_with(), DeflatedExplicitVRLittleEndian)
-    read(content, DeflatedExplicitVRLittleEndian)
-    monkeypatch.setattr(header, "MAXIMUM_INFLATED_BYTES", limit)
-    with pytest.raises(UnreadableDataset, match="larger"):
-        read(content, DeflatedExplicitVRLittleEndian)
-
-
-def test_a_bomb_of_zeros_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    import tracemalloc
-
-    monkeypatch.setattr(header, "MAXIMUM_INFLATED_BYTES", 20_000_000)
-    content = encoded(slice_with(PixelData=None))
-    bomb = content + struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OW", 0, 200_000_000) + bytes(200_000_000)
-    deflater = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
-    deflated = deflater.compress(bomb) + deflater.flush()
-    del bomb
-    tracemalloc.start()
-    with pytest.raises(UnreadableDataset):
-        read(deflated, DeflatedExplicitVRLittleEndian)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 40_000_000
-
-
-def test_few_bytes_do_not_inflate_to_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    def deflated(pixels: bytes) -> bytes:
-        return wire(slice_with(Rows=64, Columns=64, PixelData=pixels), DeflatedExplicitVRLittleEndian)
-
-    monkeypatch.setattr(dataset_walker, "ANYWAY_BYTES", 10_000)
-    for allowed in (Random(1).randbytes(20_000), bytes(8192)):
-        read(deflated(allowed), DeflatedExplicitVRLittleEndian)
-    with pytest.raises(UnreadableDataset, match="inflates too far"):
-        read(deflated(bytes(1 << 20)), DeflatedExplicitVRLittleEndian)
-
-
-@pytest.mark.parametrize("damage", [b"\x07not deflate at all", b""])
-def test_bytes_that_do_not_inflate_are_unreadable(damage: bytes) -> None:
-    with pytest.raises(UnreadableDataset, match="deflated dataset is"):
-        read(damage, DeflatedExplicitVRLittleEndian)
 
 
 @pytest.mark.parametrize("source_ae", ["PACS", "ODD", "A_16_CHAR_TITLE_"])

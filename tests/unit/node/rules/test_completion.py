@@ -30,6 +30,7 @@ class Case:
     missing: Missing | None = None
     holds_ct: bool = True
     idle_seconds: float = 0.1
+    came_over_seconds: float = 10
     queries: bool = False
     one_association: bool = False
     retrieves: bool = False
@@ -169,6 +170,14 @@ CASES = {
     "a peer that was aborted is asked once it is idle": Case(
         ASK, parts=((400, ABORTED),), queries=True, idle_seconds=0.25
     ),
+    "a slow sender, a slice a second, is not asked after each slice": Case(
+        WAIT, 11, ((11, OPEN),), queries=True, idle_seconds=0.9
+    ),
+    "nor one that opens an association for each": Case(WAIT, 11, ((1, RELEASED),) * 11, queries=True, idle_seconds=0.9),
+    "a slow sender is asked when it pauses for long": Case(ASK, 11, ((11, OPEN),), queries=True, idle_seconds=4),
+    "a very slow sender is asked after five seconds": Case(
+        ASK, 11, ((11, OPEN),), queries=True, idle_seconds=5, came_over_seconds=600
+    ),
     # Asking for what is missing.
     "quiet with a gap, from a peer that gives again": Case(RETRIEVE, idle_seconds=20, retrieves=True, shown=UNEVEN),
     "quiet and no ends shown, from a peer that gives again": Case(
@@ -220,7 +229,7 @@ def series(case: Case) -> Series:
         count_asked_at=None if case.asked_seconds_ago is None else now - timedelta(seconds=case.asked_seconds_ago),
         conflicts=(),
         attempts=0,
-        first_instance_at=now - timedelta(seconds=case.idle_seconds + 10),
+        first_instance_at=now - timedelta(seconds=case.idle_seconds + case.came_over_seconds),
         last_instance_at=now - timedelta(seconds=case.idle_seconds),
         retrievals=case.retrievals,
         retrieve_until=None

@@ -71,7 +71,7 @@ class Colour(Enum):
         (SECRET, "<str>"),
         ("Döe Jane", "<str>"),
         ("line\nbreak", "<str>"),
-        ("x" * 241, "<str>"),
+        ("x" * 501, "<str>"),
         ('say "x"', "<str>"),
         ("山田", "<str>"),
         (b"bytes", "<bytes>"),
@@ -128,7 +128,11 @@ def test_an_enumeration_whose_value_is_odd_is_replaced(capsys: pytest.CaptureFix
             "PACS at https://pacs-server-01.radiology.hospital.example:8443/dicom-web did not answer with DICOM JSON; is url that of its "
             "DICOMweb service?"
         ),
-        "[node.tls] certificate = '/etc/willis/node.pem', key = '/etc/willis/node.key': key values mismatch; both are PEM and fit",
+        (
+            "[node.tls] certificate = '/etc/willis/node.pem', key = '/etc/willis/node.key': this key is not the one that the "
+            "certificate was made for; name the key of its request, or have a new certificate made for this key"
+        ),
+        "the database postgresql+psycopg://willis:***@db/willis cannot be opened: no server listens there; start the server",
     ],
 )
 def test_our_own_messages_can_be_read(capsys: pytest.CaptureFixture[str], message: str) -> None:

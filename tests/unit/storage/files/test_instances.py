@@ -3,7 +3,6 @@ import hashlib
 import os
 import shutil
 import socket
-import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,33 +14,22 @@ from node.dicom.header import file_meta
 from node.runtime.processes import has_died
 from storage.errors import Damaged, StorageError, StorageFull
 from storage.files.instances import Files
-from storage.records import StoredFile
 from tests.support.builders import write_instance
+from tests.unit.storage.files.writing import (
+    DATASET,
+    PREAMBLE,
+    SERIES,
+    SOP,
+    Recorder,
+    Write,
+    write_in_pieces,
+    write_report,
+    write_whole,
+)
 
-SERIES, SOP = "1.2.840.113619.2.1", "1.2.840.113619.2.1.77"
-PREAMBLE, DATASET = b"\0" * 128 + b"DICM", bytes(range(256)) * 40
 FILE_META, OTHER_FILE_META = (
     file_meta(("1.2.840.10008.5.1.4.1.1.2", SOP), "1.2.840.10008.1.2.1", sender) for sender in ("PACS", "ANOTHER_PACS")
 )
-Write = Callable[[Files], StoredFile]
-
-
-def write_whole(files: Files) -> StoredFile:
-    return write_instance(files, SERIES, SOP, PREAMBLE, DATASET)
-
-
-def write_in_pieces(files: Files) -> StoredFile:
-    writer = files.begin_instance(PREAMBLE)
-    for start in range(0, len(DATASET), 1000):
-        writer.write(memoryview(DATASET)[start : start + 1000])
-    file = writer.seal(SERIES, SOP)
-    writer.publish()
-    writer.flush()
-    return file
-
-
-def write_report(files: Files) -> StoredFile:
-    return files.write_report("2.25.77", PREAMBLE + DATASET)
 
 
 EVERY_WAY = pytest.mark.parametrize("write", [write_whole, write_in_pieces, write_report])
@@ -50,103 +38,6 @@ EVERY_WAY = pytest.mark.parametrize("write", [write_whole, write_in_pieces, writ
 def everything(files: Files) -> list[Path]:
     """Every file under the root, relative to it."""
     return sorted(path.relative_to(files.root) for path in files.root.rglob("*") if path.is_file())
-
-
-class Recorder:
-    """Records what is flushed, renamed and written, in order, by name."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-        self.calls: list[tuple[str, str]] = []
-        self._root = root
-        fsync, rename, write = os.fsync, os.rename, os.write
-
-        def name(descriptor: int) -> str:
-            path = Path(f"/proc/self/fd/{descriptor}").readlink()
-            kind = "" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file in "
-            return kind + str((path if not kind else path.parent).relative_to(root))
-
-        def recorded_fsync(descriptor: int) -> None:
-            self.calls.append(("fsync", name(descriptor)))
-            fsync(descriptor)
-
-        def recorded_write(descriptor: int, data: Any) -> int:
-            self.calls.append(("write", name(descriptor)))
-            return write(descriptor, data)
-
-        def recorded_rename(source: Any, target: Any, **options: Any) -> None:
-            self.calls.append(("rename", str(Path(target).parent.relative_to(root))))
-            rename(source, target, **options)
-
-        monkeypatch.setattr(os, "fsync", recorded_fsync)
-        monkeypatch.setattr(os, "write", recorded_write)
-        monkeypatch.setattr(os, "rename", recorded_rename)
-
-
-def test_a_report_is_flushed_before_it_gets_its_name_and_the_name_before_it_counts(
-    monkeypatch: pytest.MonkeyPatch, files: Files
-) -> None:
-    recorder = Recorder(monkeypatch, files.root)
-    folder = str(Path(write_report(files).path).parent)
-    calls = recorder.calls
-    last_write = max(i for i, call in enumerate(calls) if call[0] == "write")
-    flush, rename, flush_folder = (
-        calls.index(("fsync", "file in incoming")), calls.index(("rename", folder)), calls.index(("fsync", folder)),
-    )  # fmt: skip
-    assert last_write < flush < rename < flush_folder
-    parents = [str(parent) for parent in Path(folder).parents]
-    assert all(("fsync", parent) in calls for parent in parents), "the folder's own entry must survive too"
-
-
-def test_an_instance_in_pieces_is_flushed_with_its_folders_before_it_counts(
-    monkeypatch: pytest.MonkeyPatch, files: Files
-) -> None:
-    recorder = Recorder(monkeypatch, files.root)
-    folder = Path(write_in_pieces(files).path).parent
-    calls = recorder.calls
-    after_the_last_write = calls[max(i for i, call in enumerate(calls) if call[0] == "write") :]
-    assert {("fsync", "file in incoming"), ("fsync", str(folder))} <= set(after_the_last_write)
-    assert all(("fsync", str(parent)) in calls for parent in folder.parents)
-
-
-def test_folders_that_are_durable_are_not_flushed_again(monkeypatch: pytest.MonkeyPatch, files: Files) -> None:
-    write_instance(files, SERIES, SOP, PREAMBLE, DATASET)
-    recorder = Recorder(monkeypatch, files.root)
-    file = write_instance(files, SERIES, SOP + ".1", PREAMBLE, DATASET)
-    flushed = [what for call, what in recorder.calls if call == "fsync"]
-    assert sorted(flushed) == ["file in incoming", str(Path(file.path).parent)]
-
-
-def test_of_a_new_folder_only_what_is_not_durable_yet_is_flushed(monkeypatch: pytest.MonkeyPatch, files: Files) -> None:
-    first, second, other = (files.root / "instances" / name for name in ("ab/one", "ab/two", "cd/three"))
-    files.make_durable(first)
-    recorder = Recorder(monkeypatch, files.root)
-    files.make_durable(second)
-    assert recorder.calls == [("fsync", "instances/ab")]
-    files.make_durable(other)
-    assert recorder.calls[1:] == [("fsync", "instances/cd"), ("fsync", "instances")]
-    shutil.rmtree(first.parent)
-    files.make_durable(second)
-    assert recorder.calls[3:] == [("fsync", "instances/ab"), ("fsync", "instances")], "somebody removed its parent"
-
-
-def test_folders_that_could_not_be_flushed_are_not_taken_to_be_durable(
-    monkeypatch: pytest.MonkeyPatch, files: Files
-) -> None:
-    folder = files.root / "instances" / "ab" / "one"
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", lambda _descriptor: (_ for _ in ()).throw(OSError(5, "I/O error")))
-        with pytest.raises(OSError, match="I/O"):
-            files.make_durable(folder)
-    recorder = Recorder(monkeypatch, files.root)
-    files.make_durable(folder)
-    assert [what for _, what in recorder.calls] == ["instances/ab", "instances", "."]
-
-
-def test_no_more_than_so_many_folders_are_remembered(monkeypatch: pytest.MonkeyPatch, files: Files) -> None:
-    monkeypatch.setattr("storage.files.instances.MOST_FOLDERS_KNOWN", 5)
-    for number in range(20):
-        files.make_durable(files.root / "instances" / "ab" / str(number))
-    assert len(files._durable) <= 8
 
 
 def test_a_folder_that_somebody_removed_is_made_again(files: Files) -> None:

@@ -1,0 +1,200 @@
+"""What `willis config check` looks at.  It changes nothing: no folder is made, no table, and no file is written."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+
+from node.config.peer import Peer
+from node.config.sections import Config, Tls
+from node.errors import ConfigError, NodeError, safe_message
+from node.rules.health import FULL_BYTES, LOW_BYTES, certificate_trouble, is_expired
+from node.workflow.health import certificate_facts, room_in
+from storage.database.inspection import inspect_database
+from storage.errors import StorageError
+
+_NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+"""What a file system says that has none (NFS, say)."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Value, cause and remedy in one line; `is_fatal`: the node cannot work with it."""
+
+    said: str
+    is_fatal: bool = True
+
+
+def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
+    """Everything that is wrong, in the order of the file."""
+    yield from _ports(config)
+    yield from _tls(config.node.tls, config)
+    folder = list(_folder(config.storage.directory))
+    yield from folder
+    if config.storage.database_url or not folder:
+        yield from _database(config.storage.url, is_embedded=not config.storage.database_url)
+    yield from _model(config)
+    yield from _audit(config)
+    for name, peer in config.peers.items():
+        found = list(_peer(name, peer))
+        yield from found
+        if ask_peers and not found:
+            yield from _answer(config, name, peer)
+
+
+def _ports(config: Config) -> Iterator[Problem]:
+    from node.net.acceptor import bound, port_message
+
+    node, web = config.node, config.web
+    address, listeners = f"{node.host}:{node.port}", list[tuple[str, str, int, str]]()
+    if node.tls is None or not node.tls.required:
+        listeners.append(("[node]", node.host, node.port, address))
+    if node.tls is not None:
+        listeners.append(("[node.tls]", node.host, node.tls.port, address))
+    if web.enabled:
+        listeners.append(("[web]", web.host, web.port, web.address))
+    for section, host, port, whose in listeners:
+        try:
+            bound(host, port).close()
+        except (OSError, UnicodeError) as error:
+            if not _is_our_own(config, whose):
+                yield Problem(port_message(section, host, port, error), is_fatal=section != "[web]")
+
+
+def _is_our_own(config: Config, address: str) -> bool:
+    """Whether a process of this node has this address: then its ports are taken, as they should be."""
+    from node.workflow.health import facts_of
+
+    facts = facts_of(config, datetime.now(UTC))
+    return any(each.details.get("address") == address and not each.is_gone for each in facts.processes)
+
+
+def _tls(tls: Tls | None, config: Config) -> Iterator[Problem]:
+    if tls is None:
+        return
+    from node.net.certificates import read_certificates
+    from node.net.tls import server_context
+
+    try:
+        server_context(tls)
+        facts = certificate_facts(tls)
+        names = read_certificates("[node.tls] certificate", tls.certificate)[0].names
+    except ConfigError as error:
+        yield Problem(str(error))
+        return
+    now = datetime.now(UTC)
+    for fact in facts:
+        if trouble := certificate_trouble(fact, now):
+            yield Problem(trouble, is_fatal=is_expired(fact, now) and fact.key.endswith("certificate"))
+    host = config.node.host
+    if not names:
+        said = "it bears no alternative name, and peers that check names refuse it; have one made with our host in it"
+        yield Problem(f"[node.tls] certificate = {str(tls.certificate)!r}: {said}", is_fatal=False)
+    elif not _is_local(host) and host not in names:
+        said = f"it bears {', '.join(names)} and not [node] host = {host!r}: peers that call us by that refuse it"
+        yield Problem(f"[node.tls] certificate = {str(tls.certificate)!r}: {said}; have one made", is_fatal=False)
+
+
+def _is_local(host: str) -> bool:
+    """Whether peers call us by another name than this: any address, or one that only this machine has."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_unspecified or address.is_loopback
+
+
+def _folder(folder: Path) -> Iterator[Problem]:
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if why := _why_not_writable(there):
+        yield Problem(f"cannot write to {folder}: {why} ([storage] directory)")
+        return
+    free_bytes, error = room_in(folder)
+    if error or free_bytes is None:
+        yield Problem(f"[storage] directory = {str(folder)!r}: {error}")
+    elif free_bytes < LOW_BYTES:
+        said = f"only {free_bytes / 2**20:.0f} MiB are free there; free some, or move it"
+        yield Problem(f"[storage] directory = {str(folder)!r}: {said}", is_fatal=free_bytes < FULL_BYTES)
+
+
+def _why_not_writable(folder: Path) -> str:
+    """Why no file can be made in the folder, "" where one can: a nameless one is, which leaves no trace."""
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_RDWR))
+    except NotADirectoryError as error:
+        return safe_message(error)
+    except OSError as error:
+        if error.errno not in _NO_NAMELESS_FILES:
+            return safe_message(error)
+        if os.statvfs(folder).f_blocks == 0:
+            return "that is no disk; choose a folder on one"
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return "permission denied; let the user that Willis runs as write there"
+    return ""
+
+
+def _database(url: str, is_embedded: bool) -> Iterator[Problem]:
+    try:
+        found = inspect_database(url)
+    except StorageError as error:
+        yield Problem(str(error))
+        return
+    if not found.is_older:
+        yield Problem(
+            f"the database was made by another version of Willis (tables {found.revision}); install that version or restore "
+            "the backup that fits this one"
+        )
+    elif found.revision is None and url.startswith("sqlite:///"):
+        folder = Path(url.removeprefix("sqlite:///")).parent
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        why = _why_not_writable(there) if is_embedded or folder.exists() else "check that the folder exists"
+        if why:
+            yield Problem(f"the database {url} cannot be made in {folder}: {why}")
+
+
+def _model(config: Config) -> Iterator[Problem]:
+    from node.analysis.bundle import configured_bundle, configured_device
+
+    for configured in (configured_bundle, configured_device):
+        try:
+            configured(config)
+        except ConfigError as error:
+            yield Problem(str(error))
+
+
+def _audit(config: Config) -> Iterator[Problem]:
+    if config.audit.syslog_host:
+        yield from _host("[audit] syslog_host", config.audit.syslog_host, config.audit.syslog_port)
+
+
+def _peer(name: str, peer: Peer) -> Iterator[Problem]:
+    from node.scu.dicomweb import credentials
+
+    try:
+        credentials(peer)
+    except ConfigError as error:
+        yield Problem(f"[peers.{name}] {error}")
+    yield from _host(f"[peers.{name}] {'url' if peer.url else 'host'}", peer.host, peer.port)
+
+
+def _host(key: str, host: str, port: int) -> Iterable[Problem]:
+    try:
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        return [Problem(f"{key} = {host!r}: {safe_message(error)}")]
+    return []
+
+
+def _answer(config: Config, name: str, peer: Peer) -> Iterator[Problem]:
+    from node.scu.dimse import our_entity
+    from node.scu.remote import remote
+    from node.workflow.peer_checks import ECHO_TIMEOUTS
+
+    try:
+        remote(our_entity(config.node, ECHO_TIMEOUTS), peer).echo()
+    except (NodeError, OSError) as error:
+        yield Problem(f"[peers.{name}] {safe_message(error)}")

@@ -1,0 +1,275 @@
+"""Is the node well?  One pure rule over facts: the verdict, and every reason for it with its remedy.
+
+`down`: images are refused or lost time counts (no process receives, no database, no room).  `degraded`: what comes is
+kept, but reports are late, or something will fail soon.  `ok`: nothing is known that a person should do.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from ai.wording import counted
+
+
+class Verdict(StrEnum):
+    """How the node is; the order is from well to ill."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    DOWN = "down"
+
+    @property
+    def exit_status(self) -> int:
+        """That of `willis status`."""
+        return list(Verdict).index(self)
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One thing that is wrong: what it concerns, how bad it is, and in one line the value, the cause and the remedy."""
+
+    about: str
+    verdict: Verdict
+    said: str
+
+
+@dataclass(frozen=True)
+class Health:
+    """The verdict and its reasons, the worst first; without a reason the node is well."""
+
+    reasons: tuple[Reason, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the reasons'."""
+        return max((reason.verdict for reason in self.reasons), key=lambda one: one.exit_status, default=Verdict.OK)
+
+
+@dataclass(frozen=True)
+class ProcessFact:
+    """A process as it last said of itself.  `is_gone`: it ran on this host and is there no longer."""
+
+    role: str
+    host: str
+    pid: int
+    beat_at: datetime
+    is_gone: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PeerFact:
+    """A peer that is needed: why it did not answer when it was last asked ("": it did), and when it last did."""
+
+    name: str
+    asked_at: datetime
+    answered_at: datetime | None
+    error: str
+
+
+@dataclass(frozen=True)
+class CertificateFact:
+    """A certificate of ours: the key of the configuration that names it, and until when it holds."""
+
+    key: str
+    path: str
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a node at one moment; what could not be found out is None or a `..._error`."""
+
+    now: datetime
+    folder: str
+    free_bytes: int | None
+    disk_error: str = ""
+    database_error: str = ""
+    processes: Sequence[ProcessFact] = ()
+    peers: Sequence[PeerFact] = ()
+    certificates: Sequence[CertificateFact] = ()
+    certificate_error: str = ""
+    oldest_pending_at: datetime | None = None
+    oldest_ready_at: datetime | None = None
+    dead_deliveries: int = 0
+    held_up: str = ""
+    serves_pages: bool = False
+    """Whether the configuration wants them."""
+
+
+BEAT_SECONDS = 3.0
+LATE = timedelta(seconds=12)
+"""A process that has not said for so long that it runs counts as dead or hung."""
+CLOCKS_DIFFER = timedelta(seconds=5)
+FULL_BYTES, LOW_BYTES = 64 << 20, 2 << 30
+"""With less room than the first nothing is received; less than the second holds about eight studies."""
+PENDING_LATE, READY_LATE, REFUSED_LATELY = timedelta(minutes=15), timedelta(minutes=15), timedelta(hours=1)
+EXPIRES_SOON = timedelta(days=30)
+_NEEDED = {
+    "serve": (Verdict.DOWN, "nothing is settled or delivered"),
+    "receive": (Verdict.DOWN, "no image is received"),
+    "work": (Verdict.DEGRADED, "nothing is analysed"),
+    "web": (Verdict.DEGRADED, "no pages are served"),
+}
+"""Each process, how bad it is when it does not run, and what that means; `web` only where pages are wanted."""
+
+
+def judge(facts: Facts) -> Health:
+    """How the node is."""
+    rules = (_database, _processes, _two_nodes, _disk, _refused, _model, _peers, _waiting, _certificates, _clock)
+    reasons = [reason for rule in rules for reason in rule(facts)]
+    return Health(tuple(sorted(reasons, key=lambda one: -one.verdict.exit_status)))
+
+
+def _database(facts: Facts) -> Iterator[Reason]:
+    if facts.database_error:
+        yield Reason("database", Verdict.DOWN, facts.database_error)
+
+
+def _is_alive(process: ProcessFact, now: datetime) -> bool:
+    return not process.is_gone and "trouble" not in process.details and now - process.beat_at <= LATE
+
+
+def _processes(facts: Facts) -> Iterator[Reason]:
+    if facts.database_error:
+        return  # nothing is known of them
+    if not facts.processes:
+        said = f"no node runs on {facts.folder}: nothing is received; start it with `willis serve` (or its service)"
+        yield Reason("processes", Verdict.DOWN, said)
+        return
+    is_supervised = any(each.role == "serve" and _is_alive(each, facts.now) for each in facts.processes)
+    for role, (verdict, what) in _NEEDED.items():
+        known = [process for process in facts.processes if process.role == role]
+        is_wanted = role != "web" or facts.serves_pages
+        if not is_wanted or any(_is_alive(process, facts.now) for process in known):
+            continue
+        last = max(known, key=lambda process: process.beat_at, default=None)
+        yield Reason(
+            "processes", verdict, f"{_why_dead(role, last, facts.now)}: {what}; {_remedy_of(role, last, is_supervised)}"
+        )
+
+
+def _why_dead(role: str, last: ProcessFact | None, now: datetime) -> str:
+    name = f"the process `willis {role}`"
+    if last is None:
+        return f"{name} does not run"
+    if trouble := last.details.get("trouble"):
+        return f"{name} ended ({trouble})"
+    ago = f"{(now - last.beat_at).total_seconds():.0f} s"
+    if last.is_gone:
+        return f"{name} (pid {last.pid}) died without a word, last seen {ago} ago"
+    return f"{name} (pid {last.pid} on {last.host}) has not been heard of for {ago}"
+
+
+def _remedy_of(role: str, last: ProcessFact | None, is_supervised: bool) -> str:
+    if is_supervised:
+        return "`willis serve` starts it again within 30 s; if this stays, look at its log"
+    if role == "serve" and last is not None and not last.is_gone:
+        return "look at its log, and restart it"
+    return "start it with `willis serve` (or its service)"
+
+
+def _two_nodes(facts: Facts) -> Iterator[Reason]:
+    running = [each for each in facts.processes if each.role == "serve" and _is_alive(each, facts.now)]
+    for host in sorted({each.host for each in running}):
+        pids = [str(each.pid) for each in running if each.host == host]
+        if len(pids) > 1:
+            said = (
+                f"{len(pids)} nodes on {host} use the folder {facts.folder} (pids {', '.join(pids)}): stop all but one"
+            )
+            yield Reason("processes", Verdict.DEGRADED, said)
+
+
+def _disk(facts: Facts) -> Iterator[Reason]:
+    free = facts.free_bytes
+    if facts.disk_error:
+        yield Reason("disk", Verdict.DOWN, f"{facts.folder}: {facts.disk_error}")
+    elif free is not None and free < LOW_BYTES:
+        is_full = free < FULL_BYTES
+        what = "instances are refused" if is_full else "about eight studies fit"
+        said = (
+            f"{free / 2**20:.0f} MiB free in {facts.folder}, {what}; free some, set [storage] retention_days or "
+            "high_water_percent, or move [storage] directory"
+        )
+        yield Reason("disk", Verdict.DOWN if is_full else Verdict.DEGRADED, said)
+
+
+def _refused(facts: Facts) -> Iterator[Reason]:
+    for process in facts.processes:
+        at, count = process.details.get("refused_at"), process.details.get("refused", 0)
+        if at and facts.now - datetime.fromisoformat(at) <= REFUSED_LATELY:
+            error = process.details.get("refused_error", "")
+            said = f"{counted(count, 'instance was', 'instances were')} refused, the last at {at[11:19]} UTC: {error}; see the log"
+            yield Reason("instances", Verdict.DEGRADED, said)
+
+
+def _model(facts: Facts) -> Iterator[Reason]:
+    for process in facts.processes:
+        if process.role == "work" and _is_alive(process, facts.now) and not process.details.get("model"):
+            yield Reason("model", Verdict.DEGRADED, "the model is not loaded yet; wait, or look at the log")
+    if facts.held_up:
+        yield Reason("model", Verdict.DEGRADED, f"an analysis waits: {facts.held_up}")
+
+
+def _peers(facts: Facts) -> Iterator[Reason]:
+    for peer in facts.peers:
+        if peer.error:
+            last = f"last answered {_utc(peer.answered_at)}" if peer.answered_at else "has not answered yet"
+            yield Reason("peers", Verdict.DEGRADED, f"{peer.name} does not answer ({last}): {peer.error}")
+
+
+def _waiting(facts: Facts) -> Iterator[Reason]:
+    if facts.oldest_pending_at and facts.now - facts.oldest_pending_at > PENDING_LATE:
+        said = f"a report has waited to be delivered since {_utc(facts.oldest_pending_at)}; `willis status` names the error"
+        yield Reason("deliveries", Verdict.DEGRADED, said)
+    if facts.dead_deliveries:
+        number = counted(facts.dead_deliveries, "delivery was", "deliveries were")
+        said = f"{number} refused or given up; `willis worklist` shows them as dead: mend the cause, then `willis retry CASE`"
+        yield Reason("deliveries", Verdict.DEGRADED, said)
+    if facts.oldest_ready_at and facts.now - facts.oldest_ready_at > READY_LATE:
+        said = (
+            f"a case has waited for its analysis since {_utc(facts.oldest_ready_at)}; look at the log of `willis work`"
+        )
+        yield Reason("analysis", Verdict.DEGRADED, said)
+
+
+def _certificates(facts: Facts) -> Iterator[Reason]:
+    if facts.certificate_error:
+        yield Reason("certificates", Verdict.DEGRADED, facts.certificate_error)
+    for each in facts.certificates:
+        if trouble := certificate_trouble(each, facts.now):
+            yield Reason("certificates", Verdict.DEGRADED, trouble)
+
+
+def certificate_trouble(certificate: CertificateFact, now: datetime) -> str:
+    """What is wrong with the certificate's dates, "" where nothing is."""
+    named = f"{certificate.key} = '{certificate.path}'"
+    if now > certificate.not_after:
+        return f"{named} expired on {certificate.not_after:%Y-%m-%d}: peers refuse it; renew it and restart"
+    if now < certificate.not_before:
+        return f"{named} holds only from {certificate.not_before:%Y-%m-%d %H:%M} UTC; is this machine's clock right?"
+    if certificate.not_after - now < EXPIRES_SOON:
+        return f"{named} expires on {certificate.not_after:%Y-%m-%d}; renew it and restart"
+    return ""
+
+
+def is_expired(certificate: CertificateFact, now: datetime) -> bool:
+    """Whether the certificate does not hold now."""
+    return not certificate.not_before <= now <= certificate.not_after
+
+
+def _clock(facts: Facts) -> Iterator[Reason]:
+    ahead = max((process.beat_at - facts.now for process in facts.processes), default=timedelta())
+    if ahead > CLOCKS_DIFFER:
+        said = (
+            f"a process was last heard of {ahead.total_seconds():.0f} s in the future: this machine's clock was set back, or "
+            "the clocks of two hosts differ; look at `timedatectl` on each"
+        )
+        yield Reason("clock", Verdict.DEGRADED, said)
+
+
+def _utc(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,106 @@
+"""The facts of the node's health, gathered where they are: in the database, on the disk, in the certificates' files.
+
+Changes nothing, and needs no part of the node that may be what is ill.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from node.config.sections import Config, Tls
+from node.errors import ConfigError, safe_message
+from node.net.certificates import read_certificates
+from node.rules.health import CertificateFact, Facts, Health, PeerFact, ProcessFact, judge
+from node.runtime.processes import has_died
+from storage.database.inspection import inspect_database
+from storage.database.plain import Reading
+from storage.errors import DatabaseUnusable
+from storage.queries import health as asked
+from storage.reader import open_reading
+from storage.records import PeerAnswer, Process, Waiting
+
+
+def health_of(config: Config, now: datetime) -> Health:
+    """How the node of this configuration is."""
+    return judge(facts_of(config, now))
+
+
+def facts_of(config: Config, now: datetime) -> Facts:
+    """What is known of it."""
+    folder = config.storage.directory
+    free_bytes, disk_error = room_in(folder)
+    certificates, certificate_error = _certificates(config.node.tls)
+    processes: list[Process] = []
+    peers: list[PeerAnswer] = []
+    waiting, database_error = Waiting(), ""
+    try:
+        if reading := readable(config.storage.url):
+            processes, peers, waiting = asked.processes(reading), asked.peers(reading), asked.waiting(reading)
+    except Exception as error:  # noqa: BLE001  the edge: whatever the database raises is what is wrong with it
+        database_error = safe_message(error)
+    return Facts(
+        now=now,
+        folder=str(folder),
+        free_bytes=free_bytes,
+        disk_error=disk_error,
+        database_error=database_error,
+        processes=[_process(each) for each in processes],
+        peers=[
+            PeerFact(each.peer, each.asked_at, each.answered_at, each.error)
+            for each in peers
+            if each.peer in config.peers
+        ],
+        certificates=certificates,
+        certificate_error=certificate_error,
+        oldest_pending_at=waiting.oldest_pending_at,
+        oldest_ready_at=waiting.oldest_ready_at,
+        dead_deliveries=waiting.dead,
+        held_up=waiting.held_up,
+        serves_pages=config.web.enabled,
+    )
+
+
+def readable(url: str) -> Reading | None:
+    """The database for reading; None where none is there yet.  Raises DatabaseUnusable; it is never migrated here."""
+    found = inspect_database(url)
+    if found.revision is None:
+        return None
+    if not found.is_current:
+        remedy = "the next start of `willis serve` migrates it" if found.is_older else "install that version"
+        raise DatabaseUnusable(f"the database has the tables of another version ({found.revision}): {remedy}")
+    return open_reading(url)
+
+
+def room_in(folder: Path, statvfs: Callable[[str | Path], os.statvfs_result] = os.statvfs) -> tuple[int | None, str]:
+    """The bytes that are free for us where the folder is, or will be; or why that cannot be told."""
+    there = next((each for each in (folder, *folder.parents) if each.exists()), folder)
+    try:
+        found = statvfs(there)
+    except OSError as error:
+        return None, safe_message(error)
+    return found.f_bavail * found.f_frsize, ""
+
+
+def _process(process: Process) -> ProcessFact:
+    is_gone = has_died(f"{process.host}:{process.pid}")
+    return ProcessFact(process.role, process.host, process.pid, process.beat_at, is_gone, process.details)
+
+
+def _certificates(tls: Tls | None) -> tuple[list[CertificateFact], str]:
+    try:
+        return certificate_facts(tls), ""
+    except ConfigError as error:
+        return [], str(error)
+
+
+def certificate_facts(tls: Tls | None) -> list[CertificateFact]:
+    """Every certificate that [node.tls] names, with its dates.  Raises ConfigError."""
+    if tls is None:
+        return []
+    named = (("[node.tls] certificate", tls.certificate), ("[node.tls] ca", tls.ca))
+    return [
+        CertificateFact(key, str(path), each.not_before, each.not_after)
+        for key, path in named
+        for each in read_certificates(key, path)
+    ]

@@ -1,0 +1,55 @@
+"""What the database knows of the node's health, in plain SQL: asked without importing SQLAlchemy."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from storage.database.plain import Reading
+from storage.records import PeerAnswer, Process, Waiting
+
+_WAITING = """
+SELECT
+    (SELECT MIN(created_at) FROM delivery WHERE stage = 'pending') AS oldest_pending_at,
+    (SELECT COUNT(*) FROM delivery WHERE stage = 'dead') AS dead,
+    (SELECT MIN(ready_at) FROM series WHERE stage = 'ready') AS oldest_ready_at,
+    (SELECT COUNT(*) FROM series WHERE stage = 'failed') AS failed,
+    (SELECT MAX(detail) FROM series WHERE stage = 'ready' AND outcome IS NULL AND detail <> '') AS held_up
+"""
+
+
+def processes(reading: Reading) -> list[Process]:
+    """Every process that runs or ended without saying so."""
+    with reading() as select:
+        return [
+            Process(**{**row, "started_at": _time(row["started_at"]), "beat_at": _time(row["beat_at"]),
+                       "details": _json(row["details"])})
+            for row in select("SELECT * FROM process ORDER BY role, name")
+        ]  # fmt: skip
+
+
+def peers(reading: Reading) -> list[PeerAnswer]:
+    """Every peer that was asked, and what came of it."""
+    with reading() as select:
+        return [
+            PeerAnswer(
+                row["peer"], _time(row["asked_at"]), row["answered_at"] and _time(row["answered_at"]), row["error"]
+            )
+            for row in select("SELECT * FROM peer_answer ORDER BY peer")
+        ]
+
+
+def waiting(reading: Reading) -> Waiting:
+    """What waits for too long, or for a person."""
+    with reading() as select:
+        [row] = select(_WAITING)
+    oldest = {name: row[name] and _time(row[name]) for name in ("oldest_pending_at", "oldest_ready_at")}
+    return Waiting(**oldest, dead=row["dead"], failed=row["failed"], held_up=row["held_up"] or "")
+
+
+def _time(value: Any) -> datetime:
+    """An aware time in UTC, of what SQLite keeps as text."""
+    return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+
+
+def _json(value: Any) -> dict[str, Any]:
+    return dict(json.loads(value) if isinstance(value, str) else value)

@@ -1,0 +1,291 @@
+"""`willis config check`: what it notices, and that it changes nothing."""
+
+import hashlib
+import shutil
+import socket
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from ai import predict
+from node.cli import checks
+from node.cli.checks import problems
+from node.config.loading import load
+from node.config.sections import Config
+from node.errors import ConfigError
+from node.simulated_pacs import SimulatedPeer
+from storage.database.engine import open_database
+from storage.store import Store
+from tests.support.absent import absent
+from tests.support.certificates import Certificates, certificates
+from tests.support.running import free_port
+
+__all__ = ["certificates"]
+Check = Callable[..., list[str]]
+
+
+@pytest.fixture(autouse=True)
+def enough_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine that runs the tests may have little."""
+    monkeypatch.setattr(checks, "room_in", lambda _folder: (100 << 30, ""))
+
+
+def checked(path: Path) -> Config:
+    """The configuration there; its pages have a port of their own, because the usual one may be taken here."""
+    environment = {} if "[web]" in path.read_text() else {"WILLIS_WEB__PORT": str(free_port())}
+    return load(path, environment)
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """What is said of a configuration with these lines, whose model need not be read."""
+    monkeypatch.setattr(checks, "_model", lambda _config: [])
+
+    def run(content: str = "", ask_peers: bool = False) -> list[str]:
+        path = tmp_path / "willis.toml"
+        if "[node]" not in content:
+            content = f"[node]\nport = {free_port()}\n{content}"
+        path.write_text(content + "\n")
+        return [("" if each.is_fatal else "warning: ") + each.said for each in problems(checked(path), ask_peers)]
+
+    return run
+
+
+def everything_in(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """Every file and folder with its times and its content."""
+    return {
+        str(path): (
+            path.stat().st_mtime_ns,
+            path.stat().st_ctime_ns,
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "",
+        )
+        for path in (folder, *folder.rglob("*"))
+    }
+
+
+def made_older(url: str) -> str:
+    """The database has the tables of the revision before, which is returned."""
+    from alembic import command
+    from alembic.config import Config
+
+    from storage.database import revision
+
+    engine = open_database(url)
+    with engine.begin() as connection:
+        settings = Config()
+        settings.set_main_option("script_location", str(revision.MIGRATIONS))
+        settings.attributes["connection"] = connection
+        command.downgrade(settings, "-1")
+        older = str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
+    engine.dispose()
+    return older
+
+
+def test_the_port_of_the_pages_that_is_taken_is_a_warning(check: Check) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        [said] = check(f"[web]\nport = {server.getsockname()[1]}")
+    assert said.startswith("warning: [web] port = ")
+
+
+def test_a_check_of_a_new_folder_makes_nothing(check: Check, tmp_path: Path) -> None:
+    check()
+    before = everything_in(tmp_path)
+    assert list(problems(checked(tmp_path / "willis.toml"))) == []
+    assert everything_in(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["willis.toml"]
+
+
+def test_a_check_does_not_migrate_an_older_database_nor_touch_its_files(check: Check, tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+    made_older(f"sqlite:///{tmp_path / 'var' / 'willis.db'}")
+    check()
+    before = everything_in(tmp_path)
+    assert list(problems(checked(tmp_path / "willis.toml"))) == []
+    assert everything_in(tmp_path) == before
+
+
+@pytest.mark.postgresql
+def test_a_check_does_not_migrate_postgresql(check: Check, postgresql_url: str) -> None:
+    from sqlalchemy import create_engine
+
+    before = made_older(postgresql_url)
+    assert check(f'[storage]\ndatabase_url = "{postgresql_url}"') == []
+    engine = create_engine(postgresql_url)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == before
+    engine.dispose()
+
+
+def test_a_check_beside_a_running_node_reads_its_database(check: Check, tmp_path: Path) -> None:
+    store = Store.open(f"sqlite:///{tmp_path / 'var.db'}")
+    store.transactions.engine.connect()
+    assert check(f'[storage]\ndatabase_url = "sqlite:///{tmp_path / "var.db"}"') == []
+    store.close()
+
+
+def test_a_database_of_another_version_is_an_error(check: Check, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "w.db") as database:
+        database.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        database.execute("INSERT INTO alembic_version VALUES ('9999')")
+    [said] = check('[storage]\ndatabase_url = "sqlite:///w.db"')
+    assert "made by another version of Willis (tables 9999); install that version" in said
+
+
+def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = tmp_path / "willis.toml"
+    path.write_text(f'[node]\nport = {free_port()}\n[ai]\ndevice = "cuda:1"\n')
+    [problem] = problems(checked(path))
+    assert problem.is_fatal
+    assert problem.said.startswith("[ai] device = 'cuda:1': there is no CUDA GPU here")
+    assert "write 'auto' or 'cpu'" in problem.said
+
+
+def test_a_gpu_beyond_the_last_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ai.errors import DeviceError
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert predict.chosen_device("cuda:0").index == 0
+    with pytest.raises(DeviceError, match="cuda:0 to cuda:0; write one of them"):
+        predict.chosen_device("cuda:1")
+
+
+def test_a_port_that_is_taken_and_a_host_that_is_not_ours_are_told_apart(check: Check) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        [said] = check(f"[node]\nport = {port}")
+    assert said.startswith(f"[node] port = {port} (127.0.0.1:{port}): another program holds it")
+    [said] = check(f'[node]\nhost = "192.0.2.1"\nport = {port}')
+    assert "[node] host = '192.0.2.1'" in said and "this host has no such address" in said
+    [said] = check(f'[node]\nhost = "no.such.host.invalid"\nport = {port}')
+    assert "the host name cannot be resolved" in said
+
+
+@pytest.mark.parametrize(
+    ("host", "cause"),
+    [("no.such.host.invalid", "the host name cannot be resolved"), ("a..b", "that is no host name")],
+)
+def test_a_peer_whose_name_is_none_or_cannot_be_resolved_is_an_error(check: Check, host: str, cause: str) -> None:
+    [said] = check(f'[peers.PACS]\nae_title = "PACS"\nhost = "{host}"\nport = 104')
+    assert said.startswith(f"[peers.PACS] host = '{host}': {cause}")
+
+
+def test_peers_are_asked_when_that_is_wanted(check: Check, tmp_path: Path) -> None:
+    pacs = SimulatedPeer(tmp_path / "pacs", "PACS")
+    peers = f'[peers.PACS]\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {pacs.start(0)}\n'
+    peers += f'[peers.AWAY]\nae_title = "AWAY"\nhost = "127.0.0.1"\nport = {free_port()}'
+    assert check(peers) == []
+    [said] = check(peers, ask_peers=True)
+    pacs.stop()
+    assert said.startswith("[peers.AWAY] no association with AWAY at 127.0.0.1:")
+    assert "connection refused: the host is up and nothing listens on that port" in said
+
+
+def tls(files: Certificates, who: str = "node", key: str = "") -> str:
+    folder, port = files.folder, free_port()
+    return f'[node.tls]\ncertificate = "{folder}/{who}.pem"\nkey = "{folder}/{key or who}.key"\nca = "{folder}/ca.pem"\nport = {port}'
+
+
+def test_an_expired_certificate_of_ours_is_an_error(check: Check, certificates: Certificates) -> None:
+    said = check(tls(certificates, "expired"))
+    [fatal] = [each for each in said if not each.startswith("warning: ")]
+    assert "expired.pem' expired on " in fatal
+    assert "peers refuse it; renew it and restart" in fatal
+
+
+def test_a_certificate_that_expires_soon_is_a_warning(check: Check, certificates: Certificates) -> None:
+    said = check(tls(certificates))
+    assert said
+    assert all(each.startswith("warning: ") and "expires on " in each for each in said)
+
+
+def test_a_key_of_another_certificate_is_called_that(check: Check, certificates: Certificates) -> None:
+    [said] = check(tls(certificates, "node", key="ct1"))
+    assert "this key is not the one that the certificate was made for; name the key of its request" in said
+    assert "fit" not in said
+
+
+def test_a_file_that_is_no_certificate_is_called_that(check: Check, certificates: Certificates, tmp_path: Path) -> None:
+    shutil.copy(certificates.folder / "node.key", tmp_path / "k.pem")
+    lines = tls(certificates).replace(f"{certificates.folder}/node.pem", str(tmp_path / "k.pem"))
+    [said] = check(lines)
+    assert "each must be a PEM file" in said
+
+
+def test_a_certificate_that_does_not_bear_our_host_is_a_warning(
+    check: Check, certificates: Certificates, tmp_path: Path
+) -> None:
+    check(tls(certificates, "elsewhere"))
+    config = checked(tmp_path / "willis.toml")
+    assert not [each for each in checks._tls(config.node.tls, config) if "bears" in each.said]
+    config = config.model_copy(update={"node": config.node.model_copy(update={"host": "willis.example"})})
+    [problem] = [each for each in checks._tls(config.node.tls, config) if "bears" in each.said]
+    assert not problem.is_fatal
+    assert "it bears elsewhere.example and not [node] host = 'willis.example'" in problem.said
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 16 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        absent("no file system can be mounted here (not root)")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_a_disk_with_too_little_room_is_an_error(
+    check: Check, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from node.workflow.health import room_in
+
+    monkeypatch.setattr(checks, "room_in", room_in)
+    [said] = check(f'[storage]\ndirectory = "{small_disk}"')
+    assert "only 16 MiB are free there; free some, or move it" in said
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    [said] = check(f'[storage]\ndirectory = "{small_disk}"')
+    assert "the file system is read-only" in said
+
+
+# --- relative paths
+
+
+def test_relative_paths_are_those_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    (tmp_path / "willis.toml").write_text(
+        '[storage]\ndirectory = "data"\ndatabase_url = "sqlite:///data/w.db"\n[ai]\nbundle = "model"\n'
+        '[node.tls]\ncertificate = "n.pem"\nkey = "/etc/n.key"\nca = "ca.pem"\n'
+        '[peers.P]\nae_title = "P"\nurl = "http://p/x"\ntoken_file = "token"\n'
+    )
+    config = checked(tmp_path / "willis.toml")
+    assert config.node.tls is not None
+    assert config.storage.directory == tmp_path / "data"
+    assert config.storage.url == f"sqlite:///{tmp_path}/data/w.db"
+    assert config.ai.bundle == tmp_path / "model"
+    assert (config.node.tls.certificate, config.node.tls.ca) == (tmp_path / "n.pem", tmp_path / "ca.pem")
+    assert str(config.node.tls.key) == "/etc/n.key"
+    assert config.peers["P"].token_file == str(tmp_path / "token")
+
+
+def test_a_database_that_lies_where_relative_paths_led_before_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "run" / "var").mkdir(parents=True)
+    (tmp_path / "run" / "var" / "willis.db").touch()
+    (tmp_path / "etc" / "willis.toml").write_text('[storage]\ndirectory = "var"\n')
+    monkeypatch.chdir(tmp_path / "run")
+    with pytest.raises(ConfigError, match="write that path into the configuration, or move the folder"):
+        load(tmp_path / "etc" / "willis.toml", {})
+    (tmp_path / "etc" / "var").mkdir()
+    (tmp_path / "etc" / "var" / "willis.db").touch()
+    assert load(tmp_path / "etc" / "willis.toml", {}).storage.directory == tmp_path / "etc" / "var"

@@ -1,0 +1,141 @@
+"""Each rule of the node's health: what is well, what is not, and in which words."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from node.rules.health import (
+    FULL_BYTES,
+    LOW_BYTES,
+    CertificateFact,
+    Facts,
+    PeerFact,
+    ProcessFact,
+    Verdict,
+    judge,
+)
+from tests.support.builders import START
+
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+
+
+def process(role: str, seconds_ago: float = 1, **changes: Any) -> ProcessFact:
+    details = {"model": "0.6.0", "device": "cpu"} if role == "work" else {}
+    return replace(ProcessFact(role, "ct-node", 7, START - timedelta(seconds=seconds_ago), False, details), **changes)
+
+
+ALL = tuple(process(role) for role in ("serve", "receive", "work"))
+WELL = Facts(START, "/var/lib/willis", 100 << 30, processes=ALL)
+
+
+def without(role: str, *others: ProcessFact) -> tuple[ProcessFact, ...]:
+    return (*(each for each in ALL if each.role != role), *others)
+
+
+def certificate(before: timedelta, after: timedelta) -> dict[str, Any]:
+    return {"certificates": [CertificateFact("[node.tls] certificate", "/etc/n.pem", START + before, START + after)]}
+
+
+def refused(minutes_ago: int) -> dict[str, Any]:
+    details = {"refused": 3, "refused_at": (START - minutes_ago * MINUTE).isoformat(), "refused_error": "no space left"}
+    return {"processes": without("receive", process("receive", details=details))}
+
+
+DOWN, DEGRADED = Verdict.DOWN, Verdict.DEGRADED
+ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
+    "nothing ever ran": ({"processes": ()}, DOWN, "processes", "no node runs on /var/lib/willis"),
+    "the supervisor is gone": (
+        {"processes": without("serve", process("serve", 4, is_gone=True))}, DOWN, "processes",
+        "`willis serve` (pid 7) died without a word, last seen 4 s ago: nothing is settled or delivered; start it with",
+    ),
+    "the supervisor hangs": (
+        {"processes": without("serve", process("serve", 13))}, DOWN, "processes",
+        "`willis serve` (pid 7 on ct-node) has not been heard of for 13 s: nothing is settled or delivered; look at its log",
+    ),
+    "no receiver": (
+        {"processes": without("receive")}, DOWN, "processes",
+        "`willis receive` does not run: no image is received; `willis serve` starts it again within 30 s",
+    ),
+    "no worker": ({"processes": without("work")}, DEGRADED, "processes", "`willis work` does not run: nothing is analysed"),
+    "no pages where they are wanted": (
+        {"serves_pages": True}, DEGRADED, "processes", "`willis web` does not run: no pages are served"),
+    "a worker that cannot run": (
+        {"processes": without("work", process("work", details={"trouble": "[ai] device = 'cuda': no GPU"}))}, DEGRADED,
+        "processes", "ended ([ai] device = 'cuda': no GPU)",
+    ),
+    "two nodes": (
+        {"processes": (*ALL, process("serve", pid=8))}, DEGRADED, "processes",
+        "2 nodes on ct-node use the folder /var/lib/willis (pids 7, 8): stop all but one",
+    ),
+    "no database": ({"database_error": "no server listens there; start it"}, DOWN, "database", "no server listens there"),
+    "a full disk": ({"free_bytes": FULL_BYTES - 1}, DOWN, "disk", "instances are refused; free some"),
+    "a disk that fills up": ({"free_bytes": LOW_BYTES - 1}, DEGRADED, "disk", "2048 MiB free in /var/lib/willis"),
+    "no disk": ({"free_bytes": None, "disk_error": "the disk failed; look"}, DOWN, "disk", "/var/lib/willis: the disk failed"),
+    "refused instances": (refused(59), DEGRADED, "instances", "3 instances were refused, the last at 08:01:00 UTC: no space left"),
+    "a model that is not loaded": (
+        {"processes": without("work", process("work", details={}))}, DEGRADED, "model", "is not loaded yet"),
+    "an analysis that is held up": ({"held_up": "no space left for a file; free some"}, DEGRADED, "model", "no space left for"),
+    "a peer that does not answer": (
+        {"peers": [PeerFact("PACS", START, START - DAY, "connection refused")]}, DEGRADED, "peers",
+        "PACS does not answer (last answered 2026-11-22 09:00:00 UTC): connection refused",
+    ),
+    "a peer that never answered": (
+        {"peers": [PeerFact("PACS", START, None, "silent")]}, DEGRADED, "peers", "PACS does not answer (has not answered yet)"),
+    "an old delivery": ({"oldest_pending_at": START - 16 * MINUTE}, DEGRADED, "deliveries", "since 2026-11-23 08:44:00 UTC"),
+    "a dead letter": ({"dead_deliveries": 1}, DEGRADED, "deliveries", "1 delivery was refused or given up"),
+    "an analysis that waits": ({"oldest_ready_at": START - 16 * MINUTE}, DEGRADED, "analysis", "waited for its analysis since"),
+    "an expired certificate": (
+        certificate(-DAY, -MINUTE), DEGRADED, "certificates",
+        "[node.tls] certificate = '/etc/n.pem' expired on 2026-11-23: peers refuse it; renew it and restart",
+    ),
+    "a certificate that expires soon": (certificate(-DAY, 29 * DAY), DEGRADED, "certificates", "expires on 2026-12-22; renew"),
+    "a certificate of tomorrow": (certificate(DAY, 99 * DAY), DEGRADED, "certificates", "is this machine's clock right?"),
+    "a certificate that is not there": ({"certificate_error": "x.pem: gone"}, DEGRADED, "certificates", "x.pem: gone"),
+    "a clock that was set back": (
+        {"processes": without("serve", process("serve", -60))}, DEGRADED, "clock", "60 s in the future: this machine's clock"),
+}  # fmt: skip
+
+
+def test_a_node_of_which_nothing_bad_is_known_is_ok() -> None:
+    assert judge(WELL).reasons == ()
+    assert (judge(WELL).verdict, judge(WELL).verdict.exit_status) == (Verdict.OK, 0)
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_health_says_of(name: str) -> None:
+    changes, verdict, about, said = ILL[name]
+    [reason] = judge(replace(WELL, **changes)).reasons
+    assert (reason.verdict, reason.about) == (verdict, about)
+    assert said in reason.said
+
+
+WELL_AS_WELL: dict[str, dict[str, Any]] = {
+    "a beat that is a little late": {"processes": without("serve", process("serve", 11))},
+    "a clock that is a little ahead": {"processes": without("serve", process("serve", -4))},
+    "a process that died and was started again": {"processes": (*ALL, process("work", 9, is_gone=True, pid=6))},
+    "pages that are served": {"serves_pages": True, "processes": (*ALL, process("web"))},
+    "pages that nobody wants": {"processes": (*ALL, process("web", 9, is_gone=True))},
+    "refusals of long ago": refused(61),
+    "a certificate that holds": certificate(-DAY, 31 * DAY),
+    "a peer that answers": {"peers": [PeerFact("PACS", START, START, "")]},
+    "a delivery of now": {"oldest_pending_at": START - 14 * MINUTE},
+    "enough room": {"free_bytes": LOW_BYTES},
+}
+
+
+@pytest.mark.parametrize("name", WELL_AS_WELL)
+def test_health_is_silent_about(name: str) -> None:
+    assert judge(replace(WELL, **WELL_AS_WELL[name])).reasons == ()
+
+
+def test_without_the_database_nothing_else_is_said_of_processes() -> None:
+    health = judge(replace(WELL, processes=(), database_error="away"))
+    assert [reason.about for reason in health.reasons] == ["database"]
+
+
+def test_the_worst_reason_comes_first_and_is_the_verdict() -> None:
+    health = judge(replace(WELL, dead_deliveries=1, free_bytes=0))
+    assert [reason.verdict for reason in health.reasons] == [DOWN, DEGRADED]
+    assert (health.verdict, health.verdict.exit_status) == (DOWN, 2)

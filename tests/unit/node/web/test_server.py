@@ -1,0 +1,37 @@
+"""`willis web` in a process of its own: it says that it runs, and when it ends nobody misses it."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from storage.database.plain import reading_sqlite
+from storage.queries.health import processes
+from storage.records import Process
+from tests.support.running import ROOT, free_port, wait_until
+
+
+def known(folder: Path) -> list[Process]:
+    """What the database knows of processes."""
+    reading = reading_sqlite(f"sqlite:///{folder / 'willis.db'}")
+    return processes(reading) if reading else []
+
+
+def test_the_pages_say_that_they_run_until_they_are_stopped(tmp_path: Path) -> None:
+    port, path = free_port(), tmp_path / "config.toml"
+    path.write_text(f"[storage]\ndirectory = {str(tmp_path)!r}\n[web]\nport = {port}\n")
+    command = [sys.executable, "-m", "node", "web", "--config", str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as pages:
+        try:
+            wait_until(lambda: (tmp_path / "willis.db").exists() and bool(known(tmp_path)), 60, "the pages run")
+            [process] = known(tmp_path)
+            assert (process.role, process.pid) == ("web", pages.pid)
+            assert process.details == {"address": f"http://127.0.0.1:{port}"}
+            second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert second.returncode == 1
+            assert f"[web] port = {port} (127.0.0.1:{port}): another program holds it" in second.stderr
+            pages.send_signal(signal.SIGTERM)
+            assert pages.wait(30) == 0
+        finally:
+            pages.kill()
+    assert [process.details.get("trouble", "")[:12] for process in known(tmp_path)] == ["[web] port ="]
