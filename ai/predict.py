@@ -18,7 +18,7 @@ from ai.measures import quality_of
 from ai.preprocess import Region, region_of_interest
 from ai.quality import MOST_SPREAD_MM
 from ai.second_stage import looked_at
-from ai.surroundings import place_scores
+from ai.surroundings import place_scores, surroundings
 from ai.volume import Volume
 
 GROWN_VOXELS = 32
@@ -75,7 +75,8 @@ def looked_at_again(
     for one in found:
         log_odds += looked_at(bundle.second, volume, [one.centre_lps_mm])
         progress(1.0)
-    places = place_scores(tuple(stage.place_weights.values()), region, [one.centre_lps_mm for one in found])
+    around = surroundings(region, [one.centre_lps_mm for one in found])
+    places = place_scores(around, tuple(stage.place_weights.values()), stage.place_limit)
     return rescored(found, log_odds, stage.first_weight, stage.second_weight, places)
 
 

@@ -1,7 +1,7 @@
-"""Where in the head a candidate lies, and what lies around it: numbers that tell a crumb in an orbit from a sac on an artery.
+"""What lies around a candidate, as shares of tissue: they tell a crumb in an orbit from a sac on an artery.
 
-The place is counted from the middle of the circle of Willis, the tissue in two shells beyond the candidate itself.  Sacs lie in
-cisterns and beside the siphons, not in the fat of an orbit, in mucosa or in a ventricle.
+Measured in two shells beyond the candidate itself.  Sacs lie in cisterns and beside the siphons, hardly ever in the fat of an
+orbit, in the mucosa of a sinus or in the bone of a face.
 """
 
 from collections.abc import Sequence
@@ -14,34 +14,20 @@ from ai.preprocess import Region
 
 Float32Array = NDArray[np.float32]
 
-_TISSUES = {"fat": (-150, -25), "bone": (350, 4000), "air": (-2000, -300), "soft": (0, 90)}
+_TISSUES = {"fat": (-150, -25), "bone": (350, 4000), "air": (-2000, -300)}
 """HU above the first and below the second."""
 _SHELLS_MM = {"near": (6.0, 12.0), "far": (12.0, 20.0)}
 _EVERY = 2
 """Of the region's voxels along each axis, every second is read."""
-_FARTHEST_CM = 5.0
 
-NAMES: tuple[str, ...] = (
-    *("aside", "behind", "above"),
-    *(f"{tissue}_{shell}" for shell in _SHELLS_MM for tissue in _TISSUES),
-)
-"""What each number is, in order: cm beside the midline, behind and above the middle of the circle; then shares of a shell."""
-TERMS: tuple[str, ...] = (
-    *NAMES[:3],
-    *("aside_squared", "behind_squared", "above_squared", "behind_times_above"),
-    *NAMES[3:],
-)
-"""What is weighed: the place may be best anywhere, and worse in all directions from there."""
+NAMES: tuple[str, ...] = tuple(f"{tissue}_{shell}" for shell in _SHELLS_MM for tissue in _TISSUES)
+"""What each number is, in order: shares of a shell, from 0 to 1."""
 
 
 def surroundings(region: Region, centres_lps_mm: Sequence[tuple[float, float, float]]) -> Float32Array:
-    """The numbers that `NAMES` names for each place, (N, 11)."""
-    found = np.zeros((len(centres_lps_mm), len(NAMES)), np.float32)
-    for row, centre in zip(found, centres_lps_mm, strict=True):
-        x, y, z = np.subtract(centre, region.circle_centre_lps_mm) / 10.0
-        row[:3] = abs(x), y, z
-        row[3:] = _tissue(region, centre)
-    return found
+    """The numbers that `NAMES` names for each place, (N, 6)."""
+    found = [_tissue(region, centre) for centre in centres_lps_mm]
+    return np.array(found, np.float32).reshape(-1, len(NAMES))
 
 
 def _tissue(region: Region, centre_lps_mm: tuple[float, float, float]) -> list[float]:
@@ -68,16 +54,8 @@ def _tissue(region: Region, centre_lps_mm: tuple[float, float, float]) -> list[f
     return shares
 
 
-def terms(measures: Float32Array) -> NDArray[np.float64]:
-    """What is weighed, (N, 15) in the order of `TERMS`, of what was measured."""
-    place = np.clip(measures[:, :3].astype(np.float64), -_FARTHEST_CM, _FARTHEST_CM)
-    return np.concatenate([place, place**2, place[:, 1:2] * place[:, 2:3], measures[:, 3:]], axis=1)
-
-
-def place_scores(
-    weights: Sequence[float], region: Region, centres_lps_mm: Sequence[tuple[float, float, float]]
-) -> list[float]:
-    """What the surroundings of each place add to its score; nothing without weights."""
-    if not weights or not centres_lps_mm:
-        return [0.0] * len(centres_lps_mm)
-    return [float(score) for score in terms(surroundings(region, centres_lps_mm)) @ np.array(weights)]
+def place_scores(measures: Float32Array, weights: Sequence[float], limit: float) -> list[float]:
+    """What each place takes from a candidate's score: nothing from `limit` on, or without weights; never in its favour."""
+    if not weights:
+        return [0.0] * len(measures)
+    return [float(score) for score in np.minimum(measures @ np.array(weights) - limit, 0.0)]

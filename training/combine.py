@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from ai.bundle import Bundle, SecondStage, load_bundle, save_bundle
 from ai.decode import rescored
 from ai.second_stage import ShapeNet, log_odds
-from ai.surroundings import TERMS, terms
+from ai.surroundings import NAMES, place_scores
 from training.candidates import Marked, load_marked
 from training.cases import Case, Scored, case
 from training.evaluate import measure
@@ -41,17 +41,23 @@ TRAINED_ON = (
 )
 PLACE_RIDGE = 3.0
 """How strongly the weights of a place, each for one standard deviation, are kept small."""
-PLACE_OFF_CM, PLACE_COPIES = 0.5, 4
-"""Places are learned from copies that lie so far off along each axis: no place may be told from its neighbours sharply."""
+PLACE_SHARE = 0.10
+"""A place counts against a candidate where the surroundings are worse than those of all but so many aneurysms, and nowhere in
+its favour: what lies in clear brain is not to be believed for that.
+"""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What the first and the second stage's log odds weigh in a score, and each of `TERMS`; none: the place counts nothing."""
+    """What the first and the second stage's log odds weigh in a score, and each of `ai.surroundings.NAMES`; none: the place counts nothing.
+
+    `limit`: the sum of the latter from which a place takes nothing from a score.
+    """
 
     first: float
     second: float
     place: tuple[float, ...] = ()
+    limit: float = 0.0
 
 
 def seconds_of(networks: Sequence[ShapeNet], marked: Sequence[Marked]) -> list[NDArray[np.float64]]:
@@ -65,46 +71,36 @@ def fitted_weights(
     """What stages and place weigh in a logistic regression of "on an aneurysm"; neither stage weighs less than 0."""
     first = np.concatenate([[one.score for one in scan.scored.candidates] for scan in marked])
     hit = np.concatenate([scan.hits for scan in marked]).astype(float)
-    columns = [np.stack([np.ones(len(hit)), first, np.concatenate(list(seconds))], axis=1)]
-    copies = PLACE_COPIES if with_place else 1
-    read = np.concatenate(columns * copies)
-    spread = np.ones(0)
+    read, spread = np.stack([np.ones(len(hit)), first, np.concatenate(list(seconds))], axis=1), np.ones(0)
     if with_place:
-        places = np.concatenate(
-            [blurred(np.concatenate([scan.places for scan in marked]), copy) for copy in range(copies)]
-        )
+        places = np.concatenate([scan.places for scan in marked]).astype(np.float64)
         spread = places.std(axis=0) + 1e-3
         read = np.concatenate([read, (places - places.mean(axis=0)) / spread], axis=1)
-    true = np.tile(hit, copies)
     ridge = np.array([0.0, 0.05, 0.05, *(PLACE_RIDGE for _ in spread)])
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         logit = read @ weights
-        wrong = 1.0 / (1.0 + np.exp(-logit)) - true
-        value = (np.logaddexp(0.0, logit) - true * logit).sum() / copies + (ridge * weights**2).sum()
-        return float(value), read.T @ wrong / copies + 2.0 * ridge * weights
+        wrong = 1.0 / (1.0 + np.exp(-logit)) - hit
+        value = (np.logaddexp(0.0, logit) - hit * logit).sum() + (ridge * weights**2).sum()
+        return float(value), read.T @ wrong + 2.0 * ridge * weights
 
     start = np.array([-1.0, 0.5, 0.3, *(0.0 for _ in spread)])
     bounds = [(None, None), (0.02, None), (0.0, None), *((None, None) for _ in spread)]
     found = minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds).x
-    return Weights(float(found[1]), float(found[2]), tuple(float(x) for x in found[3:] / spread))
-
-
-def blurred(places: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
-    """`TERMS` of places that lie somewhere else by `PLACE_OFF_CM` an axis, one standard deviation; the tissue stays."""
-    off = np.zeros(places.shape)
-    off[:, :3] = np.random.default_rng(seed).normal(0.0, PLACE_OFF_CM, (len(places), 3))
-    moved = places + off
-    moved[:, 0] = np.abs(moved[:, 0])
-    return terms(moved.astype(np.float32))
+    if not with_place:
+        return Weights(float(found[1]), float(found[2]))
+    place = found[3:] / spread
+    on_aneurysms = np.concatenate([scan.places[scan.hits] for scan in marked]) @ place
+    limit = float(np.quantile(on_aneurysms, PLACE_SHARE))
+    return Weights(float(found[1]), float(found[2]), tuple(float(x) for x in place), limit)
 
 
 def combined(marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]], weights: Weights) -> list[Scored]:
     """The scans with their candidates scored by both stages and their places."""
     scored = []
     for scan, second in zip(marked, seconds, strict=True):
-        place = terms(scan.places) @ np.array(weights.place) if weights.place else np.zeros(len(second))
-        both = [float(x) for x in second], weights.first, weights.second, [float(x) for x in place]
+        place = place_scores(scan.places, weights.place, weights.limit)
+        both = [float(x) for x in second], weights.first, weights.second, place
         scored.append(replace(scan.scored, candidates=rescored(scan.scored.candidates, *both)))
     return scored
 
@@ -161,7 +157,8 @@ def joined(
             weights.first,
             weights.second,
             {"unsaved.safetensors": ""},
-            dict(zip(TERMS, weights.place, strict=True)),
+            dict(zip(NAMES, weights.place, strict=True)),
+            weights.limit,
         ),
     )
     return Bundle(manifest, bundle.networks, second), scored

@@ -13,14 +13,14 @@ from ai.decode import Candidate, rescored
 from ai.errors import BundleError
 from ai.second_stage import LARGEST_LOGIT, ShapeNet, ShapeSettings, cube_around, log_odds, looked_at
 from ai.shape import NAMES, SIDE
-from ai.surroundings import TERMS
+from ai.surroundings import NAMES as PLACES
 from ai.unet import UNet
 from ai.volume import Volume
 from tests.support.made_up_head import head
 from tests.unit.ai.test_bundle import TINY, manifest
 
 SETTINGS = ShapeSettings(hidden=4)
-STAGE = SecondStage(SETTINGS, 0.5, 0.25, {"unsaved.safetensors": ""}, dict.fromkeys(TERMS, 0.0))
+STAGE = SecondStage(SETTINGS, 0.5, 0.25, {"unsaved.safetensors": ""}, dict.fromkeys(PLACES, 0.0))
 
 
 def second() -> ShapeNet:
@@ -75,7 +75,9 @@ def test_an_analysis_looks_at_each_candidate_again(bundle: Bundle, monkeypatch: 
     assert asked and asked[0] > 0
     assert again.present < alone.present
     assert again.notify_threshold == 0.8
-    stage = replace(STAGE, place_weights=dict.fromkeys(TERMS, 0.0) | {"aside_squared": -50.0})
+    stage = replace(
+        STAGE, place_limit=50.0, place_weights=dict.fromkeys(PLACES, 0.0) | {"fat_near": -50.0, "air_far": -50.0}
+    )
     aside = ai.analyse(cta, replace(bundle, manifest=replace(bundle.manifest, second_stage=stage)), "cpu")
     assert aside.present < again.present
 
@@ -125,8 +127,8 @@ def test_a_bundle_of_format_2_has_one_stage_and_one_operating_point(tmp_path: Pa
         (lambda stage: stage["shape"].update(colour=1), "unknown key second_stage.shape.colour"),
         (lambda stage: stage["shape"]["measures"].reverse(), "measures"),
         (lambda stage: stage.update(first_weight=-1.0), "weights must not be negative"),
-        (lambda stage: stage["place_weights"].pop("above"), "place_weights are not those of this version"),
-        (lambda stage: stage["place_weights"].update(above=float("nan")), "place_weights must be finite"),
+        (lambda stage: stage["place_weights"].pop("bone_far"), "place_weights are not those of this version"),
+        (lambda stage: stage["place_weights"].update(bone_far=float("nan")), "must be finite"),
         (lambda stage: stage.update(weights_sha256={"../x.safetensors": "0"}), "weights_sha256"),
     ],
 )
