@@ -11,12 +11,13 @@ from ai import predict
 from ai.bundle import MANIFEST, Bundle, SecondStage, load_bundle, save_bundle
 from ai.decode import Candidate, rescored
 from ai.errors import BundleError
+from ai.preprocess import Region
 from ai.second_stage import LARGEST_LOGIT, ShapeNet, ShapeSettings, cube_around, log_odds, looked_at
 from ai.shape import NAMES, SIDE
 from ai.surroundings import NAMES as PLACES
 from ai.unet import UNet
 from ai.volume import Volume
-from tests.support.made_up_head import head
+from tests.support.made_up_head import affine, head
 from tests.unit.ai.test_bundle import TINY, manifest
 
 SETTINGS = ShapeSettings(hidden=4)
@@ -75,11 +76,16 @@ def test_an_analysis_looks_at_each_candidate_again(bundle: Bundle, monkeypatch: 
     assert asked and asked[0] > 0
     assert again.present < alone.present
     assert again.notify_threshold == 0.8
-    stage = replace(
-        STAGE, place_limit=50.0, place_weights=dict.fromkeys(PLACES, 0.0) | {"fat_near": -50.0, "air_far": -50.0}
+
+
+def test_a_candidate_in_the_fat_of_an_orbit_loses_by_what_the_bundle_says_of_fat(bundle: Bundle) -> None:
+    stage = replace(STAGE, place_weights=dict.fromkeys(PLACES, 0.0) | {"fat_near": -8.0}, place_limit=-1.0)
+    in_fat = replace(bundle, manifest=replace(bundle.manifest, second_stage=stage))
+    region = Region(np.full((96, 96, 96), -90, np.int16), affine((0.7,) * 3, (-33.0, -33.0, -33.0)), (0.0, 0.0, 0.0))
+    before, after = (
+        predict.looked_at_again((candidate(4.0),), region, head(), which)[0].score for which in (bundle, in_fat)
     )
-    aside = ai.analyse(cta, replace(bundle, manifest=replace(bundle.manifest, second_stage=stage)), "cpu")
-    assert aside.present < again.present
+    assert after == pytest.approx(before - 7.0)
 
 
 def test_a_bundle_without_place_weights_still_loads(bundle: Bundle, tmp_path: Path) -> None:
