@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,24 +29,20 @@ def node_in(tmp_path: Path) -> Iterator[NodeFactory]:
 
 @pytest.fixture(scope="session")
 def positive_series() -> list[Path]:
-    """A phantom CTA with an 8 mm aneurysm."""
-    from ai.locations import Location
-    from node.cli.demo import SEEDS
-
-    return cached_phantom(
-        "positive",
-        seed=SEEDS["positive"],
-        positive=True,
-        location=Location.LEFT_MCA,
-        diameter_mm=8.0,
-        matrix=384,
-        spacing_mm=0.7,
-    )
+    """The demonstration's phantom CTA with an 8 mm aneurysm."""
+    return cached_phantom("positive", **demonstrated("positive"))
 
 
 @pytest.fixture(scope="session")
 def negative_series() -> list[Path]:
-    """A phantom CTA without an aneurysm."""
+    """The demonstration's phantom CTA without an aneurysm."""
+    return cached_phantom("negative", **demonstrated("negative"))
+
+
+def demonstrated(name: str) -> dict[str, Any]:
+    """What the demonstration paints under this name, as `make_scan` takes it."""
+    from ai.locations import Location
     from node.cli.demo import SEEDS
 
-    return cached_phantom("negative", seed=SEEDS["negative"], positive=False, matrix=384, spacing_mm=0.7)
+    lesion = {"location": Location.LEFT_MCA, "diameter_mm": 8.0} if name == "positive" else {}
+    return {"seed": SEEDS[name], "positive": name == "positive", "matrix": 384, "spacing_mm": 0.7, **lesion}
