@@ -64,18 +64,18 @@ def assert_masks_lie_on_the_findings(path: Path, row: Mapping[str, Any]) -> None
 
 @pytest.mark.postgresql
 def test_the_same_run_passes_on_postgresql(
-    node_in: NodeFactory, postgresql_url: str, negative_series: list[Path]
+    node_in: NodeFactory, postgresql_url: str, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in(postgresql_url)
+    node = node_in(postgresql_url, **without_finding)
     node.send(negative_series)
     (row,) = node.wait_for_delivered()
     assert row["outcome"] == "negative"
 
 
 def test_a_part_that_was_released_is_not_called_negative_and_the_rest_makes_a_new_revision(
-    node_in: NodeFactory, negative_series: list[Path]
+    node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in(completion__quiet_seconds="3", eligibility__minimum_slices="40")
+    node = node_in(completion__quiet_seconds="3", eligibility__minimum_slices="40", **without_finding)
     node.send(negative_series[:100])
     (part,) = node.wait_for_delivered()
     assert (part["outcome"], part["evidence"]) == ("not_analysed", "quiet")
@@ -91,9 +91,9 @@ def test_a_part_that_was_released_is_not_called_negative_and_the_rest_makes_a_ne
 
 
 def test_one_association_per_slice_is_no_evidence_until_the_anatomy_is_whole(
-    node_in: NodeFactory, negative_series: list[Path]
+    node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in(completion__quiet_seconds="600", eligibility__minimum_slices="10")
+    node = node_in(completion__quiet_seconds="600", eligibility__minimum_slices="10", **without_finding)
     for path in negative_series[:30]:
         node.send([path])
     (row,) = node.rows()
@@ -104,9 +104,9 @@ def test_one_association_per_slice_is_no_evidence_until_the_anatomy_is_whole(
 
 
 def test_a_peer_that_answers_queries_makes_a_series_ready_by_its_count(
-    node_in: NodeFactory, negative_series: list[Path]
+    node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in(peers__PACS__answers_queries="true", completion__quiet_seconds="600")
+    node = node_in(peers__PACS__answers_queries="true", completion__quiet_seconds="600", **without_finding)
     first = dcmread(negative_series[0], stop_before_pixels=True)
     held = {str(dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for path in negative_series}
     node.pacs.held[first.StudyInstanceUID][first.SeriesInstanceUID] |= held
@@ -117,9 +117,10 @@ def test_a_peer_that_answers_queries_makes_a_series_ready_by_its_count(
 
 
 def test_a_pacs_that_is_down_for_the_first_attempts_gets_the_report_when_it_is_back(
-    node_in: NodeFactory, negative_series: list[Path]
+    node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in(delivery__first_retry_seconds="0.5")  # a quarter of the default: a minute passes in a quarter
+    node = node_in(delivery__first_retry_seconds="0.5", **without_finding)
+    # a quarter of the default: what takes a minute takes a quarter of it
     node.pacs.stop()
     node.send(negative_series)
     (row,) = node.wait_for_stage("reported")

@@ -1,6 +1,7 @@
 """Nodes that run and studies to send."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,28 @@ def node_in(tmp_path: Path) -> Iterator[NodeFactory]:
     yield make
     for node in made:
         node.close()
+
+
+@pytest.fixture(scope="session")
+def without_finding(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings of a node whose model is small and finds nothing, where it matters that a head is analysed and not how."""
+    from torch import nn
+
+    from ai.bundle import load_bundle, save_bundle
+    from ai.inference import Tiling
+    from ai.unet import UNet, UNetSettings
+
+    shipped = load_bundle().manifest
+    settings = UNetSettings(shipped.network.in_channels, (8, 8, 16), (1, 1, 1), 4)
+    preprocessing = replace(shipped.preprocessing, size_DHW=(32, 32, 32))
+    manifest = replace(
+        shipped, network=settings, preprocessing=preprocessing, tiling=Tiling(32, 8), second_stage=None, figures={}
+    )
+    folder = tmp_path_factory.mktemp("bundle")
+    network = UNet(settings)
+    nn.init.zeros_(network.lesion.weight)  # the same small probability everywhere
+    save_bundle(folder, manifest, (network,))
+    return {"ai__bundle": repr(str(folder))}
 
 
 @pytest.fixture(scope="session")
