@@ -389,5 +389,6 @@ class Waiting:
     oldest_pending_at: datetime | None = None
     oldest_ready_at: datetime | None = None
     dead: int = 0
+    dead_notifications: int = 0
     failed: int = 0
     held_up: str = ""

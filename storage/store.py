@@ -9,11 +9,13 @@ from storage.queries.claims import Queue
 from storage.queries.commitment_requests import CommitmentRequests
 from storage.queries.commitments import Commitments
 from storage.queries.intake import Intake
+from storage.queries.notifications import Notifications
 from storage.queries.outbox import Outbox
 from storage.queries.processes import Processes
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
 from storage.queries.reviews import Reviews
+from storage.queries.tally import Tally
 from storage.queries.triage import Triage
 from storage.queries.worklist import Worklist
 
@@ -37,6 +39,8 @@ class Store:
         self.reviews = Reviews(transactions)
         self.triage = Triage(transactions.reading_plainly)
         self.processes = Processes(transactions)
+        self.tally = Tally(transactions)
+        self.notifications = Notifications(transactions)
         self.changes = Changes(transactions.engine)
 
     @classmethod

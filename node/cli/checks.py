@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
+from node.config.notifications import Target
 from node.config.peer import Peer
 from node.config.sections import Config, Tls
 from node.errors import ConfigError, NodeError, safe_message
@@ -39,6 +40,8 @@ def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
         yield from _database(config.storage.url, is_embedded=not config.storage.database_url)
     yield from _model(config)
     yield from _audit(config)
+    for target in config.notifications:
+        yield from _target(target)
     for name, peer in config.peers.items():
         found = list(_peer(name, peer))
         yield from found
@@ -169,6 +172,18 @@ def _model(config: Config) -> Iterator[Problem]:
 def _audit(config: Config) -> Iterator[Problem]:
     if config.audit.syslog_host:
         yield from _host("[audit] syslog_host", config.audit.syslog_host, config.audit.syslog_port)
+
+
+def _target(target: Target) -> Iterator[Problem]:
+    from node.scu.alerting import host_of
+
+    try:
+        host, port = host_of(target)
+    except NodeError as error:
+        yield Problem(f"[[notifications]] {error}")
+        return
+    if host:
+        yield from _host(f"[[notifications]] name = '{target.name}': the host of its url", host, port)
 
 
 def _peer(name: str, peer: Peer) -> Iterator[Problem]:

@@ -246,7 +246,7 @@ _VERDICT_STYLE = {Verdict.OK: "green", Verdict.DEGRADED: "yellow", Verdict.DOWN:
 def _process(process: ProcessFact, now: datetime) -> str:
     """One line: which process, where, and what it says of itself."""
     model = f", model {process.details['model']} on {process.details['device']}" if "model" in process.details else ""
-    seen = "is gone" if process.is_gone else f"seen {(now - process.beat_at).total_seconds():.0f} s ago"
+    seen = "is gone" if process.is_gone else f"seen {max(0.0, (now - process.beat_at).total_seconds()):.0f} s ago"
     return f"{process.role} (pid {process.pid} on {process.host}) {seen}{model}"
 
 

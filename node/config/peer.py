@@ -14,7 +14,8 @@ WRONG = "section"
 _PORTS = {"http": 80, "https": 443}
 
 
-def _wrong(complaint: str) -> PydanticCustomError:
+def wrong(complaint: str) -> PydanticCustomError:
+    """An error that is about several keys."""
     return PydanticCustomError(WRONG, "{complaint}", {"complaint": complaint})
 
 
@@ -49,14 +50,14 @@ class Peer(Section):
         if not url or not isinstance(url, str):
             return values
         if "host" in values or "port" in values:
-            raise _wrong("url takes the place of host and port: leave those out")
+            raise wrong("url takes the place of host and port: leave those out")
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError:
             host, port = None, None
         if not host or parts.scheme not in _PORTS or "@" in parts.netloc or parts.query or parts.fragment:
-            raise _wrong(
+            raise wrong(
                 "url is that of a DICOMweb service: http or https://HOST[:PORT]/PATH, without a user, password or query in it"
             )
         return {**values, "url": parts.geturl().rstrip("/"), "host": host, "port": port or _PORTS[parts.scheme]}
@@ -65,17 +66,17 @@ class Peer(Section):
     def _keys_fit(self) -> "Peer":
         """The keys go together.  Raises PydanticCustomError."""
         if not self.url and (self.username or self.password_file or self.token_file):
-            raise _wrong("username, password_file and token_file need url")
+            raise wrong("username, password_file and token_file need url")
         if bool(self.username) != bool(self.password_file):
-            raise _wrong("username and password_file go together")
+            raise wrong("username and password_file go together")
         if self.password_file and self.token_file:
-            raise _wrong("password_file or token_file, not both")
+            raise wrong("password_file or token_file, not both")
         if self.url and self.storage_commitment:
-            raise _wrong("storage_commitment needs host and port; at a url, what the store answers is the end")
+            raise wrong("storage_commitment needs host and port; at a url, what the store answers is the end")
         if self.tls and self.url.startswith("http:"):
-            raise _wrong("tls = true goes with an https url: to this one results would go without TLS")
+            raise wrong("tls = true goes with an https url: to this one results would go without TLS")
         if self.retrieve and (self.retrieve == "wado") != bool(self.url):
-            raise _wrong("retrieve = 'wado' goes with url, 'move' and 'get' go with host and port")
+            raise wrong("retrieve = 'wado' goes with url, 'move' and 'get' go with host and port")
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from node.config.notifications import Target
 from node.config.peer import Peer
 from node.config.sections import Config
 from node.errors import ConfigError
@@ -26,9 +27,15 @@ def beside(config: Config, folder: Path) -> Config:
             "node": node,
             "storage": config.storage.model_copy(update=storage),
             "ai": config.ai.model_copy(update={"bundle": bundle}),
+            "notifications": tuple(_target(target, folder) for target in config.notifications),
             "peers": {name: _peer(peer, folder) for name, peer in config.peers.items()},
         }
     )
+
+
+def _target(target: Target, folder: Path) -> Target:
+    named = {key: folder / value for key in ("url_file", "token_file") if (value := getattr(target, key))}
+    return target.model_copy(update=named) if named else target
 
 
 def _peer(peer: Peer, folder: Path) -> Peer:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, model_validator
 
+from node.config.notifications import Target
 from node.config.peer import Peer
 from node.config.spellings import NO_ORIGINAL, SHARP, texts
 from node.config.types import (
@@ -164,6 +165,7 @@ class Web(Section):
     session_hours: Annotated[float, Field(gt=0, le=168)] = 12
     failed_passwords: Annotated[int, Field(ge=1, le=100)] = 5
     locked_minutes: Annotated[float, Field(gt=0, le=1440)] = 15
+    open_metrics: bool = False
     links: Mapping[str, LinkTemplate] = Field(default_factory=lambda: types.MappingProxyType({}))
 
     @property
@@ -185,6 +187,7 @@ class Config(Section):
     log: Log = Log()
     audit: Audit = Audit()
     web: Web = Field(default_factory=Web)
+    notifications: tuple[Target, ...] = ()
     peers: Mapping[str, Peer] = Field(default_factory=lambda: types.MappingProxyType({}))
 
     @model_validator(mode="after")
@@ -195,6 +198,13 @@ class Config(Section):
             if name and name not in self.peers:
                 known = ", ".join(self.peers) or "none"
                 raise ValueError(f"{key} = {name!r} is not a configured peer; peers are: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _targets_have_names_of_their_own(self) -> "Config":
+        names = [target.name for target in self.notifications]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"[[notifications]] name = {twice[0]!r} is there twice; give each target one of its own")
         return self
 
     @model_validator(mode="after")

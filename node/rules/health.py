@@ -95,6 +95,7 @@ class Facts:
     oldest_pending_at: datetime | None = None
     oldest_ready_at: datetime | None = None
     dead_deliveries: int = 0
+    dead_notifications: int = 0
     held_up: str = ""
     serves_pages: bool = False
     """Whether the configuration wants them."""
@@ -117,6 +118,13 @@ _NEEDED = {
 """Each process, how bad it is when it does not run, and what that means; `web` only where pages are wanted."""
 
 
+ABOUT = (
+    "database", "processes", "disk", "instances", "model", "peers", "deliveries", "analysis", "certificates", "clock",
+    "notifications",
+)  # fmt: skip
+"""What a reason may be about."""
+
+
 def judge(facts: Facts) -> Health:
     """How the node is."""
     rules = (_database, _processes, _two_nodes, _disk, _refused, _model, _peers, _waiting, _certificates, _clock)
@@ -129,7 +137,8 @@ def _database(facts: Facts) -> Iterator[Reason]:
         yield Reason("database", Verdict.DOWN, facts.database_error)
 
 
-def _is_alive(process: ProcessFact, now: datetime) -> bool:
+def is_alive(process: ProcessFact, now: datetime) -> bool:
+    """Whether the process runs, as far as is known."""
     return not process.is_gone and "trouble" not in process.details and now - process.beat_at <= LATE
 
 
@@ -140,11 +149,11 @@ def _processes(facts: Facts) -> Iterator[Reason]:
         said = f"no node runs on {facts.folder}: nothing is received; start it with `willis serve` (or its service)"
         yield Reason("processes", Verdict.DOWN, said)
         return
-    is_supervised = any(each.role == "serve" and _is_alive(each, facts.now) for each in facts.processes)
+    is_supervised = any(each.role == "serve" and is_alive(each, facts.now) for each in facts.processes)
     for role, (verdict, what) in _NEEDED.items():
         known = [process for process in facts.processes if process.role == role]
         is_wanted = role != "web" or facts.serves_pages
-        if not is_wanted or any(_is_alive(process, facts.now) for process in known):
+        if not is_wanted or any(is_alive(process, facts.now) for process in known):
             continue
         last = max(known, key=lambda process: process.beat_at, default=None)
         yield Reason(
@@ -173,7 +182,7 @@ def _remedy_of(role: str, last: ProcessFact | None, is_supervised: bool) -> str:
 
 
 def _two_nodes(facts: Facts) -> Iterator[Reason]:
-    running = [each for each in facts.processes if each.role == "serve" and _is_alive(each, facts.now)]
+    running = [each for each in facts.processes if each.role == "serve" and is_alive(each, facts.now)]
     for host in sorted({each.host for each in running}):
         pids = [str(each.pid) for each in running if each.host == host]
         if len(pids) > 1:
@@ -208,7 +217,7 @@ def _refused(facts: Facts) -> Iterator[Reason]:
 
 def _model(facts: Facts) -> Iterator[Reason]:
     for process in facts.processes:
-        if process.role == "work" and _is_alive(process, facts.now) and not process.details.get("model"):
+        if process.role == "work" and is_alive(process, facts.now) and not process.details.get("model"):
             yield Reason("model", Verdict.DEGRADED, "the model is not loaded yet; wait, or look at the log")
     if facts.held_up:
         yield Reason("model", Verdict.DEGRADED, f"an analysis waits: {facts.held_up}")
@@ -229,6 +238,10 @@ def _waiting(facts: Facts) -> Iterator[Reason]:
         number = counted(facts.dead_deliveries, "delivery was", "deliveries were")
         said = f"{number} refused or given up; `willis worklist` shows them as dead: mend the cause, then `willis retry CASE`"
         yield Reason("deliveries", Verdict.DEGRADED, said)
+    if facts.dead_notifications:
+        number = counted(facts.dead_notifications, "notification was", "notifications were")
+        said = f"{number} refused or given up: mend the cause in [[notifications]], then `willis retry --notifications`"
+        yield Reason("notifications", Verdict.DEGRADED, said)
     if facts.oldest_ready_at and facts.now - facts.oldest_ready_at > READY_LATE:
         said = (
             f"a case has waited for its analysis since {_utc(facts.oldest_ready_at)}; look at the log of `willis work`"

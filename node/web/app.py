@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
-from node.web import account_pages, case_pages, worklist_pages
+from node.web import account_pages, case_pages, monitoring, worklist_pages
 from node.web.api import make_api
 from node.web.context import Context
 from node.web.failures import failed, said
@@ -43,6 +43,7 @@ def make_app(context: Context, stopping: Callable[[], bool] = lambda: False) -> 
             Route("/cases/{case:int}/images", signed_in(case_pages.images)),
             Route("/cases/{case:int}/images/{number:int}", signed_in(case_pages.image)),
             Route("/cases/{case:int}/thumbnail", signed_in(case_pages.small_image)),
+            *monitoring.routes(),
             Mount("/static", StaticFiles(directory=HERE / "static")),
             Mount("/api", make_api(context)),
         ],

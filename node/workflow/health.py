@@ -26,8 +26,8 @@ def health_of(config: Config, now: datetime) -> Health:
     return judge(facts_of(config, now))
 
 
-def facts_of(config: Config, now: datetime) -> Facts:
-    """What is known of it."""
+def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Facts:
+    """What is known of it; `known`: its database, where that is open already and of this version."""
     folder = config.storage.directory
     free_bytes, disk_error = room_in(folder)
     certificates, certificate_error = _certificates(config.node.tls)
@@ -35,7 +35,7 @@ def facts_of(config: Config, now: datetime) -> Facts:
     peers: list[PeerAnswer] = []
     waiting, database_error = Waiting(), ""
     try:
-        if reading := readable(config.storage.url):
+        if reading := known or readable(config.storage.url):
             processes, peers, waiting = asked.processes(reading), asked.peers(reading), asked.waiting(reading)
     except Exception as error:  # noqa: BLE001  the edge: whatever the database raises is what is wrong with it
         database_error = safe_message(error)
@@ -56,6 +56,7 @@ def facts_of(config: Config, now: datetime) -> Facts:
         oldest_pending_at=waiting.oldest_pending_at,
         oldest_ready_at=waiting.oldest_ready_at,
         dead_deliveries=waiting.dead,
+        dead_notifications=waiting.dead_notifications,
         held_up=waiting.held_up,
         serves_pages=config.web.enabled,
     )

@@ -7,6 +7,8 @@ from node.runtime.processes import LEASE_SLACK_SECONDS, has_died
 from node.workflow.context import Context
 
 _SLACK = timedelta(seconds=LEASE_SLACK_SECONDS)
+_NOTIFIED_WITHIN = timedelta(hours=49)
+"""A day of `after_minutes`, one of quiet hours, and the hour by which clocks are changed."""
 
 
 def rescue(context: Context) -> int:
@@ -28,5 +30,6 @@ def _after_the_clock_was_set_back(context: Context) -> None:
     answered = max(longest + _SLACK, timedelta(seconds=delivery.commitment_timeout_seconds))
     changed = store.settling.stamp_anew(context.clock) + store.outbox.due.hasten(now, longest)
     changed += store.commitments.due.hasten(now, answered) + store.commitment_requests.due.hasten(now, answered)
+    changed += store.notifications.due.hasten(now, _NOTIFIED_WITHIN)
     if changed:
         log.get().warning("clock_was_set_back", count=changed)

@@ -19,7 +19,7 @@ from node.runtime.heartbeat import Heartbeat
 from node.runtime.job import Job, scheduler_of
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import CONFIG_ERROR, RESTARTS, Child, worker_name
-from node.workflow import commitments, delivery, peer_checks, recovery, retention, retrieval, settling
+from node.workflow import commitments, delivery, notifications, peer_checks, recovery, retention, retrieval, settling
 from node.workflow.context import Context
 from storage.errors import DatabaseAway
 from storage.files.instances import Files
@@ -30,7 +30,7 @@ ALARM_SLACK_SECONDS = 5
 
 
 class Supervisor:
-    """The node: its child processes, seven jobs, one scheduler."""
+    """The node: its child processes, its jobs, one scheduler."""
 
     def __init__(self, config: Config, arguments: list[str]) -> None:
         """`arguments` are those with which a child finds the same configuration."""
@@ -59,8 +59,19 @@ class Supervisor:
             Job("retrieve",       1.0, False, lambda: retrieval.retrieve(context)),
             Job("rescue",        10.0, False, self._rescue),
             Job("retain",        60.0, False, lambda: retention.retain(context)),
+            *self._notifying(context),
             Job("peers", config.node.echo_seconds or None, False, lambda: peer_checks.ask(context)),
         ]  # fmt: skip
+
+    @staticmethod
+    def _notifying(context: Context) -> list[Job]:
+        """The jobs that tell people and other systems, where any are to be told."""
+        if not context.config.notifications:
+            return []
+        return [
+            Job("notify", 2.0, True, lambda: notifications.tell(context)),
+            Job("notify_health", 5.0, False, lambda: notifications.notice_health(context)),
+        ]
 
     def run(self) -> int:
         """Runs until SIGTERM or SIGINT; returns the exit status."""

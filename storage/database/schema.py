@@ -357,29 +357,3 @@ class ReviewEntryRow(Base):
     diameter_mm: Mapped[float | None]
 
     __table_args__ = (UniqueConstraint("case_id", "version"),)
-
-
-class ProcessRow(Base):
-    """A process of a node that runs, or ended without saying so.  See `storage.queries.processes`."""
-
-    __tablename__ = "process"
-
-    name: Mapped[str] = mapped_column(String(96), primary_key=True)
-    role: Mapped[str] = mapped_column(String(16))
-    host: Mapped[str] = mapped_column(String(64))
-    pid: Mapped[int]
-    folder: Mapped[str] = mapped_column(Text)
-    started_at: Mapped[datetime]
-    beat_at: Mapped[datetime]
-    details: Mapped[dict[str, Any]]
-
-
-class PeerAnswerRow(Base):
-    """Whether a peer that is needed answered when it was last asked."""
-
-    __tablename__ = "peer_answer"
-
-    peer: Mapped[str] = mapped_column(String(255), primary_key=True)
-    asked_at: Mapped[datetime]
-    answered_at: Mapped[datetime | None]
-    error: Mapped[str] = mapped_column(Text, default="")

@@ -12,6 +12,7 @@ from storage.database.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow,
 from storage.database.transactions import Transactions
 from storage.queries.receiving import CLOCKS_DIFFER
 from storage.queries.rows import as_series, reopen
+from storage.queries.tally import count_report
 from storage.records import Claim, Conclusion, ReportObject, ResultObject, Series, StoredFile
 from storage.stages import DeliveryStage, Event, Stage, advance, sources
 
@@ -131,6 +132,7 @@ class Queue:
                 session.add(inserted)
                 session.flush()
                 row.report_id = inserted.id
+                count_report(session, row, inserted)
                 session.add_all(_delivery_row(inserted.id, destination, now) for destination in destinations)
                 for each in beside:
                     session.flush()

@@ -9,6 +9,7 @@ from storage.database.schema import CommitmentRow, DeliveryRow, ObjectRow, Repor
 from storage.database.transactions import Transactions
 from storage.queries.due import Due
 from storage.queries.rows import alike
+from storage.queries.tally import count_acceptance
 from storage.records import Delivery
 from storage.stages import DeliveryEvent, DeliveryStage, advance_delivery
 
@@ -52,6 +53,8 @@ class Outbox:
                 .values(stage=stage.value, last_error=error, next_attempt_at=next_attempt_at, delivered_at=delivered_at)
                 .returning(DeliveryRow.id)
             )
+            if ended is not None and delivered_at is not None:
+                count_acceptance(session, ended, delivered_at)
             if ended is not None and transaction_uid is not None and delivered_at is not None:
                 session.add(commitment_row(ended, transaction_uid, delivered_at))
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import delete, select, update
 
-from storage.database.schema import PeerAnswerRow, ProcessRow
+from storage.database.running import PeerAnswerRow, ProcessRow
 from storage.database.transactions import Transactions
 from storage.records import Process
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from storage.database.plain import Reading
+from storage.database.plain import Reading, Select
 from storage.records import Delivery, StoredFile
 from storage.stages import DeliveryStage, Stage
 
@@ -32,13 +32,19 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Status:
-    """The node at a glance."""
+class Counts:
+    """How many series and deliveries stand where, and since when the oldest waits."""
 
     stages: Mapping[Stage, int]
     deliveries: Mapping[DeliveryStage, int]
     oldest_ready_at: datetime | None
     oldest_pending_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Status(Counts):
+    """The node at a glance."""
+
     errors: tuple[tuple[datetime, str], ...]
     """When and what: the last failed or held-up attempts of analysis, then those of delivery (by when the report was made)."""
     shortfalls: tuple[tuple[datetime, str], ...]
@@ -121,22 +127,21 @@ class Worklist:
         """Every delivery of the case, oldest first."""
         return [_delivery(dict(row)) for row in self._select(_DELIVERIES, case_id=case_id)]
 
+    def counts(self) -> Counts:
+        """How many stand where, and the oldest that wait."""
+        with self._reading() as select:
+            return _counts(select)
+
     def status(self, last: int = 1000) -> Status:
         """Counts, the oldest that waits, the last errors, and the clocks of the `last` delivered cases."""
         with self._reading() as select:
-            stages = select("SELECT stage, COUNT(*) AS number FROM series GROUP BY stage")
-            deliveries = select("SELECT stage, COUNT(*) AS number FROM delivery GROUP BY stage")
-            [ready] = select("SELECT MIN(ready_at) AS oldest_at FROM series WHERE stage = 'ready'")
-            [pending] = select("SELECT MIN(created_at) AS oldest_at FROM delivery WHERE stage = 'pending'")
+            counts = _counts(select)
             failed = [_typed(row) for row in select(_ANALYSIS_ERRORS)]
             undelivered = [_typed(row) for row in select(_DELIVERY_ERRORS)]
             short = [_typed(row) for row in select(_SHORTFALLS)]
             delivered = [_typed(row) for row in select(_DELIVERED, most=last)]
         return Status(
-            stages={Stage(row["stage"]): row["number"] for row in stages},
-            deliveries={DeliveryStage(row["stage"]): row["number"] for row in deliveries},
-            oldest_ready_at=_typed(ready)["oldest_at"],
-            oldest_pending_at=_typed(pending)["oldest_at"],
+            **vars(counts),
             errors=(
                 *((row["claimed_at"], f"case {row['id']}: {row['error']}") for row in failed if row["claimed_at"]),
                 *((row["last_at"], _outage(row)) for row in undelivered),
@@ -148,6 +153,19 @@ class Worklist:
     def _select(self, statement: str, **values: Any) -> list[Row]:
         with self._reading() as select:
             return [_typed(row) for row in select(statement, **values)]
+
+
+def _counts(select: Select) -> Counts:
+    stages = select("SELECT stage, COUNT(*) AS number FROM series GROUP BY stage")
+    deliveries = select("SELECT stage, COUNT(*) AS number FROM delivery GROUP BY stage")
+    [ready] = select("SELECT MIN(ready_at) AS oldest_at FROM series WHERE stage = 'ready'")
+    [pending] = select("SELECT MIN(created_at) AS oldest_at FROM delivery WHERE stage = 'pending'")
+    return Counts(
+        stages={Stage(row["stage"]): row["number"] for row in stages},
+        deliveries={DeliveryStage(row["stage"]): row["number"] for row in deliveries},
+        oldest_ready_at=as_time(ready["oldest_at"]),
+        oldest_pending_at=as_time(pending["oldest_at"]),
+    )
 
 
 def _typed(row: Row) -> Row:

@@ -186,6 +186,20 @@ def test_peers_are_asked_when_that_is_wanted(check: Check, tmp_path: Path) -> No
     assert "connection refused: the host is up and nothing listens on that port" in said
 
 
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ('kind = "apprise"\nurl = "carrierpigeon://x"', "its url is none of apprise"),
+        ('kind = "apprise"\nurl_file = "gone"', "no such file or folder"),
+        ('kind = "hl7"\nurl = "mllp://ris.invalid:2575"', "the host name cannot be resolved"),
+        ('kind = "fhir"\nurl = "https://127.0.0.1/fhir"', ""),
+    ],
+)
+def test_a_target_of_notifications_that_cannot_be_reached_is_an_error(check: Check, target: str, said: str) -> None:
+    found = check(f'[[notifications]]\nname = "a"\n{target}')
+    assert [said in each and each.startswith("[[notifications]]") for each in found] == ([True] if said else [])
+
+
 def tls(files: Certificates, who: str = "node", key: str = "") -> str:
     folder, port = files.folder, free_port()
     return f'[node.tls]\ncertificate = "{folder}/{who}.pem"\nkey = "{folder}/{key or who}.key"\nca = "{folder}/ca.pem"\nport = {port}'

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from node.config.loading import load
+from node.config.notifications import Target
 from node.config.peer import Peer
 from node.config.sections import Config, Tls
 from node.errors import ConfigError
@@ -46,7 +47,8 @@ def test_the_shipped_file_holds_every_key_with_its_default_and_nothing_else() ->
             assert value == plain(getattr(defaults, key)), f"[{name}] {key}"
         absent = set(type(defaults).model_fields) - set(section)
         assert absent == {"ai": {"bundle"}, "node": {"tls"}}.get(name, set()), f"[{name}]"
-    assert set(shipped) == set(Config.model_fields)
+    assert set(shipped) | {"notifications"} == set(Config.model_fields)
+    assert [key for key in Target.model_fields if f"# {key} = " not in content] == []
     for key in ("bundle", *Tls.model_fields):
         assert re.search(rf"^# {key} = ", content, re.MULTILINE), (
             "a key whose default cannot be written is commented out"

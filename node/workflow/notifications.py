@@ -1,0 +1,149 @@
+"""People and other systems are told: what is noteworthy goes into an outbox, and from there to each target, or is a dead letter."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from node.config.notifications import AlertEvent, Target
+from node.errors import Refused
+from node.results.alert import Alert, condition_of, diagnostic_report_of, finding_of, oru_of, text_of
+from node.rules.health import judge
+from node.runtime import log
+from node.scu.alerting import send_fhir, send_hl7, send_text
+from node.workflow.context import Context
+from node.workflow.due import each_due
+from node.workflow.health import facts_of
+from storage.queries.notifications import Noteworthy, Notification
+
+LOOK_BACK = timedelta(hours=48)
+"""What is older is not told of for the first time: who adds a target does not want the past."""
+
+
+def tell(context: Context) -> int:
+    """Each target has been told of what cases call for, if it could be; returns how many notifications were taken."""
+    notice(context)
+    return send(context)
+
+
+def notice(context: Context) -> None:
+    """Whatever cases call for is in the outbox, for each target once."""
+    now = context.clock()
+    for target in context.config.notifications:
+        found: list[Notification] = []
+        if AlertEvent.POSITIVE in target.events:
+            cases = context.store.notifications.unacknowledged(now - LOOK_BACK)
+            found += _of_cases(context, target, AlertEvent.POSITIVE, cases, timedelta(minutes=target.after_minutes))
+        if AlertEvent.TURNAROUND in target.events:
+            longest = timedelta(minutes=target.turnaround_minutes)
+            cases = context.store.notifications.late(now - longest, now - LOOK_BACK)
+            found += _of_cases(context, target, AlertEvent.TURNAROUND, cases, longest)
+        context.store.notifications.add(found, now)
+
+
+def _of_cases(
+    context: Context, target: Target, event: AlertEvent, cases: list[Noteworthy], after: timedelta
+) -> Iterator[Notification]:
+    zone = context.config.report.zone
+    for case in cases:
+        due_at = target.not_before(max(case.since + after, context.clock() - LOOK_BACK), zone)
+        subject = f"{case.case_id}.{case.revision}"
+        yield Notification(target.name, event.value, subject, due_at, case.case_id, case.revision)
+
+
+def notice_health(context: Context) -> None:
+    """What makes the node ill is in the outbox, once for each time that it begins; a target hears of it after its minutes."""
+    wanting = [target for target in context.config.notifications if AlertEvent.UNHEALTHY in target.events]
+    if not wanting:
+        return
+    now, event, store = context.clock(), AlertEvent.UNHEALTHY.value, context.store.notifications
+    health = judge(facts_of(context.config, now, context.store.transactions.reading_plainly))
+    about = {reason.about for reason in health.reasons}
+    going_on = store.going_on(event)
+    for target in wanting:
+        mine = {what for name, what in going_on if name == target.name}
+        store.over(event, target.name, mine - about, now)
+        due_at = target.not_before(now + timedelta(minutes=target.after_minutes), context.config.report.zone)
+        new = [Notification(target.name, event, f"{what} {now.isoformat()}", due_at) for what in sorted(about - mine)]
+        store.add(new, now)
+
+
+def send(context: Context) -> int:
+    """Every notification that is due was tried once; returns how many were taken."""
+    return each_due(context, context.store.notifications.due, context.lease, _send_one, _postpone)
+
+
+def _send_one(context: Context, notification: Notification) -> bool:
+    """Whether the target has it.  What it raises postpones the notification."""
+    store, now = context.store.notifications, context.clock()
+    target = next((each for each in context.config.notifications if each.name == notification.target), None)
+    try:
+        if target is None:
+            raise Refused(f"[[notifications]] name = '{notification.target}' is not configured any longer")
+        due_at = target.not_before(now, context.config.report.zone)
+        if due_at > now:
+            store.postponed(notification, "", due_at)  # the hours are quiet
+            return False
+        alert = _alert_of(context, notification, target)
+        if alert is None:
+            store.needless(notification, now)
+            return False
+        _deliver(context, target, alert)
+    except Refused as error:
+        store.refused(notification, str(error), now)
+        _logger(notification).error("notification_refused", error=str(error))
+        return False
+    store.delivered(notification, context.clock())
+    _logger(notification).info("notification_accepted", attempts=notification.attempts)
+    return True
+
+
+def _alert_of(context: Context, notification: Notification, target: Target) -> Alert | None:
+    """What to say now; None where there is nothing to say any longer."""
+    key, at = f"WILLIS{notification.id}", notification.created_at or context.clock()
+    event = AlertEvent(notification.event)
+    if event is AlertEvent.UNHEALTHY:
+        what = notification.subject.partition(" ")[0]
+        health = judge(facts_of(context.config, context.clock(), context.store.transactions.reading_plainly))
+        said = tuple(reason.said for reason in health.reasons if reason.about == what)
+        ae_title = context.config.node.ae_title
+        return Alert(key, at, f"{ae_title} is {health.verdict}: {what}", said) if said else None
+    if not context.store.notifications.is_open(notification):
+        return None
+    row = context.store.worklist.case(str(notification.case_id))
+    if row is None or (event is AlertEvent.TURNAROUND and row["delivery"] in ("delivered", "committed")):
+        return None
+    link = f"{context.config.web.address}/cases/{row['case_id']}" if context.config.web.enabled else ""
+    if event is AlertEvent.POSITIVE:
+        return Alert(
+            key, at, f"case {row['case_id']}, not acknowledged", (finding_of(row),), row, target.patient_data, link
+        )
+    late = f"no report is delivered {target.turnaround_minutes:g} min after the last slice; it is {row['stage']}"
+    return Alert(key, at, f"case {row['case_id']} is late", (late,), row, target.patient_data, link)
+
+
+def _deliver(context: Context, target: Target, alert: Alert) -> None:
+    match target.kind:
+        case "apprise":
+            send_text(target, *text_of(alert))
+        case "hl7":
+            send_hl7(target, oru_of(alert, context.config.node.ae_title), alert.key)
+        case "fhir":
+            send_fhir(target, diagnostic_report_of(alert), condition_of(alert))
+
+
+def _postpone(context: Context, notification: Notification, error: str) -> None:
+    """It is due again later, or a dead letter after `[delivery] give_up_hours`."""
+    settings, now = context.config.delivery, context.clock()
+    logger = _logger(notification).bind(attempts=notification.attempts, error=error)
+    if notification.created_at and now - notification.created_at >= timedelta(hours=settings.give_up_hours):
+        given_up = f"given up after {settings.give_up_hours:g} h: {error}"
+        context.store.notifications.refused(notification, given_up, now)
+        logger.error("notification_given_up")
+        return
+    wait = context.retry_after(notification.attempts)
+    context.store.notifications.postponed(notification, error, now + wait)
+    logger.warning("notification_postponed", next_attempt_seconds=round(wait.total_seconds(), 1))
+
+
+def _logger(notification: Notification) -> Any:
+    return log.get().bind(destination=notification.target, reason=notification.event, case=notification.case_id)

@@ -1,0 +1,73 @@
+"""The tables of how the node runs: its processes, its peers, what it has counted, and whom it has notified."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Double, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from storage.database.schema import Base
+
+
+class ProcessRow(Base):
+    """A process of a node that runs, or ended without saying so.  See `storage.queries.processes`."""
+
+    __tablename__ = "process"
+
+    name: Mapped[str] = mapped_column(String(96), primary_key=True)
+    role: Mapped[str] = mapped_column(String(16))
+    host: Mapped[str] = mapped_column(String(64))
+    pid: Mapped[int]
+    folder: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[datetime]
+    beat_at: Mapped[datetime]
+    details: Mapped[dict[str, Any]]
+
+
+class PeerAnswerRow(Base):
+    """Whether a peer that is needed answered when it was last asked."""
+
+    __tablename__ = "peer_answer"
+
+    peer: Mapped[str] = mapped_column(String(255), primary_key=True)
+    asked_at: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
+    error: Mapped[str] = mapped_column(Text, default="")
+
+
+class TallyRow(Base):
+    """A count, or one bucket of a histogram, of what has ended.  See `storage.queries.tally`."""
+
+    __tablename__ = "tally"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    label: Mapped[str] = mapped_column(String(128), primary_key=True)
+    bucket: Mapped[str] = mapped_column(String(16), primary_key=True)
+    value: Mapped[float] = mapped_column(Double)
+
+
+class NotificationRow(Base):
+    """Something that one target is to be notified of, or was.  Content is made when it is sent: no patient is named here."""
+
+    __tablename__ = "notification"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    target: Mapped[str] = mapped_column(Text)
+    event: Mapped[str] = mapped_column(String(16))
+    subject: Mapped[str] = mapped_column(String(128))
+    """What it is about: the same is never notified of twice."""
+    case_id: Mapped[int | None] = mapped_column(Integer)
+    revision: Mapped[int | None] = mapped_column(Integer)
+    stage: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime]
+    next_attempt_at: Mapped[datetime | None]
+    last_error: Mapped[str] = mapped_column(Text, default="")
+    ended_at: Mapped[datetime | None]
+    over_at: Mapped[datetime | None]
+    """When what it is about had passed, where that is no case."""
+
+    __table_args__ = (
+        UniqueConstraint("target", "event", "subject"),
+        Index("ix_notification_due", "stage", "next_attempt_at"),
+    )

@@ -1,0 +1,181 @@
+"""The outbox of notifications: what people and other systems are to be told of, until each target has it.
+
+Attempts are claimed, leased and given back as those of deliveries are: see `storage.queries.due`.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, exists, or_, select, update
+from sqlalchemy.orm import Session
+
+from storage.database.running import NotificationRow
+from storage.database.schema import DeliveryRow, ReportRow, ReviewRow, SeriesRow
+from storage.database.transactions import Transactions
+from storage.queries.due import Due
+from storage.queries.rows import alike
+from storage.stages import DeliveryStage, Stage
+
+_CHUNK = 500
+
+
+class NotificationStage(StrEnum):
+    """Where a notification stands.  DEAD waits for a person."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    NEEDLESS = "needless"
+    """What it was about had passed before it was sent: somebody has acknowledged the case."""
+    DEAD = "dead"
+
+
+@dataclass(frozen=True)
+class Notification:
+    """What one target is to be notified of.  `subject` is the same of nothing else; `case_id` and `revision` of a case."""
+
+    target: str
+    event: str
+    subject: str
+    next_attempt_at: datetime | None
+    case_id: int | None = None
+    revision: int | None = None
+    id: int = 0
+    attempts: int = 0
+    created_at: datetime | None = None
+
+    @property
+    def peer(self) -> str:
+        """With whom it is attempted."""
+        return self.target
+
+
+@dataclass(frozen=True)
+class Noteworthy:
+    """A case that somebody may have to be notified of, as it stands."""
+
+    case_id: int
+    revision: int
+    since: datetime
+
+
+class Notifications:
+    """Each public method is one transaction."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """`transactions` are those of the store's database."""
+        self._transactions = transactions
+        pending = NotificationRow.stage == NotificationStage.PENDING.value
+        self.due = Due(transactions, NotificationRow, NotificationRow.target, _notification, pending)
+        self._insert = transactions.insert_unless_there(NotificationRow.__table__)
+
+    def add(self, wanted: Sequence[Notification], now: datetime) -> None:
+        """Each is due at its `next_attempt_at`, unless its target was notified of it before."""
+        new = self._unknown(wanted)
+        if not new:
+            return
+        common = {"stage": NotificationStage.PENDING.value, "attempts": 0, "created_at": now, "last_error": ""}
+        names = ("target", "event", "subject", "case_id", "revision", "next_attempt_at")
+        rows = [{name: getattr(each, name) for name in names} | common for each in new]
+        with self._transactions.writing() as session:
+            session.execute(self._insert, rows)
+
+    def _unknown(self, wanted: Sequence[Notification]) -> list[Notification]:
+        """Those that are not there yet: asked first, because the same are wanted again and again."""
+        row, found = NotificationRow, set[tuple[str, str, str]]()
+        with self._transactions.reading() as session:
+            for at in range(0, len(wanted), _CHUNK):
+                subjects = {each.subject for each in wanted[at : at + _CHUNK]}
+                known = select(row.target, row.event, row.subject).where(row.subject.in_(subjects))
+                found |= {(target, event, subject) for target, event, subject in session.execute(known)}
+        return [each for each in wanted if (each.target, each.event, each.subject) not in found]
+
+    def delivered(self, notification: Notification, now: datetime) -> None:
+        """The target has it."""
+        self._end(notification, NotificationStage.DELIVERED, "", now)
+
+    def needless(self, notification: Notification, now: datetime) -> None:
+        """It is not sent: what it was about has passed."""
+        self._end(notification, NotificationStage.NEEDLESS, "", now)
+
+    def refused(self, notification: Notification, error: str, now: datetime) -> None:
+        """It will not be sent without a person: a dead letter."""
+        self._end(notification, NotificationStage.DEAD, error, now)
+
+    def postponed(self, notification: Notification, error: str, next_attempt_at: datetime) -> None:
+        """It could not be sent now and is due again then."""
+        self._change(notification, last_error=error, next_attempt_at=next_attempt_at)
+
+    def _end(self, notification: Notification, stage: NotificationStage, error: str, now: datetime) -> None:
+        self._change(notification, stage=stage.value, last_error=error, next_attempt_at=None, ended_at=now)
+
+    def _change(self, notification: Notification, **values: Any) -> None:
+        """Nothing changes once it has ended."""
+        pending = NotificationRow.stage == NotificationStage.PENDING.value
+        self._transactions.change(
+            update(NotificationRow).where(NotificationRow.id == notification.id, pending).values(**values)
+        )
+
+    def requeue(self, now: datetime) -> int:
+        """The dead letters are pending again, as if new.  Returns how many."""
+        dead = NotificationRow.stage == NotificationStage.DEAD.value
+        as_new = {"stage": NotificationStage.PENDING.value, "attempts": 0, "created_at": now, "next_attempt_at": now}
+        return self._transactions.change(update(NotificationRow).where(dead).values(ended_at=None, **as_new))
+
+    def unacknowledged(self, since: datetime) -> list[Noteworthy]:
+        """The cases worth an alert that were reported since then and that nobody has acknowledged."""
+        found = (
+            select(SeriesRow.id, SeriesRow.revision, ReportRow.created_at)
+            .join(ReportRow, ReportRow.id == SeriesRow.report_id)
+            .where(ReportRow.created_at >= since, ReportRow.notify.is_(True), ~_acknowledged())
+        )
+        return self._noteworthy(found)
+
+    def late(self, before: datetime, since: datetime) -> list[Noteworthy]:
+        """The cases whose last slice came between these times and whose report is not where it belongs."""
+        in_work = SeriesRow.stage.in_((Stage.RECEIVING.value, Stage.READY.value, Stage.ANALYSING.value))
+        pending = DeliveryRow.stage == DeliveryStage.PENDING.value
+        undelivered = exists().where(DeliveryRow.report_id == SeriesRow.report_id, pending)
+        found = select(SeriesRow.id, SeriesRow.revision, SeriesRow.last_instance_at).where(
+            SeriesRow.last_instance_at < before, SeriesRow.last_instance_at >= since, or_(in_work, undelivered)
+        )
+        return self._noteworthy(found)
+
+    def is_open(self, notification: Notification) -> bool:
+        """Whether its case is still there as it was, and not acknowledged."""
+        mine = (SeriesRow.id == notification.case_id, SeriesRow.revision == notification.revision)
+        with self._transactions.reading() as session:
+            return session.scalar(select(SeriesRow.id).where(*mine, ~_acknowledged())) is not None
+
+    def going_on(self, event: str) -> dict[tuple[str, str], datetime]:
+        """Of what is no case and has not passed: (target, what) to when it began."""
+        with self._transactions.reading() as session:
+            rows = session.scalars(
+                select(NotificationRow).where(NotificationRow.event == event, NotificationRow.over_at.is_(None))
+            )
+            return {(row.target, row.subject.partition(" ")[0]): row.created_at for row in rows}
+
+    def over(self, event: str, target: str, what: Collection[str], now: datetime) -> None:
+        """These have passed: should they come again, the target is notified again."""
+        if not what:
+            return
+        with self._transactions.writing() as session:
+            mine = (NotificationRow.event == event, NotificationRow.target == target, NotificationRow.over_at.is_(None))
+            for row in session.scalars(select(NotificationRow).where(*mine)):
+                if row.subject.partition(" ")[0] in what:
+                    row.over_at = now
+
+    def _noteworthy(self, statement: Any) -> list[Noteworthy]:
+        with self._transactions.reading() as session:
+            return [Noteworthy(*row) for row in session.execute(statement)]
+
+
+def _acknowledged() -> ColumnElement[bool]:
+    mine = and_(ReviewRow.case_id == SeriesRow.id, ReviewRow.revision == SeriesRow.revision)
+    return exists().where(mine, ReviewRow.acknowledged_at.is_not(None))
+
+
+def _notification(_session: Session, row: NotificationRow) -> Notification:
+    return Notification(**alike(Notification, row))
