@@ -39,12 +39,12 @@ class Notification:
     target: str
     event: str
     subject: str
+    created_at: datetime
     next_attempt_at: datetime | None
     case_id: int | None = None
     revision: int | None = None
     id: int = 0
     attempts: int = 0
-    created_at: datetime | None = None
 
     @property
     def peer(self) -> str:
@@ -71,13 +71,13 @@ class Notifications:
         self.due = Due(transactions, NotificationRow, NotificationRow.target, _notification, pending)
         self._insert = transactions.insert_unless_there(NotificationRow.__table__)
 
-    def add(self, wanted: Sequence[Notification], now: datetime) -> None:
+    def add(self, wanted: Sequence[Notification]) -> None:
         """Each is due at its `next_attempt_at`, unless its target was notified of it before."""
         new = self._unknown(wanted)
         if not new:
             return
-        common = {"stage": NotificationStage.PENDING.value, "attempts": 0, "created_at": now, "last_error": ""}
-        names = ("target", "event", "subject", "case_id", "revision", "next_attempt_at")
+        common = {"stage": NotificationStage.PENDING.value, "attempts": 0, "last_error": ""}
+        names = ("target", "event", "subject", "case_id", "revision", "created_at", "next_attempt_at")
         rows = [{name: getattr(each, name) for name in names} | common for each in new]
         with self._transactions.writing() as session:
             session.execute(self._insert, rows)

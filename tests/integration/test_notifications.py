@@ -207,7 +207,7 @@ def test_what_cannot_be_sent_for_days_is_a_dead_letter_that_health_names_and_a_p
     a_round(context)
     assert [row[1] for row in rows(context)] == ["dead"]
     facts = facts_of(context.config, clock(), context.store.transactions.reading_plainly)
-    assert "1 notification was refused or given up" in " ".join(reason.said for reason in judge(facts).reasons)
+    assert "1 notification was refused or given up" in " ".join(reason.message for reason in judge(facts).reasons)
     mailbox.refuses = False
     assert context.store.notifications.requeue(clock()) == 1
     assert notifications.send(context) == 1

@@ -23,7 +23,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("logging_restored")
 def test_dead_notifications_are_pending_again_and_the_node_is_woken(config: Path) -> None:
     store = Store.open(f"sqlite:///{config.parent / 'willis.db'}")
-    store.notifications.add([Notification("on-call", "positive", "1.1", START, 1, 1)], START)
+    store.notifications.add([Notification("on-call", "positive", "1.1", START, START, 1, 1)])
     claimed = store.notifications.due.claim(START, LEASE)
     assert claimed is not None
     store.notifications.refused(claimed, "AR", START)
