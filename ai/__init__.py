@@ -1,6 +1,6 @@
 """Pixels in, findings out: pure, no database, no network.
 
-`predict_single_scan` is the whole room in one call.  It imports torch when it is called, not when `ai` is
+`predict_single_scan` is the whole package in one call.  It imports torch when it is called, not when `ai` is
 imported, so that the processes that never run the network stay small.
 """
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.feature import peak_local_max
 
 from ai.affine import lps_of, starting_at
 from ai.findings import MAX_LESIONS, Findings, Lesion
@@ -48,7 +49,7 @@ class Calibration:
 class Candidate:
     """A peak of the lesion map before calibration.
 
-    `score`: mean lesion logit over the peak's core, or what both stages' log odds together come to.
+    `score`: mean lesion logit over the peak's core, or what both stages' log odds and its place together come to.
     `location_shares`: 13 float, sum 1.  `mask`: of the cells as near as the diameter is measured
     in, those connected to the peak with at least half of its probability.
     """
@@ -75,10 +76,8 @@ def candidates(maps: Maps) -> tuple[Candidate, ...]:
     """Return at most `MAX_LESIONS` peaks of the lesion map, best first, none within another's radius."""
     logit_DHW = np.maximum(maps.lesion_DHW, -15.0)
     smooth_DHW = ndimage.gaussian_filter(logit_DHW, _SMOOTHING_CELLS)
-    peaks_DHW = (smooth_DHW == ndimage.maximum_filter(smooth_DHW, size=3)) & (smooth_DHW > _MIN_PEAK_LOGIT)
     found: list[Candidate] = []
-    for index in sorted(map(tuple, np.argwhere(peaks_DHW)), key=lambda cell: -smooth_DHW[cell]):
-        at = np.array(index)
+    for at in peak_local_max(smooth_DHW, min_distance=1, threshold_abs=_MIN_PEAK_LOGIT, exclude_border=False):
         centre = lps_of(maps.affine_lps, at)
         if any(_apart(centre, other.centre_lps_mm) < max(_MIN_APART_MM, 0.6 * other.diameter_mm) for other in found):
             continue
@@ -133,12 +132,16 @@ def location_scores(found: tuple[Candidate, ...], calibration: Calibration) -> l
 
 
 def rescored(
-    found: tuple[Candidate, ...], seconds: Sequence[float], first_weight: float, second_weight: float
+    found: tuple[Candidate, ...],
+    seconds: Sequence[float],
+    first_weight: float,
+    second_weight: float,
+    places: Sequence[float],
 ) -> tuple[Candidate, ...]:
-    """The candidates with the weighted sum of both stages' log odds as score, best first."""
+    """The candidates with the weighted sum of both stages' log odds, and what their places add, as score, best first."""
     scored = [
-        replace(candidate, score=first_weight * candidate.score + second_weight * second)
-        for candidate, second in zip(found, seconds, strict=True)
+        replace(candidate, score=first_weight * candidate.score + second_weight * second + place)
+        for candidate, second, place in zip(found, seconds, places, strict=True)
     ]
     return tuple(sorted(scored, key=lambda candidate: -candidate.score))
 

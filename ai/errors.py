@@ -1,4 +1,4 @@
-"""What can go wrong in this room.
+"""What can go wrong in this package.
 
 WillisAIError
 ├── NotAnalysable(reason)   the series can never be analysed; trying again will not help
@@ -78,7 +78,7 @@ _EXPLAINED: dict[Reason, str] = {
 
 
 class WillisAIError(Exception):
-    """The root of this room's errors."""
+    """The root of this package's errors."""
 
 
 class NotAnalysable(WillisAIError):

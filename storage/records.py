@@ -32,7 +32,8 @@ class Header:
 
     `position_mm` and `orientation`: Image Position and Orientation (Patient), LPS; None where absent or unusable.
     `convolution_kernel`: its values, with a backslash between them.  `acquired_at`: Acquisition DateTime without its
-    offset, or Acquisition Date and Time, as YYYYMMDDHHMMSS.FFFFFF; the time alone where there is no date.
+    offset, or Acquisition Date and Time, as YYYYMMDDHHMMSS.FFFFFF; the time alone where there is no date.  `content_at`:
+    Content Date and Time likewise.  `stack`: the Stack ID of a frame.
     """
 
     sop_instance_uid: str
@@ -61,6 +62,9 @@ class Header:
     has_pixels: bool = True
     acquisition_number: str = ""
     acquired_at: str = ""
+    acquisition_uid: str = ""
+    content_at: str = ""
+    stack: str = ""
     kvp: str = ""
     temporal_position: str = ""
     contrast_agent: str = ""
@@ -258,6 +262,8 @@ class Conclusion:
     """What in the images limits the answer; nothing as a rule."""
     notify: bool | None = None
     """Whether the scan is worth an alert; None where nothing was concluded on its pixels."""
+    threshold: float | None = None
+    """From which probability on the scan is positive; None where nothing was concluded on its pixels."""
 
 
 @dataclass(frozen=True)
@@ -321,6 +327,11 @@ class Commitment:
     def peer(self) -> str:
         """With whom it is attempted."""
         return self.delivery.destination
+
+    @property
+    def created_at(self) -> datetime:
+        """When it began to be owed."""
+        return self.delivery.created_at
 
 
 @dataclass(frozen=True)

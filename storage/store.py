@@ -8,6 +8,7 @@ from storage.queries.cfind import CFind
 from storage.queries.claims import Queue
 from storage.queries.commitment_requests import CommitmentRequests
 from storage.queries.commitments import Commitments
+from storage.queries.earlier import Earlier
 from storage.queries.intake import Intake
 from storage.queries.notifications import Notifications
 from storage.queries.outbox import Outbox
@@ -15,6 +16,7 @@ from storage.queries.processes import Processes
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
 from storage.queries.reviews import Reviews
+from storage.queries.statistics import Statistics
 from storage.queries.tally import Tally
 from storage.queries.triage import Triage
 from storage.queries.worklist import Worklist
@@ -38,7 +40,9 @@ class Store:
         self.accounts = Accounts(transactions)
         self.reviews = Reviews(transactions)
         self.triage = Triage(transactions.reading_plainly)
+        self.earlier = Earlier(transactions.reading_plainly)
         self.processes = Processes(transactions)
+        self.statistics = Statistics(transactions.reading_plainly)
         self.tally = Tally(transactions)
         self.notifications = Notifications(transactions)
         self.changes = Changes(transactions.engine)

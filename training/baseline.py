@@ -205,8 +205,10 @@ def evaluate(config: BaselineConfig, folder: Path, count: int | None = None) -> 
 
     identity = {"checkpoint": hashlib.sha256(path.read_bytes()).hexdigest(), "matrix": config.matrix}
     scored = score_all(folder / SCORES, identity, scans.seeds, score, lambda one: print(f"scan {one.seed}"))
-    said = f"{scans.said}, whole series of {config.matrix}² pixels squeezed to {'×'.join(map(str, SIZE_DHW))}"
-    return write_report(folder, Subject(f"baseline after {state['step']} steps", said), scored)
+    description = (
+        f"{scans.description}, whole series of {config.matrix}² pixels squeezed to {'×'.join(map(str, SIZE_DHW))}"
+    )
+    return write_report(folder, Subject(f"baseline after {state['step']} steps", description), scored)
 
 
 def truths(

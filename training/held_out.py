@@ -40,7 +40,7 @@ def real_tree_scans(anatomy: str) -> dict[int, Mapping[str, Any]]:
 class ScanSet:
     """Which phantoms: their seeds, the further arguments of `make_scan` by seed, and what a report calls them."""
 
-    said: str
+    description: str
     seeds: tuple[int, ...]
     drawn: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 

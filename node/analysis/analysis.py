@@ -23,7 +23,6 @@ from node.analysis.examination import examine
 from node.config.sections import Config
 from node.config.types import Region
 from node.results.document import Algorithm, NotAnalysed, encode
-from node.results.document import Outcome as Said
 from node.results.identity import missing_identity
 from node.results.objects import Maker
 from node.rules import eligibility
@@ -82,7 +81,7 @@ class Stopwatch:
 class Seen:
     """What the analysis says, and the images that it says it of."""
 
-    said: Said
+    outcome: Findings | NotAnalysed
     datasets: Sequence[Dataset]
     volume: Volume | None = None
 
@@ -108,7 +107,7 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
         slices = _read(context, claim, instances, headers_only=known is not None)
     kill_point("in_analysis")
     seen = (
-        Seen(_said(claim, known), [each.ds for each in slices])
+        Seen(_not_analysed(claim, known), [each.ds for each in slices])
         if known
         else _examine(context, claim, [header for header, _ in instances], slices, watch)
     )
@@ -116,7 +115,7 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
     with watch.step("report"):
         results = _report(context, claim, seen)
     kill_point("after_report_file")
-    conclusion = _conclusion(context, claim.series, seen.said, watch.seconds)
+    conclusion = _conclusion(context, claim.series, seen.outcome, watch.seconds)
     report, destinations, beside = results or (None, (), ())
     kept = context.store.queue.finish(claim, conclusion, report, destinations, context.clock(), beside)
     log.get().info(
@@ -144,9 +143,9 @@ def _ct_slices(context: AnalysisContext, series: Series) -> tuple[list[tuple[Hea
 
 def _with_note(seen: Seen, note: str) -> Seen:
     """`seen`, whose findings say this too."""
-    if not note or not isinstance(seen.said, Findings):
+    if not note or not isinstance(seen.outcome, Findings):
         return seen
-    return replace(seen, said=replace(seen.said, note="; ".join(filter(None, (seen.said.note, note)))))
+    return replace(seen, outcome=replace(seen.outcome, note="; ".join(filter(None, (seen.outcome.note, note)))))
 
 
 def _read(
@@ -193,7 +192,7 @@ def _examine(
             raise NotAnalysable(Reason.MISSING_IDENTITY, ", ".join(missing))
         examined = examine(headers, slices, context.config.eligibility, partial(_look, context, watch))
     except NotAnalysable as error:
-        return Seen(_said(claim, error), datasets)
+        return Seen(_not_analysed(claim, error), datasets)
     if examined.findings.note:
         log.get().warning("analysed_with_a_note", case=claim.series.id, reason=examined.findings.note)
     return _with_note(Seen(examined.findings, examined.datasets, examined.volume), examined.note)
@@ -215,7 +214,7 @@ def _look(context: AnalysisContext, watch: Stopwatch, slices: Sequence[ReadSlice
     return found, volume
 
 
-def _said(claim: Claim, error: NotAnalysable) -> NotAnalysed:
+def _not_analysed(claim: Claim, error: NotAnalysable) -> NotAnalysed:
     log.get().info("not_analysable", case=claim.series.id, reason=error.reason)
     return NotAnalysed(error.reason, error.detail)
 
@@ -243,7 +242,7 @@ def _doubted(series: Series, seen: Seen) -> Seen:
         return seen
     objects = f"{series.instance_count} of {series.expected_count} objects"
     doubt = f"{objects}; the sender does not say whether the missing are slices"
-    if isinstance(seen.said, Findings) and not seen.said.positive:
+    if isinstance(seen.outcome, Findings) and not seen.outcome.positive:
         return Seen(NotAnalysed(Reason.INCOMPLETE, doubt), seen.datasets)
     return _with_note(seen, doubt)
 
@@ -269,20 +268,21 @@ def _bytes_when_read(files: Files, header: Header, file: StoredFile) -> int:
 
 
 def _conclusion(
-    context: AnalysisContext, series: Series, said: Findings | NotAnalysed, seconds: dict[str, float]
+    context: AnalysisContext, series: Series, outcome: Findings | NotAnalysed, seconds: dict[str, float]
 ) -> Conclusion:
-    if isinstance(said, NotAnalysed):
-        if said.reason is Reason.NOT_ELIGIBLE:
+    if isinstance(outcome, NotAnalysed):
+        if outcome.reason is Reason.NOT_ELIGIBLE:
             return Conclusion(Outcome.NOT_ELIGIBLE, series.reason, series.detail, seconds=seconds)
-        return Conclusion(Outcome.NOT_ANALYSED, said.reason, said.detail, seconds=seconds)
+        return Conclusion(Outcome.NOT_ANALYSED, outcome.reason, outcome.detail, seconds=seconds)
     lesions = tuple(
         LesionRecord(lesion.location, lesion.probability, lesion.centre_lps_mm, lesion.diameter_mm)
-        for lesion in said.lesions
+        for lesion in outcome.lesions
     )
-    outcome = Outcome.POSITIVE if said.positive else Outcome.NEGATIVE
-    limits = said.limited.removeprefix("limited: ")
+    kind = Outcome.POSITIVE if outcome.positive else Outcome.NEGATIVE
+    limits = outcome.limited.removeprefix("limited: ")
     version = context.algorithm.version
-    return Conclusion(outcome, "", said.note, version, said.probabilities, lesions, seconds, limits, said.notify)
+    judged = (outcome.probabilities, lesions, seconds, limits, outcome.notify, outcome.threshold)
+    return Conclusion(kind, "", outcome.note, version, *judged)
 
 
 def _report(context: AnalysisContext, claim: Claim, seen: Seen) -> Results | None:
@@ -301,12 +301,12 @@ def _report(context: AnalysisContext, claim: Claim, seen: Seen) -> Results | Non
 def _written(context: AnalysisContext, series: Series, seen: Seen) -> Results | None:
     """The objects, durable on disk; None where none are wanted, or where the images do not say whose they would be."""
     settings = context.config.report
-    said, datasets = seen.said, seen.datasets
-    if (isinstance(said, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
+    outcome, datasets = seen.outcome, seen.datasets
+    if (isinstance(outcome, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
         return None
     before = context.store.queue.predecessor(series.id)
     created = context.clock().astimezone(settings.zone)
-    maker = Maker(series, datasets, said, seen.volume, context.algorithm, created, settings.series_number)
+    maker = Maker(series, datasets, outcome, seen.volume, context.algorithm, created, settings.series_number)
     own = settings.region
     ds = maker.report(own, own, before[0] if before else None)
     uid = str(ds.SOPInstanceUID)

@@ -17,6 +17,7 @@ _TRANSFERRED: Code = ("110104", "DCM", "DICOM Instances Transferred")
 _QUERY: Code = ("110112", "DCM", "Query")
 _SECURITY_ALERT: Code = ("110113", "DCM", "Security Alert")
 _USER_AUTHENTICATION: Code = ("110114", "DCM", "User Authentication")
+_USER_ATTRIBUTES: Code = ("110137", "DCM", "User Security Attributes Changed")
 _NODE_AUTHENTICATION: Code = ("110126", "DCM", "Node Authentication")
 _APPLICATION: Code = ("110150", "DCM", "Application")
 _DESTINATION: Code = ("110152", "DCM", "Destination Role ID")
@@ -25,8 +26,9 @@ _STUDY: Code = ("110180", "DCM", "Study Instance UID")
 _SOP_CLASS: Code = ("110181", "DCM", "SOP Class UID")
 _NODE: Code = ("110182", "DCM", "Node ID")
 _PATIENT: Code = ("2", "RFC-3881", "Patient Number")
+_USER: Code = ("11", "RFC-3881", "User Identifier")
 _PERSON, _SYSTEM_OBJECT = "1", "2"
-_ROLE_PATIENT, _ROLE_REPORT, _ROLE_SECURITY_RESOURCE = "1", "3", "13"
+_ROLE_PATIENT, _ROLE_REPORT, _ROLE_SECURITY_USER, _ROLE_SECURITY_RESOURCE = "1", "3", "11", "13"
 _SUCCESS, _MINOR_FAILURE = "0", "4"
 _IP_ADDRESS, _MACHINE_NAME = "2", "1"
 
@@ -133,19 +135,29 @@ class Reporter:
     def user_authentication(self, what: SignIn, person: Person, at: datetime, error: str = "") -> bytes:
         """A person has signed in or out, or could not (PS3.15 A.5.3.12)."""
         message = _event(_USER_AUTHENTICATION, "E", at, error, types=[what.value])
-        _person(message, person)
-        _participant(message, self.us, None, False)
-        self._source(message)
+        self._by(message, person)
+        return tostring(message)
+
+    def account_changed(self, account: str, change: str, person: Person, at: datetime) -> bytes:
+        """A person has made an account or changed what it may (PS3.15 A.5.3.11)."""
+        message = _event(_SECURITY_ALERT, "E", at, types=[_USER_ATTRIBUTES])
+        self._by(message, person)
+        subject = _object(message, account, _USER, _PERSON, _ROLE_SECURITY_USER)
+        _detail(subject, "Alert Description", change)
         return tostring(message)
 
     def accessed(self, study: Study, person: Person, changed: bool, at: datetime) -> bytes:
         """A person has looked at the study, or has changed what is known of it (PS3.15 A.5.3.6)."""
         message = _event(_ACCESSED, "U" if changed else "R", at)
-        _person(message, person)
-        _participant(message, self.us, None, False)
-        self._source(message)
+        self._by(message, person)
         self._objects(message, study)
         return tostring(message)
+
+    def _by(self, message: Element, person: Person) -> None:
+        """The message names the person who asked, and us."""
+        _participant(message, Party("", person.host), None, True, user_id=person.account)
+        _participant(message, self.us, None, False)
+        self._source(message)
 
     def _of_study(self, message: Element, source: Party, destination: Party, study: Study) -> bytes:
         self._parties(message, source, destination)
@@ -204,10 +216,6 @@ def _participant(message: Element, who: Party, role: Code | None, is_requestor: 
     participant = SubElement(message, "ActiveParticipant", _all_plain(values))
     if role is not None:
         SubElement(participant, "RoleIDCode", _coded(role))
-
-
-def _person(message: Element, person: Person) -> None:
-    _participant(message, Party("", person.host), None, True, user_id=person.account)
 
 
 def _object(message: Element, name: str, kind: Code, type_code: str, role: str, query: bytes | None = None) -> Element:

@@ -26,7 +26,7 @@ _NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 class Problem:
     """Value, cause and remedy in one line; `is_fatal`: the node cannot work with it."""
 
-    said: str
+    message: str
     is_fatal: bool = True
 
 
@@ -95,11 +95,13 @@ def _tls(tls: Tls | None, config: Config) -> Iterator[Problem]:
             yield Problem(trouble, is_fatal=is_expired(fact, now) and fact.key.endswith("certificate"))
     host = config.node.host
     if not names:
-        said = "it bears no alternative name, and peers that check names refuse it; have one made with our host in it"
-        yield Problem(f"[node.tls] certificate = {str(tls.certificate)!r}: {said}", is_fatal=False)
+        message = (
+            "it bears no alternative name, and peers that check names refuse it; have one made with our host in it"
+        )
+        yield Problem(f"[node.tls] certificate = {str(tls.certificate)!r}: {message}", is_fatal=False)
     elif not _is_local(host) and host not in names:
-        said = f"it bears {', '.join(names)} and not [node] host = {host!r}: peers that call us by that refuse it"
-        yield Problem(f"[node.tls] certificate = {str(tls.certificate)!r}: {said}; have one made", is_fatal=False)
+        message = f"it bears {', '.join(names)} and not [node] host = {host!r}: peers that call us by that refuse it"
+        yield Problem(f"[node.tls] certificate = {str(tls.certificate)!r}: {message}; have one made", is_fatal=False)
 
 
 def _is_local(host: str) -> bool:
@@ -120,8 +122,8 @@ def _folder(folder: Path) -> Iterator[Problem]:
     if error or free_bytes is None:
         yield Problem(f"[storage] directory = {str(folder)!r}: {error}")
     elif free_bytes < LOW_BYTES:
-        said = f"only {free_bytes / 2**20:.0f} MiB are free there; free some, or move it"
-        yield Problem(f"[storage] directory = {str(folder)!r}: {said}", is_fatal=free_bytes < FULL_BYTES)
+        message = f"only {free_bytes / 2**20:.0f} MiB are free there; free some, or move it"
+        yield Problem(f"[storage] directory = {str(folder)!r}: {message}", is_fatal=free_bytes < FULL_BYTES)
 
 
 def _why_not_writable(folder: Path) -> str:

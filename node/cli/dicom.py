@@ -119,8 +119,8 @@ def send(
                 progress.advance(task)
                 counts[sent.word if sent.error else "sent"] += 1
                 if sent.error or not quiet:
-                    said = f"{sent.word}: {sent.error}" if sent.error else sent.word
-                    progress.console.print(f"{sent.path}: {said}", markup=False, soft_wrap=True)
+                    result = f"{sent.word}: {sent.error}" if sent.error else sent.word
+                    progress.console.print(f"{sent.path}: {result}", markup=False, soft_wrap=True)
         console.print(", ".join(f"{count} {word}" for word, count in counts.items()))
         if counts["refused"] or not counts["sent"]:
             raise typer.Exit(1)

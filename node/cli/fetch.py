@@ -66,8 +66,8 @@ def fetch(
         files = Files(settings.storage.directory)
         with closing(open_trail(settings)) as trail:
             total, left = _fetched(settings, peer, study, files, trail)
-        said = f"{total.came} came, {total.known} known before, {total.failed} failed"
-        console.print(f"{said}; {left} series without CT left there")
+        counts = f"{total.came} came, {total.known} known before, {total.failed} failed"
+        console.print(f"{counts}; {left} series without CT left there")
         if total.failed:
             raise typer.Exit(1)
 

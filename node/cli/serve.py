@@ -65,7 +65,7 @@ def config_check(
         for problem in problems(checked, ask_peers=peers):
             counts[problem.is_fatal] += 1
             word, style = ("willis", "red") if problem.is_fatal else ("warning", "yellow")
-            complain(f"{word}: {problem.said}", style)
+            complain(f"{word}: {problem.message}", style)
         if counts[True]:
             raise typer.Exit(2)
         warned = f", {counted(counts[False], 'warning')}" if counts[False] else ""

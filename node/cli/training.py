@@ -35,7 +35,7 @@ Device = Annotated[
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """As in `node.cli.app`, with the errors of the rooms that train and predict."""
+    """As in `node.cli.app`, with the errors of training and prediction too."""
     with one_line_errors():
         try:
             from ai.errors import BundleError, DeviceError
@@ -124,7 +124,7 @@ def evaluate(
         with _counted(f"evaluating on {mode}", len(scans.seeds)) as each:
             identity = scoring.identity_of(loaded, scans, mode)
             scored = scoring.score_all(out / scoring.SCORES, identity, scans.seeds, score, each)
-        named = (f"{manifest.name} {manifest.version}", f"{scans.said}, {mode}")
+        named = (f"{manifest.name} {manifest.version}", f"{scans.description}, {mode}")
         subject = Subject(*named, manifest.calibration, manifest.threshold)
         view = scoring.series_view(loaded, scans, matrix) if full else scoring.region_view(folder)
         with console.status("drawing the report"):
@@ -186,8 +186,8 @@ def _scan_set(seeds: str, count: int | None, held_out: bool, real_tree: Path | N
     if match is None:
         raise ConfigError(f"--seeds {seeds!r}: write FIRST:COUNT, for example 900000:80")
     first, many = int(match[1]), int(match[2])
-    said = f"{many} phantoms like those of training, seeds {first} to {first + many - 1}"
-    return ScanSet(said, tuple(range(first, first + many)))
+    description = f"{many} phantoms like those of training, seeds {first} to {first + many - 1}"
+    return ScanSet(description, tuple(range(first, first + many)))
 
 
 @contextmanager

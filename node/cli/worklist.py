@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.box import HEAVY_HEAD, SIMPLE_HEAD
@@ -17,13 +17,14 @@ from ai.locations import Location
 from ai.wording import counted
 from node.cli.app import ConfigOption, JsonOption, app, console, one_line_errors, one_of, say, settings
 from node.errors import NodeError
-from node.rules.health import ProcessFact, Verdict, judge
 from node.rules.reasons import explained
 from node.scp.rejections import last_rejections
-from node.workflow.health import facts_of, readable
 from storage.queries.worklist import Clock, Row, Status, Worklist
 from storage.reader import open_worklist
 from storage.stages import DeliveryStage, Stage
+
+if TYPE_CHECKING:
+    from node.rules.health import ProcessFact
 
 _OUTCOME_STYLE = {"positive": "bold red", "not_analysed": "yellow", "limited": "yellow", "negative": "green"}
 _CLOCK_PARTS = ("settle", "wait", "volume", "inference", "report", "delivery", "total")
@@ -171,8 +172,8 @@ def show(case: CaseArgument, config: ConfigOption = None) -> None:
             say(f"report of revision {report['revision']}: {report['outcome']}, {report['sop_instance_uid']}")
         for delivery in cases.deliveries(row["case_id"]):
             error = f", last error: {delivery.last_error}" if delivery.last_error else ""
-            said = f"{delivery.stage} after {counted(delivery.attempts, 'attempt')}{error}"
-            say(f"delivery of the {delivery.kind} of revision {delivery.revision} to {delivery.destination}: {said}")
+            state = f"{delivery.stage} after {counted(delivery.attempts, 'attempt')}{error}"
+            say(f"delivery of the {delivery.kind} of revision {delivery.revision} to {delivery.destination}: {state}")
 
 
 def case_called(cases: Worklist, case: str) -> Row:
@@ -215,6 +216,9 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
     Exit status: 0 ok, 1 degraded, 2 down (or the configuration cannot be used).
     """
+    from node.rules.health import judge  # which `worklist` and `show` start faster without
+    from node.workflow.health import facts_of, readable
+
     with one_line_errors():
         checked, now = settings(config), datetime.now(UTC)
         facts = facts_of(checked, now)
@@ -233,17 +237,17 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         else:
             console.print(f"health: {health.verdict}", style=_VERDICT_STYLE[health.verdict])
             for reason in health.reasons:
-                say(f"  {reason.verdict}: {reason.said}")
+                say(f"  {reason.verdict}: {reason.message}")
             console.print(
                 _status_table({key: value for key, value in values.items() if key not in ("health", "reasons")})
             )
     raise typer.Exit(health.verdict.exit_status)
 
 
-_VERDICT_STYLE = {Verdict.OK: "green", Verdict.DEGRADED: "yellow", Verdict.DOWN: "bold red"}
+_VERDICT_STYLE = {"ok": "green", "degraded": "yellow", "down": "bold red"}
 
 
-def _process(process: ProcessFact, now: datetime) -> str:
+def _process(process: "ProcessFact", now: datetime) -> str:
     """One line: which process, where, and what it says of itself."""
     model = f", model {process.details['model']} on {process.details['device']}" if "model" in process.details else ""
     seen = "is gone" if process.is_gone else f"seen {max(0.0, (now - process.beat_at).total_seconds()):.0f} s ago"

@@ -165,6 +165,7 @@ class Web(Section):
     session_hours: Annotated[float, Field(gt=0, le=168)] = 12
     failed_passwords: Annotated[int, Field(ge=1, le=100)] = 5
     locked_minutes: Annotated[float, Field(gt=0, le=1440)] = 15
+    turnaround_target_seconds: Seconds = 300
     open_metrics: bool = False
     links: Mapping[str, LinkTemplate] = Field(default_factory=lambda: types.MappingProxyType({}))
 

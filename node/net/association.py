@@ -30,20 +30,18 @@ from node.net.dimse_messages import (
     ProtocolViolation,
     Readable,
     Store,
-    message_pdus,
     store_response,
 )
 from node.net.dimse_primitives import Request, bytes_of, pdus_of, primitive_of
 from node.net.negotiation import Entity, accept
 from node.net.pdu_reader import PduReader
-from node.net.pdus import LARGEST_CONTROL_PDU_BYTES, abort_pdu, encoded, maximum_length, reject_pdu
+from node.net.pdus import LARGEST_CONTROL_PDU_BYTES, encoded, maximum_length, pdu_of, reject_pdu
 from node.net.services import Handlers, responses
 from node.net.socket_reader import Closed, HandshakeFailed, TooSlow, Wire
 from node.net.upper_layer import ACCEPTOR, VERSION_NOT_SUPPORTED, Event, Pdu, State, advance
 from node.runtime import log
 from storage.killpoints import kill_point
 
-LINGER_SECONDS = 1.0
 QUIET_SECONDS = 0.5
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 """Result, source and reason: transient, by the provider's presentation layer (PS3.8 9.3.4)."""
@@ -192,9 +190,7 @@ class Association(threading.Thread):
             self._failed(str(error))
         self._end()
         if self._state is State.AWAITING_CLOSE:
-            linger_seconds = min(self._entity.acse_timeout_seconds, LINGER_SECONDS)
-            is_closed = self._wire.discard_until_closed(linger_seconds)
-            self._step(Event.CLOSED if is_closed else Event.ARTIM_EXPIRED)
+            self._step(self._reader.end(self._entity.acse_timeout_seconds))
 
     def _end(self) -> None:
         """Whoever was served on the association knows, once, how it ended."""
@@ -207,10 +203,8 @@ class Association(threading.Thread):
         """The table's step is made, and its PDU is with the kernel.  Raises Closed when it cannot be."""
         step = advance(ACCEPTOR, self._state, event)
         self._state = step.state
-        if step.abort is not None:
-            pdu = abort_pdu(*step.abort)
-        if step.action.sends is not None:
-            self._wire.send(pdu)
+        if sent := pdu_of(step, pdu):
+            self._wire.send(sent)
 
     def _drop(self, reason: str, event: Event) -> None:
         """The association is aborted, if the peer is still there to read it."""
@@ -256,7 +250,7 @@ class Association(threading.Thread):
         if self._state is State.RELEASE_REQUESTED:
             self._is_released = True
             self._messages.abandon()
-            self._step(Event.SEND_RELEASE_RESPONSE, encoded(Pdu.A_RELEASE_RP))
+            self._step(Event.SEND_RELEASE_RESPONSE)
 
     def _has_more_within(self, seconds: float) -> bool:
         return bool(self._reader.data_left) or self._wire.has_more_within(seconds)
@@ -294,8 +288,7 @@ class Association(threading.Thread):
             self._take_other(message)
         elif message is not None:
             kill_point("before_answer")
-            pdus = message_pdus(message[0].context_id, store_response(*message), None, self._peer_maximum_bytes)
-            self._step(Event.SEND_DATA, b"".join(pdus))
+            self._step(Event.SEND_DATA, store_response(*message, self._peer_maximum_bytes))
             kill_point("after_answer")
         if message is not None and self._stop_wanted:
             raise Closed

@@ -216,8 +216,8 @@ def _uid(command: dict[int, bytes], element: int) -> str:
         return ""
 
 
-def store_response(request: StoreRequest, answer: Answer) -> bytes:
-    """The command set of the C-STORE response (PS3.7 9.3.1.2)."""
+def store_response(request: StoreRequest, answer: Answer, maximum_bytes: int) -> bytes:
+    """The P-DATA-TF PDUs of the C-STORE response, each as long as the peer takes them (PS3.7 9.3.1.2)."""
 
     def uid(text: str) -> bytes:
         value = text.encode("ascii") if len(text) <= 64 else b""
@@ -237,7 +237,8 @@ def store_response(request: StoreRequest, answer: Answer) -> bytes:
     body = b"".join(
         struct.pack("<HHL", 0, element, len(elements[element])) + elements[element] for element in sorted(elements)
     )
-    return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
+    command = struct.pack("<HHLL", 0, 0, 4, len(body)) + body
+    return b"".join(message_pdus(request.context_id, command, None, maximum_bytes))
 
 
 def message_pdus(context_id: int, command: bytes, dataset: Readable | None, maximum_bytes: int) -> Iterator[bytes]:

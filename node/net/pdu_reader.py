@@ -11,6 +11,8 @@ from node.net.pdus import control_pdu, read_control
 from node.net.socket_reader import TooSlow, Wire, is_too_slow
 from node.net.upper_layer import Event
 
+LINGER_SECONDS = 1.0
+
 
 class PduReader:
     """Reads from `wire`; every method raises Closed, TooSlow or ProtocolViolation."""
@@ -34,6 +36,11 @@ class PduReader:
         known = control_pdu(kind, length)
         head = struct.pack(">BBL", kind, 0, length)
         return read_control(known, head + b"".join(bytes(piece) for piece in self._wire.pieces(length)))
+
+    def end(self, acse_seconds: float) -> Event:
+        """What ends AWAITING_CLOSE: the peer has closed the connection, or its moment is over.  Nothing is read any more."""
+        is_closed = self._wire.discard_until_closed(min(acse_seconds, LINGER_SECONDS))
+        return Event.CLOSED if is_closed else Event.ARTIM_EXPIRED
 
     def value(self, is_wanted: bool = True) -> Store | OtherMessage | None:
         """The message that the next presentation data value completes (PS3.8 9.3.5.1); unless `is_wanted` it is passed over."""

@@ -12,7 +12,7 @@ from pynetdicom.pdu_primitives import (
 )
 
 from node.net.dimse_messages import ProtocolViolation
-from node.net.upper_layer import Event, Pdu
+from node.net.upper_layer import Event, Pdu, Step
 
 APPLICATION_CONTEXT = UID("1.2.840.10008.3.1.1.1")
 LARGEST_CONTROL_PDU_BYTES = 1 << 20
@@ -69,6 +69,15 @@ def abort_pdu(source: int, reason: int) -> bytes:
     abort = pdu.A_ABORT_RQ()
     abort.source, abort.reason_diagnostic = source, reason
     return bytes(abort.encode())
+
+
+def pdu_of(step: Step, pdu: bytes = b"") -> bytes:
+    """The PDU that the step sends, empty where it sends none; `pdu` where the step alone does not say what is in it."""
+    if step.abort is not None:
+        return abort_pdu(*step.abort)
+    if step.action.sends in (Pdu.A_RELEASE_RQ, Pdu.A_RELEASE_RP):
+        return encoded(step.action.sends)
+    return b"" if step.action.sends is None else pdu
 
 
 def user_information(maximum_pdu_bytes: int, class_uid: str, version_name: str) -> list[Any]:

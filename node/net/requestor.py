@@ -29,20 +29,18 @@ from node.net.dimse_messages import (
     Readable,
     Store,
     StoreRequest,
-    message_pdus,
     store_response,
 )
 from node.net.dimse_primitives import bytes_of, dataset_of, pdus_of, primitive_of
 from node.net.negotiation import agreed
 from node.net.pdu_reader import PduReader
-from node.net.pdus import abort_pdu, encoded, maximum_length
+from node.net.pdus import encoded, maximum_length, pdu_of
 from node.net.services import response_to
 from node.net.socket_reader import Closed, TooSlow, Wire
 from node.net.upper_layer import REQUESTOR, Event, Pdu, State, advance
 from node.runtime import log
 
 ENDED, NO_ANSWER = "the association ended", "no answer: the association ended or timed out"
-LINGER_SECONDS = 1.0
 _NOT_KEPT = 0xC211
 _IN_SEVERAL = (C_FIND, C_GET, C_MOVE)
 _OVER = (State.IDLE, State.AWAITING_CLOSE)
@@ -159,13 +157,9 @@ class Requestor:
         """The table's step is made: its PDU is with the kernel (`pdu`, where it is none of ours), its state is ours."""
         step = advance(REQUESTOR, self._state, event)
         self._state = step.state
-        if step.abort is not None:
-            pdu = abort_pdu(*step.abort)
-        elif step.action.sends in (Pdu.A_RELEASE_RQ, Pdu.A_RELEASE_RP):
-            pdu = encoded(step.action.sends)
-        if step.action.sends is not None:
+        if sent := pdu_of(step, pdu):
             try:
-                self._send(pdu)
+                self._send(sent)
             except Closed:
                 self._happens(Event.CLOSED)
                 return
@@ -174,8 +168,7 @@ class Requestor:
         elif self._is_in(State.RELEASE_REQUESTED, State.COLLISION_OF_REQUESTOR):
             self._happens(Event.SEND_RELEASE_RESPONSE)
         elif self._is_in(State.AWAITING_CLOSE):
-            closed = self._wire.discard_until_closed(min(self._acse_seconds, LINGER_SECONDS))
-            self._happens(Event.CLOSED if closed else Event.ARTIM_EXPIRED)
+            self._happens(self._reader.end(self._acse_seconds))
 
     # --- requests
 
@@ -295,8 +288,7 @@ class Requestor:
             return
         self._complete += 1
         if not isinstance(message, OtherMessage):
-            for pdu in message_pdus(message[0].context_id, store_response(*message), None, self._peer_maximum_bytes):
-                self._send(pdu)
+            self._send(store_response(*message, self._peer_maximum_bytes))
             return
         primitive, is_response = primitive_of(message)
         if isinstance(primitive, N_EVENT_REPORT) and not is_response and primitive.is_valid_request:

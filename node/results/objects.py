@@ -25,7 +25,7 @@ class Maker:
 
     series: Series
     headers: Sequence[Dataset]
-    said: Outcome
+    outcome: Outcome
     volume: Volume | None
     algorithm: Algorithm
     created: datetime
@@ -38,22 +38,22 @@ class Maker:
         shown = region if spatial or region is not Region.POINT_3D else Region.CIRCLE_2D
         of_series = (self.series.study_instance_uid, document.series_instance_uid)
         predecessors = [Predecessor(*of_series, predecessor_uid)] if predecessor_uid else []
-        return build_report(document, self.said, predecessors=predecessors, region=shown)
+        return build_report(document, self.outcome, predecessors=predecessors, region=shown)
 
     def summary(self, region: Region, own: Region) -> Dataset | None:
         """The Secondary Capture that belongs to the report whose findings are marked so; an ineligible series has none.
 
         A summary is an image: of one that comes back, as of any image that is not analysed, none is made.
         """
-        if isinstance(self.said, NotAnalysed) and self.said.reason is Reason.NOT_ELIGIBLE:
+        if isinstance(self.outcome, NotAnalysed) and self.outcome.reason is Reason.NOT_ELIGIBLE:
             return None
-        return build_summary(self._document("summary", 1, region, own), self.said, self.volume)
+        return build_summary(self._document("summary", 1, region, own), self.outcome, self.volume)
 
     def segmentation(self, region: Region, own: Region) -> Dataset | None:
         """The masks of the findings of the report whose findings are marked so; None where there are none."""
-        if not isinstance(self.said, Findings) or not any(lesion.mask for lesion in self.said.lesions):
+        if not isinstance(self.outcome, Findings) or not any(lesion.mask for lesion in self.outcome.lesions):
             return None
-        return build_segmentation(self._document("segmentation", 2, region, own), self.said)
+        return build_segmentation(self._document("segmentation", 2, region, own), self.outcome)
 
     def _document(self, kind: str, place: int, region: Region, own: Region) -> Document:
         """`place`: of the kind's series among those of the study."""

@@ -139,7 +139,9 @@ def _image_library(slices: Sequence[KeySlice]) -> Any:
                 if uid
             ),
             *(
-                _said(hd.sr.NumContentItem(name, pixels, code.PIXELS, relationship_type=_ACQUISITION), str(pixels))
+                _with_value(
+                    hd.sr.NumContentItem(name, pixels, code.PIXELS, relationship_type=_ACQUISITION), str(pixels)
+                )
                 for name, pixels in ((code.PIXEL_ROWS, frame.rows), (code.PIXEL_COLUMNS, frame.columns))
             ),
         ]
@@ -183,11 +185,11 @@ def _measurement_group(number: int, lesion: Lesion, where: KeySlice, document: D
 
 def _measurement(name: Code, value: float, unit: Code, *coordinates: Any) -> Any:
     [item] = hd.sr.Measurement(name, float(value), unit, referenced_coordinates=coordinates)
-    return _said(item, f"{value:.1f}")
+    return _with_value(item, f"{value:.1f}")
 
 
-def _said(item: Any, number: str) -> Any:
-    """The NUM item says `number`, and no binary double beside it that would claim to be more exact."""
+def _with_value(item: Any, number: str) -> Any:
+    """The NUM item has `number` as its value, and no binary double beside it that would claim to be more exact."""
     [measured] = item.MeasuredValueSequence
     measured.NumericValue = number
     measured.pop("FloatingPointValue", None)

@@ -32,7 +32,7 @@ class Reason:
 
     about: str
     verdict: Verdict
-    said: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ def _processes(facts: Facts) -> Iterator[Reason]:
     if facts.database_error:
         return  # nothing is known of them
     if not facts.processes:
-        said = f"no node runs on {facts.folder}: nothing is received; start it with `willis serve` (or its service)"
-        yield Reason("processes", Verdict.DOWN, said)
+        message = f"no node runs on {facts.folder}: nothing is received; start it with `willis serve` (or its service)"
+        yield Reason("processes", Verdict.DOWN, message)
         return
     is_supervised = any(each.role == "serve" and is_alive(each, facts.now) for each in facts.processes)
     for role, (verdict, what) in _NEEDED.items():
@@ -186,10 +186,10 @@ def _two_nodes(facts: Facts) -> Iterator[Reason]:
     for host in sorted({each.host for each in running}):
         pids = [str(each.pid) for each in running if each.host == host]
         if len(pids) > 1:
-            said = (
+            message = (
                 f"{len(pids)} nodes on {host} use the folder {facts.folder} (pids {', '.join(pids)}): stop all but one"
             )
-            yield Reason("processes", Verdict.DEGRADED, said)
+            yield Reason("processes", Verdict.DEGRADED, message)
 
 
 def _disk(facts: Facts) -> Iterator[Reason]:
@@ -199,11 +199,11 @@ def _disk(facts: Facts) -> Iterator[Reason]:
     elif free is not None and free < LOW_BYTES:
         is_full = free < FULL_BYTES
         what = "instances are refused" if is_full else "about eight studies fit"
-        said = (
+        message = (
             f"{free / 2**20:.0f} MiB free in {facts.folder}, {what}; free some, set [storage] retention_days or "
             "high_water_percent, or move [storage] directory"
         )
-        yield Reason("disk", Verdict.DOWN if is_full else Verdict.DEGRADED, said)
+        yield Reason("disk", Verdict.DOWN if is_full else Verdict.DEGRADED, message)
 
 
 def _refused(facts: Facts) -> Iterator[Reason]:
@@ -211,8 +211,8 @@ def _refused(facts: Facts) -> Iterator[Reason]:
         at, count = process.details.get("refused_at"), process.details.get("refused", 0)
         if at and facts.now - datetime.fromisoformat(at) <= REFUSED_LATELY:
             error = process.details.get("refused_error", "")
-            said = f"{counted(count, 'instance was', 'instances were')} refused, the last at {at[11:19]} UTC: {error}; see the log"
-            yield Reason("instances", Verdict.DEGRADED, said)
+            message = f"{counted(count, 'instance was', 'instances were')} refused, the last at {at[11:19]} UTC: {error}; see the log"
+            yield Reason("instances", Verdict.DEGRADED, message)
 
 
 def _model(facts: Facts) -> Iterator[Reason]:
@@ -232,21 +232,23 @@ def _peers(facts: Facts) -> Iterator[Reason]:
 
 def _waiting(facts: Facts) -> Iterator[Reason]:
     if facts.oldest_pending_at and facts.now - facts.oldest_pending_at > PENDING_LATE:
-        said = f"a report has waited to be delivered since {_utc(facts.oldest_pending_at)}; `willis status` names the error"
-        yield Reason("deliveries", Verdict.DEGRADED, said)
+        message = f"a report has waited to be delivered since {_utc(facts.oldest_pending_at)}; `willis status` names the error"
+        yield Reason("deliveries", Verdict.DEGRADED, message)
     if facts.dead_deliveries:
         number = counted(facts.dead_deliveries, "delivery was", "deliveries were")
-        said = f"{number} refused or given up; `willis worklist` shows them as dead: mend the cause, then `willis retry CASE`"
-        yield Reason("deliveries", Verdict.DEGRADED, said)
+        message = f"{number} refused or given up; `willis worklist` shows them as dead: mend the cause, then `willis retry CASE`"
+        yield Reason("deliveries", Verdict.DEGRADED, message)
     if facts.dead_notifications:
         number = counted(facts.dead_notifications, "notification was", "notifications were")
-        said = f"{number} refused or given up: mend the cause in [[notifications]], then `willis retry --notifications`"
-        yield Reason("notifications", Verdict.DEGRADED, said)
+        message = (
+            f"{number} refused or given up: mend the cause in [[notifications]], then `willis retry --notifications`"
+        )
+        yield Reason("notifications", Verdict.DEGRADED, message)
     if facts.oldest_ready_at and facts.now - facts.oldest_ready_at > READY_LATE:
-        said = (
+        message = (
             f"a case has waited for its analysis since {_utc(facts.oldest_ready_at)}; look at the log of `willis work`"
         )
-        yield Reason("analysis", Verdict.DEGRADED, said)
+        yield Reason("analysis", Verdict.DEGRADED, message)
 
 
 def _certificates(facts: Facts) -> Iterator[Reason]:
@@ -277,11 +279,11 @@ def is_expired(certificate: CertificateFact, now: datetime) -> bool:
 def _clock(facts: Facts) -> Iterator[Reason]:
     ahead = max((process.beat_at - facts.now for process in facts.processes), default=timedelta())
     if ahead > CLOCKS_DIFFER:
-        said = (
+        message = (
             f"a process was last heard of {ahead.total_seconds():.0f} s in the future: this machine's clock was set back, or "
             "the clocks of two hosts differ; look at `timedatectl` on each"
         )
-        yield Reason("clock", Verdict.DEGRADED, said)
+        yield Reason("clock", Verdict.DEGRADED, message)
 
 
 def _utc(at: datetime) -> str:

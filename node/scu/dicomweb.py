@@ -128,8 +128,13 @@ def ask_count(service: Service, study_instance_uid: str, series_instance_uid: st
 
 def text_of(answer: Json, tag: str) -> str:
     """The first value as text, "" where there is none."""
-    value = (answer.get(tag, {}).get("Value") or [""])[0]
+    value = first(answer, tag, "")
     return "" if value is None else str(value)
+
+
+def first(dataset: Json, tag: str, default: Any) -> Any:
+    """The first value, `default` where there is none."""
+    return (dataset.get(tag, {}).get("Value") or [default])[0]
 
 
 def credentials(peer: Peer) -> Callable[[requests.PreparedRequest], requests.PreparedRequest] | None:

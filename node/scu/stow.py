@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from node.config.peer import Peer
 from node.config.sections import Tls
@@ -15,7 +14,7 @@ from node.dicom.multipart import body_of
 from node.dicom.status import DUPLICATE_INSTANCE, may_pass
 from node.errors import Refused, Unavailable
 from node.scu.audited import Asking
-from node.scu.dicomweb import Json, Service, failure, text_of
+from node.scu.dicomweb import Json, Service, failure, first, text_of
 from node.scu.dimse import Timeouts
 from node.scu.outgoing import Outgoing
 from node.scu.source import identifier
@@ -52,11 +51,7 @@ def read_response(body: bytes) -> ResponseModule:
 
 def _reasons(module: Json, sequence: str, reason: str) -> dict[str, int]:
     items = module.get(sequence, {}).get("Value") or ()
-    return {str(_first(item, _SOP_INSTANCE_UID, "")): int(_first(item, reason, 0)) for item in items}
-
-
-def _first(item: Json, tag: str, default: Any) -> Any:
-    return (item.get(tag, {}).get("Value") or [default])[0]
+    return {str(first(item, _SOP_INSTANCE_UID, "")): int(first(item, reason, 0)) for item in items}
 
 
 def word_for(peer: Peer, status: int, module: ResponseModule, sop_instance_uid: str) -> str:

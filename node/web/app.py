@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
-from node.web import account_pages, case_pages, monitoring, worklist_pages
+from node.web import account_list, account_pages, case_pages, image_pages, monitoring, statistics_pages, worklist_pages
 from node.web.api import make_api
 from node.web.context import Context
 from node.web.failures import failed, said
@@ -40,9 +40,13 @@ def make_app(context: Context, stopping: Callable[[], bool] = lambda: False) -> 
             Route("/cases/{case:int}", signed_in(case_pages.case)),
             Route("/cases/{case:int}/review", signed_in(case_pages.review)),
             Route("/cases/{case:int}/review", signed_in(case_pages.change), methods=["POST"]),
-            Route("/cases/{case:int}/images", signed_in(case_pages.images)),
-            Route("/cases/{case:int}/images/{number:int}", signed_in(case_pages.image)),
-            Route("/cases/{case:int}/thumbnail", signed_in(case_pages.small_image)),
+            Route("/cases/{case:int}/images", signed_in(image_pages.images)),
+            Route("/cases/{case:int}/images/{number:int}", signed_in(image_pages.image)),
+            Route("/cases/{case:int}/thumbnail", signed_in(image_pages.small_image)),
+            Route("/accounts", signed_in(account_list.accounts)),
+            Route("/accounts", signed_in(account_list.change), methods=["POST"]),
+            Route("/statistics", signed_in(statistics_pages.statistics)),
+            Route("/statistics.csv", signed_in(statistics_pages.exported)),
             *monitoring.routes(),
             Mount("/static", StaticFiles(directory=HERE / "static")),
             Mount("/api", make_api(context)),

@@ -1,33 +1,30 @@
-"""A case: what was found, the report, the timeline, what people decided; and its images."""
+"""A case: what was found, the report, the timeline, what people decided."""
 
-import gzip
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from ai.locations import Location
 from node.config.types import LINK_VALUES
 from node.web import wording
-from node.web.images import NoImages, findings_on, hounsfield
+from node.web.earlier_studies import HOW, changes, earlier_cases
 from node.web.report_text import Line, report_lines
 from node.web.requests import Asked
-from node.web.thumbnails import thumbnail
 from storage.queries.accounts import Role
 from storage.queries.reviews import Action, ChangedMeanwhile, Entry, NotChanged, Rejection, Review, Verdict, Wanted
 from storage.queries.worklist import Row
 from storage.records import Delivery
 
 NO_CASE = "There is no such case here. It may have been removed to make room; its report stays in the PACS."
-_KEPT_SECONDS = 3600
 
 
 def case(asked: Asked) -> Response:
     """The page."""
-    row = _row(asked)
+    row = row_of(asked)
     if row is None:
         return asked.page("error.html", 404, said=NO_CASE)
     asked.context.record_access(row, asked.account, asked.host, changed=False)
@@ -36,7 +33,7 @@ def case(asked: Asked) -> Response:
 
 def review(asked: Asked) -> Response:
     """The part that changes: findings, decisions, timeline; nothing when the browser has seen it so."""
-    row = _row(asked)
+    row = row_of(asked)
     if row is None:
         return asked.page("gone.html", said=NO_CASE)
     shown = _shown(asked, row)
@@ -47,7 +44,7 @@ def review(asked: Asked) -> Response:
 
 def change(asked: Asked) -> Response:
     """The review is changed as the form asks; or the page says who was faster."""
-    row = _row(asked)
+    row = row_of(asked)
     if row is None:
         return asked.page("error.html", 404, said=NO_CASE)
     said, status = _changed(asked, row), 200
@@ -130,7 +127,8 @@ def _whole(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
-def _row(asked: Asked) -> Row | None:
+def row_of(asked: Asked) -> Row | None:
+    """The case that the address names; None where there is none."""
     return asked.context.store.worklist.case(str(asked.request.path_params["case"]))
 
 
@@ -141,6 +139,7 @@ def _shown(asked: Asked, row: Row) -> dict[str, Any]:
     entries = context.store.reviews.entries(number)
     deliveries = context.store.worklist.deliveries(number)
     steps = _timeline(row, deliveries)
+    earlier = context.store.earlier.cases(row)
     return {
         "row": row,
         "kind": wording.KINDS[row["priority"]],
@@ -148,10 +147,13 @@ def _shown(asked: Asked, row: Row) -> dict[str, Any]:
         "patient": wording.person_name(row["patient_name"]),
         "study_date": wording.date_text(row["study_date"]),
         "percent": wording.percent(row["p_present"]),
+        "probability": wording.probability(row),
         "reason": wording.plain_reason(row),
         "limited": wording.limitation(row),
         "waiting": wording.waiting(row["last_instance_at"], now),
-        "findings": _findings(row, decided),
+        "findings": _findings(row, decided, changes(row, earlier)),
+        "earlier": earlier_cases(earlier),
+        "how_compared": HOW,
         "probabilities": _probabilities(row),
         "review": decided,
         "entries": [(entry, wording.told(entry), _at(asked, entry.at)) for entry in reversed(entries)],
@@ -181,7 +183,7 @@ def _can_undo(asked: Asked, entries: Sequence[Entry], row: Row) -> bool:
     )
 
 
-def _findings(row: Row, decided: Review) -> list[dict[str, Any]]:
+def _findings(row: Row, decided: Review, changed: Mapping[int, str]) -> list[dict[str, Any]]:
     return [
         {
             "number": number,
@@ -192,6 +194,7 @@ def _findings(row: Row, decided: Review) -> list[dict[str, Any]]:
             "percent": wording.percent(lesion["probability"]),
             "verdict": decided.of(number),
             "rejection": _rejection(decided.of(number)),
+            "change": changed.get(number, ""),
         }
         for number, lesion in enumerate(row["lesions"] or [], start=1)
     ]
@@ -241,61 +244,3 @@ def _links(asked: Asked, row: Row) -> list[tuple[str, str]]:
 
 def _report(asked: Asked, row: Row) -> list[Line]:
     return report_lines(asked.context.files.root / row["report_path"]) if row["report_path"] else []
-
-
-def images(asked: Asked) -> Response:
-    """What the viewer needs to know: how many slices of which size, and where the findings are on them."""
-    row = _row(asked)
-    if row is None:
-        return JSONResponse({"said": NO_CASE}, 404)
-    try:
-        series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
-    except NoImages as error:
-        return JSONResponse({"said": str(error)}, 410)
-    return JSONResponse(
-        {
-            "slices": len(series.places),
-            "rows": series.frame.rows,
-            "columns": series.frame.columns,
-            "pixel_mm": list(series.frame.pixel_spacing_mm) if series.has_geometry else None,
-            "slice_mm": series.slice_spacing_mm(),
-            "positions_mm": [round(place.along_mm, 2) for place in series.places] if series.has_geometry else [],
-            "findings": findings_on(series, row["lesions"] or []),
-        }
-    )
-
-
-def image(asked: Asked) -> Response:
-    """One slice: its HU row by row, little endian, 16 bits each, with sign."""
-    row, number = _row(asked), int(asked.request.path_params["number"])
-    if row is None:
-        return Response(NO_CASE, 404, media_type="text/plain")
-    try:
-        series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
-        if not 0 <= number < len(series.places):
-            return Response("There is no such slice.", 404, media_type="text/plain")
-        hu = hounsfield(series.places[number])
-    except NoImages as error:
-        return Response(str(error), 410, media_type="text/plain")
-    packed = gzip.compress(hu.astype("<i2").tobytes(), compresslevel=1)
-    size = {"X-Rows": str(hu.shape[0]), "X-Columns": str(hu.shape[1])}
-    return Response(
-        packed, media_type="application/octet-stream", headers={"Content-Encoding": "gzip", **size, **_kept()}
-    )
-
-
-def small_image(asked: Asked) -> Response:
-    """The thumbnail."""
-    row = _row(asked)
-    if row is None:
-        return Response(status_code=404)
-    try:
-        series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
-        return Response(thumbnail(series, row), media_type="image/png", headers=_kept())
-    except NoImages:
-        return RedirectResponse("/static/no-image.svg", 303)
-
-
-def _kept() -> dict[str, str]:
-    """The browser may keep it: its address changes with what it shows.  Nobody between may."""
-    return {"Cache-Control": f"private, max-age={_KEPT_SECONDS}"}

@@ -42,6 +42,11 @@ class Context:
         at, person = self.clock(), Person(name, host)
         self.trail.record(lambda reporter: reporter.user_authentication(what, person, at, error))
 
+    def record_account_change(self, name: str, change: str, by: Account, host: str) -> None:
+        """The audit trail tells what an administrator did to an account."""
+        at, person = self.clock(), Person(by.name, host)
+        self.trail.record(lambda reporter: reporter.account_changed(name, change, person, at))
+
     def record_access(self, row: Row, account: Account, host: str, changed: bool) -> None:
         """The audit trail tells that the account saw, or changed, what is known of the case's patient."""
         at, person = self.clock(), Person(account.name, host)

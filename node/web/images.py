@@ -47,6 +47,24 @@ class Series:
     has_geometry: bool
     key: tuple[int, int]
 
+    @property
+    def is_stack(self) -> bool:
+        """Whether the slices lie exactly above each other, so that planes across them can be shown."""
+        if not self.has_geometry or len(self.places) < 2:
+            return False
+        along_rows_mm = np.array([place.position_mm for place in self.places]) @ _in_plane(self.frame).T
+        return bool(np.ptp(along_rows_mm, axis=0).max() <= max(self.frame.pixel_spacing_mm))
+
+    @property
+    def marks(self) -> str:
+        """Which side of the patient is left, right, above and below on a slice, and above and below across them."""
+        if not self.has_geometry:
+            return ""
+        across, down = _in_plane(self.frame)
+        return "".join(
+            _side(vector) for vector in (-across, across, -down, down, _normal(self.frame), -_normal(self.frame))
+        )
+
     def slice_spacing_mm(self) -> float:
         """The median distance between neighbours; 1 where there is none."""
         if len(self.places) < 2 or not self.has_geometry:
@@ -132,6 +150,17 @@ def _normal(frame: Frame) -> NDArray[np.float64]:
     return np.asarray(normal * (np.sign(normal[2]) or 1.0))
 
 
+def _in_plane(frame: Frame) -> NDArray[np.float64]:
+    """Unit vectors along a row and down a column, (2, 3)."""
+    return np.asarray(frame.orientation, dtype=float).reshape(2, 3)
+
+
+def _side(vector_lps: NDArray[np.float64]) -> str:
+    """The letter of the side of the patient that the vector points to."""
+    axis = int(np.abs(vector_lps).argmax())
+    return ("RL", "AP", "FH")[axis][int(vector_lps[axis] > 0)]
+
+
 def _along(place: Place, along_mm: float) -> Place:
     return Place(place.path, place.frame_number, place.position_mm, along_mm)
 
@@ -159,6 +188,7 @@ def findings_on(series: Series, lesions: Sequence[Mapping[str, Any]]) -> list[di
                 "y": float(offset @ column) / between_rows + 0.5,
                 "radius": radius_mm / between_columns,
                 "half_slices": radius_mm / series.slice_spacing_mm(),
+                "radius_mm": radius_mm,
             }
         )
     return drawn

@@ -85,6 +85,7 @@ def shown_row(row: Row, delivery: str, now: datetime) -> dict[str, Any]:
         "place": wording.short_place(row["top_location"]) if row["outcome"] == "positive" else "",
         "diameter_mm": row["diameter_mm"] if row["outcome"] == "positive" else None,
         "p": row["p_present"],
+        "probability": wording.probability(row),
         "percent": wording.percent(row["p_present"]),
         "reason": wording.plain_reason(row) if row["priority"] in (2, 5) else "",
         "limited": wording.limitation(row),

@@ -125,6 +125,12 @@ def percent(p: float | None) -> str:
     return "> 99 %" if p > 0.99 else "< 1 %" if p < 0.01 else f"{p * 100:.0f} %"
 
 
+def probability(row: Mapping[str, Any]) -> str:
+    """`P 50 %, reported from 65 %`: a probability means nothing without the threshold that it was held against."""
+    threshold = row["threshold"]
+    return f"P {percent(row['p_present'])}" + (f", reported from {percent(threshold)}" if threshold else "")
+
+
 def told(entry: Entry) -> str:
     """What somebody did, as the end of a sentence that begins with who."""
     of = f"finding {entry.finding}"
@@ -147,4 +153,7 @@ def seconds_text(seconds: float) -> str:
     """A duration beside the timeline."""
     if abs(seconds) < 120:
         return f"{seconds:.1f} s"
+    if seconds < 3600:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     return counted(round(seconds / 60), "min", "min") if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -15,7 +15,7 @@ from node.scp.commitment_scp import CommitmentReports, result_of
 from node.scu import commitment_scu, dimse
 from node.scu.outgoing import Outgoing
 from node.workflow.context import Context
-from node.workflow.due import each_due
+from node.workflow.due import Attempts, each_due, is_too_old
 from storage.records import Commitment, CommitmentRequest
 
 SAME_ASSOCIATION_SECONDS = 2.0
@@ -24,7 +24,7 @@ SAME_ASSOCIATION_SECONDS = 2.0
 
 def ask(context: Context) -> int:
     """Every commitment that is due was asked for once; returns how many the destinations took on."""
-    return each_due(context, context.store.commitments.due, _lease(context), _ask_one, _postpone)
+    return each_due(context, context.store.commitments, _COMMITMENTS, _lease(context))
 
 
 def _lease(context: Context) -> timedelta:
@@ -32,19 +32,18 @@ def _lease(context: Context) -> timedelta:
 
 
 def _ask_one(context: Context, due: Commitment) -> bool:
-    """Whether the destination took it on.  What it raises postpones the request."""
-    delivery, commitments, now = due.delivery, context.store.commitments, context.clock()
-    logger = log.get().bind(case=delivery.series_id, destination=delivery.destination, attempts=due.attempts)
+    """Whether the destination took it on."""
+    delivery, commitments, logger = due.delivery, context.store.commitments, _logger(due)
     peer = context.config.peers.get(delivery.destination)
     if peer is None or not peer.storage_commitment:
         commitments.dropped(due)
         return False
-    if now - delivery.created_at >= timedelta(hours=context.config.delivery.give_up_hours):
-        commitments.refused(due, f"accepted, but not committed within {context.config.delivery.give_up_hours:g} h")
-        logger.error("commitment_given_up")
+    if is_too_old(context, due):
+        _give_up(context, due)
         return False
     if due.asked_at is not None:
-        commitments.renewed(due, "commitment: no answer in time", commitment.new_transaction_uid(context.random), now)
+        transaction_uid = commitment.new_transaction_uid(context.random)
+        commitments.renewed(due, "commitment: no answer in time", transaction_uid, context.clock())
         logger.warning("commitment_unanswered")
         return False
     reports = CommitmentReports(context.config, context.store, context.clock)
@@ -58,10 +57,18 @@ def _ask_one(context: Context, due: Commitment) -> bool:
     return True
 
 
-def _postpone(context: Context, due: Commitment, error: str) -> None:
-    context.store.commitments.postponed(due, error, context.clock() + context.retry_after(due.attempts))
-    logger = log.get().bind(case=due.delivery.series_id, destination=due.delivery.destination, attempts=due.attempts)
-    logger.warning("commitment_postponed", error=error)
+def _give_up(context: Context, due: Commitment, _error: str = "") -> None:
+    hours = context.config.delivery.give_up_hours
+    context.store.commitments.refused(due, f"accepted, but not committed within {hours:g} h")
+    _logger(due).error("commitment_given_up")
+
+
+def _logger(due: Commitment) -> Any:
+    delivery = due.delivery
+    return log.get().bind(case=delivery.series_id, destination=delivery.destination, attempts=due.attempts)
+
+
+_COMMITMENTS = Attempts("commitment", _ask_one, _give_up, _logger)
 
 
 def _request(context: Context, peer: Peer, due: Commitment, item: Item, reports: CommitmentReports) -> None:
@@ -88,32 +95,29 @@ def tell(context: Context) -> int:
 
     Who refuses it is sent it again, as if he could not be reached: he waits for it, and no person would see that he does.
     """
-    return each_due(context, context.store.commitment_requests.due, _lease(context), _tell_one, _postpone_result)
+    return each_due(context, context.store.commitment_requests, _RESULTS, _lease(context))
 
 
 def _tell_one(context: Context, due: CommitmentRequest) -> bool:
-    """Whether the asker has the result.  What it raises postpones it."""
+    """Whether the asker has the result."""
     found = context.config.peer_named(due.calling_ae)
     if found is None:
-        raise Refused(f"{due.calling_ae} is no configured peer: no address to send the result to")
+        _give_up_result(context, due, f"{due.calling_ae} is no configured peer: no address to send the result to")
+        return False
     result = result_of(due, context.store, context.files, context.clock())
     commitment_scu.send_result(dimse.our_entity(context.config.node), found[1], result)
     context.store.commitment_requests.answered(due, context.clock())
-    _logger(due).info("commitment_result_sent", count=len(result.failed))
+    _result_logger(due).info("commitment_result_sent", count=len(result.failed))
     return True
 
 
-def _postpone_result(context: Context, due: CommitmentRequest, error: str) -> None:
-    """It is due again later; not where its asker has no address, nor after `give_up_hours`."""
-    now = context.clock()
-    is_late = now - due.created_at >= timedelta(hours=context.config.delivery.give_up_hours)
-    if is_late or context.config.peer_named(due.calling_ae) is None:
-        context.store.commitment_requests.postponed(due, error, None)
-        _logger(due).warning("commitment_result_given_up", error=error)
-        return
-    context.store.commitment_requests.postponed(due, error, now + context.retry_after(due.attempts))
-    _logger(due).warning("commitment_result_postponed", error=error)
+def _give_up_result(context: Context, due: CommitmentRequest, error: str) -> None:
+    context.store.commitment_requests.postponed(due, error, None)
+    _result_logger(due).warning("commitment_result_given_up", error=error)
 
 
-def _logger(due: CommitmentRequest) -> Any:
+def _result_logger(due: CommitmentRequest) -> Any:
     return log.get().bind(calling_ae=due.calling_ae, attempts=due.attempts, instances=len(due.instances))
+
+
+_RESULTS = Attempts("commitment_result", _tell_one, _give_up_result, _result_logger)

@@ -1,6 +1,5 @@
 """The outbox is emptied: each report reaches its destination, or becomes a dead letter that a person sees."""
 
-from datetime import timedelta
 from typing import Any
 
 from node.audit.recording import sending
@@ -10,7 +9,7 @@ from node.runtime import log
 from node.scu.outgoing import Outgoing
 from node.scu.remote import remote_of
 from node.workflow.context import Context
-from node.workflow.due import each_due
+from node.workflow.due import Attempts, each_due
 from storage.errors import Damaged
 from storage.killpoints import kill_point
 from storage.records import Delivery
@@ -18,11 +17,11 @@ from storage.records import Delivery
 
 def deliver(context: Context) -> int:
     """Every delivery that is due was tried once; returns how many were accepted."""
-    return each_due(context, context.store.outbox.due, context.lease, _deliver_one, _postpone)
+    return each_due(context, context.store.outbox, _DELIVERIES, context.lease)
 
 
 def _deliver_one(context: Context, delivery: Delivery) -> bool:
-    """Whether the destination has it.  What it raises postpones the delivery."""
+    """Whether the destination has it."""
     logger = _logger(delivery)
     peer = context.config.peers.get(delivery.destination)
     try:
@@ -34,13 +33,18 @@ def _deliver_one(context: Context, delivery: Delivery) -> bool:
             word = remote_of(context.config, peer, context.trail, context.clock).deliver(outgoing)
     except (Refused, Damaged) as error:
         context.store.outbox.refused(delivery, str(error))
-        logger.error("delivery_refused", error=str(error), attempts=delivery.attempts)
+        logger.error("delivery_refused", error=str(error))
         return False
     kill_point("after_acceptance")
     transaction_uid = new_transaction_uid(context.random) if peer.storage_commitment else None
     context.store.outbox.accepted(delivery, context.clock(), transaction_uid)
-    logger.info("delivery_accepted", status=word, attempts=delivery.attempts)
+    logger.info("delivery_accepted", status=word)
     return True
+
+
+def _give_up(context: Context, delivery: Delivery, error: str) -> None:
+    context.store.outbox.refused(delivery, f"given up after {context.config.delivery.give_up_hours:g} h: {error}")
+    _logger(delivery).error("delivery_given_up", error=error)
 
 
 def _logger(delivery: Delivery) -> Any:
@@ -50,17 +54,8 @@ def _logger(delivery: Delivery) -> Any:
         revision=delivery.revision,
         delivery=delivery.kind,
         destination=delivery.destination,
+        attempts=delivery.attempts,
     )
 
 
-def _postpone(context: Context, delivery: Delivery, error: str) -> None:
-    """The delivery is due again later, or a dead letter after `give_up_hours`."""
-    settings, now = context.config.delivery, context.clock()
-    logger = _logger(delivery).bind(attempts=delivery.attempts)
-    if now - delivery.created_at >= timedelta(hours=settings.give_up_hours):
-        context.store.outbox.refused(delivery, f"given up after {settings.give_up_hours:g} h: {error}")
-        logger.error("delivery_given_up", error=error)
-        return
-    wait = context.retry_after(delivery.attempts)
-    context.store.outbox.postponed(delivery, error, now + wait)
-    logger.warning("delivery_postponed", error=error, next_attempt_seconds=round(wait.total_seconds(), 1))
+_DELIVERIES = Attempts("delivery", _deliver_one, _give_up, _logger)

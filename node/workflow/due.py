@@ -1,33 +1,40 @@
-"""One round of attempts at what is due; the same for deliveries, commitments and the results of commitment requests."""
+"""One round of attempts at what is due; the same for deliveries, commitments, the results of commitment requests and notifications."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import Any, Generic
 
 from node.errors import Unavailable, safe_message
 from node.runtime import log
 from node.workflow.context import Context
-from storage.queries.due import Due, Record
+from storage.queries.due import Attempt, Record, WithDue
 
 
-def each_due(
-    context: Context,
-    due: Due[Record],
-    lease: timedelta,
-    attempt: Callable[[Context, Record], bool],
-    postpone: Callable[[Context, Record, str], None],
-) -> int:
+@dataclass(frozen=True)
+class Attempts(Generic[Record]):
+    """One kind of attempts.  `name` begins the names of their events in the log, which `logger` writes."""
+
+    name: str
+    attempt: Callable[[Context, Record], bool]
+    """Whether it succeeded.  What it raises postpones it."""
+    give_up: Callable[[Context, Record, str], None]
+    """Instead of postponing what is too old; gets the message of what `attempt` raised."""
+    logger: Callable[[Record], Any]
+
+
+def each_due(context: Context, queue: WithDue[Record], kind: Attempts[Record], lease: timedelta) -> int:
     """Each that is due was attempted once; returns how many attempts succeeded.
 
-    `postpone` gets the message of what `attempt` raised.  A peer that cannot be had is asked for nothing else in this
-    round: its timeouts must not hold up the others.  Where the database fails, whatever the peer said, the attempt does not
-    count, and is made again after the `lease`.
+    A peer that cannot be had is asked for nothing else in this round: its timeouts must not hold up the others.  Where the
+    database fails, whatever the peer answered, the attempt does not count, and is made again after the `lease`.
     """
-    succeeded, away = 0, set[str]()
+    succeeded, away, due = 0, set[str](), queue.due
     while not context.stopping.is_set() and (claimed := due.claim(context.clock(), lease, away)):
         with context.holding(partial(due.give_back, claimed)):
             try:
-                succeeded += attempt(context, claimed)
+                succeeded += kind.attempt(context, claimed)
             except Exception as error:  # noqa: BLE001  the edge: whatever it is, the others go on
                 if due.is_of_database(error):
                     log.get().error("attempt_not_recorded", peer=claimed.peer, error=type(error).__name__)
@@ -35,5 +42,21 @@ def each_due(
                     continue
                 if isinstance(error, Unavailable):
                     away.add(claimed.peer)
-                postpone(context, claimed, safe_message(error))
+                _postpone(context, queue, kind, claimed, safe_message(error))
     return succeeded
+
+
+def _postpone(context: Context, queue: WithDue[Record], kind: Attempts[Record], claimed: Record, error: str) -> None:
+    """It is due again later, or given up."""
+    if is_too_old(context, claimed):
+        kind.give_up(context, claimed, error)
+        return
+    wait = context.retry_after(claimed.attempts)
+    queue.postponed(claimed, error, context.clock() + wait)
+    seconds = round(wait.total_seconds(), 1)
+    kind.logger(claimed).warning(f"{kind.name}_postponed", error=error, next_attempt_seconds=seconds)
+
+
+def is_too_old(context: Context, claimed: Attempt) -> bool:
+    """Whether it has been attempted for `give_up_hours`."""
+    return context.clock() - claimed.created_at >= timedelta(hours=context.config.delivery.give_up_hours)

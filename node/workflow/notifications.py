@@ -11,10 +11,13 @@ from node.rules.health import judge
 from node.runtime import log
 from node.scu.alerting import send_fhir, send_hl7, send_text
 from node.workflow.context import Context
-from node.workflow.due import each_due
+from node.workflow.due import Attempts, each_due
 from node.workflow.health import facts_of
 from storage.queries.notifications import Noteworthy, Notification
 
+CALM = timedelta(hours=1)
+"""What is wrong again within this time is no news: a peer that comes and goes would be told of all day."""
+KEPT = timedelta(days=30)
 LOOK_BACK = timedelta(hours=48)
 """What is older is not told of for the first time: who adds a target does not want the past."""
 
@@ -37,21 +40,22 @@ def notice(context: Context) -> None:
             longest = timedelta(minutes=target.turnaround_minutes)
             cases = context.store.notifications.late(now - longest, now - LOOK_BACK)
             found += _of_cases(context, target, AlertEvent.TURNAROUND, cases, longest)
-        context.store.notifications.add(found, now)
+        context.store.notifications.add(found)
 
 
 def _of_cases(
     context: Context, target: Target, event: AlertEvent, cases: list[Noteworthy], after: timedelta
 ) -> Iterator[Notification]:
-    zone = context.config.report.zone
+    zone, now = context.config.report.zone, context.clock()
     for case in cases:
-        due_at = target.not_before(max(case.since + after, context.clock() - LOOK_BACK), zone)
+        due_at = target.not_before(max(case.since + after, now - LOOK_BACK), zone)
         subject = f"{case.case_id}.{case.revision}"
-        yield Notification(target.name, event.value, subject, due_at, case.case_id, case.revision)
+        yield Notification(target.name, event.value, subject, now, due_at, case.case_id, case.revision)
 
 
 def notice_health(context: Context) -> None:
     """What makes the node ill is in the outbox, once for each time that it begins; a target hears of it after its minutes."""
+    context.store.notifications.forget(context.clock() - KEPT)
     wanting = [target for target in context.config.notifications if AlertEvent.UNHEALTHY in target.events]
     if not wanting:
         return
@@ -60,20 +64,24 @@ def notice_health(context: Context) -> None:
     about = {reason.about for reason in health.reasons}
     going_on = store.going_on(event)
     for target in wanting:
-        mine = {what for name, what in going_on if name == target.name}
-        store.over(event, target.name, mine - about, now)
+        mine = {what: begun_at for (name, what), begun_at in going_on.items() if name == target.name}
+        long_ago = {what for what, begun_at in mine.items() if now - begun_at >= CALM}
+        store.over(event, target.name, long_ago - about, now)
         due_at = target.not_before(now + timedelta(minutes=target.after_minutes), context.config.report.zone)
-        new = [Notification(target.name, event, f"{what} {now.isoformat()}", due_at) for what in sorted(about - mine)]
-        store.add(new, now)
+        new = [
+            Notification(target.name, event, f"{what} {now.isoformat()}", now, due_at)
+            for what in sorted(about - mine.keys())
+        ]
+        store.add(new)
 
 
 def send(context: Context) -> int:
     """Every notification that is due was tried once; returns how many were taken."""
-    return each_due(context, context.store.notifications.due, context.lease, _send_one, _postpone)
+    return each_due(context, context.store.notifications, _NOTIFICATIONS, context.lease)
 
 
 def _send_one(context: Context, notification: Notification) -> bool:
-    """Whether the target has it.  What it raises postpones the notification."""
+    """Whether the target has it."""
     store, now = context.store.notifications, context.clock()
     target = next((each for each in context.config.notifications if each.name == notification.target), None)
     try:
@@ -93,20 +101,20 @@ def _send_one(context: Context, notification: Notification) -> bool:
         _logger(notification).error("notification_refused", error=str(error))
         return False
     store.delivered(notification, context.clock())
-    _logger(notification).info("notification_accepted", attempts=notification.attempts)
+    _logger(notification).info("notification_accepted")
     return True
 
 
 def _alert_of(context: Context, notification: Notification, target: Target) -> Alert | None:
     """What to say now; None where there is nothing to say any longer."""
-    key, at = f"WILLIS{notification.id}", notification.created_at or context.clock()
+    key, at = f"WILLIS{notification.id}", notification.created_at
     event = AlertEvent(notification.event)
     if event is AlertEvent.UNHEALTHY:
         what = notification.subject.partition(" ")[0]
         health = judge(facts_of(context.config, context.clock(), context.store.transactions.reading_plainly))
-        said = tuple(reason.said for reason in health.reasons if reason.about == what)
+        causes = tuple(reason.message for reason in health.reasons if reason.about == what)
         ae_title = context.config.node.ae_title
-        return Alert(key, at, f"{ae_title} is {health.verdict}: {what}", said) if said else None
+        return Alert(key, at, f"{ae_title} is {health.verdict}: {what}", causes) if causes else None
     if not context.store.notifications.is_open(notification):
         return None
     row = context.store.worklist.case(str(notification.case_id))
@@ -131,19 +139,19 @@ def _deliver(context: Context, target: Target, alert: Alert) -> None:
             send_fhir(target, diagnostic_report_of(alert), condition_of(alert))
 
 
-def _postpone(context: Context, notification: Notification, error: str) -> None:
-    """It is due again later, or a dead letter after `[delivery] give_up_hours`."""
-    settings, now = context.config.delivery, context.clock()
-    logger = _logger(notification).bind(attempts=notification.attempts, error=error)
-    if notification.created_at and now - notification.created_at >= timedelta(hours=settings.give_up_hours):
-        given_up = f"given up after {settings.give_up_hours:g} h: {error}"
-        context.store.notifications.refused(notification, given_up, now)
-        logger.error("notification_given_up")
-        return
-    wait = context.retry_after(notification.attempts)
-    context.store.notifications.postponed(notification, error, now + wait)
-    logger.warning("notification_postponed", next_attempt_seconds=round(wait.total_seconds(), 1))
+def _give_up(context: Context, notification: Notification, error: str) -> None:
+    given_up = f"given up after {context.config.delivery.give_up_hours:g} h: {error}"
+    context.store.notifications.refused(notification, given_up, context.clock())
+    _logger(notification).error("notification_given_up", error=error)
 
 
 def _logger(notification: Notification) -> Any:
-    return log.get().bind(destination=notification.target, reason=notification.event, case=notification.case_id)
+    return log.get().bind(
+        destination=notification.target,
+        reason=notification.event,
+        case=notification.case_id,
+        attempts=notification.attempts,
+    )
+
+
+_NOTIFICATIONS = Attempts("notification", _send_one, _give_up, _logger)

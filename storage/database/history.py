@@ -1,13 +1,13 @@
-"""What the migrations are written in.  They are history: nothing here changes, what a new one needs otherwise it says itself."""
+"""What the migrations are written in.  They are history: nothing that is here changes, though more may come."""
 
 from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
 
-UID, AE_TITLE, WORD, NAME, TOKEN, SHA256 = (sa.String(length) for length in (64, 16, 16, 80, 32, 64))
+UID, AE_TITLE, WORD, NAME, TOKEN, SHA256, ACCOUNT = (sa.String(length) for length in (64, 16, 16, 80, 32, 64, 64))
 TEXT, JSON, TIME = sa.Text(), sa.JSON(), sa.DateTime()
-INTEGER, BIG, FLOAT = sa.Integer(), sa.BigInteger(), sa.Float()
+INTEGER, BIG, FLOAT, BOOLEAN = sa.Integer(), sa.BigInteger(), sa.Float(), sa.Boolean()
 DOUBLE: Any = sa.Double()
 _WORKLIST = """
 CREATE VIEW worklist AS
@@ -50,13 +50,13 @@ def worklist_view(tells_of_commitment: bool = True, more: str = "", joined: str 
 
     `more`: further columns, each with a comma before it; `joined`: the tables that they come from.
     """
-    told = (_COMMITTED, _COMMITTED_AT) if tells_of_commitment else ("", "")
-    return _WORKLIST.format(committed=told[0], committed_at=told[1] + more, joined=joined)
+    stage, time = (_COMMITTED, _COMMITTED_AT) if tells_of_commitment else ("", "")
+    return _WORKLIST.format(committed=stage, committed_at=time + more, joined=joined)
 
 
-def required(kind: Any, *names: str) -> list[sa.Column[Any]]:
-    """Columns of this type that are never null."""
-    return [sa.Column(name, kind, nullable=False) for name in names]
+def required(kind: Any, *names: str, default: str | None = None) -> list[sa.Column[Any]]:
+    """Columns of this type that are never null; rows that are there already get the `default`."""
+    return [sa.Column(name, kind, nullable=False, server_default=default) for name in names]
 
 
 def optional(kind: Any, *names: str) -> list[sa.Column[Any]]:
@@ -71,6 +71,12 @@ def create_table(
     foreign = [sa.ForeignKeyConstraint([column], [f"{column.removesuffix('_id')}.id"]) for column in refers]
     keys = [*foreign, sa.PrimaryKeyConstraint("id"), *([sa.UniqueConstraint(*unique)] if unique else [])]
     op.create_table(name, *required(INTEGER, "id"), *(each for group in columns for each in group), *keys)
+
+
+def add_columns(table: str, *columns: list[sa.Column[Any]]) -> None:
+    """The table has these columns too."""
+    for column in (each for group in columns for each in group):
+        op.add_column(table, column)
 
 
 def create_indexes(table: str, *columns: str) -> None:

@@ -185,6 +185,7 @@ class ReportRow(OfFile, Base):
     diameter_mm: Mapped[float | None]
     limits: Mapped[str | None] = mapped_column(Text)
     notify: Mapped[bool | None]
+    threshold: Mapped[float | None] = mapped_column(Double)
     created_at: Mapped[datetime] = mapped_column(index=True)
     volume_seconds: Mapped[float | None] = mapped_column(Float)
     inference_seconds: Mapped[float | None] = mapped_column(Float)

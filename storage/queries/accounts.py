@@ -10,6 +10,7 @@ from sqlalchemy import delete, func, select, update
 from storage.database.schema import AccountRow, AccountTokenRow
 from storage.database.transactions import Transactions
 from storage.errors import StorageError
+from storage.queries.rows import alike
 
 
 class Role(StrEnum):
@@ -142,13 +143,4 @@ class Accounts:
 
 
 def _account(row: AccountRow) -> Account:
-    return Account(
-        row.id,
-        row.name,
-        Role(row.role),
-        row.password_hash,
-        row.failures,
-        row.locked_until,
-        row.created_at,
-        row.disabled_at,
-    )
+    return Account(**alike(Account, row) | {"role": Role(row.role)})

@@ -174,6 +174,7 @@ def _report_row(series: Series, conclusion: Conclusion, report: ReportObject, no
         diameter_mm=top and top.diameter_mm,
         limits=conclusion.limits or None,
         notify=conclusion.notify,
+        threshold=conclusion.threshold,
         created_at=now,
         **{f"{step}_seconds": seconds for step, seconds in conclusion.seconds.items()},
         **dict(zip(PROBABILITY_COLUMNS, conclusion.probabilities, strict=False)),

@@ -13,12 +13,14 @@ from storage.errors import StorageFull
 
 
 class Attempt(Protocol):
-    """What was claimed: its row, with whom the attempt is made, the how manieth it is, and the end of the lease."""
+    """What was claimed: its row, with whom the attempt is made, since when, the how manieth it is, and the end of the lease."""
 
     @property
     def id(self) -> int: ...
     @property
     def peer(self) -> str: ...
+    @property
+    def created_at(self) -> datetime: ...
     @property
     def attempts(self) -> int: ...
     @property
@@ -87,3 +89,12 @@ class Due(Generic[Record]):
         """What has longer to wait than the `longest`, because the clock was set back, is due now.  Returns how many."""
         too_long = self._table.next_attempt_at > now + longest
         return self._transactions.change(update(self._table).where(self._waits, too_long).values(next_attempt_at=now))
+
+
+class WithDue(Protocol[Record]):
+    """A part of the store that keeps what is attempted until it is done."""
+
+    due: Due[Record]
+
+    def postponed(self, record: Record, error: str, next_attempt_at: datetime, /) -> None:
+        """It failed now, and is due again at `next_attempt_at`."""

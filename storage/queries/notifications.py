@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.running import NotificationRow
@@ -39,12 +39,12 @@ class Notification:
     target: str
     event: str
     subject: str
+    created_at: datetime
     next_attempt_at: datetime | None
     case_id: int | None = None
     revision: int | None = None
     id: int = 0
     attempts: int = 0
-    created_at: datetime | None = None
 
     @property
     def peer(self) -> str:
@@ -71,13 +71,13 @@ class Notifications:
         self.due = Due(transactions, NotificationRow, NotificationRow.target, _notification, pending)
         self._insert = transactions.insert_unless_there(NotificationRow.__table__)
 
-    def add(self, wanted: Sequence[Notification], now: datetime) -> None:
+    def add(self, wanted: Sequence[Notification]) -> None:
         """Each is due at its `next_attempt_at`, unless its target was notified of it before."""
         new = self._unknown(wanted)
         if not new:
             return
-        common = {"stage": NotificationStage.PENDING.value, "attempts": 0, "created_at": now, "last_error": ""}
-        names = ("target", "event", "subject", "case_id", "revision", "next_attempt_at")
+        common = {"stage": NotificationStage.PENDING.value, "attempts": 0, "last_error": ""}
+        names = ("target", "event", "subject", "case_id", "revision", "created_at", "next_attempt_at")
         rows = [{name: getattr(each, name) for name in names} | common for each in new]
         with self._transactions.writing() as session:
             session.execute(self._insert, rows)
@@ -166,6 +166,15 @@ class Notifications:
             for row in session.scalars(select(NotificationRow).where(*mine)):
                 if row.subject.partition(" ")[0] in what:
                     row.over_at = now
+
+    def forget(self, before: datetime) -> int:
+        """Those that had ended before this time, and what they were about too, are no longer known; returns how many."""
+        is_over = or_(NotificationRow.case_id.is_not(None), NotificationRow.over_at < before)
+        old = (NotificationRow.ended_at < before, NotificationRow.stage != NotificationStage.DEAD.value, is_over)
+        with self._transactions.reading() as session:
+            if session.scalar(select(NotificationRow.id).where(*old).limit(1)) is None:
+                return 0
+        return self._transactions.change(delete(NotificationRow).where(*old))
 
     def _noteworthy(self, statement: Any) -> list[Noteworthy]:
         with self._transactions.reading() as session:

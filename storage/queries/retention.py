@@ -175,10 +175,10 @@ def _owes_nothing(why: Why) -> ColumnElement[bool]:
     stage = SeriesRow.stage.concat("")  # no column: SQLite would leave the index of the order for that of the stage
     ended = (Stage.REPORTED.value, Stage.FAILED.value)
     unreported = and_(stage.in_(ended[:1] if why is Why.SPACE else ended), SeriesRow.report_id.is_(None))
-    safe_message = (
+    received = (
         delivered if why is Why.SPACE else or_(delivered, ~exists().where(DeliveryRow.report_id == SeriesRow.report_id))
     )
-    reported = and_(stage.in_(ended), safe_message)
+    reported = and_(stage.in_(ended), received)
     return and_(or_(stage == Stage.SET_ASIDE.value, unreported, reported), ~open_ones, ~unanswered)
 
 

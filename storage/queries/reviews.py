@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from storage.database.schema import ReportRow, ReviewEntryRow, ReviewRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.errors import StorageError
+from storage.queries.rows import alike
 from storage.stages import Stage
 
 ENDED = (Stage.REPORTED.value, Stage.SET_ASIDE.value, Stage.FAILED.value)
@@ -244,15 +245,7 @@ def _review(series: SeriesRow, row: ReviewRow | None) -> Review:
         return Review(series.id, series.revision)
     if row.revision != series.revision:
         return Review(series.id, series.revision, row.version, assigned_to=row.assigned_to)
-    return Review(
-        series.id,
-        row.revision,
-        row.version,
-        row.acknowledged_at,
-        row.acknowledged_by,
-        row.assigned_to,
-        _verdicts(row.verdicts),
-    )
+    return Review(**alike(Review, row) | {"verdicts": _verdicts(row.verdicts)})
 
 
 def _as_json(review: Review) -> dict[str, Any]:
@@ -288,14 +281,4 @@ def _last(session: Session, case_id: int) -> Entry | None:
 
 
 def _entry(row: ReviewEntryRow) -> Entry:
-    return Entry(
-        row.version,
-        row.revision,
-        row.at,
-        row.account,
-        Action(row.action),
-        row.undone,
-        row.assigned_to,
-        row.finding,
-        row.reason,
-    )
+    return Entry(**alike(Entry, row) | {"action": Action(row.action)})

@@ -14,6 +14,7 @@ _COLUMNS = """
 SELECT s.id AS case_id, s.priority, s.stage, s.outcome, s.reason, s.detail, s.conflicts, s.p_present, s.revision,
     s.patient_name, s.patient_id, s.accession_number, s.study_date, s.series_description, s.calling_ae,
     s.instance_count, s.last_instance_at, s.series_instance_uid, r.top_location, r.diameter_mm, r.limits, r.notify,
+    r.threshold,
     COALESCE(v.version, 0) AS version, COALESCE(v.assigned_to, '') AS assigned_to,
     CASE WHEN v.revision = s.revision THEN v.acknowledged_at END AS acknowledged_at,
     CASE WHEN v.revision = s.revision THEN v.acknowledged_by ELSE '' END AS acknowledged_by,

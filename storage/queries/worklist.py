@@ -116,7 +116,7 @@ class Worklist:
             found += [row["id"] for statement in _CASE for row in select(statement, name=case)]
             for case_id in found:
                 for row in select("SELECT * FROM worklist WHERE case_id = :case_id", case_id=case_id):
-                    return _typed(row)
+                    return typed(row)
         return None
 
     def reports(self, case_id: int) -> list[Row]:
@@ -136,10 +136,10 @@ class Worklist:
         """Counts, the oldest that waits, the last errors, and the clocks of the `last` delivered cases."""
         with self._reading() as select:
             counts = _counts(select)
-            failed = [_typed(row) for row in select(_ANALYSIS_ERRORS)]
-            undelivered = [_typed(row) for row in select(_DELIVERY_ERRORS)]
-            short = [_typed(row) for row in select(_SHORTFALLS)]
-            delivered = [_typed(row) for row in select(_DELIVERED, most=last)]
+            failed = [typed(row) for row in select(_ANALYSIS_ERRORS)]
+            undelivered = [typed(row) for row in select(_DELIVERY_ERRORS)]
+            short = [typed(row) for row in select(_SHORTFALLS)]
+            delivered = [typed(row) for row in select(_DELIVERED, most=last)]
         return Status(
             **vars(counts),
             errors=(
@@ -152,7 +152,7 @@ class Worklist:
 
     def _select(self, statement: str, **values: Any) -> list[Row]:
         with self._reading() as select:
-            return [_typed(row) for row in select(statement, **values)]
+            return [typed(row) for row in select(statement, **values)]
 
 
 def _counts(select: Select) -> Counts:
@@ -168,7 +168,7 @@ def _counts(select: Select) -> Counts:
     )
 
 
-def _typed(row: Row) -> Row:
+def typed(row: Row) -> Row:
     """The row with times as aware `datetime`s in UTC and JSON decoded, which SQLite keeps as text."""
     return {name: _value(name, value) for name, value in row.items()}
 

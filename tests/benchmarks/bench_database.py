@@ -109,7 +109,7 @@ def asked(store: Store, count: int) -> dict[str, Callable[[], Any]]:
         "settle: who brought a series": lambda: store.settling.contributions(one.id),
         "settle: its instances": lambda: store.settling.instances(one.id),
         "settle: its siblings": lambda: store.settling.siblings(one),
-        "settle: last arrival in its study": lambda: store.settling.last_instance_in_study(one.study_instance_uid),
+        "settle: last instance of its study": lambda: store.settling.last_instance_in_study(one.study_instance_uid),
         "settle: a peer's habits": lambda: store.settling.habits("PACS", 5),
         "settle: a stranger's habits": lambda: store.settling.habits("NOBODY", 5),
         "claim": lambda: store.queue.claim("worker", now, hour, 3),
@@ -152,9 +152,9 @@ def plans(store: Store) -> Iterator[str]:
     }
     with store.transactions.engine.connect() as connection:
         for name, query in queries.items():
-            said = str(query.compile(connection, compile_kwargs={"literal_binds": True}))
+            statement = str(query.compile(connection, compile_kwargs={"literal_binds": True}))
             yield f"{name}:"
-            yield from (f"    {row[-1]}" for row in connection.exec_driver_sql(begin + said.replace("%", "%%")))
+            yield from (f"    {row[-1]}" for row in connection.exec_driver_sql(begin + statement.replace("%", "%%")))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from ai.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
-from ai.contrast import contrast_filled_arteries
+from ai.contrast import enhanced_tubes
 from ai.coverage import head_extent
 from ai.decode import candidates, findings
 from ai.inference import infer
@@ -126,7 +126,7 @@ def _one_run(volume: Volume, bundle: Bundle, device: torch.device) -> dict[str, 
     extent = timed("coverage", lambda: head_extent(volume))
     centre = extent.circle_centre_lps_mm
     assert centre is not None
-    timed("contrast check", lambda: contrast_filled_arteries(volume, extent))
+    timed("contrast check", lambda: enhanced_tubes(volume, centre))
     region = timed("resample", lambda: region_of_interest(volume, centre, manifest.preprocessing))
     before = product_rate(device)
     maps = timed(
@@ -214,8 +214,8 @@ def _print_memory(scan: PhantomScan, bundle: Path) -> None:
         assert store.settling.leave(series, Event.SETTLED, "count", clock())
         store.close()
         command = [sys.executable, "-m", "tests.benchmarks.bench_inference", "--worker", name, "--bundle", str(bundle)]
-        said = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
-    print(f"peak memory of a worker, {len(paths)} slices of {scan.volume.hu_DHW.shape[1]}²: {said.strip()}")
+        output = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
+    print(f"peak memory of a worker, {len(paths)} slices of {scan.volume.hu_DHW.shape[1]}²: {output.strip()}")
 
 
 def _work(folder: Path, bundle_folder: Path) -> None:

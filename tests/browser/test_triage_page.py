@@ -9,21 +9,16 @@ from sqlalchemy import text
 
 from storage.files.instances import Files
 from storage.queries.accounts import Role
-from storage.records import LesionRecord
-from storage.stages import Event, Outcome
-from storage.store import Store
+from storage.stages import Outcome
 from tests.browser.conftest import People, picture
 from tests.support.builders import (
-    LEASE,
-    PROBABILITIES,
     FakeClock,
     claimed,
     finish,
-    keep,
     received,
     reported,
 )
-from tests.support.dicom_factory import ct_series
+from tests.support.case_with_masks import with_masks
 from tests.support.pages import Served
 
 AXE = Path(__file__).parent / "axe-4.14.1.min.js"
@@ -41,19 +36,6 @@ def clock() -> FakeClock:
     clock = FakeClock(utc_now())
     clock.advance(-300)
     return clock
-
-
-def with_images(store: Store, files: Files, clock: FakeClock) -> None:
-    """A case of 24 slices with two findings, on the 6th and the 18th."""
-    series = keep(store, files, clock, ct_series(24, rows=64, columns=64, pixel_spacing_mm=(0.5, 0.5)))
-    store.settling.leave(series, Event.SETTLED, "count", clock())
-    claim = store.queue.claim("worker:1", clock(), LEASE, 3)
-    assert claim is not None
-    lesions = (
-        LesionRecord("Left Middle Cerebral Artery", 0.9, (-10.0, -15.0, 105.0), 6.5),
-        LesionRecord("Anterior Communicating Artery", 0.7, (-5.0, -20.0, 117.0), 3.5),
-    )
-    assert finish(store, clock, claim, lesions=lesions, probabilities=PROBABILITIES)
 
 
 def names(page: Page) -> list[str]:
@@ -115,7 +97,7 @@ def test_of_two_people_the_second_sees_what_the_first_did(people: People, pages:
 def test_findings_are_shown_on_their_slices_accepted_and_rejected_with_the_keyboard(
     people: People, pages: Served, files: Files, clock: FakeClock
 ) -> None:
-    with_images(pages.context.store, files, clock)
+    with_masks(pages.context.store, files, clock)
     page = people.sign_in("dr.a")
     page.keyboard.press("j")
     page.keyboard.press("Enter")
@@ -128,6 +110,20 @@ def test_findings_are_shown_on_their_slices_accepted_and_rejected_with_the_keybo
     expect(page.locator("#window-words")).to_have_text("L 75  W 215")
     page.keyboard.press("m")
     expect(page.locator("#window-words")).to_contain_text("MIP")
+    page.keyboard.press("m")
+    page.keyboard.press("s")
+    expect(page.locator("#viewer[data-masked]")).not_to_have_attribute("data-masked", "0")
+    page.keyboard.press("v")
+    page.locator('#viewer[data-view="coronal"][data-drawn="20"]').wait_for()
+    expect(page.locator("#slice-words")).to_have_text("coronal 21 / 64")
+    expect(page.locator(".side")).to_have_text(["R", "L", "H", "F"])
+    picture(page, "case-coronal")
+    page.keyboard.press("v")
+    page.locator('#viewer[data-view="sagittal"][data-drawn="30"]').wait_for()
+    page.keyboard.press("v")
+    page.keyboard.press("1")
+    drawn(page, 17)
+    expect(page.locator(".side")).to_have_text(["R", "L", "A", "P"])
     picture(page, "case")
     page.keyboard.press("r")
     page.get_by_role("button", name="Infundibulum").click()
@@ -192,7 +188,8 @@ def test_nothing_stands_in_the_way_of_anybody(
     people: People, pages: Served, files: Files, clock: FakeClock, colours: str
 ) -> None:
     store = pages.context.store
-    with_images(store, files, clock)
+    with_masks(store, files, clock, SeriesDescription="CTA 0.75")
+    reported(store, clock, series="2.25.9", study_instance_uid="2.25.8", study_date="20250301", patient_name="Doe^Jane")
     reported(store, clock, Outcome.NOT_ANALYSED, series="2.25.2", patient_name="Gap^Gerda")
     reported(store, clock, Outcome.NEGATIVE, series="2.25.3", patient_name="Calm^Carl")
     received(store, clock, series="2.25.4", patient_name="New^Nora")

@@ -39,7 +39,7 @@ def noticed(node: RunningNode, words: str, verdict: Verdict) -> str:
 
     def found() -> str:
         health = health_of(node.config, utc_now())
-        reasons = [reason.said for reason in health.reasons if words in reason.said]
+        reasons = [reason.message for reason in health.reasons if words in reason.message]
         assert not reasons or health.verdict is verdict
         return reasons[0] if reasons else ""
 
@@ -108,7 +108,7 @@ def test_after_kill_9_of_the_whole_node_the_status_is_down_and_of_its_end_too(no
     node.stop()
     code, said = status_of(node)
     ended = f"no node runs on {node.config.storage.directory}"
-    assert (code, said["reasons"][0]["said"].partition(":")[0]) == (2, ended)
+    assert (code, said["reasons"][0]["message"].partition(":")[0]) == (2, ended)
 
 
 @pytest.fixture
@@ -154,4 +154,4 @@ def test_a_node_waits_for_a_database_server_that_starts_after_it(node_in: NodeFa
     assert "no server listens there; start the server" in node.log.read_text()
     code, said = status_of(node)
     assert (code, said["health"]) == (2, "down")
-    assert "no server listens there; start the server" in said["reasons"][0]["said"]
+    assert "no server listens there; start the server" in said["reasons"][0]["message"]

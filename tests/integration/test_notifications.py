@@ -117,16 +117,20 @@ def test_an_ill_node_is_told_of_each_time_that_it_falls_ill(made: Make, mailbox:
         return a_round(context)
 
     everything = ("serve", "receive", "work", "web")
-    beat(*everything)
-    assert look() == 0
-    clock.advance(20)
-    beat("serve", "receive", "web")
+
+    def fall_ill() -> None:
+        beat(*everything)
+        assert look() == 0
+        clock.advance(20)
+        beat("serve", "receive", "web")
+
+    fall_ill()
     assert (look(), look()) == (1, 0)
     assert "`willis work`" in mailbox.texts()[0]
-    beat(*everything)
-    assert look() == 0
-    clock.advance(20)
-    beat("serve", "receive", "web")
+    fall_ill()
+    assert look() == 0, "within the hour that is no news"
+    clock.advance(3600)
+    fall_ill()
     assert look() == 1
 
 
@@ -171,6 +175,23 @@ def test_what_a_node_that_died_was_sending_is_sent_after_its_lease(
     assert a_round(context) == 1
 
 
+def test_what_was_sent_long_ago_is_forgotten_and_a_dead_letter_is_not(
+    made: Make, mailbox: Mailbox, clock: FakeClock
+) -> None:
+    context = made({"name": "on-call", "kind": "apprise", "url": mailbox.start()})
+    positive(context, clock)
+    assert a_round(context) == 1
+    mailbox.stop()
+    positive(context, clock, series="2.25.9")
+    clock.advance(3600)
+    a_round(context)
+    clock.advance(73 * 3600)
+    a_round(context)
+    assert context.store.notifications.forget(clock() - notifications.KEPT) == 0
+    assert context.store.notifications.forget(clock()) == 1
+    assert [row[1] for row in rows(context)] == ["dead"]
+
+
 def test_what_cannot_be_sent_for_days_is_a_dead_letter_that_health_names_and_a_person_revives(
     made: Make, mailbox: Mailbox, clock: FakeClock
 ) -> None:
@@ -186,7 +207,7 @@ def test_what_cannot_be_sent_for_days_is_a_dead_letter_that_health_names_and_a_p
     a_round(context)
     assert [row[1] for row in rows(context)] == ["dead"]
     facts = facts_of(context.config, clock(), context.store.transactions.reading_plainly)
-    assert "1 notification was refused or given up" in " ".join(reason.said for reason in judge(facts).reasons)
+    assert "1 notification was refused or given up" in " ".join(reason.message for reason in judge(facts).reasons)
     mailbox.refuses = False
     assert context.store.notifications.requeue(clock()) == 1
     assert notifications.send(context) == 1

@@ -10,11 +10,15 @@
   };
   const NAMES = Object.keys(WINDOWS);
   const MIP_MM = 10;
-  const MOST_KEPT = 320; // slices of 512 KiB
+  const VIEWS = ['axial', 'coronal', 'sagittal'];
+  const MOST_KEPT = 480; // slices of 512 KiB
   const AHEAD = 60;
   const AT_ONCE = 4; // of the six connections that a browser opens, one hears events
   const base = `/cases/${viewer.dataset.case}/images`;
-  const state = { slice: 0, window: [...WINDOWS.arteries], name: 'arteries', mip: false, circles: true, zoom: 1, pan: [0, 0] };
+  const state = {
+    view: 'axial', at: { axial: 0, coronal: 0, sagittal: 0 },
+    window: [...WINDOWS.arteries], mip: false, circles: true, masks: false, zoom: 1, pan: [0, 0],
+  };
   let info = null;
   let key = '';
   let direction = 1;
@@ -25,6 +29,7 @@
   const plane = document.createElement('canvas');
   const lut = new Uint32Array(65536);
   let lutFor = '';
+  let levels = []; // from head to feet: the slice that is shown on each line of a plane across the slices
 
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
   const say = (words) => { message.textContent = words; message.hidden = !words; };
@@ -41,35 +46,81 @@
     info = found;
     kept.clear();
     failed.clear();
-    slider.max = info.slices - 1;
-    plane.width = info.columns;
-    plane.height = info.rows;
+    levels = levelsOf(info.positions_mm);
+    viewer.querySelector('#view').hidden = !info.is_stack;
+    viewer.querySelector('#masks').hidden = !Object.keys(info.masks).length;
     if (first) {
       say('Loading images…');
-      go(info.findings.length ? info.findings[0].slice : Math.floor(info.slices / 2));
-    } else go(clamp(state.slice, 0, info.slices - 1));
+      state.at = { axial: Math.floor(info.slices / 2), coronal: Math.floor(info.rows / 2), sagittal: Math.floor(info.columns / 2) };
+      if (info.findings.length) aim(info.findings[0]);
+    }
+    setView(info.is_stack ? state.view : 'axial');
   }
 
-  function go(slice) {
+  function levelsOf(positions) {
+    if (!info.is_stack) return [];
+    const lines = Math.round((positions.at(-1) - positions[0]) / info.slice_mm) + 1;
+    let slice = positions.length - 1;
+    return Array.from({ length: lines }, (_, line) => {
+      const at = positions.at(-1) - line * info.slice_mm;
+      while (slice > 0 && Math.abs(positions[slice - 1] - at) <= Math.abs(positions[slice] - at)) slice -= 1;
+      return slice;
+    });
+  }
+
+  // What the view shows: its size in pixels and their size in mm, how many such planes there are and how far apart.
+  function geometry() {
+    const [high, wide] = info.pixel_mm ?? [1, 1];
+    const across = { height: levels.length, highMm: info.slice_mm };
+    switch (state.view) {
+      case 'coronal': return { ...across, width: info.columns, wideMm: wide, planes: info.rows, apartMm: high };
+      case 'sagittal': return { ...across, width: info.rows, wideMm: high, planes: info.columns, apartMm: wide };
+      default: return { width: info.columns, height: info.rows, wideMm: wide, highMm: high, planes: info.slices, apartMm: info.slice_mm };
+    }
+  }
+  const here = () => state.at[state.view];
+  const halfSlab = () => (state.mip ? Math.max(Math.round(MIP_MM / 2 / geometry().apartMm), 1) : 0);
+
+  function setView(view) {
+    state.view = view;
+    viewer.dataset.view = view;
+    document.getElementById('view-name').textContent = view;
+    const { width, height, planes } = geometry();
+    [plane.width, plane.height] = [width, height];
+    slider.max = planes - 1;
+    const [left, right, above, below, head, feet] = info.marks;
+    const marks = { axial: [left, right, above, below], coronal: [left, right, head, feet], sagittal: [above, below, head, feet] }[view];
+    viewer.querySelectorAll('.side').forEach((each, index) => { each.textContent = marks[index] ?? ''; });
+    go(here());
+  }
+  const nextView = () => { if (info.is_stack) setView(VIEWS[(VIEWS.indexOf(state.view) + 1) % VIEWS.length]); };
+  function aim(finding) {
+    state.at = { axial: finding.slice, coronal: Math.floor(finding.y), sagittal: Math.floor(finding.x) };
+  }
+
+  function go(to) {
     if (!info) return;
-    const next = clamp(slice, 0, info.slices - 1);
-    if (next !== state.slice) direction = Math.sign(next - state.slice);
-    state.slice = next;
+    const { planes } = geometry();
+    const next = clamp(to, 0, planes - 1);
+    if (next !== here()) direction = Math.sign(next - here());
+    state.at[state.view] = next;
     slider.value = next;
-    slider.setAttribute('aria-valuetext', `slice ${next + 1} of ${info.slices}`);
+    slider.setAttribute('aria-valuetext', `${state.view === 'axial' ? 'slice' : state.view} ${next + 1} of ${planes}`);
     load();
     draw();
   }
 
   // The nearest first, more of them in the direction of scrolling; what is far away is given up.
   function load() {
-    const order = [state.slice];
-    for (let away = 1; away <= AHEAD; away++) {
-      order.push(state.slice + away * direction);
-      if (away <= AHEAD / 2) order.push(state.slice - away * direction);
+    const middle = state.at.axial;
+    const [ahead, behind] = state.view === 'axial' ? [AHEAD, AHEAD / 2] : [MOST_KEPT / 2, MOST_KEPT / 2];
+    const order = [middle];
+    for (let away = 1; away <= ahead; away++) {
+      order.push(middle + away * direction);
+      if (away <= behind) order.push(middle - away * direction);
     }
     for (const [slice, abort] of asked) {
-      if (Math.abs(slice - state.slice) > AHEAD) { abort.abort(); asked.delete(slice); }
+      if (Math.abs(slice - middle) > ahead) { abort.abort(); asked.delete(slice); }
     }
     for (const slice of order) {
       if (asked.size >= AT_ONCE) break;
@@ -85,7 +136,7 @@
       const answer = await fetch(`${base}/${slice}?${mine}`, { signal: abort.signal });
       if (!answer.ok) {
         failed.add(slice);
-        if (slice === state.slice) say(await answer.text());
+        if (slice === state.at.axial) say(await answer.text());
       } else {
         const pixels = new Int16Array(await answer.arrayBuffer());
         if (mine === key && pixels.length === info.rows * info.columns) keep(slice, pixels);
@@ -101,11 +152,10 @@
   function keep(slice, pixels) {
     kept.set(slice, pixels);
     if (kept.size > MOST_KEPT) {
-      const farthest = [...kept.keys()].reduce((a, b) => (Math.abs(a - state.slice) > Math.abs(b - state.slice) ? a : b));
+      const farthest = [...kept.keys()].reduce((a, b) => (Math.abs(a - state.at.axial) > Math.abs(b - state.at.axial) ? a : b));
       kept.delete(farthest);
     }
-    const half = state.mip ? Math.round(MIP_MM / 2 / info.slice_mm) : 0;
-    if (Math.abs(slice - state.slice) <= half) draw();
+    if (state.view !== 'axial' || Math.abs(slice - here()) <= halfSlab()) draw();
   }
 
   function draw() {
@@ -126,16 +176,35 @@
   }
 
   function pixels() {
-    if (!state.mip) return kept.get(state.slice);
-    const half = Math.max(Math.round(MIP_MM / 2 / info.slice_mm), 1);
+    const [from, to] = [here() - halfSlab(), here() + halfSlab()];
+    if (state.view !== 'axial') return acrossSlices(from, to);
+    if (from === to) return kept.get(from);
     let most = null;
-    for (let slice = state.slice - half; slice <= state.slice + half; slice++) {
+    for (let slice = from; slice <= to; slice++) {
       const one = kept.get(slice);
       if (!one) continue;
       if (!most) most = one.slice();
       else for (let i = 0; i < one.length; i++) if (one[i] > most[i]) most[i] = one[i];
     }
     return most;
+  }
+
+  // The brightest of the rows (coronal) or columns (sagittal) from .. to, line by line; a slice that is not here is black.
+  function acrossSlices(from, to) {
+    const { width, planes } = geometry();
+    const [along, step] = state.view === 'coronal' ? [1, info.columns] : [info.columns, 1];
+    const [first, last] = [Math.max(from, 0), Math.min(to, planes - 1)];
+    const found = new Int16Array(width * levels.length).fill(-32768);
+    levels.forEach((slice, line) => {
+      const one = kept.get(slice);
+      if (!one) return;
+      for (let x = 0; x < width; x++) {
+        let most = -32768;
+        for (let plane_ = first, i = x * along + first * step; plane_ <= last; plane_++, i += step) if (one[i] > most) most = one[i];
+        found[line * width + x] = most;
+      }
+    });
+    return found;
   }
 
   function paint() {
@@ -148,36 +217,70 @@
     if (!values) return;
     say('');
     grey();
-    const image = new ImageData(info.columns, info.rows);
+    const image = new ImageData(plane.width, plane.height);
     const out = new Uint32Array(image.data.buffer);
     for (let i = 0; i < values.length; i++) out[i] = lut[values[i] & 65535];
+    if (state.masks) paintMasks(image.data);
     plane.getContext('2d').putImageData(image, 0, 0);
     const pen = canvas.getContext('2d');
     const { scale, left, top, aspect } = placed();
     pen.fillStyle = '#000';
     pen.fillRect(0, 0, width, height);
     pen.imageSmoothingEnabled = true;
-    pen.drawImage(plane, left, top, info.columns * scale, info.rows * scale * aspect);
+    pen.drawImage(plane, left, top, plane.width * scale, plane.height * scale * aspect);
     if (state.circles) info.findings.forEach((finding, index) => circle(pen, finding, index + 1, ratio));
-    viewer.dataset.drawn = state.slice;
+    viewer.dataset.drawn = here();
+  }
+
+  // Half sky blue over the pixels that the model took for a finding, in the plane or the slab that is shown.
+  function paintMasks(data) {
+    const [from, to] = [here() - halfSlab(), here() + halfSlab()];
+    const painted = new Set();
+    const put = (x, y) => painted.add(y * plane.width + x);
+    for (const [name, runs] of Object.entries(info.masks)) {
+      const slice = Number(name);
+      const line = levels.indexOf(slice);
+      for (const [, row, start, length] of runs) {
+        for (let column = start; column < start + length; column++) {
+          if (state.view === 'axial' && slice >= from && slice <= to) put(column, row);
+          if (state.view === 'coronal' && row >= from && row <= to && line >= 0) put(column, line);
+          if (state.view === 'sagittal' && column >= from && column <= to && line >= 0) put(row, line);
+        }
+      }
+    }
+    for (const i of painted) [86, 180, 233].forEach((shade, channel) => { data[i * 4 + channel] = (data[i * 4 + channel] + shade) / 2; });
+    viewer.dataset.masked = painted.size;
   }
 
   function placed() {
-    const aspect = info.pixel_mm ? info.pixel_mm[0] / info.pixel_mm[1] : 1;
-    const fit = Math.min(canvas.width / info.columns, canvas.height / (info.rows * aspect));
+    const { wideMm, highMm } = geometry();
+    const aspect = highMm / wideMm;
+    const fit = Math.min(canvas.width / plane.width, canvas.height / (plane.height * aspect));
     const scale = fit * state.zoom;
-    const left = (canvas.width - info.columns * scale) / 2 + state.pan[0];
-    const top = (canvas.height - info.rows * scale * aspect) / 2 + state.pan[1];
+    const left = (canvas.width - plane.width * scale) / 2 + state.pan[0];
+    const top = (canvas.height - plane.height * scale * aspect) / 2 + state.pan[1];
     return { scale, left, top, aspect };
   }
 
+  // Where a finding is in this view: x and y in pixels of the plane, and the number of the plane through its middle.
+  function spot(finding) {
+    const line = levels.indexOf(finding.slice) + 0.5;
+    switch (state.view) {
+      case 'coronal': return { x: finding.x, y: line, at: finding.y - 0.5 };
+      case 'sagittal': return { x: finding.y, y: line, at: finding.x - 0.5 };
+      default: return { x: finding.x, y: finding.y, at: finding.slice };
+    }
+  }
+
   function circle(pen, finding, number, ratio) {
-    const away = Math.abs(finding.slice - state.slice);
-    const reach = Math.max(finding.half_slices, state.mip ? MIP_MM / 2 / info.slice_mm : 0);
+    const { wideMm, apartMm } = geometry();
+    const { x: column, y: line, at } = spot(finding);
+    const away = Math.abs(at - here());
+    const reach = Math.max(finding.radius_mm / apartMm, halfSlab());
     if (away > reach + 2) return;
     const { scale, left, top, aspect } = placed();
-    const radius = Math.max(finding.radius * scale, 6 * ratio) + 5 * ratio;
-    const [x, y] = [left + finding.x * scale, top + finding.y * scale * aspect];
+    const radius = Math.max((finding.radius_mm / wideMm) * scale, 6 * ratio) + 5 * ratio;
+    const [x, y] = [left + column * scale, top + line * scale * aspect];
     pen.lineWidth = 2 * ratio;
     pen.setLineDash(away <= reach / 2 + 0.5 ? [] : [5 * ratio, 5 * ratio]);
     pen.strokeStyle = '#ffbe3c';
@@ -191,8 +294,10 @@
   }
 
   function words() {
-    const at = info.positions_mm[state.slice];
-    sliceWords.textContent = `${state.slice + 1} / ${info.slices}${at === undefined ? '' : `   ${at.toFixed(1)} mm`}`;
+    const at = state.view === 'axial' ? info.positions_mm[here()] : undefined;
+    const loaded = state.view !== 'axial' && kept.size < Math.min(info.slices, MOST_KEPT) ? `   ${kept.size} of ${info.slices} slices loaded` : '';
+    const name = state.view === 'axial' ? '' : `${state.view} `;
+    sliceWords.textContent = `${name}${here() + 1} / ${geometry().planes}${at === undefined ? '' : `   ${at.toFixed(1)} mm`}${loaded}`;
     const [level, width] = state.window.map(Math.round);
     windowWords.textContent = `L ${level}  W ${width}${state.mip ? '  MIP 10 mm' : ''}`;
   }
@@ -222,7 +327,8 @@
   }
 
   viewer.querySelectorAll('[data-window]').forEach((each) => each.addEventListener('click', () => setWindow(each.dataset.window)));
-  for (const what of ['mip', 'circles']) document.getElementById(what).addEventListener('click', () => toggle(what));
+  document.getElementById('view').addEventListener('click', nextView);
+  for (const what of ['mip', 'circles', 'masks']) document.getElementById(what).addEventListener('click', () => toggle(what));
   slider.addEventListener('input', () => go(Number(slider.value)));
   let wheel = 0;
   canvas.addEventListener('wheel', (event) => {
@@ -230,7 +336,7 @@
     if (event.ctrlKey) { zoomAt(event.deltaY < 0 ? 1.15 : 1 / 1.15, event.offsetX, event.offsetY); return; }
     wheel += event.deltaMode === 1 ? event.deltaY * 20 : event.deltaY;
     const steps = Math.trunc(wheel / 20);
-    if (steps) { wheel -= steps * 20; go(state.slice + clamp(steps, -5, 5)); }
+    if (steps) { wheel -= steps * 20; go(here() + clamp(steps, -5, 5)); }
   }, { passive: false });
 
   // One finger scrolls, the mouse changes the window, the right or middle button moves the image, two fingers zoom.
@@ -255,7 +361,7 @@
     } else if (event.pointerType === 'touch') {
       wheel += dy;
       const steps = Math.trunc(wheel / 6);
-      if (steps) { wheel -= steps * 6; go(state.slice + steps); }
+      if (steps) { wheel -= steps * 6; go(here() + steps); }
     } else if (event.buttons & 6) {
       const ratio = devicePixelRatio || 1;
       state.pan = [state.pan[0] + dx * ratio, state.pan[1] + dy * ratio];
@@ -270,9 +376,9 @@
   canvas.addEventListener('dblclick', whole);
 
   const KEYS = {
-    ArrowUp: (by) => go(state.slice + by), ArrowDown: (by) => go(state.slice - by),
-    PageUp: () => go(state.slice + 10), PageDown: () => go(state.slice - 10),
-    m: () => toggle('mip'), o: () => toggle('circles'), 0: whole,
+    ArrowUp: (by) => go(here() + by), ArrowDown: (by) => go(here() - by),
+    PageUp: () => go(here() + 10), PageDown: () => go(here() - 10),
+    m: () => toggle('mip'), o: () => toggle('circles'), s: () => toggle('masks'), v: nextView, 0: whole,
   };
   NAMES.forEach((name, index) => { KEYS[index + 1] = () => setWindow(name); });
   document.addEventListener('keydown', (event) => {
@@ -283,7 +389,7 @@
   });
   document.addEventListener('willis:show', (event) => {
     const finding = info?.findings[event.detail - 1];
-    if (finding) go(finding.slice);
+    if (finding) { aim(finding); go(here()); }
   });
   document.addEventListener('willis:reviewed', open);
   new ResizeObserver(draw).observe(canvas);

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from ai.contrast import contrast_filled_arteries, enhanced_tubes
-from ai.coverage import HeadExtent, head_extent
+from ai.contrast import enhanced_tubes, within
+from ai.coverage import head_extent
 from ai.volume import Volume
 from tests.support.absent import absent
 from tests.support.made_up_head import head
@@ -29,7 +30,9 @@ def about(volume: Volume) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("hu", [350.0, 500.0])
 def test_wide_arteries_filled_with_contrast_are_seen(hu: float) -> None:
     volume = head(spacing_mm_DHW=(1.0, 1.0, 1.0), contrast_hu=hu)
-    assert contrast_filled_arteries(volume, head_extent(volume))
+    circle_centre_lps_mm = head_extent(volume).circle_centre_lps_mm
+    assert circle_centre_lps_mm is not None
+    assert enhanced_tubes(volume, circle_centre_lps_mm).filled
 
 
 @pytest.mark.parametrize("hu", [125, 150, 200, 350])
@@ -90,10 +93,6 @@ def test_the_side_of_filled_arteries_is_told() -> None:
     assert tubes.filled and tubes.left_mm3 == 0.0 and tubes.right_mm3 > 150.0
 
 
-def test_without_a_located_circle_there_is_no_contrast() -> None:
-    assert not contrast_filled_arteries(head(), HeadExtent(None, vertex_inside=False))
-
-
 def test_a_real_scanner_s_plain_skull_phantom_has_no_contrast() -> None:
     if not PHILIPS.exists():
         absent(f"the scanner's study is not at {PHILIPS}")
@@ -104,3 +103,11 @@ def test_a_real_scanner_s_plain_skull_phantom_has_no_contrast() -> None:
     datasets = [pydicom.dcmread(path) for path in sorted(PHILIPS.glob("I*"))]
     volume = volume_from_datasets([ds for ds in datasets if "PixelData" in ds])
     assert enhanced_tubes(volume, (-3.0, 85.0, 743.0)).volume_mm3 == 0.0
+
+
+@pytest.mark.parametrize("reach", [2.0, 4.5, 6.0])
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.5])
+def test_what_lies_within_reach_is_what_the_distances_say(reach: float, share: float) -> None:
+    mask = np.random.default_rng(1).random((12, 15, 18)) < share
+    distances = ndimage.distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, np.inf)
+    np.testing.assert_array_equal(within(mask, reach), distances <= reach)

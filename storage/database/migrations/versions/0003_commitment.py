@@ -1,10 +1,9 @@
 """Storage commitment: what we ask of destinations, what is asked of us, and the view `worklist` telling of it."""
 
-import sqlalchemy as sa
 from alembic import op
 
 from storage.database import history
-from storage.database.history import create_indexes, create_table, optional, required
+from storage.database.history import add_columns, create_indexes, create_table, optional, required
 
 revision, down_revision = "0003", "0002"
 
@@ -34,7 +33,7 @@ def upgrade() -> None:
         unique=("calling_ae", "transaction_uid"),
     )
     create_indexes("commitment_request", "next_attempt_at")
-    op.add_column("delivery", sa.Column("committed_at", sa.DateTime(), nullable=True))
+    add_columns("delivery", optional(history.TIME, "committed_at"))
     op.execute("DROP VIEW worklist")
     op.execute(history.worklist_view(tells_of_commitment=True))
 

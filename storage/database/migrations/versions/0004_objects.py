@@ -1,10 +1,9 @@
 """Objects beside the report, each delivered like it."""
 
-import sqlalchemy as sa
 from alembic import op
 
 from storage.database import history
-from storage.database.history import create_indexes, create_table, required
+from storage.database.history import add_columns, create_indexes, create_table, optional, required
 
 revision, down_revision = "0004", "0003"
 
@@ -22,7 +21,7 @@ def upgrade() -> None:
         unique=("sop_instance_uid",),
     )
     create_indexes("report_object", "report_id")
-    op.add_column("delivery", sa.Column("object_id", sa.Integer(), nullable=True))
+    add_columns("delivery", optional(history.INTEGER, "object_id"))
 
 
 def downgrade() -> None:

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from storage.database.history import create_indexes, drop_columns
+from storage.database.history import INTEGER, TEXT, add_columns, create_indexes, drop_columns, optional, required
 from storage.records import name_key
 
 revision, down_revision = "0006", "0005"
@@ -13,9 +13,8 @@ ROWS_AT_ONCE = 10_000
 
 
 def upgrade() -> None:
-    for name in ("name_key", "study_time", "study_id"):
-        op.add_column("series", sa.Column(name, sa.Text(), nullable=False, server_default=""))
-    op.add_column("series", sa.Column("series_number", sa.Integer(), nullable=True))
+    add_columns("series", required(TEXT, "name_key", "study_time", "study_id", default=""))
+    add_columns("series", optional(INTEGER, "series_number"))
     _fill_name_keys()
     create_indexes("series", "study_date")
     for name in INDEXED:

@@ -1,16 +1,12 @@
 """How often the missing instances of a series were asked for, and until when the next time waits."""
 
-import sqlalchemy as sa
-from alembic import op
-
-from storage.database.history import drop_columns
+from storage.database.history import INTEGER, TIME, add_columns, drop_columns, optional, required
 
 revision, down_revision = "0007", "0006"
 
 
 def upgrade() -> None:
-    op.add_column("series", sa.Column("retrievals", sa.Integer(), nullable=False, server_default="0"))
-    op.add_column("series", sa.Column("retrieve_until", sa.DateTime(), nullable=True))
+    add_columns("series", required(INTEGER, "retrievals", default="0"), optional(TIME, "retrieve_until"))
 
 
 def downgrade() -> None:

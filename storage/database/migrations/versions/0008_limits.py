@@ -1,17 +1,15 @@
 """What in the images limits an answer, and whether a scan is worth an alert, with the report and on the worklist."""
 
-import sqlalchemy as sa
 from alembic import op
 
-from storage.database.history import drop_columns, worklist_view
+from storage.database.history import BOOLEAN, TEXT, add_columns, drop_columns, optional, worklist_view
 
 revision, down_revision = "0008", "0007"
 
 
 def upgrade() -> None:
     op.execute("DROP VIEW worklist")
-    op.add_column("report", sa.Column("limits", sa.Text(), nullable=True))
-    op.add_column("report", sa.Column("notify", sa.Boolean(), nullable=True))
+    add_columns("report", optional(TEXT, "limits"), optional(BOOLEAN, "notify"))
     op.execute(worklist_view(more=", r.limits, r.notify"))
 
 

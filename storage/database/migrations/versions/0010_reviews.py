@@ -3,7 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-from storage.database.history import worklist_view
+from storage.database import history
+from storage.database.history import create_indexes, create_table, optional, required, worklist_view
 
 revision, down_revision = "0010", "0009"
 
@@ -13,66 +14,52 @@ JOINED = " LEFT JOIN review v ON v.case_id = s.id AND v.revision = s.revision"
 
 
 def upgrade() -> None:
-    op.create_table(
+    create_table(
         "account",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.String(length=64), nullable=False),
-        sa.Column("role", sa.String(length=16), nullable=False),
-        sa.Column("password_hash", sa.Text(), nullable=False),
-        sa.Column("failures", sa.Integer(), nullable=False),
-        sa.Column("locked_until", sa.DateTime(), nullable=True),
-        sa.Column("created_at", sa.DateTime(), nullable=False),
-        sa.Column("disabled_at", sa.DateTime(), nullable=True),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("name"),
+        required(history.ACCOUNT, "name"),
+        required(history.WORD, "role"),
+        required(history.TEXT, "password_hash"),
+        required(history.INTEGER, "failures"),
+        optional(history.TIME, "locked_until"),
+        required(history.TIME, "created_at"),
+        optional(history.TIME, "disabled_at"),
+        unique=("name",),
     )
-    op.create_table(
+    create_table(
         "account_token",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("sha256", sa.String(length=64), nullable=False),
-        sa.Column("account_id", sa.Integer(), nullable=False),
-        sa.Column("kind", sa.String(length=16), nullable=False),
-        sa.Column("created_at", sa.DateTime(), nullable=False),
-        sa.Column("expires_at", sa.DateTime(), nullable=False),
-        sa.ForeignKeyConstraint(["account_id"], ["account.id"]),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("sha256"),
+        required(history.SHA256, "sha256"),
+        required(history.INTEGER, "account_id"),
+        required(history.WORD, "kind"),
+        required(history.TIME, "created_at", "expires_at"),
+        refers=("account_id",),
+        unique=("sha256",),
     )
-    op.create_index("ix_account_token_account_id", "account_token", ["account_id"])
-    op.create_index("ix_account_token_expires_at", "account_token", ["expires_at"])
+    create_indexes("account_token", "account_id", "expires_at")
     op.create_table(
         "review",
         sa.Column("case_id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("series_instance_uid", sa.String(length=64), nullable=False),
-        sa.Column("revision", sa.Integer(), nullable=False),
-        sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("acknowledged_at", sa.DateTime(), nullable=True),
-        sa.Column("acknowledged_by", sa.Text(), nullable=False),
-        sa.Column("assigned_to", sa.Text(), nullable=False),
-        sa.Column("verdicts", sa.JSON(), nullable=False),
+        *required(history.UID, "series_instance_uid"),
+        *required(history.INTEGER, "revision", "version"),
+        *optional(history.TIME, "acknowledged_at"),
+        *required(history.TEXT, "acknowledged_by", "assigned_to"),
+        *required(history.JSON, "verdicts"),
         sa.PrimaryKeyConstraint("case_id"),
     )
-    op.create_table(
+    create_table(
         "review_entry",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("case_id", sa.Integer(), nullable=False),
-        sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("revision", sa.Integer(), nullable=False),
-        sa.Column("at", sa.DateTime(), nullable=False),
-        sa.Column("account", sa.String(length=64), nullable=False),
-        sa.Column("action", sa.String(length=16), nullable=False),
-        sa.Column("undone", sa.Boolean(), nullable=False),
-        sa.Column("before", sa.JSON(), nullable=False),
-        sa.Column("assigned_to", sa.Text(), nullable=False),
-        sa.Column("finding", sa.Integer(), nullable=True),
-        sa.Column("reason", sa.String(length=32), nullable=False),
-        sa.Column("report_uid", sa.String(length=64), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("location", sa.Text(), nullable=False),
-        sa.Column("probability", sa.Double(), nullable=True),
-        sa.Column("diameter_mm", sa.Double(), nullable=True),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("case_id", "version"),
+        required(history.INTEGER, "case_id", "version", "revision"),
+        required(history.TIME, "at"),
+        required(history.ACCOUNT, "account"),
+        required(history.WORD, "action"),
+        required(history.BOOLEAN, "undone"),
+        required(history.JSON, "before"),
+        required(history.TEXT, "assigned_to"),
+        optional(history.INTEGER, "finding"),
+        required(history.TOKEN, "reason"),
+        required(history.UID, "report_uid"),
+        required(history.TEXT, "model", "location"),
+        optional(history.DOUBLE, "probability", "diameter_mm"),
+        unique=("case_id", "version"),
     )
     op.execute("DROP VIEW worklist")
     op.execute(worklist_view(more=LIMITS + REVIEW, joined=JOINED))

@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
-from node.audit.messages import Activity, Party, Question, Reporter, Study
+from node.audit.messages import Activity, Party, Person, Question, Reporter, Study
 from node.audit.trail import AuditFile, Lane, Trail, syslog_frame
 from node.runtime.backoff import Backoff
 from tests.support.audit_schema import check
@@ -36,6 +36,7 @@ def messages(reporter: Reporter) -> dict[str, Element]:
         "query to us": reporter.query(CALLER, US, ASKED, AT, "cannot answer now"),
         "refused": reporter.node_refused(CALLER, "calling AE title is not on the list", AT),
         "no tls": reporter.node_refused(Party("", "2001:db8::1"), "no TLS: wrong version number", AT),
+        "account": reporter.account_changed("dr.b", "role lead", Person("root", "10.0.0.9"), AT),
     }
     assert not any(b"\n" in message for message in made.values())
     return {name: fromstring(message) for name, message in made.items()}

@@ -50,7 +50,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         if "[node]" not in content:
             content = f"[node]\nport = {free_port()}\n{content}"
         path.write_text(content + "\n")
-        return [("" if each.is_fatal else "warning: ") + each.said for each in problems(checked(path), ask_peers)]
+        return [("" if each.is_fatal else "warning: ") + each.message for each in problems(checked(path), ask_peers)]
 
     return run
 
@@ -141,8 +141,8 @@ def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest
     path.write_text(f'[node]\nport = {free_port()}\n[ai]\ndevice = "cuda:1"\n')
     [problem] = problems(checked(path))
     assert problem.is_fatal
-    assert problem.said.startswith("[ai] device = 'cuda:1': there is no CUDA GPU here")
-    assert "write 'auto' or 'cpu'" in problem.said
+    assert problem.message.startswith("[ai] device = 'cuda:1': there is no CUDA GPU here")
+    assert "write 'auto' or 'cpu'" in problem.message
 
 
 def test_a_gpu_beyond_the_last_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,11 +236,11 @@ def test_a_certificate_that_does_not_bear_our_host_is_a_warning(
 ) -> None:
     check(tls(certificates, "elsewhere"))
     config = checked(tmp_path / "willis.toml")
-    assert not [each for each in checks._tls(config.node.tls, config) if "bears" in each.said]
+    assert not [each for each in checks._tls(config.node.tls, config) if "bears" in each.message]
     config = config.model_copy(update={"node": config.node.model_copy(update={"host": "willis.example"})})
-    [problem] = [each for each in checks._tls(config.node.tls, config) if "bears" in each.said]
+    [problem] = [each for each in checks._tls(config.node.tls, config) if "bears" in each.message]
     assert not problem.is_fatal
-    assert "it bears elsewhere.example and not [node] host = 'willis.example'" in problem.said
+    assert "it bears elsewhere.example and not [node] host = 'willis.example'" in problem.message
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_health_says_of(name: str) -> None:
     changes, verdict, about, said = ILL[name]
     [reason] = judge(replace(WELL, **changes)).reasons
     assert (reason.verdict, reason.about) == (verdict, about)
-    assert said in reason.said
+    assert said in reason.message
 
 
 WELL_AS_WELL: dict[str, dict[str, Any]] = {

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -5,8 +6,9 @@ from sqlalchemy.exc import OperationalError
 
 from node.config.sections import Config
 from node.errors import Refused, Unavailable
+from node.runtime import log
 from node.workflow.context import Context
-from node.workflow.due import each_due
+from node.workflow.due import Attempts, each_due
 from storage.errors import StorageFull
 from storage.files.instances import Files
 from storage.records import Delivery
@@ -23,8 +25,14 @@ def context(sqlite_store: Store, files: Files, clock: FakeClock) -> Context:
     return Context(Config.model_validate({}), sqlite_store, files, lambda: None, clock)
 
 
-def postpone(context: Context, delivery: Delivery, error: str) -> None:
-    context.store.outbox.postponed(delivery, error, context.clock() + timedelta(hours=1))
+def deliver(context: Context, attempt: Callable[[Context, Delivery], bool]) -> int:
+    """One round of attempts; what is too old becomes a dead letter."""
+
+    def give_up(context: Context, delivery: Delivery, error: str) -> None:
+        context.store.outbox.refused(delivery, f"too old: {error}")
+
+    kind = Attempts("delivery", attempt, give_up, lambda _delivery: log.get())
+    return each_due(context, context.store.outbox, kind, LEASE)
 
 
 def round_of(context: Context, error: Exception | None, tried: list[str]) -> int:
@@ -37,7 +45,7 @@ def round_of(context: Context, error: Exception | None, tried: list[str]) -> int
         context.store.outbox.accepted(delivery, context.clock())
         return True
 
-    return each_due(context, context.store.outbox.due, LEASE, attempt, postpone)
+    return deliver(context, attempt)
 
 
 def errors(context: Context) -> list[str]:
@@ -64,6 +72,20 @@ def test_any_other_error_costs_its_own_attempt_only_and_is_kept_without_what_a_l
     assert errors(context) == [shown, "", shown, ""]
 
 
+def test_what_fails_is_due_again_after_the_backoff_until_it_is_too_old(context: Context, clock: FakeClock) -> None:
+    began = clock()
+    assert round_of(context, Refused("not now"), []) == 2
+    [away] = [each for each in context.store.worklist.deliveries(1) if each.destination == "AWAY"]
+    assert away.next_attempt_at is not None
+    assert timedelta(seconds=1.5) <= away.next_attempt_at - began <= timedelta(seconds=2)
+    clock.advance(72 * 3600 - 1)
+    round_of(context, Refused("not now"), [])
+    assert errors(context) == ["not now", "", "not now", ""]
+    clock.advance(3600)
+    round_of(context, Refused("not now"), [])
+    assert errors(context) == ["too old: not now", "", "too old: not now", ""]
+
+
 @pytest.mark.parametrize("error", [OperationalError("UPDATE", None, Exception("locked")), StorageFull("no space")])
 def test_an_outcome_that_the_database_does_not_take_is_no_failed_attempt(context: Context, error: Exception) -> None:
     tried: list[str] = []
@@ -80,7 +102,7 @@ def test_a_node_that_stops_begins_no_attempt_and_what_it_holds_is_due_at_once(co
         context.give_back()
         return False
 
-    assert each_due(context, context.store.outbox.due, LEASE, attempt, postpone) == 0
+    assert deliver(context, attempt) == 0
     deliveries = context.store.worklist.deliveries(1)
     assert [(each.attempts, each.next_attempt_at) for each in deliveries] == [(0, context.clock())] * 2
     assert context.held == []

@@ -1,0 +1,81 @@
+"""A case's images: what the viewer needs to know of them, one slice at a time, the masks of the findings, the thumbnail."""
+
+import gzip
+
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from node.web.case_pages import NO_CASE, row_of
+from node.web.images import NoImages, Series, findings_on, hounsfield
+from node.web.masks import Run, masks_on
+from node.web.requests import Asked
+from node.web.thumbnails import thumbnail
+from storage.queries.worklist import Row
+
+_KEPT_SECONDS = 3600
+
+
+def images(asked: Asked) -> Response:
+    """What the viewer needs to know: how many slices of which size, and where the findings are on them."""
+    row = row_of(asked)
+    if row is None:
+        return JSONResponse({"said": NO_CASE}, 404)
+    try:
+        series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
+    except NoImages as error:
+        return JSONResponse({"said": str(error)}, 410)
+    return JSONResponse(
+        {
+            "slices": len(series.places),
+            "rows": series.frame.rows,
+            "columns": series.frame.columns,
+            "pixel_mm": list(series.frame.pixel_spacing_mm) if series.has_geometry else None,
+            "slice_mm": series.slice_spacing_mm(),
+            "is_stack": series.is_stack,
+            "marks": series.marks,
+            "positions_mm": [round(place.along_mm, 2) for place in series.places] if series.has_geometry else [],
+            "findings": findings_on(series, row["lesions"] or []),
+            "masks": _masks(asked, row, series),
+        }
+    )
+
+
+def _masks(asked: Asked, row: Row, series: Series) -> dict[int, list[Run]]:
+    deliveries = asked.context.store.worklist.deliveries(row["case_id"])
+    path = next((each.file.path for each in reversed(deliveries) if each.kind == "segmentation"), "")
+    return masks_on(series, asked.context.files.root / path) if path and row["outcome"] == "positive" else {}
+
+
+def image(asked: Asked) -> Response:
+    """One slice: its HU row by row, little endian, 16 bits each, with sign."""
+    row, number = row_of(asked), int(asked.request.path_params["number"])
+    if row is None:
+        return Response(NO_CASE, 404, media_type="text/plain")
+    try:
+        series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
+        if not 0 <= number < len(series.places):
+            return Response("There is no such slice.", 404, media_type="text/plain")
+        hu = hounsfield(series.places[number])
+    except NoImages as error:
+        return Response(str(error), 410, media_type="text/plain")
+    packed = gzip.compress(hu.astype("<i2").tobytes(), compresslevel=1)
+    size = {"X-Rows": str(hu.shape[0]), "X-Columns": str(hu.shape[1])}
+    return Response(
+        packed, media_type="application/octet-stream", headers={"Content-Encoding": "gzip", **size, **_kept()}
+    )
+
+
+def small_image(asked: Asked) -> Response:
+    """The thumbnail."""
+    row = row_of(asked)
+    if row is None:
+        return Response(status_code=404)
+    try:
+        series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
+        return Response(thumbnail(series, row), media_type="image/png", headers=_kept())
+    except NoImages:
+        return RedirectResponse("/static/no-image.svg", 303)
+
+
+def _kept() -> dict[str, str]:
+    """The browser may keep it: its address changes with what it shows.  Nobody between may."""
+    return {"Cache-Control": f"private, max-age={_KEPT_SECONDS}"}

@@ -1,0 +1,178 @@
+"""A copy of database and files that belongs together, taken beside a working node, and put back into an empty folder.
+
+The database is copied first, as of one moment, and then every file that it names: files never change once they have a
+name, so whatever the copy of the database names is there, or retention has removed it since.  The manifest is written last: a
+backup without one was not finished.  Another backup into the same folder copies only what is new.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from storage.database import revision
+from storage.errors import StorageError
+
+DATABASE, MANIFEST, FILES = "willis.db", "manifest.json", "files"
+_SCHEME = "sqlite:///"
+_CHUNK_BYTES = 1 << 20
+_NAMED = "SELECT path, size_bytes FROM {table}"
+_TABLES = ("instance", "report", "report_object")
+
+
+class NoBackup(StorageError):
+    """It cannot be backed up, or put back; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class BackedUp:
+    """How many files the backup has, how many of them are new, and how many went by retention meanwhile.
+
+    `missing`: those that the node should have and has not, relative to its folder.
+    """
+
+    files: int
+    copied: int
+    removed_meanwhile: int
+    missing: tuple[str, ...]
+
+
+def back_up(url: str, root: Path, to: Path, now: datetime) -> BackedUp:
+    """`to` holds all that the database at `url` and the files under `root` are now.  Raises NoBackup and OSError."""
+    source = sqlite_path(url)
+    if not source.exists():
+        raise NoBackup(f"there is no database {source}: nothing to back up")
+    to.mkdir(parents=True, exist_ok=True)
+    known = _read_manifest(to)["files"] if (to / MANIFEST).exists() else {}
+    (to / MANIFEST).unlink(missing_ok=True)
+    _copy_database(source, to / DATABASE)
+    hashes: dict[str, str] = {}
+    absent, copied = [], 0
+    for path, size in _named(to / DATABASE):
+        there = to / FILES / path
+        if path in known and there.exists() and there.stat().st_size == size:
+            hashes[path] = known[path]
+            continue
+        try:
+            hashes[path] = _copy(root / path, there)
+            copied += 1
+        except FileNotFoundError:
+            absent.append(path)
+    missing = [path for path in absent if _is_named(source, path)]
+    _write_manifest(to, {"made_at": now.isoformat(), "database": _hash(to / DATABASE), "files": hashes})
+    return BackedUp(len(hashes), copied, len(absent) - len(missing), tuple(missing))
+
+
+def restore(backup: Path, url: str, root: Path) -> int:
+    """Database and files are those of the backup; returns how many files.  Raises NoBackup, changing no database, and OSError."""
+    target = sqlite_path(url)
+    if target.exists():
+        raise NoBackup(f"{target} is there already: move it and the folder away, or name another [storage] directory")
+    manifest = _read_manifest(backup)
+    if _hash(backup / DATABASE) != manifest["database"]:
+        raise NoBackup(f"{backup / DATABASE} is not what was backed up; take another backup")
+    with closing(sqlite3.connect(backup / DATABASE)) as connection:
+        [(found,)] = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    if found not in revision.all_known():
+        raise NoBackup(f"the backup was made by a later version of Willis (tables {found}); install that version")
+    for path, digest in manifest["files"].items():
+        try:
+            copied = _copy(backup / FILES / path, root / path)
+        except FileNotFoundError:
+            raise NoBackup(f"{backup / FILES / path} is gone; take another backup") from None
+        if copied != digest:
+            raise NoBackup(f"{backup / FILES / path} is not what was backed up; take another backup")
+    _copy(backup / DATABASE, target)
+    return len(manifest["files"])
+
+
+def sqlite_path(url: str) -> Path:
+    """Where the database lies.  Raises NoBackup for one that is no file."""
+    if not url.startswith(_SCHEME) or "?" in url:
+        raise NoBackup(
+            "only an SQLite database is backed up by Willis: use pg_dump, and copy the folder of [storage] directory after it"
+        )
+    return Path(url.removeprefix(_SCHEME))
+
+
+def _copy_database(source: Path, to: Path) -> None:
+    """`to` is the database as of one moment; writers go on meanwhile."""
+    new = to.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with closing(sqlite3.connect(source, timeout=30)) as live, closing(sqlite3.connect(new)) as copy:
+        live.backup(copy)  # all pages in one step: one read transaction
+        copy.execute("PRAGMA journal_mode = DELETE")
+    _flush(new)
+    new.replace(to)
+    _flush(to.parent)
+
+
+def _named(database: Path) -> Iterator[tuple[str, int]]:
+    with closing(sqlite3.connect(database)) as connection:
+        for table in _TABLES:
+            yield from connection.execute(_NAMED.format(table=table))
+
+
+def _is_named(database: Path, path: str) -> bool:
+    with closing(sqlite3.connect(database, timeout=30)) as connection:
+        return any(
+            connection.execute(f"SELECT 1 FROM {table} WHERE path = ?", (path,)).fetchone()  # noqa: S608
+            for table in _TABLES
+        )
+
+
+def _copy(source: Path, to: Path) -> str:
+    """`to` has the bytes of `source`, also after power loss; returns their SHA-256."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reading:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        new = to.with_name(f"{to.name}.new")
+        with new.open("wb") as writing:
+            while chunk := reading.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                writing.write(chunk)
+            writing.flush()
+            os.fsync(writing.fileno())
+    new.replace(to)
+    return digest.hexdigest()
+
+
+def _hash(path: Path) -> str:
+    try:
+        with path.open("rb") as reading:
+            return hashlib.file_digest(reading, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise NoBackup(f"{path} is not there: that is no backup, or part of one") from None
+
+
+def _read_manifest(backup: Path) -> Mapping[str, Any]:
+    path = backup / MANIFEST
+    try:
+        found: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise NoBackup(f"{path} is not there: that is no backup, or one that was not finished") from None
+    except ValueError:
+        raise NoBackup(f"{path} is damaged; take another backup") from None
+    return found
+
+
+def _write_manifest(to: Path, values: Mapping[str, object]) -> None:
+    new = to / f"{MANIFEST}.new"
+    new.write_text(json.dumps(values, indent=0) + "\n", "utf-8")
+    _flush(new)
+    new.replace(to / MANIFEST)
+    _flush(to)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,98 @@
+"""The page of accounts over a real socket."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from storage.queries.accounts import Account, Role
+from tests.support.builders import FakeClock
+from tests.support.pages import PASSWORD, Served, form_key_of, post
+
+NEW = {"action": "add", "name": "dr.new", "role": "lead", "password": PASSWORD, "again": PASSWORD}
+
+
+def account(served: Served, name: str) -> Account:
+    found = served.context.store.accounts.named(name)
+    assert found is not None
+    return found
+
+
+def enters(served: Served, name: str, password: str = PASSWORD) -> bool:
+    answer = post(served.client(), "/sign-in", "/sign-in", name=name, password=password)
+    return "Sign out" in answer.text
+
+
+def test_an_administrator_makes_an_account_that_can_sign_in(pages: Served) -> None:
+    root = pages.signed_in("root", Role.ADMINISTRATOR)
+    answer = post(root, "/accounts", "/accounts", **NEW)
+    assert answer.status_code == 200
+    assert account(pages, "dr.new").role is Role.LEAD
+    assert enters(pages, "dr.new")
+
+
+def test_an_account_that_was_changed_or_disabled_is_signed_out_at_once(quick: Served) -> None:
+    root = quick.signed_in("root", Role.ADMINISTRATOR)
+    reader = quick.signed_in("dr.a")
+    post(root, "/accounts", "/accounts", action="role", name="dr.a", role="lead")
+    assert account(quick, "dr.a").role is Role.LEAD
+    assert "Password" in reader.get("/").text
+    post(root, "/accounts", "/accounts", action="disable", name="dr.a")
+    assert not enters(quick, "dr.a")
+    post(root, "/accounts", "/accounts", action="enable", name="dr.a")
+    assert enters(quick, "dr.a")
+    again = {"password": "another horse", "again": "another horse"}
+    post(root, "/accounts", "/accounts", action="password", name="dr.a", **again)
+    assert (enters(quick, "dr.a"), enters(quick, "dr.a", "another horse")) == (False, True)
+
+
+@pytest.mark.parametrize("role", [Role.READER, Role.LEAD])
+def test_whoever_is_no_administrator_sees_and_changes_no_account(quick: Served, role: Role) -> None:
+    quick.account("root", Role.ADMINISTRATOR)
+    client = quick.signed_in("dr.a", role)
+    key = form_key_of(client.get("/"))
+    assert client.get("/accounts").status_code == 403
+    for form in (NEW, {"action": "role", "name": "dr.a", "role": "administrator"}):
+        assert client.post("/accounts", data={"form_key": key, **form}).status_code == 403
+    assert [each.name for each in quick.context.store.accounts.all()] == ["dr.a", "root"]
+    assert account(quick, "dr.a").role is role
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (NEW | {"again": "other words"}, "The two passwords differ."),
+        (NEW | {"name": "a b"}, "A name has up to 64 letters"),
+        (NEW | {"role": "god"}, "A role is one of reader, lead, administrator."),
+        (NEW | {"password": "short", "again": "short"}, "10"),
+        (NEW | {"name": "root"}, "There is an account"),
+        ({"action": "disable", "name": "root"}, "Another administrator"),
+        ({"action": "role", "name": "root", "role": "reader"}, "Another administrator"),
+        ({"action": "disable", "name": "nobody"}, "There is no account nobody."),
+        ({"action": "delete", "name": "dr.a"}, "That cannot be done with an account."),
+        ({"name": "dr.a"}, "That cannot be done with an account."),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_changes_nothing(quick: Served, form: dict[str, Any], said: str) -> None:
+    root = quick.signed_in("root", Role.ADMINISTRATOR)
+    before = quick.context.store.accounts.all()
+    answer = post(root, "/accounts", "/accounts", **form)
+    assert (answer.status_code, said in answer.text) == (422, True), answer.text
+    assert quick.context.store.accounts.all() == before
+
+
+def test_a_forged_form_makes_no_account(quick: Served) -> None:
+    root = quick.signed_in("root", Role.ADMINISTRATOR)
+    cookies = dict(root.cookies)
+    assert httpx.post(f"{quick.url}/accounts", data=NEW, cookies=cookies).status_code == 403
+    assert quick.context.store.accounts.named("dr.new") is None
+
+
+def test_the_audit_trail_tells_who_changed_which_account(quick: Served, clock: FakeClock) -> None:
+    root = quick.signed_in("root", Role.ADMINISTRATOR)
+    post(root, "/accounts", "/accounts", **NEW)
+    quick.context.trail.close()
+    trail = (quick.context.config.storage.directory / "audit.log").read_text("utf-8")
+    [line] = [line for line in trail.splitlines() if "110137" in line]
+    assert 'UserID="root"' in line and 'ParticipantObjectID="dr.new"' in line
+    assert PASSWORD not in trail

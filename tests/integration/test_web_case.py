@@ -1,0 +1,67 @@
+"""A case's page over a real socket: masks, planes, thresholds, and the patient's earlier studies."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from storage.files.instances import Files
+from storage.stages import Outcome
+from tests.integration.web_pages import with_images
+from tests.support.builders import FakeClock, claimed, finish, reported
+from tests.support.case_with_masks import with_masks
+from tests.support.pages import Served
+
+
+def test_masks_are_on_the_pixels_of_the_slices_that_the_segmentation_names(
+    quick: Served, files: Files, clock: FakeClock
+) -> None:
+    case = with_masks(quick.context.store, files, clock)
+    client = quick.signed_in("dr.a")
+    known = client.get(f"/cases/{case}/images").json()
+    assert (known["is_stack"], known["marks"]) == (True, "RLAPHF")
+    for number, finding in enumerate(known["findings"], start=1):
+        runs = [run for run in known["masks"][str(finding["slice"])] if run[0] == number]
+        painted = [(row, column) for _, row, start, length in runs for column in range(start, start + length)]
+        assert np.mean(painted, axis=0) == pytest.approx((finding["y"] - 0.5, finding["x"] - 0.5), abs=0.6)
+        assert len(painted) * 0.25 == pytest.approx(np.pi * finding["radius_mm"] ** 2, rel=0.4)  # cells of 1 mm
+    assert set(known["masks"]) == {str(n) for n in (2, 3, 4, 5, 6, 7, 8, 16, 17, 18)}
+    for path in (files.root / "reports").rglob("*.dcm"):
+        path.unlink()
+    assert client.get(f"/cases/{case}/images").json()["masks"] == {}
+
+
+def test_slices_that_do_not_lie_above_each_other_are_not_shown_across(
+    quick: Served, files: Files, clock: FakeClock
+) -> None:
+    with_images(quick, files, clock, step_mm=(0.0, 0.3, 1.0))
+    known = quick.signed_in("dr.a").get("/cases/1/images").json()
+    assert (known["is_stack"], known["masks"]) == (False, {})
+
+
+def test_a_negative_has_the_threshold_beside_its_probability(pages: Served, clock: FakeClock) -> None:
+    claim = claimed(pages.context.store, clock)
+    changes: dict[str, Any] = {"probabilities": (0.5,) * 14, "threshold": 0.65}
+    assert finish(pages.context.store, clock, claim, Outcome.NEGATIVE, **changes)
+    client = pages.signed_in("dr.a")
+    for address in ("/", "/cases/1"):
+        assert "P 50 %, reported from 65 %" in client.get(address).text, address
+
+
+def test_earlier_studies_are_those_of_the_same_patient_and_issuer(pages: Served, clock: FakeClock) -> None:
+    store = pages.context.store
+    reported(store, clock, series="2.25.1", study_instance_uid="2.25.11", study_date="20250301")
+    mine: dict[str, Any] = {"study_instance_uid": "2.25.12", "issuer_of_patient_id": "ELSEWHERE"}
+    reported(store, clock, series="2.25.2", study_date="20250401", **mine)
+    reported(store, clock, series="2.25.3", study_instance_uid="2.25.13", study_date="20270401")
+    reported(store, clock, series="2.25.4", study_instance_uid="2.25.14", study_date="20250501", patient_id="")
+    reported(store, clock, series="2.25.5", study_instance_uid="2.25.15")
+    reported(store, clock, series="2.25.6", study_instance_uid="2.25.16", patient_id="")
+    client = pages.signed_in("dr.a")
+    page = client.get("/cases/5").text
+    assert re.findall(r'<a href="/cases/(\d+)">', page) == ["1"]
+    assert "6.5 mm on 01 Mar 2025: + 0.0 ± 2.0 mm, no more than two measurements differ by" in page
+    assert "not by registration" in page
+    for case in (1, 6):
+        assert "Earlier studies" not in client.get(f"/cases/{case}").text
