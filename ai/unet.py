@@ -103,10 +103,9 @@ class Decoder(nn.Module):
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
         below = self.narrow(below)
         if self.gate is None and not torch.is_grad_enabled():
-            convolution, *rest = self.join
-            answered = _joined(below, skip, convolution.weight)
-            for step in rest:
-                answered = step(answered)
+            convolution, normalised, activated = self.join
+            assert isinstance(convolution, nn.Conv3d)
+            answered: Tensor = activated(normalised(_joined(below, skip, convolution.weight)))
             return answered
         below = F.interpolate(below, scale_factor=2.0, mode="nearest")
         if self.gate is not None:
@@ -124,7 +123,7 @@ def _joined(below: Tensor, skip: Tensor, weight: Tensor) -> Tensor:
 
     Each of its values meets 8 sums of weights instead of 27 weights, because 2×2×2 enlarged voxels are one.
     """
-    of_below, of_skip = weight.split([below.shape[1], skip.shape[1]], dim=1)
+    of_below, of_skip = weight[:, : below.shape[1]], weight[:, below.shape[1] :]
     enlarged = _ENLARGED.to(weight)
     sums = torch.einsum("oiabc,xa,yb,zc->ioxyz", of_below, enlarged, enlarged, enlarged)
     answered = F.conv3d(skip, of_skip, padding=1)
