@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from storage.files.instances import Files
+from storage.queries.retention import Why
 from storage.stages import Outcome
 from tests.integration.web_pages import with_images
 from tests.support.builders import FakeClock, claimed, finish, reported
 from tests.support.case_with_masks import with_masks
-from tests.support.pages import Served
+from tests.support.pages import Served, form_key_of
 
 
 def test_masks_are_on_the_pixels_of_the_slices_that_the_segmentation_names(
@@ -30,6 +31,28 @@ def test_masks_are_on_the_pixels_of_the_slices_that_the_segmentation_names(
     for path in (files.root / "reports").rglob("*.dcm"):
         path.unlink()
     assert client.get(f"/cases/{case}/images").json()["masks"] == {}
+
+
+def test_a_case_that_retention_removes_while_it_is_open_is_said_to_be_gone(
+    quick: Served, files: Files, clock: FakeClock
+) -> None:
+    store = quick.context.store
+    with_images(quick, files, clock)
+    for delivery in store.worklist.deliveries(1):
+        store.outbox.accepted(delivery, clock())
+    client = quick.signed_in("dr.a")
+    key = form_key_of(client.get("/cases/1"))
+    assert client.get("/cases/1/images/0").status_code == 200
+    later = clock.advance(10)
+    removal = store.retention.begin(1, Why.AGE, later, later)
+    assert removal is not None and store.retention.forget(removal, later)
+    seen = client.get("/cases/1/review")
+    assert (seen.status_code, "may have been removed to make room" in seen.text) == (200, True)
+    form = {"form_key": key, "version": "0", "action": "acknowledged"}
+    assert client.post("/cases/1/review", data=form).status_code == 404
+    for address in ("", "/images", "/images/0", "/thumbnail"):
+        assert client.get(f"/cases/1{address}").status_code == 404, address
+    assert store.reviews.entries(1) == []
 
 
 def test_slices_that_do_not_lie_above_each_other_are_not_shown_across(
