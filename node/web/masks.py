@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import unpack_bits
 
 from ai.frames import GARBLED
 from node.web.images import Series
@@ -35,7 +34,9 @@ def _rounded(position_mm: tuple[float, ...]) -> tuple[float, ...]:
 
 def _runs(ds: Dataset, planes: dict[tuple[float, ...], int]) -> dict[int, list[Run]]:
     rows, columns = ds.Rows, ds.Columns
-    bits = unpack_bits(ds.PixelData)[: ds.NumberOfFrames * rows * columns].reshape(-1, rows, columns)
+    packed = np.frombuffer(ds.PixelData, np.uint8)
+    count = ds.NumberOfFrames * rows * columns
+    bits = np.unpackbits(packed, count=count, bitorder="little").reshape(-1, rows, columns)
     found: dict[int, list[Run]] = {}
     for number, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
         position = tuple(frame.PlanePositionSequence[0].ImagePositionPatient)

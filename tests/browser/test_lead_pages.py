@@ -30,7 +30,7 @@ def test_the_statistics_are_for_everybody_to_read_and_for_export(people: People,
     expect(page.get_by_role("heading", name="Findings that people accepted")).to_be_visible()
     expect(page.get_by_text("67 % (39–86)").first).to_be_visible()
     for colours in ("light", "dark"):
-        page.emulate_media(color_scheme=colours)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=colours)
         no_violations(page)
         page.set_viewport_size({"width": 1360, "height": 1000})
         picture(page, f"statistics-{colours}")
@@ -55,7 +55,7 @@ def test_an_administrator_makes_an_account_and_disables_it(people: People, pages
     new.get_by_role("button", name="Disable dr.new").click()
     expect(new).to_contain_text("disabled")
     for colours in ("light", "dark"):
-        page.emulate_media(color_scheme=colours)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=colours)
         no_violations(page)
         picture(page, f"accounts-{colours}")
     page.set_viewport_size({"width": 390, "height": 844})
