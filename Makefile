@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test test-faults test-viewer corpus lint bench-database bench-receive bench-memory bench-latency bench-inference bench-decode validate setup clean
+.PHONY: run serve test test-faults test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-decode validate setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS; KEEP=1 leaves the triage page open
 	@$(BIN)/willis demo $(if $(KEEP),--keep)
@@ -19,6 +19,9 @@ test-faults: setup  ## kill it at every point, and KILLS=200 times at random und
 
 corpus: setup       ## what hospitals send, as a table: source, expected and measured end
 	@$(BIN)/python -m tests.corpus
+
+corpus-senders: setup  ## the same through `willis serve`, sent by storescu, dcmsend and Orthanc
+	@$(BIN)/python -m tests.corpus --through-node
 
 test-viewer: setup  ## OHIF over Orthanc in headless Chromium; look at the pictures in var/viewer
 	@tests/viewer/run.sh

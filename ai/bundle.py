@@ -7,10 +7,11 @@ threshold or calibration.  Weights are safetensors: no code is ever unpickled.
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -20,6 +21,7 @@ from ai.errors import BundleError
 from ai.inference import Tiling
 from ai.preprocess import Preprocessing
 from ai.second_stage import ShapeNet, ShapeSettings
+from ai.surroundings import NAMES as PLACES
 from ai.unet import UNet, UNetSettings
 
 T = TypeVar("T")
@@ -29,7 +31,13 @@ FORMAT = 3
 """In format 1 the calibration of the locations was fitted to other scores; format 2 had one operating point and one stage."""
 _READ = (2, FORMAT)
 MANIFEST = "manifest.json"
-ADDED_LATER = ("preprocessing.coordinates", "notify_threshold", "second_stage")
+ADDED_LATER = (
+    "preprocessing.coordinates",
+    "notify_threshold",
+    "second_stage",
+    "second_stage.place_weights",
+    "second_stage.place_limit",
+)
 """Keys that older manifests may lack: their defaults are what older bundles meant."""
 DEFAULT_BUNDLE = Path(__file__).parent / "models" / "willis"
 
@@ -38,14 +46,25 @@ DEFAULT_BUNDLE = Path(__file__).parent / "models" / "willis"
 class SecondStage:
     """What a bundle's second stage reads of a cube, and what its log odds and those of the first stage weigh in a candidate's
     score.
+
+    `place_weights`: what each of `ai.surroundings.NAMES` adds, by name; none in older bundles.  `place_limit`: what their sum
+    must reach for a place to take nothing from the score.
     """
 
     shape: ShapeSettings
     first_weight: float
     second_weight: float
     weights_sha256: dict[str, str]
+    place_weights: dict[str, float] = field(default_factory=dict)
+    place_limit: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.place_weights and tuple(self.place_weights) != PLACES:
+            raise ValueError("place_weights are not those of this version of Willis: export the bundle again")
+        if not all(np.isfinite(weight) for weight in (*self.place_weights.values(), self.place_limit)):
+            raise ValueError(
+                f"place_weights and place_limit must be finite, got {self.place_weights}, {self.place_limit}"
+            )
         if not (
             self.first_weight >= 0.0 and self.second_weight >= 0.0 and self.first_weight + self.second_weight > 0.0
         ):
@@ -263,7 +282,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _only(values: dict[str, Any], kind: type[Any], prefix: str) -> None:
-    known = {field.name for field in fields(cast(Any, kind))}
+    known = {each.name for each in fields(cast(Any, kind))}
     if unknown := sorted(set(values) - known):
         raise ValueError(f"unknown key {prefix}{unknown[0]}")
     if missing := sorted(name for name in known - set(values) if prefix + name not in ADDED_LATER):

@@ -49,7 +49,7 @@ class Calibration:
 class Candidate:
     """A peak of the lesion map before calibration.
 
-    `score`: mean lesion logit over the peak's core, or what both stages' log odds together come to.
+    `score`: mean lesion logit over the peak's core, or what both stages' log odds and its place together come to.
     `location_shares`: 13 float, sum 1.  `mask`: of the cells as near as the diameter is measured
     in, those connected to the peak with at least half of its probability.
     """
@@ -132,12 +132,16 @@ def location_scores(found: tuple[Candidate, ...], calibration: Calibration) -> l
 
 
 def rescored(
-    found: tuple[Candidate, ...], seconds: Sequence[float], first_weight: float, second_weight: float
+    found: tuple[Candidate, ...],
+    seconds: Sequence[float],
+    first_weight: float,
+    second_weight: float,
+    places: Sequence[float],
 ) -> tuple[Candidate, ...]:
-    """The candidates with the weighted sum of both stages' log odds as score, best first."""
+    """The candidates with the weighted sum of both stages' log odds, and what their places add, as score, best first."""
     scored = [
-        replace(candidate, score=first_weight * candidate.score + second_weight * second)
-        for candidate, second in zip(found, seconds, strict=True)
+        replace(candidate, score=first_weight * candidate.score + second_weight * second + place)
+        for candidate, second, place in zip(found, seconds, places, strict=True)
     ]
     return tuple(sorted(scored, key=lambda candidate: -candidate.score))
 

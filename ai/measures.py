@@ -79,19 +79,21 @@ def _step_mm(volume: Volume, circle_centre_lps_mm: tuple[float, float, float]) -
     planes = volume.hu_DHW[max(0, first) : max(0, last) : slice_step, ::pixel_step, ::pixel_step] > _SKIN_HU
     if len(planes) < 5 or not planes.any(axis=(1, 2)).all():
         return 0.0
-    centre_mm = np.array([_middle_of_largest(plane) for plane in planes]) * pixel_step * np.array(spacing[1:])
+    centre_mm = np.array([middle_of_largest(plane) for plane in planes]) * pixel_step * np.array(spacing[1:])
     jump = np.diff(centre_mm, axis=0)
     usual = ndimage.median_filter(jump, size=(5, 1), mode="nearest")
     return float(np.linalg.norm(jump - usual, axis=1).max())
 
 
-def _middle_of_largest(plane: NDArray[np.bool_]) -> tuple[float, float]:
+def middle_of_largest(plane: NDArray[np.bool_]) -> tuple[float, float]:
     """Centre of gravity (row, column) of the largest part of a plane, its holes filled: the head, not what it lies on."""
     labels, _ = ndimage.label(plane)
     size = np.bincount(labels.ravel())
     size[0] = 0
-    row, column = ndimage.center_of_mass(ndimage.binary_fill_holes(labels == size.argmax()))
-    return float(row), float(column)
+    around, _ = ndimage.label(np.pad(labels != size.argmax(), 1, constant_values=True))
+    filled = around[1:-1, 1:-1] != around[0, 0]  # a hole is not connected to what surrounds the plane
+    rows, columns = (filled.sum(axis=axis) @ np.arange(filled.shape[1 - axis]) for axis in (1, 0))
+    return float(rows / filled.sum()), float(columns / filled.sum())
 
 
 def _unfilled_side(tubes: Tubes) -> str:

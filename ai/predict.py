@@ -18,6 +18,7 @@ from ai.measures import quality_of
 from ai.preprocess import Region, region_of_interest
 from ai.quality import MOST_SPREAD_MM
 from ai.second_stage import looked_at
+from ai.surroundings import place_scores, surroundings
 from ai.volume import Volume
 
 GROWN_VOXELS = 32
@@ -44,7 +45,7 @@ def analyse(
     region = prepared_region(volume, bundle, **checks, progress=progress or _unheard)
     where = chosen_device(device)
     maps = _maps(region, bundle, where, progress)
-    found = looked_at_again(candidates(maps), volume, bundle, progress or _unheard)
+    found = looked_at_again(candidates(maps), region, volume, bundle, progress or _unheard)
     return replace(
         calibrated_findings(found, bundle),
         note=maps.note,
@@ -64,9 +65,9 @@ def _unheard(_share: float) -> None:
 
 
 def looked_at_again(
-    found: tuple[Candidate, ...], volume: Volume, bundle: Bundle, progress: Progress = _unheard
+    found: tuple[Candidate, ...], region: Region, volume: Volume, bundle: Bundle, progress: Progress = _unheard
 ) -> tuple[Candidate, ...]:
-    """Return the candidates as the second stage sees them, best first; as they are where a bundle has none."""
+    """Return the candidates as the second stage sees them and their places, best first; as they are where a bundle has none."""
     stage = bundle.manifest.second_stage
     if stage is None:
         return found
@@ -74,7 +75,9 @@ def looked_at_again(
     for one in found:
         log_odds += looked_at(bundle.second, volume, [one.centre_lps_mm])
         progress(1.0)
-    return rescored(found, log_odds, stage.first_weight, stage.second_weight)
+    around = surroundings(region, [one.centre_lps_mm for one in found])
+    places = place_scores(around, tuple(stage.place_weights.values()), stage.place_limit)
+    return rescored(found, log_odds, stage.first_weight, stage.second_weight, places)
 
 
 def prepared_region(
@@ -120,7 +123,7 @@ def found_candidates(
     """
     where = chosen_device(device)
     found = candidates(_maps(region, bundle, where, progress))
-    return found if volume is None else looked_at_again(found, volume, bundle)
+    return found if volume is None else looked_at_again(found, region, volume, bundle)
 
 
 def chosen_device(name: str = "auto") -> torch.device:

@@ -101,11 +101,34 @@ class Decoder(nn.Module):
         self.join = ConvBlock(2 * skip, skip, groups)
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
-        below = F.interpolate(self.narrow(below), scale_factor=2.0, mode="nearest")
+        below = self.narrow(below)
+        if self.gate is None and not torch.is_grad_enabled():
+            convolution, normalised, activated = self.join
+            assert isinstance(convolution, nn.Conv3d)
+            answered: Tensor = activated(normalised(_joined(below, skip, convolution.weight)))
+            return answered
+        below = F.interpolate(below, scale_factor=2.0, mode="nearest")
         if self.gate is not None:
             skip = self.gate(skip, below)
         joined: Tensor = self.join(torch.cat((below, skip), dim=1))
         return joined
+
+
+_ENLARGED = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+"""(4×3) A convolution by 3 weights of what was enlarged twofold is a transposed one by these 4 sums of them, of stride 2."""
+
+
+def _joined(below: Tensor, skip: Tensor, weight: Tensor) -> Tensor:
+    """A 3×3×3 convolution of `below`, enlarged twofold, and `skip` behind it, with a third of the multiplications of `below`.
+
+    Each of its values meets 8 sums of weights instead of 27 weights, because 2×2×2 enlarged voxels are one.
+    """
+    of_below, of_skip = weight[:, : below.shape[1]], weight[:, below.shape[1] :]
+    enlarged = _ENLARGED.to(weight)
+    sums = torch.einsum("oiabc,xa,yb,zc->ioxyz", of_below, enlarged, enlarged, enlarged)
+    answered = F.conv3d(skip, of_skip, padding=1)
+    answered += F.conv_transpose3d(below, sums, stride=2, padding=1)
+    return answered
 
 
 class UNet(nn.Module):

@@ -32,7 +32,8 @@ class Header:
 
     `position_mm` and `orientation`: Image Position and Orientation (Patient), LPS; None where absent or unusable.
     `convolution_kernel`: its values, with a backslash between them.  `acquired_at`: Acquisition DateTime without its
-    offset, or Acquisition Date and Time, as YYYYMMDDHHMMSS.FFFFFF; the time alone where there is no date.
+    offset, or Acquisition Date and Time, as YYYYMMDDHHMMSS.FFFFFF; the time alone where there is no date.  `content_at`:
+    Content Date and Time likewise.  `stack`: the Stack ID of a frame.
     """
 
     sop_instance_uid: str
@@ -61,6 +62,9 @@ class Header:
     has_pixels: bool = True
     acquisition_number: str = ""
     acquired_at: str = ""
+    acquisition_uid: str = ""
+    content_at: str = ""
+    stack: str = ""
     kvp: str = ""
     temporal_position: str = ""
     contrast_agent: str = ""

@@ -27,7 +27,7 @@ $bin/mypy
 $bin/lint-imports
 $bin/coverage erase
 # A file's tests stay together: on as many cores as there are, but two servers of every kind at most.  In the order of
-# the folders, faults first: the few tests that take longest must not be the last.
+# tests/conftest.py: the few files that take longest must not be the last.
 $bin/coverage run -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
 $bin/coverage combine --quiet
 $bin/coverage report

@@ -1,4 +1,4 @@
-"""What the first stage marks on scans as the scanner sees them, with the shape of each, for the second stage.
+"""What the first stage marks on scans as the scanner sees them, with the shape and surroundings of each, for the second stage.
 
 `python -m training.candidates BUNDLE CACHE FOLDER [--count N]`: CACHE is a folder of `python -m training.paint`.  What is in
 FOLDER is not looked at again.
@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 
 from ai.bundle import load_bundle
 from ai.predict import found_candidates
+from ai.preprocess import Region
 from ai.second_stage import cube_around
 from ai.shape import NAMES, measured
+from ai.surroundings import NAMES as PLACES
+from ai.surroundings import surroundings
 from ai.volume import Volume
 from training.cases import Scored, is_hit
 from training.dataset import Prepared, load_prepared
@@ -28,10 +31,14 @@ from training.files import write_whole
 
 @dataclass(frozen=True, eq=False)
 class Marked:
-    """A scan with the first stage's candidates and what is measured around them, (N, M) in the same order."""
+    """A scan with the first stage's candidates and what is measured around them, in the same order.
+
+    `measures`: (N, M) of `ai.shape`.  `places`: (N, P) of `ai.surroundings`.
+    """
 
     scored: Scored
     measures: NDArray[np.float32]
+    places: NDArray[np.float32]
 
     @property
     def hits(self) -> NDArray[np.bool_]:
@@ -45,16 +52,19 @@ class Marked:
         )
 
 
-def mark(box: Prepared, scored: Scored) -> Marked:
-    """Return the candidates with the shape of what lies around them in the box."""
+def mark(box: Prepared, region: Region, scored: Scored) -> Marked:
+    """Return the candidates with the shape of what lies around them in the box, and where they lie in the region."""
     volume = Volume(np.asarray(box.region.hu_DHW), box.region.affine_lps)
     found = [measured(cube_around(volume, one.centre_lps_mm)) for one in scored.candidates]
-    return Marked(scored, np.stack(found) if found else np.zeros((0, len(NAMES)), np.float32))
+    places = surroundings(region, [one.centre_lps_mm for one in scored.candidates])
+    return Marked(scored, np.stack(found) if found else np.zeros((0, len(NAMES)), np.float32), places)
 
 
 def save_marked(folder: Path, marked: Marked) -> None:
     """Write a scan's candidates, with their measurements, as one file."""
-    document = document_of(marked.scored) | {"measures": [[round(float(x), 5) for x in row] for row in marked.measures]}
+    document = document_of(marked.scored)
+    for name, measures in (("measures", marked.measures), ("places", marked.places)):
+        document |= {name: [[round(float(x), 5) for x in row] for row in measures]}
     write_whole(folder / f"{marked.scored.seed}.json", json.dumps(document))
 
 
@@ -62,7 +72,11 @@ def load_marked(folder: Path) -> list[Marked]:
     """All scans of a folder, in the order of their seeds."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
     return [
-        Marked(scored_of(each), np.array(each["measures"], np.float32).reshape(-1, len(NAMES)))
+        Marked(
+            scored_of(each),
+            np.array(each["measures"], np.float32).reshape(-1, len(NAMES)),
+            np.array(each["places"], np.float32).reshape(-1, len(PLACES)),
+        )
         for each in sorted(found, key=lambda one: one["seed"])
     ]
 
@@ -84,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         scan = load_prepared(path)
         scored = Scored(scan.seed, seen(scan), found_candidates(scan.region, bundle, "cpu"), scan.confounders)
-        save_marked(asked.folder, mark(load_prepared(asked.cache / "native" / path.name), scored))
+        save_marked(asked.folder, mark(load_prepared(asked.cache / "native" / path.name), scan.region, scored))
         print(path.name, flush=True)
     return 0
 

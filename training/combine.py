@@ -1,14 +1,16 @@
-"""A second stage joins a bundle: what both stages' log odds weigh, the calibrations and both operating points are fitted.
+"""A second stage joins a bundle: what both stages' log odds and a candidate's place weigh, the calibrations and both operating
+points are fitted.
 
 `python -m training.combine BUNDLE RUN CANDIDATES VERSION [FOLDER]`: RUN is a file of `python -m training.second_stage`, CANDIDATES
 a folder of `python -m training.candidates` on scans that neither stage learned from.  Prints the figures of both bundles on
-those scans, the new one's with everything fitted on the other four fifths; without FOLDER nothing is written.
+those scans, with everything fitted on the other four fifths, but for a bundle of one stage, which is judged as it is; without
+FOLDER nothing is written.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from scipy.optimize import minimize
 from ai.bundle import Bundle, SecondStage, load_bundle, save_bundle
 from ai.decode import rescored
 from ai.second_stage import ShapeNet, log_odds
+from ai.surroundings import NAMES, place_scores
 from training.candidates import Marked, load_marked
 from training.cases import Case, Scored, case
 from training.evaluate import measure
@@ -36,7 +39,25 @@ TRAINED_ON = (
     "Synthetic phantoms and cubes only, half of the cubes on the arteries of one real head (PLOS Comput Biol 2019, e1007073, "
     "CC BY 4.0): no patient images. Research use; not a medical device."
 )
-Weights = tuple[float, float]
+PLACE_RIDGE = 3.0
+"""How strongly the weights of a place, each for one standard deviation, are kept small."""
+PLACE_SHARE = 0.10
+"""A place counts against a candidate where the surroundings are worse than those of all but so many aneurysms, and nowhere in
+its favour: what lies in clear brain is not to be believed for that.
+"""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the first and the second stage's log odds weigh in a score, and each of `ai.surroundings.NAMES`; none: the place counts nothing.
+
+    `limit`: the sum of the latter from which a place takes nothing from a score.
+    """
+
+    first: float
+    second: float
+    place: tuple[float, ...] = ()
+    limit: float = 0.0
 
 
 def seconds_of(networks: Sequence[ShapeNet], marked: Sequence[Marked]) -> list[NDArray[np.float64]]:
@@ -44,31 +65,48 @@ def seconds_of(networks: Sequence[ShapeNet], marked: Sequence[Marked]) -> list[N
     return [np.array(log_odds(networks, scan.measures), float) for scan in marked]
 
 
-def fitted_weights(marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]]) -> Weights:
-    """What each stage's log odds weigh in a logistic regression of "on an aneurysm", neither below 0."""
+def fitted_weights(
+    marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]], *, with_place: bool = True
+) -> Weights:
+    """What stages and place weigh in a logistic regression of "on an aneurysm"; neither stage weighs less than 0."""
     first = np.concatenate([[one.score for one in scan.scored.candidates] for scan in marked])
-    second = np.concatenate(list(seconds))
     hit = np.concatenate([scan.hits for scan in marked]).astype(float)
+    read, spread = np.stack([np.ones(len(hit)), first, np.concatenate(list(seconds))], axis=1), np.ones(0)
+    if with_place:
+        places = np.concatenate([scan.places for scan in marked]).astype(np.float64)
+        spread = places.std(axis=0) + 1e-3
+        read = np.concatenate([read, (places - places.mean(axis=0)) / spread], axis=1)
+    ridge = np.array([0.0, 0.05, 0.05, *(PLACE_RIDGE for _ in spread)])
 
-    def loss(parameters: NDArray[np.float64]) -> float:
-        logit = parameters[0] * first + parameters[1] * second + parameters[2]
-        return float((np.logaddexp(0.0, logit) - hit * logit).sum() + 0.05 * (parameters[:2] ** 2).sum())
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logit = read @ weights
+        wrong = 1.0 / (1.0 + np.exp(-logit)) - hit
+        value = (np.logaddexp(0.0, logit) - hit * logit).sum() + (ridge * weights**2).sum()
+        return float(value), read.T @ wrong + 2.0 * ridge * weights
 
-    bounds = [(0.02, None), (0.0, None), (None, None)]
-    best = minimize(loss, np.array([0.5, 0.3, -1.0]), method="L-BFGS-B", bounds=bounds)
-    return float(best.x[0]), float(best.x[1])
+    start = np.array([-1.0, 0.5, 0.3, *(0.0 for _ in spread)])
+    bounds = [(None, None), (0.02, None), (0.0, None), *((None, None) for _ in spread)]
+    found = minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds).x
+    if not with_place:
+        return Weights(float(found[1]), float(found[2]))
+    place = found[3:] / spread
+    on_aneurysms = np.concatenate([scan.places[scan.hits] for scan in marked]) @ place
+    limit = float(np.quantile(on_aneurysms, PLACE_SHARE))
+    return Weights(float(found[1]), float(found[2]), tuple(float(x) for x in place), limit)
 
 
 def combined(marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]], weights: Weights) -> list[Scored]:
-    """The scans with their candidates scored by both stages."""
-    return [
-        replace(scan.scored, candidates=rescored(scan.scored.candidates, [float(x) for x in each], *weights))
-        for scan, each in zip(marked, seconds, strict=True)
-    ]
+    """The scans with their candidates scored by both stages and their places."""
+    scored = []
+    for scan, second in zip(marked, seconds, strict=True):
+        place = place_scores(scan.places, weights.place, weights.limit)
+        both = [float(x) for x in second], weights.first, weights.second, place
+        scored.append(replace(scan.scored, candidates=rescored(scan.scored.candidates, *both)))
+    return scored
 
 
 def cross_fitted(
-    marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]]
+    marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]], *, with_place: bool = True
 ) -> tuple[list[Case], list[float], list[float]]:
     """Each scan's case by weights and calibration fitted to the other folds, with the two thresholds it is judged by."""
     cases: list[Case | None] = [None] * len(marked)
@@ -78,7 +116,7 @@ def cross_fitted(
         mine = [i for i in range(len(marked)) if _fold(marked[i]) == fold]
         if not mine:
             continue
-        weights = fitted_weights([marked[i] for i in others], [seconds[i] for i in others])
+        weights = fitted_weights([marked[i] for i in others], [seconds[i] for i in others], with_place=with_place)
         rest = combined([marked[i] for i in others], [seconds[i] for i in others], weights)
         calibration = calibrated(rest)
         low = least_probability(rest, calibration, REPORT_SPECIFICITY)
@@ -114,7 +152,14 @@ def joined(
         calibration=calibration,
         threshold=report,
         notify_threshold=max(report, least_probability(scored, calibration, NOTIFY_SPECIFICITY)),
-        second_stage=SecondStage(second[0].settings, *weights, {"unsaved.safetensors": ""}),
+        second_stage=SecondStage(
+            second[0].settings,
+            weights.first,
+            weights.second,
+            {"unsaved.safetensors": ""},
+            dict(zip(NAMES, weights.place, strict=True)),
+            weights.limit,
+        ),
     )
     return Bundle(manifest, bundle.networks, second), scored
 
@@ -144,7 +189,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bundle, second, marked = load_bundle(asked.bundle), trained(asked.run), load_marked(asked.candidates)
     seconds = seconds_of(second, marked)
     old = bundle.manifest
-    before = [case(scan.scored, old.calibration, old.threshold) for scan in marked]
+    if old.second_stage is None:
+        before = [case(scan.scored, old.calibration, old.threshold) for scan in marked]
+    else:
+        before, *_ = cross_fitted(
+            marked, seconds_of(bundle.second, marked), with_place=bool(old.second_stage.place_weights)
+        )
     after, report, notify = cross_fitted(marked, seconds)
     print(f"{len(marked)} scans, {sum(one.positive for one in before)} with an aneurysm")
     _print(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.tag import Tag
 
 from ai.frames import GARBLED, frames
 from ai.wording import unpadded
@@ -17,6 +18,7 @@ def frame_headers(header: Header, ds: Dataset) -> list[Header]:
 
     `ds` needs no pixels.  A frame's own groups come before the shared ones, and both before the dataset's top level.
     """
+    of_time = _dimensions_of_time(ds)
     return [
         replace(
             header,
@@ -30,7 +32,10 @@ def frame_headers(header: Header, ds: Dataset) -> list[Header]:
             or header.acquisition_number,
             acquired_at=_text(find("FrameContentSequence", "FrameAcquisitionDateTime"))[:21] or header.acquired_at,
             slice_thickness_mm=_float(find("PixelMeasuresSequence", "SliceThickness")) or header.slice_thickness_mm,
-            temporal_position=_text(find("FrameContentSequence", "TemporalPositionIndex")) or header.temporal_position,
+            temporal_position=_text(find("FrameContentSequence", "TemporalPositionIndex"))
+            or _text(_at(find("FrameContentSequence", "DimensionIndexValues"), of_time))
+            or header.temporal_position,
+            stack=_text(find("FrameContentSequence", "StackID")),
             number_of_frames=1,
         )
         for frame, find in zip(frames(ds), _finders(ds), strict=False)
@@ -72,6 +77,19 @@ def _value(ds: Dataset, keyword: str) -> Any:
         return ds.get(keyword)
     except GARBLED:
         return None
+
+
+_POINTERS_OF_TIME = {Tag("TemporalPositionIndex"), Tag("TemporalPositionTimeOffset")}
+
+
+def _dimensions_of_time(ds: Dataset) -> list[int]:
+    """Which of a frame's Dimension Index Values count moments (PS3.3 C.7.6.17)."""
+    pointers = [_value(each, "DimensionIndexPointer") for each in _items(ds, "DimensionIndexSequence")]
+    return [place for place, pointer in enumerate(pointers) if pointer in _POINTERS_OF_TIME]
+
+
+def _at(values: list[Any], places: list[int]) -> list[Any]:
+    return [values[place] for place in places if place < len(values)]
 
 
 def _frame_type(find: Any) -> tuple[str, ...]:

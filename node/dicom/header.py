@@ -32,7 +32,7 @@ _KEYWORDS = (
     "ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID", "AcquisitionNumber", "ImagePositionPatient",
     "ImageOrientationPatient", "FrameOfReferenceUID", "NumberOfFrames", "StudyTime", "StudyID", "SeriesNumber",
     "InstanceNumber", "AcquisitionDateTime", "AcquisitionTime", "KVP", "TemporalPositionIdentifier",
-    "ContrastBolusAgent", "SliceThickness",
+    "ContrastBolusAgent", "SliceThickness", "ContentDate", "ContentTime",
 )  # fmt: skip
 _TAG_OF = {keyword: int(Tag(keyword)) for keyword in _KEYWORDS}
 _WANTED = frozenset(_TAG_OF.values())
@@ -92,6 +92,8 @@ def header_of(walker: Elements, transfer_syntax_uid: str, sop_class_uid: str, so
         has_pixels=walker.has_pixels,
         acquisition_number=ds.ascii("AcquisitionNumber"),
         acquired_at=_acquired_at(ds),
+        acquisition_uid=_text(ds, "AcquisitionUID"),
+        content_at=_date_and_time(ds, "Content"),
         kvp=_number_text(ds, "KVP"),
         temporal_position=ds.ascii("TemporalPositionIdentifier"),
         contrast_agent=_text(ds, "ContrastBolusAgent"),
@@ -195,8 +197,12 @@ def _acquired_at(ds: _Found) -> str:
     """See `Header.acquired_at`; "" where the header does not say."""
     if at := re.match(r"\d{14}(\.\d+)?", ds.ascii("AcquisitionDateTime")):
         return at[0]
-    at = re.match(r"\d{6}(\.\d+)?", ds.ascii("AcquisitionTime"))
-    date = ds.ascii("AcquisitionDate").replace(".", "")
+    return _date_and_time(ds, "Acquisition")
+
+
+def _date_and_time(ds: _Found, of: str) -> str:
+    at = re.match(r"\d{6}(\.\d+)?", ds.ascii(f"{of}Time"))
+    date = ds.ascii(f"{of}Date").replace(".", "")
     return (date if re.fullmatch(r"\d{8}", date, re.ASCII) else "") + at[0] if at else ""
 
 

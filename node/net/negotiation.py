@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from pydicom.uid import UID
 from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
@@ -41,9 +42,14 @@ class Accepted:
     """The abstract syntaxes that were proposed and can be used in none of the contexts."""
 
 
-def offered(sop_class: str, syntaxes: list[str] | None = None, in_both_roles: bool = False) -> PresentationContext:
+def offered(sop_class: str, syntaxes: Sequence[str] = (), in_both_roles: bool = False) -> PresentationContext:
     """A SOP class that we offer as SCP, or `in_both_roles`; no `syntaxes`: the uncompressed ones."""
-    context = build_context(sop_class, syntaxes) if syntaxes else build_context(sop_class)
+    return _offered(sop_class, tuple(syntaxes), in_both_roles)
+
+
+@cache  # 200 classes in 40 syntaxes take a tenth of a second, and what is offered is only read
+def _offered(sop_class: str, syntaxes: tuple[str, ...], in_both_roles: bool) -> PresentationContext:
+    context = build_context(sop_class, list(syntaxes)) if syntaxes else build_context(sop_class)
     if in_both_roles:
         context.scu_role = context.scp_role = True
     return context

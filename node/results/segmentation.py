@@ -71,8 +71,13 @@ def build_segmentation(document: Document, findings: Findings) -> Dataset:
 
 
 def _planes(sources: Sequence[Dataset]) -> list[_Plane]:
-    """Every source frame, ordered along the normal of the first.  Raises ValueError."""
-    known = [(ds, frame) for ds in sources for frame in frames(ds)]
+    """Every source frame, ordered along the normal of the first.  Raises ValueError.
+
+    A frame without a place in an image of several belongs to another acquisition (`node.analysis.examination`).
+    """
+    known = [(ds, frame) for ds in sources for frame in frames(ds) if frame.has_geometry or not frame.multi_frame]
+    if not known:
+        raise ValueError("no frame of the source images has a geometry")
     first = known[0][1]
     alike = (first.rows, first.columns, first.frame_of_reference_uid)
     if any(not f.has_geometry or (f.rows, f.columns, f.frame_of_reference_uid) != alike for _, f in known):

@@ -38,8 +38,9 @@ def is_derived(header: Header) -> bool:
 class Acquisition:
     """What the slices of a series tell of the acquisition that they show.
 
-    `seconds`: when its first and its last slice were acquired, since an arbitrary moment; `extent_mm`: from its lowest
-    to its highest slice along their normal; None where nothing tells.  `is_one`: they are of one, see `split`.
+    `seconds`: when its first and its last slice were acquired, since an arbitrary moment; `content_seconds`: when their
+    pixels were made; `extent_mm`: from its lowest to its highest slice along their normal; None where nothing tells.
+    `is_one`: they are of one, see `split`.
     """
 
     is_derived: bool = False
@@ -49,11 +50,13 @@ class Acquisition:
     temporal_positions: frozenset[str] = frozenset()
     contrast_agents: frozenset[str] = frozenset()
     is_one: bool = True
+    content_seconds: tuple[float, float] | None = None
 
 
 def acquisition_of(headers: Sequence[Header]) -> Acquisition:
     """What these slices tell together."""
     times = [seconds for header in headers if (seconds := _acquired_seconds(header)) is not None]
+    made = [seconds for header in headers if (seconds := _seconds(header.content_at)) is not None]
     places = [place for header in headers if (place := _along_normal_mm(header)) is not None]
     return Acquisition(
         any(is_derived(header) for header in headers),
@@ -63,6 +66,7 @@ def acquisition_of(headers: Sequence[Header]) -> Acquisition:
         _said(header.temporal_position for header in headers),
         _said(header.contrast_agent.casefold() for header in headers),
         len(split(headers)) <= 1,
+        (min(made), max(made)) if made else None,
     )
 
 
@@ -80,6 +84,8 @@ def shows_all_of(other: Acquisition, mine: Acquisition) -> bool:
         mine.contrast_agents,
     ):
         return False
+    if other.seconds is mine.seconds is None and not _at_one_time(other.content_seconds, mine.content_seconds):
+        return False  # made at another time, and nothing says that they were acquired together
     return _at_one_time(other.seconds, mine.seconds) and _reaches(other.extent_mm, mine.extent_mm)
 
 
@@ -186,10 +192,12 @@ def _by_pass(headers: Sequence[Header], places: Sequence[float | None], part: li
 
 
 def _passes(headers: Sequence[Header], places: Sequence[float | None], part: list[int]) -> list[list[int]]:
-    """The slices of each acquisition number and of each time without a pause, in the order of time and number."""
-    by_number: dict[str, list[int]] = {}
+    """The slices of each acquisition number, UID, stack and time without a pause, in the order of time and number."""
+    by_number: dict[tuple[str, ...], list[int]] = {}
     for index in part:
-        by_number.setdefault(unpadded(headers[index].acquisition_number), []).append(index)
+        header = headers[index]
+        named = header.acquisition_number, header.acquisition_uid, header.stack
+        by_number.setdefault(tuple(map(unpadded, named)), []).append(index)
     passes: list[list[int]] = []
     for slices in by_number.values():
         slices.sort(key=lambda index: (_acquired_seconds(headers[index]) or 0.0, places[index] or 0.0))
@@ -217,7 +225,13 @@ def _order(header: Header) -> tuple[float, int, str]:
         _acquired_seconds(header) or 0.0,
         int(number) if number.isdecimal() else 0,
         "/".join(
-            (number, *(tell(header) for tell in (*_SIGNS, *_SIGNS_OF_COPIES)), f"{header.instance_number or 0:09}")
+            (
+                number,
+                *(tell(header) for tell in (*_SIGNS, *_SIGNS_OF_COPIES)),
+                f"{header.instance_number or 0:09}",
+                header.acquisition_uid,
+                header.stack,
+            )
         ),
     )
 
@@ -260,7 +274,11 @@ def _along_normal_mm(header: Header) -> float | None:
 
 def _acquired_seconds(header: Header) -> float | None:
     """Seconds since the beginning of the year 1; of a time without a date, since midnight."""
-    digits, _, fraction = header.acquired_at.partition(".")
+    return _seconds(header.acquired_at)
+
+
+def _seconds(at: str) -> float | None:
+    digits, _, fraction = at.partition(".")
     try:
         day = datetime.strptime(digits[:8], "%Y%m%d").toordinal() if len(digits) == 14 else 0  # noqa: DTZ007
         clock = digits[-6:]

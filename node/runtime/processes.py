@@ -14,6 +14,8 @@ from node.runtime.backoff import Backoff
 
 CONFIG_ERROR = 2
 """The exit status of a process that cannot use its configuration or the database."""
+PROGRAM = (sys.executable, "-m", "node")
+"""How a process of the node is started; its role and its arguments follow."""
 RESTARTS = Backoff(first_seconds=1.0, longest_seconds=30.0)
 """The pauses before a process that ended is started again; one that ran for longer than the longest begins anew."""
 
@@ -55,7 +57,7 @@ class Child:
 
         Raises OSError where the host has no memory, process or descriptor for it.
         """
-        command = [sys.executable, "-m", "node", self.role, *self.arguments]
+        command = [*PROGRAM, self.role, *self.arguments]
         self.process = subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.PIPE, env=dict(self.environment), start_new_session=True
         )

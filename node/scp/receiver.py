@@ -147,13 +147,13 @@ class Receiver:
     def _entity(self) -> Entity:
         settings, contexts = self._config.node, [offered(Verification)]
         contexts += [
-            offered(sop_class, list(TRANSFER_SYNTAXES if sop_class in IMAGE_CLASSES else OTHER_SYNTAXES))
+            offered(sop_class, TRANSFER_SYNTAXES if sop_class in IMAGE_CLASSES else OTHER_SYNTAXES)
             for sop_class in accepted_classes(settings)
         ]
         # As SCP for who sends to us, as SCU for the answer to what we asked, which comes on an association of its own.
         contexts.append(offered(StorageCommitmentPushModel, in_both_roles=True))
         if self._config.allowed_calling_ae:  # strangers may send where nobody is configured, but not read names
-            contexts.append(offered(StudyRootQueryRetrieveInformationModelFind, list(TRANSFER_SYNTAXES[:2])))
+            contexts.append(offered(StudyRootQueryRetrieveInformationModelFind, TRANSFER_SYNTAXES[:2]))
         return Entity(
             IMPLEMENTATION_CLASS_UID,
             IMPLEMENTATION_VERSION_NAME,

@@ -6,6 +6,7 @@ hold the secret in a URL.
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,12 @@ TIMEOUT_SECONDS = 15.0
 _ACCEPTED, _AGAIN = ("AA", "CA"), ("AE", "CE")
 _TRANSIENT = (401, 403, 408, 425, 429)
 """After 401 and 403 the token is read again at the next attempt."""
+
+
+def import_what_sends(targets: Iterable[Target]) -> None:
+    """The first message need not wait for the import of what sends it, which takes a second."""
+    if any(target.kind == "apprise" for target in targets):
+        import apprise  # noqa: F401
 
 
 def send_text(target: Target, title: str, body: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels.utils import unpack_bits
 
 from ai.frames import GARBLED
 from node.web.images import Series
@@ -34,9 +35,7 @@ def _rounded(position_mm: tuple[float, ...]) -> tuple[float, ...]:
 
 def _runs(ds: Dataset, planes: dict[tuple[float, ...], int]) -> dict[int, list[Run]]:
     rows, columns = ds.Rows, ds.Columns
-    packed = np.frombuffer(ds.PixelData, np.uint8)
-    count = ds.NumberOfFrames * rows * columns
-    bits = np.unpackbits(packed, count=count, bitorder="little").reshape(-1, rows, columns)
+    bits = np.asarray(unpack_bits(ds.PixelData))[: ds.NumberOfFrames * rows * columns].reshape(-1, rows, columns)
     found: dict[int, list[Run]] = {}
     for number, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
         position = tuple(frame.PlanePositionSequence[0].ImagePositionPatient)

@@ -9,7 +9,7 @@ from node.errors import Refused
 from node.results.alert import Alert, condition_of, diagnostic_report_of, finding_of, oru_of, text_of
 from node.rules.health import judge
 from node.runtime import log
-from node.scu.alerting import send_fhir, send_hl7, send_text
+from node.scu.alerting import import_what_sends, send_fhir, send_hl7, send_text
 from node.workflow.context import Context
 from node.workflow.due import Attempts, each_due
 from node.workflow.health import facts_of
@@ -24,6 +24,7 @@ LOOK_BACK = timedelta(hours=48)
 
 def tell(context: Context) -> int:
     """Each target has been told of what cases call for, if it could be; returns how many notifications were taken."""
+    import_what_sends(context.config.notifications)
     notice(context)
     return send(context)
 

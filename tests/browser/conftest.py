@@ -13,6 +13,7 @@ from storage.queries.accounts import Role
 from storage.store import Store
 from tests.support.absent import absent
 from tests.support.pages import PASSWORD, Served, serving, web_context
+from tests.support.unmeasured import unmeasured  # noqa: F401  fixture
 
 PICTURES = Path("var/browser")
 SLOWEST_MS = 20_000

@@ -4,25 +4,19 @@ Only the network is a stand-in, which finds what the voxels say (`tests.corpus.i
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 from unittest.mock import patch
 
-import numpy as np
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom.dimse_primitives import C_STORE
 
 import ai
 from ai.bundle import Bundle
-from ai.errors import NotAnalysable, Reason
-from ai.findings import Findings, Lesion
-from ai.locations import Location
-from ai.volume import Volume
 from node.analysis.analysis import AnalysisContext, analyse
 from node.config.sections import Config
 from node.results.document import Algorithm
@@ -31,33 +25,13 @@ from node.scu.dimse import Entity, Timeouts, associate
 from node.workflow.settling import settle
 from storage.files.instances import Files
 from storage.store import Store
-from tests.corpus.images import ANEURYSM_HU, FILLED_HU, PLAIN_HU
-from tests.corpus.situation import Sending, Situation
-from tests.support.builders import LEASE, PROBABILITIES, FakeClock
+from tests.corpus.network import fullest, network
+from tests.corpus.situation import End, Sending, Situation, end_of, of_its_own
+from tests.support.builders import LEASE, FakeClock
 from tests.support.running import wait_until
 from tests.support.site import Site
 
 TIMEOUTS = Timeouts(acse=30, dimse=60)
-_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID", "AcquisitionUID")
-
-
-@dataclass(frozen=True)
-class End:
-    """How the series of a situation ended."""
-
-    ends: tuple[str, ...]
-    details: tuple[str, ...]
-    seconds: float
-
-    @property
-    def measured(self) -> str:
-        """The ends in one line."""
-        return " | ".join(self.ends)
-
-    def is_right(self, situation: Situation) -> bool:
-        """As the situation must end."""
-        said = "; ".join(self.details)
-        return self.ends == situation.ends and all(words in said for words in situation.says)
 
 
 class Hospital:
@@ -98,16 +72,16 @@ class Hospital:
         rows = [row for row in self._store.worklist.rows() if row["case_id"] not in known]
         rows.sort(key=lambda row: row["case_id"])
         return End(
-            tuple(_end(dict(row)) for row in rows),
+            tuple(end_of(row) for row in rows),
             tuple(str(row["detail"]) for row in rows),
             time.perf_counter() - start,
         )
 
     def _send(self, sending: Sending) -> None:
-        instances = self._of_this(sending.instances)
+        instances = of_its_own(sending.instances, self._played)
         classes = dict.fromkeys(str(ds.SOPClassUID) for ds in instances)
         proposals = [(sop_class, str(ExplicitVRLittleEndian)) for sop_class in classes]
-        with associate(Entity(sending.calling, TIMEOUTS), self._site.address, proposals) as assoc:
+        with associate(Entity("PACS", TIMEOUTS), self._site.address, proposals) as assoc:
             for ds in instances:
                 for context in assoc.contexts_of(
                     ds.SOPClassUID
@@ -115,15 +89,6 @@ class Hospital:
                     list(assoc.ask(_request(ds), context, ds))
             if sending.aborted:
                 assoc.abort()
-
-    def _of_this(self, instances: Sequence[Dataset]) -> list[Dataset]:
-        """The instances under UIDs of this situation's own."""
-        root = f"2.25.{990_000 + self._played}."
-        for ds in instances:
-            for keyword in _UIDS:
-                if (value := ds.get(keyword)) and not value.startswith(root):
-                    setattr(ds, keyword, root + value.removeprefix("2.25."))
-        return list(instances)
 
     def _associations_have_ended(self) -> bool:
         receiving = self._store.settling.receiving()
@@ -144,32 +109,6 @@ def _request(ds: Dataset) -> C_STORE:
     request = C_STORE()
     request.AffectedSOPClassUID, request.AffectedSOPInstanceUID, request.Priority = ds.SOPClassUID, ds.SOPInstanceUID, 0
     return request
-
-
-def _end(row: dict[str, Any]) -> str:
-    said = ": ".join(filter(None, (row["outcome"] or row["stage"], row["reason"])))
-    is_silent = row["outcome"] in ("positive", "negative", "not_analysed") and row["report_uid"] is None
-    return f"{said}, no report" if is_silent else said
-
-
-def network(volume: Volume, _bundle: Any, _device: str, *, require_contrast: bool, progress: Any) -> Findings:
-    """Stands in for `ai.analyse`: finds what the voxels say."""
-    progress(0.5)
-    hu = float(np.median(volume.hu_DHW))
-    if hu < 0:
-        raise NotAnalysable(Reason.NOT_A_HEAD)
-    if hu < (PLAIN_HU + FILLED_HU) / 2 and require_contrast:
-        raise NotAnalysable(Reason.NO_CONTRAST)
-    if hu < (FILLED_HU + ANEURYSM_HU) / 2:
-        return Findings((0.02,) * 14, (), 0.5)
-    middle = volume.affine_lps @ (*(np.array(volume.hu_DHW.shape) / 2), 1.0)
-    centre = (float(middle[0]), float(middle[1]), float(middle[2]))
-    return Findings(PROBABILITIES, (Lesion(Location.LEFT_MCA, 0.9, centre, 4.2),), 0.5)
-
-
-def fullest(volumes: Iterable[Volume | None]) -> int:
-    """Stands in for `ai.fullest`: the brightest."""
-    return int(np.argmax([-np.inf if volume is None else np.median(volume.hu_DHW) for volume in volumes]))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from tests.corpus.situation import Sending
-from tests.support.dicom_factory import change, ct_series, enhanced_ct
+from tests.support.dicom_factory import change, ct_series, enhanced_ct, identity
 
 AIR_HU, PLAIN_HU, FILLED_HU, ANEURYSM_HU = -1000, 40, 300, 500
 """No head; a head without contrast; an angiography without an aneurysm; one with an aneurysm."""
@@ -52,6 +52,16 @@ def at(clock: str, slices: Sequence[Dataset], number: int = 1, **changes: Any) -
 def stray(like: Dataset, number: int = 1, **changes: Any) -> Dataset:
     """One more instance of the same series, changed."""
     return change(copy.deepcopy(like), SOPInstanceUID=f"{like.SOPInstanceUID}.9{number}", **changes)
+
+
+def other(sop_class: str, number: int = 1, **changes: Any) -> Dataset:
+    """An object of the study that is no image, in a series of its own unless the changes say otherwise."""
+    ds = identity(
+        SOPClassUID=sop_class, SOPInstanceUID=f"2.25.17{number}", SeriesInstanceUID=f"2.25.18{number}", Modality="OT",
+        FrameOfReferenceUID=None,
+    )  # fmt: skip
+    ds.file_meta = copy.deepcopy(ct_series(1)[0].file_meta)
+    return change(ds, **changes)
 
 
 def enhanced(slices: Sequence[Dataset], number: int = 1, **changes: Any) -> Dataset:

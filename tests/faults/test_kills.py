@@ -29,9 +29,9 @@ def test_a_worker_killed_in_mid_analysis_costs_one_attempt_and_nothing_else(
 
 
 def test_a_node_killed_in_mid_receive_keeps_what_it_acknowledged_and_ends_right(
-    node_in: NodeFactory, negative_series: list[Path]
+    node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in()
+    node = node_in(**without_finding)
     acknowledged: list[Path] = []
     enough = threading.Event()
 

@@ -2,7 +2,7 @@
 
 from tests.integration.web_pages import pages, quick  # noqa: F401  fixtures
 from tests.support.certificates import certificates  # noqa: F401  fixtures
-from tests.support.node_fixtures import negative_series, node_in, positive_series  # noqa: F401  fixtures
+from tests.support.node_fixtures import negative_series, node_in, positive_series, without_finding  # noqa: F401  fixtures
 from tests.support.receiving import port, start  # noqa: F401  fixtures
 from tests.support.site import peer, site  # noqa: F401  fixtures
 from tests.support.web_server import web  # noqa: F401  fixture

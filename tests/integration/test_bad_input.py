@@ -15,6 +15,7 @@ from tests.support.absent import absent
 from tests.support.dicom_factory import identity
 from tests.support.node_fixtures import NodeFactory
 from tests.support.running import RunningNode, wait_until
+from tests.support.unmeasured import unmeasured  # noqa: F401  fixture
 
 
 def small_slice(number: int, **changes: object) -> Dataset:

@@ -66,7 +66,8 @@ def test_anybody_hears_the_verdict_and_only_who_has_a_token_why(served: Served, 
     assert (answer.status_code, answer.json()["health"]) == (503, "down")
     assert answer.json()["about"] == ["processes"]
     assert "reasons" not in answer.json()
-    assert "no node runs on" in httpx.get(f"{served.url}/healthz", headers=token(served)).json()["reasons"][0]["said"]
+    [reason] = httpx.get(f"{served.url}/healthz", headers=token(served)).json()["reasons"]
+    assert "no node runs on" in reason["message"]
     run_all(served, clock)
     answer = httpx.get(f"{served.url}/healthz")
     assert (answer.status_code, answer.json()) == (200, {"health": "ok", "about": []})

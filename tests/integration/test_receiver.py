@@ -42,6 +42,7 @@ from tests.support.raw_scu import (
 )
 from tests.support.receiving import ABORT_PDU, Start, how_they_closed, kept_file, leftovers, rows, slices
 from tests.support.running import free_port, wait_until
+from tests.support.unmeasured import IN_CHILDREN
 
 
 @pytest.mark.parametrize("moment", ["begin", "write", "publish", "flush"])
@@ -233,6 +234,7 @@ def test_memory_does_not_grow_with_instances_or_associations(
     process = subprocess.Popen(
         [sys.executable, "-m", "node", "receive", "--config", str(tmp_path / "willis.toml")],
         stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env={name: value for name, value in os.environ.items() if name not in IN_CHILDREN},
     )  # fmt: skip
 
     def listens() -> bool:

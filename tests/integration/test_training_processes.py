@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from tests.support.made_up_scan import scan
+from tests.support.unmeasured import unmeasured  # noqa: F401  fixture
 from training.dataset import prepare, save_prepared
 from training.train import CHECKPOINT, main
 

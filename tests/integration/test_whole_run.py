@@ -1,7 +1,5 @@
 """A head CTA goes in, a Structured Report comes back: whole nodes, real sockets, real databases."""
 
-import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,8 +13,9 @@ from pydicom import dcmread
 from ai.locations import COLUMNS
 from tests.support.node_fixtures import NodeFactory
 from tests.support.reports import named
-from tests.support.running import ROOT, wait_until
+from tests.support.running import wait_until
 from tests.support.segments import painted_lps_mm
+from tests.support.unmeasured import unmeasured  # noqa: F401  fixture
 
 
 def test_both_studies_come_back_as_reports_in_their_own_study_and_no_log_line_names_the_patient(
@@ -65,18 +64,18 @@ def assert_masks_lie_on_the_findings(path: Path, row: Mapping[str, Any]) -> None
 
 @pytest.mark.postgresql
 def test_the_same_run_passes_on_postgresql(
-    node_in: NodeFactory, postgresql_url: str, negative_series: list[Path]
+    node_in: NodeFactory, postgresql_url: str, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in(postgresql_url)
+    node = node_in(postgresql_url, **without_finding)
     node.send(negative_series)
     (row,) = node.wait_for_delivered()
     assert row["outcome"] == "negative"
 
 
 def test_a_part_that_was_released_is_not_called_negative_and_the_rest_makes_a_new_revision(
-    node_in: NodeFactory, negative_series: list[Path]
+    node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in(completion__quiet_seconds="3", eligibility__minimum_slices="40")
+    node = node_in(completion__quiet_seconds="3", eligibility__minimum_slices="40", **without_finding)
     node.send(negative_series[:100])
     (part,) = node.wait_for_delivered()
     assert (part["outcome"], part["evidence"]) == ("not_analysed", "quiet")
@@ -92,9 +91,9 @@ def test_a_part_that_was_released_is_not_called_negative_and_the_rest_makes_a_ne
 
 
 def test_one_association_per_slice_is_no_evidence_until_the_anatomy_is_whole(
-    node_in: NodeFactory, negative_series: list[Path]
+    node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in(completion__quiet_seconds="600", eligibility__minimum_slices="10")
+    node = node_in(completion__quiet_seconds="600", eligibility__minimum_slices="10", **without_finding)
     for path in negative_series[:30]:
         node.send([path])
     (row,) = node.rows()
@@ -105,9 +104,9 @@ def test_one_association_per_slice_is_no_evidence_until_the_anatomy_is_whole(
 
 
 def test_a_peer_that_answers_queries_makes_a_series_ready_by_its_count(
-    node_in: NodeFactory, negative_series: list[Path]
+    node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in(peers__PACS__answers_queries="true", completion__quiet_seconds="600")
+    node = node_in(peers__PACS__answers_queries="true", completion__quiet_seconds="600", **without_finding)
     first = dcmread(negative_series[0], stop_before_pixels=True)
     held = {str(dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for path in negative_series}
     node.pacs.held[first.StudyInstanceUID][first.SeriesInstanceUID] |= held
@@ -117,31 +116,18 @@ def test_a_peer_that_answers_queries_makes_a_series_ready_by_its_count(
     assert (row["ready_at"] - row["last_instance_at"]).total_seconds() < 3
 
 
-def test_a_pacs_that_is_down_for_the_whole_first_minute_gets_the_report_when_it_is_back(
-    node_in: NodeFactory, negative_series: list[Path]
+def test_a_pacs_that_is_down_for_the_first_attempts_gets_the_report_when_it_is_back(
+    node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in()
+    node = node_in(delivery__first_retry_seconds="0.5", **without_finding)
+    # a quarter of the default: what takes a minute takes a quarter of it
     node.pacs.stop()
     node.send(negative_series)
     (row,) = node.wait_for_stage("reported")
-    wait_until(lambda: datetime.now(UTC) - row["reported_at"] > timedelta(minutes=1), 90)
+    wait_until(lambda: datetime.now(UTC) - row["reported_at"] > timedelta(seconds=15), 90)
     (delivery,) = node.store.worklist.deliveries(1)
     assert delivery.attempts >= 4
     assert node.rows()[0]["delivery"] == "pending"
     node.pacs_returns()
     (row,) = node.wait_for_delivered()
     assert node.pacs.requests == [row["report_uid"]]
-
-
-def test_the_demo_shows_the_main_job_and_may_be_repeated_in_its_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
-    (folder / "pacs").mkdir(parents=True)
-    (folder / "pacs" / "left-by-an-earlier-run.dcm").touch()
-    command = [sys.executable, "-m", "node", "demo", "--folder", str(folder)]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "positive" in ended.stdout and "negative" in ended.stdout
-    assert ended.stdout.count("from the last slice to the report in the PACS") == 2
-    named = [line.strip() for line in ended.stdout.splitlines() if line.endswith(".dcm")]
-    assert {dcmread(path).Modality for path in named} == {"SR"}
-    assert sorted(folder.joinpath("pacs").glob("*.dcm")) == sorted(map(Path, named))

@@ -40,6 +40,11 @@ from tests.support.running import free_port, wait_until
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("logging_restored")]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def unmeasured() -> None:
+    """These are measured, unlike the others of this folder: nothing else retrieves."""
+
+
 @pytest.fixture(scope="module")
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     """Orthanc with DICOMweb; it is told of Willis's port later."""

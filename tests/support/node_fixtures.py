@@ -1,7 +1,9 @@
 """Nodes that run and studies to send."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,25 +29,43 @@ def node_in(tmp_path: Path) -> Iterator[NodeFactory]:
 
 
 @pytest.fixture(scope="session")
-def positive_series() -> list[Path]:
-    """A phantom CTA with an 8 mm aneurysm."""
-    from ai.locations import Location
-    from node.cli.demo import SEEDS
+def without_finding(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings of a node whose model is small and finds nothing, where it matters that a head is analysed and not how."""
+    from torch import nn
 
-    return cached_phantom(
-        "positive",
-        seed=SEEDS["positive"],
-        positive=True,
-        location=Location.LEFT_MCA,
-        diameter_mm=8.0,
-        matrix=384,
-        spacing_mm=0.7,
+    from ai.bundle import load_bundle, save_bundle
+    from ai.inference import Tiling
+    from ai.unet import UNet, UNetSettings
+
+    shipped = load_bundle().manifest
+    settings = UNetSettings(shipped.network.in_channels, (8, 8, 16), (1, 1, 1), 4)
+    preprocessing = replace(shipped.preprocessing, size_DHW=(32, 32, 32))
+    manifest = replace(
+        shipped, network=settings, preprocessing=preprocessing, tiling=Tiling(32, 8), second_stage=None, figures={}
     )
+    folder = tmp_path_factory.mktemp("bundle")
+    network = UNet(settings)
+    nn.init.zeros_(network.lesion.weight)  # the same small probability everywhere
+    save_bundle(folder, manifest, (network,))
+    return {"ai__bundle": repr(str(folder))}
+
+
+@pytest.fixture(scope="session")
+def positive_series() -> list[Path]:
+    """The demonstration's phantom CTA with an 8 mm aneurysm."""
+    return cached_phantom("positive", **demonstrated("positive"))
 
 
 @pytest.fixture(scope="session")
 def negative_series() -> list[Path]:
-    """A phantom CTA without an aneurysm."""
+    """The demonstration's phantom CTA without an aneurysm."""
+    return cached_phantom("negative", **demonstrated("negative"))
+
+
+def demonstrated(name: str) -> dict[str, Any]:
+    """What the demonstration paints under this name, as `make_scan` takes it."""
+    from ai.locations import Location
     from node.cli.demo import SEEDS
 
-    return cached_phantom("negative", seed=SEEDS["negative"], positive=False, matrix=384, spacing_mm=0.7)
+    lesion = {"location": Location.LEFT_MCA, "diameter_mm": 8.0} if name == "positive" else {}
+    return {"seed": SEEDS[name], "positive": name == "positive", "matrix": 384, "spacing_mm": 0.7, **lesion}

@@ -51,6 +51,9 @@ def wait_until(condition: Callable[[], Any], seconds: float = 90.0, what: str = 
 class RunningNode:
     """`willis serve` with a simulated PACS beside it."""
 
+    module = "node"
+    """Which Python module is run as the command."""
+
     def __init__(self, folder: Path, database_url: str = "", **settings: str) -> None:
         """`settings`: `section__key` → TOML value, for example completion__quiet_seconds="2"."""
         self.folder = folder
@@ -92,7 +95,7 @@ class RunningNode:
         """The receiver accepts associations."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "node", "serve", "--config", str(self.path)],
+                [sys.executable, "-m", self.module, "serve", "--config", str(self.path)],
                 cwd=ROOT,
                 stderr=output,
                 stdout=output,

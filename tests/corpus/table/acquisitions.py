@@ -1,5 +1,7 @@
 """What is one acquisition: phases, copies, and several in one series."""
 
+from typing import Any
+
 from pydicom import Dataset
 
 from tests.corpus.images import ANEURYSM_HU, FILLED_HU, PLAIN_HU, at, cta, enhanced, interleaved
@@ -223,6 +225,57 @@ SITUATIONS = (
         ("too_few_slices",),
     ),
     Situation(
+        "two interleaved passes told apart by Acquisition UID alone",
+        "PS3.3 C.7.6.1: Acquisition UID (0008,0017), times removed by an anonymiser",
+        lambda: [
+            Sending(
+                interleaved(
+                    cta(spacing_mm=1.0, AcquisitionUID="2.25.31"),
+                    cta(ANEURYSM_HU, origin_mm=(-20, -30, 100.5), first=100, AcquisitionUID="2.25.32"),
+                )
+            )
+        ],
+        ("positive",),
+        ("2 acquisitions",),
+    ),
+    Situation(
+        "step and shoot, each step under an Acquisition UID of its own",
+        "sibling of the above: a UID for each continuous gathering",
+        lambda: [
+            Sending([ds for step in range(4) for ds in cta(AcquisitionUID=f"2.25.3{step}")[6 * step : 6 * step + 6]])
+        ],
+        ("negative",),
+    ),
+    Situation(
+        "two stacks over one place in one Enhanced CT instance",
+        "PS3.3 C.7.6.16.2.2: Stack ID",
+        lambda: [Sending([enhanced_stacks(0.5)])],
+        ("positive",),
+        ("2 acquisitions",),
+    ),
+    Situation(
+        "two stacks one above the other in one Enhanced CT instance",
+        "sibling of the above: neck and head of one pass",
+        lambda: [Sending([enhanced_stacks(24.0, FILLED_HU)])],
+        ("negative",),
+    ),
+    Situation(
+        "two time points told apart by their dimension index alone",
+        "PS3.3 C.7.6.17: Dimension Index Pointer to Temporal Position Index",
+        lambda: [Sending([enhanced_moments()])],
+        ("positive",),
+        ("2 acquisitions",),
+    ),
+    Situation(
+        "a second phase of which only the content time tells",
+        "an anonymiser that removes the times of acquisition; doubt analyses both",
+        lambda: after(
+            cta(AcquisitionNumber=1, AcquisitionDate="20260101", ContentTime="101600"),
+            cta(ANEURYSM_HU, series=2, AcquisitionNumber=1, AcquisitionDate="20260101", ContentTime="101700"),
+        ),
+        ("negative", "positive"),
+    ),
+    Situation(
         "thick and thin slices of one pass in one series",
         "two reconstructions that a PACS has merged",
         lambda: [
@@ -245,3 +298,34 @@ def enhanced_phases() -> Dataset:
         content.FrameAcquisitionDateTime = "20260101101500" if index < 24 else "20260101101545"
         groups.FrameContentSequence = Items([content])
     return ds
+
+
+def with_contents(ds: Dataset, **changes: Any) -> Dataset:
+    """The enhanced image whose first and second half have one and the other of two values in their frame content."""
+    from pydicom.sequence import Sequence as Items
+
+    groups = list(ds.PerFrameFunctionalGroupsSequence)
+    for index, each in enumerate(groups):
+        content = Dataset()
+        for keyword, values in changes.items():
+            setattr(content, keyword, values[2 * index // len(groups)])
+        each.FrameContentSequence = Items([content])
+    return ds
+
+
+def enhanced_stacks(apart_mm: float, hu: int = ANEURYSM_HU) -> Dataset:
+    """Two stacks of 24 frames, of which the second begins so far above the first."""
+    second = cta(hu, origin_mm=(-20, -30, 100 + apart_mm), first=100)
+    return with_contents(enhanced([*cta(), *second]), StackID=("1", "2"))
+
+
+def enhanced_moments() -> Dataset:
+    """Two moments interleaved in place, with no other sign of it than their index in the dimension of time."""
+    from pydicom.sequence import Sequence as Items
+    from pydicom.tag import Tag
+
+    ds = enhanced([*cta(), *cta(ANEURYSM_HU, origin_mm=(-20, -30, 100.5), first=100)])
+    dimension = Dataset()
+    dimension.DimensionIndexPointer = Tag("TemporalPositionIndex")
+    ds.DimensionIndexSequence = Items([dimension])
+    return with_contents(ds, DimensionIndexValues=(1, 2))

@@ -24,10 +24,10 @@ from storage.files.instances import Files
 from storage.stages import Event
 from storage.store import Store
 from tests.support.builders import LEASE, FakeClock, keep
+from tests.support.command_line import Run, config, one_line, run  # noqa: F401  fixtures
 from tests.support.dicom_factory import ct_series
 from tests.support.made_up_head import head
 from tests.unit.ai.test_bundle import TINY, manifest
-from tests.unit.node.cli.test_cli import Run, config, one_line, run  # noqa: F401  fixtures
 from tests.unit.node.cli.test_explain import HEAD, head_series
 
 LARGE = Preprocessing(spacing_mm=1.0, size_DHW=(64, 64, 64))

@@ -35,6 +35,14 @@ def test_the_shipped_shape_has_about_two_million_parameters_and_answers_at_half_
     assert out.log_diameter.shape == (1, 1, 16, 16, 24)
 
 
+def test_an_analysis_joins_the_levels_as_training_does_only_with_fewer_multiplications() -> None:
+    net = network()
+    channels = torch.randn(1, 6, 32, 48, 32)
+    learned_from = net.finding_maps(channels)
+    with torch.inference_mode():
+        torch.testing.assert_close(net.finding_maps(channels), learned_from.detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_attention_gates_are_a_setting() -> None:
     gated = UNet(UNetSettings(widths=(8, 8, 16), convolutions=(1, 1, 1), groups=4, attention=True))
     assert gated.parameter_count > network().parameter_count

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ai.contrast import enhanced_tubes
-from ai.measures import quality_of
+from ai.measures import middle_of_largest, quality_of
 from ai.quality import Quality
 from ai.volume import Volume
 from tests.unit.ai.test_contrast import CIRCLE, about, fine
@@ -90,3 +91,15 @@ def test_quality_does_not_need_torch() -> None:
 
     code = "import ai.quality, ai.findings, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_middle_of_a_head_is_that_of_its_outline_with_its_holes_filled() -> None:
+    plane = np.zeros((40, 50), bool)
+    plane[5:25, 10:40] = True
+    plane[8:20, 30:38] = False  # a hole
+    plane[12:14, 5:20] = False  # a notch, open to the side
+    plane[30:34, 0:30] = True  # what the head lies on
+    head = plane.copy()
+    head[30:] = False
+    head[8:20, 30:38] = True
+    assert middle_of_largest(plane) == pytest.approx(ndimage.center_of_mass(head))

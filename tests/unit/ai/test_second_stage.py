@@ -11,15 +11,17 @@ from ai import predict
 from ai.bundle import MANIFEST, Bundle, SecondStage, load_bundle, save_bundle
 from ai.decode import Candidate, rescored
 from ai.errors import BundleError
+from ai.preprocess import Region
 from ai.second_stage import LARGEST_LOGIT, ShapeNet, ShapeSettings, cube_around, log_odds, looked_at
 from ai.shape import NAMES, SIDE
+from ai.surroundings import NAMES as PLACES
 from ai.unet import UNet
 from ai.volume import Volume
-from tests.support.made_up_head import head
+from tests.support.made_up_head import affine, head
 from tests.unit.ai.test_bundle import TINY, manifest
 
 SETTINGS = ShapeSettings(hidden=4)
-STAGE = SecondStage(SETTINGS, 0.5, 0.25, {"unsaved.safetensors": ""})
+STAGE = SecondStage(SETTINGS, 0.5, 0.25, {"unsaved.safetensors": ""}, dict.fromkeys(PLACES, 0.0))
 
 
 def second() -> ShapeNet:
@@ -55,9 +57,9 @@ def test_the_second_look_is_bounded_and_needs_no_candidates() -> None:
     assert looked_at((second(),), head(), ()) == []
 
 
-def test_scores_are_the_weighted_sum_of_both_stages_best_first() -> None:
-    found = rescored((candidate(4.0, x=1.0), candidate(2.0, x=2.0)), (-2.0, 6.0), 0.5, 0.25)
-    assert [(one.score, one.centre_lps_mm[0]) for one in found] == [(2.5, 2.0), (1.5, 1.0)]
+def test_scores_are_the_weighted_sum_of_both_stages_and_the_place_best_first() -> None:
+    found = rescored((candidate(4.0, x=1.0), candidate(2.0, x=2.0)), (-2.0, 6.0), 0.5, 0.25, (0.0, -1.5))
+    assert [(one.score, one.centre_lps_mm[0]) for one in found] == [(1.5, 1.0), (1.0, 2.0)]
 
 
 def test_an_analysis_looks_at_each_candidate_again(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +76,25 @@ def test_an_analysis_looks_at_each_candidate_again(bundle: Bundle, monkeypatch: 
     assert asked and asked[0] > 0
     assert again.present < alone.present
     assert again.notify_threshold == 0.8
+
+
+def test_a_candidate_in_the_fat_of_an_orbit_loses_by_what_the_bundle_says_of_fat(bundle: Bundle) -> None:
+    stage = replace(STAGE, place_weights=dict.fromkeys(PLACES, 0.0) | {"fat_near": -8.0}, place_limit=-1.0)
+    in_fat = replace(bundle, manifest=replace(bundle.manifest, second_stage=stage))
+    region = Region(np.full((96, 96, 96), -90, np.int16), affine((0.7,) * 3, (-33.0, -33.0, -33.0)), (0.0, 0.0, 0.0))
+    before, after = (
+        predict.looked_at_again((candidate(4.0),), region, head(), which)[0].score for which in (bundle, in_fat)
+    )
+    assert after == pytest.approx(before - 7.0)
+
+
+def test_a_bundle_without_place_weights_still_loads(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path, bundle.manifest, bundle.networks, bundle.second)
+    document = json.loads((tmp_path / MANIFEST).read_text())
+    del document["second_stage"]["place_weights"]
+    (tmp_path / MANIFEST).write_text(json.dumps(document))
+    stage = load_bundle(tmp_path).manifest.second_stage
+    assert stage is not None and stage.place_weights == {}
 
 
 def test_both_stages_come_back_from_a_bundle(bundle: Bundle, tmp_path: Path) -> None:
@@ -112,6 +133,8 @@ def test_a_bundle_of_format_2_has_one_stage_and_one_operating_point(tmp_path: Pa
         (lambda stage: stage["shape"].update(colour=1), "unknown key second_stage.shape.colour"),
         (lambda stage: stage["shape"]["measures"].reverse(), "measures"),
         (lambda stage: stage.update(first_weight=-1.0), "weights must not be negative"),
+        (lambda stage: stage["place_weights"].pop("bone_far"), "place_weights are not those of this version"),
+        (lambda stage: stage["place_weights"].update(bone_far=float("nan")), "must be finite"),
         (lambda stage: stage.update(weights_sha256={"../x.safetensors": "0"}), "weights_sha256"),
     ],
 )

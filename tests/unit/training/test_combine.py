@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,15 @@ from ai.decode import Candidate
 from ai.locations import Location
 from ai.second_stage import ShapeSettings
 from ai.shape import NAMES
+from ai.surroundings import NAMES as PLACES
+from ai.surroundings import place_scores
 from ai.unet import UNet
 from tests.unit.ai.test_bundle import TINY, manifest
 from tests.unit.training.test_cubes import made_up_shapes
 from training import combine
 from training.candidates import Marked, load_marked, save_marked
 from training.cases import Scored
-from training.combine import combined, cross_fitted, fitted_weights, joined
+from training.combine import Weights, combined, cross_fitted, fitted_weights, joined
 from training.phantom.scan import TrueLesion
 from training.second_stage import save_trained, train
 
@@ -32,7 +35,8 @@ def marked(seed: int) -> Marked:
     if lesions:
         measures[0, 0] += 2.0
         measures[0, 1] -= 30.0
-    return Marked(Scored(seed, lesions, found), measures)
+    places = rng.uniform(0, 1, (3, len(PLACES))).astype(np.float32)
+    return Marked(Scored(seed, lesions, found), measures, places)
 
 
 SCANS = [marked(seed) for seed in range(60)]
@@ -40,8 +44,30 @@ SECONDS = combine.seconds_of((SECOND,), SCANS)
 
 
 def test_the_stage_that_knows_more_weighs_more() -> None:
-    first, second = fitted_weights(SCANS, SECONDS)
-    assert 0.0 < first < 0.2 < second
+    weights = fitted_weights(SCANS, SECONDS)
+    assert 0.0 < weights.first < 0.2 < weights.second
+    assert fitted_weights(SCANS, SECONDS, with_place=False).place == ()
+
+
+def test_a_place_where_no_aneurysm_lies_counts_against_a_candidate() -> None:
+    fat = PLACES.index("fat_near")
+    scans = [replace(scan, places=scan.places.copy()) for scan in SCANS]
+    for scan in scans:
+        scan.places[:, fat] = np.where(scan.hits, 0.0, np.arange(3) / 4)
+    weights = fitted_weights(scans, SECONDS)
+    assert weights.place[PLACES.index("fat_near")] == min(weights.place) < -1.0
+    hits = np.concatenate([scan.hits for scan in scans])
+    scores = np.concatenate([place_scores(scan.places, weights.place, weights.limit) for scan in scans])
+    assert (
+        scores.max() == 0.0 and np.mean(scores[hits] == 0.0) >= 0.85
+    )  # nothing counts for a candidate, little against a sac
+    assert np.mean(scores[~hits]) < np.mean(scores[hits]) - 0.3
+    scored = combined(scans[:2], SECONDS[:2], weights)
+    alone = combined(scans[:2], SECONDS[:2], replace(weights, place=()))
+    lost = [one.score for one in alone[1].candidates], [one.score for one in scored[1].candidates]
+    assert sum(lost[0]) - sum(lost[1]) == pytest.approx(
+        -sum(place_scores(scans[1].places, weights.place, weights.limit))
+    )
 
 
 def test_every_scan_is_judged_by_what_others_fitted() -> None:
@@ -57,7 +83,10 @@ def test_the_bundle_has_both_operating_points_and_both_stages() -> None:
     said = made.manifest
     assert said.version == "0.2" and said.second_stage is not None
     assert said.threshold <= said.notify_from < 1.0
-    weights = (said.second_stage.first_weight, said.second_stage.second_weight)
+    assert tuple(said.second_stage.place_weights) == PLACES
+    place = tuple(said.second_stage.place_weights.values())
+    stage = said.second_stage
+    weights = Weights(stage.first_weight, stage.second_weight, place, stage.place_limit)
     assert scored[0].candidates[0].score == combined(SCANS, SECONDS, weights)[0].candidates[0].score
 
 
@@ -67,6 +96,7 @@ def test_candidates_come_back_as_they_were_written(tmp_path: Path) -> None:
     first, second = load_marked(tmp_path)
     assert (first.scored.seed, second.scored.seed) == (0, 1)
     np.testing.assert_allclose(first.measures, SCANS[0].measures, atol=1e-5)
+    np.testing.assert_allclose(first.places, SCANS[0].places, atol=1e-5)
     assert first.hits.tolist() == [True, False, False] and not second.hits.any()
 
 

@@ -1,5 +1,7 @@
 """Drawn arteries as in people: what changes, what does not, and which scans of a training run are so."""
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,12 @@ from training.scans import LIKE_PEOPLE_SEEDS, REAL_TREE_SEEDS, drawn_scans
 
 
 def _tree(seed: int) -> Tree:
+    """A tree of the test's own: what follows changes it."""
+    return deepcopy(_drawn(seed))
+
+
+@cache
+def _drawn(seed: int) -> Tree:
     head = draw_head(np.random.default_rng(seed))
     return draw_arteries(head, np.random.default_rng(seed), tortuosity=1.0)
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
+from pydicom.tag import Tag
 
 from node.dicom.frame_headers import frame_headers, is_part_of_concatenation
 from tests.support.builders import header
@@ -49,6 +50,20 @@ def test_a_frame_says_itself_how_it_was_made_and_before_what_all_share() -> None
 def test_what_the_groups_do_not_say_stands_in_the_instance() -> None:
     first, _ = frame_headers(header(number_of_frames=2, kvp="100"), enhanced_ct(ct_series(2)))
     assert (first.kvp, first.convolution_kernel, first.image_type) == ("100", "H20f", ("ORIGINAL", "PRIMARY", "AXIAL"))
+
+
+def test_stacks_and_the_dimension_of_time_tell_frames_apart() -> None:
+    made = enhanced_ct(ct_series(2))
+    pointers = [Dataset(), Dataset()]
+    for pointer, keyword in zip(pointers, ("InStackPositionNumber", "TemporalPositionIndex"), strict=True):
+        pointer.DimensionIndexPointer = Tag(keyword)
+    made.DimensionIndexSequence = pointers
+    for number, frame in enumerate(made.PerFrameFunctionalGroupsSequence, start=1):
+        frame.update(group("FrameContentSequence", StackID=str(number), DimensionIndexValues=[7, 3 + number]))
+    one, two = frame_headers(header(number_of_frames=2), made)
+    assert [(each.stack, each.temporal_position) for each in (one, two)] == [("1", "4"), ("2", "5")]
+    made.PerFrameFunctionalGroupsSequence[0].FrameContentSequence[0].DimensionIndexValues = 7  # fewer than dimensions
+    assert frame_headers(header(number_of_frames=2), made)[0].temporal_position == ""
 
 
 def test_a_concatenation_is_part_of_something_unless_it_is_the_only_part() -> None:

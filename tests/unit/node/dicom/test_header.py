@@ -63,6 +63,11 @@ def test_the_header_is_the_same_in_every_transfer_syntax(syntax: str) -> None:
     )
 
 
+def test_content_time_and_acquisition_uid_are_read() -> None:
+    found = read(encoded(slice_with(ContentDate="20260101", ContentTime="101600.5", AcquisitionUID="2.25.9")))
+    assert (found.content_at, found.acquisition_uid, found.acquisition_key) == ("20260101101600.5", "2.25.9", "2.25.9")
+
+
 @pytest.mark.parametrize(
     ("value", "number"),
     [(b" 17 ", 17), (b"-3", -3), (b"", None), (b"1\\2", None), (b"one ", None), (b"99999999999 ", None), (b"7\0", 7)],

@@ -128,6 +128,23 @@ def test_a_frame_of_a_multi_frame_image_is_named_by_its_number() -> None:
     assert [len(item.ReferencedInstanceSequence) for item in seg.ReferencedSeriesSequence] == [1]
 
 
+def test_frames_of_another_acquisition_of_the_image_are_left_out() -> None:
+    series = a_series()
+    both = enhanced_ct([*series, *a_series(origin_mm=(-20.0, -30.0, 100.4))])
+    without = Dataset()
+    both.PerFrameFunctionalGroupsSequence[24:] = [without] * 24
+    mine, alone = segmentation([both], a_mask(series)), segmentation([enhanced_ct(series)], a_mask(series))
+    assert mine.PixelData == alone.PixelData
+    numbers = [
+        frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        for frame in mine.PerFrameFunctionalGroupsSequence
+    ]
+    assert max(numbers) <= 24
+    both.PerFrameFunctionalGroupsSequence[:24] = [without] * 24
+    with pytest.raises(ValueError, match="no frame"):
+        segmentation([both], a_mask(series))
+
+
 def test_nothing_but_source_images_is_named_as_an_instance() -> None:
     series = a_series()
     seg = segmentation(series, a_mask(series))

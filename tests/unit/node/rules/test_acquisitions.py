@@ -25,6 +25,11 @@ def at(clock: str, numbers: range = range(1, 61), **changes: Any) -> list[Header
         pytest.param(slices(), slices(), id="nothing is said of either"),
         pytest.param(at("101500"), at("101500", convolution_kernel="Hr68h"), id="another kernel of the same pass"),
         pytest.param(at("101500.25"), at("101501"), id="the same pass, timed more roughly"),
+        pytest.param(
+            at("101500", content_at="20261123101600"),
+            at("101500", content_at="20261123101700"),
+            id="reconstructed later from the same pass",
+        ),
         pytest.param(at("101500", kvp="120"), at("101500", kvp="120"), id="one tube voltage"),
         pytest.param(at("101500", range(1, 70)), at("101500", range(3, 66)), id="a little more of the patient"),
     ],
@@ -42,6 +47,10 @@ def test_an_answer_on_one_reconstruction_holds_for_another(one: list[Header], ot
         pytest.param(slices(kvp="80"), slices(kvp="140"), id="another tube voltage"),
         pytest.param(slices(), slices(contrast_agent="IODINE"), id="contrast is named in one only"),
         pytest.param(slices(range(1, 30)), slices(), id="a part of the patient"),
+        pytest.param(
+            slices(content_at="20261123101600"), slices(content_at="20261123101700"), id="made later, no other time"
+        ),
+        pytest.param(slices(content_at="20261123101600"), slices(), id="only one says when it was made"),
         pytest.param(slices(image_type=("DERIVED", "PRIMARY", "AXIAL")), slices(), id="derived by Image Type"),
         pytest.param(slices(image_type=("ORIGINAL", "PRIMARY", "VOLUME", "SUBTRACTION")), slices(), id="subtracted"),
         pytest.param(slices(image_type=("ORIGINAL", "PRIMARY", "VOLUME", "RESAMPLED")), slices(), id="resampled"),
@@ -73,6 +82,11 @@ def test_a_derived_copy_may_be_covered_by_its_original() -> None:
             [*slices(range(1, 31), acquisition_number="1"), *slices(range(31, 61), acquisition_number="2")],
             id="step and shoot, numbered",
         ),
+        pytest.param(
+            [*slices(range(1, 31), acquisition_uid="2.25.1"), *slices(range(31, 61), acquisition_uid="2.25.2")],
+            id="step and shoot, each step under a UID of its own",
+        ),
+        pytest.param([*slices(range(1, 31), stack="1"), *slices(range(31, 61), stack="2")], id="stack upon stack"),
     ],
 )
 def test_one_pass_through_the_patient_is_one_acquisition(headers: list[Header]) -> None:
@@ -99,6 +113,13 @@ def renumbered(start: int, headers: list[Header]) -> list[Header]:
         pytest.param([at("101500"), renumbered(100, at("101545"))], id="two phases at the same places"),
         pytest.param(
             [slices(acquisition_number="1"), renumbered(100, slices(acquisition_number="2"))], id="two numbers"
+        ),
+        pytest.param(
+            [slices(range(1, 61, 2), acquisition_uid="2.25.1"), slices(range(2, 61, 2), acquisition_uid="2.25.2")],
+            id="interleaved, told by UID alone",
+        ),
+        pytest.param(
+            [slices(range(1, 61, 2), stack="1"), slices(range(2, 61, 2), stack="2")], id="interleaved stacks"
         ),
         pytest.param([slices(acquisition_number="9"), renumbered(100, slices(acquisition_number="10"))], id="9 and 10"),
         pytest.param([slices(kvp="140"), renumbered(100, slices(kvp="80"))], id="two tube voltages"),
