@@ -7,6 +7,7 @@ hold the secret in a URL.
 import asyncio
 import logging
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -62,7 +63,9 @@ def send_hl7(target: Target, message: str, control_id: str) -> None:
     if parts.scheme != "mllp" or not parts.hostname or not parts.port:
         raise Refused(f"{target.name}: its url_file must hold mllp://HOST:PORT")
     try:
-        answer = asyncio.run(asyncio.wait_for(_exchanged(parts.hostname, parts.port, message), TIMEOUT_SECONDS))
+        with ThreadPoolExecutor(1) as apart:  # an event loop of its own, whatever loop the caller's thread has
+            exchanged = asyncio.wait_for(_exchanged(parts.hostname, parts.port, message), TIMEOUT_SECONDS)
+            answer = apart.submit(asyncio.run, exchanged).result()
         [acknowledgement] = answer.segments("MSA")
         code, of = str(acknowledgement[1]), str(acknowledgement[2])
     except TimeoutError:

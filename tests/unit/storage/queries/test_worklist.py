@@ -79,6 +79,7 @@ COLUMNS = [
     "acknowledged_at",
     "acknowledged_by",
     "assigned_to",
+    "threshold",
 ]
 
 
