@@ -71,6 +71,7 @@ def test_a_case_arrives_on_the_open_page_and_is_acknowledged_with_the_keyboard(
     page.keyboard.press("k")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Suspected aneurysm")).to_be_visible()
+    page.wait_for_load_state()  # its keys work from then on
     page.keyboard.press("Escape")
     page.wait_for_url(f"{pages.url}/")
 
