@@ -140,6 +140,7 @@ def _copy(source: Path, to: Path) -> str:
             writing.flush()
             os.fsync(writing.fileno())
     new.replace(to)
+    _flush(to.parent)
     return digest.hexdigest()
 
 

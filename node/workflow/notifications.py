@@ -1,5 +1,6 @@
 """People and other systems are told: what is noteworthy goes into an outbox, and from there to each target, or is a dead letter."""
 
+import hashlib
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -108,7 +109,7 @@ def _send_one(context: Context, notification: Notification) -> bool:
 
 def _alert_of(context: Context, notification: Notification, target: Target) -> Alert | None:
     """What to say now; None where there is nothing to say any longer."""
-    key, at = f"WILLIS{notification.id}", notification.created_at
+    key, at = _key(context, notification), notification.created_at
     event = AlertEvent(notification.event)
     if event is AlertEvent.UNHEALTHY:
         what = notification.subject.partition(" ")[0]
@@ -128,6 +129,12 @@ def _alert_of(context: Context, notification: Notification, target: Target) -> A
         )
     late = f"no report is delivered {target.turnaround_minutes:g} min after the last slice; it is {row['stage']}"
     return Alert(key, at, f"case {row['case_id']} is late", (late,), row, target.patient_data, link)
+
+
+def _key(context: Context, notification: Notification) -> str:
+    """The same at every attempt and no other node's, nor that of a database before: at most 20 characters (MSH-10)."""
+    what = (notification.target, notification.event, notification.subject, notification.created_at.isoformat())
+    return f"W{hashlib.sha256(repr((context.config.node.ae_title, *what)).encode()).hexdigest()[:19]}"
 
 
 def _deliver(context: Context, target: Target, alert: Alert) -> None:

@@ -1,5 +1,6 @@
 """Notifications to a real MLLP listener and to an HTTP server that takes FHIR: what they get, and what their answers mean."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import hl7
@@ -62,8 +63,9 @@ def test_a_fhir_server_gets_a_valid_report_on_condition_that_it_has_none(
     [asked] = server.asked
     assert asked.path.endswith("/DiagnosticReport")
     assert asked.headers["Authorization"] == "Bearer secret"
-    assert asked.headers["If-None-Exist"] == "identifier=urn:willis:case|WILLIS1"
     report = DiagnosticReport.model_validate_json(asked.body)
+    [identifier] = report.identifier or []
+    assert asked.headers["If-None-Exist"] == f"identifier={identifier.system}|{identifier.value}"
     assert (report.status, report.subject) == ("preliminary", None)
     assert not [word for word in PATIENT if word in asked.body.decode()]
 
@@ -76,6 +78,20 @@ def test_a_fhir_report_with_patient_data_is_valid_too(made: Make, web: ServerFac
     report = DiagnosticReport.model_validate_json(server.asked[0].body).model_dump()
     assert report["subject"]["identifier"]["value"] == "P-0001"
     assert report["basedOn"][0]["identifier"]["value"] == "A-77"
+
+
+def test_a_report_has_one_identifier_at_every_attempt_and_another_node_has_another(
+    made: Make, web: ServerFactory, clock: FakeClock
+) -> None:
+    server = web(Said(503))
+    context = made({"name": "fhir", "kind": "fhir", "url": server.url})
+    positive(context, clock)
+    other = context.config.node.model_copy(update={"ae_title": "OTHER"})
+    for each in (context, context, replace(context, config=context.config.model_copy(update={"node": other}))):
+        a_round(each)
+        clock.advance(60)
+    first, second, of_other = (asked.headers["If-None-Exist"] for asked in server.asked)
+    assert first == second != of_other
 
 
 @pytest.mark.parametrize(("status", "stage"), [(503, "pending"), (401, "pending"), (400, "dead"), (302, "dead")])
