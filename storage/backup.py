@@ -1,8 +1,8 @@
 """A copy of database and files that belongs together, taken beside a working node, and put back into an empty folder.
 
 The database is copied first, as of one moment, and then every file that it names: files never change once they have a
-name, so whatever the copy of the database names is there, or retention has removed it since.  The manifest is written last: a
-backup without one was not finished.  Another backup into the same folder copies only what is new.
+name, so whatever the copy of the database names is there, or retention has removed it since.  The manifest names both and
+is written last: until then the backup before it stands.  Another backup into the same folder copies only what is new.
 """
 
 import hashlib
@@ -19,8 +19,10 @@ from typing import Any
 from storage.database import revision
 from storage.errors import StorageError
 
-DATABASE, MANIFEST, FILES = "willis.db", "manifest.json", "files"
+MANIFEST, FILES = "manifest.json", "files"
 _SCHEME = "sqlite:///"
+_OF_SQLITE = ("", "-wal", "-shm", "-journal")
+"""A log that a database before has left would be replayed over what is put back."""
 _CHUNK_BYTES = 1 << 20
 _NAMED = "SELECT path, size_bytes FROM {table}"
 _TABLES = ("instance", "report", "report_object")
@@ -49,12 +51,11 @@ def back_up(url: str, root: Path, to: Path, now: datetime) -> BackedUp:
     if not source.exists():
         raise NoBackup(f"there is no database {source}: nothing to back up")
     to.mkdir(parents=True, exist_ok=True)
-    known = _read_manifest(to)["files"] if (to / MANIFEST).exists() else {}
-    (to / MANIFEST).unlink(missing_ok=True)
-    _copy_database(source, to / DATABASE)
+    known = _known(to)
+    digest = _copy_database(source, to)
     hashes: dict[str, str] = {}
     absent, copied = [], 0
-    for path, size in _named(to / DATABASE):
+    for path, size in _named(_database(to, digest)):
         there = to / FILES / path
         if path in known and there.exists() and there.stat().st_size == size:
             hashes[path] = known[path]
@@ -65,19 +66,22 @@ def back_up(url: str, root: Path, to: Path, now: datetime) -> BackedUp:
         except FileNotFoundError:
             absent.append(path)
     missing = [path for path in absent if _is_named(source, path)]
-    _write_manifest(to, {"made_at": now.isoformat(), "database": _hash(to / DATABASE), "files": hashes})
+    _write_manifest(to, {"made_at": now.isoformat(), "database": digest, "files": hashes})
+    for older in set(to.glob("willis-*.db")) - {_database(to, digest)}:
+        older.unlink()
     return BackedUp(len(hashes), copied, len(absent) - len(missing), tuple(missing))
 
 
 def restore(backup: Path, url: str, root: Path) -> int:
     """Database and files are those of the backup; returns how many files.  Raises NoBackup, changing no database, and OSError."""
     target = sqlite_path(url)
-    if target.exists():
-        raise NoBackup(f"{target} is there already: move it and the folder away, or name another [storage] directory")
+    if there := [path for suffix in _OF_SQLITE if (path := target.with_name(target.name + suffix)).exists()]:
+        raise NoBackup(f"{there[0]} is there already: move it and the folder away, or name another [storage] directory")
     manifest = _read_manifest(backup)
-    if _hash(backup / DATABASE) != manifest["database"]:
-        raise NoBackup(f"{backup / DATABASE} is not what was backed up; take another backup")
-    with closing(sqlite3.connect(backup / DATABASE)) as connection:
+    database = _database(backup, manifest["database"])
+    if _hash(database) != manifest["database"]:
+        raise NoBackup(f"{database} is not what was backed up; take another backup")
+    with closing(sqlite3.connect(database)) as connection:
         [(found,)] = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     if found not in revision.all_known():
         raise NoBackup(f"the backup was made by a later version of Willis (tables {found}); install that version")
@@ -88,7 +92,7 @@ def restore(backup: Path, url: str, root: Path) -> int:
             raise NoBackup(f"{backup / FILES / path} is gone; take another backup") from None
         if copied != digest:
             raise NoBackup(f"{backup / FILES / path} is not what was backed up; take another backup")
-    _copy(backup / DATABASE, target)
+    _copy(database, target)
     return len(manifest["files"])
 
 
@@ -101,16 +105,23 @@ def sqlite_path(url: str) -> Path:
     return Path(url.removeprefix(_SCHEME))
 
 
-def _copy_database(source: Path, to: Path) -> None:
-    """`to` is the database as of one moment; writers go on meanwhile."""
-    new = to.with_suffix(".new")
+def _database(backup: Path, digest: str) -> Path:
+    """Named by its SHA-256, so that the one before it stands until the manifest names another."""
+    return backup / f"willis-{digest[:16]}.db"
+
+
+def _copy_database(source: Path, to: Path) -> str:
+    """`to` has the database as of one moment; writers go on meanwhile.  Returns its SHA-256."""
+    new = to / "willis.new"
     new.unlink(missing_ok=True)
     with closing(sqlite3.connect(source, timeout=30)) as live, closing(sqlite3.connect(new)) as copy:
         live.backup(copy)  # all pages in one step: one read transaction
         copy.execute("PRAGMA journal_mode = DELETE")
     _flush(new)
-    new.replace(to)
-    _flush(to.parent)
+    digest = _hash(new)
+    new.replace(_database(to, digest))
+    _flush(to)
+    return digest
 
 
 def _named(database: Path) -> Iterator[tuple[str, int]]:
@@ -150,6 +161,15 @@ def _hash(path: Path) -> str:
             return hashlib.file_digest(reading, "sha256").hexdigest()
     except FileNotFoundError:
         raise NoBackup(f"{path} is not there: that is no backup, or part of one") from None
+
+
+def _known(backup: Path) -> Mapping[str, str]:
+    """The files of the backup before, none where it was not finished."""
+    try:
+        found: Mapping[str, str] = _read_manifest(backup)["files"]
+    except NoBackup:
+        return {}
+    return found
 
 
 def _read_manifest(backup: Path) -> Mapping[str, Any]:

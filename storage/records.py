@@ -399,6 +399,7 @@ class Waiting:
 
     oldest_pending_at: datetime | None = None
     oldest_ready_at: datetime | None = None
+    oldest_refused_at: datetime | None = None
     dead: int = 0
     dead_notifications: int = 0
     failed: int = 0

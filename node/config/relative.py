@@ -44,16 +44,19 @@ def _peer(peer: Peer, folder: Path) -> Peer:
 
 
 def _check_moved(config: Config, folder: Path) -> None:
-    """Before, relative paths were taken from the working directory: who still has a database there must hear of it.
+    """Before, relative paths were taken from the working directory: who still has something there must hear of it.
 
     Raises ConfigError: a node that began anew beside it would forget its cases.
     """
-    directory = config.storage.directory
-    there, here = Path.cwd() / directory, folder / directory
-    if config.storage.database_url or there == here or not (there / "willis.db").exists():
-        return
-    if not (here / "willis.db").exists():
-        raise ConfigError(
-            f"[storage] directory = {str(directory)!r} is relative to the configuration file and means {here}, but the "
-            f"database of this node is in {there}: write that path into the configuration, or move the folder"
-        )
+    storage = config.storage
+    kept = [("directory", storage.directory, "instances" if storage.database_url else "willis.db")]
+    if storage.database_url.startswith(_SQLITE) and "?" not in storage.database_url:
+        kept.append(("database_url", Path(storage.database_url.removeprefix(_SQLITE)), ""))
+    for key, path, content in kept:
+        there, here = Path.cwd() / path, folder / path
+        if there != here and (there / content).exists() and not (here / content).exists():
+            raise ConfigError(
+                f"[storage] {key} = {str(getattr(storage, key))!r} is relative to the configuration file and means {here}, "
+                f"but the {'files' if content == 'instances' else 'database'} of this node "
+                f"{'are' if content == 'instances' else 'is'} in {there}: write that path into the configuration, or move it"
+            )

@@ -64,8 +64,9 @@ def oru_of(alert: Alert, sender: str) -> str:
     header = f"MSH|^~\\&|{_escaped(sender)}||||{stamp}||ORU^R01^ORU_R01|{alert.key}|P|2.5.1||||||UNICODE UTF-8"
     segments = [header]
     if alert.patient_data:
-        name = "^".join(_escaped(part) for part in str(row["patient_name"]).split("=")[0].split("^"))
-        segments.append(f"PID|1||{_escaped(row['patient_id'])}||{name}")
+        issuer = row["issuer_of_patient_id"]
+        patient_id = _escaped(row["patient_id"]) + (f"^^^{_escaped(issuer)}" if issuer else "")
+        segments.append(f"PID|1||{patient_id}||{_xpn(row['patient_name'])}")
     # OBR-3 the case, OBR-4 what was looked for, OBR-18 the accession number, OBR-22 when, OBR-25 preliminary
     request = [""] * 26
     request[0], request[1], request[3], request[4] = (
@@ -105,7 +106,8 @@ def diagnostic_report_of(alert: Alert) -> dict[str, Any]:
         "result": [{"reference": "#probability"}], "conclusion": f"{finding_of(row)}. {UNVERIFIED}",
     }  # fmt: skip
     if alert.patient_data:
-        report["subject"] = {"identifier": {"value": row["patient_id"]}, "display": _name(row["patient_name"])}
+        if subject := _subject(row):
+            report["subject"] = subject
         if row["accession_number"]:
             report["basedOn"] = [{"identifier": {"value": row["accession_number"]}, "type": "ServiceRequest"}]
     return report
@@ -122,8 +124,27 @@ def _case(alert: Alert) -> Mapping[str, Any]:
     return alert.case
 
 
-def _name(patient_name: str) -> str:
-    return " ".join(part for part in patient_name.split("=")[0].split("^") if part)
+def _subject(row: Mapping[str, Any]) -> dict[str, Any]:
+    """FHIR allows no empty text: what the images do not say is left out."""
+    subject: dict[str, Any] = {}
+    if row["patient_id"]:
+        issuer = row["issuer_of_patient_id"]
+        subject["identifier"] = {"value": row["patient_id"]} | ({"assigner": {"display": issuer}} if issuer else {})
+    if name := " ".join(part for part in _components(row["patient_name"]) if part):
+        subject["display"] = name
+    return subject
+
+
+def _components(patient_name: str) -> list[str]:
+    """Family, given, middle, prefix, suffix of the first representation that is not empty (PS3.5 6.2.1)."""
+    group = next((each for each in patient_name.split("=") if each.strip("^ ")), "")
+    return [part.strip() for part in group.split("^")]
+
+
+def _xpn(patient_name: str) -> str:
+    """The name as HL7 has it, suffix before prefix (v2.5.1 2.A.88)."""
+    family, given, middle, prefix, suffix = (*_components(patient_name), *[""] * 5)[:5]
+    return "^".join(_escaped(part) for part in (family, given, middle, suffix, prefix)).rstrip("^")
 
 
 def _escaped(text: Any) -> str:

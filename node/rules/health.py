@@ -94,6 +94,8 @@ class Facts:
     certificate_error: str = ""
     oldest_pending_at: datetime | None = None
     oldest_ready_at: datetime | None = None
+    oldest_refused_at: datetime | None = None
+    """Since when a notification has been tried without success."""
     dead_deliveries: int = 0
     dead_notifications: int = 0
     held_up: str = ""
@@ -243,6 +245,9 @@ def _waiting(facts: Facts) -> Iterator[Reason]:
         message = (
             f"{number} refused or given up: mend the cause in [[notifications]], then `willis retry --notifications`"
         )
+        yield Reason("notifications", Verdict.DEGRADED, message)
+    if facts.oldest_refused_at and facts.now - facts.oldest_refused_at > PENDING_LATE:
+        message = f"a notification has been tried since {_utc(facts.oldest_refused_at)}; the log names target and error"
         yield Reason("notifications", Verdict.DEGRADED, message)
     if facts.oldest_ready_at and facts.now - facts.oldest_ready_at > READY_LATE:
         message = (

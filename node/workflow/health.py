@@ -55,6 +55,7 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         certificate_error=certificate_error,
         oldest_pending_at=waiting.oldest_pending_at,
         oldest_ready_at=waiting.oldest_ready_at,
+        oldest_refused_at=waiting.oldest_refused_at,
         dead_deliveries=waiting.dead,
         dead_notifications=waiting.dead_notifications,
         held_up=waiting.held_up,

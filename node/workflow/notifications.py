@@ -8,7 +8,7 @@ from typing import Any
 from node.config.notifications import AlertEvent, Target
 from node.errors import Refused
 from node.results.alert import Alert, condition_of, diagnostic_report_of, finding_of, oru_of, text_of
-from node.rules.health import judge
+from node.rules.health import Reason, judge
 from node.runtime import log
 from node.scu.alerting import import_what_sends, send_fhir, send_hl7, send_text
 from node.workflow.context import Context
@@ -17,7 +17,7 @@ from node.workflow.health import facts_of
 from storage.queries.notifications import Noteworthy, Notification
 
 CALM = timedelta(hours=1)
-"""What is wrong again within this time is no news: a peer that comes and goes would be told of all day."""
+"""What is wrong again within this time after it was told waits: a peer that comes and goes would be told of all day."""
 KEPT = timedelta(days=30)
 LOOK_BACK = timedelta(hours=48)
 """What is older is not told of for the first time: who adds a target does not want the past."""
@@ -63,18 +63,23 @@ def notice_health(context: Context) -> None:
         return
     now, event, store = context.clock(), AlertEvent.UNHEALTHY.value, context.store.notifications
     health = judge(facts_of(context.config, now, context.store.transactions.reading_plainly))
-    about = {reason.about for reason in health.reasons}
-    going_on = store.going_on(event)
+    wrong = {_topic(reason) for reason in health.reasons}
+    going_on, told = store.going_on(event), store.told_since(event, now - CALM)
     for target in wanting:
-        mine = {what: begun_at for (name, what), begun_at in going_on.items() if name == target.name}
-        long_ago = {what for what, begun_at in mine.items() if now - begun_at >= CALM}
-        store.over(event, target.name, long_ago - about, now)
-        due_at = target.not_before(now + timedelta(minutes=target.after_minutes), context.config.report.zone)
-        new = [
-            Notification(target.name, event, f"{what} {now.isoformat()}", now, due_at)
-            for what in sorted(about - mine.keys())
-        ]
+        known = {what for name, what in going_on if name == target.name}
+        store.over(event, target.name, known - wrong, now)
+        new = []
+        for what in sorted(wrong - known):
+            calm_until = told[target.name, what] + CALM if (target.name, what) in told else now
+            at = max(now + timedelta(minutes=target.after_minutes), calm_until)
+            due_at = target.not_before(at, context.config.report.zone)
+            new.append(Notification(target.name, event, f"{what} {now.isoformat()}", now, due_at))
         store.add(new)
+
+
+def _topic(reason: Reason) -> str:
+    """What a target is notified of once as long as it goes on; what gets worse is another."""
+    return f"{reason.about}:{reason.verdict.value}"
 
 
 def send(context: Context) -> int:
@@ -114,9 +119,9 @@ def _alert_of(context: Context, notification: Notification, target: Target) -> A
     if event is AlertEvent.UNHEALTHY:
         what = notification.subject.partition(" ")[0]
         health = judge(facts_of(context.config, context.clock(), context.store.transactions.reading_plainly))
-        causes = tuple(reason.message for reason in health.reasons if reason.about == what)
+        causes = tuple(reason.message for reason in health.reasons if _topic(reason) == what)
         ae_title = context.config.node.ae_title
-        return Alert(key, at, f"{ae_title} is {health.verdict}: {what}", causes) if causes else None
+        return Alert(key, at, f"{ae_title} is {health.verdict}: {what.partition(':')[0]}", causes) if causes else None
     if not context.store.notifications.is_open(notification):
         return None
     row = context.store.worklist.case(str(notification.case_id))

@@ -12,6 +12,7 @@ SELECT
     (SELECT MIN(created_at) FROM delivery WHERE stage = 'pending') AS oldest_pending_at,
     (SELECT COUNT(*) FROM delivery WHERE stage = 'dead') AS dead,
     (SELECT COUNT(*) FROM notification WHERE stage = 'dead') AS dead_notifications,
+    (SELECT MIN(created_at) FROM notification WHERE stage = 'pending' AND last_error <> '') AS oldest_refused_at,
     (SELECT MIN(ready_at) FROM series WHERE stage = 'ready') AS oldest_ready_at,
     (SELECT COUNT(*) FROM series WHERE stage = 'failed') AS failed,
     (SELECT MAX(detail) FROM series WHERE stage = 'ready' AND outcome IS NULL AND detail <> '') AS held_up
@@ -43,7 +44,8 @@ def waiting(reading: Reading) -> Waiting:
     """What waits for too long, or for a person."""
     with reading() as select:
         [row] = select(_WAITING)
-    oldest: dict[str, Any] = {name: row[name] and _time(row[name]) for name in ("oldest_pending_at", "oldest_ready_at")}
+    times = ("oldest_pending_at", "oldest_ready_at", "oldest_refused_at")
+    oldest: dict[str, Any] = {name: row[name] and _time(row[name]) for name in times}
     numbers = {name: row[name] for name in ("dead", "dead_notifications", "failed")}
     return Waiting(**oldest, **numbers, held_up=row["held_up"] or "")
 

@@ -136,8 +136,8 @@ class Notifications:
     def late(self, before: datetime, since: datetime) -> list[Noteworthy]:
         """The cases whose last slice came between these times and whose report is not where it belongs."""
         in_work = SeriesRow.stage.in_((Stage.RECEIVING.value, Stage.READY.value, Stage.ANALYSING.value))
-        pending = DeliveryRow.stage == DeliveryStage.PENDING.value
-        undelivered = exists().where(DeliveryRow.report_id == SeriesRow.report_id, pending)
+        open_or_dead = DeliveryRow.stage.in_((DeliveryStage.PENDING.value, DeliveryStage.DEAD.value))
+        undelivered = exists().where(DeliveryRow.report_id == SeriesRow.report_id, open_or_dead)
         found = select(SeriesRow.id, SeriesRow.revision, SeriesRow.last_instance_at).where(
             SeriesRow.last_instance_at < before, SeriesRow.last_instance_at >= since, or_(in_work, undelivered)
         )
@@ -149,16 +149,23 @@ class Notifications:
         with self._transactions.reading() as session:
             return session.scalar(select(SeriesRow.id).where(*mine, ~_acknowledged())) is not None
 
-    def going_on(self, event: str) -> dict[tuple[str, str], datetime]:
-        """Of what is no case and has not passed: (target, what) to when it began."""
+    def going_on(self, event: str) -> set[tuple[str, str]]:
+        """What is no case and has not passed, as (target, what)."""
         with self._transactions.reading() as session:
             rows = session.scalars(
                 select(NotificationRow).where(NotificationRow.event == event, NotificationRow.over_at.is_(None))
             )
-            return {(row.target, row.subject.partition(" ")[0]): row.created_at for row in rows}
+            return {(row.target, row.subject.partition(" ")[0]) for row in rows}
+
+    def told_since(self, event: str, since: datetime) -> dict[tuple[str, str], datetime]:
+        """Of what is no case and was sent since then: (target, what) to when."""
+        sent = (NotificationRow.stage == NotificationStage.DELIVERED.value, NotificationRow.ended_at >= since)
+        with self._transactions.reading() as session:
+            rows = session.scalars(select(NotificationRow).where(NotificationRow.event == event, *sent))
+            return {(row.target, row.subject.partition(" ")[0]): row.ended_at for row in rows if row.ended_at}
 
     def over(self, event: str, target: str, what: Collection[str], now: datetime) -> None:
-        """These have passed: should they come again, the target is notified again."""
+        """These have passed, and what was not sent of them is needless: should they come again, the target is notified again."""
         if not what:
             return
         with self._transactions.writing() as session:
@@ -166,6 +173,8 @@ class Notifications:
             for row in session.scalars(select(NotificationRow).where(*mine)):
                 if row.subject.partition(" ")[0] in what:
                     row.over_at = now
+                    if row.stage == NotificationStage.PENDING.value:
+                        row.stage, row.next_attempt_at, row.ended_at = NotificationStage.NEEDLESS.value, None, now
 
     def forget(self, before: datetime) -> int:
         """Those that had ended before this time, and what they were about too, are no longer known; returns how many."""

@@ -130,8 +130,14 @@ def test_an_ill_node_is_told_of_each_time_that_it_falls_ill(made: Make, mailbox:
     fall_ill()
     assert look() == 0, "within the hour that is no news"
     clock.advance(3600)
+    beat("serve", "receive", "web")
+    assert (look(), look()) == (1, 0), "but after it, where it goes on"
+    clock.advance(3600)
     fall_ill()
     assert look() == 1
+    clock.advance(20)
+    beat("serve", "web")
+    assert look() == 1, "it is worse: nothing is received"
 
 
 # --- the outbox

@@ -7,7 +7,8 @@ import hl7
 import pytest
 from fhir.resources.R4B.diagnosticreport import DiagnosticReport
 
-from tests.support.builders import FakeClock
+from node.results.alert import Alert, oru_of
+from tests.support.builders import START, FakeClock
 from tests.support.receivers import PATIENT, Listener, Make, a_round, error_of, listener, made, positive, rows
 from tests.support.web_server import Said, ServerFactory, web
 
@@ -92,6 +93,28 @@ def test_a_report_has_one_identifier_at_every_attempt_and_another_node_has_anoth
         clock.advance(60)
     first, second, of_other = (asked.headers["If-None-Exist"] for asked in server.asked)
     assert first == second != of_other
+
+
+def test_who_has_no_number_and_no_name_is_left_out_of_fhir_which_knows_no_empty_text(
+    made: Make, web: ServerFactory, clock: FakeClock
+) -> None:
+    server = web(Said(200))
+    context = made({"name": "fhir", "kind": "fhir", "url": server.url, "patient_data": True})
+    positive(context, clock, patient_id="", patient_name="", accession_number="")
+    assert a_round(context) == 1
+    assert DiagnosticReport.model_validate_json(server.asked[0].body).subject is None
+    assert b'""' not in server.asked[0].body
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("Doe^Jane^Q^Dr.^III", "Doe^Jane^Q^III^Dr."), ("=山田^太郎", "山田^太郎"), ("", ""), ("A|B^C", "A\\F\\B^C")],
+)
+def test_a_name_has_hl7s_order_and_its_first_representation_that_says_anything(name: str, expected: str) -> None:
+    row = {"case_id": 1, "revision": 1, "patient_name": name, "patient_id": "7", "issuer_of_patient_id": "SITE"}
+    row |= {"accession_number": "", "outcome": "positive", "p_present": 0.9, "top_location": "", "diameter_mm": None}
+    [pid] = [line for line in oru_of(Alert("W1", START, "", (), row, True), "WILLIS").split("\r") if line[:3] == "PID"]
+    assert pid == f"PID|1||7^^^SITE||{expected}"
 
 
 @pytest.mark.parametrize(("status", "stage"), [(503, "pending"), (401, "pending"), (400, "dead"), (302, "dead")])

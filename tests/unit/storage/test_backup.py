@@ -119,6 +119,32 @@ def test_what_is_no_backup_or_was_damaged_is_refused_and_makes_no_database(node:
     assert restore(backup, node.url, node.root) == 3
 
 
+def test_nothing_that_a_database_has_left_is_replayed_over_what_is_put_back(node: Node, tmp_path: Path) -> None:
+    back_up(node.url, node.root, tmp_path / "backup", START)
+    node.destroy()
+    node.root.mkdir()
+    (node.root / "willis.db-wal").write_bytes(b"of another database")
+    with pytest.raises(NoBackup, match=r"willis\.db-wal is there already: move it"):
+        restore(tmp_path / "backup", node.url, node.root)
+
+
+def test_a_backup_that_breaks_off_leaves_the_one_before_whole(
+    node: Node, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(node.url, node.root, tmp_path / "backup", START)
+    node.take(clock, 2)
+
+    def full(_source: Path, _to: Path) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("storage.backup._copy", full)
+        with pytest.raises(OSError, match="No space left"):
+            back_up(node.url, node.root, tmp_path / "backup", START)
+    node.destroy()
+    assert restore(tmp_path / "backup", node.url, node.root) == 3
+
+
 def test_a_backup_of_a_later_version_is_refused(node: Node, tmp_path: Path) -> None:
     node.store.close()
     with sqlite3.connect(node.root / "willis.db") as connection:

@@ -298,8 +298,27 @@ def test_a_database_that_lies_where_relative_paths_led_before_is_not_forgotten(
     (tmp_path / "run" / "var" / "willis.db").touch()
     (tmp_path / "etc" / "willis.toml").write_text('[storage]\ndirectory = "var"\n')
     monkeypatch.chdir(tmp_path / "run")
-    with pytest.raises(ConfigError, match="write that path into the configuration, or move the folder"):
+    with pytest.raises(ConfigError, match="write that path into the configuration, or move it"):
         load(tmp_path / "etc" / "willis.toml", {})
     (tmp_path / "etc" / "var").mkdir()
     (tmp_path / "etc" / "var" / "willis.db").touch()
     assert load(tmp_path / "etc" / "willis.toml", {}).storage.directory == tmp_path / "etc" / "var"
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://willis@127.0.0.1/willis", "sqlite:///willis.db"])
+def test_files_or_a_named_database_that_lie_there_are_not_forgotten_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "run" / "var" / "instances").mkdir(parents=True)
+    (tmp_path / "run" / "willis.db").touch()
+    (tmp_path / "etc" / "willis.toml").write_text(f'[storage]\ndirectory = "var"\ndatabase_url = "{url}"\n')
+    monkeypatch.chdir(tmp_path / "run")
+    with pytest.raises(ConfigError, match="the files of this node are in"):
+        load(tmp_path / "etc" / "willis.toml", {})
+    (tmp_path / "etc" / "var" / "instances").mkdir(parents=True)
+    if url.startswith("sqlite"):
+        with pytest.raises(ConfigError, match="the database of this node is in"):
+            load(tmp_path / "etc" / "willis.toml", {})
+    else:
+        assert load(tmp_path / "etc" / "willis.toml", {}).storage.directory == tmp_path / "etc" / "var"
