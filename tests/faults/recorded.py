@@ -114,7 +114,9 @@ def _receiver(folder: Path, before: Path, url: str) -> Recorded:
     flushes = (
         0.05 if url else 0.0
     )  # PostgreSQL's own are not recorded, and the file's would always be over before its answer
-    with _recording(folder, before, port, "node", "receive", "--config", str(path), flushes_take_seconds=flushes):
+    with _recording(
+        folder, before, port, "tests.faults.still_node", "receive", "--config", str(path), flushes_take_seconds=flushes
+    ):
         _send_both(port)
         send(port, SERIES[0], {})  # duplicates
     return Recorded(before, folder / "node", port, steps_of(folder / "trace"))
