@@ -75,7 +75,7 @@ def looked_at_again(
     for one in found:
         log_odds += looked_at(bundle.second, volume, [one.centre_lps_mm])
         progress(1.0)
-    around = surroundings(region, [one.centre_lps_mm for one in found])
+    around = surroundings(region, [one.centre_lps_mm for one in found], volume)
     places = place_scores(around, tuple(stage.place_weights.values()), stage.place_limit)
     return rescored(found, log_odds, stage.first_weight, stage.second_weight, places)
 

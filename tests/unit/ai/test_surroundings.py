@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ai.affine import starting_at
 from ai.preprocess import Region
 from ai.surroundings import NAMES, place_scores, surroundings
+from ai.volume import Volume
 from tests.support.made_up_head import affine
 
 SIDE, STEP_MM = 96, 0.7
@@ -38,6 +40,19 @@ def test_a_crumb_in_an_orbit_lies_in_fat_and_one_in_a_cistern_does_not() -> None
 def test_a_place_at_the_edge_of_the_region_or_outside_it_is_measured_too() -> None:
     found = surroundings(region(), [(CIRCLE[0] - 33.0, CIRCLE[1] - 33.0, CIRCLE[2] + 33.0), (500.0, 0.0, 0.0)])
     assert np.isfinite(found).all() and (found <= 1.0).all() and not found[1].any()
+
+
+def test_what_lies_beyond_the_end_of_the_series_is_no_air() -> None:
+    whole, place = region(), (CIRCLE[0], CIRCLE[1], CIRCLE[2] - 20.0)
+    hu = whole.hu_DHW.copy()
+    first = 13  # the series begins 5 mm below the place; the region holds air below it
+    hu[:first] = -1024
+    cut = replace(whole, hu_DHW=hu)
+    volume = Volume(hu[first:], starting_at(whole.affine_lps, (first, 0, 0)))
+    assert named(cut, place)["air_far"] > 0.3
+    found = dict(zip(NAMES, surroundings(cut, [place], volume)[0].tolist(), strict=True))
+    assert (found["air_near"], found["air_far"]) == (0.0, 0.0)
+    np.testing.assert_array_equal(surroundings(cut, [ORBIT], volume), surroundings(whole, [ORBIT]))
 
 
 def test_a_place_only_ever_counts_against_a_candidate() -> None:
