@@ -21,6 +21,10 @@ COMMIT = b"Q\0\0\0\x0bCOMMIT\0"
 """As the driver sends it: a simple query (PostgreSQL's documentation, "Message Formats")."""
 
 
+class CommittedAtOnce(Exception):
+    """The recording is of no use: make another."""
+
+
 class CommitsSeen:
     """How many transactions a process had begun to commit, and how many of these were answered, step by step."""
 
@@ -32,7 +36,8 @@ class CommitsSeen:
         """The step was taken; whether a transaction may be there since, or must be."""
         begins, call = step
         if begins and _is_commit(step):
-            assert not self._waiting, "of two that commit at once nobody knows which was first"
+            if self._waiting:
+                raise CommittedAtOnce("of two that commit at once nobody knows which was first")
             self._waiting.add(call.fd)
             self.begun += 1
             return True
@@ -69,6 +74,7 @@ class Committed:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / ".s.PGSQL.5432"))
         self.url = f"postgresql+psycopg://{address.username}@/{address.database}?host={folder}"
+        self._one_at_a_time = threading.Lock()
         self.databases = [self._rows()]
 
     def __enter__(self) -> Self:
@@ -120,5 +126,6 @@ class Committed:
             while data := server.recv(1 << 20):
                 if committing.is_set():
                     committing.clear()
-                    self.databases.append(self._rows())
+                    with self._one_at_a_time:
+                        self.databases.append(self._rows())
                 process.sendall(data)
