@@ -18,6 +18,7 @@ from typing import Any
 
 from storage.database import revision
 from storage.errors import StorageError
+from storage.files.folder_flushes import flush_folder
 
 MANIFEST, FILES = "manifest.json", "files"
 _SCHEME = "sqlite:///"
@@ -117,10 +118,10 @@ def _copy_database(source: Path, to: Path) -> str:
     with closing(sqlite3.connect(source, timeout=30)) as live, closing(sqlite3.connect(new)) as copy:
         live.backup(copy)  # all pages in one step: one read transaction
         copy.execute("PRAGMA journal_mode = DELETE")
-    _flush(new)
+    flush_folder(new)
     digest = _hash(new)
     new.replace(_database(to, digest))
-    _flush(to)
+    flush_folder(to)
     return digest
 
 
@@ -151,7 +152,7 @@ def _copy(source: Path, to: Path) -> str:
             writing.flush()
             os.fsync(writing.fileno())
     new.replace(to)
-    _flush(to.parent)
+    flush_folder(to.parent)
     return digest.hexdigest()
 
 
@@ -186,14 +187,6 @@ def _read_manifest(backup: Path) -> Mapping[str, Any]:
 def _write_manifest(to: Path, values: Mapping[str, object]) -> None:
     new = to / f"{MANIFEST}.new"
     new.write_text(json.dumps(values, indent=0) + "\n", "utf-8")
-    _flush(new)
+    flush_folder(new)
     new.replace(to / MANIFEST)
-    _flush(to)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush_folder(to)

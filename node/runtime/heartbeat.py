@@ -13,7 +13,7 @@ from node.runtime import log
 from node.runtime.clock import utc_now
 from node.runtime.processes import has_died
 from storage.queries.processes import Processes
-from storage.records import Process
+from storage.running import Process
 
 PERIOD_SECONDS = 3.0
 _FORGOTTEN = timedelta(hours=1)

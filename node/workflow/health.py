@@ -18,7 +18,7 @@ from storage.database.plain import Reading
 from storage.errors import DatabaseUnusable
 from storage.queries import health as asked
 from storage.reader import open_reading
-from storage.records import PeerAnswer, Process, Waiting
+from storage.running import PeerAnswer, Process, Waiting
 
 
 def health_of(config: Config, now: datetime) -> Health:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from storage.database.plain import Reading
-from storage.records import PeerAnswer, Process, Waiting
+from storage.running import PeerAnswer, Process, Waiting
 
 _WAITING = """
 SELECT

@@ -7,7 +7,7 @@ from sqlalchemy import delete, select, update
 
 from storage.database.running import PeerAnswerRow, ProcessRow
 from storage.database.transactions import Transactions
-from storage.records import Process
+from storage.running import Process
 
 
 class Processes:

@@ -19,7 +19,7 @@ from node.rules.health import ABOUT
 from node.web.sign_in import hash_of, new_token
 from storage.files.instances import Files
 from storage.queries.accounts import TokenKind
-from storage.records import Process
+from storage.running import Process
 from storage.store import Store
 from tests.support.absent import absent
 from tests.support.builders import FakeClock, reported

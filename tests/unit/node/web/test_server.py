@@ -7,7 +7,7 @@ from pathlib import Path
 
 from storage.database.plain import reading_sqlite
 from storage.queries.health import processes
-from storage.records import Process
+from storage.running import Process
 from tests.support.running import ROOT, free_port, wait_until
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from storage.queries import health
-from storage.records import Process
+from storage.running import Process
 from storage.store import Store
 from tests.support.builders import START, FakeClock, ready, reported
 
