@@ -79,6 +79,8 @@ def _first_line(error: ValidationError) -> str:
         return f"[{key}] {first['msg']}"
     if not location:
         return str(first["ctx"]["error"])
+    if location[0] == "notifications":  # a URL in it may hold a secret
+        return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}"
     return f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 

@@ -54,10 +54,17 @@ class Target(Section):
         if bool(url) == bool(values.get("url_file")):
             raise wrong(f"{where}: write either url, or url_file with a file that holds it (it may be a secret)")
         schemes = {"hl7": ("mllp",), "fhir": ("http", "https")}.get(kind, ())
-        if url and schemes and (urlsplit(url).scheme not in schemes or not urlsplit(url).hostname):
-            raise wrong(f"{where}: url = {url!r} is none for kind = {kind!r}; write {schemes[-1]}://HOST:PORT")
-        if kind == "hl7" and url and not urlsplit(url).port:
-            raise wrong(f"{where}: url = {url!r} has no port; write mllp://HOST:2575")
+        try:  # no message has the URL: it may hold a secret
+            parts = urlsplit(str(url))
+            port = parts.port
+        except ValueError:
+            raise wrong(f"{where}: url is none: its port is a number from 1 to 65535") from None
+        if url and schemes and (parts.scheme not in schemes or not parts.hostname):
+            raise wrong(
+                f"{where}: url begins with {parts.scheme!r}; for kind = {kind!r} write {schemes[-1]}://HOST:PORT"
+            )
+        if kind == "hl7" and url and not port:
+            raise wrong(f"{where}: url has no port; write mllp://HOST:2575")
         events = values.get("events", ())
         if kind in ("hl7", "fhir") and set(events) - {AlertEvent.POSITIVE}:
             raise wrong(f'{where}: kind = {kind!r} carries results alone: events = ["positive"]')
