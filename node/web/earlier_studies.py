@@ -75,5 +75,6 @@ def _said(row: Row) -> str:
         ]
         return ", ".join(sizes)
     if row["outcome"] == "negative":
-        return f"No aneurysm detected, {wording.probability(row)}"
+        limited = f", limited: {row['limits']}" if row["limits"] else ""
+        return f"No aneurysm detected{limited}, {wording.probability(row)}"
     return f"Not analysed: {wording.plain_reason(row)}"

@@ -41,7 +41,8 @@ def images(asked: Asked) -> Response:
 
 def _masks(asked: Asked, row: Row, series: Series) -> dict[int, list[Run]]:
     deliveries = asked.context.store.worklist.deliveries(row["case_id"])
-    path = next((each.file.path for each in reversed(deliveries) if each.kind == "segmentation"), "")
+    mine = [each for each in deliveries if each.kind == "segmentation" and each.revision == row["revision"]]
+    path = mine[-1].file.path if mine else ""
     return masks_on(series, asked.context.files.root / path) if path and row["outcome"] == "positive" else {}
 
 

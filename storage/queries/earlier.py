@@ -7,7 +7,8 @@ from storage.queries.worklist import Row, typed
 
 MOST_EARLIER = 20
 _EARLIER = """
-SELECT case_id, study_date, study_time, study_instance_uid, outcome, reason, model, lesions, p_present, threshold
+SELECT case_id, study_date, study_time, study_instance_uid, outcome, reason, model, lesions, p_present, threshold,
+    limits
 FROM (
     SELECT w.*, s.study_time FROM series s JOIN worklist w ON w.case_id = s.id
     WHERE s.patient_id = :patient_id AND s.issuer_of_patient_id = :issuer AND s.study_instance_uid <> :study

@@ -1,6 +1,8 @@
 """What people said of the model's findings, and how long reports took: what the page "How good is it here" counts.
 
-In plain SQL that SQLite and PostgreSQL both take.  Review entries outlive their cases, so that retention changes no count.
+In plain SQL that SQLite and PostgreSQL both take.  Review entries outlive their cases: retention takes no
+verdict away, but what it has removed is no longer among the reported and the times.  What a person had analysed or delivered
+again has no time.
 """
 
 import json
@@ -28,6 +30,8 @@ _TIMES = """
 SELECT s.last_instance_at, MAX(d.delivered_at) AS delivered_at, SUM(CASE WHEN d.delivered_at IS NULL THEN 1 ELSE 0 END) AS open
 FROM report r JOIN series s ON s.report_id = r.id JOIN delivery d ON d.report_id = r.id
 WHERE r.created_at >= :since AND r.outcome IN ('positive', 'negative')
+    AND NOT EXISTS (SELECT 1 FROM report e WHERE e.series_id = s.id AND e.revision < r.revision AND e.created_at >= s.ready_at)
+    AND NOT EXISTS (SELECT 1 FROM delivery n WHERE n.report_id = r.id AND n.created_at > r.created_at)
 GROUP BY s.id, s.last_instance_at ORDER BY s.id DESC LIMIT :most
 """
 

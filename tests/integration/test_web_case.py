@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
+from storage.database.schema import SeriesRow
 from storage.files.instances import Files
 from storage.queries.retention import Why
 from storage.stages import Outcome
@@ -28,6 +30,12 @@ def test_masks_are_on_the_pixels_of_the_slices_that_the_segmentation_names(
         assert np.mean(painted, axis=0) == pytest.approx((finding["y"] - 0.5, finding["x"] - 0.5), abs=0.6)
         assert len(painted) * 0.25 == pytest.approx(np.pi * finding["radius_mm"] ** 2, rel=0.4)  # cells of 1 mm
     assert set(known["masks"]) == {str(n) for n in (2, 3, 4, 5, 6, 7, 8, 16, 17, 18)}
+    with quick.context.store.transactions.writing() as session:
+        session.execute(update(SeriesRow).values(revision=SeriesRow.revision + 1))
+    assert client.get(f"/cases/{case}/images").json()["masks"] == {}, "they are of the report before"
+    with quick.context.store.transactions.writing() as session:
+        session.execute(update(SeriesRow).values(revision=SeriesRow.revision - 1))
+    assert client.get(f"/cases/{case}/images").json()["masks"]
     for path in (files.root / "reports").rglob("*.dcm"):
         path.unlink()
     assert client.get(f"/cases/{case}/images").json()["masks"] == {}

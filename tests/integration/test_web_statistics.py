@@ -64,6 +64,12 @@ def test_turnaround_is_held_against_the_target_and_what_is_not_delivered_is_said
         deliver(store, clock, number)
     reported(store, clock, Outcome.NEGATIVE, series="2.25.4")
     reported(store, clock, Outcome.NOT_ANALYSED, series="2.25.5")
+    reported(store, clock, series="2.25.6")
+    [refused] = store.worklist.deliveries(6)
+    store.outbox.refused(refused, "status 0xA900")
+    clock.advance(21 * 24 * 3600)
+    assert store.outbox.requeue(store.worklist.reports(6)[0]["id"], clock()) == 1
+    deliver(store, clock, 6)  # again, by a person: no time of the node's
     words = text_of(pages.signed_in("lead").get("/statistics"))
     assert "67 % (21–94) of 3 within the target of 5 min" in words
     assert "60.0 s 10 min 10 min 10 min" in words

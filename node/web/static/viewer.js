@@ -113,7 +113,7 @@
   // The nearest first, more of them in the direction of scrolling; what is far away is given up.
   function load() {
     const middle = state.at.axial;
-    const [ahead, behind] = state.view === 'axial' ? [AHEAD, AHEAD / 2] : [MOST_KEPT / 2, MOST_KEPT / 2];
+    const [ahead, behind] = state.view === 'axial' ? [AHEAD, AHEAD / 2] : [MOST_KEPT / 2 - 1, MOST_KEPT / 2 - 1];
     const order = [middle];
     for (let away = 1; away <= ahead; away++) {
       order.push(middle + away * direction);
@@ -295,7 +295,7 @@
 
   function words() {
     const at = state.view === 'axial' ? info.positions_mm[here()] : undefined;
-    const loaded = state.view !== 'axial' && kept.size < Math.min(info.slices, MOST_KEPT) ? `   ${kept.size} of ${info.slices} slices loaded` : '';
+    const loaded = state.view !== 'axial' && kept.size < info.slices ? `   ${kept.size} of ${info.slices} slices loaded` : '';
     const name = state.view === 'axial' ? '' : `${state.view} `;
     sliceWords.textContent = `${name}${here() + 1} / ${geometry().planes}${at === undefined ? '' : `   ${at.toFixed(1)} mm`}${loaded}`;
     const [level, width] = state.window.map(Math.round);

@@ -10,7 +10,7 @@ MCA, ACOM = "Left Middle Cerebral Artery", "Anterior Communicating Artery"
 def row(outcome: str, date: str = "20250301", model: str = "0.7.0", **sizes: float) -> dict[str, Any]:
     names = {"mca": MCA, "acom": ACOM}
     return {
-        "case_id": 3, "study_date": date, "outcome": outcome, "model": model, "reason": "gap", "p_present": 0.5,
+        "case_id": 3, "study_date": date, "outcome": outcome, "model": model, "reason": "gap", "p_present": 0.5, "limits": "",
         "threshold": 0.65, "lesions": [{"location": names[name], "diameter_mm": mm} for name, mm in sizes.items()],
     }  # fmt: skip
 
@@ -35,6 +35,8 @@ def test_without_an_earlier_answer_nothing_is_said() -> None:
 
 def test_earlier_cases_are_listed_with_what_was_found_or_why_not() -> None:
     listed = earlier_cases([row("positive", mca=5.5, acom=2.0), row("negative"), row("not_analysed")])
+    [limited] = earlier_cases([row("negative") | {"limits": "noise"}])
+    assert limited.said == "No aneurysm detected, limited: noise, P 50 %, reported from 65 %"
     assert [each.said for each in listed][:2] == [
         "L MCA 5.5 mm, ACom 2.0 mm",
         "No aneurysm detected, P 50 %, reported from 65 %",
