@@ -3,6 +3,8 @@
 import hmac
 import json
 import socket
+import subprocess
+import sys
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ from storage.files.instances import Files
 from storage.queries.accounts import Role
 from storage.store import Store
 from tests.support.pages import Served, serving, web_context
-from tests.support.running import free_port
+from tests.support.running import ROOT, free_port
 from tests.support.web_server import Asked, Said, WebServer
 
 KEY, STRANGER = RSAKey.generate_key(2048), RSAKey.generate_key(2048)
@@ -300,12 +302,13 @@ def test_a_provider_that_is_away_or_hangs_hinders_no_local_account(
             served.signed_in("dr.b")
 
 
-def test_without_the_section_there_is_no_such_page_and_nothing_is_imported(quick_pages: Served) -> None:
-    assert quick_pages.client().get("/sign-in/oidc").status_code == 404
-    assert "Sign in with" not in quick_pages.client().get("/sign-in").text
-
-
-@pytest.fixture
-def quick_pages(sqlite_store: Store, files: Files, tmp_path: Path) -> Iterator[Served]:
+def test_without_the_section_there_is_no_such_page(sqlite_store: Store, files: Files, tmp_path: Path) -> None:
     with serving(web_context(sqlite_store, files, tmp_path)) as served:
-        yield served
+        assert served.client().get("/sign-in/oidc").status_code == 404
+        assert "Sign in with" not in served.client().get("/sign-in").text
+
+
+def test_the_pages_alone_import_nothing_of_providers() -> None:
+    program = "import node.web.server, sys; print(*{'authlib', 'joserfc', 'ldap3'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
