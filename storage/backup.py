@@ -111,14 +111,20 @@ def _database(backup: Path, digest: str) -> Path:
     return backup / f"willis-{digest[:16]}.db"
 
 
-def _copy_database(source: Path, to: Path) -> str:
-    """`to` has the database as of one moment; writers go on meanwhile.  Returns its SHA-256."""
-    new = to / "willis.new"
-    new.unlink(missing_ok=True)
-    with closing(sqlite3.connect(source, timeout=30)) as live, closing(sqlite3.connect(new)) as copy:
+def copy_sqlite(source: Path, to: Path) -> None:
+    """`to` is the database as of one moment, also after power loss; writers go on meanwhile.  Raises sqlite3.Error."""
+    to.unlink(missing_ok=True)
+    with closing(sqlite3.connect(source, timeout=30)) as live, closing(sqlite3.connect(to)) as copy:
         live.backup(copy)  # all pages in one step: one read transaction
         copy.execute("PRAGMA journal_mode = DELETE")
-    flush_folder(new)
+    flush_folder(to)
+    flush_folder(to.parent)
+
+
+def _copy_database(source: Path, to: Path) -> str:
+    """`to` has the database; returns its SHA-256."""
+    new = to / "willis.new"
+    copy_sqlite(source, new)
     digest = _hash(new)
     new.replace(_database(to, digest))
     flush_folder(to)

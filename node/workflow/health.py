@@ -13,6 +13,7 @@ from node.errors import ConfigError, safe_message
 from node.net.certificates import read_certificates
 from node.rules.health import CertificateFact, Facts, Health, PeerFact, ProcessFact, judge
 from node.runtime.processes import has_died
+from storage.database import revision
 from storage.database.inspection import inspect_database
 from storage.database.plain import Reading
 from storage.errors import DatabaseUnusable
@@ -69,8 +70,7 @@ def readable(url: str) -> Reading | None:
     if found.revision is None:
         return None
     if not found.is_current:
-        remedy = "the next start of `willis serve` migrates it" if found.is_older else "install that version"
-        raise DatabaseUnusable(f"the database has the tables of another version ({found.revision}): {remedy}")
+        raise DatabaseUnusable(f"the database {revision.why_not(found.revision)}")
     return open_reading(url)
 
 

@@ -19,7 +19,17 @@ from node.runtime.heartbeat import Heartbeat
 from node.runtime.job import Job, scheduler_of
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import CONFIG_ERROR, RESTARTS, Child, worker_name
-from node.workflow import commitments, delivery, notifications, peer_checks, recovery, retention, retrieval, settling
+from node.workflow import (
+    commitments,
+    delivery,
+    migration,
+    notifications,
+    peer_checks,
+    recovery,
+    retention,
+    retrieval,
+    settling,
+)
 from node.workflow.context import Context
 from storage.errors import DatabaseAway
 from storage.files.instances import Files
@@ -37,6 +47,7 @@ class Supervisor:
         self._config = config
         directory = config.storage.directory
         self._files = Files(directory)
+        migration.migrate_by_itself(config, utc_now())
         self._store = Store.open(config.storage.url)
         self._trail = open_trail(config)
         self._context = Context(
