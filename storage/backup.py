@@ -19,6 +19,7 @@ from typing import Any
 from storage.database import revision
 from storage.errors import StorageError
 from storage.files.folder_flushes import flush_folder
+from storage.messages import of_system
 
 MANIFEST, FILES = "manifest.json", "files"
 _SCHEME = "sqlite:///"
@@ -74,7 +75,11 @@ def back_up(url: str, root: Path, to: Path, now: datetime) -> BackedUp:
 
 
 def restore(backup: Path, url: str, root: Path) -> int:
-    """Database and files are those of the backup; returns how many files.  Raises NoBackup, changing no database, and OSError."""
+    """Database and files are those of the backup; returns how many files.
+
+    Every file of the backup is compared with its SHA-256 before the first is put back.  Raises NoBackup, which names each
+    that is not as it was, and OSError; then no database was made.
+    """
     target = sqlite_path(url)
     if there := [path for suffix in _OF_SQLITE if (path := target.with_name(target.name + suffix)).exists()]:
         raise NoBackup(f"{there[0]} is there already: move it and the folder away, or name another [storage] directory")
@@ -86,15 +91,23 @@ def restore(backup: Path, url: str, root: Path) -> int:
         [(found,)] = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     if found not in revision.all_known():
         raise NoBackup(f"the backup was made by a later version of Willis (tables {found}); install that version")
-    for path, digest in manifest["files"].items():
-        try:
-            copied = _copy(backup / FILES / path, root / path)
-        except FileNotFoundError:
-            raise NoBackup(f"{backup / FILES / path} is gone; take another backup") from None
-        if copied != digest:
-            raise NoBackup(f"{backup / FILES / path} is not what was backed up; take another backup")
+    if wrong := [line for path, digest in manifest["files"].items() if (line := _what_is_wrong(backup, path, digest))]:
+        raise NoBackup("\n".join((*wrong, "nothing was put back; take another backup")))
+    for path in manifest["files"]:
+        _copy(backup / FILES / path, root / path)
     _copy(database, target)
     return len(manifest["files"])
+
+
+def _what_is_wrong(backup: Path, path: str, digest: str) -> str:
+    """One line on a file of the backup, "" where it is as it was backed up."""
+    copy = backup / FILES / path
+    try:
+        return "" if _hash(copy) == digest else f"{copy} is not what was backed up"
+    except NoBackup:
+        return f"{copy} is gone"
+    except OSError as error:
+        return f"{copy} cannot be read: {of_system(error)}"
 
 
 def sqlite_path(url: str) -> Path:

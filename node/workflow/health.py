@@ -4,6 +4,7 @@ Changes nothing, and needs no part of the node that may be what is ill.
 """
 
 import os
+import socket
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -42,6 +43,7 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         database_error = safe_message(error)
     return Facts(
         now=now,
+        host=socket.gethostname()[:64],
         folder=str(folder),
         free_bytes=free_bytes,
         disk_error=disk_error,
@@ -50,7 +52,7 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         peers=[
             PeerFact(each.peer, each.asked_at, each.answered_at, each.error)
             for each in peers
-            if each.peer in config.peers
+            if each.peer in config.peers and config.node.echo_seconds
         ],
         certificates=certificates,
         certificate_error=certificate_error,

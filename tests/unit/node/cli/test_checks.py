@@ -204,6 +204,14 @@ def test_a_target_of_notifications_that_cannot_be_reached_is_an_error(check: Che
     assert [said in each and each.startswith("[[notifications]]") for each in found] == ([True] if said else [])
 
 
+@pytest.mark.parametrize("url", ["mllp://u:hush@ris:port", "mllp://ris:70000", "mllp://ris"])
+def test_a_url_file_without_a_port_that_can_be_used_is_an_error(check: Check, tmp_path: Path, url: str) -> None:
+    (tmp_path / "ris.url").write_text(url)
+    [said] = check('[[notifications]]\nname = "a"\nkind = "hl7"\nurl_file = "ris.url"')
+    assert said.startswith("[[notifications]] a: its url")
+    assert "port" in said and "hush" not in said
+
+
 def tls(files: Certificates, who: str = "node", key: str = "") -> str:
     folder, port = files.folder, free_port()
     return f'[node.tls]\ncertificate = "{folder}/{who}.pem"\nkey = "{folder}/{key or who}.key"\nca = "{folder}/ca.pem"\nport = {port}'
