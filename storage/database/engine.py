@@ -108,7 +108,7 @@ def _with_tables(engine: Engine, name: str, may_migrate: bool) -> None:
         if found == revision.newest():
             return
         if found is not None and (wrong := revision.why_not(found, may_migrate)):
-            raise DatabaseUnusable(f"the database {name} {wrong}")
+            raise DatabaseUnusable(f"the database {name} {wrong}") from None
         _upgrade(connection)
 
 

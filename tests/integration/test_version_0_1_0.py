@@ -8,6 +8,7 @@ analysis and one that has just been received, of three slices of 16 x 16 pixels 
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -61,11 +62,14 @@ def clock() -> FakeClock:
 
 
 def test_what_was_not_migrated_is_refused_and_stays_as_it_is(config: Config) -> None:
-    database = config.storage.directory / "willis.db"
-    before = database.read_bytes()
+    def dumped() -> list[str]:
+        with closing(sqlite3.connect(config.storage.directory / "willis.db")) as database:
+            return list(database.iterdump())
+
+    before = dumped()
     with pytest.raises(DatabaseUnusable, match="run `willis migrate`"):
         Store.open(config.storage.url)
-    assert database.read_bytes() == before
+    assert dumped() == before
 
 
 def test_the_database_is_at_this_versions_revision_after_it_was_migrated(

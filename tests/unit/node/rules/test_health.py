@@ -56,7 +56,7 @@ def far(role: str, seconds_ago: float = 1, **details: Any) -> ProcessFact:
     return process(role, seconds_ago, host="other", details=details)
 
 
-FAR = tuple(far(role, **({"model": "0.6.0"} if role == "work" else {})) for role in ("serve", "receive", "work"))
+FAR = (far("serve"), far("receive"), far("work", model="0.6.0"))
 ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
     "nothing ever ran": ({"processes": ()}, DOWN, "processes", "no node runs on /var/lib/willis"),
     "the supervisor is gone": (
