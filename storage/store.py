@@ -51,7 +51,7 @@ class Store:
 
     @classmethod
     def open(cls, url: str) -> "Store":
-        """The store at `url`, migrated to this version.  Raises DatabaseUnusable."""
+        """The store at `url`, new where there is none.  Raises DatabaseUnusable, also where another version made it."""
         return cls(Transactions(open_database(url)))
 
     def close(self) -> None:

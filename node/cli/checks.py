@@ -15,6 +15,7 @@ from node.config.sections import Config, Tls, Web
 from node.errors import ConfigError, NodeError, safe_message
 from node.rules.health import FULL_BYTES, LOW_BYTES, certificate_trouble, is_expired
 from node.workflow.health import certificate_facts, room_in
+from storage.database import revision
 from storage.database.inspection import inspect_database
 from storage.errors import StorageError
 
@@ -37,7 +38,7 @@ def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
     folder = list(_folder(config.storage.directory))
     yield from folder
     if config.storage.database_url or not folder:
-        yield from _database(config.storage.url, is_embedded=not config.storage.database_url)
+        yield from _database(config)
     yield from _model(config)
     yield from _audit(config)
     for target in config.notifications:
@@ -144,17 +145,16 @@ def _why_not_writable(folder: Path) -> str:
     return ""
 
 
-def _database(url: str, is_embedded: bool) -> Iterator[Problem]:
+def _database(config: Config) -> Iterator[Problem]:
+    url, is_embedded = config.storage.url, not config.storage.database_url
     try:
         found = inspect_database(url)
     except StorageError as error:
         yield Problem(str(error))
         return
-    if not found.is_older:
-        yield Problem(
-            f"the database was made by another version of Willis (tables {found.revision}); install that version or restore "
-            "the backup that fits this one"
-        )
+    if found.revision is not None and not found.is_current:
+        if wrong := revision.why_not(found.revision, may_migrate=config.storage.migrate == "by_itself"):
+            yield Problem(f"the database {wrong}")
     elif found.revision is None and url.startswith("sqlite:///"):
         folder = Path(url.removeprefix("sqlite:///")).parent
         there = next(each for each in (folder, *folder.parents) if each.exists())

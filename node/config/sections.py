@@ -72,6 +72,7 @@ class Storage(Section):
     retention_days: Annotated[float, Field(ge=0, le=36_500)] = 0
     high_water_percent: Annotated[float, Field(ge=0, lt=100)] = 0
     other_objects_hours: Annotated[float, Field(ge=0, le=876_000)] = 24
+    migrate: Literal["by_command", "by_itself"] = "by_command"
 
     @property
     def url(self) -> str:

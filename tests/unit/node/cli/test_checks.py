@@ -105,8 +105,10 @@ def test_a_check_does_not_migrate_an_older_database_nor_touch_its_files(check: C
     made_older(f"sqlite:///{tmp_path / 'var' / 'willis.db'}")
     check()
     before = everything_in(tmp_path)
-    assert list(problems(checked(tmp_path / "willis.toml"))) == []
+    [problem] = problems(checked(tmp_path / "willis.toml"))
+    assert "run `willis migrate`" in problem.message
     assert everything_in(tmp_path) == before
+    assert check('[storage]\nmigrate = "by_itself"') == []
 
 
 @pytest.mark.postgresql
@@ -114,7 +116,9 @@ def test_a_check_does_not_migrate_postgresql(check: Check, postgresql_url: str) 
     from sqlalchemy import create_engine
 
     before = made_older(postgresql_url)
-    assert check(f'[storage]\ndatabase_url = "{postgresql_url}"') == []
+    assert check(f'[storage]\ndatabase_url = "{postgresql_url}"\nmigrate = "by_itself"') == []
+    [said] = check(f'[storage]\ndatabase_url = "{postgresql_url}"')
+    assert "run `willis migrate`" in said
     engine = create_engine(postgresql_url)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == before
@@ -133,7 +137,7 @@ def test_a_database_of_another_version_is_an_error(check: Check, tmp_path: Path)
         database.execute("CREATE TABLE alembic_version (version_num TEXT)")
         database.execute("INSERT INTO alembic_version VALUES ('9999')")
     [said] = check('[storage]\ndatabase_url = "sqlite:///w.db"')
-    assert "made by another version of Willis (tables 9999); install that version" in said
+    assert "made by a later version of Willis (tables 9999; this one knows up to" in said
 
 
 def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,6 +203,14 @@ def test_peers_are_asked_when_that_is_wanted(check: Check, tmp_path: Path) -> No
 def test_a_target_of_notifications_that_cannot_be_reached_is_an_error(check: Check, target: str, said: str) -> None:
     found = check(f'[[notifications]]\nname = "a"\n{target}')
     assert [said in each and each.startswith("[[notifications]]") for each in found] == ([True] if said else [])
+
+
+@pytest.mark.parametrize("url", ["mllp://u:hush@ris:port", "mllp://ris:70000", "mllp://ris"])
+def test_a_url_file_without_a_port_that_can_be_used_is_an_error(check: Check, tmp_path: Path, url: str) -> None:
+    (tmp_path / "ris.url").write_text(url)
+    [said] = check('[[notifications]]\nname = "a"\nkind = "hl7"\nurl_file = "ris.url"')
+    assert said.startswith("[[notifications]] a: its url")
+    assert "port" in said and "hush" not in said
 
 
 def tls(files: Certificates, who: str = "node", key: str = "") -> str:
