@@ -15,6 +15,7 @@ from storage.queries.outbox import Outbox
 from storage.queries.processes import Processes
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
+from storage.queries.review_documents import ReviewDocuments
 from storage.queries.reviews import Reviews
 from storage.queries.statistics import Statistics
 from storage.queries.tally import Tally
@@ -39,6 +40,7 @@ class Store:
         self.retention = Retention(transactions)
         self.accounts = Accounts(transactions)
         self.reviews = Reviews(transactions)
+        self.review_documents = ReviewDocuments(transactions)
         self.triage = Triage(transactions.reading_plainly)
         self.earlier = Earlier(transactions.reading_plainly)
         self.processes = Processes(transactions)

@@ -19,7 +19,17 @@ from node.runtime.heartbeat import Heartbeat
 from node.runtime.job import Job, scheduler_of
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import CONFIG_ERROR, RESTARTS, Child, worker_name
-from node.workflow import commitments, delivery, notifications, peer_checks, recovery, retention, retrieval, settling
+from node.workflow import (
+    commitments,
+    delivery,
+    notifications,
+    peer_checks,
+    recovery,
+    retention,
+    retrieval,
+    reviews,
+    settling,
+)
 from node.workflow.context import Context
 from storage.errors import DatabaseAway
 from storage.files.instances import Files
@@ -58,6 +68,7 @@ class Supervisor:
             Job("commitments",    1.0, True,  lambda: (commitments.ask(context), commitments.tell(context))),
             Job("retrieve",       1.0, False, lambda: retrieval.retrieve(context)),
             Job("rescue",        10.0, False, self._rescue),
+            Job("reviews",       10.0, False, lambda: reviews.send(context)),
             Job("retain",        60.0, False, lambda: retention.retain(context)),
             *self._notifying(context),
             Job("peers", config.node.echo_seconds or None, False, lambda: peer_checks.ask(context)),

@@ -10,6 +10,7 @@ from node.config.loading import load
 from node.config.notifications import Target
 from node.config.peer import Peer
 from node.config.sections import Config, Tls
+from node.config.types import Region
 from node.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[4] / "config.toml"
@@ -373,3 +374,12 @@ def test_an_unknown_result_is_refused_by_name(tmp_path: Path) -> None:
     path.write_text('[report]\nresults = ["sr", "pdf"]\n', "utf-8")
     with pytest.raises(ConfigError, match=r"report.results.1 = 'pdf'"):
         load(path, {})
+
+
+def test_reviews_need_an_organization_and_a_report_to_replace(tmp_path: Path) -> None:
+    reviews = f"{PACS}reviews = true\n"
+    assert "[peers.PACS] reviews = true needs [report] organization" in complaint(tmp_path, reviews)
+    named = f'[report]\norganization = "St. Elsewhere"\n{reviews}'
+    assert loaded(tmp_path, named).reviewing("PACS") == {Region.CIRCLE_2D: ("PACS",)}
+    assert 'needs "sr" among its results' in complaint(tmp_path, f'{named}results = ["sc"]\n')
+    assert loaded(tmp_path, PACS).reviewing("PACS") == {}
