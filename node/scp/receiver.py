@@ -142,7 +142,7 @@ class Receiver:
     def said_of_itself(self) -> dict[str, Any]:
         """For its heartbeat: where it listens, and what it refused."""
         settings = self._config.node
-        return {"address": f"{settings.host}:{settings.port}", **self._refusals.said()}
+        return {"address": f"{settings.host}:{settings.port}", **self._refusals.summary()}
 
     def _entity(self) -> Entity:
         settings, contexts = self._config.node, [offered(Verification)]
