@@ -91,10 +91,15 @@ def set_(
 def list_(config: ConfigOption = None) -> None:
     """List the accounts."""
     with one_line_errors():
-        table = Table("Name", "Person", "Role", "Since", "State")
+        table = Table("Name", "Person", "Role", "Since", "Signs in", "State")
         for account in _accounts(configuration(config)).all():
             table.add_row(
-                account.name, account.person_name, account.role, f"{account.created_at:%Y-%m-%d}", _state(account)
+                account.name,
+                account.person_name,
+                account.role,
+                f"{account.created_at:%Y-%m-%d}",
+                account.provider,
+                _state(account),
             )
         console.print(table)
 

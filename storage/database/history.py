@@ -53,7 +53,7 @@ def worklist_view(
     """The statement that makes the view `worklist`, which tells of storage commitment from revision 0003 on.
 
     `more`: further columns, each with a comma before it; `joined`: the tables that they come from.
-    `without_reviews`: what it tells of deliveries is that of reports, since revision 0015, where reviews are sent too.
+    `without_reviews`: what it tells of deliveries is that of reports, since revision 0016, where reviews are sent too.
     """
     stage, time = (_COMMITTED, _COMMITTED_AT) if tells_of_commitment else ("", "")
     of_report = _NO_REVIEW if without_reviews else ""

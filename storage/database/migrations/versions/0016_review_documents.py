@@ -13,7 +13,7 @@ from storage.database.history import (
     worklist_view,
 )
 
-revision, down_revision = "0015", "0014"
+revision, down_revision = "0016", "0015"
 
 COLUMNS = ", r.limits, r.notify, v.acknowledged_at, v.acknowledged_by, v.assigned_to, r.threshold"
 JOINED = " LEFT JOIN review v ON v.case_id = s.id AND v.revision = s.revision"
