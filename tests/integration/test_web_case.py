@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
+from node.web.masks import masks_on
 from node.workflow import context as workflow
 from node.workflow.reviews import send
 from storage.database.schema import SeriesRow
@@ -17,8 +18,8 @@ from storage.queries.retention import Why
 from storage.stages import Outcome
 from storage.store import Store
 from tests.integration.web_pages import with_images
-from tests.support.builders import LEASE, FakeClock, claimed, finish, reported
-from tests.support.case_with_masks import with_masks
+from tests.support.builders import LEASE, FakeClock, claimed, finish, keep, reported
+from tests.support.case_with_masks import drawn_head, with_masks
 from tests.support.pages import Served, form_key_of, serving, web_context
 from tests.support.reviewed import accept_one_and_reject_one, case_with_report, configuration
 
@@ -45,6 +46,22 @@ def test_masks_are_on_the_pixels_of_the_slices_that_the_segmentation_names(
     for path in (files.root / "reports").rglob("*.dcm"):
         path.unlink()
     assert client.get(f"/cases/{case}/images").json()["masks"] == {}
+
+
+def test_a_mask_is_on_the_phase_that_it_was_drawn_on(quick: Served, files: Files, clock: FakeClock) -> None:
+    case = with_masks(quick.context.store, files, clock)
+    later = drawn_head()
+    for number, ds in enumerate(later):
+        ds.SOPInstanceUID = f"2.25.4{number}"
+    keep(quick.context.store, files, clock, later)  # at the same positions
+    [path] = [files.path(e.file) for e in quick.context.store.worklist.deliveries(case) if e.kind == "segmentation"]
+    row = quick.context.store.worklist.case(str(case))
+    assert row is not None
+    series = quick.context.images.series(case, (row["revision"], row["instance_count"]))
+    assert len(series.places) == 48
+    of_first = {number for number, place in enumerate(series.places) if not place.sop_instance_uid.startswith("2.25.4")}
+    masked = set(masks_on(series, path))
+    assert masked and masked <= of_first
 
 
 def test_a_case_that_retention_removes_while_it_is_open_is_said_to_be_gone(
