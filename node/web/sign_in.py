@@ -130,7 +130,7 @@ class SigningIn:
         named = self.accounts.named(name.strip().lower())
         is_local = named is not None and named.provider is Provider.LOCAL
         if self.settings.ldap is None or is_local:
-            account = self._by_password(named, password, now)
+            account = self._by_password(named if is_local else None, password, now)
         else:
             account = self._by_directory(self.settings.ldap, name.strip(), password, now)
         self.accounts.succeeded(account)
