@@ -224,6 +224,8 @@ class Series:
     kinds_asked_at: datetime | None = None
     missing: Missing | None = None
     """What the sender then said; None where it did not."""
+    canary: bool = False
+    """It is synthetic, and nobody's."""
 
 
 @dataclass(frozen=True)

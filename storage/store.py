@@ -4,6 +4,7 @@ from storage.database.changes import Changes
 from storage.database.engine import open_database
 from storage.database.transactions import Transactions
 from storage.queries.accounts import Accounts
+from storage.queries.canaries import Canaries
 from storage.queries.cfind import CFind
 from storage.queries.claims import Queue
 from storage.queries.commitment_requests import CommitmentRequests
@@ -45,6 +46,7 @@ class Store:
         self.statistics = Statistics(transactions.reading_plainly)
         self.tally = Tally(transactions)
         self.notifications = Notifications(transactions)
+        self.canaries = Canaries(transactions)
         self.changes = Changes(transactions.engine)
 
     @classmethod

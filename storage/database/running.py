@@ -46,6 +46,19 @@ class TallyRow(Base):
     value: Mapped[float] = mapped_column(Double)
 
 
+class CanaryRow(Base):
+    """A synthetic series that was sent to see whether it is answered rightly.  See `storage.queries.canaries`."""
+
+    __tablename__ = "canary"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    sent_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    seconds: Mapped[float | None] = mapped_column(Double)
+    trouble: Mapped[str] = mapped_column(Text, server_default="")
+
+
 class NotificationRow(Base):
     """Something that one target is to be notified of, or was.  Content is made when it is sent: no patient is named here."""
 

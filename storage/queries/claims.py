@@ -25,7 +25,7 @@ class Queue:
         self._transactions = transactions
 
     def claim(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
-        """The right to analyse the series that has waited longest; None when none waits.  The attempt is counted."""
+        """The right to analyse the series that has waited longest, a canary last; None when none waits.  The attempt is counted."""
         return self._claim(SeriesRow.attempts < max_attempts, worker, now, lease)
 
     def claim_exhausted(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
@@ -34,7 +34,7 @@ class Queue:
 
     def _claim(self, which: Any, worker: str, now: datetime, lease: timedelta, exhausted: bool = False) -> Claim | None:
         ready, token = SeriesRow.stage == Stage.READY.value, secrets.token_hex(16)
-        oldest = select(SeriesRow.id).where(ready, which).order_by(SeriesRow.ready_at).limit(1)
+        oldest = select(SeriesRow.id).where(ready, which).order_by(SeriesRow.canary, SeriesRow.ready_at).limit(1)
         with self._transactions.writing("claim") as session:
             row = session.scalars(
                 update(SeriesRow)
@@ -132,6 +132,8 @@ class Queue:
                 session.add(inserted)
                 session.flush()
                 row.report_id = inserted.id
+                if row.canary:  # nobody's, whoever is configured to get what comes
+                    return True
                 count_report(session, row, inserted)
                 session.add_all(_delivery_row(inserted.id, destination, now) for destination in destinations)
                 for each in beside:
