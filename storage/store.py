@@ -9,6 +9,7 @@ from storage.queries.cfind import CFind
 from storage.queries.claims import Queue
 from storage.queries.commitment_requests import CommitmentRequests
 from storage.queries.commitments import Commitments
+from storage.queries.drift import Drift
 from storage.queries.earlier import Earlier
 from storage.queries.intake import Intake
 from storage.queries.notifications import Notifications
@@ -46,6 +47,7 @@ class Store:
         self.statistics = Statistics(transactions.reading_plainly)
         self.tally = Tally(transactions)
         self.notifications = Notifications(transactions)
+        self.drift = Drift(transactions)
         self.canaries = Canaries(transactions)
         self.changes = Changes(transactions.engine)
 

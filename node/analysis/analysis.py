@@ -1,5 +1,6 @@
 """The verb of the worker: one claimed series becomes a conclusion and, where one is wanted, a report in the outbox."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,7 +33,17 @@ from storage.errors import Damaged, StorageFull
 from storage.files.instances import Files
 from storage.killpoints import kill_point
 from storage.queries import intake
-from storage.records import Claim, Conclusion, Header, LesionRecord, ReportObject, ResultObject, Series, StoredFile
+from storage.records import (
+    Claim,
+    Conclusion,
+    Header,
+    LesionRecord,
+    Measures,
+    ReportObject,
+    ResultObject,
+    Series,
+    StoredFile,
+)
 from storage.stages import Outcome
 from storage.store import Store
 
@@ -116,6 +127,7 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
         results = _report(context, claim, seen)
     kill_point("after_report_file")
     conclusion = _conclusion(context, claim.series, seen.outcome, watch.seconds)
+    conclusion = replace(conclusion, measures=_measures(seen))
     report, destinations, beside = results or (None, (), ())
     kept = context.store.queue.finish(claim, conclusion, report, destinations, context.clock(), beside)
     log.get().info(
@@ -283,6 +295,29 @@ def _conclusion(
     version = context.algorithm.version
     judged = (outcome.probabilities, lesions, seconds, limits, outcome.notify, outcome.threshold)
     return Conclusion(kind, "", outcome.note, version, *judged)
+
+
+def _measures(seen: Seen) -> Measures | None:
+    """What is compared over the months, from the images that were analysed."""
+    if not isinstance(seen.outcome, Findings) or not seen.datasets:
+        return None
+    ds, quality = seen.datasets[0], seen.outcome.quality
+    scanner = " / ".join(
+        str(ds.get(name, "") or "").strip()[:64] for name in ("Manufacturer", "ManufacturerModelName", "StationName")
+    )
+    kernel = str(ds.get("ConvolutionKernel", "") or "")[:64]
+    if quality is None:
+        return Measures(scanner, kernel, dose_mgy=_dose_mgy(ds))
+    arterial_hu = None if math.isnan(quality.arterial_hu) else quality.arterial_hu
+    return Measures(scanner, kernel, arterial_hu, quality.noise_hu, quality.spread_mm, _dose_mgy(ds))
+
+
+def _dose_mgy(ds: Dataset) -> float | None:
+    """CTDIvol; None where the images do not say it."""
+    with suppress(TypeError, ValueError):
+        value = float(ds.get("CTDIvol"))
+        return value if math.isfinite(value) else None
+    return None
 
 
 def _report(context: AnalysisContext, claim: Claim, seen: Seen) -> Results | None:

@@ -183,6 +183,12 @@ class Canary(Section):
     late_seconds: Seconds = 180
 
 
+class Drift(Section):
+    """[drift]: whether scanners have changed."""
+
+    baseline_weeks: Annotated[float, Field(ge=0, le=520)] = 4
+
+
 class Config(Section):
     """The whole file."""
 
@@ -197,6 +203,7 @@ class Config(Section):
     audit: Audit = Audit()
     web: Web = Field(default_factory=Web)
     canary: Canary = Canary()
+    drift: Drift = Drift()
     notifications: tuple[Target, ...] = ()
     peers: Mapping[str, Peer] = Field(default_factory=lambda: types.MappingProxyType({}))
 

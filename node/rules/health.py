@@ -106,6 +106,8 @@ class Facts:
     dead_deliveries: int = 0
     dead_notifications: int = 0
     held_up: str = ""
+    drifted: Sequence[str] = ()
+    """What of which scanner is not as it was."""
     canary: CanaryEnd | None = None
     """What came of the last one, where any are sent."""
     serves_pages: bool = False
@@ -143,7 +145,7 @@ _JOBS = {
 
 ABOUT = (
     "database", "processes", "disk", "instances", "model", "peers", "deliveries", "analysis", "certificates", "clock",
-    "notifications", "jobs", "canary",
+    "notifications", "jobs", "canary", "drift",
 )  # fmt: skip
 """What a reason may be about."""
 
@@ -162,6 +164,7 @@ def judge(facts: Facts) -> Health:
         _peers,
         _waiting,
         _canary,
+        _drift,
         _certificates,
         _clock,
     )
@@ -336,6 +339,12 @@ def _canary(facts: Facts) -> Iterator[Reason]:
             "see the log, and Canary in docs/operations.md"
         )
         yield Reason("canary", Verdict.DEGRADED, message)
+
+
+def _drift(facts: Facts) -> Iterator[Reason]:
+    for each in facts.drifted:
+        message = f"{each}; ask the site what was changed, `willis drift` says more and accepts it"
+        yield Reason("drift", Verdict.DEGRADED, message, each.partition(" from ")[0])
 
 
 def _certificates(facts: Facts) -> Iterator[Reason]:

@@ -24,6 +24,7 @@ from node.workflow import (
     canary,
     commitments,
     delivery,
+    drift,
     migration,
     notifications,
     peer_checks,
@@ -207,6 +208,8 @@ def _jobs_of(context: Context, rescue: Callable[[], None]) -> list[Job]:
         jobs.append(Job("notify_health", 5.0, False, lambda: notifications.notice_health(context)))
     if config.canary.minutes:
         jobs.append(Job("canary", 2.0, False, lambda: canary.look_after(context), one_attempt))
+    if config.drift.baseline_weeks:
+        jobs.append(Job("drift", 3600.0, False, lambda: drift.look(context)))
     if config.node.echo_seconds:
         jobs.append(Job("peers", config.node.echo_seconds, False, lambda: peer_checks.ask(context)))
     return jobs

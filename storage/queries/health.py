@@ -20,6 +20,13 @@ SELECT
 _CANARY = "SELECT * FROM canary WHERE ended_at IS NOT NULL ORDER BY id DESC LIMIT 1"
 
 
+def drifted(reading: Reading) -> list[str]:
+    """What of which scanner is not as it was, in a line each."""
+    with reading() as select:
+        rows = select("SELECT site, scanner, message, noticed_at FROM drift ORDER BY id")
+    return [f"{row['scanner']} of {row['site']}: {row['message']}, since {str(row['noticed_at'])[:10]}" for row in rows]
+
+
 def canary(reading: Reading) -> CanaryEnd | None:
     """What came of the last one of which that is known."""
     with reading() as select:
