@@ -18,6 +18,7 @@ from storage.queries.processes import Processes
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
 from storage.queries.reviews import Reviews
+from storage.queries.sign_in_requests import SignInRequests
 from storage.queries.statistics import Statistics
 from storage.queries.tally import Tally
 from storage.queries.triage import Triage
@@ -40,6 +41,7 @@ class Store:
         self.cfind = CFind(transactions)
         self.retention = Retention(transactions)
         self.accounts = Accounts(transactions)
+        self.sign_in_requests = SignInRequests(transactions)
         self.reviews = Reviews(transactions)
         self.triage = Triage(transactions.reading_plainly)
         self.earlier = Earlier(transactions.reading_plainly)

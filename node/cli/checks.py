@@ -11,7 +11,7 @@ from pathlib import Path
 
 from node.config.notifications import Target
 from node.config.peer import Peer
-from node.config.sections import Config, Tls
+from node.config.sections import Config, Tls, Web
 from node.errors import ConfigError, NodeError, safe_message
 from node.rules.health import FULL_BYTES, LOW_BYTES, certificate_trouble, is_expired
 from node.workflow.health import certificate_facts, room_in
@@ -43,6 +43,7 @@ def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
     yield from _audit(config)
     for target in config.notifications:
         yield from _target(target)
+    yield from _oidc(config.web, ask_peers)
     for name, peer in config.peers.items():
         found = list(_peer(name, peer))
         yield from found
@@ -186,6 +187,28 @@ def _target(target: Target) -> Iterator[Problem]:
         return
     if host:
         yield from _host(f"[[notifications]] name = '{target.name}': the host of its url", host, port)
+
+
+def _oidc(web: Web, ask: bool) -> Iterator[Problem]:
+    """Of the provider; one that is merely away is a warning, because local accounts go on."""
+    if web.oidc is None:
+        return
+    from node.runtime.clock import utc_now
+    from node.web.identity import NotAdmitted, Reason
+    from node.web.oidc import OpenIdProvider
+
+    try:
+        provider = OpenIdProvider(web.oidc, web.address, utc_now)
+    except ConfigError as error:
+        yield Problem(str(error))
+        return
+    found = list(_host("[web.oidc] the host of its issuer", *web.oidc.host))
+    yield from found
+    if ask and not found:
+        try:
+            provider.metadata()
+        except NotAdmitted as error:
+            yield Problem(f"[web.oidc] {error}", is_fatal=error.reason is not Reason.AWAY)
 
 
 def _peer(name: str, peer: Peer) -> Iterator[Problem]:

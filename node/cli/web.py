@@ -82,9 +82,11 @@ def set_(
 def list_(config: ConfigOption = None) -> None:
     """List the accounts."""
     with one_line_errors():
-        table = Table("Name", "Role", "Since", "State")
+        table = Table("Name", "Role", "Since", "Signs in", "State")
         for account in _accounts(configuration(config)).all():
-            table.add_row(account.name, account.role, f"{account.created_at:%Y-%m-%d}", _state(account))
+            table.add_row(
+                account.name, account.role, f"{account.created_at:%Y-%m-%d}", account.provider, _state(account)
+            )
         console.print(table)
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from node.config.notifications import Target
 from node.config.peer import Peer
+from node.config.sign_in import Ldap, Oidc
 from node.config.spellings import NO_ORIGINAL, SHARP, texts
 from node.config.types import (
     AETitle,
@@ -168,6 +169,8 @@ class Web(Section):
     locked_minutes: Annotated[float, Field(gt=0, le=1440)] = 15
     turnaround_target_seconds: Seconds = 300
     open_metrics: bool = False
+    oidc: Oidc | None = None
+    ldap: Ldap | None = None
     links: Mapping[str, LinkTemplate] = Field(default_factory=lambda: types.MappingProxyType({}))
 
     @property

@@ -148,7 +148,7 @@ class Receiver:
         settings = self._config.node
         waits_since = _now() - timedelta(seconds=self._group_commit.busy_seconds())
         jobs = {"intake": {"at": waits_since.isoformat(), "late_after_seconds": INTAKE_LATE_AFTER_SECONDS}}
-        return {"address": f"{settings.host}:{settings.port}", "jobs": jobs, **self._refusals.said()}
+        return {"address": f"{settings.host}:{settings.port}", "jobs": jobs, **self._refusals.summary()}
 
     def _entity(self) -> Entity:
         settings, contexts = self._config.node, [offered(Verification)]

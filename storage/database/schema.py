@@ -306,6 +306,23 @@ class AccountRow(Base):
     locked_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
+    provider: Mapped[str] = mapped_column(String(16), default="local")
+    subject: Mapped[str | None] = mapped_column(Text, unique=True, index=True)
+    """At an identity provider: its issuer, a space, and the subject there.  None of a local account."""
+
+
+class SignInRequestRow(Base):
+    """A sign-in that was begun at an identity provider and has not come back.  Of state and browser only the hashes."""
+
+    __tablename__ = "sign_in_request"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    state_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    browser_sha256: Mapped[str] = mapped_column(String(64))
+    nonce: Mapped[str] = mapped_column(Text)
+    code_verifier: Mapped[str] = mapped_column(Text)
+    goal: Mapped[str] = mapped_column(Text)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class AccountTokenRow(Base):

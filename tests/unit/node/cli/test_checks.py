@@ -23,8 +23,9 @@ from storage.store import Store
 from tests.support.absent import absent
 from tests.support.certificates import Certificates, certificates
 from tests.support.running import free_port
+from tests.support.web_server import Said, ServerFactory, web
 
-__all__ = ["certificates"]
+__all__ = ["certificates", "web"]
 Check = Callable[..., list[str]]
 
 
@@ -334,3 +335,26 @@ def test_files_or_a_named_database_that_lie_there_are_not_forgotten_either(
             load(tmp_path / "etc" / "willis.toml", {})
     else:
         assert load(tmp_path / "etc" / "willis.toml", {}).storage.directory == tmp_path / "etc" / "var"
+
+
+def oidc(issuer: str, more: str = "") -> str:
+    return f'[web.oidc]\nissuer = "{issuer}"\nclient_id = "willis"\ndefault_role = "reader"\n{more}'
+
+
+def test_a_provider_s_files_and_host_are_looked_at_always_and_itself_when_that_is_wanted(
+    check: Check, web: ServerFactory, tmp_path: Path
+) -> None:
+    web_port = f"[web]\nport = {free_port()}\n"
+    [said] = check(web_port + oidc("https://127.0.0.1", 'client_secret_file = "gone"'))
+    assert said.startswith("[web.oidc] client_secret_file = ") and said.endswith("No such file or directory")
+    (tmp_path / "ca.pem").write_text("no certificate")
+    [said] = check(web_port + oidc("https://127.0.0.1", 'ca = "ca.pem"'))
+    assert said.startswith("[web.oidc] ca = ")
+    [said] = check(web_port + oidc("https://id.invalid"))
+    assert said.startswith("[web.oidc] the host of its issuer = 'id.invalid': the host name cannot be resolved")
+    away = oidc(f"http://127.0.0.1:{free_port()}")
+    assert check(web_port + away) == []
+    [said] = check(web_port + away, ask_peers=True)
+    assert said.startswith("warning: [web.oidc] single sign-on at 127.0.0.1:") and "cannot be reached" in said
+    [said] = check(web_port + oidc(web(Said(404)).url), ask_peers=True)
+    assert said.startswith("[web.oidc] single sign-on answers HTTP 404; is [web.oidc] issuer right?")

@@ -15,7 +15,7 @@ from storage.database.history import (
     required,
 )
 
-revision, down_revision = "0016", "0015"
+revision, down_revision = "0017", "0016"
 
 
 def upgrade() -> None:
