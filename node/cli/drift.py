@@ -44,15 +44,15 @@ def drift(
             return
         found = shifts(dict(scanners), weeks)
         table = Table("", "Site", "Scanner", "Cases", "Baseline", "Drifted")
-        for number, (scanner, cases) in enumerate(scanners, 1):
+        for number, (key, cases) in enumerate(scanners, 1):
             begun = baseline_of(cases, weeks)
-            verdict = "\n".join(in_words(each) for each in found.get(scanner, []))
+            verdict = "\n".join(in_words(each) for each in found.get(key, []))
             if not verdict:
                 verdict = "no" if begun and len(cases) - begun >= BLOCK else "not known yet"
-            table.add_row(str(number), *scanner, str(len(cases)), str(begun or "not whole"), verdict)
+            table.add_row(str(number), *key, str(len(cases)), str(begun or "not whole"), verdict)
             if plot is not None:
                 path = plot if len(scanners) == 1 else plot.with_stem(f"{plot.stem}-{number}")
-                path.write_text(drift_picture(", ".join(scanner), cases, weeks), "utf-8")
+                path.write_text(drift_picture(", ".join(key), cases, weeks), "utf-8")
                 say(f"{path}")
         console.print(table)
         raise typer.Exit(1 if found else 0)

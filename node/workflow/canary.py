@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydicom import dcmread
+from pydicom.uid import UID
 
 from node.config.peer import Peer
 from node.config.sections import Config
@@ -95,21 +96,21 @@ def _send(context: Context) -> None:
     context.store.canaries.begin(series_uid, context.clock())
     run = context.store.canaries.last()
     assert run is not None
-    error = ""
+    refused = ""
     sending = config.storage.directory / FOLDER / "sending"
     try:
         paths = _stamped(context, sending, series_uid)
         for sent in send_files(our_entity(config.node), itself(config), paths):
             still_working()
-            error = error or sent.error
+            refused = refused or sent.error
             if context.stopping.is_set():
                 return
     except (NodeError, OSError) as failure:
-        error = safe_message(failure)
+        refused = safe_message(failure)
     finally:
         shutil.rmtree(sending, ignore_errors=True)
-    if error:
-        _end(context, run, f"it was not received: {error}")
+    if refused:
+        _end(context, run, f"it was not received: {refused}")
 
 
 def itself(config: Config) -> Peer:
@@ -131,7 +132,8 @@ def _stamped(context: Context, folder: Path, series_uid: str) -> list[Path]:
         ds = dcmread(painted)
         ds.PatientName, ds.PatientID, ds.AccessionNumber = PATIENT_NAME, PATIENT_ID, ""
         ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study_uid, series_uid, frame_uid
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = new_uid(context.random)
+        ds.SOPInstanceUID = UID(new_uid(context.random))
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
         paths.append(folder / painted.name)
         ds.save_as(paths[-1], enforce_file_format=True)
     return paths

@@ -28,9 +28,10 @@ from tests.support.node_fixtures import NodeFactory, node_in, positive_series
 from tests.support.running import free_port, wait_until
 
 __all__ = ["node_in", "positive_series"]
-PAINTED = {"location": "Left Middle Cerebral Artery", "centre_lps_mm": [45.09, 14.66, -31.37]}
+LEFT_MCA = "Left Middle Cerebral Artery"
+PAINTED = {"location": LEFT_MCA, "centre_lps_mm": [45.09, 14.66, -31.37]}
 """Of `willis demo`'s positive study."""
-RIGHT = LesionRecord(PAINTED["location"], 0.9, (45.0, 14.0, -31.0), 8.0)
+RIGHT = LesionRecord(LEFT_MCA, 0.9, (45.0, 14.0, -31.0), 8.0)
 
 
 @pytest.fixture
