@@ -38,4 +38,5 @@ def main(years: int, changes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(each) for each in (*sys.argv[1:], 200, 200)[:2]))
+    given = [int(each) for each in sys.argv[1:3]]
+    main(*(given + [200, 200][len(given) :]))
