@@ -50,10 +50,10 @@ def test_what_is_installed_from_the_wheel_runs_away_from_the_source(wheel: Path,
     subprocess.run([*command, str(wheel)], check=True, capture_output=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("WILLIS_", "COV"))}
     program = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); import node.cli.main as main, ai.bundle as bundle\n"
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import node.cli.main as main\n"
         "from storage.store import Store\n"
         "assert main.__file__.startswith(sys.path[0]), main.__file__\n"
-        "bundle.load_bundle()\nStore.open('sqlite:///made.db').close()\nmain.app()"
+        "Store.open('sqlite:///made.db').close()\nmain.app()"
     )
     done = subprocess.run(
         [sys.executable, "-I", "-c", program, str(to), "demo", "--help"],
@@ -61,7 +61,8 @@ def test_what_is_installed_from_the_wheel_runs_away_from_the_source(wheel: Path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Send two synthetic studies" in done.stdout
-    assert (tmp_path / "made.db").exists()
+    assert (tmp_path / "made.db").exists(), "the migrations are there"
+    assert (to / "ai" / "models" / "willis" / "manifest.json").exists()
 
 
 @pytest.fixture
