@@ -17,6 +17,7 @@ from storage.queries.outbox import Outbox
 from storage.queries.processes import Processes
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
+from storage.queries.review_documents import ReviewDocuments
 from storage.queries.reviews import Reviews
 from storage.queries.sign_in_requests import SignInRequests
 from storage.queries.statistics import Statistics
@@ -43,6 +44,7 @@ class Store:
         self.accounts = Accounts(transactions)
         self.sign_in_requests = SignInRequests(transactions)
         self.reviews = Reviews(transactions)
+        self.review_documents = ReviewDocuments(transactions)
         self.triage = Triage(transactions.reading_plainly)
         self.earlier = Earlier(transactions.reading_plainly)
         self.processes = Processes(transactions)

@@ -122,6 +122,8 @@ class Reporting(Section):
     results: Annotated[Results, Field(min_length=1)] = ("sr",)
     series_number: Annotated[int, Field(ge=1, le=2**31 - 1)] = 9901
     timezone: TimezoneName = ""
+    organization: Annotated[str, Field(max_length=64)] = ""
+    review_quiet_minutes: Annotated[float, Field(ge=0, le=1440)] = 10
 
     @property
     def zone(self) -> tzinfo | None:
@@ -221,6 +223,21 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _reviews_can_be_made(self) -> "Config":
+        for name, peer in self.peers.items():
+            if not peer.reviews:
+                continue
+            if not self.report.organization.strip():
+                raise ValueError(
+                    f"[peers.{name}] reviews = true needs [report] organization: whoever verifies a report does so for one"
+                )
+            if "sr" not in (peer.results or self.report.results):
+                raise ValueError(
+                    f'[peers.{name}] reviews = true needs "sr" among its results: a review replaces a report'
+                )
+        return self
+
+    @model_validator(mode="after")
     def _targets_have_names_of_their_own(self) -> "Config":
         names = [target.name for target in self.notifications]
         if twice := [name for name in names if names.count(name) > 1]:
@@ -253,6 +270,14 @@ class Config(Section):
         if found:
             return found[1].named or (found[0],)
         return (self.delivery.default_destination,) if self.delivery.default_destination else ()
+
+    def reviewing(self, calling_ae: str) -> dict[Region, tuple[str, ...]]:
+        """The destinations of what `calling_ae` sent that get reviews of the reports, by how those mark a finding."""
+        found = {
+            region: tuple(name for name in names if self.peers[name].reviews)
+            for region, names in self.getting("sr", calling_ae).items()
+        }
+        return {region: names for region, names in found.items() if names}
 
     def getting(self, result: ResultKind, calling_ae: str) -> dict[Region, tuple[str, ...]]:
         """The destinations of what `calling_ae` sent that get such a result, by how it marks a finding."""

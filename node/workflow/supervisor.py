@@ -31,6 +31,7 @@ from node.workflow import (
     recovery,
     retention,
     retrieval,
+    reviews,
     settling,
 )
 from node.workflow.context import Context
@@ -200,6 +201,7 @@ def _jobs_of(context: Context, rescue: Callable[[], None]) -> list[Job]:
         Job("commitments",    1.0, True,  lambda: (commitments.ask(context), commitments.tell(context)), one_attempt),
         Job("retrieve",       1.0, False, lambda: retrieval.retrieve(context), one_retrieval),
         Job("rescue",        10.0, False, rescue),
+        Job("reviews",       10.0, False, lambda: reviews.send(context)),
         Job("retain",        60.0, False, lambda: retention.retain(context)),
     ]  # fmt: skip
     if config.notifications:

@@ -301,6 +301,8 @@ class AccountRow(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
     role: Mapped[str] = mapped_column(String(16))
+    person_name: Mapped[str] = mapped_column(Text, default="", server_default="")
+    """As DICOM writes it (PN), `Doe^Jane`: whose name is on what goes back to a PACS; "" where it is not known."""
     password_hash: Mapped[str] = mapped_column(Text)
     failures: Mapped[int] = mapped_column(Integer, default=0)
     locked_until: Mapped[datetime | None]
@@ -352,6 +354,8 @@ class ReviewRow(Base):
     acknowledged_by: Mapped[str] = mapped_column(Text, default="")
     assigned_to: Mapped[str] = mapped_column(Text, default="")
     verdicts: Mapped[list[Any]] = mapped_column(default=list)
+    changed_at: Mapped[datetime | None] = mapped_column(index=True)
+    """When it last changed; None once that is with whoever gets reviews, or nobody does."""
 
 
 class ReviewEntryRow(Base):

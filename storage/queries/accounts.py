@@ -71,6 +71,8 @@ class Account:
     disabled_at: datetime | None
     provider: Provider = Provider.LOCAL
     subject: str | None = None
+    person_name: str = ""
+    """As DICOM writes it, `Doe^Jane`; "" where it is not known."""
 
     def may(self, role: Role) -> bool:
         """Whether it may what `role` may."""
@@ -85,13 +87,23 @@ class Accounts:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
 
-    def add(self, name: str, role: Role, password_hash: str, now: datetime, only_first: bool = False) -> Account:
+    def add(
+        self,
+        name: str,
+        role: Role,
+        password_hash: str,
+        now: datetime,
+        only_first: bool = False,
+        person_name: str = "",
+    ) -> Account:
         """The account is there.  Raises NameTaken, also when there is any account and it is to be the first."""
         with self._transactions.writing() as session:
             taken = select(AccountRow.id).where(AccountRow.name == name)
             if session.scalar(taken) or (only_first and session.scalar(select(func.count(AccountRow.id)))):
                 raise NameTaken(f"there is an account {name!r} already; change it with `willis user set`")
-            row = AccountRow(name=name, role=role.value, password_hash=password_hash, created_at=now)
+            row = AccountRow(
+                name=name, role=role.value, password_hash=password_hash, person_name=person_name, created_at=now
+            )
             session.add(row)
             session.flush()
             return _account(row)

@@ -11,6 +11,7 @@ from node.config.notifications import Target
 from node.config.peer import Peer
 from node.config.sections import Config, Tls
 from node.config.sign_in import Oidc
+from node.config.types import Region
 from node.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[4] / "config.toml"
@@ -424,3 +425,12 @@ def test_a_provider_s_files_are_beside_the_configuration(tmp_path: Path) -> None
 )
 def test_a_provider_that_cannot_be_used_is_an_error(tmp_path: Path, content: str, said: str) -> None:
     assert complaint(tmp_path, content).startswith(f"config.toml: {said}")
+
+
+def test_reviews_need_an_organization_and_a_report_to_replace(tmp_path: Path) -> None:
+    reviews = f"{PACS}reviews = true\n"
+    assert "[peers.PACS] reviews = true needs [report] organization" in complaint(tmp_path, reviews)
+    named = f'[report]\norganization = "St. Elsewhere"\n{reviews}'
+    assert loaded(tmp_path, named).reviewing("PACS") == {Region.CIRCLE_2D: ("PACS",)}
+    assert 'needs "sr" among its results' in complaint(tmp_path, f'{named}results = ["sc"]\n')
+    assert loaded(tmp_path, PACS).reviewing("PACS") == {}
