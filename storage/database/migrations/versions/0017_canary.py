@@ -5,7 +5,7 @@ from alembic import op
 
 from storage.database.history import BOOLEAN, DOUBLE, TEXT, TIME, UID, create_table, drop_columns, optional, required
 
-revision, down_revision = "0016", "0015"
+revision, down_revision = "0017", "0016"
 
 _ASKED = {
     "sqlite": "SELECT substr(sql, instr(sql, 'SELECT')) FROM sqlite_master WHERE name = 'worklist'",

@@ -15,7 +15,7 @@ from storage.database.history import (
     required,
 )
 
-revision, down_revision = "0017", "0016"
+revision, down_revision = "0018", "0017"
 
 
 def upgrade() -> None:
