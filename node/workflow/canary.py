@@ -22,10 +22,12 @@ from node.errors import NodeError, Unavailable, safe_message
 from node.rules.canary import Painted, late_by, trouble_of
 from node.runtime import log
 from node.runtime.job import still_working
+from node.runtime.processes import has_died
 from node.scu.dimse import our_entity
 from node.scu.storage_scu import send_files
 from node.workflow.context import Context
 from node.workflow.retention import remove
+from storage.queries import health
 from storage.queries.canaries import CanaryRun
 from storage.queries.retention import Why
 from storage.stages import Stage
@@ -57,8 +59,14 @@ def look_after(context: Context) -> None:
         remove(context, case, Why.CANARY, now)
     period = timedelta(minutes=context.config.canary.minutes)
     is_due = run is None or not timedelta() <= now - run.sent_at < period
-    if is_due and not left and not canaries.real_ones_in_work():
+    if is_due and not left and not canaries.real_ones_in_work() and _is_heard(context):
         _send(context)
+
+
+def _is_heard(context: Context) -> bool:
+    """Whether a receiver has said that it listens, and is still there; where none does, health says that."""
+    processes = health.processes(context.store.transactions.reading_plainly)
+    return any(each.role == "receive" and not has_died(f"{each.host}:{each.pid}") for each in processes)
 
 
 def _judge(context: Context, run: CanaryRun, now: datetime) -> None:

@@ -12,6 +12,7 @@ from node.config.sections import Config
 from node.rules.access import Caller, Refusal, refusal
 from node.rules.health import Verdict
 from node.runtime.clock import utc_now
+from node.runtime.heartbeat import Heartbeat
 from node.scp.receiver import Receiver
 from node.workflow import canary, retention
 from node.workflow.context import Context
@@ -58,6 +59,7 @@ def context(tmp_path: Path, sqlite_url: str, clock: FakeClock) -> Iterator[Conte
     (series / "painted.json").write_text(json.dumps(PAINTED))
     receiver = Receiver(made.config, made.store, made.files, lambda: None)
     receiver.start()
+    Heartbeat(made.store.processes, "receive", folder)._beat()
     yield made
     receiver.stop()
     made.store.close()
@@ -173,6 +175,16 @@ def test_one_that_is_not_answered_or_not_received_makes_the_node_degraded(contex
     canary.look_after(context)
     [said] = [each.message for each in health_of(context.config, clock()).reasons if each.about == "canary"]
     assert "it was not received: " in said
+
+
+def test_none_is_sent_before_the_receiver_listens(context: Context) -> None:
+    store = context.store
+    store.processes.forget("receive", str(context.files.root.absolute()), lambda _host, _pid: True, context.clock())
+    canary.look_after(context)
+    assert store.canaries.last() is None
+    Heartbeat(store.processes, "receive", context.files.root)._beat()
+    canary.look_after(context)
+    assert store.canaries.last() is not None
 
 
 def test_a_patients_series_comes_first(context: Context, clock: FakeClock) -> None:
