@@ -21,9 +21,9 @@ SELECT s.id AS case_id, s.priority, s.stage, s.outcome, s.reason, s.detail, s.co
     CASE WHEN v.revision = s.revision THEN v.verdicts END AS verdicts
 FROM {some} LEFT JOIN report r ON r.id = s.report_id LEFT JOIN review v ON v.case_id = s.id
 """
-_NEWEST = _COLUMNS.format(some="(SELECT * FROM series ORDER BY id DESC LIMIT :most) s")
+_NEWEST = _COLUMNS.format(some="(SELECT * FROM series WHERE NOT canary ORDER BY id DESC LIMIT :most) s")
 _MOST_URGENT = _COLUMNS.format(
-    some="(SELECT * FROM series WHERE id <= :before ORDER BY priority, p_absent, last_instance_at LIMIT :most) s"
+    some="(SELECT * FROM series WHERE id <= :before AND NOT canary ORDER BY priority, p_absent, last_instance_at LIMIT :most) s"
 )
 _DELIVERY = "SELECT case_id, delivery FROM worklist WHERE case_id IN ({numbers})"
 
