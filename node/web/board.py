@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from node.rules.urgency import rank
@@ -13,6 +13,7 @@ from storage.queries.triage import Triage
 from storage.queries.worklist import Row
 
 LOOK_SECONDS = 0.25
+RANKED_SECONDS = 10
 PAUSE_SECONDS = 1.0
 """Between two events, so that slices that stream in do not have every page drawn anew for each."""
 
@@ -23,10 +24,17 @@ class Snapshot:
 
     number: int
     cases: tuple[Row, ...]
+    _order: dict[int, list[Row]] = field(default_factory=dict, compare=False, repr=False)
 
     def ranked(self, now: datetime, wanted: Callable[[Row], bool]) -> list[Row]:
-        """Those that are wanted, the most urgent first."""
-        return sorted(filter(wanted, self.cases), key=lambda row: _rank(row, now))
+        """Those that are wanted, the most urgent first, as of the last `RANKED_SECONDS`: all open pages ask at once."""
+        period = int(now.timestamp() // RANKED_SECONDS)
+        order = self._order.get(period)
+        if order is None:
+            order = sorted(self.cases, key=lambda row: _rank(row, now))
+            self._order.clear()
+            self._order[period] = order
+        return list(filter(wanted, order))
 
 
 def _rank(row: Row, now: datetime) -> tuple[int, float]:
