@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,8 @@ from storage.queries.worklist import Row
 
 LOOK_SECONDS = 0.25
 RANKED_SECONDS = 10
+READ_SECONDS = 20.0
+"""All cases are read again so long after the last time, if anything was written: what their stamp does not tell of."""
 PAUSE_SECONDS = 1.0
 """Between two events, so that slices that stream in do not have every page drawn anew for each."""
 
@@ -50,7 +53,8 @@ class Board:
         """Nothing is read yet."""
         self._triage, self._changes = triage, changes
         self._snapshot = Snapshot(0, ())
-        self._stamp = ""
+        self._stamp = self._cases_stamp = ""
+        self._read_at = 0.0
         self._lock = threading.Lock()
         self._waiting: set[asyncio.Queue[str]] = set()
 
@@ -58,11 +62,15 @@ class Board:
         """The cases as the database has them now.  Raises the database's errors."""
         with self._lock:
             stamp = self._changes.stamp()
-            if stamp != self._stamp:
-                cases = tuple(self._triage.cases())
-                self._stamp = stamp
-                if cases != self._snapshot.cases or self._snapshot.number == 0:
-                    self._snapshot = Snapshot(self._snapshot.number + 1, cases)
+            if stamp == self._stamp:
+                return self._snapshot
+            cases_stamp, now = self._triage.stamp(), time.monotonic()
+            if cases_stamp == self._cases_stamp and now - self._read_at <= READ_SECONDS:
+                return self._snapshot  # heartbeats and deliveries alone were written
+            cases = tuple(self._triage.cases())
+            self._stamp, self._cases_stamp, self._read_at = stamp, cases_stamp, now
+            if cases != self._snapshot.cases or self._snapshot.number == 0:
+                self._snapshot = Snapshot(self._snapshot.number + 1, cases)
             return self._snapshot
 
     def subscribe(self) -> "asyncio.Queue[str]":
