@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -44,6 +44,7 @@ def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
     for target in config.notifications:
         yield from _target(target)
     yield from _oidc(config.web, ask_peers)
+    yield from _ldap(config.web, ask_peers)
     for name, peer in config.peers.items():
         found = list(_peer(name, peer))
         yield from found
@@ -190,25 +191,42 @@ def _target(target: Target) -> Iterator[Problem]:
 
 
 def _oidc(web: Web, ask: bool) -> Iterator[Problem]:
-    """Of the provider; one that is merely away is a warning, because local accounts go on."""
     if web.oidc is None:
         return
     from node.runtime.clock import utc_now
-    from node.web.identity import NotAdmitted, Reason
     from node.web.oidc import OpenIdProvider
 
+    settings = web.oidc
+    host = _host("[web.oidc] the host of its issuer", *settings.host)
+    yield from _signing_in(lambda: OpenIdProvider(settings, web.address, utc_now).metadata, host, ask)
+
+
+def _ldap(web: Web, ask: bool) -> Iterator[Problem]:
+    if web.ldap is None:
+        return
+    from node.web.directory import Directory
+
+    settings = web.ldap
+    host = _host("[web.ldap] the host of its url", *settings.host)
+    yield from _signing_in(lambda: Directory(settings).check, host, ask)
+
+
+def _signing_in(made: Callable[[], Callable[[], object]], host: Iterable[Problem], ask: bool) -> Iterator[Problem]:
+    """Of who signs people in: one that is merely away is a warning, because local accounts go on."""
+    from node.web.identity import NotAdmitted, Reason
+
     try:
-        provider = OpenIdProvider(web.oidc, web.address, utc_now)
+        call = made()
     except ConfigError as error:
         yield Problem(str(error))
         return
-    found = list(_host("[web.oidc] the host of its issuer", *web.oidc.host))
+    found = list(host)
     yield from found
     if ask and not found:
         try:
-            provider.metadata()
+            call()
         except NotAdmitted as error:
-            yield Problem(f"[web.oidc] {error}", is_fatal=error.reason is not Reason.AWAY)
+            yield Problem(f"[web] {error}", is_fatal=error.reason is not Reason.AWAY)
 
 
 def _peer(name: str, peer: Peer) -> Iterator[Problem]:

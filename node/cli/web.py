@@ -93,14 +93,8 @@ def list_(config: ConfigOption = None) -> None:
     with one_line_errors():
         table = Table("Name", "Person", "Role", "Since", "Signs in", "State")
         for account in _accounts(configuration(config)).all():
-            table.add_row(
-                account.name,
-                account.person_name,
-                account.role,
-                f"{account.created_at:%Y-%m-%d}",
-                account.provider,
-                _state(account),
-            )
+            since = f"{account.created_at:%Y-%m-%d}"
+            table.add_row(account.name, account.person_name, account.role, since, account.provider, _state(account))
         console.print(table)
 
 

@@ -5,7 +5,9 @@ from urllib.parse import urlencode
 from starlette.responses import RedirectResponse, Response
 
 from node.audit.messages import SignIn
-from node.errors import Refused
+from node.errors import ConfigError, Refused
+from node.runtime import log
+from node.web.identity import LOCAL_GO_ON, NotAdmitted, Reason
 from node.web.passwords import checked_password
 from node.web.requests import SESSION_COOKIE, Asked, inside, set_cookie
 from node.web.sign_in import SigningIn, checked_name, hash_of
@@ -33,11 +35,23 @@ def sign_in(asked: Asked) -> Response:
     before = asked.request.cookies.get(SESSION_COOKIE, "")
     try:
         account, token = signing_in(asked).sign_in(name, asked.form.get("password", ""), asked.host, before)
-    except Refused as error:
-        context.record_sign_in(SignIn.LOGIN, name[:64] or "-", asked.host, str(error))
-        return sign_in_page(asked, 403, goal, str(error), name)
+    except (Refused, ConfigError) as error:
+        return refused(asked, error, goal, name)
     context.record_sign_in(SignIn.LOGIN, account.name, asked.host)
     return enter(asked, token, goal)
+
+
+def refused(asked: Asked, error: Refused | ConfigError, goal: str, name: str = "") -> Response:
+    """The login page with why nobody was let in; that is in the audit trail, and in the log where a provider was asked."""
+    status, reason, message = 403, "", str(error)
+    if isinstance(error, ConfigError):
+        status, reason, message = 503, "config", f"{error}; {LOCAL_GO_ON}."
+    elif isinstance(error, NotAdmitted):
+        status, reason = 503 if error.reason is Reason.AWAY else 403, error.reason.value
+    if reason:
+        log.get().warning("sign_in_refused", reason=reason, remedy=message)
+    asked.context.record_sign_in(SignIn.LOGIN, name[:64] or "-", asked.host, message)
+    return sign_in_page(asked, status, goal, message, name)
 
 
 def sign_out(asked: Asked) -> Response:
@@ -85,7 +99,15 @@ def make_first(asked: Asked) -> Response:
 def signing_in(asked: Asked) -> SigningIn:
     """Who signs accounts in here."""
     context = asked.context
-    return SigningIn(context.store.accounts, context.passwords, context.tries, context.config.web, context.clock)
+    return SigningIn(
+        context.store.accounts,
+        context.passwords,
+        context.tries,
+        context.config.web,
+        context.clock,
+        context.strangers,
+        context.outside,
+    )
 
 
 def enter(asked: Asked, token: str, goal: str) -> Response:

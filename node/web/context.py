@@ -11,7 +11,7 @@ from node.config.sections import Config
 from node.web.board import Board
 from node.web.images import Images
 from node.web.passwords import Passwords
-from node.web.sign_in import FirstStart, Tries
+from node.web.sign_in import FirstStart, Strangers, Tries
 from storage.files.instances import Files
 from storage.queries.accounts import Account
 from storage.queries.worklist import Row
@@ -34,6 +34,7 @@ class Context:
     images: Images
     outside: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(4))
     """Held while an identity provider is asked: fewer than there are threads, so that a slow one holds up nobody else."""
+    strangers: Strangers = field(default_factory=Strangers)
 
     @property
     def zone(self) -> tzinfo | None:

@@ -21,8 +21,8 @@ from joserfc.jwk import import_key
 from requests.adapters import HTTPAdapter
 
 from node.config.sign_in import Oidc, may_be_asked
-from node.errors import ConfigError
 from node.web.identity import LOCAL_GO_ON, NotAdmitted, Reason, account_name
+from node.web.trust import trusted
 from storage.queries.accounts import Identity, Provider
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -248,11 +248,7 @@ def _session(settings: Oidc, redirect_uri: str) -> OAuth2Session:
     session.trust_env = False  # no proxies, certificates or passwords but those of the configuration
     session.max_redirects = 0
     session.headers["User-Agent"] = "Willis"
-    try:
-        context = ssl.create_default_context(cafile=settings.ca)
-    except OSError as error:
-        raise ConfigError(f"[web.oidc] ca = {str(settings.ca)!r}: {error.strerror or 'holds no certificate'}") from None
-    session.mount("https://", _Adapter(context))
+    session.mount("https://", _Adapter(trusted("web.oidc", settings.ca)))
     return session
 
 

@@ -9,8 +9,7 @@ from starlette.routing import Route
 from node.audit.messages import SignIn
 from node.config.sign_in import Oidc
 from node.errors import ConfigError
-from node.runtime import log
-from node.web.account_pages import enter, sign_in_page, signing_in
+from node.web.account_pages import enter, refused, sign_in_page, signing_in
 from node.web.context import Context
 from node.web.identity import LOCAL_GO_ON, NotAdmitted, Reason, admitted, highest_role
 from node.web.requests import FORM_COOKIE, SESSION_COOKIE, Asked, inside, open_to_all
@@ -101,13 +100,7 @@ def _guarded(asked: Asked, goal: str, act: Callable[[], Response]) -> Response:
         return sign_in_page(asked, 503, goal, f"Too many are signing in at once, or it answers slowly; {LOCAL_GO_ON}.")
     try:
         return act()
-    except NotAdmitted as error:
-        status = 503 if error.reason is Reason.AWAY else 403
-        reason, message = error.reason.value, str(error)
-    except ConfigError as error:
-        status, reason, message = 503, "config", f"{error}; {LOCAL_GO_ON}."
+    except (NotAdmitted, ConfigError) as error:
+        return refused(asked, error, goal)
     finally:
         asked.context.outside.release()
-    log.get().warning("sign_in_refused", reason=reason, remedy=message)
-    asked.context.record_sign_in(SignIn.LOGIN, "-", asked.host, message)
-    return sign_in_page(asked, status, goal, message)

@@ -69,10 +69,10 @@ class Account:
     locked_until: datetime | None
     created_at: datetime
     disabled_at: datetime | None
-    person_name: str = ""
-    """As DICOM writes it, `Doe^Jane`; "" where it is not known."""
     provider: Provider = Provider.LOCAL
     subject: str | None = None
+    person_name: str = ""
+    """As DICOM writes it, `Doe^Jane`; "" where it is not known."""
 
     def may(self, role: Role) -> bool:
         """Whether it may what `role` may."""

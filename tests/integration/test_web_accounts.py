@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from node.cli.main import app
-from storage.queries.accounts import Account, Role
+from storage.queries.accounts import Account, Identity, Provider, Role
 from tests.support.builders import FakeClock
 from tests.support.pages import PASSWORD, Served, form_key_of, post
 
@@ -99,6 +99,30 @@ def test_the_last_administrator_is_not_disabled_by_another_page_nor_by_the_comma
         assert (done.exit_code, "root is the last administrator who may sign in" in done.stderr) == (2, True)
     assert root.post("/accounts", data={"form_key": key, "action": "disable", "name": "root"}).status_code == 422
     assert account(quick, "root").disabled_at is None
+
+
+def test_the_account_of_a_provider_s_person_is_marked_and_can_be_disabled_alone(
+    quick: Served, clock: FakeClock
+) -> None:
+    root = quick.signed_in("root", Role.ADMINISTRATOR)
+    kim = Identity(Provider.OIDC, "https://id.example 7", "dr.kim")
+    quick.context.store.accounts.of_identity(kim, Role.READER, clock())
+    page = root.get("/accounts").text
+    assert '<bdi>dr.kim</bdi> <span class="tag">OIDC</span>' in page
+    assert "Role of dr.kim" not in page and 'aria-label="Disable dr.kim"' in page
+    forms: list[dict[str, str]] = [{"action": "role", "role": "administrator"}]
+    forms.append({"action": "password", "password": PASSWORD, "again": PASSWORD})
+    for form in forms:
+        answer = post(root, "/accounts", "/accounts", name="dr.kim", **form)
+        assert (answer.status_code, "signs in by OIDC: role and password are changed there" in answer.text) == (
+            422,
+            True,
+        )
+    for _ in range(4):
+        assert not enters(quick, "dr.kim")
+    assert account(quick, "dr.kim").locked_until is None, "nobody locks out who has no password here"
+    assert post(root, "/accounts", "/accounts", name="dr.kim", action="disable").status_code == 200
+    assert account(quick, "dr.kim").disabled_at is not None
 
 
 def test_a_forged_form_makes_no_account(quick: Served) -> None:

@@ -355,6 +355,6 @@ def test_a_provider_s_files_and_host_are_looked_at_always_and_itself_when_that_i
     away = oidc(f"http://127.0.0.1:{free_port()}")
     assert check(web_port + away) == []
     [said] = check(web_port + away, ask_peers=True)
-    assert said.startswith("warning: [web.oidc] single sign-on at 127.0.0.1:") and "cannot be reached" in said
+    assert said.startswith("warning: [web] single sign-on at 127.0.0.1:") and "cannot be reached" in said
     [said] = check(web_port + oidc(web(Said(404)).url), ask_peers=True)
-    assert said.startswith("[web.oidc] single sign-on answers HTTP 404; is [web.oidc] issuer right?")
+    assert said.startswith("[web] single sign-on answers HTTP 404; is [web.oidc] issuer right?")

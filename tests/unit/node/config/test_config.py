@@ -10,8 +10,8 @@ from node.config.loading import load
 from node.config.notifications import Target
 from node.config.peer import Peer
 from node.config.sections import Config, Tls
-from node.config.sign_in import Oidc
-from node.config.types import Region
+from node.config.sign_in import Ldap, Oidc
+from node.config.types import Region, Section
 from node.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[4] / "config.toml"
@@ -51,7 +51,7 @@ def test_the_shipped_file_holds_every_key_with_its_default_and_nothing_else() ->
         assert absent == {"ai": {"bundle"}, "node": {"tls"}, "web": {"oidc", "ldap"}}.get(name, set()), f"[{name}]"
     assert set(shipped) | {"notifications"} == set(Config.model_fields)
     assert [key for key in Target.model_fields if f"# {key} = " not in content] == []
-    for key in ("bundle", *Tls.model_fields, *Oidc.model_fields):
+    for key in ("bundle", *Tls.model_fields, *Oidc.model_fields, *Ldap.model_fields):
         assert re.search(rf"^# {key} = ", content, re.MULTILINE), (
             "a key whose default cannot be written is commented out"
         )
@@ -377,23 +377,16 @@ def test_an_unknown_result_is_refused_by_name(tmp_path: Path) -> None:
         load(path, {})
 
 
-def test_reviews_need_an_organization_and_a_report_to_replace(tmp_path: Path) -> None:
-    reviews = f"{PACS}reviews = true\n"
-    assert "[peers.PACS] reviews = true needs [report] organization" in complaint(tmp_path, reviews)
-    named = f'[report]\norganization = "St. Elsewhere"\n{reviews}'
-    assert loaded(tmp_path, named).reviewing("PACS") == {Region.CIRCLE_2D: ("PACS",)}
-    assert 'needs "sr" among its results' in complaint(tmp_path, f'{named}results = ["sc"]\n')
-    assert loaded(tmp_path, PACS).reviewing("PACS") == {}
-
-
 OIDC = '[web.oidc]\nissuer = "https://id.example/realms/hospital"\nclient_id = "willis"\n'
 
 
-def test_the_commented_section_of_a_provider_shows_its_defaults(tmp_path: Path) -> None:
-    [_, after] = SHIPPED.read_text("utf-8").split("# [web.oidc]")
+@pytest.mark.parametrize(("name", "section"), [("oidc", Oidc), ("ldap", Ldap)])
+def test_the_commented_section_of_a_provider_shows_its_defaults(name: str, section: type[Section]) -> None:
+    [_, after] = SHIPPED.read_text("utf-8").split(f"# [web.{name}]")
     lines = [line.removeprefix("# ") for line in after.split("\n\n")[0].splitlines()[1:]]
     shown = tomllib.loads("\n".join(lines))
-    for key, field in Oidc.model_fields.items():
+    assert list(shown) == list(section.model_fields)
+    for key, field in section.model_fields.items():
         default = field.get_default(call_default_factory=True) if not field.is_required() else None
         assert shown[key] == ("" if default is None else plain(default)), key
 
@@ -434,3 +427,47 @@ def test_a_provider_s_files_are_beside_the_configuration(tmp_path: Path) -> None
 )
 def test_a_provider_that_cannot_be_used_is_an_error(tmp_path: Path, content: str, said: str) -> None:
     assert complaint(tmp_path, content).startswith(f"config.toml: {said}")
+
+
+LDAP = '[web.ldap]\nurl = "ldaps://dc1.example"\nuser_base = "ou=people,dc=example"\ndefault_role = "reader"\n'
+
+
+def test_a_directory_s_files_are_beside_the_configuration_and_its_port_is_the_usual(tmp_path: Path) -> None:
+    ldap = loaded(tmp_path, LDAP + 'bind_dn = "cn=willis"\nbind_password_file = "secret"\n').web.ldap
+    assert ldap is not None
+    assert (ldap.bind_password_file, ldap.host) == (tmp_path / "secret", ("dc1.example", 636))
+    (tmp_path / "secret").write_text("")
+    with pytest.raises(ConfigError, match="bind_password_file = .* must hold one line and nothing else"):
+        ldap.password()
+    for url in ("ldap://127.0.0.1", "ldap://localhost:1389", "ldap://[::1]"):
+        assert loaded(tmp_path, LDAP.replace("ldaps://dc1.example", url)).web.ldap
+    for more in ("starttls = true", "allow_plain = true"):
+        assert loaded(tmp_path, LDAP.replace("ldaps:", "ldap:") + more).web.ldap
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (LDAP.replace("ldaps:", "ldap:"), "url would send passwords without TLS; write ldaps, or starttls = true"),
+        (LDAP.replace("ldaps:", "https:"), "url is ldaps://HOST[:PORT] or ldap://HOST[:PORT]"),
+        (LDAP.replace("dc1.example", "dc1.example/dc=example"), "url is ldaps://HOST[:PORT] or ldap://HOST[:PORT]"),
+        (LDAP.replace("dc1.example", "a:b@dc1.example"), "url is ldaps://HOST[:PORT] or ldap://HOST[:PORT]"),
+        (LDAP.replace("dc1.example", "dc1.example:x"), "url is ldaps://HOST[:PORT] or ldap://HOST[:PORT]"),
+        (LDAP + "starttls = true", "starttls goes with an ldap url"),
+        (LDAP + 'bind_dn = "cn=willis"', "bind_dn and bind_password_file go together"),
+        (LDAP + 'user_filter = "(uid=*)"', "user_filter needs {name}"),
+        (LDAP + 'group_base = "ou=g"\ngroup_filter = "(member=*)"', "group_filter needs {dn}"),
+        (LDAP.replace("default_role", "# "), 'nobody could sign in; write roles = { "GROUP'),
+    ],
+)
+def test_a_directory_that_cannot_be_used_is_an_error(tmp_path: Path, content: str, said: str) -> None:
+    assert complaint(tmp_path, content).startswith(f"config.toml: [web.ldap] {said}")
+
+
+def test_reviews_need_an_organization_and_a_report_to_replace(tmp_path: Path) -> None:
+    reviews = f"{PACS}reviews = true\n"
+    assert "[peers.PACS] reviews = true needs [report] organization" in complaint(tmp_path, reviews)
+    named = f'[report]\norganization = "St. Elsewhere"\n{reviews}'
+    assert loaded(tmp_path, named).reviewing("PACS") == {Region.CIRCLE_2D: ("PACS",)}
+    assert 'needs "sr" among its results' in complaint(tmp_path, f'{named}results = ["sc"]\n')
+    assert loaded(tmp_path, PACS).reviewing("PACS") == {}
