@@ -319,7 +319,8 @@ def listen() -> None:
 
 async def _listen(url: str, cookie: str, count: int) -> None:
     opened = asyncio.Semaphore(0)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=2 * count)
+    # The server closes what is idle; a connection that it is about to close must not be used again.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(headers={"Cookie": cookie}, timeout=60, trust_env=False, limits=limits) as client:
 
         async def one() -> None:
