@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test test-faults test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-decode validate setup clean
+.PHONY: run serve test test-faults test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-decode bench-web validate setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS; KEEP=1 leaves the triage page open
 	@$(BIN)/willis demo $(if $(KEEP),--keep)
@@ -46,6 +46,9 @@ bench-latency: setup  ## from the last slice to the report in the PACS
 
 bench-inference: setup  ## from a volume to findings: seconds, share of the matrix-product rate, memory
 	@$(BIN)/python -m tests.benchmarks.bench_inference
+
+bench-web: setup  ## the triage page in Chromium: 10,000 cases, 50 open pages
+	@$(BIN)/python -m tests.benchmarks.bench_web
 
 bench-decode: setup  ## a series in every transfer syntax: seconds to make its volume
 	@$(BIN)/python -m tests.benchmarks.bench_decode

@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from node.rules.urgency import rank
@@ -13,6 +14,9 @@ from storage.queries.triage import Triage
 from storage.queries.worklist import Row
 
 LOOK_SECONDS = 0.25
+RANKED_SECONDS = 10
+READ_SECONDS = 20.0
+"""All cases are read again so long after the last time, if anything was written: what their stamp does not tell of."""
 PAUSE_SECONDS = 1.0
 """Between two events, so that slices that stream in do not have every page drawn anew for each."""
 
@@ -23,10 +27,17 @@ class Snapshot:
 
     number: int
     cases: tuple[Row, ...]
+    _order: dict[int, list[Row]] = field(default_factory=dict, compare=False, repr=False)
 
     def ranked(self, now: datetime, wanted: Callable[[Row], bool]) -> list[Row]:
-        """Those that are wanted, the most urgent first."""
-        return sorted(filter(wanted, self.cases), key=lambda row: _rank(row, now))
+        """Those that are wanted, the most urgent first, as of the last `RANKED_SECONDS`: all open pages ask at once."""
+        period = int(now.timestamp() // RANKED_SECONDS)
+        order = self._order.get(period)
+        if order is None:
+            order = sorted(self.cases, key=lambda row: _rank(row, now))
+            self._order.clear()
+            self._order[period] = order
+        return list(filter(wanted, order))
 
 
 def _rank(row: Row, now: datetime) -> tuple[int, float]:
@@ -42,7 +53,8 @@ class Board:
         """Nothing is read yet."""
         self._triage, self._changes = triage, changes
         self._snapshot = Snapshot(0, ())
-        self._stamp = ""
+        self._stamp = self._cases_stamp = ""
+        self._read_at = 0.0
         self._lock = threading.Lock()
         self._waiting: set[asyncio.Queue[str]] = set()
 
@@ -50,11 +62,15 @@ class Board:
         """The cases as the database has them now.  Raises the database's errors."""
         with self._lock:
             stamp = self._changes.stamp()
-            if stamp != self._stamp:
-                cases = tuple(self._triage.cases())
-                self._stamp = stamp
-                if cases != self._snapshot.cases or self._snapshot.number == 0:
-                    self._snapshot = Snapshot(self._snapshot.number + 1, cases)
+            if stamp == self._stamp:
+                return self._snapshot
+            cases_stamp, now = self._triage.stamp(), time.monotonic()
+            if cases_stamp == self._cases_stamp and now - self._read_at <= READ_SECONDS:
+                return self._snapshot  # heartbeats and deliveries alone were written
+            cases = tuple(self._triage.cases())
+            self._stamp, self._cases_stamp, self._read_at = stamp, cases_stamp, now
+            if cases != self._snapshot.cases or self._snapshot.number == 0:
+                self._snapshot = Snapshot(self._snapshot.number + 1, cases)
             return self._snapshot
 
     def subscribe(self) -> "asyncio.Queue[str]":

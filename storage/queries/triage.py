@@ -25,6 +25,12 @@ _NEWEST = _COLUMNS.format(some="(SELECT * FROM series WHERE NOT canary ORDER BY 
 _MOST_URGENT = _COLUMNS.format(
     some="(SELECT * FROM series WHERE id <= :before AND NOT canary ORDER BY priority, p_absent, last_instance_at LIMIT :most) s"
 )
+_STAMP = """
+SELECT stage, COUNT(*) AS number, (SELECT MAX(id) FROM review_entry) AS reviews, (SELECT MAX(id) FROM report) AS reports,
+    (SELECT MAX(id) FROM instance) AS instances, (SELECT MAX(id) FROM removal) AS removals
+FROM series GROUP BY stage ORDER BY stage
+"""
+"""From indexes alone: processes that say that they run, and deliveries, change the database and none of the cases."""
 _DELIVERY = "SELECT case_id, delivery FROM worklist WHERE case_id IN ({numbers})"
 
 
@@ -42,6 +48,11 @@ class Triage:
             if len(rows) == most:
                 rows += select(_MOST_URGENT, most=most, before=min(row["case_id"] for row in rows) - 1)
         return [_whole(row) for row in rows]
+
+    def stamp(self) -> str:
+        """What differs from its last value once a case has come, moved on, been decided on or gone since."""
+        with self._reading() as select:
+            return repr([tuple(row.values()) for row in select(_STAMP)])
 
     def deliveries(self, case_ids: Sequence[int]) -> Mapping[int, str]:
         """How the reports of these cases stand on their way."""

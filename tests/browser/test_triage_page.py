@@ -162,6 +162,18 @@ def test_the_page_says_that_it_is_old_and_catches_up_when_the_server_is_back(
     expect(page.locator("tr[data-case] .name")).to_have_text(["Meanwhile, Max", "First, Fay"])
 
 
+def test_a_page_without_its_database_says_so_and_recovers_by_itself(
+    people: People, pages: Served, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = people.sign_in("dr.a")
+    with monkeypatch.context() as patched:
+        patched.setattr(pages.context.store.changes, "stamp", lambda: 1 // 0)
+        expect(page.locator("#live")).to_contain_text("Database away")
+        reported(pages.context.store, clock, series="2.25.2", patient_name="Meanwhile^Max")
+    expect(page.locator("#live")).to_contain_text("Live")
+    expect(page.locator("tr[data-case] .name")).to_have_text(["Meanwhile, Max"])
+
+
 def test_hostile_names_are_only_text(people: People, pages: Served, files: Files, clock: FakeClock) -> None:
     people.expected = [GONE]
     hostile: dict[str, Any] = dict.fromkeys(("patient_id", "accession_number", "series_description"), HOSTILE)

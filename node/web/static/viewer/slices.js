@@ -30,7 +30,8 @@ export class Slices {
 
   next() {
     const { middle, direction } = this;
-    const [ahead, behind] = this.all ? [MOST_KEPT / 2 - 1, MOST_KEPT / 2 - 1] : [AHEAD, AHEAD / 2];
+    const around = this.count <= MOST_KEPT ? this.count : MOST_KEPT / 2 - 1;
+    const [ahead, behind] = this.all ? [around, around] : [AHEAD, AHEAD / 2];
     const order = [middle];
     for (let away = 1; away <= ahead; away++) {
       order.push(middle + away * direction);
