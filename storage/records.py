@@ -224,6 +224,8 @@ class Series:
     kinds_asked_at: datetime | None = None
     missing: Missing | None = None
     """What the sender then said; None where it did not."""
+    canary: bool = False
+    """It is synthetic, and nobody's."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,18 @@ class LesionRecord:
 
 
 @dataclass(frozen=True)
+class Measures:
+    """What of an analysis is compared over the months; no patient is in it.  See `storage.queries.drift`."""
+
+    scanner: str
+    kernel: str
+    arterial_hu: float | None = None
+    noise_hu: float | None = None
+    spread_mm: float | None = None
+    dose_mgy: float | None = None
+
+
+@dataclass(frozen=True)
 class Conclusion:
     """What came of a series.  `probabilities`: none, or the 14 in the challenge's order."""
 
@@ -264,6 +278,8 @@ class Conclusion:
     """Whether the scan is worth an alert; None where nothing was concluded on its pixels."""
     threshold: float | None = None
     """From which probability on the scan is positive; None where nothing was concluded on its pixels."""
+    measures: Measures | None = None
+    """None where nothing was concluded on its pixels."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,16 @@ class PeerAnswer:
 
 
 @dataclass(frozen=True)
+class CanaryEnd:
+    """What came of a synthetic series.  `seconds`: until its answer, where there was one; `trouble`: "" where it was right."""
+
+    sent_at: datetime
+    ended_at: datetime
+    seconds: float | None
+    trouble: str
+
+
+@dataclass(frozen=True)
 class Waiting:
     """The oldest that waits, and how many need a person.  `held_up`: why an analysis cannot be made now."""
 

@@ -4,10 +4,12 @@ from storage.database.changes import Changes
 from storage.database.engine import open_database
 from storage.database.transactions import Transactions
 from storage.queries.accounts import Accounts
+from storage.queries.canaries import Canaries
 from storage.queries.cfind import CFind
 from storage.queries.claims import Queue
 from storage.queries.commitment_requests import CommitmentRequests
 from storage.queries.commitments import Commitments
+from storage.queries.drift import Drift
 from storage.queries.earlier import Earlier
 from storage.queries.intake import Intake
 from storage.queries.notifications import Notifications
@@ -49,6 +51,8 @@ class Store:
         self.statistics = Statistics(transactions.reading_plainly)
         self.tally = Tally(transactions)
         self.notifications = Notifications(transactions)
+        self.drift = Drift(transactions)
+        self.canaries = Canaries(transactions)
         self.changes = Changes(transactions.engine)
 
     @classmethod

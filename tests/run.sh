@@ -5,9 +5,10 @@ cd "$(dirname "$0")/.."
 bin=.venv/bin
 
 # Real peers: dcmtk and Orthanc to talk to, dicom3tools and PixelMed to validate, PostgreSQL to store in,
-# strace to record what is flushed, chromium to look at the pages, promtool to try alert rules,
+# strace to record what is flushed, chromium to look at the pages, promtool and amtool to try what monitors are given,
 # slapd to sign people in.
-peers=(dcmtk orthanc orthanc-dicomweb dicom3tools libpixelmed-java default-jre-headless postgresql strace chromium prometheus slapd ldap-utils)
+peers=(dcmtk orthanc orthanc-dicomweb dicom3tools libpixelmed-java default-jre-headless postgresql strace chromium prometheus
+       prometheus-alertmanager slapd ldap-utils)
 missing=()
 for package in "${peers[@]}"; do
     dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -q '^installed$' || missing+=("$package")

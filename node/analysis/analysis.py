@@ -1,5 +1,6 @@
 """The verb of the worker: one claimed series becomes a conclusion and, where one is wanted, a report in the outbox."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,7 +33,17 @@ from storage.errors import Damaged, StorageFull
 from storage.files.instances import Files
 from storage.killpoints import kill_point
 from storage.queries import intake
-from storage.records import Claim, Conclusion, Header, LesionRecord, ReportObject, ResultObject, Series, StoredFile
+from storage.records import (
+    Claim,
+    Conclusion,
+    Header,
+    LesionRecord,
+    Measures,
+    ReportObject,
+    ResultObject,
+    Series,
+    StoredFile,
+)
 from storage.stages import Outcome
 from storage.store import Store
 
@@ -116,6 +127,7 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
         results = _report(context, claim, seen)
     kill_point("after_report_file")
     conclusion = _conclusion(context, claim.series, seen.outcome, watch.seconds)
+    conclusion = replace(conclusion, measures=_measures(seen))
     report, destinations, beside = results or (None, (), ())
     kept = context.store.queue.finish(claim, conclusion, report, destinations, context.clock(), beside)
     log.get().info(
@@ -285,6 +297,29 @@ def _conclusion(
     return Conclusion(kind, "", outcome.note, version, *judged)
 
 
+def _measures(seen: Seen) -> Measures | None:
+    """What is compared over the months, from the images that were analysed."""
+    if not isinstance(seen.outcome, Findings) or not seen.datasets:
+        return None
+    ds, quality = seen.datasets[0], seen.outcome.quality
+    scanner = " / ".join(
+        str(ds.get(name, "") or "").strip()[:64] for name in ("Manufacturer", "ManufacturerModelName", "StationName")
+    )
+    kernel = str(ds.get("ConvolutionKernel", "") or "")[:64]
+    if quality is None:
+        return Measures(scanner, kernel, dose_mgy=_dose_mgy(ds))
+    arterial_hu = None if math.isnan(quality.arterial_hu) else quality.arterial_hu
+    return Measures(scanner, kernel, arterial_hu, quality.noise_hu, quality.spread_mm, _dose_mgy(ds))
+
+
+def _dose_mgy(ds: Dataset) -> float | None:
+    """CTDIvol; None where the images do not say it."""
+    with suppress(TypeError, ValueError):
+        value = float(ds.get("CTDIvol"))
+        return value if math.isfinite(value) else None
+    return None
+
+
 def _report(context: AnalysisContext, claim: Claim, seen: Seen) -> Results | None:
     """As `_written`; None also where the report of an exhausted claim cannot be made.  Raises StorageFull, MemoryError."""
     try:
@@ -304,6 +339,7 @@ def _written(context: AnalysisContext, series: Series, seen: Seen) -> Results | 
     outcome, datasets = seen.outcome, seen.datasets
     if (isinstance(outcome, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
         return None
+    getting = (lambda *_: {}) if series.canary else context.config.getting
     before = context.store.queue.predecessor(series.id)
     created = context.clock().astimezone(settings.zone)
     maker = Maker(series, datasets, outcome, seen.volume, context.algorithm, created, settings.series_number)
@@ -311,9 +347,9 @@ def _written(context: AnalysisContext, series: Series, seen: Seen) -> Results | 
     ds = maker.report(own, own, before[0] if before else None)
     uid = str(ds.SOPInstanceUID)
     report = ReportObject(uid, context.files.write_report(uid, encode(ds)), before[0] if before else None)
-    reports = context.config.getting("sr", series.calling_ae)
+    reports = getting("sr", series.calling_ae)
     summaries = []
-    for region, destinations in context.config.getting("sc", series.calling_ae).items():
+    for region, destinations in getting("sc", series.calling_ae).items():
         if summary := _picture(context, "summary", maker, region, destinations):
             summaries.append(summary)
         else:  # who gets no summary gets the report, whatever it is configured to get
@@ -326,7 +362,7 @@ def _written(context: AnalysisContext, series: Series, seen: Seen) -> Results | 
             beside.append(_kept(context, kind, maker.report(region, own, earlier), destinations))
     masks = [
         _picture(context, "segmentation", maker, region, destinations)
-        for region, destinations in context.config.getting("seg", series.calling_ae).items()
+        for region, destinations in getting("seg", series.calling_ae).items()
     ]
     beside += [*summaries, *filter(None, masks)]
     return Results(report, reports.get(own, ()), tuple(beside))

@@ -44,12 +44,18 @@ FULL_DISK = Backoff(first_seconds=2.0, longest_seconds=60.0)
 PERIOD_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 2 * PERIOD_SECONDS
 """Between two looks at the queue, should no wakeup come."""
+LOOK_SECONDS = 0.5
+"""So often it is asked, while a canary is analysed, whether a patient's series waits."""
 NO_MEMORY = 12
 """The exit status of a worker that ran out of memory (ENOMEM)."""
 
 
 class StopRequested(Exception):
     """The worker was asked to stop while it analysed."""
+
+
+class GivesWay(Exception):
+    """The series in work is a canary, and a patient's waits."""
 
 
 def algorithm_of(manifest: Manifest) -> Algorithm:
@@ -81,6 +87,7 @@ class Worker:
         self._monotonic = monotonic
         self._resume_at, self._times_full = 0.0, 0
         self._to_give_back: GiveBack | None = None
+        self._works_on_a_canary, self._looked_at = False, 0.0
         files = Files(config.storage.directory)
         self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
         algorithm, ahead = algorithm_of(bundle.manifest), self._ahead.take
@@ -122,6 +129,10 @@ class Worker:
         kill_point("in_inference")
         if self._stopping.is_set():
             raise StopRequested
+        if self._works_on_a_canary and self._monotonic() - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = self._monotonic()
+            if self._store.canaries.real_one_waits():
+                raise GivesWay
 
     def _work_and_read_ahead(self) -> None:
         """As `_work`; then slices that arrive are read until it is woken again, or would have to look without a wakeup."""
@@ -163,9 +174,13 @@ class Worker:
         if claim is None:
             return False
         log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)
+        self._works_on_a_canary, self._looked_at = claim.series.canary, self._monotonic()
         try:
             analyse(self._context, claim)
             self._times_full = 0
+        except GivesWay:
+            self._to_give_back = GiveBack(refund=True)
+            log.get().info("canary_gives_way", case=claim.series.id)
         except (StopRequested, MemoryError):
             raise
         except StorageFull as error:

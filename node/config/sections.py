@@ -181,6 +181,19 @@ class Web(Section):
         return self.url or f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
+class Canary(Section):
+    """[canary]: a synthetic series that goes the way of every series, to see whether it is answered rightly."""
+
+    minutes: Annotated[float, Field(ge=0, le=1440)] = 0
+    late_seconds: Seconds = 180
+
+
+class Drift(Section):
+    """[drift]: whether scanners have changed."""
+
+    baseline_weeks: Annotated[float, Field(ge=0, le=520)] = 4
+
+
 class Config(Section):
     """The whole file."""
 
@@ -194,6 +207,8 @@ class Config(Section):
     log: Log = Log()
     audit: Audit = Audit()
     web: Web = Field(default_factory=Web)
+    canary: Canary = Canary()
+    drift: Drift = Drift()
     notifications: tuple[Target, ...] = ()
     peers: Mapping[str, Peer] = Field(default_factory=lambda: types.MappingProxyType({}))
 

@@ -84,6 +84,8 @@ def refusal(config: Config, caller: Caller) -> Refusal | None:
     A peer's own settings hold for its AE title, also where `allowed_calling_ae` lists it; of several peers with one AE
     title, one must fit.
     """
+    if _is_canary(config, caller):
+        return None
     peers = [peer for peer in config.peers.values() if peer.ae_title == caller.calling_ae]
     allowed = config.allowed_calling_ae
     why: Refusal | None = None
@@ -97,6 +99,13 @@ def refusal(config: Config, caller: Caller) -> Refusal | None:
     if why is None and config.node.require_called_ae and caller.called_ae != config.node.ae_title:
         return Refusal.CALLED_AE
     return why
+
+
+def _is_canary(config: Config, caller: Caller) -> bool:
+    """Whether the node calls itself, from this host: what it sends is synthetic."""
+    found = _address(caller.host)
+    is_here = caller.host == config.node.host or (found is not None and found.is_loopback)
+    return bool(config.canary.minutes) and caller.calling_ae == caller.called_ae == config.node.ae_title and is_here
 
 
 def _of_peer(peer: Peer, config: Config, caller: Caller) -> Refusal | None:

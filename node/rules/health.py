@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from ai.wording import counted
+from storage.running import CanaryEnd
 
 
 class Verdict(StrEnum):
@@ -105,6 +106,10 @@ class Facts:
     dead_deliveries: int = 0
     dead_notifications: int = 0
     held_up: str = ""
+    drifted: Sequence[str] = ()
+    """What of which scanner is not as it was."""
+    canary: CanaryEnd | None = None
+    """What came of the last one, where any are sent."""
     serves_pages: bool = False
     """Whether the configuration wants them."""
 
@@ -140,7 +145,7 @@ _JOBS = {
 
 ABOUT = (
     "database", "processes", "disk", "instances", "model", "peers", "deliveries", "analysis", "certificates", "clock",
-    "notifications", "jobs",
+    "notifications", "jobs", "canary", "drift",
 )  # fmt: skip
 """What a reason may be about."""
 
@@ -158,6 +163,8 @@ def judge(facts: Facts) -> Health:
         _model,
         _peers,
         _waiting,
+        _canary,
+        _drift,
         _certificates,
         _clock,
     )
@@ -323,6 +330,21 @@ def _waiting(facts: Facts) -> Iterator[Reason]:
             f"a case has waited for its analysis since {_utc(facts.oldest_ready_at)}; look at the log of `willis work`"
         )
         yield Reason("analysis", Verdict.DEGRADED, message)
+
+
+def _canary(facts: Facts) -> Iterator[Reason]:
+    if facts.canary and facts.canary.trouble:
+        message = (
+            f"the canary of {_utc(facts.canary.sent_at)} was not answered as it should be: {facts.canary.trouble}; "
+            "see the log, and Canary in docs/operations.md"
+        )
+        yield Reason("canary", Verdict.DEGRADED, message)
+
+
+def _drift(facts: Facts) -> Iterator[Reason]:
+    for each in facts.drifted:
+        message = f"{each}; ask the site what was changed, `willis drift` says more and accepts it"
+        yield Reason("drift", Verdict.DEGRADED, message, each.partition(" from ")[0])
 
 
 def _certificates(facts: Facts) -> Iterator[Reason]:

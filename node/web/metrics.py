@@ -73,6 +73,13 @@ def _of_health(facts: Facts) -> Iterator[Metric]:
     yield refused
     peers = {(each.name,): 0.0 if each.error else 1.0 for each in facts.peers}
     yield _gauge("peer_up", "Whether the peer answered when it was last asked", peers.items(), "peer")
+    yield _gauge("drifted", "How many measures of scanners are not as they were", [((), len(facts.drifted))])
+    if facts.canary:
+        right = 0.0 if facts.canary.trouble else 1.0
+        yield _gauge("canary_right", "Whether the last canary was answered rightly and in time", [((), right)])
+        seconds = [] if facts.canary.seconds is None else [((), facts.canary.seconds)]
+        yield _gauge("canary_seconds", "How long its answer took", seconds)
+        yield _gauge("canary_timestamp_seconds", "When it was sent", [((), facts.canary.sent_at.timestamp())])
     expiry: dict[tuple[str], float] = {}
     for each in facts.certificates:
         expiry[(each.key,)] = min(each.not_after.timestamp(), expiry.get((each.key,), float("inf")))

@@ -35,10 +35,13 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
     certificates, certificate_error = _certificates(config.node.tls)
     processes: list[Process] = []
     peers: list[PeerAnswer] = []
-    waiting, database_error = Waiting(), ""
+    drifted: list[str] = []
+    waiting, canary, database_error = Waiting(), None, ""
     try:
         if reading := known or readable(config.storage.url):
             processes, peers, waiting = asked.processes(reading), asked.peers(reading), asked.waiting(reading)
+            drifted = asked.drifted(reading) if config.drift.baseline_weeks else []
+            canary = asked.canary(reading) if config.canary.minutes else None
     except Exception as error:  # noqa: BLE001  the edge: whatever the database raises is what is wrong with it
         database_error = safe_message(error)
     return Facts(
@@ -62,6 +65,8 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         dead_deliveries=waiting.dead,
         dead_notifications=waiting.dead_notifications,
         held_up=waiting.held_up,
+        canary=canary,
+        drifted=drifted,
         serves_pages=config.web.enabled,
     )
 

@@ -28,7 +28,7 @@ def retain(context: Context) -> int:
     if settings.retention_days:
         before = now - timedelta(days=settings.retention_days)
         for case in context.store.retention.candidates(before, AT_ONCE):
-            removed += bool(_remove(context, case, Why.AGE, before))
+            removed += bool(remove(context, case, Why.AGE, before))
         if forgotten := context.store.retention.forget_associations(before, ASSOCIATIONS_AT_ONCE):
             log.get().info("associations_forgotten", count=forgotten)
     excess = context.files.excess_bytes(settings.high_water_percent) if settings.high_water_percent else 0
@@ -37,7 +37,7 @@ def retain(context: Context) -> int:
         for case in context.store.retention.candidates(before, AT_ONCE, Why.SPACE):
             if excess <= 0:
                 break
-            freed = _remove(context, case, Why.SPACE, before)
+            freed = remove(context, case, Why.SPACE, before)
             excess, removed = excess - freed, removed + bool(freed)
         if excess > 0 and not removed:
             log.get().warning("disk_nearly_full", free_bytes=context.files.free_bytes())
@@ -51,10 +51,10 @@ def _remove_others(context: Context, now: datetime) -> int:
         return 0
     before, why = now - timedelta(hours=hours), Why.OTHER_OBJECTS
     cases = context.store.retention.candidates(before, AT_ONCE, why, IMAGE_CLASSES)
-    return sum(bool(_remove(context, case, why, before)) for case in cases)
+    return sum(bool(remove(context, case, why, before)) for case in cases)
 
 
-def _remove(context: Context, case: int, why: Why, before: datetime) -> int:
+def remove(context: Context, case: int, why: Why, before: datetime) -> int:
     """How many bytes will be free at the next run; 0 when the case stays."""
     still_working()
     removal = context.store.retention.begin(case, why, before, context.clock())

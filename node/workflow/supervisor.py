@@ -21,8 +21,10 @@ from node.runtime.job import LATE_AFTER_SECONDS, Job, Progress, scheduler_of
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import CONFIG_ERROR, RESTARTS, Child, worker_name
 from node.workflow import (
+    canary,
     commitments,
     delivery,
+    drift,
     migration,
     notifications,
     peer_checks,
@@ -74,6 +76,7 @@ class Supervisor:
         self._record(Activity.START)
         self._heartbeat.start()
         retrieval.resume(self._context)
+        canary.resume(self._context)
         scheduler, threads = scheduler_of(self._jobs), [job.start() for job in self._jobs]
         for job in self._jobs:
             job.wake()  # for what the last run left
@@ -205,6 +208,10 @@ def _jobs_of(context: Context, rescue: Callable[[], None]) -> list[Job]:
         one_message = notifications.lease(context).total_seconds() + LATE_AFTER_SECONDS / 4
         jobs.append(Job("notify", 2.0, True, lambda: notifications.tell(context), one_message))
         jobs.append(Job("notify_health", 5.0, False, lambda: notifications.notice_health(context)))
+    if config.canary.minutes:
+        jobs.append(Job("canary", 2.0, False, lambda: canary.look_after(context), one_attempt))
+    if config.drift.baseline_weeks:
+        jobs.append(Job("drift", 3600.0, False, lambda: drift.look(context)))
     if config.node.echo_seconds:
         jobs.append(Job("peers", config.node.echo_seconds, False, lambda: peer_checks.ask(context)))
     return jobs

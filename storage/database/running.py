@@ -46,6 +46,63 @@ class TallyRow(Base):
     value: Mapped[float] = mapped_column(Double)
 
 
+class CanaryRow(Base):
+    """A synthetic series that was sent to see whether it is answered rightly.  See `storage.queries.canaries`."""
+
+    __tablename__ = "canary"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    sent_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    seconds: Mapped[float | None] = mapped_column(Double)
+    trouble: Mapped[str] = mapped_column(Text, server_default="")
+
+
+class MeasuredRow(Base):
+    """What one analysis measured, without whose it was.  See `storage.queries.drift`."""
+
+    __tablename__ = "measured"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    site: Mapped[str] = mapped_column(String(16))
+    scanner: Mapped[str] = mapped_column(Text)
+    kernel: Mapped[str] = mapped_column(Text)
+    model: Mapped[str] = mapped_column(Text)
+    outcome: Mapped[str] = mapped_column(String(16))
+    limited: Mapped[bool]
+    p_present: Mapped[float] = mapped_column(Double)
+    arterial_hu: Mapped[float | None] = mapped_column(Double)
+    noise_hu: Mapped[float | None] = mapped_column(Double)
+    spread_mm: Mapped[float | None] = mapped_column(Double)
+    dose_mgy: Mapped[float | None] = mapped_column(Double)
+
+
+class BaselineRow(Base):
+    """Since when the cases of a scanner are compared, where that was said."""
+
+    __tablename__ = "baseline"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    site: Mapped[str] = mapped_column(String(16))
+    scanner: Mapped[str] = mapped_column(Text)
+    begun_at: Mapped[datetime]
+
+
+class DriftRow(Base):
+    """What of a scanner is not as it was."""
+
+    __tablename__ = "drift"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    site: Mapped[str] = mapped_column(String(16))
+    scanner: Mapped[str] = mapped_column(Text)
+    what: Mapped[str] = mapped_column(Text)
+    message: Mapped[str] = mapped_column(Text)
+    noticed_at: Mapped[datetime]
+
+
 class NotificationRow(Base):
     """Something that one target is to be notified of, or was.  Content is made when it is sent: no patient is named here."""
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -122,6 +123,8 @@ class SeriesRow(Base):
     missing_others: Mapped[int | None] = mapped_column(Integer)
     promised_at: Mapped[datetime | None]
     """When a sender was last promised that we keep instances of it (storage commitment)."""
+    canary: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """It is synthetic, and nobody's: see `storage.queries.canaries`."""
     p_present: Mapped[float | None]
     """As its report says; here, so that the worklist is read in the order of an index."""
     priority: Mapped[int | None] = mapped_column(Integer, Computed(PRIORITY))

@@ -93,7 +93,8 @@ class CFind:
         return found.where(*self._meeting(conditions)).order_by(InstanceRow.id).limit(limit)
 
     def _meeting(self, conditions: Mapping[str, Condition]) -> list[ColumnElement[bool]]:
-        return [
+        """Of patients' series alone."""
+        return [~SeriesRow.canary] + [
             self._meets(IMAGE_COLUMNS.get(name, getattr(SeriesRow, name, None)), condition)
             for name, condition in conditions.items()
         ]

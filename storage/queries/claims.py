@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import case, select, update
 
+from storage.database.running import MeasuredRow
 from storage.database.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.receiving import CLOCKS_DIFFER
@@ -25,7 +26,7 @@ class Queue:
         self._transactions = transactions
 
     def claim(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
-        """The right to analyse the series that has waited longest; None when none waits.  The attempt is counted."""
+        """The right to analyse the series that has waited longest, a canary last; None when none waits.  The attempt is counted."""
         return self._claim(SeriesRow.attempts < max_attempts, worker, now, lease)
 
     def claim_exhausted(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
@@ -34,7 +35,7 @@ class Queue:
 
     def _claim(self, which: Any, worker: str, now: datetime, lease: timedelta, exhausted: bool = False) -> Claim | None:
         ready, token = SeriesRow.stage == Stage.READY.value, secrets.token_hex(16)
-        oldest = select(SeriesRow.id).where(ready, which).order_by(SeriesRow.ready_at).limit(1)
+        oldest = select(SeriesRow.id).where(ready, which).order_by(SeriesRow.canary, SeriesRow.ready_at).limit(1)
         with self._transactions.writing("claim") as session:
             row = session.scalars(
                 update(SeriesRow)
@@ -132,7 +133,11 @@ class Queue:
                 session.add(inserted)
                 session.flush()
                 row.report_id = inserted.id
+                if row.canary:  # nobody's, whoever is configured to get what comes
+                    return True
                 count_report(session, row, inserted)
+                if conclusion.measures and conclusion.probabilities and row.revision == 1:
+                    session.add(_measured_row(row.calling_ae, conclusion, now))
                 session.add_all(_delivery_row(inserted.id, destination, now) for destination in destinations)
                 for each in beside:
                     session.flush()
@@ -178,6 +183,19 @@ def _report_row(series: Series, conclusion: Conclusion, report: ReportObject, no
         created_at=now,
         **{f"{step}_seconds": seconds for step, seconds in conclusion.seconds.items()},
         **dict(zip(PROBABILITY_COLUMNS, conclusion.probabilities, strict=False)),
+    )
+
+
+def _measured_row(calling_ae: str, conclusion: Conclusion, now: datetime) -> MeasuredRow:
+    """Without a reference to the series: it says nothing of whom it was, and stays when the case is removed."""
+    return MeasuredRow(
+        at=now,
+        site=calling_ae,
+        model=conclusion.model,
+        outcome=conclusion.outcome.value,
+        limited=bool(conclusion.limits),
+        p_present=conclusion.probabilities[-1],
+        **vars(conclusion.measures),
     )
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from storage.database.plain import Reading
-from storage.running import PeerAnswer, Process, Waiting
+from storage.running import CanaryEnd, PeerAnswer, Process, Waiting
 
 _WAITING = """
 SELECT
@@ -13,10 +13,26 @@ SELECT
     (SELECT COUNT(*) FROM delivery WHERE stage = 'dead') AS dead,
     (SELECT COUNT(*) FROM notification WHERE stage = 'dead') AS dead_notifications,
     (SELECT MIN(created_at) FROM notification WHERE stage = 'pending' AND last_error <> '') AS oldest_refused_at,
-    (SELECT MIN(ready_at) FROM series WHERE stage = 'ready') AS oldest_ready_at,
-    (SELECT COUNT(*) FROM series WHERE stage = 'failed') AS failed,
-    (SELECT MAX(detail) FROM series WHERE stage = 'ready' AND outcome IS NULL AND detail <> '') AS held_up
+    (SELECT MIN(ready_at) FROM series WHERE NOT canary AND stage = 'ready') AS oldest_ready_at,
+    (SELECT COUNT(*) FROM series WHERE NOT canary AND stage = 'failed') AS failed,
+    (SELECT MAX(detail) FROM series WHERE NOT canary AND stage = 'ready' AND outcome IS NULL AND detail <> '') AS held_up
 """
+_CANARY = "SELECT * FROM canary WHERE ended_at IS NOT NULL ORDER BY id DESC LIMIT 1"
+
+
+def drifted(reading: Reading) -> list[str]:
+    """What of which scanner is not as it was, in a line each."""
+    with reading() as select:
+        rows = select("SELECT site, scanner, message, noticed_at FROM drift ORDER BY id")
+    return [f"{row['scanner']} of {row['site']}: {row['message']}, since {str(row['noticed_at'])[:10]}" for row in rows]
+
+
+def canary(reading: Reading) -> CanaryEnd | None:
+    """What came of the last one of which that is known."""
+    with reading() as select:
+        for row in select(_CANARY):
+            return CanaryEnd(_time(row["sent_at"]), _time(row["ended_at"]), row["seconds"], row["trouble"])
+    return None
 
 
 def processes(reading: Reading) -> list[Process]:

@@ -3,12 +3,13 @@
 from collections.abc import Collection, Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.prepared import Prepared
+from storage.database.running import CanaryRow
 from storage.database.schema import AssociationRow, InstanceRow, RefusalRow, RemovalRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import reopen
@@ -46,6 +47,7 @@ One that was emptied by `forget_instance` and may have a report is of a later re
 """
 
 
+_IS_CANARY = select(CanaryRow.id).where(CanaryRow.series_instance_uid == bindparam("uid"))
 _CLOSE = (
     update(AssociationRow.__table__)  # type: ignore[arg-type]
     .where(AssociationRow.id == bindparam("association"), AssociationRow.closed.is_(None))
@@ -224,7 +226,8 @@ class Intake:
         row = self._select_series.first(connection, uid)
         if row is None:
             begun = {"stage": Stage.RECEIVING.value, "first_instance_at": now, "last_instance_at": now}
-            whose = {"name_key": name_key(header.patient_name), "calling_ae": received.calling_ae}
+            whose: dict[str, Any] = {"name_key": name_key(header.patient_name), "calling_ae": received.calling_ae}
+            whose["canary"] = connection.scalar(_IS_CANARY, uid) is not None
             values = {name: getattr(header, name) for name in _OF_HEADER}
             connection.execute(self._insert_series, values | whose | begun)
             row = self._select_series.first(connection, uid)

@@ -129,7 +129,7 @@ class Notifications:
         found = (
             select(SeriesRow.id, SeriesRow.revision, ReportRow.created_at)
             .join(ReportRow, ReportRow.id == SeriesRow.report_id)
-            .where(ReportRow.created_at >= since, ReportRow.notify.is_(True), ~_acknowledged())
+            .where(ReportRow.created_at >= since, ReportRow.notify.is_(True), ~SeriesRow.canary, ~_acknowledged())
         )
         return self._noteworthy(found)
 
@@ -139,7 +139,10 @@ class Notifications:
         open_or_dead = DeliveryRow.stage.in_((DeliveryStage.PENDING.value, DeliveryStage.DEAD.value))
         undelivered = exists().where(DeliveryRow.report_id == SeriesRow.report_id, open_or_dead)
         found = select(SeriesRow.id, SeriesRow.revision, SeriesRow.last_instance_at).where(
-            SeriesRow.last_instance_at < before, SeriesRow.last_instance_at >= since, or_(in_work, undelivered)
+            SeriesRow.last_instance_at < before,
+            SeriesRow.last_instance_at >= since,
+            ~SeriesRow.canary,
+            or_(in_work, undelivered),
         )
         return self._noteworthy(found)
 

@@ -45,6 +45,8 @@ class Why(StrEnum):
     SPACE = "space"
     OTHER_OBJECTS = "other_objects"
     """It holds nothing that could be analysed, and came only so that its study came across whole."""
+    CANARY = "canary"
+    """It was synthetic; no record of it stays."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ class Retention:
         others = [_holds_none_of(kept_classes)] if why is Why.OTHER_OBJECTS else []
         with self._transactions.reading() as session:
             old = (SeriesRow.ended_at < before, SeriesRow.last_instance_at < before)
-            found = select(SeriesRow.id).where(*old, _owes_nothing(why), _is_free(before, why), *others)
+            found = select(SeriesRow.id).where(
+                *old, ~SeriesRow.canary, _owes_nothing(why), _is_free(before, why), *others
+            )
             return list(session.scalars(found.order_by(SeriesRow.ended_at).limit(limit)))
 
     def begin(self, case_id: int, why: Why, before: datetime, now: datetime) -> Removal | None:
@@ -157,7 +161,7 @@ class Retention:
         """The files of the removal are gone or back.  One that came to nothing leaves no record."""
         with self._transactions.writing() as session:
             row = session.get_one(RemovalRow, removal.id)
-            if row.forgotten_at is None:
+            if row.forgotten_at is None or row.reason == Why.CANARY.value:
                 session.delete(row)
             else:
                 row.ended_at = now

@@ -28,7 +28,8 @@ WHERE e.action IN ('accepted', 'rejected') AND e.undone = :no AND e.at >= :since
 ORDER BY e.at, e.id LIMIT :most
 """
 _REPORTED = (
-    "SELECT model, lesions FROM report WHERE outcome = 'positive' AND created_at >= :since ORDER BY id LIMIT :most"
+    "SELECT r.model, r.lesions FROM report r WHERE r.outcome = 'positive' AND r.created_at >= :since AND NOT EXISTS "
+    "(SELECT 1 FROM series s WHERE s.id = r.series_id AND s.canary) ORDER BY r.id LIMIT :most"
 )
 _TIMES = f"""
 SELECT s.last_instance_at, MAX(d.delivered_at) AS delivered_at, SUM(CASE WHEN d.delivered_at IS NULL THEN 1 ELSE 0 END) AS open

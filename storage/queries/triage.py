@@ -21,9 +21,9 @@ SELECT s.id AS case_id, s.priority, s.stage, s.outcome, s.reason, s.detail, s.co
     CASE WHEN v.revision = s.revision THEN v.verdicts END AS verdicts
 FROM {some} LEFT JOIN report r ON r.id = s.report_id LEFT JOIN review v ON v.case_id = s.id
 """
-_NEWEST = _COLUMNS.format(some="(SELECT * FROM series ORDER BY id DESC LIMIT :most) s")
+_NEWEST = _COLUMNS.format(some="(SELECT * FROM series WHERE NOT canary ORDER BY id DESC LIMIT :most) s")
 _MOST_URGENT = _COLUMNS.format(
-    some="(SELECT * FROM series WHERE id <= :before ORDER BY priority, p_absent, last_instance_at LIMIT :most) s"
+    some="(SELECT * FROM series WHERE id <= :before AND NOT canary ORDER BY priority, p_absent, last_instance_at LIMIT :most) s"
 )
 _STAMP = """
 SELECT stage, COUNT(*) AS number, (SELECT MAX(id) FROM review_entry) AS reviews, (SELECT MAX(id) FROM report) AS reports,

@@ -84,7 +84,7 @@ _HELD_UP = "(stage = 'ready' AND outcome IS NULL AND detail <> '')"
 _ANALYSIS_ERRORS = f"""
 SELECT claimed_at, id,
     CASE WHEN {_HELD_UP} THEN detail ELSE CAST(attempts AS TEXT) || ' failed attempts of analysis' END AS error
-FROM series WHERE stage IN ('failed', 'ready') AND (attempts > 0 OR {_HELD_UP}) ORDER BY id DESC LIMIT 5
+FROM series WHERE NOT canary AND stage IN ('failed', 'ready') AND (attempts > 0 OR {_HELD_UP}) ORDER BY id DESC LIMIT 5
 """  # noqa: S608
 _SHORTFALLS = """
 SELECT closed_at, calling_ae, shortfall FROM association WHERE shortfall <> '' ORDER BY id DESC LIMIT 10
@@ -158,9 +158,9 @@ class Worklist:
 
 
 def _counts(select: Select) -> Counts:
-    stages = select("SELECT stage, COUNT(*) AS number FROM series GROUP BY stage")
+    stages = select("SELECT stage, COUNT(*) AS number FROM series WHERE NOT canary GROUP BY stage")
     deliveries = select("SELECT stage, COUNT(*) AS number FROM delivery GROUP BY stage")
-    [ready] = select("SELECT MIN(ready_at) AS oldest_at FROM series WHERE stage = 'ready'")
+    [ready] = select("SELECT MIN(ready_at) AS oldest_at FROM series WHERE stage = 'ready' AND NOT canary")
     [pending] = select("SELECT MIN(created_at) AS oldest_at FROM delivery WHERE stage = 'pending'")
     return Counts(
         stages={Stage(row["stage"]): row["number"] for row in stages},

@@ -18,9 +18,10 @@ from node.config.sections import Config
 from storage.errors import StorageFull
 from storage.files.instances import Files
 from storage.queries.claims import Queue
+from storage.records import Claim
 from storage.stages import Event
 from storage.store import Store
-from tests.support.builders import LEASE, FakeClock, keep
+from tests.support.builders import LEASE, FakeClock, keep, series_now
 from tests.support.dicom_factory import ct_series
 from tests.support.running import wait_until
 from tests.unit.ai.test_bundle import TINY, manifest
@@ -204,3 +205,33 @@ def test_another_model_software_or_host_is_another_device(monkeypatch: pytest.Mo
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
     elsewhere = algorithm_of(manifest(version="1"))
     assert len({each.device_uid for each in (one, other, newer, elsewhere)}) == 4
+
+
+def test_a_canary_in_work_gives_way_to_a_patients_series(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.canaries.begin("2.25.900", clock())
+    synthetic = keep(store, Files(config.storage.directory), clock, ct_series(6, SeriesInstanceUID="2.25.900"))
+    assert store.settling.leave(synthetic, Event.SETTLED, "quiet", clock())
+    seconds, order = Seconds(), list[bool]()
+    worker = Worker(config, seconds)
+
+    def analysed(_context: object, claim: Claim) -> None:
+        order.append(claim.series.canary)
+        if len(order) > 1:
+            worker._stopping.set()
+            return
+        worker._progress(0.1)
+        datasets = ct_series(6, SeriesInstanceUID="2.25.901", StudyInstanceUID="2.25.902")
+        for number, ds in enumerate(datasets):
+            ds.SOPInstanceUID = f"2.25.901.{number}"
+        real = keep(store, Files(config.storage.directory), clock, datasets)
+        assert store.settling.leave(real, Event.SETTLED, "count", clock())
+        seconds.now += 1
+        worker._progress(0.2)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr("node.analysis.worker.analyse", analysed)
+    worker._work()
+    assert order == [True, False]
+    assert series_now(store, "2.25.900").attempts == 0

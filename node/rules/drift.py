@@ -1,0 +1,120 @@
+"""Has a scanner changed?  Its last block of cases is compared with its baseline, measure by measure.
+
+Two-sample Kolmogorov-Smirnov tests for what is a number, Fisher's exact test for what is a share.  A block is compared
+once, when it is whole, so a year has a known number of comparisons; each may err so seldom that all of them together
+raise `FALSE_ALARMS_A_YEAR` on average, however they depend on each other: expectations add up (Bonferroni, by rate).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median
+
+BLOCK, LEAST_BASELINE = 30, 60
+"""Cases: of what is compared, and at least of what it is compared with."""
+FALSE_ALARMS_A_YEAR = 0.5
+LARGEST_P = 0.001
+"""Of a test, however few there are in a year."""
+YEAR = timedelta(days=365.25)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One analysis.  What was not measured is None."""
+
+    at: datetime
+    kernel: str
+    positive: bool
+    limited: bool
+    p_present: float
+    arterial_hu: float | None = None
+    noise_hu: float | None = None
+    spread_mm: float | None = None
+    dose_mgy: float | None = None
+
+
+@dataclass(frozen=True)
+class Shift:
+    """`what` is not as it was: median, or share, `before` and `now`; `p` of its test."""
+
+    what: str
+    before: float
+    now: float
+    p: float
+
+
+NUMBERS: Mapping[str, Callable[[Case], float | None]] = {
+    "probability": lambda case: case.p_present,
+    "arterial HU": lambda case: case.arterial_hu,
+    "noise HU": lambda case: case.noise_hu,
+    "circle spread mm": lambda case: case.spread_mm,
+    "dose mGy": lambda case: case.dose_mgy,
+}
+SHARES: Mapping[str, Callable[[Case, str], bool]] = {
+    "share of positives": lambda case, _usual: case.positive,
+    "share of limited images": lambda case, _usual: case.limited,
+    "share of other kernels": lambda case, usual: case.kernel != usual,
+}
+COMPARISONS = len(NUMBERS) + len(SHARES)
+
+
+def baseline_of(cases: Sequence[Case], weeks: float) -> int:
+    """How many of a scanner's cases, in the order of time, are its baseline; 0 while it is not whole."""
+    if not cases:
+        return 0
+    until = cases[0].at + timedelta(weeks=weeks)
+    within = max(sum(case.at < until for case in cases), LEAST_BASELINE)
+    return within if within < len(cases) else 0
+
+
+def shifts(scanners: Mapping[tuple[str, str], Sequence[Case]], weeks: float) -> dict[tuple[str, str], list[Shift]]:
+    """What has shifted in the last whole block of each scanner, those without any left out."""
+    largest_p = threshold(scanners.values())
+    found = {}
+    for scanner, cases in scanners.items():
+        begun = baseline_of(cases, weeks)
+        blocks = (len(cases) - begun) // BLOCK if begun else 0
+        if blocks:
+            end = begun + blocks * BLOCK
+            found[scanner] = compare(cases[:begun], cases[end - BLOCK : end], largest_p)
+    return {scanner: each for scanner, each in found.items() if each}
+
+
+def threshold(scanners: Iterable[Sequence[Case]]) -> float:
+    """The largest p of one test that is an alarm: so that a year's tests of all scanners raise as few as they may."""
+    tests_a_year = sum(_cases_a_year(cases) / BLOCK * COMPARISONS for cases in scanners)
+    return min(LARGEST_P, FALSE_ALARMS_A_YEAR / tests_a_year) if tests_a_year else LARGEST_P
+
+
+def _cases_a_year(cases: Sequence[Case]) -> float:
+    if len(cases) < 2:
+        return 0.0
+    return (len(cases) - 1) * (YEAR / max(cases[-1].at - cases[0].at, timedelta(days=1)))
+
+
+def compare(baseline: Sequence[Case], block: Sequence[Case], largest_p: float) -> list[Shift]:
+    """What of the block differs from the baseline."""
+    from scipy.stats import fisher_exact, ks_2samp  # a second of import, once an hour
+
+    found = []
+    for what, value in NUMBERS.items():
+        before, now = _known(baseline, value), _known(block, value)
+        if len(now) < BLOCK // 2 or len(before) < LEAST_BASELINE // 2:
+            continue
+        p = float(ks_2samp(before, now, method="exact").pvalue)
+        if p < largest_p:
+            found.append(Shift(what, median(before), median(now), p))
+    [(usual, _)] = Counter(case.kernel for case in baseline).most_common(1)
+    for what, has in SHARES.items():
+        were, are = sum(has(case, usual) for case in baseline), sum(has(case, usual) for case in block)
+        p = float(fisher_exact([[were, len(baseline) - were], [are, len(block) - are]]).pvalue)
+        if p < largest_p:
+            found.append(Shift(what, were / len(baseline), are / len(block), p))
+    return found
+
+
+def _known(cases: Sequence[Case], value: Callable[[Case], float | None]) -> list[float]:
+    found = [value(case) for case in cases]
+    return [each for each in found if each is not None and math.isfinite(each)]

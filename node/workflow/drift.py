@@ -1,0 +1,54 @@
+"""What a scanner's analyses measured is compared with what they did: an hourly look, kept in the database for health."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from node.rules.drift import BLOCK, LEAST_BASELINE, Case, Shift, shifts
+from node.runtime import log
+from node.workflow.context import Context
+from storage.queries.drift import Drifted, Measured
+
+
+def look(context: Context) -> int:
+    """What has drifted now is in the database; returns how much."""
+    store, weeks = context.store.drift, context.config.drift.baseline_weeks
+    if store.count() < LEAST_BASELINE + BLOCK:
+        return 0
+    found = shifts(by_scanner(store.measured()), weeks)
+    now = context.clock()
+    drifted = [
+        Drifted(site, scanner, shift.what, in_words(shift), now)
+        for (site, scanner), of_scanner in sorted(found.items())
+        for shift in of_scanner
+    ]
+    store.notice(drifted)
+    if drifted:
+        log.get().warning("drift", count=len(drifted))
+    return len(drifted)
+
+
+def by_scanner(measured: Sequence[Measured]) -> Mapping[tuple[str, str], list[Case]]:
+    """The cases of each (site, scanner), in the order of time."""
+    found = defaultdict[tuple[str, str], list[Case]](list)
+    for each in measured:
+        found[each.site, each.scanner].append(_case(each))
+    return found
+
+
+def in_words(shift: Shift) -> str:
+    """From what to what."""
+    return f"{shift.what} from {shift.before:.3g} to {shift.now:.3g} (p = {shift.p:.1g}, last {BLOCK} cases)"
+
+
+def _case(measured: Measured) -> Case:
+    return Case(
+        measured.at,
+        measured.kernel,
+        measured.outcome == "positive",
+        measured.limited,
+        measured.p_present,
+        measured.arterial_hu,
+        measured.noise_hu,
+        measured.spread_mm,
+        measured.dose_mgy,
+    )
