@@ -27,7 +27,7 @@ RATE = 2e-3
 DECAY = 0.5
 DROPPED = 0.15
 EPOCHS = 20
-_KIND_OF = {"origin": "infundibulum", "crossing": "vessel"}
+_KIND_OF = {"origin": "infundibulum", "crossing": "vessel", "tissue": "vein"}
 
 
 @dataclass(frozen=True, eq=False)
