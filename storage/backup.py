@@ -19,6 +19,7 @@ from typing import Any
 from storage.database import revision
 from storage.errors import StorageError
 from storage.files.folder_flushes import flush_folder
+from storage.messages import of_system
 
 MANIFEST, FILES = "manifest.json", "files"
 _SCHEME = "sqlite:///"
@@ -74,7 +75,11 @@ def back_up(url: str, root: Path, to: Path, now: datetime) -> BackedUp:
 
 
 def restore(backup: Path, url: str, root: Path) -> int:
-    """Database and files are those of the backup; returns how many files.  Raises NoBackup, changing no database, and OSError."""
+    """Database and files are those of the backup; returns how many files.
+
+    Every file of the backup is compared with its SHA-256 before the first is put back.  Raises NoBackup, which names each
+    that is not as it was, and OSError; then no database was made.
+    """
     target = sqlite_path(url)
     if there := [path for suffix in _OF_SQLITE if (path := target.with_name(target.name + suffix)).exists()]:
         raise NoBackup(f"{there[0]} is there already: move it and the folder away, or name another [storage] directory")
@@ -86,15 +91,23 @@ def restore(backup: Path, url: str, root: Path) -> int:
         [(found,)] = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     if found not in revision.all_known():
         raise NoBackup(f"the backup was made by a later version of Willis (tables {found}); install that version")
-    for path, digest in manifest["files"].items():
-        try:
-            copied = _copy(backup / FILES / path, root / path)
-        except FileNotFoundError:
-            raise NoBackup(f"{backup / FILES / path} is gone; take another backup") from None
-        if copied != digest:
-            raise NoBackup(f"{backup / FILES / path} is not what was backed up; take another backup")
+    if wrong := [line for path, digest in manifest["files"].items() if (line := _what_is_wrong(backup, path, digest))]:
+        raise NoBackup("\n".join((*wrong, "nothing was put back; take another backup")))
+    for path in manifest["files"]:
+        _copy(backup / FILES / path, root / path)
     _copy(database, target)
     return len(manifest["files"])
+
+
+def _what_is_wrong(backup: Path, path: str, digest: str) -> str:
+    """One line on a file of the backup, "" where it is as it was backed up."""
+    copy = backup / FILES / path
+    try:
+        return "" if _hash(copy) == digest else f"{copy} is not what was backed up"
+    except NoBackup:
+        return f"{copy} is gone"
+    except OSError as error:
+        return f"{copy} cannot be read: {of_system(error)}"
 
 
 def sqlite_path(url: str) -> Path:
@@ -111,14 +124,20 @@ def _database(backup: Path, digest: str) -> Path:
     return backup / f"willis-{digest[:16]}.db"
 
 
-def _copy_database(source: Path, to: Path) -> str:
-    """`to` has the database as of one moment; writers go on meanwhile.  Returns its SHA-256."""
-    new = to / "willis.new"
-    new.unlink(missing_ok=True)
-    with closing(sqlite3.connect(source, timeout=30)) as live, closing(sqlite3.connect(new)) as copy:
+def copy_sqlite(source: Path, to: Path) -> None:
+    """`to` is the database as of one moment, also after power loss; writers go on meanwhile.  Raises sqlite3.Error."""
+    to.unlink(missing_ok=True)
+    with closing(sqlite3.connect(source, timeout=30)) as live, closing(sqlite3.connect(to)) as copy:
         live.backup(copy)  # all pages in one step: one read transaction
         copy.execute("PRAGMA journal_mode = DELETE")
-    flush_folder(new)
+    flush_folder(to)
+    flush_folder(to.parent)
+
+
+def _copy_database(source: Path, to: Path) -> str:
+    """`to` has the database; returns its SHA-256."""
+    new = to / "willis.new"
+    copy_sqlite(source, new)
     digest = _hash(new)
     new.replace(_database(to, digest))
     flush_folder(to)

@@ -121,10 +121,10 @@ def _sqlite_name(driver: Exception) -> str:
 
 def _known_text(driver: Exception) -> tuple[str, bool] | None:
     text = str(driver).lower()
-    for part, said, is_temporary in _POSTGRESQL:
+    for part, cause, is_temporary in _POSTGRESQL:
         if part in text:
             if part != "does not exist":
-                return said, is_temporary
+                return cause, is_temporary
             what = "user" if "role " in text else "database"
             make = "createuser" if what == "user" else "createdb"
             return (

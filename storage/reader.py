@@ -5,7 +5,7 @@ from storage.queries.worklist import Worklist
 
 
 def open_worklist(url: str) -> Worklist:
-    """The worklist of the database at `url`, which is migrated to this version if it was not.  Raises DatabaseUnusable."""
+    """The worklist of the database at `url`, which is made where there is none.  Raises DatabaseUnusable."""
     if reading := reading_sqlite(url):
         return Worklist(reading)
     from storage.store import Store  # and with it SQLAlchemy

@@ -15,7 +15,9 @@ from storage.queries.outbox import Outbox
 from storage.queries.processes import Processes
 from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
+from storage.queries.review_documents import ReviewDocuments
 from storage.queries.reviews import Reviews
+from storage.queries.sign_in_requests import SignInRequests
 from storage.queries.statistics import Statistics
 from storage.queries.tally import Tally
 from storage.queries.triage import Triage
@@ -38,7 +40,9 @@ class Store:
         self.cfind = CFind(transactions)
         self.retention = Retention(transactions)
         self.accounts = Accounts(transactions)
+        self.sign_in_requests = SignInRequests(transactions)
         self.reviews = Reviews(transactions)
+        self.review_documents = ReviewDocuments(transactions)
         self.triage = Triage(transactions.reading_plainly)
         self.earlier = Earlier(transactions.reading_plainly)
         self.processes = Processes(transactions)
@@ -49,7 +53,7 @@ class Store:
 
     @classmethod
     def open(cls, url: str) -> "Store":
-        """The store at `url`, migrated to this version.  Raises DatabaseUnusable."""
+        """The store at `url`, new where there is none.  Raises DatabaseUnusable, also where another version made it."""
         return cls(Transactions(open_database(url)))
 
     def close(self) -> None:

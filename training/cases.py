@@ -96,8 +96,8 @@ def case(scored: Scored, calibration: Calibration, threshold: float = 1.0) -> Ca
         raise ValueError(f"scan {scored.seed} was not analysed: {scored.reason}")
     if scored.probabilities is not None:
         return Case(scored.seed, scored.lesions, scored.confounders, scored.probabilities, None)
-    said = findings(scored.candidates, calibration, threshold)
+    answer = findings(scored.candidates, calibration, threshold)
     marks = tuple(
         sorted((lesion_of(one, calibration) for one in scored.candidates), key=lambda mark: -mark.probability)
     )
-    return Case(scored.seed, scored.lesions, scored.confounders, said.probabilities, marks)
+    return Case(scored.seed, scored.lesions, scored.confounders, answer.probabilities, marks)

@@ -180,8 +180,8 @@ def _checked(kind: Any, value: Any, key: str, written: Any) -> Any:
     try:
         return TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
-        said = error.errors(include_url=False)[0]["msg"]
-        raise ValueError(f"{key} = {json.dumps(written, default=str)}: {said[0].lower()}{said[1:]}") from None
+        cause = error.errors(include_url=False)[0]["msg"]
+        raise ValueError(f"{key} = {json.dumps(written, default=str)}: {cause[0].lower()}{cause[1:]}") from None
 
 
 def _tuples(value: Any) -> Any:

@@ -47,12 +47,12 @@ def score_all(
     when the folder holds the answers of something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    told = json.loads(json.dumps(dict(identity)))
+    written = json.loads(json.dumps(dict(identity)))
     if (folder / IDENTITY).exists():
-        if json.loads((folder / IDENTITY).read_text(encoding="utf-8")) != told:
+        if json.loads((folder / IDENTITY).read_text(encoding="utf-8")) != written:
             raise ConfigError(f"{folder} holds the answers of another model or other scans: name another --out")
     else:
-        write_whole(folder / IDENTITY, json.dumps(told, indent=1))
+        write_whole(folder / IDENTITY, json.dumps(written, indent=1))
     missing = [seed for seed in seeds if not (folder / f"{seed}.json").exists()]
     if missing:
         for scored in score(missing):

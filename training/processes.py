@@ -39,9 +39,9 @@ class Processes:
         """Whether it is so in any of the processes."""
         if self.count == 1:
             return here
-        said = torch.tensor(float(here), device=device)
-        dist.all_reduce(said, dist.ReduceOp.MAX)
-        return bool(said)
+        flag = torch.tensor(float(here), device=device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
 
     def average_gradients(self, network: nn.Module) -> None:
         """Every gradient is the mean over the processes; a parameter that has one in none of them stays without."""

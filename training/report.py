@@ -27,7 +27,7 @@ View = Callable[[int], Region]
 class Goal:
     """A figure to reach: where it is in the figures, and the bound that it must not cross."""
 
-    said: str
+    sentence: str
     path: tuple[str, ...]
     least: float | None = None
     most: float | None = None
@@ -92,12 +92,18 @@ def write_report(
     if baseline is not None:
         found["baseline"] = _compared(found, baseline)
     found["goals"] = [
-        {"goal": goal.said, "least": goal.least, "most": goal.most, "measured": value, **_judged(goal, value, found)}
+        {
+            "goal": goal.sentence,
+            "least": goal.least,
+            "most": goal.most,
+            "measured": value,
+            **_judged(goal, value, found),
+        }
         for goal in GOALS
         if (value := _at(found, goal.path)) is not None and math.isfinite(value)
     ]
     worst = worst_cases(cases, subject.threshold)
-    found["worst_cases"] = [{"kind": one.kind, "seed": one.seed, "said": one.said} for one in worst]
+    found["worst_cases"] = [{"kind": one.kind, "seed": one.seed, "caption": one.caption} for one in worst]
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "report.json", json.dumps(_finite(found), indent=1, ensure_ascii=False) + "\n")
     write_whole(folder / "report.html", html(found, cases, worst, view))
@@ -110,10 +116,10 @@ def _judged(goal: Goal, value: float, found: Figures) -> Figures:
     if few < FEWEST_OF_A_KIND:
         return {
             "met": None,
-            "said": f"not judged: {few} scans of a kind, {FEWEST_OF_A_KIND} with and without are needed",
+            "verdict": f"not judged: {few} scans of a kind, {FEWEST_OF_A_KIND} with and without are needed",
         }
     met = goal.met(value)
-    return {"met": met, "said": "met" if met else "missed"}
+    return {"met": met, "verdict": "met" if met else "missed"}
 
 
 def html(found: Figures, cases: Sequence[Case], worst: Sequence[Worst], view: View | None) -> str:
@@ -152,9 +158,9 @@ def html(found: Figures, cases: Sequence[Case], worst: Sequence[Worst], view: Vi
         parts.append(_table("Not analysed, and in no figure above", ("seed", "reason", "truth"), unread))
     parts.append("<h2>Worst cases</h2>")
     for one in worst:
-        parts.append(f"<h3>{escape(one.said)}</h3>")
+        parts.append(f"<h3>{escape(one.caption)}</h3>")
         if view is not None and one.centre_lps_mm is not None:
-            parts.append(_image(picture(view(one.seed), one), one.said))
+            parts.append(_image(picture(view(one.seed), one), one.caption))
     return _PAGE.format(title=escape(found["model"]), body="\n".join(parts))
 
 
@@ -177,7 +183,7 @@ def _goals(found: Figures) -> str:
     rows = []
     for goal in found["goals"]:
         wanted = f"≥ {goal['least']:g}" if goal["least"] is not None else f"≤ {goal['most']:g}"
-        met = f"<span class={'met' if goal['met'] else 'missed'}>{escape(goal['said'])}</span>"
+        met = f"<span class={'met' if goal['met'] else 'missed'}>{escape(goal['verdict'])}</span>"
         rows.append((goal["goal"], wanted, goal["measured"], met))
     return _table("Goals, on phantoms", ("", "goal", "measured", ""), rows)
 
@@ -244,8 +250,8 @@ def _interval(bounds: tuple[float, float] | None) -> str:
     return f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else ""
 
 
-def _image(png: bytes, said: str) -> str:
-    return f'<p><img alt="{escape(said)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></p>'
+def _image(png: bytes, caption: str) -> str:
+    return f'<p><img alt="{escape(caption)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></p>'
 
 
 def _compared(found: Figures, baseline: Path) -> Figures:

@@ -23,7 +23,7 @@ class Worst:
 
     kind: str
     seed: int
-    said: str
+    caption: str
     centre_lps_mm: tuple[float, float, float] | None
     diameter_mm: float
 
@@ -36,20 +36,20 @@ def worst_cases(cases: Sequence[Case], threshold: float, each: int = EACH) -> li
         beside = f"; confounders: {', '.join(case.confounders)}" if case.confounders else ""
         for mark in case.false_marks:
             if mark.probability >= threshold:
-                said = f"false alarm, seed {case.seed}: {mark.location} {mark.diameter_mm:.1f} mm, P {mark.probability:.2f}{beside}"
+                caption = f"false alarm, seed {case.seed}: {mark.location} {mark.diameter_mm:.1f} mm, P {mark.probability:.2f}{beside}"
                 alarms.append(
-                    (mark.probability, Worst("false alarm", case.seed, said, mark.centre_lps_mm, mark.diameter_mm))
+                    (mark.probability, Worst("false alarm", case.seed, caption, mark.centre_lps_mm, mark.diameter_mm))
                 )
         if case.marks is None and not case.positive and case.present >= threshold:
-            said = f"false alarm, seed {case.seed}: P {case.present:.2f}{beside}"
-            alarms.append((case.present, Worst("false alarm", case.seed, said, None, 0.0)))
+            caption = f"false alarm, seed {case.seed}: P {case.present:.2f}{beside}"
+            alarms.append((case.present, Worst("false alarm", case.seed, caption, None, 0.0)))
         scores = case.lesion_scores if case.marks is not None else [case.present] * len(case.lesions)
         for lesion, score in zip(case.lesions, scores, strict=True):
             if score < threshold:
                 best = f"best mark P {score:.2f}" if score >= 0 else "no mark"
-                said = f"missed, seed {case.seed}: {lesion.location} {lesion.diameter_mm:.1f} mm, {best}{beside}"
+                caption = f"missed, seed {case.seed}: {lesion.location} {lesion.diameter_mm:.1f} mm, {best}{beside}"
                 misses.append(
-                    (lesion.diameter_mm, Worst("missed", case.seed, said, lesion.centre_lps_mm, lesion.diameter_mm))
+                    (lesion.diameter_mm, Worst("missed", case.seed, caption, lesion.centre_lps_mm, lesion.diameter_mm))
                 )
     return [one for kind in (alarms, misses) for _, one in sorted(kind, key=lambda pair: -pair[0])[:each]]
 

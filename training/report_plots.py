@@ -85,8 +85,8 @@ def _bars(axes: Axes, rows: Figures) -> None:
     names = [name for name, row in rows.items() if row["lesions"]]
     values = [rows[name]["at_half_a_false_positive"] for name in names]
     axes.barh(range(len(names)), values, color=INK)
-    said = [f"{name.replace('_', ' ')} (n = {rows[name]['lesions']})" for name in names]
-    axes.set_yticks(range(len(names)), said, fontsize=8)
+    labels = [f"{name.replace('_', ' ')} (n = {rows[name]['lesions']})" for name in names]
+    axes.set_yticks(range(len(names)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="sensitivity")
 
@@ -99,8 +99,8 @@ def _diameters(axes: Axes, found: Figures, cases: Sequence[Case]) -> None:
         if (mark := case.best_mark(lesion, found["threshold"])) is not None
     ]
     if pairs:
-        true, said, _ = zip(*pairs, strict=True)
-        top = max(*true, *said) + 1.0
+        true, measured, _ = zip(*pairs, strict=True)
+        top = max(*true, *measured) + 1.0
         axes.plot([0, top], [0, top], color=SOFT, linestyle=":")
-        axes.scatter(true, said, s=14, color=INK)
+        axes.scatter(true, measured, s=14, color=INK)
     axes.set(xlabel="true diameter in mm", ylabel="reported diameter in mm")

@@ -61,8 +61,8 @@ def rows(
         try:
             row = Row(uid, analyse(volume_from_files(paths), bundle, device).probabilities)
         except (NotAnalysable, OSError) as error:
-            said = f"{error.reason.explained} ({error})" if isinstance(error, NotAnalysable) else str(error)
-            row = Row(uid, FREQUENCIES, said)
+            cause = f"{error.reason.explained} ({error})" if isinstance(error, NotAnalysable) else str(error)
+            row = Row(uid, FREQUENCIES, cause)
         if each is not None:
             each(row)
         yield row

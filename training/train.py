@@ -96,14 +96,14 @@ def _train(
                 raise FloatingPointError(
                     f"the loss is not finite at step {step}: lower the learning rate; the last checkpoint is sound"
                 )
-            said = " ".join(f"{name} {value:.3f}" for name, value in values.items())
-            bar.update(task, note=said)
+            losses = " ".join(f"{name} {value:.3f}" for name, value in values.items())
+            bar.update(task, note=losses)
             if events is not None and step % LOOK_EVERY == 0:
                 for name, value in values.items():
                     events.add_scalar(f"loss/{name}", value, step)
             if processes.first and saving:
                 _save(folder / CHECKPOINT, network, average, optimiser, done)
-                report(f"step {done}/{total} {said}")
+                report(f"step {done}/{total} {losses}")
             if late:
                 return done == total
     return True

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from types import FrameType
+from typing import Any
 
 import ai.predict  # noqa: F401  loaded here and not by the first series
 from ai.bundle import Manifest
@@ -29,7 +30,7 @@ from node.runtime import log
 from node.runtime.backoff import Backoff
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
-from node.runtime.job import Job, scheduler_of
+from node.runtime.job import Job, scheduler_of, still_working
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import LEASE_SLACK_SECONDS, worker_name
 from storage.errors import StorageFull
@@ -84,7 +85,8 @@ class Worker:
         self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
         algorithm, ahead = algorithm_of(bundle.manifest), self._ahead.take
         self._context = AnalysisContext(config, self._store, files, bundle, algorithm, utc_now, self._progress, ahead)
-        self._job = Job("worker", PERIOD_SECONDS, True, self._work_and_read_ahead)
+        longest_seconds = config.ai.time_limit_seconds + 2 * LEASE_SLACK_SECONDS
+        self._job = Job("analyse", PERIOD_SECONDS, True, self._work_and_read_ahead, longest_seconds)
 
     def run(self) -> None:
         """Works until SIGTERM; what it holds then is given back without counting the attempt."""
@@ -107,9 +109,10 @@ class Worker:
         self._store.queue.give_back(self._name, refund=True)
         self._store.close()
 
-    def _said_of_itself(self) -> dict[str, str]:
-        """For its heartbeat: the model that it has loaded, and on which device."""
-        return {"model": self._context.algorithm.version, "device": self._device}
+    def _said_of_itself(self) -> dict[str, Any]:
+        """For its heartbeat: the model that it has loaded, on which device, and when it last got on."""
+        jobs = {self._job.name: self._job.progress.said()}
+        return {"model": self._context.algorithm.version, "device": self._device, "jobs": jobs}
 
     def _on_term(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()
@@ -136,6 +139,7 @@ class Worker:
         Whatever the database raises leaves the claim with this worker; the next run gives it back first.
         """
         while not self._stopping.is_set() and self._monotonic() >= self._resume_at:
+            still_working()
             signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
             try:
                 if not self._next():

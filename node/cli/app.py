@@ -29,7 +29,17 @@ app = typer.Typer(
     "device.\n\nExit status: 0 done, 1 something failed or was refused, 2 the command or configuration cannot be used.",
 )
 
-console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
+
+class _Console(Console):
+    """A console whose reader may leave: see `reader_may_leave`."""
+
+    def on_broken_pipe(self) -> None:
+        """It is an error as of any other output; rich would end the process with status 1."""
+        self.quiet = True
+        raise BrokenPipeError
+
+
+console = _Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
 """Without markup: what is printed comes from configurations, peers and images, and `[peers.PACS]` is no colour."""
 complaints = Console(stderr=True, markup=False, highlight=False)
 
@@ -48,11 +58,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def one_line_errors() -> Iterator[None]:
     """An error that an administrator can mend becomes one line and an exit status, not a traceback."""
     try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output has enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
+        with reader_may_leave():
+            yield
     except (NodeError, StorageError, OSError, UnicodeError) as error:
         complain(f"willis: {safe_message(error)}")
         is_unusable = isinstance(error, ConfigError | StorageError) and not isinstance(error, DatabaseAway)
@@ -62,6 +69,16 @@ def one_line_errors() -> Iterator[None]:
             raise
         complain(f"willis: {safe_message(error)}")
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Whoever reads our output may have enough of it, as `head` has: what follows goes nowhere, and that is no error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from node.config.notifications import Target
 from node.config.peer import Peer
-from node.config.sections import Config, Tls
+from node.config.sections import Config, Tls, Web
 from node.errors import ConfigError, NodeError, safe_message
 from node.rules.health import FULL_BYTES, LOW_BYTES, certificate_trouble, is_expired
 from node.workflow.health import certificate_facts, room_in
+from storage.database import revision
 from storage.database.inspection import inspect_database
 from storage.errors import StorageError
 
@@ -37,11 +38,12 @@ def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
     folder = list(_folder(config.storage.directory))
     yield from folder
     if config.storage.database_url or not folder:
-        yield from _database(config.storage.url, is_embedded=not config.storage.database_url)
+        yield from _database(config)
     yield from _model(config)
     yield from _audit(config)
     for target in config.notifications:
         yield from _target(target)
+    yield from _oidc(config.web, ask_peers)
     for name, peer in config.peers.items():
         found = list(_peer(name, peer))
         yield from found
@@ -142,17 +144,16 @@ def _why_not_writable(folder: Path) -> str:
     return ""
 
 
-def _database(url: str, is_embedded: bool) -> Iterator[Problem]:
+def _database(config: Config) -> Iterator[Problem]:
+    url, is_embedded = config.storage.url, not config.storage.database_url
     try:
         found = inspect_database(url)
     except StorageError as error:
         yield Problem(str(error))
         return
-    if not found.is_older:
-        yield Problem(
-            f"the database was made by another version of Willis (tables {found.revision}); install that version or restore "
-            "the backup that fits this one"
-        )
+    if found.revision is not None and not found.is_current:
+        if wrong := revision.why_not(found.revision, may_migrate=config.storage.migrate == "by_itself"):
+            yield Problem(f"the database {wrong}")
     elif found.revision is None and url.startswith("sqlite:///"):
         folder = Path(url.removeprefix("sqlite:///")).parent
         there = next(each for each in (folder, *folder.parents) if each.exists())
@@ -186,6 +187,28 @@ def _target(target: Target) -> Iterator[Problem]:
         return
     if host:
         yield from _host(f"[[notifications]] name = '{target.name}': the host of its url", host, port)
+
+
+def _oidc(web: Web, ask: bool) -> Iterator[Problem]:
+    """Of the provider; one that is merely away is a warning, because local accounts go on."""
+    if web.oidc is None:
+        return
+    from node.runtime.clock import utc_now
+    from node.web.identity import NotAdmitted, Reason
+    from node.web.oidc import OpenIdProvider
+
+    try:
+        provider = OpenIdProvider(web.oidc, web.address, utc_now)
+    except ConfigError as error:
+        yield Problem(str(error))
+        return
+    found = list(_host("[web.oidc] the host of its issuer", *web.oidc.host))
+    yield from found
+    if ask and not found:
+        try:
+            provider.metadata()
+        except NotAdmitted as error:
+            yield Problem(f"[web.oidc] {error}", is_fatal=error.reason is not Reason.AWAY)
 
 
 def _peer(name: str, peer: Peer) -> Iterator[Problem]:

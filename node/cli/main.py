@@ -28,6 +28,7 @@ _TABLE = {
     "fsck:fsck": "Compare files, database and sha256; report each difference.  Never deletes; may run beside a working node.",
     "backup:backup": "Copy database and files beside a working node, so that they belong together.  Exit status 1 when a file is missing.",
     "backup:restore": "Put a backup back into a folder without a database; every file is compared with its SHA-256.",
+    "migrate:migrate": "Bring the database to the tables of this version, after a copy of it.  The node must be stopped.",
     "phantoms:phantom": "Write a synthetic head CTA as a DICOM series, without a patient and for tests only.",
     "serve:serve": "Run the node until SIGTERM or Ctrl-C.",
     "web:web": "Serve the pages alone, until SIGTERM or Ctrl-C; `willis serve` does too.",

@@ -50,7 +50,7 @@ def work(config: ConfigOption = None) -> None:
 @config_app.command("check", epilog="Example: willis config check --config config.toml --peers")
 def config_check(
     config: ConfigOption = None,
-    peers: Annotated[bool, typer.Option("--peers", help="Ask each peer whether it answers, too.")] = False,
+    peers: Annotated[bool, typer.Option("--peers", help="Ask each peer, and who signs people in, too.")] = False,
 ) -> None:
     """Check the configuration and all that it names: folder, disk, database, ports, hosts, certificates, model, device.
 

@@ -220,5 +220,5 @@ def _show(found: dict[str, Any], out: Path) -> None:
     say(found["notice"])
     for goal in found["goals"]:
         wanted = f">= {goal['least']:g}" if goal["least"] is not None else f"<= {goal['most']:g}"
-        say(f"{goal['goal']:52s} {goal['measured']:6.3f}  goal {wanted}, {goal['said']}")
+        say(f"{goal['goal']:52s} {goal['measured']:6.3f}  goal {wanted}, {goal['verdict']}")
     say(f"competition score {found['competition_score']:.3f}; the report is {out / 'report.html'}")

@@ -12,6 +12,7 @@ from node.config.sections import Config
 from node.errors import NodeError
 from node.runtime.clock import utc_now
 from node.web.passwords import Passwords, checked_password
+from node.web.person_names import checked_person_name
 from node.web.sign_in import checked_name, hash_of, new_token
 from storage.queries.accounts import Account, Accounts, Role, TokenKind
 from storage.store import Store
@@ -19,6 +20,9 @@ from storage.store import Store
 user_app = typer.Typer(no_args_is_help=True, help="Who may use the pages.")
 app.add_typer(user_app, name="user")
 NameArgument = Annotated[str, typer.Argument(help="The account's name.")]
+PersonOption = Annotated[
+    str, typer.Option(help="The person's name as DICOM writes it, Doe^Jane: it is on reviews that go back to a PACS.")
+]
 RoleOption = Annotated[Role, typer.Option(help="What it may do; each role may what those before it may.")]
 
 
@@ -42,13 +46,15 @@ def web(
 
 
 @user_app.command("add", epilog="Example: willis user add j.doe --role reader")
-def add(name: NameArgument, role: RoleOption = Role.READER, config: ConfigOption = None) -> None:
+def add(
+    name: NameArgument, role: RoleOption = Role.READER, person_name: PersonOption = "", config: ConfigOption = None
+) -> None:
     """Make an account; its password is asked for, or read from standard input."""
     with one_line_errors():
-        checked = checked_name(name)
+        checked, person = checked_name(name), checked_person_name(person_name)
         accounts = _accounts(configuration(config))
         hashed = Passwords().hashed(checked_password(checked, _password()))
-        accounts.add(checked, role, hashed, utc_now())
+        accounts.add(checked, role, hashed, utc_now(), person_name=person)
         console.print(f"{checked}: {role}", highlight=False)
 
 
@@ -59,6 +65,7 @@ def set_(
     password: Annotated[
         bool, typer.Option("--password", help="Another password: asked for, or from standard input.")
     ] = False,
+    person_name: PersonOption = "",
     enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="Whether it may sign in.")] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -68,6 +75,8 @@ def set_(
         checked = checked_name(name)
         if role is not None:
             values["role"] = role.value
+        if person_name:
+            values["person_name"] = checked_person_name(person_name)
         if enabled is not None:
             values["disabled_at"] = None if enabled else utc_now()
         accounts = _accounts(configuration(config))
@@ -82,9 +91,10 @@ def set_(
 def list_(config: ConfigOption = None) -> None:
     """List the accounts."""
     with one_line_errors():
-        table = Table("Name", "Role", "Since", "State")
+        table = Table("Name", "Person", "Role", "Since", "Signs in", "State")
         for account in _accounts(configuration(config)).all():
-            table.add_row(account.name, account.role, f"{account.created_at:%Y-%m-%d}", _state(account))
+            since = f"{account.created_at:%Y-%m-%d}"
+            table.add_row(account.name, account.person_name, account.role, since, account.provider, _state(account))
         console.print(table)
 
 

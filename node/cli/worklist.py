@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -15,8 +16,18 @@ from rich.table import Table
 
 from ai.locations import Location
 from ai.wording import counted
-from node.cli.app import ConfigOption, JsonOption, app, console, one_line_errors, one_of, say, settings
-from node.errors import NodeError
+from node.cli.app import (
+    ConfigOption,
+    JsonOption,
+    app,
+    console,
+    one_line_errors,
+    one_of,
+    reader_may_leave,
+    say,
+    settings,
+)
+from node.errors import NodeError, safe_message
 from node.rules.reasons import explained
 from node.scp.rejections import last_rejections
 from storage.queries.worklist import Clock, Row, Status, Worklist
@@ -24,7 +35,7 @@ from storage.reader import open_worklist
 from storage.stages import DeliveryStage, Stage
 
 if TYPE_CHECKING:
-    from node.rules.health import ProcessFact
+    from node.rules.health import Health, ProcessFact
 
 _OUTCOME_STYLE = {"positive": "bold red", "not_analysed": "yellow", "limited": "yellow", "negative": "green"}
 _CLOCK_PARTS = ("settle", "wait", "volume", "inference", "report", "delivery", "total")
@@ -221,7 +232,12 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
     with one_line_errors():
         checked, now = settings(config), datetime.now(UTC)
-        facts = facts_of(checked, now)
+        facts, queues = facts_of(checked, now), dict[str, Any]()
+        try:
+            if not facts.database_error and (reading := readable(checked.storage.url)):
+                queues = _queues(Worklist(reading).status(), now)
+        except Exception as error:  # noqa: BLE001  the edge: gone since it was asked for the facts
+            facts = replace(facts, database_error=safe_message(error))
         health = judge(facts)
         values: dict[str, Any] = {
             "health": health.verdict.value,
@@ -229,19 +245,21 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             "processes": [_process(each, now) for each in facts.processes],
             "free_gib": None if facts.free_bytes is None else round(facts.free_bytes / 2**30, 1),
             "last_rejected_callers": [each.line for each in last_rejections(checked.storage.directory)],
+            **queues,
         }
-        if not facts.database_error and (reading := readable(checked.storage.url)):
-            values |= _queues(Worklist(reading).status(), now)
-        if as_json:
-            sys.stdout.write(json.dumps(values, indent=1) + "\n")
-        else:
-            console.print(f"health: {health.verdict}", style=_VERDICT_STYLE[health.verdict])
-            for reason in health.reasons:
-                say(f"  {reason.verdict}: {reason.message}")
-            console.print(
-                _status_table({key: value for key, value in values.items() if key not in ("health", "reasons")})
-            )
-    raise typer.Exit(health.verdict.exit_status)
+        with reader_may_leave():
+            _print_status(health, values, as_json)
+        raise typer.Exit(health.verdict.exit_status)
+
+
+def _print_status(health: "Health", values: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(values, indent=1) + "\n")
+        return
+    console.print(f"health: {health.verdict}", style=_VERDICT_STYLE[health.verdict])
+    for reason in health.reasons:
+        say(f"  {reason.verdict}: {reason.message}")
+    console.print(_status_table({key: value for key, value in values.items() if key not in ("health", "reasons")}))
 
 
 _VERDICT_STYLE = {"ok": "green", "degraded": "yellow", "down": "bold red"}

@@ -41,6 +41,7 @@ class Peer(Section):
     destination: str | tuple[str, ...] = ""
     results: Results = ()
     region: Literal[""] | Region = ""
+    reviews: bool = False
 
     @model_validator(mode="before")
     @classmethod

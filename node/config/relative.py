@@ -4,7 +4,8 @@ from pathlib import Path
 
 from node.config.notifications import Target
 from node.config.peer import Peer
-from node.config.sections import Config
+from node.config.sections import Config, Web
+from node.config.sign_in import Ldap, Oidc
 from node.errors import ConfigError
 
 _SQLITE = "sqlite:///"
@@ -28,9 +29,20 @@ def beside(config: Config, folder: Path) -> Config:
             "storage": config.storage.model_copy(update=storage),
             "ai": config.ai.model_copy(update={"bundle": bundle}),
             "notifications": tuple(_target(target, folder) for target in config.notifications),
+            "web": _web(config.web, folder),
             "peers": {name: _peer(peer, folder) for name, peer in config.peers.items()},
         }
     )
+
+
+def _web(web: Web, folder: Path) -> Web:
+    named: dict[str, Oidc | Ldap] = {}
+    for key, section in (("oidc", web.oidc), ("ldap", web.ldap)):
+        if section is not None:
+            files = ("ca", "client_secret_file", "bind_password_file")
+            paths = {each: folder / value for each in files if (value := getattr(section, each, None))}
+            named[key] = section.model_copy(update=paths)
+    return web.model_copy(update=named)
 
 
 def _target(target: Target, folder: Path) -> Target:

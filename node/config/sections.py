@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from node.config.notifications import Target
 from node.config.peer import Peer
+from node.config.sign_in import Ldap, Oidc
 from node.config.spellings import NO_ORIGINAL, SHARP, texts
 from node.config.types import (
     AETitle,
@@ -71,6 +72,7 @@ class Storage(Section):
     retention_days: Annotated[float, Field(ge=0, le=36_500)] = 0
     high_water_percent: Annotated[float, Field(ge=0, lt=100)] = 0
     other_objects_hours: Annotated[float, Field(ge=0, le=876_000)] = 24
+    migrate: Literal["by_command", "by_itself"] = "by_command"
 
     @property
     def url(self) -> str:
@@ -120,6 +122,8 @@ class Reporting(Section):
     results: Annotated[Results, Field(min_length=1)] = ("sr",)
     series_number: Annotated[int, Field(ge=1, le=2**31 - 1)] = 9901
     timezone: TimezoneName = ""
+    organization: Annotated[str, Field(max_length=64)] = ""
+    review_quiet_minutes: Annotated[float, Field(ge=0, le=1440)] = 10
 
     @property
     def zone(self) -> tzinfo | None:
@@ -167,6 +171,8 @@ class Web(Section):
     locked_minutes: Annotated[float, Field(gt=0, le=1440)] = 15
     turnaround_target_seconds: Seconds = 300
     open_metrics: bool = False
+    oidc: Oidc | None = None
+    ldap: Ldap | None = None
     links: Mapping[str, LinkTemplate] = Field(default_factory=lambda: types.MappingProxyType({}))
 
     @property
@@ -202,6 +208,21 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _reviews_can_be_made(self) -> "Config":
+        for name, peer in self.peers.items():
+            if not peer.reviews:
+                continue
+            if not self.report.organization.strip():
+                raise ValueError(
+                    f"[peers.{name}] reviews = true needs [report] organization: whoever verifies a report does so for one"
+                )
+            if "sr" not in (peer.results or self.report.results):
+                raise ValueError(
+                    f'[peers.{name}] reviews = true needs "sr" among its results: a review replaces a report'
+                )
+        return self
+
+    @model_validator(mode="after")
     def _targets_have_names_of_their_own(self) -> "Config":
         names = [target.name for target in self.notifications]
         if twice := [name for name in names if names.count(name) > 1]:
@@ -234,6 +255,14 @@ class Config(Section):
         if found:
             return found[1].named or (found[0],)
         return (self.delivery.default_destination,) if self.delivery.default_destination else ()
+
+    def reviewing(self, calling_ae: str) -> dict[Region, tuple[str, ...]]:
+        """The destinations of what `calling_ae` sent that get reviews of the reports, by how those mark a finding."""
+        found = {
+            region: tuple(name for name in names if self.peers[name].reviews)
+            for region, names in self.getting("sr", calling_ae).items()
+        }
+        return {region: names for region, names in found.items() if names}
 
     def getting(self, result: ResultKind, calling_ae: str) -> dict[Region, tuple[str, ...]]:
         """The destinations of what `calling_ae` sent that get such a result, by how it marks a finding."""

@@ -55,9 +55,16 @@ ANEURYSM = Code("128609009", "SCT", "Intracranial aneurysm")
 PRESENT = Code("52101004", "SCT", "Present")
 ABSENT = Code("272519000", "SCT", "Absent")
 
+# What a person decided on a finding
+PERSON = Code("121006", "DCM", "Person")
+FINDING_CONTEXT = Code("408729009", "SCT", "Finding context")
+CONFIRMED = Code("410605003", "SCT", "Confirmed present")
+REJECTED = Code("410516002", "SCT", "Known absent")
+
 # Measurement group (TID 1410, 4019)
 IMAGING_MEASUREMENTS = Code("126010", "DCM", "Imaging Measurements")
 MEASUREMENT_GROUP = Code("125007", "DCM", "Measurement Group")
+TRACKING_IDENTIFIER = Code("112039", "DCM", "Tracking Identifier")
 FINDING = Code("121071", "DCM", "Finding")
 IMAGE_REGION = Code("111030", "DCM", "Image Region")
 DIAMETER = Code("81827009", "SCT", "Diameter")

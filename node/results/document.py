@@ -25,6 +25,8 @@ from node.dicom.conformance import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERS
 from node.results import codes as code
 from node.results.identity import TYPE_2, missing_identity, patient_and_study, reported_on
 
+NUMBERS_OF_A_REVISION = 100
+"""Reports are numbered so far apart that their reviews come between: of a series of reports viewers show the highest."""
 DISCLAIMER = "Unverified result of a research system; not a medical device."
 
 
@@ -95,11 +97,7 @@ class Document:
     @cached_property
     def at(self) -> datetime:
         """`created` in the timezone that the copied dates are in (PS3.3 C.12.1: one offset serves the whole dataset)."""
-        offset = text_of(self.sources[0], "TimezoneOffsetFromUTC")
-        if re.fullmatch(r"[+-](0\d|1[0-4])[0-5]\d", offset, re.ASCII):
-            minutes = int(offset[1:3]) * 60 + int(offset[3:5])
-            return self.created.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
-        return self.created
+        return in_timezone_of(self.sources[0], self.created)
 
     def named(self, series_description: str) -> dict[str, Any]:
         """The keywords that every class of highdicom takes: series, instance, equipment and content time.
@@ -118,6 +116,15 @@ class Document:
             "content_date": self.at.strftime("%Y%m%d"),
             "content_time": self.at.strftime("%H%M%S.%f"),
         }
+
+
+def in_timezone_of(ds: Dataset, at: datetime) -> datetime:
+    """`at` in the timezone that the dataset states, or as it is."""
+    offset = text_of(ds, "TimezoneOffsetFromUTC")
+    if re.fullmatch(r"[+-](0\d|1[0-4])[0-5]\d", offset, re.ASCII):
+        minutes = int(offset[1:3]) * 60 + int(offset[3:5])
+        return at.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
+    return at
 
 
 def bare_instance(study_uid: str, series_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Dataset:

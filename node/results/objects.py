@@ -11,7 +11,7 @@ from ai.findings import Findings
 from ai.frames import text_of
 from ai.volume import Volume
 from node.config.types import Region
-from node.results.document import Algorithm, Document, NotAnalysed, Outcome, Predecessor
+from node.results.document import NUMBERS_OF_A_REVISION, Algorithm, Document, NotAnalysed, Outcome, Predecessor
 from node.results.identity import derive_uid
 from node.results.secondary_capture import build_summary
 from node.results.segmentation import build_segmentation
@@ -65,7 +65,7 @@ class Maker:
             report_uid=self._uid("report", region, own),
             created=self.created,
             algorithm=self.algorithm,
-            instance_number=self.series.revision,
+            instance_number=self.series.revision * (NUMBERS_OF_A_REVISION if kind == "report" else 1),
         )
 
     def _uid(self, kind: str, region: Region, own: Region) -> str:

@@ -28,11 +28,15 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Reason:
-    """One thing that is wrong: what it concerns, how bad it is, and in one line the value, the cause and the remedy."""
+    """One thing that is wrong: what it concerns, how bad it is, and in one line the value, the cause and the remedy.
+
+    `subject`: which one, where there may be several: the peer, the process, the job.
+    """
 
     about: str
     verdict: Verdict
     message: str
+    subject: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class Facts:
     folder: str
     free_bytes: int | None
     disk_error: str = ""
+    host: str = ""
+    """Where `free_bytes` are; those of other hosts are in what their processes say."""
     database_error: str = ""
     processes: Sequence[ProcessFact] = ()
     peers: Sequence[PeerFact] = ()
@@ -106,6 +112,8 @@ class Facts:
 BEAT_SECONDS = 3.0
 LATE = timedelta(seconds=12)
 """A process that has not said for so long that it runs counts as dead or hung."""
+MISSED = timedelta(hours=1)
+"""A host that has been silent for longer is taken to have been put away, as that of a container is."""
 CLOCKS_DIFFER = timedelta(seconds=5)
 FULL_BYTES, LOW_BYTES = 64 << 20, 2 << 30
 """With less room than the first nothing is received; less than the second holds about eight studies."""
@@ -118,18 +126,41 @@ _NEEDED = {
     "web": (Verdict.DEGRADED, "no pages are served"),
 }
 """Each process, how bad it is when it does not run, and what that means; `web` only where pages are wanted."""
+_OF_EACH_HOST = ("receive", "work")
+_JOBS = {
+    "settle": (Verdict.DOWN, "no series is taken to be whole"),
+    "deliver": (Verdict.DOWN, "no report is delivered"),
+    "intake": (Verdict.DOWN, "no image is answered"),
+    "supervise": (Verdict.DEGRADED, "a process that ends is not started again"),
+    "analyse": (Verdict.DEGRADED, "nothing is analysed"),
+    "notify": (Verdict.DEGRADED, "nobody is notified"),
+}
+"""The same of jobs; one that is not here makes the node degraded."""
 
 
 ABOUT = (
     "database", "processes", "disk", "instances", "model", "peers", "deliveries", "analysis", "certificates", "clock",
-    "notifications",
+    "notifications", "jobs",
 )  # fmt: skip
 """What a reason may be about."""
 
 
 def judge(facts: Facts) -> Health:
     """How the node is."""
-    rules = (_database, _processes, _two_nodes, _disk, _refused, _model, _peers, _waiting, _certificates, _clock)
+    rules = (
+        _database,
+        _processes,
+        _silent_hosts,
+        _two_nodes,
+        _jobs,
+        _disk,
+        _refused,
+        _model,
+        _peers,
+        _waiting,
+        _certificates,
+        _clock,
+    )
     reasons = [reason for rule in rules for reason in rule(facts)]
     return Health(tuple(sorted(reasons, key=lambda one: -one.verdict.exit_status)))
 
@@ -151,16 +182,47 @@ def _processes(facts: Facts) -> Iterator[Reason]:
         message = f"no node runs on {facts.folder}: nothing is received; start it with `willis serve` (or its service)"
         yield Reason("processes", Verdict.DOWN, message)
         return
-    is_supervised = any(each.role == "serve" and is_alive(each, facts.now) for each in facts.processes)
+    serving = _serving_hosts(facts)
     for role, (verdict, what) in _NEEDED.items():
-        known = [process for process in facts.processes if process.role == role]
-        is_wanted = role != "web" or facts.serves_pages
-        if not is_wanted or any(is_alive(process, facts.now) for process in known):
+        if role == "web" and not facts.serves_pages:
             continue
-        last = max(known, key=lambda process: process.beat_at, default=None)
-        yield Reason(
-            "processes", verdict, f"{_why_dead(role, last, facts.now)}: {what}; {_remedy_of(role, last, is_supervised)}"
-        )
+        for host in serving if serving and role in _OF_EACH_HOST else [""]:
+            known = [each for each in facts.processes if each.role == role and host in ("", each.host)]
+            if any(is_alive(process, facts.now) for process in known):
+                continue
+            last = max(known, key=lambda process: process.beat_at, default=None)
+            why = _why_dead(role, last, facts.now) + (f" on {host}" if last is None and len(serving) > 1 else "")
+            message = f"{why}: {what}; {_remedy_of(role, last, bool(serving))}"
+            yield Reason("processes", verdict, message, f"{role} {host if len(serving) > 1 else ''}".strip())
+
+
+def _serving_hosts(facts: Facts) -> list[str]:
+    return sorted({each.host for each in facts.processes if each.role == "serve" and is_alive(each, facts.now)})
+
+
+def _silent_hosts(facts: Facts) -> Iterator[Reason]:
+    """A host whose node has died without a word, while that of another host works on."""
+    serving = _serving_hosts(facts)
+    silent = {each.host: each for each in facts.processes if each.role == "serve" and each.host not in serving}
+    for host, last in sorted(silent.items()) if serving else ():
+        if facts.now - last.beat_at <= MISSED:
+            message = f"{_why_dead('serve', last, facts.now)}: that of {', '.join(serving)} works on; {_remedy_of('serve', last, False)}"
+            yield Reason("processes", Verdict.DEGRADED, message, f"serve {host}")
+
+
+def _jobs(facts: Facts) -> Iterator[Reason]:
+    """What stands still in a process that says that it runs."""
+    for process in facts.processes:
+        if not is_alive(process, facts.now):
+            continue
+        for name, said in process.details.get("jobs", {}).items():
+            since = datetime.fromisoformat(said["at"])
+            if facts.now - since <= timedelta(seconds=said["late_after_seconds"]):
+                continue
+            verdict, what = _JOBS.get(name, (Verdict.DEGRADED, "what it is for waits"))
+            where = f"`willis {process.role}` (pid {process.pid} on {process.host})"
+            message = f"the job {name} of {where} has not finished since {_utc(since)}: {what}; look at its log, and restart the node"
+            yield Reason("jobs", verdict, message, f"{name} {process.host}")
 
 
 def _why_dead(role: str, last: ProcessFact | None, now: datetime) -> str:
@@ -195,17 +257,24 @@ def _two_nodes(facts: Facts) -> Iterator[Reason]:
 
 
 def _disk(facts: Facts) -> Iterator[Reason]:
-    free = facts.free_bytes
-    if facts.disk_error:
-        yield Reason("disk", Verdict.DOWN, f"{facts.folder}: {facts.disk_error}")
-    elif free is not None and free < LOW_BYTES:
-        is_full = free < FULL_BYTES
+    yield from _room(facts.folder, facts.free_bytes, facts.disk_error, "")
+    for each in facts.processes:
+        if each.role == "serve" and each.host != facts.host and is_alive(each, facts.now):
+            where = f"{facts.folder} of {each.host}"
+            yield from _room(where, each.details.get("free_bytes"), each.details.get("disk_error", ""), each.host)
+
+
+def _room(where: str, free_bytes: int | None, error: str, subject: str) -> Iterator[Reason]:
+    if error:
+        yield Reason("disk", Verdict.DOWN, f"{where}: {error}", subject)
+    elif free_bytes is not None and free_bytes < LOW_BYTES:
+        is_full = free_bytes < FULL_BYTES
         what = "instances are refused" if is_full else "about eight studies fit"
         message = (
-            f"{free / 2**20:.0f} MiB free in {facts.folder}, {what}; free some, set [storage] retention_days or "
+            f"{free_bytes / 2**20:.0f} MiB free in {where}, {what}; free some, set [storage] retention_days or "
             "high_water_percent, or move [storage] directory"
         )
-        yield Reason("disk", Verdict.DOWN if is_full else Verdict.DEGRADED, message)
+        yield Reason("disk", Verdict.DOWN if is_full else Verdict.DEGRADED, message, subject)
 
 
 def _refused(facts: Facts) -> Iterator[Reason]:
@@ -229,7 +298,7 @@ def _peers(facts: Facts) -> Iterator[Reason]:
     for peer in facts.peers:
         if peer.error:
             last = f"last answered {_utc(peer.answered_at)}" if peer.answered_at else "has not answered yet"
-            yield Reason("peers", Verdict.DEGRADED, f"{peer.name} does not answer ({last}): {peer.error}")
+            yield Reason("peers", Verdict.DEGRADED, f"{peer.name} does not answer ({last}): {peer.error}", peer.name)
 
 
 def _waiting(facts: Facts) -> Iterator[Reason]:
@@ -261,7 +330,7 @@ def _certificates(facts: Facts) -> Iterator[Reason]:
         yield Reason("certificates", Verdict.DEGRADED, facts.certificate_error)
     for each in facts.certificates:
         if trouble := certificate_trouble(each, facts.now):
-            yield Reason("certificates", Verdict.DEGRADED, trouble)
+            yield Reason("certificates", Verdict.DEGRADED, trouble, each.key)
 
 
 def certificate_trouble(certificate: CertificateFact, now: datetime) -> str:

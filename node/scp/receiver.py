@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from pynetdicom.sop_class import (
@@ -47,6 +48,9 @@ from storage.files.instances import Files
 from storage.queries.group_commit import GroupCommit
 from storage.records import AssociationEnd
 from storage.store import Store
+
+INTAKE_LATE_AFTER_SECONDS = 90.0
+"""A database that is locked or has vanished is given up after about 30 s."""
 
 
 class Receiver:
@@ -140,9 +144,11 @@ class Receiver:
         self._is_running = False
 
     def said_of_itself(self) -> dict[str, Any]:
-        """For its heartbeat: where it listens, and what it refused."""
+        """For its heartbeat: where it listens, since when what came waits for the database, and what it refused."""
         settings = self._config.node
-        return {"address": f"{settings.host}:{settings.port}", **self._refusals.said()}
+        waits_since = _now() - timedelta(seconds=self._group_commit.busy_seconds())
+        jobs = {"intake": {"at": waits_since.isoformat(), "late_after_seconds": INTAKE_LATE_AFTER_SECONDS}}
+        return {"address": f"{settings.host}:{settings.port}", "jobs": jobs, **self._refusals.summary()}
 
     def _entity(self) -> Entity:
         settings, contexts = self._config.node, [offered(Verification)]

@@ -19,7 +19,7 @@ class Refusals:
         """One more was refused, with this comment to its sender."""
         self.count, self.at, self.error = self.count + 1, self.now(), error
 
-    def said(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """As a heartbeat carries it; nothing where nothing was refused."""
         if self.at is None:
             return {}

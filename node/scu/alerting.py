@@ -51,20 +51,29 @@ def host_of(target: Target) -> tuple[str, int]:
     if target.kind == "apprise":
         _messenger(target)
         return "", 0
+    host, port = _host_and_port(target)
+    if target.kind == "hl7" and not port:
+        raise Refused(f"{target.name}: its url has no port; write mllp://HOST:2575")
+    return host, port
+
+
+def _host_and_port(target: Target) -> tuple[str, int]:
+    """Of a target that we call ourselves; its port is 0 where the URL of an "hl7" names none.  Raises Refused."""
     parts = urlsplit(_address(target))
     if parts.scheme not in (("mllp",) if target.kind == "hl7" else ("http", "https")) or not parts.hostname:
         raise Refused(f"{target.name}: its url_file must hold the URL of kind = '{target.kind}'")
-    return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        return parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+    except ValueError:  # no message has the URL: it may hold a secret
+        raise Refused(f"{target.name}: its url_file holds a URL whose port is no number from 1 to 65535") from None
 
 
 def send_hl7(target: Target, message: str, control_id: str) -> None:
     """The listener has acknowledged the message.  Raises Unavailable and Refused."""
-    parts = urlsplit(_address(target))
-    if parts.scheme != "mllp" or not parts.hostname or not parts.port:
-        raise Refused(f"{target.name}: its url_file must hold mllp://HOST:PORT")
+    host, port = host_of(target)
     try:
         with ThreadPoolExecutor(1) as apart:  # an event loop of its own, whatever loop the caller's thread has
-            exchanged = asyncio.wait_for(_exchanged(parts.hostname, parts.port, message), TIMEOUT_SECONDS)
+            exchanged = asyncio.wait_for(_exchanged(host, port, message), TIMEOUT_SECONDS)
             answer = apart.submit(asyncio.run, exchanged).result()
         [acknowledgement] = answer.segments("MSA")
         code, of = str(acknowledgement[1]), str(acknowledgement[2])
@@ -96,6 +105,7 @@ async def _exchanged(host: str, port: int, message: str) -> Any:
 
 def send_fhir(target: Target, resource: dict[str, Any], if_none_exist: str) -> None:
     """The server has the resource, once.  Raises Unavailable and Refused."""
+    host_of(target)
     headers = {
         "Content-Type": "application/fhir+json",
         "Accept": "application/fhir+json",

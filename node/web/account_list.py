@@ -9,7 +9,7 @@ from node.errors import Refused
 from node.web.passwords import checked_password
 from node.web.requests import Asked
 from node.web.sign_in import checked_name, is_locked
-from storage.queries.accounts import NameTaken, Role
+from storage.queries.accounts import NameTaken, NotPossible, Provider, Role
 
 NOT_FOR_YOU = "Only an administrator sees this page."
 _NOT_YOURSELF = "another administrator changes your role or disables you: so that nobody locks out the last one"
@@ -32,7 +32,7 @@ def change(asked: Asked) -> Response:
             raise Refused("that cannot be done with an account")
         name = checked_name(asked.form.get("name", ""))
         done = act(asked, name)
-    except (Refused, NameTaken) as error:
+    except (Refused, NameTaken, NotPossible) as error:
         said = str(error)
         return _page(asked, 422, said=f"{said[0].upper()}{said[1:]}.")
     asked.context.record_account_change(name, done, asked.account, asked.host)
@@ -49,6 +49,7 @@ def _page(asked: Asked, status: int = 200, said: str = "") -> Response:
             "disabled": each.disabled_at is not None,
             "locked": is_locked(each, now),
             "own": each.name == asked.account.name,
+            "provider": "" if each.provider is Provider.LOCAL else each.provider.upper(),
         }
         for each in asked.context.store.accounts.all()
     ]

@@ -1,5 +1,7 @@
 """Signing in and out, and the first account."""
 
+from urllib.parse import urlencode
+
 from starlette.responses import RedirectResponse, Response
 
 from node.audit.messages import SignIn
@@ -14,7 +16,14 @@ def show_sign_in(asked: Asked) -> Response:
     """The form; whoever has signed in goes on."""
     if asked.account.id:
         return RedirectResponse("/", 303)
-    return asked.page("sign_in.html", next=inside(asked.request.query_params.get("next", "/")), said="")
+    return sign_in_page(asked, 200, inside(asked.request.query_params.get("next", "/")))
+
+
+def sign_in_page(asked: Asked, status: int, goal: str, said: str = "", name: str = "") -> Response:
+    """The form, with what is wrong; and the provider's button where there is one."""
+    oidc = asked.context.config.web.oidc
+    other = {"name": oidc.name, "link": f"/sign-in/oidc?{urlencode({'next': goal})}"} if oidc else None
+    return asked.page("sign_in.html", status, next=goal, said=said, name=name, other=other)
 
 
 def sign_in(asked: Asked) -> Response:
@@ -23,12 +32,12 @@ def sign_in(asked: Asked) -> Response:
     goal = inside(asked.form.get("next", "/"))
     before = asked.request.cookies.get(SESSION_COOKIE, "")
     try:
-        account, token = _signing_in(asked).sign_in(name, asked.form.get("password", ""), asked.host, before)
+        account, token = signing_in(asked).sign_in(name, asked.form.get("password", ""), asked.host, before)
     except Refused as error:
         context.record_sign_in(SignIn.LOGIN, name[:64] or "-", asked.host, str(error))
-        return asked.page("sign_in.html", 403, next=goal, said=str(error), name=name)
+        return sign_in_page(asked, 403, goal, str(error), name)
     context.record_sign_in(SignIn.LOGIN, account.name, asked.host)
-    return _in(asked, token, goal)
+    return enter(asked, token, goal)
 
 
 def sign_out(asked: Asked) -> Response:
@@ -70,15 +79,17 @@ def make_first(asked: Asked) -> Response:
         )
     context.first_start.token = ""
     context.record_sign_in(SignIn.LOGIN, account.name, asked.host)
-    return _in(asked, _signing_in(asked).session(account), "/")
+    return enter(asked, signing_in(asked).session(account), "/")
 
 
-def _signing_in(asked: Asked) -> SigningIn:
+def signing_in(asked: Asked) -> SigningIn:
+    """Who signs accounts in here."""
     context = asked.context
     return SigningIn(context.store.accounts, context.passwords, context.tries, context.config.web, context.clock)
 
 
-def _in(asked: Asked, token: str, goal: str) -> Response:
+def enter(asked: Asked, token: str, goal: str) -> Response:
+    """The browser has this session, and goes on."""
     response = RedirectResponse(goal, 303)
     set_cookie(response, asked.context, SESSION_COOKIE, token)
     return response

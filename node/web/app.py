@@ -13,7 +13,16 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
-from node.web import account_list, account_pages, case_pages, image_pages, monitoring, statistics_pages, worklist_pages
+from node.web import (
+    account_list,
+    account_pages,
+    case_pages,
+    image_pages,
+    monitoring,
+    provider_pages,
+    statistics_pages,
+    worklist_pages,
+)
 from node.web.api import make_api
 from node.web.context import Context
 from node.web.failures import failed, said
@@ -47,6 +56,7 @@ def make_app(context: Context, stopping: Callable[[], bool] = lambda: False) -> 
             Route("/accounts", signed_in(account_list.change), methods=["POST"]),
             Route("/statistics", signed_in(statistics_pages.statistics)),
             Route("/statistics.csv", signed_in(statistics_pages.exported)),
+            *provider_pages.routes(context),
             *monitoring.routes(),
             Mount("/static", StaticFiles(directory=HERE / "static")),
             Mount("/api", make_api(context)),

@@ -10,11 +10,14 @@ from starlette.responses import RedirectResponse, Response
 
 from ai.locations import Location
 from node.config.types import LINK_VALUES
+from node.results.rejections import REJECTIONS
 from node.web import wording
 from node.web.earlier_studies import HOW, changes, earlier_cases
 from node.web.report_text import Line, report_lines
 from node.web.requests import Asked
+from node.web.review_delivery import sent_back
 from storage.queries.accounts import Role
+from storage.queries.review_documents import REVIEW
 from storage.queries.reviews import Action, ChangedMeanwhile, Entry, NotChanged, Rejection, Review, Verdict, Wanted
 from storage.queries.worklist import Row
 from storage.records import Delivery
@@ -159,12 +162,13 @@ def _shown(asked: Asked, row: Row) -> dict[str, Any]:
         "entries": [(entry, wording.told(entry), _at(asked, entry.at)) for entry in reversed(entries)],
         "steps": [(each, _at(asked, each.at)) for each in steps],
         "acknowledged_at": _at(asked, decided.acknowledged_at),
-        "rejections": [(code.value, text) for code, text in wording.REJECTIONS.items()],
+        "rejections": [(code.value, text) for code, text in REJECTIONS.items()],
         "accounts": [each.name for each in context.store.accounts.all() if each.disabled_at is None],
         "is_lead": asked.account.may(Role.LEAD),
         "can_undo": _can_undo(asked, entries, row),
         "has_ended": row["priority"] != 3,
         "state": f"{row['stage']}-{row['revision']}-{row['instance_count']}-{decided.version}-{len(steps)}-{row['delivery']}",
+        "sent_back": sent_back(asked, row, decided),
         "image_key": f"{row['revision']}-{row['instance_count']}-{row['report_uid'] or ''}",
         "said": "",
     }
@@ -201,7 +205,7 @@ def _findings(row: Row, decided: Review, changed: Mapping[int, str]) -> list[dic
 
 
 def _rejection(verdict: Verdict | None) -> str:
-    return wording.REJECTIONS[Rejection(verdict.reason)] if verdict and verdict.reason else ""
+    return REJECTIONS[Rejection(verdict.reason)] if verdict and verdict.reason else ""
 
 
 def _probabilities(row: Row) -> list[tuple[str, float, str]]:
@@ -228,6 +232,8 @@ def _timeline(row: Row, deliveries: Sequence[Delivery]) -> list[Step]:
     for each in deliveries:
         steps += [(f"{each.destination} took the {each.kind.replace('_', ' ')}", each.delivered_at)]
         steps += [(f"{each.destination} has promised to keep it", each.committed_at)]
+        if each.kind.startswith(REVIEW):
+            steps += [(f"Review made for {each.destination}", each.created_at)]
     known = [Step(name, at, _after(at, last)) for name, at in steps if at is not None]
     return sorted(known, key=lambda step: step.at)
 

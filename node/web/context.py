@@ -1,8 +1,9 @@
 """What every page works with, made once when the process starts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
+from threading import BoundedSemaphore
 
 from node.audit.messages import Person, SignIn, Study
 from node.audit.trail import Trail
@@ -31,6 +32,8 @@ class Context:
     first_start: FirstStart
     board: Board
     images: Images
+    outside: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(4))
+    """Held while an identity provider is asked: fewer than there are threads, so that a slow one holds up nobody else."""
 
     @property
     def zone(self) -> tzinfo | None:

@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Place:
     """A frame of a file.  `along_mm`: its position along the normal of the slices."""
 
     path: Path
+    sop_instance_uid: str
     frame_number: int
     position_mm: tuple[float, ...]
     along_mm: float
@@ -115,9 +116,10 @@ class Images:
     def _places(self, head: Header, file: StoredFile) -> list[Place]:
         path = self._files.path(file)
         if head.number_of_frames <= 1 and head.position_mm is not None:
-            return [Place(path, 1, head.position_mm, 0.0)]
+            return [Place(path, head.sop_instance_uid, 1, head.position_mm, 0.0)]
         found = frames(self._header(file))
-        return [Place(path, each.number, each.position_mm if each.has_geometry else (), 0.0) for each in found]
+        uid = head.sop_instance_uid
+        return [Place(path, uid, each.number, each.position_mm if each.has_geometry else (), 0.0) for each in found]
 
     def _header(self, file: StoredFile) -> Dataset:
         return _dataset(self._files.path(file), stop_before_pixels=True)
@@ -162,7 +164,7 @@ def _side(vector_lps: NDArray[np.float64]) -> str:
 
 
 def _along(place: Place, along_mm: float) -> Place:
-    return Place(place.path, place.frame_number, place.position_mm, along_mm)
+    return replace(place, along_mm=along_mm)
 
 
 def findings_on(series: Series, lesions: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:

@@ -19,28 +19,29 @@ def masks_on(series: Series, path: Path) -> dict[int, list[Run]]:
     """The runs of pixels by slice (from 0).  Empty where the file is gone, cannot be read, or is of other images."""
     try:
         ds = dcmread(path)
-        return _runs(ds, _frames_by_plane(series))
+        return _runs(ds, _numbers_by_frame(series))
     except _UNREADABLE:
         return {}
 
 
-def _frames_by_plane(series: Series) -> dict[tuple[float, ...], int]:
-    return {_rounded(place.position_mm): number for number, place in enumerate(series.places) if place.position_mm}
+def _numbers_by_frame(series: Series) -> dict[tuple[str, int], int]:
+    """By instance and frame, not by position: two phases have slices at the same."""
+    return {(place.sop_instance_uid, place.frame_number): number for number, place in enumerate(series.places)}
 
 
-def _rounded(position_mm: tuple[float, ...]) -> tuple[float, ...]:
-    """Decimal strings on the one side, floats on the other: a hundredth of a millimetre tells planes apart."""
-    return tuple(round(float(value), 2) + 0.0 for value in position_mm)
+def _source(frame: Dataset) -> tuple[str, int]:
+    """Which frame of which instance the mask was drawn on."""
+    source = frame.DerivationImageSequence[0].SourceImageSequence[0]
+    return str(source.ReferencedSOPInstanceUID), int(source.get("ReferencedFrameNumber") or 1)
 
 
-def _runs(ds: Dataset, planes: dict[tuple[float, ...], int]) -> dict[int, list[Run]]:
+def _runs(ds: Dataset, numbers: dict[tuple[str, int], int]) -> dict[int, list[Run]]:
     rows, columns = ds.Rows, ds.Columns
     bits = np.asarray(unpack_bits(ds.PixelData))[: ds.NumberOfFrames * rows * columns].reshape(-1, rows, columns)
     found: dict[int, list[Run]] = {}
     for number, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
-        position = tuple(frame.PlanePositionSequence[0].ImagePositionPatient)
         finding = int(frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-        at = planes.get(_rounded(position))
+        at = numbers.get(_source(frame))
         if at is not None:
             found.setdefault(at, []).extend((finding, *run) for run in _runs_of(bits[number]))
     return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from math import ceil, sqrt
 
+from node.results.rejections import REJECTIONS
 from node.web import wording
 from storage.queries.reviews import Rejection
 from storage.queries.statistics import Judged
@@ -66,7 +67,7 @@ def by_place_and_size(judged: Sequence[Judged]) -> list[tuple[str, list[Proporti
 def reasons(judged: Sequence[Judged]) -> list[tuple[str, int]]:
     """Why findings were rejected, the most frequent first."""
     counted = Counter(each.reason for each in judged if not each.accepted)
-    return [(wording.REJECTIONS[Rejection(reason)], number) for reason, number in counted.most_common()]
+    return [(REJECTIONS[Rejection(reason)], number) for reason, number in counted.most_common()]
 
 
 def weeks(judged: Sequence[Judged]) -> list[tuple[date, int, int]]:

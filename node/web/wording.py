@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from ai.wording import counted
+from node.results.rejections import REJECTIONS
 from node.rules.reasons import explained
 from storage.queries.reviews import Action, Entry, Rejection
 
@@ -16,16 +17,6 @@ SHORT_PLACES = {
     "Anterior Cerebral Artery": "ACA",
     "Posterior Communicating Artery": "PCom",
     "Other Posterior Circulation": "Post. circulation",
-}
-REJECTIONS = {
-    Rejection.INFUNDIBULUM: "Infundibulum",
-    Rejection.VESSEL_LOOP: "Vessel loop or curve",
-    Rejection.BIFURCATION: "Normal bifurcation",
-    Rejection.VEIN: "Vein",
-    Rejection.CALCIFICATION: "Calcified plaque",
-    Rejection.ARTEFACT: "Artefact",
-    Rejection.TREATED: "Treated: clip or coil",
-    Rejection.OTHER: "Other",
 }
 _STAGES = {
     "receiving": "Being received",

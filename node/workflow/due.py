@@ -8,6 +8,7 @@ from typing import Any, Generic
 
 from node.errors import Unavailable, safe_message
 from node.runtime import log
+from node.runtime.job import still_working
 from node.workflow.context import Context
 from storage.queries.due import Attempt, Record, WithDue
 
@@ -33,6 +34,7 @@ def each_due(context: Context, queue: WithDue[Record], kind: Attempts[Record], l
     succeeded, away, due = 0, set[str](), queue.due
     while not context.stopping.is_set() and (claimed := due.claim(context.clock(), lease, away)):
         with context.holding(partial(due.give_back, claimed)):
+            still_working()
             try:
                 succeeded += kind.attempt(context, claimed)
             except Exception as error:  # noqa: BLE001  the edge: whatever it is, the others go on

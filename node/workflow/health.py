@@ -4,6 +4,7 @@ Changes nothing, and needs no part of the node that may be what is ill.
 """
 
 import os
+import socket
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from node.errors import ConfigError, safe_message
 from node.net.certificates import read_certificates
 from node.rules.health import CertificateFact, Facts, Health, PeerFact, ProcessFact, judge
 from node.runtime.processes import has_died
+from storage.database import revision
 from storage.database.inspection import inspect_database
 from storage.database.plain import Reading
 from storage.errors import DatabaseUnusable
@@ -41,6 +43,7 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         database_error = safe_message(error)
     return Facts(
         now=now,
+        host=socket.gethostname()[:64],
         folder=str(folder),
         free_bytes=free_bytes,
         disk_error=disk_error,
@@ -49,7 +52,7 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         peers=[
             PeerFact(each.peer, each.asked_at, each.answered_at, each.error)
             for each in peers
-            if each.peer in config.peers
+            if each.peer in config.peers and config.node.echo_seconds
         ],
         certificates=certificates,
         certificate_error=certificate_error,
@@ -69,8 +72,7 @@ def readable(url: str) -> Reading | None:
     if found.revision is None:
         return None
     if not found.is_current:
-        remedy = "the next start of `willis serve` migrates it" if found.is_older else "install that version"
-        raise DatabaseUnusable(f"the database has the tables of another version ({found.revision}): {remedy}")
+        raise DatabaseUnusable(f"the database {revision.why_not(found.revision)}")
     return open_reading(url)
 
 

@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 from node.config.notifications import AlertEvent, Target
 from node.errors import Refused
 from node.results.alert import Alert, condition_of, diagnostic_report_of, finding_of, oru_of, text_of
 from node.rules.health import Reason, judge
 from node.runtime import log
-from node.scu.alerting import import_what_sends, send_fhir, send_hl7, send_text
+from node.scu.alerting import TIMEOUT_SECONDS, import_what_sends, send_fhir, send_hl7, send_text
 from node.workflow.context import Context
 from node.workflow.due import Attempts, each_due
 from node.workflow.health import facts_of
@@ -21,6 +22,8 @@ CALM = timedelta(hours=1)
 KEPT = timedelta(days=30)
 LOOK_BACK = timedelta(hours=48)
 """What is older is not told of for the first time: who adds a target does not want the past."""
+
+LONGEST_SUBJECT = 40
 
 
 def tell(context: Context) -> int:
@@ -78,13 +81,21 @@ def notice_health(context: Context) -> None:
 
 
 def _topic(reason: Reason) -> str:
-    """What a target is notified of once as long as it goes on; what gets worse is another."""
-    return f"{reason.about}:{reason.verdict.value}"
+    """What a target is notified of once as long as it goes on; what gets worse is another, and so is another peer."""
+    subject = quote(reason.subject, safe="")
+    if len(subject) > LONGEST_SUBJECT:
+        subject = hashlib.sha256(subject.encode()).hexdigest()[:LONGEST_SUBJECT]
+    return ":".join(filter(None, (reason.about, reason.verdict.value, subject)))
 
 
 def send(context: Context) -> int:
     """Every notification that is due was tried once; returns how many were taken."""
-    return each_due(context, context.store.notifications, _NOTIFICATIONS, context.lease)
+    return each_due(context, context.store.notifications, _NOTIFICATIONS, lease(context))
+
+
+def lease(context: Context) -> timedelta:
+    """How long one message may take, before another process may send it: longer than any target is waited for."""
+    return max(context.lease, timedelta(seconds=4 * TIMEOUT_SECONDS))
 
 
 def _send_one(context: Context, notification: Notification) -> bool:

@@ -2,6 +2,7 @@
 
 from node.config.sections import Config
 from node.errors import NodeError, safe_message
+from node.runtime.job import still_working
 from node.scu.dimse import Timeouts
 from node.scu.remote import remote_of
 from node.workflow.context import Context
@@ -28,6 +29,7 @@ def ask(context: Context) -> int:
     for name in needed(context.config):
         if context.stopping.is_set():
             break
+        still_working()
         error = ""
         try:
             remote_of(context.config, context.config.peers[name], context.trail, context.clock, ECHO_TIMEOUTS).echo()

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from node.dicom.conformance import IMAGE_CLASSES
 from node.runtime import log
+from node.runtime.job import still_working
 from node.workflow.context import Context
 from storage.queries.retention import Removal, Why
 
@@ -55,6 +56,7 @@ def _remove_others(context: Context, now: datetime) -> int:
 
 def _remove(context: Context, case: int, why: Why, before: datetime) -> int:
     """How many bytes will be free at the next run; 0 when the case stays."""
+    still_working()
     removal = context.store.retention.begin(case, why, before, context.clock())
     if removal is None:
         return 0
@@ -73,6 +75,7 @@ def _end_earlier(context: Context) -> None:
 
 def _end(context: Context, removal: Removal, known: Sequence[str]) -> None:
     """The files that the database knows are where it says; the others are deleted."""
+    still_working()
     context.files.move((_aside(removal, path), path) for path in known)
     with suppress(FileNotFoundError):
         shutil.rmtree(context.files.root / removal.folder)

@@ -9,6 +9,7 @@ from node.dicom.conformance import IMAGE_CLASSES
 from node.errors import Busy, Refused, Unavailable, safe_message
 from node.runtime import log
 from node.runtime.backoff import Backoff
+from node.runtime.job import still_working
 from node.scp.inlet import Inlet
 from node.scu.remote import remote_of
 from node.scu.source import Listed, Source
@@ -90,6 +91,7 @@ def retrieve(context: Context) -> int:
     came, away = 0, set[str]()
     while context.lacking and not context.stopping.is_set():
         _, series = context.lacking.popitem()
+        still_working()
         try:
             came += _retrieve_one(context, series, away)
         except Exception as error:  # noqa: BLE001  the edge: the attempt counts, and the others go on

@@ -12,6 +12,7 @@ from node.rules.completion import Sender, Wait, Whole
 from node.rules.eligibility import Covered, NotEligible, Sibling, Turn
 from node.rules.ineligible import Ineligible
 from node.runtime import log
+from node.runtime.job import still_working
 from node.scu.dimse import Timeouts
 from node.scu.remote import remote_of
 from node.scu.source import Listed
@@ -38,6 +39,7 @@ def settle(context: Context) -> int:
     for series in receiving:
         if context.stopping.is_set():
             break
+        still_working()
         try:
             settled += _settle_one(context, series)
         except Exception as error:  # noqa: BLE001  the edge: the next run tries this one again

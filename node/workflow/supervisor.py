@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
+from typing import Any
 
 from node.audit.messages import Activity
 from node.audit.trail import open_trail
@@ -16,11 +17,23 @@ from node.config.sections import Config
 from node.runtime import log
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
-from node.runtime.job import Job, scheduler_of
+from node.runtime.job import LATE_AFTER_SECONDS, Job, Progress, scheduler_of
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import CONFIG_ERROR, RESTARTS, Child, worker_name
-from node.workflow import commitments, delivery, notifications, peer_checks, recovery, retention, retrieval, settling
+from node.workflow import (
+    commitments,
+    delivery,
+    migration,
+    notifications,
+    peer_checks,
+    recovery,
+    retention,
+    retrieval,
+    reviews,
+    settling,
+)
 from node.workflow.context import Context
+from node.workflow.health import room_in
 from storage.errors import DatabaseAway
 from storage.files.instances import Files
 from storage.store import Store
@@ -37,12 +50,13 @@ class Supervisor:
         self._config = config
         directory = config.storage.directory
         self._files = Files(directory)
+        migration.migrate_by_itself(config, utc_now())
         self._store = Store.open(config.storage.url)
         self._trail = open_trail(config)
         self._context = Context(
             config, self._store, self._files, lambda: wake(directory, WORKER_PROCESS), trail=self._trail
         )
-        self._heartbeat = Heartbeat(self._store.processes, "serve", directory)
+        self._heartbeat = Heartbeat(self._store.processes, "serve", directory, self._said_of_itself)
         environment = dict(os.environ)
         if config.ai.threads:
             environment["OMP_NUM_THREADS"] = str(config.ai.threads)
@@ -50,28 +64,8 @@ class Supervisor:
         if config.web.enabled:
             self._children.append(Child("web", [*arguments, "--as-child"], environment))
         self._stopping = threading.Event()
-        context = self._context
-        self._jobs = [
-            #   name          seconds on_wakeup
-            Job("settle",         0.5, True,  lambda: settling.settle(context)),
-            Job("deliver",        1.0, True,  lambda: delivery.deliver(context)),
-            Job("commitments",    1.0, True,  lambda: (commitments.ask(context), commitments.tell(context))),
-            Job("retrieve",       1.0, False, lambda: retrieval.retrieve(context)),
-            Job("rescue",        10.0, False, self._rescue),
-            Job("retain",        60.0, False, lambda: retention.retain(context)),
-            *self._notifying(context),
-            Job("peers", config.node.echo_seconds or None, False, lambda: peer_checks.ask(context)),
-        ]  # fmt: skip
-
-    @staticmethod
-    def _notifying(context: Context) -> list[Job]:
-        """The jobs that tell people and other systems, where any are to be told."""
-        if not context.config.notifications:
-            return []
-        return [
-            Job("notify", 2.0, True, lambda: notifications.tell(context)),
-            Job("notify_health", 5.0, False, lambda: notifications.notice_health(context)),
-        ]
+        self._jobs = _jobs_of(self._context, self._rescue)
+        self._progress = Progress("supervise", LATE_AFTER_SECONDS)
 
     def run(self) -> int:
         """Runs until SIGTERM or SIGINT; returns the exit status."""
@@ -102,8 +96,15 @@ class Supervisor:
         log.get().info("node_stopped", exit_code=status)
         return status
 
+    def _said_of_itself(self) -> dict[str, Any]:
+        """For its heartbeat: when each job last got on, and what room there is on this host."""
+        free_bytes, error = room_in(self._config.storage.directory)
+        jobs = {each.name: each.said() for each in (self._progress, *(job.progress for job in self._jobs))}
+        return {"jobs": jobs, "free_bytes": free_bytes, "disk_error": error}
+
     def _supervise(self, wakeup: Wakeup) -> int:
         while not self._stopping.is_set():
+            self._progress.made()
             for child in self._children:
                 if not self._look_after(child):
                     return CONFIG_ERROR
@@ -183,6 +184,30 @@ class Supervisor:
 
     def _on_stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()
+
+
+def _jobs_of(context: Context, rescue: Callable[[], None]) -> list[Job]:
+    """The jobs of this process; what nobody wants has none."""
+    config = context.config
+    one_attempt = context.lease.total_seconds() + LATE_AFTER_SECONDS / 4
+    one_retrieval = config.completion.retrieve_seconds + retrieval.SLACK_SECONDS + one_attempt
+    jobs = [
+        #   name          seconds on_wakeup
+        Job("settle",         0.5, True,  lambda: settling.settle(context), one_attempt),
+        Job("deliver",        1.0, True,  lambda: delivery.deliver(context), one_attempt),
+        Job("commitments",    1.0, True,  lambda: (commitments.ask(context), commitments.tell(context)), one_attempt),
+        Job("retrieve",       1.0, False, lambda: retrieval.retrieve(context), one_retrieval),
+        Job("rescue",        10.0, False, rescue),
+        Job("reviews",       10.0, False, lambda: reviews.send(context)),
+        Job("retain",        60.0, False, lambda: retention.retain(context)),
+    ]  # fmt: skip
+    if config.notifications:
+        one_message = notifications.lease(context).total_seconds() + LATE_AFTER_SECONDS / 4
+        jobs.append(Job("notify", 2.0, True, lambda: notifications.tell(context), one_message))
+        jobs.append(Job("notify_health", 5.0, False, lambda: notifications.notice_health(context)))
+    if config.node.echo_seconds:
+        jobs.append(Job("peers", config.node.echo_seconds, False, lambda: peer_checks.ask(context)))
+    return jobs
 
 
 def serve(config: Config, arguments: list[str]) -> int:

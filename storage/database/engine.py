@@ -1,4 +1,4 @@
-"""Opens the database: SQLite (WAL, flushed at every commit) or PostgreSQL, migrated to this version."""
+"""Opens the database: SQLite (WAL, flushed at every commit) or PostgreSQL, with the tables of this version."""
 
 import sqlite3
 from typing import Any
@@ -26,15 +26,15 @@ half a minute; the kernel alone would wait for hours.
 _LOCK_KEY = 0x57494C4C4953  # "WILLIS": one migration at a time on PostgreSQL
 
 
-def open_database(url: str) -> Engine:
-    """An engine whose tables are those of this version.
+def open_database(url: str, may_migrate: bool = False) -> Engine:
+    """An engine whose tables are those of this version: an empty database gets them, and with `may_migrate` an older one.
 
     `url` is an SQLAlchemy URL (`sqlite:////var/lib/willis/willis.db`, `postgresql+psycopg://user@host/name`).  Raises
     DatabaseUnusable, saying what to do.
     """
     engine = engine_of(url)
     try:
-        _migrate(engine, make_safe(url))
+        _with_tables(engine, make_safe(url), may_migrate)
     except DatabaseError as error:
         raise unusable(error, url) from None
     return engine
@@ -99,34 +99,32 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
-def _migrate(engine: Engine, name: str) -> None:
+def _with_tables(engine: Engine, name: str, may_migrate: bool) -> None:
     """The tables are those of this version.  Raises DatabaseUnusable when another version made them."""
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
-        if not _is_current(connection):
-            _upgrade(connection, name)
+        found = _found(connection)
+        if found == revision.newest():
+            return
+        if found is not None and (wrong := revision.why_not(found, may_migrate)):
+            raise DatabaseUnusable(f"the database {name} {wrong}") from None
+        _upgrade(connection)
 
 
-def _is_current(connection: Connection) -> bool:
+def _found(connection: Connection) -> str | None:
+    """The revision of the tables; None where there are none of ours."""
     if not inspect(connection).has_table("alembic_version"):
-        return False
-    found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
-    return found == [revision.newest()]
+        return None
+    found: str | None = connection.exec_driver_sql("SELECT MAX(version_num) FROM alembic_version").scalar()
+    return found
 
 
-def _upgrade(connection: Connection, name: str) -> None:
+def _upgrade(connection: Connection) -> None:
     from alembic import command  # only now: most starts find the tables as they should be
     from alembic.config import Config
-    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(revision.MIGRATIONS))
     config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, "head")
-    except CommandError as error:
-        raise DatabaseUnusable(
-            f"the database {name} was made by another version of Willis ({error}); install that version or "
-            "restore the backup that fits this one"
-        ) from None
+    command.upgrade(config, "head")

@@ -34,24 +34,31 @@ SELECT
             WHEN SUM(CASE WHEN d.stage = 'pending' THEN 1 ELSE 0 END) > 0 THEN 'pending'{committed}
             ELSE 'delivered'
         END
-        FROM delivery d WHERE d.report_id = r.id
+        FROM delivery d WHERE d.report_id = r.id{of_report}
     ) AS delivery,
     s.first_instance_at, s.last_instance_at, s.ready_at, s.claimed_at, s.ended_at AS reported_at,
-    (SELECT MAX(d.delivered_at) FROM delivery d WHERE d.report_id = r.id) AS delivered_at,
+    (SELECT MAX(d.delivered_at) FROM delivery d WHERE d.report_id = r.id{of_report}) AS delivered_at,
     r.volume_seconds, r.inference_seconds, r.report_seconds{committed_at}
 FROM series s LEFT JOIN report r ON r.id = s.report_id{joined}
 """
 _COMMITTED = "\nWHEN SUM(CASE WHEN d.stage = 'committed' THEN 0 ELSE 1 END) = 0 THEN 'committed'"
-_COMMITTED_AT = ", (SELECT MAX(d.committed_at) FROM delivery d WHERE d.report_id = r.id) AS committed_at"
+_COMMITTED_AT = ", (SELECT MAX(d.committed_at) FROM delivery d WHERE d.report_id = r.id{of_report}) AS committed_at"
+_NO_REVIEW = """
+            AND COALESCE((SELECT SUBSTR(o.kind, 1, 6) FROM report_object o WHERE o.id = d.object_id), '') <> 'review'"""
 
 
-def worklist_view(tells_of_commitment: bool = True, more: str = "", joined: str = "") -> str:
+def worklist_view(
+    tells_of_commitment: bool = True, more: str = "", joined: str = "", without_reviews: bool = False
+) -> str:
     """The statement that makes the view `worklist`, which tells of storage commitment from revision 0003 on.
 
     `more`: further columns, each with a comma before it; `joined`: the tables that they come from.
+    `without_reviews`: what it tells of deliveries is that of reports, since revision 0016, where reviews are sent too.
     """
     stage, time = (_COMMITTED, _COMMITTED_AT) if tells_of_commitment else ("", "")
-    return _WORKLIST.format(committed=stage, committed_at=time + more, joined=joined)
+    of_report = _NO_REVIEW if without_reviews else ""
+    at = time.format(of_report=of_report) + more
+    return _WORKLIST.format(committed=stage, committed_at=at, joined=joined, of_report=of_report)
 
 
 def required(kind: Any, *names: str, default: str | None = None) -> list[sa.Column[Any]]:

@@ -22,11 +22,6 @@ class Inspected:
         """Whether the tables are those of this version."""
         return self.revision == revision.newest()
 
-    @property
-    def is_older(self) -> bool:
-        """Whether the next `willis serve` brings it to this version."""
-        return self.revision is None or self.revision in revision.all_known()
-
 
 def inspect_database(url: str) -> Inspected:
     """What is at `url`.  Raises DatabaseUnusable, or DatabaseAway where it may come back by itself."""

@@ -298,11 +298,30 @@ class AccountRow(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
     role: Mapped[str] = mapped_column(String(16))
+    person_name: Mapped[str] = mapped_column(Text, default="", server_default="")
+    """As DICOM writes it (PN), `Doe^Jane`: whose name is on what goes back to a PACS; "" where it is not known."""
     password_hash: Mapped[str] = mapped_column(Text)
     failures: Mapped[int] = mapped_column(Integer, default=0)
     locked_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
+    provider: Mapped[str] = mapped_column(String(16), default="local")
+    subject: Mapped[str | None] = mapped_column(Text, unique=True, index=True)
+    """At an identity provider: its issuer, a space, and the subject there.  None of a local account."""
+
+
+class SignInRequestRow(Base):
+    """A sign-in that was begun at an identity provider and has not come back.  Of state and browser only the hashes."""
+
+    __tablename__ = "sign_in_request"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    state_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    browser_sha256: Mapped[str] = mapped_column(String(64))
+    nonce: Mapped[str] = mapped_column(Text)
+    code_verifier: Mapped[str] = mapped_column(Text)
+    goal: Mapped[str] = mapped_column(Text)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class AccountTokenRow(Base):
@@ -332,6 +351,8 @@ class ReviewRow(Base):
     acknowledged_by: Mapped[str] = mapped_column(Text, default="")
     assigned_to: Mapped[str] = mapped_column(Text, default="")
     verdicts: Mapped[list[Any]] = mapped_column(default=list)
+    changed_at: Mapped[datetime | None] = mapped_column(index=True)
+    """When it last changed; None once that is with whoever gets reviews, or nobody does."""
 
 
 class ReviewEntryRow(Base):

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
 
 from storage.database.schema import AccountRow, AccountTokenRow
 from storage.database.transactions import Transactions
@@ -30,8 +31,30 @@ class TokenKind(StrEnum):
     API = "api"
 
 
+class Provider(StrEnum):
+    """Who says whether a person is who he claims to be."""
+
+    LOCAL = "local"
+    """The account's own password."""
+    OIDC = "oidc"
+    LDAP = "ldap"
+
+
 class NameTaken(StorageError):
     """An account of this name is there; nothing was changed."""
+
+
+class NotPossible(StorageError):
+    """The account cannot be changed so; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A person as an identity provider knows him.  `subject`: issuer, a space, and what never changes of him there."""
+
+    provider: Provider
+    subject: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -46,6 +69,10 @@ class Account:
     locked_until: datetime | None
     created_at: datetime
     disabled_at: datetime | None
+    provider: Provider = Provider.LOCAL
+    subject: str | None = None
+    person_name: str = ""
+    """As DICOM writes it, `Doe^Jane`; "" where it is not known."""
 
     def may(self, role: Role) -> bool:
         """Whether it may what `role` may."""
@@ -60,27 +87,76 @@ class Accounts:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
 
-    def add(self, name: str, role: Role, password_hash: str, now: datetime, only_first: bool = False) -> Account:
+    def add(
+        self,
+        name: str,
+        role: Role,
+        password_hash: str,
+        now: datetime,
+        only_first: bool = False,
+        person_name: str = "",
+    ) -> Account:
         """The account is there.  Raises NameTaken, also when there is any account and it is to be the first."""
         with self._transactions.writing() as session:
             taken = select(AccountRow.id).where(AccountRow.name == name)
             if session.scalar(taken) or (only_first and session.scalar(select(func.count(AccountRow.id)))):
                 raise NameTaken(f"there is an account {name!r} already; change it with `willis user set`")
-            row = AccountRow(name=name, role=role.value, password_hash=password_hash, created_at=now)
+            row = AccountRow(
+                name=name, role=role.value, password_hash=password_hash, person_name=person_name, created_at=now
+            )
             session.add(row)
             session.flush()
             return _account(row)
 
     def change(self, name: str, **values: Any) -> bool:
-        """The account has these values, its failures are forgotten, and its tokens are void.  False when there is none."""
+        """The account has these values, its failures are forgotten, and its tokens are void.  False when there is none.
+
+        Raises NotPossible for role and password of an identity provider's account, and where no administrator who may
+        sign in would be left.
+        """
         with self._transactions.writing() as session:
-            row = session.scalar(select(AccountRow).where(AccountRow.name == name))
+            active = _active_administrators(session)
+            row = session.scalar(select(AccountRow).where(AccountRow.name == name).with_for_update())
             if row is None:
                 return False
+            if row.provider != Provider.LOCAL and {"role", "password_hash"} & values.keys():
+                raise NotPossible(f"{name} signs in by {row.provider.upper()}: role and password are changed there")
+            stays = {"role": row.role, "disabled_at": row.disabled_at} | values
+            if active == [row.id] and (stays["role"] != Role.ADMINISTRATOR or stays["disabled_at"] is not None):
+                raise NotPossible(f"{name} is the last administrator who may sign in; make another one first")
             for key, value in {**values, "failures": 0, "locked_until": None}.items():
                 setattr(row, key, value)
             session.execute(delete(AccountTokenRow).where(AccountTokenRow.account_id == row.id))
             return True
+
+    def of_identity(self, identity: Identity, role: Role, now: datetime) -> Account:
+        """The account of a person whom a provider knows, with this role; made if there is none.  A disabled one is unchanged.
+
+        It is found by provider and subject alone.  A new one whose name another account has gets a number behind it.
+        """
+        with self._transactions.writing() as session:
+            insert = self._transactions.insert_unless_there(AccountRow)
+            number, row = 1, _of_subject(session, identity)
+            while row is None:
+                name = identity.name if number == 1 else f"{identity.name[:58]}-{number}"
+                values = {"provider": identity.provider.value, "subject": identity.subject}
+                new = values | {"name": name, "role": role.value, "password_hash": "", "failures": 0, "created_at": now}
+                session.execute(insert.values(new))
+                number, row = number + 1, _of_subject(session, identity)
+            if row.disabled_at is None:
+                row.role = role.value
+            return _account(row)
+
+    def with_subject(self, provider: Provider, subject: str) -> Account | None:
+        """The account of this person of the provider."""
+        with self._transactions.reading() as session:
+            row = _of_subject(session, Identity(provider, subject, ""))
+            return None if row is None else _account(row)
+
+    def sign_out_everywhere(self, account: Account) -> None:
+        """No token of the account proves anything any longer."""
+        with self._transactions.writing() as session:
+            session.execute(delete(AccountTokenRow).where(AccountTokenRow.account_id == account.id))
 
     def all(self) -> list[Account]:
         """Every account, by name."""
@@ -143,4 +219,15 @@ class Accounts:
 
 
 def _account(row: AccountRow) -> Account:
-    return Account(**alike(Account, row) | {"role": Role(row.role)})
+    return Account(**alike(Account, row) | {"role": Role(row.role), "provider": Provider(row.provider)})
+
+
+def _active_administrators(session: Session) -> list[int]:
+    """Their ids.  Nobody else changes one of them before this transaction has ended."""
+    found = select(AccountRow.id).where(AccountRow.role == Role.ADMINISTRATOR, AccountRow.disabled_at.is_(None))
+    return list(session.scalars(found.order_by(AccountRow.id).with_for_update()))
+
+
+def _of_subject(session: Session, identity: Identity) -> AccountRow | None:
+    same = (AccountRow.provider == identity.provider, AccountRow.subject == identity.subject)
+    return session.scalar(select(AccountRow).where(*same))

@@ -8,6 +8,7 @@ the next one.  See docs/receive-path.md for what this means after power loss.
 import contextlib
 import queue
 import threading
+import time
 
 from storage.pending import Pending
 from storage.queries.intake import Intake
@@ -40,12 +41,18 @@ class GroupCommit:
         self._offers: queue.SimpleQueue[Offer | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._busy_since: float | None = None
 
     def start(self) -> None:
         """Offers are committed from now on."""
         self._offers = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
+
+    def busy_seconds(self) -> float:
+        """For how long the group that is being committed has been; 0 where none is."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def stop(self) -> None:
         """What was offered until now is committed; what is offered later is refused."""
@@ -74,7 +81,9 @@ class GroupCommit:
                     group.append(self._offers.get(timeout=PATIENCE_SECONDS))
             while len(group) < LARGEST_GROUP and not self._offers.empty():
                 group.append(self._offers.get())
+            self._busy_since = time.monotonic()
             self._commit([offer for offer in group if offer is not None])
+            self._busy_since = None
             if None in group:
                 return
 

@@ -27,6 +27,7 @@ from storage.database.schema import (
     RefusalRow,
     RemovalRow,
     ReportRow,
+    ReviewRow,
     SeriesRow,
 )
 from storage.database.transactions import Transactions
@@ -190,10 +191,11 @@ def _holds_none_of(sop_classes: Collection[str]) -> ColumnElement[bool]:
 
 
 def _is_free(before: datetime, why: Why) -> ColumnElement[bool]:
-    """No sender was promised that it is kept, nor has sent it again, or long ago."""
+    """No sender was promised that it is kept, nor has sent it again, or long ago; and no review of it is still to be sent."""
     never = SeriesRow.promised_at.is_(None)
     unpromised = or_(never, SeriesRow.promised_at < before) if why is Why.AGE else never
-    return and_(unpromised, or_(SeriesRow.sent_again_at.is_(None), SeriesRow.sent_again_at < before))
+    reviewed = exists().where(ReviewRow.case_id == SeriesRow.id, ReviewRow.changed_at >= before)
+    return and_(unpromised, or_(SeriesRow.sent_again_at.is_(None), SeriesRow.sent_again_at < before), ~reviewed)
 
 
 def _files_of(session: Session, case_id: int) -> list[tuple[str, int]]:

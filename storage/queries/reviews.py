@@ -152,7 +152,9 @@ class Reviews:
                 _undone(session, before, wanted) if wanted.action is Action.UNDONE else _changed(before, wanted, now)
             )
             session.add(_new_entry(wanted, before, lesion, report, now))
-            _write(session, series, row, replace(after, version=version + 1))
+            row = _write(session, series, row, replace(after, version=version + 1))
+            if wanted.action is not Action.ASSIGNED:
+                row.changed_at = now
             return replace(after, version=version + 1)
 
 
@@ -229,7 +231,7 @@ def _new_entry(
     )
 
 
-def _write(session: Session, series: SeriesRow, row: ReviewRow | None, review: Review) -> None:
+def _write(session: Session, series: SeriesRow, row: ReviewRow | None, review: Review) -> ReviewRow:
     if row is None:
         row = ReviewRow(case_id=series.id, series_instance_uid=series.series_instance_uid)
         session.add(row)
@@ -237,6 +239,7 @@ def _write(session: Session, series: SeriesRow, row: ReviewRow | None, review: R
     row.acknowledged_at, row.acknowledged_by = review.acknowledged_at, review.acknowledged_by
     row.assigned_to = review.assigned_to
     row.verdicts = _as_json(review)["verdicts"]
+    return row
 
 
 def _review(series: SeriesRow, row: ReviewRow | None) -> Review:
@@ -245,7 +248,7 @@ def _review(series: SeriesRow, row: ReviewRow | None) -> Review:
         return Review(series.id, series.revision)
     if row.revision != series.revision:
         return Review(series.id, series.revision, row.version, assigned_to=row.assigned_to)
-    return Review(**alike(Review, row) | {"verdicts": _verdicts(row.verdicts)})
+    return Review(**alike(Review, row) | {"verdicts": verdicts_of(row.verdicts)})
 
 
 def _as_json(review: Review) -> dict[str, Any]:
@@ -265,11 +268,12 @@ def _from_json(review: Review, values: dict[str, Any]) -> Review:
         acknowledged_at=at and datetime.fromisoformat(at),
         acknowledged_by=values["acknowledged_by"],
         assigned_to=values["assigned_to"],
-        verdicts=_verdicts(values["verdicts"]),
+        verdicts=verdicts_of(values["verdicts"]),
     )
 
 
-def _verdicts(values: list[Any]) -> tuple[Verdict, ...]:
+def verdicts_of(values: list[Any]) -> tuple[Verdict, ...]:
+    """The verdicts that a review's row holds."""
     return tuple(Verdict(**{**each, "at": datetime.fromisoformat(each["at"])}) for each in values)
 
 

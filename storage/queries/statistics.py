@@ -1,6 +1,7 @@
 """What people said of the model's findings, and how long reports took: what the page "How good is it here" counts.
 
-In plain SQL that SQLite and PostgreSQL both take.  Review entries outlive their cases: retention takes no
+In plain SQL that SQLite and PostgreSQL both take.  A place that was judged on several revisions of a report counts as on
+the newest.  Review entries outlive their cases: retention takes no
 verdict away, but what it has removed is no longer among the reported and the times.  What a person had analysed or delivered
 again has no time.
 """
@@ -11,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from storage.database.plain import Reading
-from storage.queries.worklist import as_time
+from storage.queries.worklist import NOT_A_REVIEW, as_time
 
 MOST = 100_000
 _VERDICTS = """
@@ -20,20 +21,24 @@ FROM review_entry e
 WHERE e.action IN ('accepted', 'rejected') AND e.undone = :no AND e.at >= :since AND e.version = (
     SELECT MAX(l.version) FROM review_entry l WHERE l.case_id = e.case_id AND l.revision = e.revision
         AND l.finding = e.finding AND l.action IN ('accepted', 'rejected') AND l.undone = :no
+) AND NOT EXISTS (
+    SELECT 1 FROM review_entry n WHERE n.case_id = e.case_id AND n.revision > e.revision AND n.location = e.location
+        AND n.action IN ('accepted', 'rejected') AND n.undone = :no
 )
 ORDER BY e.at, e.id LIMIT :most
 """
 _REPORTED = (
     "SELECT model, lesions FROM report WHERE outcome = 'positive' AND created_at >= :since ORDER BY id LIMIT :most"
 )
-_TIMES = """
+_TIMES = f"""
 SELECT s.last_instance_at, MAX(d.delivered_at) AS delivered_at, SUM(CASE WHEN d.delivered_at IS NULL THEN 1 ELSE 0 END) AS open
 FROM report r JOIN series s ON s.report_id = r.id JOIN delivery d ON d.report_id = r.id
 WHERE r.created_at >= :since AND r.outcome IN ('positive', 'negative')
     AND NOT EXISTS (SELECT 1 FROM report e WHERE e.series_id = s.id AND e.revision < r.revision AND e.created_at >= s.ready_at)
-    AND NOT EXISTS (SELECT 1 FROM delivery n WHERE n.report_id = r.id AND n.created_at > r.created_at)
+    AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.report_id = r.id AND d.created_at > r.created_at AND {NOT_A_REVIEW})
+    AND {NOT_A_REVIEW}
 GROUP BY s.id, s.last_instance_at ORDER BY s.id DESC LIMIT :most
-"""
+"""  # noqa: S608
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class Status(Counts):
     """Of the last delivered cases, newest first; without those that a person had analysed or delivered again."""
 
 
+NOT_A_REVIEW = "COALESCE((SELECT SUBSTR(o.kind, 1, 6) FROM report_object o WHERE o.id = d.object_id), '') <> 'review'"
+"""Of the table `delivery` as `d`: a review leaves when a person has decided, which says nothing of how fast the node is."""
 MOST_URGENT = """
 SELECT w.* FROM worklist w JOIN series s ON s.id = w.case_id
 ORDER BY s.priority, s.p_absent, s.last_instance_at LIMIT :most
@@ -88,14 +90,14 @@ _SHORTFALLS = """
 SELECT closed_at, calling_ae, shortfall FROM association WHERE shortfall <> '' ORDER BY id DESC LIMIT 10
 """
 # Not what a person had analysed or delivered again (`willis retry`): how long that took says nothing of the node.
-_DELIVERED = """
+_DELIVERED = f"""
 SELECT w.* FROM worklist w WHERE w.delivery IN ('delivered', 'committed')
 AND NOT EXISTS (SELECT 1 FROM report r WHERE r.series_id = w.case_id AND r.revision < w.revision
     AND r.created_at >= w.ready_at)
 AND NOT EXISTS (SELECT 1 FROM report r JOIN delivery d ON d.report_id = r.id
-    WHERE r.sop_instance_uid = w.report_uid AND d.created_at > r.created_at)
+    WHERE r.sop_instance_uid = w.report_uid AND d.created_at > r.created_at AND {NOT_A_REVIEW})
 ORDER BY w.case_id DESC LIMIT :most
-"""
+"""  # noqa: S608
 
 
 class Worklist:

@@ -122,6 +122,15 @@ def test_findings_are_shown_on_their_slices_accepted_and_rejected_with_the_keybo
     page.keyboard.press("v")
     page.locator('#viewer[data-view="sagittal"][data-drawn="30"]').wait_for()
     page.keyboard.press("v")
+    page.locator('#viewer[data-view="oblique"][data-drawn="60"]').wait_for()
+    expect(page.locator("#window-words")).to_contain_text("MIP 10 mm")
+    middle = page.locator("#viewer").get_attribute("data-circle2")
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp"):
+        page.keyboard.press(key)
+    expect(page.locator("#slice-words")).to_have_text("oblique 10° 5°  61 / 121")
+    assert page.locator("#viewer").get_attribute("data-circle2") == middle, "it turns about the finding"
+    picture(page, "case-oblique")
+    page.keyboard.press("v")
     page.keyboard.press("1")
     drawn(page, 17)
     expect(page.locator(".side")).to_have_text(["R", "L", "A", "P"])

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from node.config.loading import load
+from node.config.sections import Config
 from node.errors import ConfigError
+from node.scu.alerting import TIMEOUT_SECONDS
 from node.workflow import notifications
 from node.workflow.context import Context
 from storage.database.running import NotificationRow
@@ -138,6 +140,38 @@ def test_an_ill_node_is_told_of_each_time_that_it_falls_ill(made: Make, mailbox:
     clock.advance(20)
     beat("serve", "web")
     assert look() == 1, "it is worse: nothing is received"
+
+
+def test_a_second_peer_that_goes_down_while_one_is_down_is_news(made: Make, mailbox: Mailbox, clock: FakeClock) -> None:
+    target = {"name": "it", "kind": "apprise", "url": mailbox.start(), "events": ["unhealthy"]}
+    peers = {name: {"ae_title": "X", "host": "127.0.0.1", "port": 104} for name in ("PACS 1", "ARCHIVE")}
+    context = made(target)
+    context.config = Config.model_validate(context.config.model_dump(exclude={"peers", "web"}) | {"peers": peers})
+
+    def look() -> list[str]:
+        for role in ("serve", "receive", "work", "web"):
+            folder = str(context.config.storage.directory)
+            context.store.processes.beat(Process(role, role, "far", 1, folder, clock(), clock(), {"model": "0.7.0"}))
+        notifications.notice_health(context)
+        a_round(context)
+        texts, mailbox.mails = mailbox.texts(), []
+        return texts
+
+    context.store.processes.peer_answered("PACS 1", clock(), "connection refused")
+    [first] = look()
+    assert "PACS 1 does not answer" in first
+    context.store.processes.peer_answered("ARCHIVE", clock(), "connection refused")
+    [second] = look()
+    assert "ARCHIVE does not answer" in second
+    assert "PACS 1" not in second
+    assert look() == []
+
+
+def test_the_lease_of_a_message_is_longer_than_any_target_is_waited_for(made: Make) -> None:
+    context = made({"name": "ris", "kind": "hl7", "url": "mllp://127.0.0.1:2575"})
+    node = context.config.node.model_copy(update={"network_timeout_seconds": 1.0})
+    context.config = context.config.model_copy(update={"node": node})
+    assert context.lease.total_seconds() < TIMEOUT_SECONDS < notifications.lease(context).total_seconds()
 
 
 # --- the outbox

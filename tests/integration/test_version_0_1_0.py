@@ -1,4 +1,4 @@
-"""What version 0.1.0 left is served by this one without a step by hand.
+"""What version 0.1.0 left is served by this one after `willis migrate`.
 
 `version_0_1_0/` was written by that version: `willis.toml` is its config.toml with every key and two more peers;
 `folder` and `willis.sql` (the database, dumped) hold a case that is reported and on its way, one that is ready for
@@ -8,16 +8,20 @@ analysis and one that has just been received, of three slices of 16 x 16 pixels 
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from node.cli.main import app
 from node.config.loading import load
 from node.config.sections import Config
 from node.scp.commitment_scp import result_of
 from node.workflow import settling
 from node.workflow.context import Context
 from storage import fsck
+from storage.errors import DatabaseUnusable
 from storage.files.instances import Files
 from storage.fsck import Checked
 from storage.stages import DeliveryStage, Stage
@@ -39,7 +43,11 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def left(config: Config) -> Iterator[Store]:
+def left(config: Config, monkeypatch: pytest.MonkeyPatch, logging_restored: None) -> Iterator[Store]:
+    """The store after the command."""
+    monkeypatch.setenv("WILLIS_STORAGE__DIRECTORY", str(config.storage.directory))
+    ended = CliRunner().invoke(app, ["migrate", "--config", str(LEFT / "willis.toml")])
+    assert ended.exit_code == 0, ended.output
     opened = Store.open(config.storage.url)
     yield opened
     opened.close()
@@ -53,7 +61,18 @@ def clock() -> FakeClock:
     return clock
 
 
-def test_the_database_is_at_this_versions_revision_after_it_was_opened(
+def test_what_was_not_migrated_is_refused_and_stays_as_it_is(config: Config) -> None:
+    def dumped() -> list[str]:
+        with closing(sqlite3.connect(config.storage.directory / "willis.db")) as database:
+            return list(database.iterdump())
+
+    before = dumped()
+    with pytest.raises(DatabaseUnusable, match="run `willis migrate`"):
+        Store.open(config.storage.url)
+    assert dumped() == before
+
+
+def test_the_database_is_at_this_versions_revision_after_it_was_migrated(
     left: Store, config: Config, tmp_path: Path
 ) -> None:
     new = tmp_path / "new.db"

@@ -1,10 +1,13 @@
 """The page of accounts over a real socket."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from node.cli.main import app
 from storage.queries.accounts import Account, Role
 from tests.support.builders import FakeClock
 from tests.support.pages import PASSWORD, Served, form_key_of, post
@@ -79,6 +82,23 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(quick: Served, form: di
     answer = post(root, "/accounts", "/accounts", **form)
     assert (answer.status_code, said in answer.text) == (422, True), answer.text
     assert quick.context.store.accounts.all() == before
+
+
+def test_the_last_administrator_is_not_disabled_by_another_page_nor_by_the_command(
+    quick: Served, clock: FakeClock, tmp_path: Path, logging_restored: None
+) -> None:
+    root = quick.signed_in("root", Role.ADMINISTRATOR)
+    quick.account("other", Role.ADMINISTRATOR)
+    key = form_key_of(root.get("/accounts"))
+    assert quick.context.store.accounts.change("other", disabled_at=clock())
+    (tmp_path / "willis.toml").write_text(
+        f'[storage]\ndatabase_url = "{quick.context.store.transactions.engine.url}"\n'
+    )
+    for change in ("--disable", "--role=reader"):
+        done = CliRunner().invoke(app, ["user", "set", "root", change, "--config", str(tmp_path / "willis.toml")])
+        assert (done.exit_code, "root is the last administrator who may sign in" in done.stderr) == (2, True)
+    assert root.post("/accounts", data={"form_key": key, "action": "disable", "name": "root"}).status_code == 422
+    assert account(quick, "root").disabled_at is None
 
 
 def test_a_forged_form_makes_no_account(quick: Served) -> None:

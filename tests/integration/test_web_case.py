@@ -1,20 +1,27 @@
 """A case's page over a real socket: masks, planes, thresholds, and the patient's earlier studies."""
 
+import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from sqlalchemy import update
 
+from node.web.masks import masks_on
+from node.workflow import context as workflow
+from node.workflow.reviews import send
 from storage.database.schema import SeriesRow
 from storage.files.instances import Files
 from storage.queries.retention import Why
 from storage.stages import Outcome
+from storage.store import Store
 from tests.integration.web_pages import with_images
-from tests.support.builders import FakeClock, claimed, finish, reported
-from tests.support.case_with_masks import with_masks
-from tests.support.pages import Served, form_key_of
+from tests.support.builders import LEASE, FakeClock, claimed, finish, keep, reported
+from tests.support.case_with_masks import drawn_head, with_masks
+from tests.support.pages import Served, form_key_of, serving, web_context
+from tests.support.reviewed import accept_one_and_reject_one, case_with_report, configuration
 
 
 def test_masks_are_on_the_pixels_of_the_slices_that_the_segmentation_names(
@@ -39,6 +46,22 @@ def test_masks_are_on_the_pixels_of_the_slices_that_the_segmentation_names(
     for path in (files.root / "reports").rglob("*.dcm"):
         path.unlink()
     assert client.get(f"/cases/{case}/images").json()["masks"] == {}
+
+
+def test_a_mask_is_on_the_phase_that_it_was_drawn_on(quick: Served, files: Files, clock: FakeClock) -> None:
+    case = with_masks(quick.context.store, files, clock)
+    later = drawn_head()
+    for number, ds in enumerate(later):
+        ds.SOPInstanceUID = f"2.25.4{number}"
+    keep(quick.context.store, files, clock, later)  # at the same positions
+    [path] = [files.path(e.file) for e in quick.context.store.worklist.deliveries(case) if e.kind == "segmentation"]
+    row = quick.context.store.worklist.case(str(case))
+    assert row is not None
+    series = quick.context.images.series(case, (row["revision"], row["instance_count"]))
+    assert len(series.places) == 48
+    of_first = {number for number, place in enumerate(series.places) if not place.sop_instance_uid.startswith("2.25.4")}
+    masked = set(masks_on(series, path))
+    assert masked and masked <= of_first
 
 
 def test_a_case_that_retention_removes_while_it_is_open_is_said_to_be_gone(
@@ -96,3 +119,39 @@ def test_earlier_studies_are_those_of_the_same_patient_and_issuer(pages: Served,
     assert "not by registration" in page
     for case in (1, 6):
         assert "Earlier studies" not in client.get(f"/cases/{case}").text
+
+
+def test_the_page_says_when_a_review_goes_back_and_that_it_was_taken(
+    sqlite_store: Store, files: Files, tmp_path: Path, clock: FakeClock
+) -> None:
+    case_with_report(sqlite_store, files, clock, person_name="")
+    plain = web_context(sqlite_store, files, tmp_path, clock)
+    reviewing = configuration().model_copy(update={"web": plain.config.web, "storage": plain.config.storage})
+    with serving(dataclasses.replace(plain, config=reviewing)) as served:
+        client = served.signed_in("dr.b")
+
+        def said() -> str:
+            found = re.search(r'<p class="soft sent-back">(.*?)</p>', client.get("/cases/1").text)
+            return found[1] if found else ""
+
+        assert said().startswith("Once the case is acknowledged and each finding judged")
+        accept_one_and_reject_one(sqlite_store, clock)
+        assert "the name of the person behind j.doe is not known" in said()
+        sqlite_store.accounts.change("j.doe", person_name="Doe^Jane")
+        assert "goes to PACS after" in said()
+        clock.advance(600)
+        context = workflow.Context(reviewing, sqlite_store, files, lambda: None, clock)
+        assert send(context) == 1
+        assert said() == ""
+        while delivery := sqlite_store.outbox.due.claim(clock(), LEASE):
+            sqlite_store.outbox.accepted(delivery, clock())
+        page = client.get("/cases/1").text
+        assert "Review made for PACS" in page and "PACS took the review" in page
+
+
+def test_a_page_without_a_destination_that_gets_reviews_says_nothing_of_it(
+    sqlite_store: Store, files: Files, tmp_path: Path, clock: FakeClock
+) -> None:
+    case_with_report(sqlite_store, files, clock)
+    with serving(web_context(sqlite_store, files, tmp_path, clock)) as served:
+        assert "sent-back" not in served.signed_in("dr.b").get("/cases/1").text

@@ -11,7 +11,7 @@ from storage.queries.reviews import Action, Wanted
 from storage.queries.worklist import Row
 from storage.stages import Outcome
 from storage.store import Store
-from tests.support.builders import FakeClock, reported
+from tests.support.builders import LEASE, FakeClock, finish, reported
 from tests.support.pages import Served
 
 
@@ -74,6 +74,22 @@ def test_turnaround_is_held_against_the_target_and_what_is_not_delivered_is_said
     assert "67 % (21–94) of 3 within the target of 5 min" in words
     assert "60.0 s 10 min 10 min 10 min" in words
     assert "1 answered case is not wholly in the PACS yet" in words
+
+
+def test_a_place_that_was_judged_on_two_revisions_counts_as_on_the_newest(store: Store, clock: FakeClock) -> None:
+    claim = reported(store, clock)
+    judge(store, clock, 1, Action.ACCEPTED)
+    assert store.queue.retry(claim.series.id)
+    again = store.queue.claim("worker:1", clock.advance(60), LEASE, 3)
+    assert again is not None and finish(store, clock, again)
+    since = clock.now - timedelta(days=1)
+    assert [each.accepted for each in store.statistics.since(since).judged] == [True], "not judged anew yet"
+    judge(store, clock, 1, Action.REJECTED, "vein")
+    assert [each.accepted for each in store.statistics.since(since).judged] == [False]
+    decided = store.reviews.of(1)
+    assert decided is not None
+    store.reviews.change(Wanted(1, decided.version, Action.UNDONE, "dr.a"), clock())
+    assert [each.accepted for each in store.statistics.since(since).judged] == [True]
 
 
 def test_what_is_older_than_the_period_is_not_counted(pages: Served, clock: FakeClock) -> None:

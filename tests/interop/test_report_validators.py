@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ from ai.volume import volume_from_datasets
 from node.config.types import Region
 from node.results.document import Algorithm, Document, NotAnalysed, Outcome, Predecessor, encode
 from node.results.identity import derive_uid
+from node.results.review import Decision, Reviewed, build_review
 from node.results.secondary_capture import build_summary
 from node.results.segmentation import build_segmentation
 from node.results.sr import build_report
@@ -112,11 +114,27 @@ QUICK: dict[str, Callable[[], bytes]] = {
 """Checked with the two validators that take milliseconds."""
 
 
+def review(*accepted: bool, **changes: Any) -> bytes:
+    """Of a report on `POSITIVE`, with a decision on each of its findings."""
+    made = dcmread(BytesIO(report(slices(**changes), POSITIVE)))
+    decisions = tuple(Decision("" if each else "Vessel loop or curve", "Roe^Richard") for each in accepted)
+    at = datetime(2026, 11, 23, 10, tzinfo=UTC)
+    reviewed = Reviewed(decisions, "Müller^Jörg", "St. Elsewhere", at, str(made.SOPInstanceUID), 1, "metal artefact")
+    return encode(build_review(made, reviewed, at))
+
+
+REVIEWS: dict[str, Callable[[], bytes]] = {
+    "review-some-rejected": lambda: review(True, False, True, **JAPANESE),
+    "review-all-rejected": lambda: review(False, False, False),
+    "review-all-accepted": lambda: review(True, True, True),
+}
+
+
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("reports")
-    paths = {name: folder / f"{name}.dcm" for name in SHAPES | QUICK}
-    for name, make in (SHAPES | QUICK).items():
+    paths = {name: folder / f"{name}.dcm" for name in SHAPES | QUICK | REVIEWS}
+    for name, make in (SHAPES | QUICK | REVIEWS).items():
         paths[name].write_bytes(make())
     return paths
 
@@ -133,7 +151,7 @@ def run(*command: str | Path) -> tuple[int, list[str]]:
     return done.returncode, [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("name", SHAPES | QUICK)
+@pytest.mark.parametrize("name", SHAPES | QUICK | REVIEWS)
 def test_dciodvfy_finds_no_error_and_no_warning_but_the_allowed_one(name: str, reports: dict[str, Path]) -> None:
     status, lines = run("dciodvfy", "-new", reports[name])
     complaints = [line for line in lines if re.match(r"Error|Warning", line) and DEVICE_UID_WARNING not in line]
@@ -150,6 +168,27 @@ def test_dsrdump_reads_the_whole_tree(name: str, reports: dict[str, Path]) -> No
     assert status == 0
     assert any("Unverified result of a rese" in line for line in lines)
     assert any("Verification Flag" in line and "UNVERIFIED" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", REVIEWS)
+def test_dsrdump_reads_who_verified_a_review(name: str, reports: dict[str, Path]) -> None:
+    status, lines = run("dsrdump", reports[name])
+    complaints = [line for line in lines if re.match(r"[EWF]:", line) and not line.startswith(CHARACTER_SET_WARNING)]
+    assert (status, complaints) == (0, [])
+    assert any(line.startswith("Verification Flag") and line.endswith(" VERIFIED") for line in lines)
+    assert any(line.startswith("Verifying Observers") and "Muller^Jorg, St. Elsewhere" in line for line in lines)
+    assert (
+        sum('"Measurement Group"' in line for line in lines)
+        == {"some": 2, "all": 3 * name.endswith("accepted")}[name.split("-")[1]]
+    )
+
+
+def test_pixelmed_finds_template_1500_in_a_review(reports: dict[str, Path]) -> None:
+    lines = pixelmed_lines(reports["review-some-rejected"])
+    complaints = [line for line in lines if re.match(r"Error|Warning", line)]
+    assert [GROUP_COMMENT_WARNING in line for line in complaints] == [True, True]
+    assert any(line.startswith("Found Root Template TID_1500") for line in lines)
+    assert lines[-1] == "IOD validation complete"
 
 
 def pixelmed_lines(path: Path) -> list[str]:
@@ -250,6 +289,17 @@ def test_dcentvfy_finds_images_reports_summaries_and_segmentations_to_be_of_one_
     study: list[Path],
 ) -> None:
     _, lines = run("dcentvfy", *study)
+    assert [line for line in lines if re.match(r"Error|Warning", line) and ACCESSION_WARNING not in line] == []
+
+
+def test_dcentvfy_finds_a_review_to_be_of_its_report_s_series(study: list[Path], tmp_path: Path) -> None:
+    report_path, path = study[6], tmp_path / "review.dcm"
+    made = dcmread(report_path)
+    at = datetime(2026, 11, 23, 10, tzinfo=UTC)
+    decisions = (Decision(), Decision("Vein"), Decision())
+    reviewed = Reviewed(decisions, "Doe^Jane", "St. Elsewhere", at, str(made.SOPInstanceUID), 1)
+    path.write_bytes(encode(build_review(made, reviewed, at)))
+    _, lines = run("dcentvfy", *study, path)
     assert [line for line in lines if re.match(r"Error|Warning", line) and ACCESSION_WARNING not in line] == []
 
 

@@ -68,8 +68,8 @@ def with_masks(store: Store, files: Files, clock: FakeClock, **changes: Any) -> 
     uid = derive_uid("masks", claim.series.id)
     masks = ResultObject("segmentation", uid, files.write_report(uid, _segmentation(images, uid)), ("PACS",))
     made = report_object(f"2.25.77.{claim.series.id}")
-    said = conclusion(lesions=LESIONS, probabilities=PROBABILITIES, threshold=THRESHOLD)
-    assert store.queue.finish(claim, said, made, ("PACS",), clock(), beside=(masks,))
+    concluded = conclusion(lesions=LESIONS, probabilities=PROBABILITIES, threshold=THRESHOLD)
+    assert store.queue.finish(claim, concluded, made, ("PACS",), clock(), beside=(masks,))
     return claim.series.id
 
 

@@ -40,6 +40,7 @@ def objects(folder: Path) -> Iterator[tuple[str, list[Path]]]:
     for kind, names in kinds.items():
         contents = [make() for name, make in reports.items() if name.startswith(names)]
         yield kind, _written(folder, kind, contents)
+    yield "SR review", _written(folder, "SR review", [make() for make in made.REVIEWS.values()])
     study = made.study_contents()
     yield "SC summary", _written(folder, "SC", study[7:-1:2])
     images = ct_series(6, **made.JAPANESE)

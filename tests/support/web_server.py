@@ -53,14 +53,14 @@ class WebServer:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 asked = Asked(self.command, self.path, dict(self.headers), body)
                 outer.asked.append(asked)
-                said = answer(asked)
-                self.send_response(said.status)
-                for name, value in said.headers.items():
+                reply = answer(asked)
+                self.send_response(reply.status)
+                for name, value in reply.headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(said.body) if said.length is None else said.length))
+                self.send_header("Content-Length", str(len(reply.body) if reply.length is None else reply.length))
                 self.end_headers()
-                self.wfile.write(said.body)
-                self.close_connection = said.length is not None
+                self.wfile.write(reply.body)
+                self.close_connection = reply.length is not None
 
             do_POST = do_GET
 

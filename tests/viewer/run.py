@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from node.config.types import Region
 from node.results.codes import SITES, short
 from node.results.document import Algorithm, Document, NotAnalysed, Outcome, encode, percent
 from node.results.identity import derive_uid
+from node.results.review import Decision, Reviewed, build_review
 from node.results.secondary_capture import build_summary
 from node.results.segmentation import build_segmentation
 from node.results.sr import build_report
@@ -120,12 +122,16 @@ class Study:
     outcome: Outcome
     volume: Volume | None
     region: Region = Region.BOX_2D
+    reviewed: bool = False
+    """With a second finding, and a review that has rejected it."""
 
     @property
     def sights(self) -> list[Sight]:
         """What OHIF must say and show, step by step."""
         listed = ("Willis summary", "Willis intracranial aneurysm detection", self._first_slice)
         headline = HEADLINES[self.outcome.positive] if isinstance(self.outcome, Findings) else AMBER
+        if self.reviewed:
+            return [Sight("opened", listed[1:], colours=(BONE,)), *self._derived]
         return [
             Sight("opened", listed, colours=(BONE,)),
             Sight("summary", ("1/1",), colours=(headline,)),
@@ -147,6 +153,11 @@ class Study:
         label = f"Willis: {short(lesion.location)}, {measured}, image {self._key_slice_number}"
         taken_over = ("Measurements (1)", label, SITES[lesion.location].anatomy.meaning)
         match self.region:
+            case _ if self.reviewed:  # the review is shown in place of the report: of two findings there is one
+                return [
+                    Sight("report-before", (TAKE_REPORT_OVER, *on_slice), colours=(BONE,)),
+                    Sight("report", taken_over, gone=("Measurements (2)",), colours=(BONE,)),
+                ]
             case Region.CIRCLE_2D:
                 return [
                     Sight("report-before", on_slice, colours=(BONE,)),
@@ -191,8 +202,20 @@ def studies(bundle: Bundle) -> dict[str, Study]:
     except NotAnalysable as error:
         broken = Study(gap, NotAnalysed(error.reason, error.detail), None)
     made = {"positive": found, "negative": plain, "not-analysed": broken}
+    made["reviewed"] = with_a_rejected_finding(found)
     made |= {"circle": replace(found, region=Region.CIRCLE_2D), "point": replace(found, region=Region.POINT_3D)}
     return {name: replace(study, series=renamed(study.series, name)) for name, study in made.items()}
+
+
+def with_a_rejected_finding(found: Study) -> Study:
+    """The study with one more finding, ten slices from the other, which a review has rejected."""
+    assert isinstance(found.outcome, Findings)
+    first = found.outcome.lesions[0]
+    x, y, z = first.centre_lps_mm
+    second = replace(
+        first, location=Location.BASILAR_TIP, centre_lps_mm=(x - 20.0, y, z + 7.0), probability=0.7, mask=None
+    )
+    return replace(found, outcome=replace(found.outcome, lesions=(first, second)), reviewed=True)
 
 
 def analysed(paths: Sequence[Path], bundle: Bundle) -> Study:
@@ -238,7 +261,15 @@ def files_of(name: str, study: Study, algorithm: Algorithm) -> Iterator[bytes]:
     for ds in study.series:
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
         yield encode(ds)
-    yield encode(build_report(document("report", "reports", 9901), study.outcome, region=study.region))
+    report = encode(build_report(document("report", "reports", 9901), study.outcome, region=study.region))
+    yield report
+    if study.reviewed:
+        decisions = (Decision(), Decision("Vessel loop or curve"))
+        at = datetime(2026, 1, 2, 4, tzinfo=UTC)
+        yield encode(
+            build_review(dcmread(BytesIO(report)), Reviewed(decisions, "Doe^Jane", "St. Elsewhere", at, uid, 1), at)
+        )
+        return
     if isinstance(study.outcome, Findings) and study.positive and study.region is Region.BOX_2D:
         yield encode(build_segmentation(document("mask", "masks", 9903), study.outcome))
     yield encode(build_summary(document("summary", "summaries", 9902), study.outcome, study.volume))

@@ -44,8 +44,8 @@ def draw_shards(folder: Path, count: int, tree: RealTree | None, *, validation: 
         seeds = range(start, min(start + SHARD, first + count))
         cubes = [draw_cube(seed, tree, validation=validation) for seed in seeds]
         np.save(name.with_suffix(".npy"), np.stack([cube.hu_DHW for cube in cubes]))
-        told = [[cube.kind, cube.setting, round(cube.diameter_mm, 3)] for cube in cubes]
-        write_whole(name.with_suffix(".json"), json.dumps(told))
+        drawn = [[cube.kind, cube.setting, round(cube.diameter_mm, 3)] for cube in cubes]
+        write_whole(name.with_suffix(".json"), json.dumps(drawn))
 
 
 def read_shards(folder: Path) -> list[Shard]:

@@ -109,6 +109,16 @@ def test_what_is_no_backup_or_was_damaged_is_refused_and_makes_no_database(node:
     copied.unlink()
     with pytest.raises(NoBackup, match="is gone"):
         restore(backup, node.url, node.root)
+    other = next(path for path in (backup / FILES).rglob("*.dcm") if path != copied)
+    whole = other.read_bytes()
+    other.write_bytes(b"")
+    with pytest.raises(NoBackup) as caught:
+        restore(backup, node.url, node.root)
+    assert {line for line in str(caught.value).splitlines() if line.startswith(str(backup))} == {
+        f"{copied} is gone", f"{other} is not what was backed up",
+    }  # fmt: skip
+    assert not node.root.exists(), "nothing is put back unless all is good"
+    other.write_bytes(whole)
     copied.write_bytes(content)
     manifest = (backup / MANIFEST).read_text()
     (backup / MANIFEST).write_text("{")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from storage.errors import DatabaseUnusable
 from storage.reader import open_worklist
 from storage.store import Store
 from tests.support.builders import LEASE, FakeClock, received, reported
@@ -42,14 +43,15 @@ def test_a_database_that_is_not_there_is_made(url: str) -> None:
     assert Path(url.removeprefix("sqlite:///")).exists()
 
 
-def test_a_database_of_an_earlier_version_is_migrated(url: str, clock: FakeClock) -> None:
+def test_a_database_of_an_earlier_version_is_refused_and_not_migrated(url: str, clock: FakeClock) -> None:
     from tests.unit.storage.database.test_engine import migrate
 
     store = Store.open(url)
     reported(store, clock)
     with store.transactions.engine.begin() as connection:
         migrate(connection, "0005")
-    assert len(open_worklist(url).rows()) == 1
+    with pytest.raises(DatabaseUnusable, match="run `willis migrate`"):
+        open_worklist(url)
     with store.transactions.engine.begin() as connection:
-        assert str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar()) > "0005"
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "0005"
     store.close()

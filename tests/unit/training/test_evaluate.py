@@ -195,7 +195,7 @@ def test_no_report_of_nothing(tmp_path: Path) -> None:
 def test_the_worst_cases_are_the_surest_false_alarms_and_the_largest_misses() -> None:
     worst = worst_cases(made_up_cases(), 0.5)
     assert [(one.kind, one.seed, one.diameter_mm) for one in worst] == [("false alarm", 3, 4.0), ("missed", 2, 2.0)]
-    assert "loop, clip" in worst[0].said and "P 0.70" in worst[0].said and "no mark" in worst[1].said
+    assert "loop, clip" in worst[0].caption and "P 0.70" in worst[0].caption and "no mark" in worst[1].caption
     bare = [Case(one.seed, one.lesions, (), one.probabilities, None) for one in made_up_cases()]
     assert [(one.kind, one.centre_lps_mm) for one in worst_cases(bare, 0.5)] == [
         ("false alarm", None),

@@ -204,7 +204,7 @@ def test_the_report_of_a_later_revision_names_its_predecessor_and_has_another_ui
     assert analyse(shop.context, shop.claim([late]))
     second = shop.report()
     assert second.SOPInstanceUID != first.SOPInstanceUID
-    assert (second.SeriesInstanceUID, second.InstanceNumber) == (first.SeriesInstanceUID, 2)
+    assert (second.SeriesInstanceUID, second.InstanceNumber) == (first.SeriesInstanceUID, 200)
     predecessor = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert predecessor.ReferencedSOPInstanceUID == first.SOPInstanceUID
     assert [report["predecessor_uid"] for report in shop.context.store.worklist.reports(1)] == [
@@ -245,7 +245,7 @@ def test_a_series_that_is_sent_again_after_its_removal_gets_a_report_of_its_own(
     again = shop.claim()
     assert analyse(shop.context, again)
     second = shop.report(again.series.id)
-    assert second.InstanceNumber == first.InstanceNumber == 1
+    assert second.InstanceNumber == first.InstanceNumber == 100
     assert second.SOPInstanceUID != first.SOPInstanceUID
 
 

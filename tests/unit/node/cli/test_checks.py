@@ -23,8 +23,9 @@ from storage.store import Store
 from tests.support.absent import absent
 from tests.support.certificates import Certificates, certificates
 from tests.support.running import free_port
+from tests.support.web_server import Said, ServerFactory, web
 
-__all__ = ["certificates"]
+__all__ = ["certificates", "web"]
 Check = Callable[..., list[str]]
 
 
@@ -104,8 +105,10 @@ def test_a_check_does_not_migrate_an_older_database_nor_touch_its_files(check: C
     made_older(f"sqlite:///{tmp_path / 'var' / 'willis.db'}")
     check()
     before = everything_in(tmp_path)
-    assert list(problems(checked(tmp_path / "willis.toml"))) == []
+    [problem] = problems(checked(tmp_path / "willis.toml"))
+    assert "run `willis migrate`" in problem.message
     assert everything_in(tmp_path) == before
+    assert check('[storage]\nmigrate = "by_itself"') == []
 
 
 @pytest.mark.postgresql
@@ -113,7 +116,9 @@ def test_a_check_does_not_migrate_postgresql(check: Check, postgresql_url: str) 
     from sqlalchemy import create_engine
 
     before = made_older(postgresql_url)
-    assert check(f'[storage]\ndatabase_url = "{postgresql_url}"') == []
+    assert check(f'[storage]\ndatabase_url = "{postgresql_url}"\nmigrate = "by_itself"') == []
+    [said] = check(f'[storage]\ndatabase_url = "{postgresql_url}"')
+    assert "run `willis migrate`" in said
     engine = create_engine(postgresql_url)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == before
@@ -132,7 +137,7 @@ def test_a_database_of_another_version_is_an_error(check: Check, tmp_path: Path)
         database.execute("CREATE TABLE alembic_version (version_num TEXT)")
         database.execute("INSERT INTO alembic_version VALUES ('9999')")
     [said] = check('[storage]\ndatabase_url = "sqlite:///w.db"')
-    assert "made by another version of Willis (tables 9999); install that version" in said
+    assert "made by a later version of Willis (tables 9999; this one knows up to" in said
 
 
 def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +203,14 @@ def test_peers_are_asked_when_that_is_wanted(check: Check, tmp_path: Path) -> No
 def test_a_target_of_notifications_that_cannot_be_reached_is_an_error(check: Check, target: str, said: str) -> None:
     found = check(f'[[notifications]]\nname = "a"\n{target}')
     assert [said in each and each.startswith("[[notifications]]") for each in found] == ([True] if said else [])
+
+
+@pytest.mark.parametrize("url", ["mllp://u:hush@ris:port", "mllp://ris:70000", "mllp://ris"])
+def test_a_url_file_without_a_port_that_can_be_used_is_an_error(check: Check, tmp_path: Path, url: str) -> None:
+    (tmp_path / "ris.url").write_text(url)
+    [said] = check('[[notifications]]\nname = "a"\nkind = "hl7"\nurl_file = "ris.url"')
+    assert said.startswith("[[notifications]] a: its url")
+    assert "port" in said and "hush" not in said
 
 
 def tls(files: Certificates, who: str = "node", key: str = "") -> str:
@@ -322,3 +335,26 @@ def test_files_or_a_named_database_that_lie_there_are_not_forgotten_either(
             load(tmp_path / "etc" / "willis.toml", {})
     else:
         assert load(tmp_path / "etc" / "willis.toml", {}).storage.directory == tmp_path / "etc" / "var"
+
+
+def oidc(issuer: str, more: str = "") -> str:
+    return f'[web.oidc]\nissuer = "{issuer}"\nclient_id = "willis"\ndefault_role = "reader"\n{more}'
+
+
+def test_a_provider_s_files_and_host_are_looked_at_always_and_itself_when_that_is_wanted(
+    check: Check, web: ServerFactory, tmp_path: Path
+) -> None:
+    web_port = f"[web]\nport = {free_port()}\n"
+    [said] = check(web_port + oidc("https://127.0.0.1", 'client_secret_file = "gone"'))
+    assert said.startswith("[web.oidc] client_secret_file = ") and said.endswith("No such file or directory")
+    (tmp_path / "ca.pem").write_text("no certificate")
+    [said] = check(web_port + oidc("https://127.0.0.1", 'ca = "ca.pem"'))
+    assert said.startswith("[web.oidc] ca = ")
+    [said] = check(web_port + oidc("https://id.invalid"))
+    assert said.startswith("[web.oidc] the host of its issuer = 'id.invalid': the host name cannot be resolved")
+    away = oidc(f"http://127.0.0.1:{free_port()}")
+    assert check(web_port + away) == []
+    [said] = check(web_port + away, ask_peers=True)
+    assert said.startswith("warning: [web.oidc] single sign-on at 127.0.0.1:") and "cannot be reached" in said
+    [said] = check(web_port + oidc(web(Said(404)).url), ask_peers=True)
+    assert said.startswith("[web.oidc] single sign-on answers HTTP 404; is [web.oidc] issuer right?")

@@ -2,6 +2,9 @@
 
 import json
 import re
+import sqlite3
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from storage.stages import Outcome, Stage
 from storage.store import Store
 from tests.support.builders import LEASE, START, FakeClock, finish, received, reported, series_now
 from tests.support.command_line import Run, one_line
+from tests.support.running import ROOT
 
 
 def test_show_tells_everything_of_a_case(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
@@ -80,6 +84,28 @@ def test_status_is_json_for_programs(run: Run, config: Path, store: Store, clock
     assert status["last_errors"] == ["2026-11-23 09:00:09 PACS: status 0x0122"]
     assert status["last_slice_to_report_seconds"]["total"] == {"median": 2.0, "p95": 8.3}
     assert status["last_slice_to_report_seconds"]["delivery"]["median"] == 2.0
+
+
+def test_whoever_reads_the_status_may_stop_reading_and_the_verdict_stays(config: Path, store: Store) -> None:
+    command = [sys.executable, "-m", "node", "status", "-c", str(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert (process.wait(30), process.stderr.read()) == (2, b""), "no node runs: down"
+
+
+@pytest.mark.parametrize("what", ["readable", "_queues"])
+def test_a_database_that_goes_while_the_status_is_made_is_down(
+    run: Run, config: Path, store: Store, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def gone(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr("node.workflow.health.readable" if what == "readable" else "node.cli.worklist._queues", gone)
+    ended = run("status", "--json", "-c", config)
+    assert ended.exit_code == 2
+    status = json.loads(ended.stdout)
+    assert (status["health"], "database" in [each["about"] for each in status["reasons"]]) == ("down", True)
 
 
 def test_what_was_retried_by_a_person_does_not_count_in_the_percentiles(

@@ -15,7 +15,8 @@ from storage.store import Store
 from tests.support.builders import FakeClock, reported
 
 HEAVY = {
-    "alembic", "apscheduler", "dicomweb_client", "highdicom", "numpy", "PIL", "pydicom", "pynetdicom", "requests", "scipy",
+    "alembic", "apscheduler", "authlib", "dicomweb_client", "highdicom", "joserfc", "ldap3", "numpy",
+    "PIL", "pydicom", "pynetdicom", "requests", "scipy",
     "skimage", "sqlalchemy", "structlog", "torch",
 }  # fmt: skip
 NOT_FOR_HELP = HEAVY | {"pydantic", "sqlite3"}

@@ -10,6 +10,8 @@ from node.config.loading import load
 from node.config.notifications import Target
 from node.config.peer import Peer
 from node.config.sections import Config, Tls
+from node.config.sign_in import Oidc
+from node.config.types import Region
 from node.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[4] / "config.toml"
@@ -46,10 +48,10 @@ def test_the_shipped_file_holds_every_key_with_its_default_and_nothing_else() ->
         for key, value in section.items():
             assert value == plain(getattr(defaults, key)), f"[{name}] {key}"
         absent = set(type(defaults).model_fields) - set(section)
-        assert absent == {"ai": {"bundle"}, "node": {"tls"}}.get(name, set()), f"[{name}]"
+        assert absent == {"ai": {"bundle"}, "node": {"tls"}, "web": {"oidc", "ldap"}}.get(name, set()), f"[{name}]"
     assert set(shipped) | {"notifications"} == set(Config.model_fields)
     assert [key for key in Target.model_fields if f"# {key} = " not in content] == []
-    for key in ("bundle", *Tls.model_fields):
+    for key in ("bundle", *Tls.model_fields, *Oidc.model_fields):
         assert re.search(rf"^# {key} = ", content, re.MULTILINE), (
             "a key whose default cannot be written is commented out"
         )
@@ -373,3 +375,62 @@ def test_an_unknown_result_is_refused_by_name(tmp_path: Path) -> None:
     path.write_text('[report]\nresults = ["sr", "pdf"]\n', "utf-8")
     with pytest.raises(ConfigError, match=r"report.results.1 = 'pdf'"):
         load(path, {})
+
+
+OIDC = '[web.oidc]\nissuer = "https://id.example/realms/hospital"\nclient_id = "willis"\n'
+
+
+def test_the_commented_section_of_a_provider_shows_its_defaults(tmp_path: Path) -> None:
+    [_, after] = SHIPPED.read_text("utf-8").split("# [web.oidc]")
+    lines = [line.removeprefix("# ") for line in after.split("\n\n")[0].splitlines()[1:]]
+    shown = tomllib.loads("\n".join(lines))
+    for key, field in Oidc.model_fields.items():
+        default = field.get_default(call_default_factory=True) if not field.is_required() else None
+        assert shown[key] == ("" if default is None else plain(default)), key
+
+
+def test_a_provider_s_files_are_beside_the_configuration(tmp_path: Path) -> None:
+    more = 'roles = { r = "lead" }\nclient_secret_file = "secret"\nca = "ca.pem"\n'
+    oidc = loaded(tmp_path, OIDC + more).web.oidc
+    assert oidc is not None
+    assert (oidc.client_secret_file, oidc.ca) == (tmp_path / "secret", tmp_path / "ca.pem")
+    assert (oidc.host, dict(oidc.roles)) == (("id.example", 443), {"r": "lead"})
+    with pytest.raises(ConfigError, match="client_secret_file = .*: No such file or directory"):
+        oidc.secret()
+    (tmp_path / "secret").write_text("two\nlines")
+    with pytest.raises(ConfigError, match="must hold one line and nothing else"):
+        oidc.secret()
+    (tmp_path / "secret").write_text("of the client\n")
+    assert oidc.secret() == "of the client"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (OIDC, "[web.oidc] nobody could sign in; write roles = { GROUP = "),
+        (
+            OIDC.replace("https", "http") + 'default_role = "lead"',
+            "web.oidc.issuer = 'http://id.example/realms/hospital'",
+        ),
+        (OIDC.replace("id.example", "user@id.example") + 'default_role = "lead"', "web.oidc.issuer = "),
+        (OIDC + 'default_role = "god"', "web.oidc.default_role"),
+        (OIDC + 'roles = { r = "god" }', "web.oidc.roles.r = 'god'"),
+        (OIDC + 'default_role = "lead"\nscopes = ["profile"]', '[web.oidc] scopes needs "openid"'),
+        (
+            OIDC + 'default_role = "lead"\nclient_secret = "x"',
+            "unknown key web.oidc.client_secret; did you mean client_secret_file?",
+        ),
+        (OIDC.replace("client_id", "client"), "web.oidc.client_id is missing"),
+    ],
+)
+def test_a_provider_that_cannot_be_used_is_an_error(tmp_path: Path, content: str, said: str) -> None:
+    assert complaint(tmp_path, content).startswith(f"config.toml: {said}")
+
+
+def test_reviews_need_an_organization_and_a_report_to_replace(tmp_path: Path) -> None:
+    reviews = f"{PACS}reviews = true\n"
+    assert "[peers.PACS] reviews = true needs [report] organization" in complaint(tmp_path, reviews)
+    named = f'[report]\norganization = "St. Elsewhere"\n{reviews}'
+    assert loaded(tmp_path, named).reviewing("PACS") == {Region.CIRCLE_2D: ("PACS",)}
+    assert 'needs "sr" among its results' in complaint(tmp_path, f'{named}results = ["sc"]\n')
+    assert loaded(tmp_path, PACS).reviewing("PACS") == {}

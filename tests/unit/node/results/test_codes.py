@@ -59,6 +59,8 @@ CONTEXT_GROUPS = {
 IN_NO_DICTIONARY = {
     codes.QUALITATIVE_EVALUATIONS: "TID 1500 row 12 names it; PixelMed asks for it",
     codes.ANEURYSM: "SNOMED CT has it, but no context group of the Standard",
+    codes.FINDING_CONTEXT: "the same",
+    codes.CONFIRMED: "the same",
     codes.MILLIMETRE: "pydicom means it by the symbol itself; UCUM, and CID 7460 for PixelMed, by this",
 }
 

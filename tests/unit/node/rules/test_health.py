@@ -44,6 +44,19 @@ def refused(minutes_ago: int) -> dict[str, Any]:
 
 
 DOWN, DEGRADED = Verdict.DOWN, Verdict.DEGRADED
+
+
+def job(name: str, minutes_ago: float, late_after_seconds: float = 240) -> dict[str, Any]:
+    at = (START - minutes_ago * MINUTE).isoformat()
+    return {"jobs": {name: {"at": at, "late_after_seconds": late_after_seconds}}}
+
+
+def far(role: str, seconds_ago: float = 1, **details: Any) -> ProcessFact:
+    """A process on another host."""
+    return process(role, seconds_ago, host="other", details=details)
+
+
+FAR = (far("serve"), far("receive"), far("work", model="0.6.0"))
 ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
     "nothing ever ran": ({"processes": ()}, DOWN, "processes", "no node runs on /var/lib/willis"),
     "the supervisor is gone": (
@@ -68,6 +81,28 @@ ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
     "two nodes": (
         {"processes": (*ALL, process("serve", pid=8))}, DEGRADED, "processes",
         "2 nodes on ct-node use the folder /var/lib/willis (pids 7, 8): stop all but one",
+    ),
+    "a job that hangs": (
+        {"processes": without("serve", process("serve", details=job("deliver", 5)))}, DOWN, "jobs",
+        "the job deliver of `willis serve` (pid 7 on ct-node) has not finished since 2026-11-23 08:55:00 UTC: no report is",
+    ),
+    "an intake that hangs": (
+        {"processes": without("receive", process("receive", details=job("intake", 2, 90)))}, DOWN, "jobs", "no image is answered"),
+    "a job of less weight that hangs": (
+        {"processes": without("serve", process("serve", details=job("retain", 5)))}, DEGRADED, "jobs", "the job retain of"),
+    "a full disk of another host": (
+        {"processes": (*ALL, far("serve", free_bytes=0), *FAR[1:]), "host": "ct-node"}, DOWN, "disk",
+        "0 MiB free in /var/lib/willis of other, instances are refused",
+    ),
+    "a disk of another host that failed": (
+        {"processes": (*ALL, far("serve", disk_error="the disk failed"), *FAR[1:]), "host": "ct-node"}, DOWN, "disk",
+        "/var/lib/willis of other: the disk failed",
+    ),
+    "another host without a worker": (
+        {"processes": (*ALL, *FAR[:2])}, DEGRADED, "processes", "`willis work` does not run on other: nothing is analysed"),
+    "another host that died": (
+        {"processes": (*ALL, far("serve", 600))}, DEGRADED, "processes",
+        "`willis serve` (pid 7 on other) has not been heard of for 600 s: that of ct-node works on",
     ),
     "no database": ({"database_error": "no server listens there; start it"}, DOWN, "database", "no server listens there"),
     "a full disk": ({"free_bytes": FULL_BYTES - 1}, DOWN, "disk", "instances are refused; free some"),
@@ -116,6 +151,12 @@ WELL_AS_WELL: dict[str, dict[str, Any]] = {
     "a clock that is a little ahead": {"processes": without("serve", process("serve", -4))},
     "a process that died and was started again": {"processes": (*ALL, process("work", 9, is_gone=True, pid=6))},
     "pages that are served": {"serves_pages": True, "processes": (*ALL, process("web"))},
+    "a job that works": {"processes": without("serve", process("serve", details=job("deliver", 3)))},
+    "a process that has died and its job": {
+        "processes": (*ALL, process("serve", 600, is_gone=True, pid=6, details=job("deliver", 10)))
+    },
+    "two hosts": {"processes": (*ALL, *FAR)},
+    "a host that was put away": {"processes": (*ALL, far("serve", 3601))},
     "pages that nobody wants": {"processes": (*ALL, process("web", 9, is_gone=True))},
     "refusals of long ago": refused(61),
     "a certificate that holds": certificate(-DAY, 31 * DAY),

@@ -5,12 +5,14 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from node.runtime.job import Job
+from node.runtime.job import Job, still_working
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, _address, wake
+from tests.support.builders import START
 
 PATIENCE = 5.0
 
@@ -35,6 +37,32 @@ def test_a_job_runs_once_for_each_wakeup_and_not_without() -> None:
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert len(runs) == 2
+
+
+def test_a_job_that_hangs_or_fails_gets_on_no_more_and_one_that_says_so_does() -> None:
+    now, steps, go_on = [START], [], threading.Event()
+    actions: dict[int, Callable[[], object]] = {2: lambda: 1 / 0, 3: still_working, 4: lambda: go_on.wait(PATIENCE)}
+
+    def function() -> None:
+        steps.append(1)
+        actions.get(len(steps), lambda: None)()
+        if len(steps) == 3:
+            1 / 0  # noqa: B018
+
+    job = Job("test", None, False, function, 60)
+    job.progress._clock = lambda: now[0]
+    assert job.progress.late_after_seconds == 60
+    thread = job.start()
+    for step, last in enumerate((1, 1, 3, 3), 1):
+        now[0] = START + timedelta(minutes=step)
+        job.wake()
+        wait_until(lambda step=step: len(steps) == step)  # type: ignore[misc]
+        time.sleep(0.05)
+        assert job.progress.said()["at"] == (START + timedelta(minutes=last)).isoformat(), step
+    go_on.set()
+    wait_until(lambda: job.progress.said()["at"] == now[0].isoformat())
+    job.stop()
+    thread.join(PATIENCE)
 
 
 def test_wakeups_during_a_run_cause_exactly_one_more_and_never_two_at_once() -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, timedelta
 import pytest
 
 from ai.locations import LOCATIONS
+from node.results.rejections import REJECTIONS
 from node.web import wording
 from node.web.listing import Query
 from storage.queries.reviews import Action, Entry, Rejection
@@ -65,7 +66,7 @@ def test_every_action_can_be_told(action: Action) -> None:
 
 
 def test_every_reason_has_words() -> None:
-    assert set(wording.REJECTIONS) == set(Rejection)
+    assert set(REJECTIONS) == set(Rejection)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from node.config.sections import Config
 from node.runtime.clock import utc_now
 from node.runtime.processes import CONFIG_ERROR, Child, worker_name
+from node.workflow.health import health_of
 from node.workflow.supervisor import Supervisor
 from storage.stages import Stage
 from tests.support.builders import FakeClock, claimed, series_now
@@ -114,3 +116,41 @@ def test_a_worker_that_no_alarm_reaches_is_killed_after_its_time_limit(
     finally:
         child.process.kill()
         child.process.communicate()
+
+
+def test_a_job_that_blocks_is_a_reason_of_health_while_the_heart_beats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    go_on = threading.Event()
+    monkeypatch.setattr("node.workflow.delivery.deliver", lambda _context: go_on.wait(20))
+    config = Config.model_validate({"storage": {"directory": tmp_path}})
+    node = Supervisor(config, [])
+    [job] = [each for each in node._jobs if each.name == "deliver"]
+    job.progress.late_after_seconds = 0.2
+    thread = job.start()
+    job.wake()
+    time.sleep(0.3)
+    node._heartbeat._beat()
+    reasons = [each for each in health_of(config, utc_now()).reasons if each.about == "jobs"]
+    go_on.set()
+    job.stop()
+    thread.join(5)
+    node._store.close()
+    assert len(reasons) == 1
+    assert "the job deliver of `willis serve`" in reasons[0].message
+    assert "no report is delivered" in reasons[0].message
+
+
+def test_with_echo_seconds_of_zero_no_peer_is_asked_not_even_once_and_no_old_answer_counts(tmp_path: Path) -> None:
+    values: dict[str, Any] = {
+        "storage": {"directory": tmp_path},
+        "node": {"echo_seconds": 0},
+        "peers": {"PACS": {"ae_title": "PACS", "host": "127.0.0.1", "port": 11113}},
+    }
+    node = Supervisor(config := Config.model_validate(values), [])
+    assert "peers" not in [job.name for job in node._jobs]
+    node._store.processes.peer_answered("PACS", utc_now(), "it did not answer")
+    assert [each.about for each in health_of(config, utc_now()).reasons if each.about == "peers"] == []
+    node._store.close()

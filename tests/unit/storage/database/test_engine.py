@@ -98,12 +98,26 @@ def test_two_processes_may_have_the_database_open(database_url: str, clock: Fake
     other.close()
 
 
+def test_a_database_of_an_earlier_version_is_refused_with_the_command_to_type(database_url: str) -> None:
+    engine = open_database(database_url)
+    with engine.begin() as connection:
+        migrate(connection, "0012")
+    assert "tables of an earlier version (0012; this one needs" in (said := unusable(database_url))
+    assert "stop the node and run `willis migrate`" in said
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "0012"
+    engine.dispose()
+    open_database(database_url, may_migrate=True).dispose()
+    open_database(database_url).dispose()
+
+
 def test_a_database_of_a_newer_version_is_refused_with_the_remedy(database_url: str) -> None:
     engine = create_engine(database_url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     said = unusable(database_url)
-    assert "another version of Willis" in said
+    assert "a later version of Willis" in said
+    assert "a downgrade would lose" in said
     assert "9999" in said
     assert "restore the backup" in said
     with engine.connect() as connection:

@@ -55,8 +55,10 @@ def test_what_is_offered_during_a_commit_goes_into_the_next_one(
     monkeypatch.setattr(Intake, "take", watched)
     commits = GroupCommit(store.intake)
     commits.start()
+    assert commits.busy_seconds() == 0
     offers = [commits.offer(ones[0])]
     assert inside.wait(5)
+    assert commits.busy_seconds() > 0, "for health: what came waits for the database"
     offers += [commits.offer(one) for one in ones[1:]]
     release.set()
     assert {offer.outcome() for offer in offers} == {Added.STORED}

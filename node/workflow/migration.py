@@ -1,0 +1,40 @@
+"""The database gets the tables of this version while no node works on it."""
+
+from datetime import datetime
+
+from node.config.sections import Config
+from node.errors import Unavailable
+from node.rules.health import ProcessFact, is_alive
+from node.runtime import log
+from node.runtime.processes import has_died
+from storage import migration
+from storage.migration import Plan
+
+
+def plan(config: Config, now: datetime) -> Plan:
+    """What there is to do; changes nothing.  Raises DatabaseUnusable."""
+    return migration.plan(config.storage.url, config.storage.directory, now)
+
+
+def migrate(config: Config, planned: Plan, now: datetime, with_copy: bool = True) -> None:
+    """What was planned is done.  Raises Unavailable where a node runs, and what `storage.migration.migrate` raises."""
+    url = config.storage.url
+    if planned.found is not None and planned.steps:
+        for process in migration.processes_of(url):
+            is_gone = has_died(f"{process.host}:{process.pid}")
+            fact = ProcessFact(process.role, process.host, process.pid, process.beat_at, is_gone, process.details)
+            if is_alive(fact, now):
+                where = f"`willis {process.role}`, pid {process.pid} on {process.host}"
+                raise Unavailable(f"a node of another version works on the database ({where}): stop it first")
+    migration.migrate(url, planned, with_copy)
+
+
+def migrate_by_itself(config: Config, now: datetime) -> None:
+    """With [storage] migrate = "by_itself" an older database is migrated, and the log says so; else nothing is done."""
+    if config.storage.migrate != "by_itself":
+        return
+    planned = plan(config, now)
+    if planned.found is None or not planned.steps:
+        return
+    migrate(config, planned, now)
+    log.get().warning("database_migrated", count=len(planned.steps), where=str(planned.copy))

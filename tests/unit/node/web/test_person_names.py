@@ -1,0 +1,29 @@
+"""A person's name is one that a report can bear."""
+
+import pytest
+
+from node.errors import Refused
+from node.web.person_names import checked_person_name
+
+
+@pytest.mark.parametrize("name", ["Doe^Jane", " Müller^Jörg^^Dr. ", "van der Berg^Jan", ""])
+def test_a_name_in_latin_letters_is_taken(name: str) -> None:
+    assert checked_person_name(name) == name.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Jane Doe", "family^given"),
+        ("^Jane", "family^given"),
+        ("A^B^C^D^E^F", "family^given"),
+        ("Doe^Jane=Doe", "no = or backslash"),
+        ("Doe^Jane\\Roe", "no = or backslash"),
+        ("Doe^" + "J" * 64, "at most 64"),
+        ("Doe^Ja\nne", "at most 64"),
+        ("山田^太郎", "Latin letters"),
+    ],
+)
+def test_what_is_none_is_refused_with_its_reason(name: str, said: str) -> None:
+    with pytest.raises(Refused, match=said.replace("^", r"\^")):
+        checked_person_name(name)
