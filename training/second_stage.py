@@ -23,8 +23,8 @@ from ai.shape import NAMES, SIDE, measured
 from training.cubes.store import Shard, read_shards
 from training.metrics import auc
 
-BATCH = 64
-RATE = 2e-3
+BATCH = 256
+RATE = 4e-3
 DECAY = 0.1
 DROPPED, HIDDEN_DROPPED = 0.15, 0.2
 EPOCHS = 40
