@@ -37,6 +37,7 @@ ADDED_LATER = (
     "second_stage",
     "second_stage.place_weights",
     "second_stage.place_limit",
+    "second_stage.shape.layers",
 )
 """Keys that older manifests may lack: their defaults are what older bundles meant."""
 DEFAULT_BUNDLE = Path(__file__).parent / "models" / "willis"

@@ -1,12 +1,13 @@
 """The second stage: a cube around each candidate, finer than the region, is measured, and a small network says what it is.
 
-    cube ─ measured shape ─ standardised ─ hidden layer ─ kinds
+    cube ─ measured shape ─ standardised ─ hidden layers ─ kinds
 
 The first stage localises well and takes bends and forks for sacs at 0.7 mm; the cube is cut from the volume itself.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -28,17 +29,19 @@ _FARTHEST = 4.0
 class ShapeSettings:
     """What decides the shape of the weights; kept in a bundle's manifest.
 
-    `measures`: the names of what is read, in order, as `ai.shape` measures it.  `hidden`: width of the hidden layer.
+    `measures`: the names of what is read, in order, as `ai.shape` measures it.  `hidden`: width of each hidden layer.
+    `layers`: how many of them there are.
     """
 
     measures: tuple[str, ...] = NAMES
     hidden: int = 64
+    layers: int = 1
 
     def __post_init__(self) -> None:
         if self.measures != NAMES:
             raise ValueError("measures are not those of this version of Willis: export the bundle again")
-        if self.hidden < 1:
-            raise ValueError(f"hidden must be at least 1, got {self.hidden}")
+        if self.hidden < 1 or self.layers < 1:
+            raise ValueError(f"hidden and layers must be at least 1, got {self.hidden} and {self.layers}")
 
 
 class ShapeNet(nn.Module):
@@ -53,7 +56,9 @@ class ShapeNet(nn.Module):
         count = len(settings.measures)
         self.register_buffer("mean", torch.zeros(count))
         self.register_buffer("spread", torch.ones(count))
-        self.kinds = nn.Sequential(nn.Linear(count, settings.hidden), nn.SiLU(), nn.Linear(settings.hidden, len(KINDS)))
+        widths = (count, *[settings.hidden] * settings.layers)
+        hidden = [part for pair in pairwise(widths) for part in (nn.Linear(*pair), nn.SiLU())]
+        self.kinds = nn.Sequential(*hidden, nn.Linear(settings.hidden, len(KINDS)))
 
     def forward(self, measures: Tensor) -> Tensor:
         kinds: Tensor = self.kinds(self.standardised(measures))

@@ -117,18 +117,20 @@ def _tried(rng: np.random.Generator, tree: RealTree | None, wanted: bool, valida
     other = None
     if not wanted and not beside:
         drawn = rng.uniform()
-        if drawn < 0.05:
+        if drawn < 0.11:
             other = "bone"
-        elif drawn < 0.10:
+        elif drawn < 0.19:
             other = "vein"
-        elif drawn < 0.2 and len(parts):  # anywhere on a vessel
+        elif drawn < 0.29:
+            other = "tissue"
+        elif drawn < 0.4 and len(parts):  # anywhere on a vessel
             vessel = parts[int(rng.integers(len(parts)))]
             near = np.flatnonzero(np.linalg.norm(vessel.points, axis=1) < 9)
             if len(near):
                 kind, centre = "vessel", vessel.points[int(rng.choice(near))]
     shift = -(centre + random_unit(rng) * 1.3 * rng.uniform() ** (1 / 3))
     if other is not None:
-        shift = random_unit(rng) * rng.uniform(4, 12)
+        shift = random_unit(rng) * rng.uniform(2, 12)
     hu = _painted([part.moved(shift) for part in parts], _moved(sac, shift), contrast, other, rng)
     return Cube(np.clip(np.rint(hu), -1024, 3071).astype(np.int16), other or kind, name, diameter)
 
@@ -221,11 +223,15 @@ def _painted(
         )
         distance = ndimage.gaussian_filter(distance, rng.uniform(0.2, 1.1), truncate=2.5)
     image = tissue(rng)
-    if rng.uniform() < (0.55 if other is None else 0.9):
+    if rng.uniform() < {None: 0.55, "tissue": 0.4}.get(other, 0.9):
         add_bone(image, distance, rng, 1.5 if other == "bone" else 0.0)
     add_veins(image, contrast, rng)
-    if other == "bone":
+    if other == "bone" and rng.uniform() < 0.35:
+        _crumb(image, rng)
+    elif other == "bone":
         _island(image, rng)
+    elif other == "tissue":
+        _enhancing(image, contrast, rng)
     elif other == "vein":
         _vein(image, contrast, rng)
     filling = np.array([part.filling * np.clip(rng.normal(0.99, 0.05), 0.7, 1.1) for part in parts] + [1.0])
@@ -251,6 +257,33 @@ def _island(image: Float32Array, rng: np.random.Generator) -> None:
         blend(image, shape - np.float32(rng.uniform(0.2, 1.5)), np.float32(rng.uniform(350, 1200)))
     uneven = 1 + np.float32(rng.uniform(0, 0.25)) * smooth_noise(GRID, 1.5, rng)
     blend(image, shape, (rng.uniform(160, 520) * uneven).astype(np.float32))
+
+
+def _crumb(image: Float32Array, rng: np.random.Generator) -> None:
+    """A crumb of bone or calcium, in fat or mucosa in some cubes, that the scanner blurs to what a filled vessel has."""
+    centre = random_unit(rng) * rng.uniform(0, 1.0)
+    if rng.uniform() < 0.5:
+        around = blob(centre, rng.uniform(4, 12, 3), turned_axes(rng)) + 0.8 * smooth_noise(GRID, 3.0, rng)
+        blend(image, around, np.float32(rng.choice([-95.0, 45.0, 70.0])))
+    for _ in range(int(rng.integers(1, 4))):
+        shape = blob(centre, rng.uniform(0.5, 2.2, 3), turned_axes(rng))
+        blend(image, shape, np.float32(rng.uniform(250, 1100)))
+        centre = centre + random_unit(rng) * rng.uniform(0.5, 2.5)
+
+
+def _enhancing(image: Float32Array, contrast: Contrast, rng: np.random.Generator) -> None:
+    """Lobes of tissue that takes up contrast in the middle: choroid plexus, a meningioma, mucosa, the pituitary gland."""
+    centre = random_unit(rng) * rng.uniform(0, 1.5)
+    level = np.clip(contrast.filled_hu(float(rng.uniform(0.1, 0.6))), 70, 230)
+    largest = float(np.exp(rng.uniform(np.log(1.3), np.log(7.0))))
+    for _ in range(int(rng.integers(1, 6))):
+        shape = blob(centre, largest * rng.uniform(0.5, 1.0, 3), turned_axes(rng))
+        shape += np.float32(rng.uniform(0, 0.6)) * smooth_noise(GRID, 2.5, rng)
+        uneven = 1 + np.float32(rng.uniform(0, 0.2)) * smooth_noise(GRID, 2.0, rng)
+        blend(image, shape * np.float32(rng.uniform(0.4, 1.0)), (level * uneven).astype(np.float32))
+        centre = centre + random_unit(rng) * rng.uniform(0.5, 1.6) * largest
+    if rng.uniform() < 0.2:
+        add_calcium(image, blob(centre, rng.uniform(1, 4, 3), turned_axes(rng)), rng)
 
 
 def _vein(image: Float32Array, contrast: Contrast, rng: np.random.Generator) -> None:

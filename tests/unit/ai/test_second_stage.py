@@ -20,7 +20,7 @@ from ai.volume import Volume
 from tests.support.made_up_head import affine, head
 from tests.unit.ai.test_bundle import TINY, manifest
 
-SETTINGS = ShapeSettings(hidden=4)
+SETTINGS = ShapeSettings(hidden=4, layers=2)
 STAGE = SecondStage(SETTINGS, 0.5, 0.25, {"unsaved.safetensors": ""}, dict.fromkeys(PLACES, 0.0))
 
 
@@ -97,6 +97,15 @@ def test_a_bundle_without_place_weights_still_loads(bundle: Bundle, tmp_path: Pa
     assert stage is not None and stage.place_weights == {}
 
 
+def test_a_second_stage_of_before_has_one_hidden_layer(bundle: Bundle, tmp_path: Path) -> None:
+    stage = replace(STAGE, shape=ShapeSettings(hidden=4))
+    save_bundle(tmp_path, replace(bundle.manifest, second_stage=stage), bundle.networks, (ShapeNet(stage.shape),))
+    document = json.loads((tmp_path / MANIFEST).read_text())
+    del document["second_stage"]["shape"]["layers"]
+    (tmp_path / MANIFEST).write_text(json.dumps(document))
+    assert load_bundle(tmp_path).second[0].settings.layers == 1
+
+
 def test_both_stages_come_back_from_a_bundle(bundle: Bundle, tmp_path: Path) -> None:
     saved = save_bundle(tmp_path, bundle.manifest, bundle.networks, bundle.second)
     loaded = load_bundle(tmp_path)
@@ -132,6 +141,7 @@ def test_a_bundle_of_format_2_has_one_stage_and_one_operating_point(tmp_path: Pa
         (lambda stage: stage.update(speed=1), "unknown key second_stage.speed"),
         (lambda stage: stage["shape"].update(colour=1), "unknown key second_stage.shape.colour"),
         (lambda stage: stage["shape"]["measures"].reverse(), "measures"),
+        (lambda stage: stage["shape"].update(layers=0), "hidden and layers must be at least 1"),
         (lambda stage: stage.update(first_weight=-1.0), "weights must not be negative"),
         (lambda stage: stage["place_weights"].pop("bone_far"), "place_weights are not those of this version"),
         (lambda stage: stage["place_weights"].update(bone_far=float("nan")), "must be finite"),

@@ -21,7 +21,7 @@ from training.combine import Weights, combined, cross_fitted, fitted_weights, jo
 from training.phantom.scan import TrueLesion
 from training.second_stage import save_trained, train
 
-SECOND = train(made_up_shapes(400, 0), ShapeSettings(hidden=8), 0, epochs=60)
+SECOND = train(made_up_shapes(400, 0), ShapeSettings(hidden=8), 0, epochs=200)
 
 
 def marked(seed: int) -> Marked:

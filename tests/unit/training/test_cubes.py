@@ -69,7 +69,7 @@ def made_up_shapes(count: int, seed: int) -> Shapes:
 
 
 def test_sacs_are_learned_from_their_measures_and_kept_in_a_file(tmp_path: Path) -> None:
-    networks = [train(made_up_shapes(300, 0), ShapeSettings(hidden=8), seed, epochs=60) for seed in range(2)]
+    networks = [train(made_up_shapes(300, 0), ShapeSettings(hidden=8, layers=2), seed, epochs=200) for seed in range(2)]
     unseen = made_up_shapes(200, 1)
     odds = log_odds(networks, unseen.measures)
     assert auc(odds, unseen.is_sac) > 0.95
