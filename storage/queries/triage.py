@@ -26,11 +26,13 @@ _MOST_URGENT = _COLUMNS.format(
     some="(SELECT * FROM series WHERE id <= :before AND NOT canary ORDER BY priority, p_absent, last_instance_at LIMIT :most) s"
 )
 _STAMP = """
-SELECT stage, COUNT(*) AS number, (SELECT MAX(id) FROM review_entry) AS reviews, (SELECT MAX(id) FROM report) AS reports,
+SELECT stage, COUNT(*) AS number, (SELECT COUNT(*) FROM review_entry) AS reviews, (SELECT MAX(id) FROM report) AS reports,
     (SELECT MAX(id) FROM instance) AS instances, (SELECT MAX(id) FROM removal) AS removals
 FROM series GROUP BY stage ORDER BY stage
 """
-"""From indexes alone: processes that say that they run, and deliveries, change the database and none of the cases."""
+"""From indexes alone.  Heartbeats and deliveries change the database and none of this; nor do an instance that came again with
+other content, or two cases that change places between two stages.
+"""
 _DELIVERY = "SELECT case_id, delivery FROM worklist WHERE case_id IN ({numbers})"
 
 
@@ -50,7 +52,7 @@ class Triage:
         return [_whole(row) for row in rows]
 
     def stamp(self) -> str:
-        """What differs from its last value once a case has come, moved on, been decided on or gone since."""
+        """What differs from its last value once a case has come, moved on, been decided on or gone, as a rule (`_STAMP`)."""
         with self._reading() as select:
             return repr([tuple(row.values()) for row in select(_STAMP)])
 

@@ -40,10 +40,14 @@ async function open() {
   const newKey = document.getElementById('review')?.dataset.images ?? '';
   if (volume && newKey === key) return;
   const first = !volume;
+  const answer = await fetch(base).catch(() => null);
+  const found = await answer?.json().catch(() => null);
+  if (!answer?.ok || !found) {
+    slices.open('', 0, 0); // slices of the new state would be drawn at the old one's positions, under its circles
+    say(found?.said ?? 'The images cannot be shown.');
+    return;
+  }
   key = newKey;
-  const answer = await fetch(base);
-  const found = await answer.json().catch(() => ({ said: 'The images cannot be shown.' }));
-  if (!answer.ok) { if (first) say(found.said); return; }
   volume = { ...found, levels: levelsOf(found) };
   slices.open(key, volume.slices, volume.rows * volume.columns);
   viewer.querySelector('#view').hidden = !volume.is_stack;
