@@ -302,14 +302,17 @@ def _measures(seen: Seen) -> Measures | None:
     if not isinstance(seen.outcome, Findings) or not seen.datasets:
         return None
     ds, quality = seen.datasets[0], seen.outcome.quality
-    scanner = " / ".join(
-        str(ds.get(name, "") or "").strip()[:64] for name in ("Manufacturer", "ManufacturerModelName", "StationName")
-    )
-    kernel = str(ds.get("ConvolutionKernel", "") or "")[:64]
+    scanner = " / ".join(_word(ds, name).strip() for name in ("Manufacturer", "ManufacturerModelName", "StationName"))
+    kernel = _word(ds, "ConvolutionKernel")
     if quality is None:
         return Measures(scanner, kernel, dose_mgy=_dose_mgy(ds))
     arterial_hu = None if math.isnan(quality.arterial_hu) else quality.arterial_hu
     return Measures(scanner, kernel, arterial_hu, quality.noise_hu, quality.spread_mm, _dose_mgy(ds))
+
+
+def _word(ds: Dataset, name: str) -> str:
+    """At most 64 characters of an attribute, without those that PostgreSQL cannot hold."""
+    return str(ds.get(name, "") or "").replace("\0", "")[:64]
 
 
 def _dose_mgy(ds: Dataset) -> float | None:

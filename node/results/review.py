@@ -49,6 +49,7 @@ class Reviewed:
 
     `predecessor_uid`: what this one replaces, in the report's series: the report itself, or an earlier review of it.
     `number`: how many reviews of this revision there are with it.  `limits`: what limited the analysis, in words.
+    `kind`: of the object; a report that marks its findings in two ways has two reviews.
     """
 
     decisions: Sequence[Decision]
@@ -58,12 +59,13 @@ class Reviewed:
     predecessor_uid: str
     number: int
     limits: str = ""
+    kind: str = "review"
 
     @property
     def uid(self) -> str:
         """The same for the same review after the same predecessor."""
         decided = [f"{each.reason}/{each.by}" for each in self.decisions]
-        return derive_uid("review", self.predecessor_uid, self.person_name, self.at.isoformat(), *decided)
+        return derive_uid(self.kind, self.predecessor_uid, self.person_name, self.at.isoformat(), *decided)
 
 
 def build_review(report: Dataset, reviewed: Reviewed, created: datetime) -> Dataset:

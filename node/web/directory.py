@@ -12,6 +12,7 @@ from typing import Any
 
 import ldap3
 from ldap3.core import exceptions as ldap
+from ldap3.core.results import RESULT_SIZE_LIMIT_EXCEEDED, RESULT_SUCCESS
 from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import parse_dn
 
@@ -142,6 +143,7 @@ class Directory:
             if self._settings.starttls:
                 connection.start_tls()
             connection.bind()
+            _demand(connection, RESULT_SUCCESS)  # what ldap3 raises nothing for, a referral among them, is none
             yield connection
         finally:
             connection.strategy.close()
@@ -198,13 +200,20 @@ class _Tls(ldap3.Tls):  # type: ignore[misc]  # ldap3 has no types
 
 
 def _entries(connection: Any, base: str, wanted: str, attributes: list[str], most: int = 0) -> list[dict[str, Any]]:
-    """What is found below the base: entries alone, no referrals; of more than `most` so many."""
-    try:
-        connection.search(base, wanted, ldap3.SUBTREE, attributes=attributes, size_limit=most)
-    except ldap.LDAPSizeLimitExceededResult:
-        if not most:
-            raise
+    """What is found below the base: entries alone, no referrals; of more than `most` so many.
+
+    Raises LDAPOperationResult for an answer that is not whole: who loses his groups by one would be signed out.
+    """
+    connection.search(base, wanted, ldap3.SUBTREE, attributes=attributes, size_limit=most)
+    _demand(connection, RESULT_SUCCESS, *([RESULT_SIZE_LIMIT_EXCEEDED] if most else []))
     return [each for each in connection.response or [] if each["type"] == "searchResEntry"]
+
+
+def _demand(connection: Any, *results: int) -> None:
+    """The last answer has one of these results.  Raises LDAPOperationResult."""
+    found = connection.result["result"]
+    if found not in results:
+        raise ldap.LDAPOperationResult(result=found, description=connection.result["description"])
 
 
 def _same(dn: str) -> str:

@@ -49,10 +49,10 @@ def _objects(context: Context, owed: OwedReview) -> Iterator[ResultObject]:
         kind = f"{REVIEW}{suffix}"
         report_uid, file = _report(owed, region)
         chain = [report_uid, *(uid for each, uid, _ in owed.objects if each == kind)]
-        if len(chain) > 1 and _reviewed(context, owed, chain[:-1]).uid == chain[-1]:
+        if len(chain) > 1 and _reviewed(context, owed, kind, chain[:-1]).uid == chain[-1]:
             continue
         context.files.verify(file)
-        ds = build_review(dcmread(context.files.path(file)), _reviewed(context, owed, chain), _created(context))
+        ds = build_review(dcmread(context.files.path(file)), _reviewed(context, owed, kind, chain), _created(context))
         uid = str(ds.SOPInstanceUID)
         yield ResultObject(kind, uid, context.files.write_report(uid, encode(ds)), destinations)
 
@@ -63,7 +63,7 @@ def _report(owed: OwedReview, region: Region) -> tuple[str, StoredFile]:
     return beside.get(f"report {region}", (owed.report_uid, owed.report_file))
 
 
-def _reviewed(context: Context, owed: OwedReview, chain: list[str]) -> Reviewed:
+def _reviewed(context: Context, owed: OwedReview, kind: str, chain: list[str]) -> Reviewed:
     """`chain`: the report, and its reviews so far."""
     verdicts = sorted(owed.verdicts, key=lambda each: each.finding)
     return Reviewed(
@@ -74,6 +74,7 @@ def _reviewed(context: Context, owed: OwedReview, chain: list[str]) -> Reviewed:
         predecessor_uid=chain[-1],
         number=len(chain),
         limits=owed.limits,
+        kind=kind,
     )
 
 

@@ -17,7 +17,7 @@ SELECT
     (SELECT COUNT(*) FROM series WHERE NOT canary AND stage = 'failed') AS failed,
     (SELECT MAX(detail) FROM series WHERE NOT canary AND stage = 'ready' AND outcome IS NULL AND detail <> '') AS held_up
 """
-_CANARY = "SELECT * FROM canary WHERE ended_at IS NOT NULL ORDER BY id DESC LIMIT 1"
+_CANARY = "SELECT * FROM canary WHERE ended_at IS NOT NULL AND (seconds IS NOT NULL OR trouble <> '') ORDER BY id DESC LIMIT 1"
 
 
 def drifted(reading: Reading) -> list[str]:

@@ -194,7 +194,11 @@ class Notifications:
 
 
 def _acknowledged() -> ColumnElement[bool]:
-    mine = and_(ReviewRow.case_id == SeriesRow.id, ReviewRow.revision == SeriesRow.revision)
+    mine = and_(
+        ReviewRow.case_id == SeriesRow.id,
+        ReviewRow.series_instance_uid == SeriesRow.series_instance_uid,  # SQLite gives a removed case's number again
+        ReviewRow.revision == SeriesRow.revision,
+    )
     return exists().where(mine, ReviewRow.acknowledged_at.is_not(None))
 
 

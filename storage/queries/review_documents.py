@@ -64,6 +64,9 @@ class ReviewDocuments:
         found = (
             select(ReviewRow, SeriesRow, ReportRow)
             .join(SeriesRow, (SeriesRow.id == ReviewRow.case_id) & (SeriesRow.revision == ReviewRow.revision))
+            .where(
+                SeriesRow.series_instance_uid == ReviewRow.series_instance_uid
+            )  # SQLite gives a removed case's number again
             .join(ReportRow, (ReportRow.id == SeriesRow.report_id) & (ReportRow.revision == SeriesRow.revision))
             .join(AccountRow, (AccountRow.name == ReviewRow.acknowledged_by) & (AccountRow.person_name != ""))
             .where(ReviewRow.changed_at <= before, ReviewRow.acknowledged_at.is_not(None))

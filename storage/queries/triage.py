@@ -20,6 +20,7 @@ SELECT s.id AS case_id, s.priority, s.stage, s.outcome, s.reason, s.detail, s.co
     CASE WHEN v.revision = s.revision THEN v.acknowledged_by ELSE '' END AS acknowledged_by,
     CASE WHEN v.revision = s.revision THEN v.verdicts END AS verdicts
 FROM {some} LEFT JOIN report r ON r.id = s.report_id LEFT JOIN review v ON v.case_id = s.id
+    AND v.series_instance_uid = s.series_instance_uid
 """
 _NEWEST = _COLUMNS.format(some="(SELECT * FROM series WHERE NOT canary ORDER BY id DESC LIMIT :most) s")
 _MOST_URGENT = _COLUMNS.format(

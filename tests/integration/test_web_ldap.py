@@ -1,6 +1,8 @@
 """Signing in by a real directory, OpenLDAP's slapd."""
 
 import socket
+import socketserver
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,10 @@ import pytest
 from node.cli import checks
 from node.config.sections import Config
 from node.config.sign_in import Ldap
-from node.web.directory import Directory
+from node.web.directory import Directory, Found
 from node.web.identity import NotAdmitted, Reason
 from storage.files.instances import Files
-from storage.queries.accounts import Provider, Role
+from storage.queries.accounts import Identity, Provider, Role
 from storage.store import Store
 from tests.support.builders import FakeClock
 from tests.support.certificates import Certificates, certificates
@@ -247,3 +249,32 @@ def test_the_check_of_the_configuration_asks_the_directory_when_that_is_wanted(
     assert said.startswith("warning: [web] The directory at") and "does not answer within 5 s" in said
     [said] = checked(url="ldaps://dc.invalid")
     assert said.startswith("[web.ldap] the host of its url = 'dc.invalid': the host name cannot be resolved")
+
+
+@pytest.fixture
+def referring() -> Iterator[str]:
+    """The URL of a server that answers every bind with a referral (RFC 4511 4.1.10)."""
+
+    class Referring(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            asked = self.request.recv(4096)
+            answer = b"\x61\x07\x0a\x01\x0a\x04\x00\x04\x00"  # BindResponse: referral
+            message = asked[2:5] + answer
+            self.request.sendall(bytes([0x30, len(message)]) + message)
+            self.request.recv(4096)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Referring) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"ldap://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_referral_in_answer_to_a_bind_lets_nobody_in(slapd: Slapd, referring: str) -> None:
+    directory = Directory(Ldap.model_validate(slapd.settings(url=referring)))
+    his = Found(Identity(Provider.LDAP, "subject", "dr.kim"), f"uid=dr.kim,ou=people,{BASE}", ())
+    for asked in (lambda: directory.is_password(his, PERSON_PASSWORD), lambda: directory.find("dr.kim")):
+        with pytest.raises(NotAdmitted, match="refuses with LDAP result 10"):
+            asked()
