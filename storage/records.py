@@ -250,7 +250,7 @@ class LesionRecord:
 
 @dataclass(frozen=True)
 class Measures:
-    """What of an analysis is compared over the months; no patient is in it.  See `storage.queries.drift`."""
+    """What of an analysis is compared over the months; no patient is in it.  What was not measured is None."""
 
     scanner: str
     kernel: str
@@ -258,6 +258,18 @@ class Measures:
     noise_hu: float | None = None
     spread_mm: float | None = None
     dose_mgy: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Measures):
+    """The measures of one analysis, with what came of it.  `site`: the calling AE title."""
+
+    at: datetime
+    site: str
+    model: str
+    outcome: Outcome
+    limited: bool
+    p_present: float
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from html import escape
 from statistics import mean, quantiles
 
-from node.rules.drift import BLOCK, NUMBERS, SHARES, Case, baseline_of
+from node.rules.drift import BLOCK, NUMBERS, SHARES, baseline_of
+from storage.records import Measured
 
 WIDTH, STRIP, LEFT = 900, 80, 190
 
 
-def drift_picture(name: str, cases: Sequence[Case], weeks: float) -> str:
+def drift_picture(name: str, cases: Sequence[Measured], weeks: float) -> str:
     """An SVG with one strip for each measure; blocks outside the middle 90 % of the baseline are red."""
     begun = baseline_of(cases, weeks) or len(cases)
     strips = []

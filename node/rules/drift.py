@@ -9,8 +9,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from statistics import median
+
+from storage.records import Measured
+from storage.stages import Outcome
 
 BLOCK, LEAST_BASELINE = 30, 60
 """Cases: of what is compared, and at least of what it is compared with."""
@@ -18,21 +21,6 @@ FALSE_ALARMS_A_YEAR = 0.5
 LARGEST_P = 0.001
 """Of a test, however few there are in a year."""
 YEAR = timedelta(days=365.25)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One analysis.  What was not measured is None."""
-
-    at: datetime
-    kernel: str
-    positive: bool
-    limited: bool
-    p_present: float
-    arterial_hu: float | None = None
-    noise_hu: float | None = None
-    spread_mm: float | None = None
-    dose_mgy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,22 +33,24 @@ class Shift:
     p: float
 
 
-NUMBERS: Mapping[str, Callable[[Case], float | None]] = {
+NUMBERS: Mapping[str, Callable[[Measured], float | None]] = {
     "probability": lambda case: case.p_present,
     "arterial HU": lambda case: case.arterial_hu,
     "noise HU": lambda case: case.noise_hu,
     "circle spread mm": lambda case: case.spread_mm,
     "dose mGy": lambda case: case.dose_mgy,
 }
-SHARES: Mapping[str, Callable[[Case, str], bool]] = {
-    "share of positives": lambda case, _usual: case.positive,
+SHARES: Mapping[str, Callable[[Measured, str], bool]] = {
+    "share of positives": lambda case, _usual: case.outcome is Outcome.POSITIVE,
     "share of limited images": lambda case, _usual: case.limited,
     "share of other kernels": lambda case, usual: case.kernel != usual,
 }
+OF_THE_MODEL = {"probability", "share of positives"}
+"""Compared only among cases of one model: another one answers otherwise, whatever the scanner does."""
 COMPARISONS = len(NUMBERS) + len(SHARES)
 
 
-def baseline_of(cases: Sequence[Case], weeks: float) -> int:
+def baseline_of(cases: Sequence[Measured], weeks: float) -> int:
     """How many of a scanner's cases, in the order of time, are its baseline; 0 while it is not whole."""
     if not cases:
         return 0
@@ -69,7 +59,7 @@ def baseline_of(cases: Sequence[Case], weeks: float) -> int:
     return within if within < len(cases) else 0
 
 
-def shifts(scanners: Mapping[tuple[str, str], Sequence[Case]], weeks: float) -> dict[tuple[str, str], list[Shift]]:
+def shifts(scanners: Mapping[tuple[str, str], Sequence[Measured]], weeks: float) -> dict[tuple[str, str], list[Shift]]:
     """What has shifted in the last whole block of each scanner, those without any left out."""
     largest_p = threshold(scanners.values())
     found = {}
@@ -82,39 +72,52 @@ def shifts(scanners: Mapping[tuple[str, str], Sequence[Case]], weeks: float) -> 
     return {scanner: each for scanner, each in found.items() if each}
 
 
-def threshold(scanners: Iterable[Sequence[Case]]) -> float:
+def threshold(scanners: Iterable[Sequence[Measured]]) -> float:
     """The largest p of one test that is an alarm: so that a year's tests of all scanners raise as few as they may."""
     tests_a_year = sum(_cases_a_year(cases) / BLOCK * COMPARISONS for cases in scanners)
     return min(LARGEST_P, FALSE_ALARMS_A_YEAR / tests_a_year) if tests_a_year else LARGEST_P
 
 
-def _cases_a_year(cases: Sequence[Case]) -> float:
+def _cases_a_year(cases: Sequence[Measured]) -> float:
     if len(cases) < 2:
         return 0.0
     return (len(cases) - 1) * (YEAR / max(cases[-1].at - cases[0].at, timedelta(days=1)))
 
 
-def compare(baseline: Sequence[Case], block: Sequence[Case], largest_p: float) -> list[Shift]:
+def compare(baseline: Sequence[Measured], block: Sequence[Measured], largest_p: float) -> list[Shift]:
     """What of the block differs from the baseline."""
     from scipy.stats import fisher_exact, ks_2samp  # a second of import, once an hour
 
     found = []
     for what, value in NUMBERS.items():
-        before, now = _known(baseline, value), _known(block, value)
-        if len(now) < BLOCK // 2 or len(before) < LEAST_BASELINE // 2:
-            continue
-        p = float(ks_2samp(before, now, method="exact").pvalue)
-        if p < largest_p:
+        before, now = (_known(cases, value) for cases in _comparable(what, baseline, block))
+        if _is_enough(before, now):
+            p = float(ks_2samp(before, now, method="exact").pvalue)
             found.append(Shift(what, median(before), median(now), p))
     [(usual, _)] = Counter(case.kernel for case in baseline).most_common(1)
     for what, has in SHARES.items():
-        were, are = sum(has(case, usual) for case in baseline), sum(has(case, usual) for case in block)
-        p = float(fisher_exact([[were, len(baseline) - were], [are, len(block) - are]]).pvalue)
-        if p < largest_p:
-            found.append(Shift(what, were / len(baseline), are / len(block), p))
-    return found
+        before, now = ([float(has(case, usual)) for case in cases] for cases in _comparable(what, baseline, block))
+        if _is_enough(before, now):
+            were, are = sum(before), sum(now)
+            p = float(fisher_exact([[were, len(before) - were], [are, len(now) - are]]).pvalue)
+            found.append(Shift(what, were / len(before), are / len(now), p))
+    return [shift for shift in found if shift.p < largest_p]
 
 
-def _known(cases: Sequence[Case], value: Callable[[Case], float | None]) -> list[float]:
+def _comparable(
+    what: str, baseline: Sequence[Measured], block: Sequence[Measured]
+) -> tuple[Sequence[Measured], Sequence[Measured]]:
+    """The cases of both that say something of the scanner."""
+    if what not in OF_THE_MODEL:
+        return baseline, block
+    model = block[-1].model
+    return [case for case in baseline if case.model == model], [case for case in block if case.model == model]
+
+
+def _is_enough(before: Sequence[float], now: Sequence[float]) -> bool:
+    return len(before) >= LEAST_BASELINE // 2 and len(now) >= BLOCK // 2
+
+
+def _known(cases: Sequence[Measured], value: Callable[[Measured], float | None]) -> list[float]:
     found = [value(case) for case in cases]
     return [each for each in found if each is not None and math.isfinite(each)]

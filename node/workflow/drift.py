@@ -3,10 +3,11 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from node.rules.drift import BLOCK, LEAST_BASELINE, Case, Shift, shifts
+from node.rules.drift import BLOCK, LEAST_BASELINE, Shift, shifts
 from node.runtime import log
 from node.workflow.context import Context
-from storage.queries.drift import Drifted, Measured
+from storage.queries.drift import Drifted
+from storage.records import Measured
 
 
 def look(context: Context) -> int:
@@ -27,28 +28,14 @@ def look(context: Context) -> int:
     return len(drifted)
 
 
-def by_scanner(measured: Sequence[Measured]) -> Mapping[tuple[str, str], list[Case]]:
+def by_scanner(measured: Sequence[Measured]) -> Mapping[tuple[str, str], list[Measured]]:
     """The cases of each (site, scanner), in the order of time."""
-    found = defaultdict[tuple[str, str], list[Case]](list)
+    found = defaultdict[tuple[str, str], list[Measured]](list)
     for each in measured:
-        found[each.site, each.scanner].append(_case(each))
+        found[each.site, each.scanner].append(each)
     return found
 
 
 def in_words(shift: Shift) -> str:
     """From what to what."""
     return f"{shift.what} from {shift.before:.3g} to {shift.now:.3g} (p = {shift.p:.1g}, last {BLOCK} cases)"
-
-
-def _case(measured: Measured) -> Case:
-    return Case(
-        measured.at,
-        measured.kernel,
-        measured.outcome == "positive",
-        measured.limited,
-        measured.p_present,
-        measured.arterial_hu,
-        measured.noise_hu,
-        measured.spread_mm,
-        measured.dose_mgy,
-    )

@@ -9,24 +9,8 @@ from sqlalchemy import delete, func, select
 from storage.database.running import BaselineRow, DriftRow, MeasuredRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import alike
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One analysis.  `site`: the calling AE title; what was not measured is None."""
-
-    at: datetime
-    site: str
-    scanner: str
-    kernel: str
-    model: str
-    outcome: str
-    limited: bool
-    p_present: float
-    arterial_hu: float | None = None
-    noise_hu: float | None = None
-    spread_mm: float | None = None
-    dose_mgy: float | None = None
+from storage.records import Measured
+from storage.stages import Outcome
 
 
 @dataclass(frozen=True)
@@ -57,13 +41,13 @@ class Drift:
         with self._transactions.reading() as session:
             begun = {(row.site, row.scanner): row.begun_at for row in session.scalars(select(BaselineRow))}
             rows = session.scalars(select(MeasuredRow).order_by(MeasuredRow.at, MeasuredRow.id))
-            found = [Measured(**alike(Measured, row)) for row in rows]
+            found = [Measured(**alike(Measured, row) | {"outcome": Outcome(row.outcome)}) for row in rows]
         return [each for each in found if each.at >= begun.get((each.site, each.scanner), each.at)]
 
     def add(self, measured: Sequence[Measured]) -> None:
         """They are kept too."""
         with self._transactions.writing() as session:
-            session.add_all(MeasuredRow(**vars(each)) for each in measured)
+            session.add_all(MeasuredRow(**{**vars(each), "outcome": each.outcome.value}) for each in measured)
 
     def accept(self, site: str, scanner: str, now: datetime) -> None:
         """What comes from now on is the scanner's baseline, and nothing of it has drifted."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from node.rules.drift import BLOCK, FALSE_ALARMS_A_YEAR, LEAST_BASELINE, baseline_of, shifts, threshold
+from storage.stages import Outcome
 from tests.support.builders import START
 from tests.support.simulated_scanner import CASES_A_DAY, alarms, cases
 
@@ -62,3 +63,16 @@ def test_what_is_compared_is_the_last_whole_block_and_what_was_not_measured_is_l
     assert shifts({("PACS", "CT"): known[:BASELINE] + louder[:-1]}, WEEKS) == {}
     unknown = [replace(case, noise_hu=None) for case in known]
     assert shifts({("PACS", "CT"): unknown}, WEEKS) == {}
+
+
+def test_a_new_model_is_no_change_of_the_scanner_but_its_noise_still_is() -> None:
+    rng = np.random.default_rng(12)
+    known = cases(rng, START, BASELINE + BLOCK)
+    answered = [replace(case, model="0.9.0", outcome=Outcome.POSITIVE, p_present=0.9) for case in known[BASELINE:]]
+    assert shifts({("PACS", "CT"): known[:BASELINE] + answered}, WEEKS) == {}
+    same_model = [replace(case, model="0.8.0") for case in answered]
+    [shares] = shifts({("PACS", "CT"): known[:BASELINE] + same_model}, WEEKS).values()
+    assert {each.what for each in shares} == {"probability", "share of positives"}
+    louder = [replace(case, noise_hu=3 * (case.noise_hu or 0)) for case in answered]
+    [shares] = shifts({("PACS", "CT"): known[:BASELINE] + louder}, WEEKS).values()
+    assert [each.what for each in shares] == ["noise HU"]

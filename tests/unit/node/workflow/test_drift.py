@@ -17,28 +17,19 @@ from node.workflow import drift
 from node.workflow.context import Context
 from node.workflow.health import health_of
 from storage.files.instances import Files
-from storage.queries.drift import Measured
-from storage.records import Measures
+from storage.records import Measured, Measures
 from storage.stages import Outcome
 from storage.store import Store
 from tests.support.builders import START, FakeClock, claimed, conclusion, report_object
 from tests.support.command_line import Run, config, run
 from tests.support.dicom_factory import ct_series
-from tests.support.simulated_scanner import cases
+from tests.support.simulated_scanner import SCANNER, SITE, cases
 
 __all__ = ["config", "run"]
-SITE, SCANNER = "PACS", "Acme / CT 9000 / ROOM2"
 
 
 def measured(count: int, sharper: bool = False, after: int = 0) -> list[Measured]:
-    found = cases(np.random.default_rng(3 + after), START + timedelta(days=after / 12), count, sharper=sharper)
-    return [
-        Measured(
-            each.at, SITE, SCANNER, each.kernel, "0.8.0", "positive" if each.positive else "negative", each.limited,
-            each.p_present, each.arterial_hu, each.noise_hu, each.spread_mm, each.dose_mgy,
-        )
-        for each in found
-    ]  # fmt: skip
+    return cases(np.random.default_rng(3 + after), START + timedelta(days=after / 12), count, sharper=sharper)
 
 
 @pytest.fixture
@@ -76,18 +67,13 @@ def test_what_an_analysis_measured_is_kept_once_and_names_nobody(store: Store, c
     assert store.queue.finish(claimed(store, clock), what, report_object(), ("PACS",), clock())
     [row] = store.drift.measured()
     assert row == Measured(
-        clock(),
-        "PACS",
-        SCANNER,
-        "H40s",
-        what.model,
-        "positive",
-        bool(what.limits),
-        what.probabilities[-1],
-        380.0,
-        12.0,
-        4.0,
-        45.0,
+        *vars(what.measures).values(),
+        at=clock(),
+        site="PACS",
+        model=what.model,
+        outcome=Outcome.POSITIVE,
+        limited=bool(what.limits),
+        p_present=what.probabilities[-1],
     )
     without = conclusion(Outcome.NOT_ANALYSED)
     claim = claimed(store, clock, series="2.25.9")
