@@ -59,6 +59,7 @@ class Directory:
         """The directory lets Willis search, and there are people's entries."""
         with self._asking(), self._bound_as_willis() as connection:
             connection.search(self._settings.user_base, "(objectClass=*)", ldap3.BASE, attributes=[ldap3.NO_ATTRIBUTES])
+            _demand(connection, RESULT_SUCCESS)
 
     def find(self, name: str) -> Found | None:
         """The one person whom the filter finds by this name; None when there is none."""

@@ -4,16 +4,19 @@ import socket
 import socketserver
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import ldap3
 import pytest
+from ldap3.core.exceptions import LDAPOperationResult
 
 from node.cli import checks
 from node.config.sections import Config
 from node.config.sign_in import Ldap
-from node.web.directory import Directory, Found
+from node.web.directory import Directory, Found, _entries
 from node.web.identity import NotAdmitted, Reason
 from storage.files.instances import Files
 from storage.queries.accounts import Identity, Provider, Role
@@ -251,30 +254,50 @@ def test_the_check_of_the_configuration_asks_the_directory_when_that_is_wanted(
     assert said.startswith("[web.ldap] the host of its url = 'dc.invalid': the host name cannot be resolved")
 
 
-@pytest.fixture
-def referring() -> Iterator[str]:
-    """The URL of a server that answers every bind with a referral (RFC 4511 4.1.10)."""
+@contextmanager
+def answering(bind: int, search: int) -> Iterator[str]:
+    """The URL of a server whose answers to a bind and to a search are these result codes (RFC 4511 4.1.9)."""
 
-    class Referring(socketserver.BaseRequestHandler):
+    class Answering(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            asked = self.request.recv(4096)
-            answer = b"\x61\x07\x0a\x01\x0a\x04\x00\x04\x00"  # BindResponse: referral
-            message = asked[2:5] + answer
-            self.request.sendall(bytes([0x30, len(message)]) + message)
-            self.request.recv(4096)
+            while asked := self.request.recv(4096):
+                number = 2 + (asked[1] & 0x7F if asked[1] & 0x80 else 0)
+                kind = number + 2 + asked[number + 1]
+                tag, result = {0x60: (0x61, bind), 0x63: (0x65, search)}.get(asked[kind], (0, 0))
+                if not tag:  # unbind
+                    return
+                message = asked[number:kind] + bytes([tag, 7, 0x0A, 1, result, 4, 0, 4, 0])
+                self.request.sendall(bytes([0x30, len(message)]) + message)
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Referring) as server:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answering) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"ldap://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"ldap://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
-def test_a_referral_in_answer_to_a_bind_lets_nobody_in(slapd: Slapd, referring: str) -> None:
-    directory = Directory(Ldap.model_validate(slapd.settings(url=referring)))
+def test_a_referral_in_answer_to_a_bind_lets_nobody_in(slapd: Slapd) -> None:
     his = Found(Identity(Provider.LDAP, "subject", "dr.kim"), f"uid=dr.kim,ou=people,{BASE}", ())
-    for asked in (lambda: directory.is_password(his, PERSON_PASSWORD), lambda: directory.find("dr.kim")):
-        with pytest.raises(NotAdmitted, match="refuses with LDAP result 10"):
-            asked()
+    with answering(bind=10, search=0) as url:
+        directory = Directory(Ldap.model_validate(slapd.settings(url=url)))
+        for asked in (lambda: directory.is_password(his, PERSON_PASSWORD), lambda: directory.find("dr.kim")):
+            with pytest.raises(NotAdmitted, match="refuses with LDAP result 10"):
+                asked()
+
+
+@pytest.mark.parametrize("result", [3, 4, 10])
+def test_a_search_that_is_not_whole_is_no_answer(slapd: Slapd, result: int) -> None:
+    with answering(bind=0, search=result) as url:
+        server = ldap3.Server(url, get_info=ldap3.NONE)
+        with (
+            ldap3.Connection(server, auto_referrals=False) as connection,
+            pytest.raises(LDAPOperationResult, match=str(result)),
+        ):
+            _entries(connection, BASE, "(member=x)", [])
+        if result != 4:  # of a person the second is not asked for: there more than were wanted are expected
+            with pytest.raises(NotAdmitted, match=f"refuses with LDAP result {result}"):
+                Directory(Ldap.model_validate(slapd.settings(url=url))).find("dr.kim")
