@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from node.config.notifications import Target
 from node.config.peer import Peer
-from node.config.sign_in import Ldap, Oidc
+from node.config.sign_in import Ldap, Oidc, is_loopback
 from node.config.spellings import NO_ORIGINAL, SHARP, texts
 from node.config.types import (
     AETitle,
@@ -235,6 +235,14 @@ class Config(Section):
                 raise ValueError(
                     f'[peers.{name}] reviews = true needs "sr" among its results: a review replaces a report'
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _people_come_back_from_a_provider(self) -> "Config":
+        if self.web.oidc is not None and not self.web.url and not is_loopback(self.web.host):
+            raise ValueError(
+                f"[web.oidc] with [web] host = {self.web.host!r} needs [web] url, which people open and come back to"
+            )
         return self
 
     @model_validator(mode="after")
