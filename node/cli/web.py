@@ -21,7 +21,8 @@ user_app = typer.Typer(no_args_is_help=True, help="Who may use the pages.")
 app.add_typer(user_app, name="user")
 NameArgument = Annotated[str, typer.Argument(help="The account's name.")]
 PersonOption = Annotated[
-    str, typer.Option(help="The person's name as DICOM writes it, Doe^Jane: it is on reviews that go back to a PACS.")
+    str | None,
+    typer.Option(help="The person's name as DICOM writes it, Doe^Jane: it is on reviews that go back to a PACS."),
 ]
 RoleOption = Annotated[Role, typer.Option(help="What it may do; each role may what those before it may.")]
 
@@ -47,11 +48,11 @@ def web(
 
 @user_app.command("add", epilog="Example: willis user add j.doe --role reader")
 def add(
-    name: NameArgument, role: RoleOption = Role.READER, person_name: PersonOption = "", config: ConfigOption = None
+    name: NameArgument, role: RoleOption = Role.READER, person_name: PersonOption = None, config: ConfigOption = None
 ) -> None:
     """Make an account; its password is asked for, or read from standard input."""
     with one_line_errors():
-        checked, person = checked_name(name), checked_person_name(person_name)
+        checked, person = checked_name(name), checked_person_name(person_name or "")
         accounts = _accounts(configuration(config))
         hashed = Passwords().hashed(checked_password(checked, _password()))
         accounts.add(checked, role, hashed, utc_now(), person_name=person)
@@ -65,7 +66,7 @@ def set_(
     password: Annotated[
         bool, typer.Option("--password", help="Another password: asked for, or from standard input.")
     ] = False,
-    person_name: PersonOption = "",
+    person_name: PersonOption = None,
     enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="Whether it may sign in.")] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -75,7 +76,7 @@ def set_(
         checked = checked_name(name)
         if role is not None:
             values["role"] = role.value
-        if person_name:
+        if person_name is not None:
             values["person_name"] = checked_person_name(person_name)
         if enabled is not None:
             values["disabled_at"] = None if enabled else utc_now()

@@ -82,7 +82,7 @@ class OpenIdProvider:
         for key in (*needed, *(["userinfo_endpoint"] if found.get("userinfo_endpoint") else [])):
             if not may_be_asked(str(found.get(key, ""))):
                 raise self._wrong(f"has no {key} over https")
-        if "S256" not in found.get("code_challenge_methods_supported", ["S256"]):
+        if "S256" not in (found.get("code_challenge_methods_supported") or ["S256"]):
             raise self._wrong("cannot do PKCE with S256")
         return found
 
@@ -90,7 +90,7 @@ class OpenIdProvider:
         """Who the code stands for."""
         metadata, dates = self.metadata(), list[datetime]()
         self._session.register_compliance_hook("access_token_response", lambda answer: _dated(answer, dates))
-        methods = metadata.get("token_endpoint_auth_methods_supported", [_BASIC])
+        methods = metadata.get("token_endpoint_auth_methods_supported") or [_BASIC]
         if self._session.client_secret and _BASIC not in methods:
             self._session.token_endpoint_auth_method = _POST
         with self._answering():
@@ -99,7 +99,7 @@ class OpenIdProvider:
                     metadata["token_endpoint"], code=code, code_verifier=code_verifier, grant_type="authorization_code"
                 )
             except OAuthError as error:
-                raise self._refused_code(error.error) from None
+                raise self._refused_code(str(error.error)) from None
         id_token, access_token = tokens.get("id_token"), tokens.get("access_token")
         if not isinstance(id_token, str):
             raise self._wrong("gave no ID token; does the client there have the scope openid?")
@@ -182,7 +182,7 @@ class OpenIdProvider:
             raise self._wrong(f"answers HTTP {status}; is [web.oidc] issuer right?") from None
         except requests.TooManyRedirects:
             raise self._wrong("leads elsewhere; write where to as [web.oidc] issuer") from None
-        except (requests.JSONDecodeError, ValueError, UnicodeError):
+        except (requests.JSONDecodeError, ValueError, TypeError, KeyError):  # JSON of other kinds than the standard has
             raise self._wrong("does not answer as a provider of OpenID Connect; is [web.oidc] issuer right?") from None
         except (requests.RequestException, OSError):
             raise NotAdmitted(Reason.AWAY, f"{where} cannot be reached; {LOCAL_GO_ON}.") from None

@@ -57,10 +57,8 @@ def _begin(asked: Asked, settings: Oidc) -> Response:
 def _answer(asked: Asked, settings: Oidc) -> Response:
     """A new session for whom the provider vouches for, or the login page with what is wrong."""
     context, query = asked.context, asked.request.query_params
-    now = context.clock()
-    if not context.tries.allowed(asked.host, now):
-        return sign_in_page(asked, 403, "/", TOO_MANY)
-    request = context.store.sign_in_requests.take(hash_of(query.get("state", "")), now)
+    # not counted as a try: a state is good for one answer, and whoever has one was counted when it was made
+    request = context.store.sign_in_requests.take(hash_of(query.get("state", "")), context.clock())
     goal = request.goal if request else "/"
 
     def answer() -> Response:

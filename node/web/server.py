@@ -36,7 +36,7 @@ def serve_pages(config: Config) -> None:
         utc_now,
         Passwords(),
         Tries(),
-        FirstStart("" if store.accounts.all() else new_token()),
+        FirstStart("" if store.accounts.have_begun() else new_token()),
         Board(store.triage, store.changes),
         Images(store.settling, Files(config.storage.directory)),
     )

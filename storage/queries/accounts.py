@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.schema import AccountRow, AccountTokenRow
@@ -96,10 +96,10 @@ class Accounts:
         only_first: bool = False,
         person_name: str = "",
     ) -> Account:
-        """The account is there.  Raises NameTaken, also when there is any account and it is to be the first."""
+        """The account is there.  Raises NameTaken, also when it is to be the first and accounts have begun."""
         with self._transactions.writing() as session:
             taken = select(AccountRow.id).where(AccountRow.name == name)
-            if session.scalar(taken) or (only_first and session.scalar(select(func.count(AccountRow.id)))):
+            if session.scalar(taken) or (only_first and _have_begun(session)):
                 raise NameTaken(f"there is an account {name!r} already; change it with `willis user set`")
             row = AccountRow(
                 name=name, role=role.value, password_hash=password_hash, person_name=person_name, created_at=now
@@ -108,22 +108,32 @@ class Accounts:
             session.flush()
             return _account(row)
 
+    def have_begun(self) -> bool:
+        """Whether there is anybody who was let in by this node's own people: a local account, or an administrator."""
+        with self._transactions.reading() as session:
+            return _have_begun(session)
+
     def change(self, name: str, **values: Any) -> bool:
         """The account has these values, its failures are forgotten, and its tokens are void.  False when there is none.
 
-        Raises NotPossible for role and password of an identity provider's account, and where no administrator who may
-        sign in would be left.
+        Raises NotPossible for role and password of an identity provider's account, and for the last active administrator, of
+        all or of those with a password here: the others may lose their role there, or Willis its provider.
         """
         with self._transactions.writing() as session:
-            active = _active_administrators(session)
+            administrators = _active_administrators(session)
             row = session.scalar(select(AccountRow).where(AccountRow.name == name).with_for_update())
             if row is None:
                 return False
             if row.provider != Provider.LOCAL and {"role", "password_hash"} & values.keys():
                 raise NotPossible(f"{name} signs in by {row.provider.upper()}: role and password are changed there")
             stays = {"role": row.role, "disabled_at": row.disabled_at} | values
-            if active == [row.id] and (stays["role"] != Role.ADMINISTRATOR or stays["disabled_at"] is not None):
-                raise NotPossible(f"{name} is the last administrator who may sign in; make another one first")
+            local = [each for each in administrators if each.provider == Provider.LOCAL]
+            if [row] in (administrators, local) and (
+                stays["role"] != Role.ADMINISTRATOR or stays["disabled_at"] is not None
+            ):
+                raise NotPossible(
+                    f"{name} is the last administrator who may sign in with a password here; make another one first"
+                )
             for key, value in {**values, "failures": 0, "locked_until": None}.items():
                 setattr(row, key, value)
             session.execute(delete(AccountTokenRow).where(AccountTokenRow.account_id == row.id))
@@ -222,10 +232,17 @@ def _account(row: AccountRow) -> Account:
     return Account(**alike(Account, row) | {"role": Role(row.role), "provider": Provider(row.provider)})
 
 
-def _active_administrators(session: Session) -> list[int]:
-    """Their ids.  Nobody else changes one of them before this transaction has ended."""
-    found = select(AccountRow.id).where(AccountRow.role == Role.ADMINISTRATOR, AccountRow.disabled_at.is_(None))
+def _active_administrators(session: Session) -> list[AccountRow]:
+    """Nobody else changes one of them before this transaction has ended."""
+    found = select(AccountRow).where(AccountRow.role == Role.ADMINISTRATOR, AccountRow.disabled_at.is_(None))
     return list(session.scalars(found.order_by(AccountRow.id).with_for_update()))
+
+
+def _have_begun(session: Session) -> bool:
+    """Whether there is a local account, or an administrator of a provider, who makes the others."""
+    local = AccountRow.provider == Provider.LOCAL
+    administrator = (AccountRow.role == Role.ADMINISTRATOR) & AccountRow.disabled_at.is_(None)
+    return session.scalar(select(AccountRow.id).where(local | administrator).limit(1)) is not None
 
 
 def _of_subject(session: Session, identity: Identity) -> AccountRow | None:

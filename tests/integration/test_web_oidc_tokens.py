@@ -32,6 +32,10 @@ def signed(claims: dict[str, Any], key: Any = KEY, alg: str = "RS256") -> str:
     return jwt.encode({"alg": alg, "kid": "1"}, claims, key, algorithms=[alg])
 
 
+def with_time(claim: str, seconds_from_now: int) -> Token:
+    return lambda claims: signed(claims | {claim: int(time.time()) + seconds_from_now})
+
+
 def with_claims(**changes: Any) -> Token:
     return lambda claims: signed({key: value for key, value in (claims | changes).items() if value is not None})
 
@@ -121,9 +125,6 @@ def signed_in(pages: Served, provider: MadeUpProvider, **answer: str) -> httpx.R
     return client.get("/sign-in/oidc/answer", params={"code": "c", "state": asked["state"]} | answer)
 
 
-NOW = int(time.time())
-
-
 @pytest.mark.parametrize(
     ("token", "said"),
     [
@@ -133,11 +134,11 @@ NOW = int(time.time())
         (with_claims(azp="another"), "is meant for another client than [web.oidc] client_id"),
         (with_claims(nonce="of another sign-in"), "answers another sign-in than this one"),
         (with_claims(nonce=None), "answers another sign-in than this one"),
-        (with_claims(exp=NOW - 3600), "The answer of Hospital expired "),
+        (with_time("exp", -3600), "The answer of Hospital expired 36"),
         (with_claims(exp=None), "is not as it should be (exp)"),
         (with_claims(exp=True), "is not as it should be (exp)"),
-        (with_claims(iat=NOW + 3600), "s ahead of Willis&#39;s, more than the 60 s of [web.oidc] leeway_seconds"),
-        (with_claims(nbf=NOW + 3600), "s ahead of Willis&#39;s, more than the 60 s of [web.oidc] leeway_seconds"),
+        (with_time("iat", 3600), "s ahead of Willis&#39;s, more than the 60 s of [web.oidc] leeway_seconds"),
+        (with_time("nbf", 3600), "s ahead of Willis&#39;s, more than the 60 s of [web.oidc] leeway_seconds"),
         (with_claims(sub=None), "is not as it should be (sub)"),
         (with_claims(sub=7), "is not as it should be (sub)"),
         (with_claims(sub="x" * 256), "names the person by more than 255 letters"),
@@ -268,6 +269,9 @@ def test_a_provider_without_what_is_needed_is_not_used(
         (Said(401, b'{"error": "unauthorized_client"}'), "does not accept Willis&#39;s client secret"),
         (Said(400, b'{"error": "invalid_grant"}'), "was used already or is too old"),
         (Said(400, b'{"error": "invalid_scope"}'), "refused the sign-in (invalid_scope)"),
+        (Said(400, b'{"error": {"code": 429}}'), "refused the sign-in ("),
+        (Said(400, b'{"error": null}'), "Password"),
+        (Said(200, b'{"id_token": 1}'), "gave no ID token"),
         (Said(502, b"gateway"), "answers HTTP 502"),
         (Said(200, b"no json"), "does not answer as a provider"),
     ],
@@ -277,6 +281,20 @@ def test_what_the_token_endpoint_refuses_is_said(
 ) -> None:
     provider.changes["token"] = answer
     assert said in signed_in(pages, provider).text
+
+
+def test_null_in_what_a_provider_says_of_itself_is_as_if_it_were_left_out(
+    pages: Served, provider: MadeUpProvider
+) -> None:
+    provider.metadata = {"code_challenge_methods_supported": None, "token_endpoint_auth_methods_supported": None}
+    assert "Sign out" in signed_in(pages, provider).text
+
+
+def test_a_sign_in_counts_as_one_try(pages: Served, provider: MadeUpProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages.context.tries._times.clear()
+    monkeypatch.setattr(pages.context.tries, "most", 1)
+    assert "Sign out" in signed_in(pages, provider).text
+    assert "Too many tries" in pages.client().get("/sign-in/oidc").text
 
 
 def test_a_provider_that_is_away_or_hangs_hinders_no_local_account(

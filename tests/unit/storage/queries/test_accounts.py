@@ -93,6 +93,33 @@ def test_the_last_administrator_who_may_sign_in_stays(store: Store, clock: FakeC
     assert found is not None and found.role is Role.READER
 
 
+def test_an_administrator_of_a_provider_does_not_take_the_place_of_the_last_with_a_password(
+    store: Store, clock: FakeClock
+) -> None:
+    added(store, clock, "root", Role.ADMINISTRATOR)
+    of_provider = store.accounts.of_identity(known(name="dr.lead"), Role.ADMINISTRATOR, clock())
+    with pytest.raises(NotPossible, match="root is the last administrator who may sign in with a password here"):
+        store.accounts.change("root", disabled_at=clock())
+    assert store.accounts.change(of_provider.name, disabled_at=clock())
+
+
+def test_the_last_administrator_of_all_stays_where_no_other_has_a_password_either(
+    store: Store, clock: FakeClock
+) -> None:
+    only = store.accounts.of_identity(known(name="dr.lead"), Role.ADMINISTRATOR, clock())
+    with pytest.raises(NotPossible, match=r"dr\.lead is the last administrator"):
+        store.accounts.change(only.name, disabled_at=clock())
+
+
+def test_a_reader_of_a_provider_does_not_use_up_the_first_start(store: Store, clock: FakeClock) -> None:
+    store.accounts.of_identity(known(), Role.READER, clock())
+    assert not store.accounts.have_begun()
+    assert store.accounts.add("root", Role.ADMINISTRATOR, "x", clock(), only_first=True).name == "root"
+    assert store.accounts.have_begun()
+    with pytest.raises(NameTaken):
+        store.accounts.add("second", Role.ADMINISTRATOR, "x", clock(), only_first=True)
+
+
 def test_of_two_administrators_who_disable_each_other_at_once_one_stays(store: Store, clock: FakeClock) -> None:
     for round_ in range(5):
         pair = [added(store, clock, f"{name}{round_}", Role.ADMINISTRATOR).name for name in "ab"]
