@@ -94,17 +94,19 @@ def _end(context: Context, run: CanaryRun, trouble: str, seconds: float | None =
 
 def _send(context: Context) -> None:
     """The series was sent under UIDs of its own, or that is the trouble."""
-    config = context.config
+    config, series_uid, not_painted, refused = context.config, new_uid(context.random), "", ""
     try:
         _paint(context)
     except (NodeError, OSError) as error:
-        log.get().error("canary_not_painted", error=safe_message(error))
-        return
-    series_uid = new_uid(context.random)
+        if context.stopping.is_set():
+            return
+        not_painted = f"it could not be painted: {safe_message(error)}"
     context.store.canaries.begin(series_uid, context.clock())
     run = context.store.canaries.last()
     assert run is not None
-    refused = ""
+    if not_painted:
+        _end(context, run, not_painted)
+        return
     sending = config.storage.directory / FOLDER / "sending"
     try:
         paths = _stamped(context, sending, series_uid)

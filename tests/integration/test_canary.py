@@ -235,6 +235,22 @@ def test_the_node_may_call_itself_from_its_own_host_alone(
     assert refusal(config, Caller("WILLIS", "WILLIS", host)) is why
 
 
+def test_a_canary_that_cannot_be_painted_is_a_reason_and_is_tried_again_after_its_time(
+    context: Context, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(context.config.storage.directory / "canary" / "series")
+    monkeypatch.setattr(canary.sys, "executable", "/bin/false")
+    canary.look_after(context)
+    [reason] = [each for each in health_of(context.config, clock()).reasons if each.about == "canary"]
+    assert "could not be painted" in reason.message and reason.verdict is Verdict.DEGRADED
+    first = uid_of(context)
+    canary.look_after(context)
+    assert uid_of(context) == first
+    clock.advance(601)
+    canary.look_after(context)
+    assert uid_of(context) != first
+
+
 def test_a_node_of_its_own_finds_the_painted_aneurysm(node_in: NodeFactory, positive_series: list[Path]) -> None:
     node = node_in(start=False, canary__minutes="60", canary__late_seconds="120", completion__quiet_seconds="2")
     series = node.config.storage.directory / "canary" / "series"
