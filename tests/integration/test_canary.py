@@ -239,7 +239,7 @@ def test_a_canary_that_cannot_be_painted_is_a_reason_and_is_tried_again_after_it
     context: Context, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(context.config.storage.directory / "canary" / "series")
-    monkeypatch.setattr(canary.sys, "executable", "/bin/false")
+    monkeypatch.setattr("sys.executable", "/bin/false")
     canary.look_after(context)
     [reason] = [each for each in health_of(context.config, clock()).reasons if each.about == "canary"]
     assert "could not be painted" in reason.message and reason.verdict is Verdict.DEGRADED
