@@ -13,6 +13,7 @@ from scipy import ndimage
 from skimage.measure import label, regionprops
 
 from ai.preprocess import Preprocessing, region_of_interest
+from ai.remembered import Remembered
 from ai.volume import Volume
 
 ENHANCED_OVER_TISSUE_HU = 60.0
@@ -61,13 +62,20 @@ class Tubes:
         return self.volume_mm3 >= _ARTERIES_MM3
 
 
-def enhanced_tubes(volume: Volume, circle_centre_lps_mm: tuple[float, float, float]) -> Tubes:
+def enhanced_tubes(
+    volume: Volume, circle_centre_lps_mm: tuple[float, float, float], remembered: Remembered | None = None
+) -> Tubes:
     """The tubes denser than brain by `ENHANCED_OVER_TISSUE_HU` in the 44 mm above the circle of Willis, judged at 1 mm.
 
     They lie away from dense bone, fat and air, are no sheets, and are at least 12 mm long (a calcified gland is not).
     """
-    region = region_of_interest(volume, circle_centre_lps_mm, _AROUND)
-    hu = ndimage.gaussian_filter(region.hu_DHW.astype(np.float32), 0.6)
+    hu_DHW = region_of_interest(volume, circle_centre_lps_mm, _AROUND).hu_DHW
+    return (remembered or Remembered()).answer("tubes", (hu_DHW,), lambda: _tubes(hu_DHW))
+
+
+def _tubes(hu_DHW: NDArray[np.int16]) -> Tubes:
+    """Those of `_AROUND`, of which these are the HU."""
+    hu = ndimage.gaussian_filter(hu_DHW.astype(np.float32), 0.6)
     near = tuple(slice(side.start - _MARGIN, side.stop + _MARGIN) for side in _ABOVE_THE_BASE)
     own = (slice(_MARGIN, -_MARGIN),) * 3
     bone = large(hu > _BONE_HU, _BONE_MM3)[near]

@@ -1,10 +1,13 @@
 """The whole room in one call: a volume, or a folder of DICOM files, to findings."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from ai.affine import lps_of, voxel_of
 from ai.bundle import Bundle, load_bundle
 from ai.circle import located_extent
 from ai.contrast import enhanced_tubes
@@ -12,11 +15,12 @@ from ai.coverage import require_coverage
 from ai.decode import Candidate, candidates, findings, rescored
 from ai.errors import DeviceError, NotAnalysable, Reason
 from ai.findings import Findings
-from ai.inference import Maps, Progress, Tiling, infer
+from ai.inference import Maps, Progress, Tiling, infer, output_affine
 from ai.locations import COLUMNS
 from ai.measures import quality_of
-from ai.preprocess import Region, region_of_interest
+from ai.preprocess import Region, coordinates, on_lattice, region_of_interest
 from ai.quality import MOST_SPREAD_MM
+from ai.remembered import Remembered
 from ai.second_stage import looked_at
 from ai.surroundings import place_scores, surroundings
 from ai.volume import Volume
@@ -32,20 +36,31 @@ def analyse(
     *,
     require_contrast: bool = True,
     check_coverage: bool = True,
+    whole_region: bool = False,
     progress: Progress | None = None,
+    remembered: Remembered | None = None,
 ) -> Findings:
     """Return the findings of a head CT angiography.
 
     `device`: "auto" (a CUDA GPU when there is one, else the CPU), "cpu", "cuda" or "cuda:N".  When a GPU's memory does
-    not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  `progress` hears of the
-    network's share, before it of each step (0) and after it of each candidate (1).  Raises
+    not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  `whole_region`: of slices that
+    are not all there yet, COVERAGE until they show all that the network will read.  `progress` hears of the
+    network's share, before it of each step (0) and after it of each candidate (1).  `remembered`: of this series, seen
+    with the same bundle; the findings are the same bit for bit without it.  Raises
     NotAnalysable(NOT_A_HEAD, COVERAGE or NO_CONTRAST), and whatever `progress` raises.
     """
-    checks = {"require_contrast": require_contrast, "check_coverage": check_coverage}
-    region = prepared_region(volume, bundle, **checks, progress=progress or _unheard)
+    checks = {
+        "require_contrast": require_contrast,
+        "check_coverage": check_coverage,
+        "whole_region": whole_region,
+    }
+    known, heard = remembered or Remembered(), progress or _unheard
+    region = prepared_region(volume, bundle, **checks, progress=heard, remembered=known)
     where = chosen_device(device)
-    maps = _maps(region, bundle, where, progress)
-    found = looked_at_again(candidates(maps), region, volume, bundle, progress or _unheard)
+    lines = coordinates(region, bundle.manifest.preprocessing)
+    maps = known.answer(("maps", where), (region.hu_DHW, *lines), lambda: _maps(region, bundle, where, progress))
+    maps = replace(maps, affine_lps=output_affine(region.affine_lps))
+    found = looked_at_again(candidates(maps), region, volume, bundle, heard, known)
     return replace(
         calibrated_findings(found, bundle),
         note=maps.note,
@@ -65,7 +80,12 @@ def _unheard(_share: float) -> None:
 
 
 def looked_at_again(
-    found: tuple[Candidate, ...], region: Region, volume: Volume, bundle: Bundle, progress: Progress = _unheard
+    found: tuple[Candidate, ...],
+    region: Region,
+    volume: Volume,
+    bundle: Bundle,
+    progress: Progress = _unheard,
+    remembered: Remembered | None = None,
 ) -> tuple[Candidate, ...]:
     """Return the candidates as the second stage sees them and their places, best first; as they are where a bundle has none."""
     stage = bundle.manifest.second_stage
@@ -73,7 +93,7 @@ def looked_at_again(
         return found
     log_odds: list[float] = []
     for one in found:
-        log_odds += looked_at(bundle.second, volume, [one.centre_lps_mm])
+        log_odds += looked_at(bundle.second, volume, [one.centre_lps_mm], remembered)
         progress(1.0)
     around = surroundings(region, [one.centre_lps_mm for one in found], volume)
     places = place_scores(around, tuple(stage.place_weights.values()), stage.place_limit)
@@ -86,7 +106,9 @@ def prepared_region(
     *,
     require_contrast: bool = True,
     check_coverage: bool = True,
+    whole_region: bool = False,
     progress: Progress = _unheard,
+    remembered: Remembered | None = None,
 ) -> Region:
     """Return what the network will read.  Raises NotAnalysable (NOT_A_HEAD, COVERAGE or NO_CONTRAST)."""
     extent = located_extent(volume, sure=check_coverage)
@@ -94,20 +116,30 @@ def prepared_region(
         require_coverage(extent)
     if extent.circle_centre_lps_mm is None:
         raise NotAnalysable(Reason.COVERAGE)
-    progress(0.0)
-    tubes = enhanced_tubes(volume, extent.circle_centre_lps_mm)
-    progress(0.0)
-    if require_contrast and not tubes.filled:
-        raise NotAnalysable(Reason.NO_CONTRAST)
+    centre = on_lattice(extent.circle_centre_lps_mm)
     settings = bundle.manifest.preprocessing
     if extent.spread_mm > MOST_SPREAD_MM:  # a larger region, which holds the circle wherever it lies
         d, h, w = settings.size_DHW
         settings = replace(settings, size_DHW=(d + GROWN_VOXELS, h + GROWN_VOXELS, w + GROWN_VOXELS))
-    region = region_of_interest(volume, extent.circle_centre_lps_mm, settings)
+    region = region_of_interest(volume, centre, settings)
+    if whole_region and not _is_shown(region, volume):
+        raise NotAnalysable(Reason.COVERAGE, "the region is not shown whole yet")
     progress(0.0)
-    quality = quality_of(volume, extent.circle_centre_lps_mm, tubes, extent.spread_mm)
+    tubes = enhanced_tubes(volume, centre, remembered)
+    progress(0.0)
+    if require_contrast and not tubes.filled:
+        raise NotAnalysable(Reason.NO_CONTRAST)
+    quality = quality_of(volume, centre, tubes, extent.spread_mm)
     progress(0.0)
     return replace(region, quality=quality)
+
+
+def _is_shown(region: Region, volume: Volume) -> bool:
+    """Whether slices of the volume lie below and above all of the region, with those that interpolation reads."""
+    corners = np.array(list(product(*((0, side - 1) for side in region.hu_DHW.shape))))
+    slices = voxel_of(volume.affine_lps, lps_of(region.affine_lps, corners))[:, 0]
+    beyond = 1.0 + region.affine_lps[2, 0] / volume.spacing_mm_DHW[0]
+    return bool(slices.min() >= beyond and slices.max() <= len(volume.hu_DHW) - 1 - beyond)
 
 
 def found_candidates(

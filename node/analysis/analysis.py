@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,7 +20,8 @@ from ai.findings import Findings
 from ai.limits import MOST_FILE_BYTES, bytes_when_read, check_bytes, check_slices
 from ai.volume import ReadSlice, Volume, volume_from_slices
 from ai.wording import counted
-from node.analysis.examination import examine
+from node.analysis.examination import Look, examine
+from node.analysis.read_ahead import Ahead
 from node.config.sections import Config
 from node.config.types import Region
 from node.results.document import Algorithm, NotAnalysed, encode
@@ -59,7 +60,7 @@ _CONFLICTS = {intake.MIXED_PATIENTS: Reason.MIXED_PATIENTS, intake.MIXED_STUDIES
 class AnalysisContext:
     """What an analysis works with.  `progress` is called often during inference and may raise to give the claim back.
 
-    `read_ahead` gives what was already read of a case, by file.
+    `read_ahead` gives what was already read of a case, and answered of it.
     """
 
     config: Config
@@ -69,7 +70,7 @@ class AnalysisContext:
     algorithm: Algorithm
     clock: Callable[[], datetime]
     progress: Callable[[float], None] = lambda _share: None
-    read_ahead: Callable[[int], Mapping[StoredFile, ReadSlice]] = lambda _case: {}
+    read_ahead: Callable[[int], Ahead] = Ahead
 
 
 @dataclass
@@ -111,16 +112,18 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
     Raises Damaged when a file of the series is not as it was written, and whatever `progress` raises.  A claim that is
     exhausted ends whatever happens, if need be without a report: it would come back for ever.
     """
-    watch = Stopwatch()
+    watch, ahead = Stopwatch(), context.read_ahead(claim.series.id)
     with watch.step("volume"):
         instances, set_aside = _ct_slices(context, claim.series)
         known = _known(claim) or _too_large(context, instances)
-        slices = _read(context, claim, instances, headers_only=known is not None)
+        slices = _read(context, claim, instances, ahead, headers_only=known is not None)
     kill_point("in_analysis")
     seen = (
         Seen(_not_analysed(claim, known), [each.ds for each in slices])
         if known
-        else _examine(context, claim, [header for header, _ in instances], slices, watch)
+        else _examine(
+            context, claim, [header for header, _ in instances], slices, partial(_look, context, watch, ahead)
+        )
     )
     seen = _doubted(claim.series, _with_note(seen, set_aside))
     with watch.step("report"):
@@ -161,7 +164,11 @@ def _with_note(seen: Seen, note: str) -> Seen:
 
 
 def _read(
-    context: AnalysisContext, claim: Claim, instances: Sequence[tuple[Header, StoredFile]], headers_only: bool
+    context: AnalysisContext,
+    claim: Claim,
+    instances: Sequence[tuple[Header, StoredFile]],
+    ahead: Ahead,
+    headers_only: bool,
 ) -> list[ReadSlice]:
     """The series' instances; of an exhausted claim those that can be read.  Raises Damaged.
 
@@ -170,10 +177,9 @@ def _read(
     slices: list[ReadSlice] = []
     if claim.exhausted and claim.series.attempts > 2 * context.config.ai.attempts:
         return slices
-    already = context.read_ahead(claim.series.id)
     for header, file in instances:
-        if file in already:
-            slices.append(already[file])
+        if file in ahead.slices:
+            slices.append(ahead.slices[file])
             continue
         try:
             if ds := _dataset(context.files.path(file), header, headers_only):
@@ -196,13 +202,13 @@ def _dataset(path: Path, header: Header, headers_only: bool) -> Dataset | None:
 
 
 def _examine(
-    context: AnalysisContext, claim: Claim, headers: Sequence[Header], slices: Sequence[ReadSlice], watch: Stopwatch
+    context: AnalysisContext, claim: Claim, headers: Sequence[Header], slices: Sequence[ReadSlice], look: Look
 ) -> Seen:
     datasets = [each.ds for each in slices]
     try:
         if missing := missing_identity(datasets):
             raise NotAnalysable(Reason.MISSING_IDENTITY, ", ".join(missing))
-        examined = examine(headers, slices, context.config.eligibility, partial(_look, context, watch))
+        examined = examine(headers, slices, context.config.eligibility, look)
     except NotAnalysable as error:
         return Seen(_not_analysed(claim, error), datasets)
     if examined.findings.note:
@@ -210,7 +216,9 @@ def _examine(
     return _with_note(Seen(examined.findings, examined.datasets, examined.volume), examined.note)
 
 
-def _look(context: AnalysisContext, watch: Stopwatch, slices: Sequence[ReadSlice]) -> tuple[Findings, Volume]:
+def _look(
+    context: AnalysisContext, watch: Stopwatch, ahead: Ahead, slices: Sequence[ReadSlice]
+) -> tuple[Findings, Volume]:
     """What is found in the slices of one acquisition, and their volume.  Raises NotAnalysable."""
     config = context.config
     with watch.step("volume"):
@@ -222,6 +230,7 @@ def _look(context: AnalysisContext, watch: Stopwatch, slices: Sequence[ReadSlice
             config.ai.device,
             require_contrast=config.eligibility.require_contrast,
             progress=context.progress,
+            remembered=ahead.remembered,
         )
     return found, volume
 

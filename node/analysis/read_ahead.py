@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from ai.remembered import Remembered
 from ai.volume import ReadSlice, read_slice
 from node.config.sections import Eligibility
 from node.rules import eligibility
@@ -33,13 +34,23 @@ FORGET_SECONDS = 10.0
 
 
 @dataclass
-class _Ahead:
-    """What was read of one series.  `last`: the number of the latest instance that was looked at."""
+class Ahead:
+    """What was read of one series, and what was answered of it.
 
-    seen_at: float
+    `last`: the number of the latest instance that was looked at.  `headers`: of the `slices`, in their order.  `passes`,
+    `judged` and `next_look_mm` are those of `node.analysis.early`.
+    """
+
+    case: int
+    seen_at: float = 0.0
     is_wanted: bool = True
     last: int = 0
     slices: dict[StoredFile, ReadSlice] = field(default_factory=dict)
+    headers: list[Header] = field(default_factory=list)
+    remembered: Remembered = field(default_factory=Remembered)
+    passes: int = 0
+    judged: int = 0
+    next_look_mm: float = 0.0
 
     @property
     def size_bytes(self) -> int:
@@ -60,12 +71,15 @@ class ReadAhead:
         """`monotonic` in seconds."""
         self._settling, self._files, self._rules, self._monotonic = settling, files, rules, monotonic
         self._most_bytes = most_bytes
-        self._series: dict[int, _Ahead] = {}
+        self._series: dict[int, Ahead] = {}
 
-    def take(self, case: int) -> dict[StoredFile, ReadSlice]:
+    def take(self, case: int) -> Ahead:
         """What was read of the case, which is no longer kept here."""
-        ahead = self._series.pop(case, None)
-        return ahead.slices if ahead else {}
+        return self._series.pop(case, None) or Ahead(case)
+
+    def held(self) -> list[Ahead]:
+        """What was read of each series that is being received."""
+        return list(self._series.values())
 
     def read_some(self) -> float | None:
         """A few more slices were read; returns the seconds after which to come back, None if nothing is received.
@@ -82,7 +96,7 @@ class ReadAhead:
         now = self._monotonic()
         receiving = self._settling.receiving()
         for series in receiving:
-            self._series.setdefault(series.id, _Ahead(now)).seen_at = now
+            self._series.setdefault(series.id, Ahead(series.id)).seen_at = now
         self._series = {case: it for case, it in self._series.items() if now - it.seen_at <= FORGET_SECONDS}
         wanted = [series for series in receiving if self._series[series.id].is_wanted]
         more = any(self._read_of(series) for series in wanted)
@@ -102,8 +116,10 @@ class ReadAhead:
                 is_slice = bool(eligibility.ct_slices([header], self._rules))
                 if is_slice and header.number_of_frames == 1 and header.transfer_syntax_uid != _DEFLATED:
                     ahead.slices[file] = read_slice(dcmread(self._files.path(file)))
+                    ahead.headers.append(header)
         except Exception as error:  # noqa: BLE001  the edge: the claim will see whatever it is
             ahead.slices.clear()
+            ahead.headers.clear()
             ahead.is_wanted = False
             log.get().warning("read_ahead_failed", case=series.id, error=type(error).__name__)
         return ahead.is_wanted and len(arrived) == AT_ONCE

@@ -21,6 +21,7 @@ import ai.predict  # noqa: F401  loaded here and not by the first series
 from ai.bundle import Manifest
 from node.analysis.analysis import AnalysisContext, analyse
 from node.analysis.bundle import configured_bundle, configured_device
+from node.analysis.early import MOST_PASSES, Early
 from node.analysis.read_ahead import ReadAhead
 from node.config.sections import Config
 from node.results.document import Algorithm
@@ -55,7 +56,7 @@ class StopRequested(Exception):
 
 
 class GivesWay(Exception):
-    """The series in work is a canary, and a patient's waits."""
+    """What is in work is a canary, or a series that is not due yet, and a patient's waits."""
 
 
 def algorithm_of(manifest: Manifest) -> Algorithm:
@@ -87,11 +88,12 @@ class Worker:
         self._monotonic = monotonic
         self._resume_at, self._times_full = 0.0, 0
         self._to_give_back: GiveBack | None = None
-        self._works_on_a_canary, self._looked_at = False, 0.0
+        self._works_on_a_canary, self._looked_at, self._early_case = False, 0.0, 0
         files = Files(config.storage.directory)
         self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
         algorithm, ahead = algorithm_of(bundle.manifest), self._ahead.take
         self._context = AnalysisContext(config, self._store, files, bundle, algorithm, utc_now, self._progress, ahead)
+        self._early = Early(config, bundle, self._early_progress)
         longest_seconds = config.ai.time_limit_seconds + 2 * LEASE_SLACK_SECONDS
         self._job = Job("analyse", PERIOD_SECONDS, True, self._work_and_read_ahead, longest_seconds)
 
@@ -135,14 +137,39 @@ class Worker:
                 raise GivesWay
 
     def _work_and_read_ahead(self) -> None:
-        """As `_work`; then slices that arrive are read until it is woken again, or would have to look without a wakeup."""
+        """As `_work`; then what arrives is read and analysed until it is woken again, or would have to look without a wakeup."""
         self._work()
         until = self._monotonic() + LONGEST_PAUSE_SECONDS
         seconds: float | None = 0.0
         while seconds is not None and self._monotonic() < until and not self._job.woken_within(seconds):
             signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
             seconds = self._ahead.read_some()
+            if self._config.ai.early:
+                self._analyse_early()
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _analyse_early(self) -> None:
+        """What is shown whole of a series that is still received was analysed.  Nothing is raised."""
+        for ahead in self._ahead.held():
+            self._early_case, self._looked_at = ahead.case, self._monotonic()
+            try:
+                if self._early.analyse(ahead):
+                    return
+            except (StopRequested, GivesWay):
+                ahead.next_look_mm = 0.0
+                return
+            except Exception as error:  # noqa: BLE001  the edge: the claim will see whatever it is
+                ahead.passes = MOST_PASSES
+                log.get().warning("early_analysis_failed", case=ahead.case, error=type(error).__name__)
+
+    def _early_progress(self, _share: float) -> None:
+        """Work that is not due yet ends when a series that is due waits, but for that which is worked on."""
+        if self._stopping.is_set():
+            raise StopRequested
+        if self._monotonic() - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = self._monotonic()
+            if self._store.queue.other_waits(self._early_case):
+                raise GivesWay
 
     def _work(self) -> None:
         """Nothing waits for analysis any longer, or the worker is asked to stop, or the disk is full.

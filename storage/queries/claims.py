@@ -52,6 +52,12 @@ class Queue:
             ).first()
             return Claim(as_series(row), token, now + lease, exhausted) if row else None
 
+    def other_waits(self, series_id: int) -> bool:
+        """Whether a series of a patient waits for its analysis, besides this one."""
+        ready = (SeriesRow.stage == Stage.READY.value, ~SeriesRow.canary, SeriesRow.id != series_id)
+        with self._transactions.reading() as session:
+            return session.scalar(select(SeriesRow.id).where(*ready).limit(1)) is not None
+
     def give_back(self, worker: str, refund: bool, why: str = "") -> int:
         """What `worker` holds is READY again; with `refund` the attempt does not count.  Returns how many.
 

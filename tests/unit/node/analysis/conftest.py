@@ -80,7 +80,9 @@ def workshop(store: Store, files: Files, clock: FakeClock, monkeypatch: pytest.M
     def make(findings: Findings | Exception = NEGATIVE, **sections: Any) -> Workshop:
         seen: list[Any] = []
 
-        def network(volume: Any, _bundle: Any, device: str, *, require_contrast: bool, progress: Any) -> Findings:
+        def network(
+            volume: Any, _bundle: Any, device: str, *, require_contrast: bool, progress: Any, remembered: Any
+        ) -> Findings:
             seen.append((volume.hu_DHW.shape, device, require_contrast))
             progress(0.5)
             if isinstance(findings, Exception):

@@ -12,6 +12,7 @@ from ai.errors import NotAnalysable, Reason
 from ai.quality import Quality
 from ai.volume import ReadSlice
 from node.analysis.analysis import Stopwatch, _read, analyse
+from node.analysis.read_ahead import Ahead
 from storage.queries.retention import Why
 from storage.stages import Outcome, Stage
 from tests.support.builders import LEASE, add, header, keep, series_now
@@ -286,8 +287,9 @@ def test_only_what_was_read_of_exactly_the_files_that_the_series_has_now_is_not_
     known, other, *_ = (file for _, file in instances)
     one, two = (ReadSlice(dcmread(shop.context.files.path(file))) for file in (known, other))
     gone = replace(other, path="instances/gone.dcm")
-    shop.context.read_ahead = lambda case: {known: one, replace(other, sha256="0" * 64): two, gone: two}
-    slices = _read(shop.context, claim, instances, headers_only=False)
+    held = {known: one, replace(other, sha256="0" * 64): two, gone: two}
+    shop.context.read_ahead = lambda case: Ahead(case, slices=held)
+    slices = _read(shop.context, claim, instances, shop.context.read_ahead(1), headers_only=False)
     assert [each is one for each in slices] == [True] + 5 * [False]
     assert two not in slices
     assert [each.ds.InstanceNumber for each in slices] == [1, 2, 3, 4, 5, 6]

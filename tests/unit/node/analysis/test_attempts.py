@@ -11,6 +11,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from ai.errors import Reason
 from node.analysis.analysis import _read, analyse
+from node.analysis.read_ahead import Ahead
 from storage.errors import Damaged, StorageFull
 from storage.files.instances import Files
 from tests.support.builders import LEASE, keep
@@ -156,7 +157,7 @@ def test_of_a_deflated_instance_only_the_dataset_is_kept(workshop: Callable[...,
     keep(shop.context.store, shop.context.files, shop.clock, series, syntax=DeflatedExplicitVRLittleEndian)
     claim, instances = shop.claim_again(), shop.context.store.settling.instances(1)
     tracemalloc.start()
-    slices = _read(shop.context, claim, instances, headers_only=headers_only)
+    slices = _read(shop.context, claim, instances, Ahead(1), headers_only=headers_only)
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert len(slices) == 4

@@ -58,10 +58,10 @@ def test_what_arrives_is_read_a_few_at_a_time_until_nothing_more_waits(
     assert [ahead.read_some() for _ in range(3)] == [0.0, 0.0, PAUSE_SECONDS]
     arrive(series[-1:])
     assert ahead.read_some() == PAUSE_SECONDS
-    taken = ahead.take(case)
+    taken = ahead.take(case).slices
     assert list(taken) == [file for _, file in store.settling.instances(case)]
     assert all(each.hu is not None and "PixelData" not in each.ds for each in taken.values())
-    assert ahead.take(case) == {}
+    assert ahead.take(case).slices == {}
 
 
 @pytest.mark.parametrize("changes", [{}, {"slope": 0.5}, {"signed": True}, {"PixelPaddingValue": 40}])
@@ -91,14 +91,14 @@ def test_what_was_deflated_is_left_for_after_the_claim(ahead: ReadAhead, store: 
     for head in heads:  # no file of theirs can be read
         add_instance(store, head, stored_file(head), association, "PACS", utc_now())
     assert ahead.read_some() == PAUSE_SECONDS
-    assert ahead.take(store.settling.receiving()[0].id) == {}
+    assert ahead.take(store.settling.receiving()[0].id).slices == {}
 
 
 def test_what_will_not_be_analysed_is_not_read(ahead: ReadAhead, arrive: Callable[..., Series]) -> None:
     case = arrive(ct_series(5, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])).id
     ahead.read_some()
     assert ahead.read_some() is None
-    assert ahead.take(case) == {}
+    assert ahead.take(case).slices == {}
 
 
 def test_what_nobody_takes_is_forgotten(
@@ -109,7 +109,7 @@ def test_what_nobody_takes_is_forgotten(
     assert store.settling.leave(series, Event.SETTLED, "count", clock())
     seconds.now += FORGET_SECONDS + 1
     assert ahead.read_some() is None
-    assert ahead.take(series.id) == {}
+    assert ahead.take(series.id).slices == {}
 
 
 def test_no_more_than_so_many_bytes_are_held(
@@ -118,7 +118,7 @@ def test_no_more_than_so_many_bytes_are_held(
     case = arrive(ct_series(3 * AT_ONCE)).id
     ahead = ReadAhead(store.settling, files, RULES, seconds, most_bytes=1)
     assert [ahead.read_some() for _ in range(2)] == [0.0, PAUSE_SECONDS]
-    assert len(ahead.take(case)) == AT_ONCE
+    assert len(ahead.take(case).slices) == AT_ONCE
 
 
 @pytest.mark.parametrize("garbled", [b"", b"not DICOM " * 100, None])
@@ -138,7 +138,7 @@ def test_a_file_that_cannot_be_read_ends_the_reading_ahead_of_its_series_and_of_
     path.write_bytes(whole)
     arrive(ct_series(AT_ONCE + 4)[-2:])
     assert ahead.read_some() == PAUSE_SECONDS
-    assert (len(ahead.take(good)), len(ahead.take(bad))) == (6, 0)
+    assert (len(ahead.take(good).slices), len(ahead.take(bad).slices)) == (6, 0)
 
 
 def test_what_was_read_is_kept_while_the_database_does_not_answer(
@@ -150,7 +150,7 @@ def test_what_was_read_is_kept_while_the_database_does_not_answer(
         away.setattr(Settling, "receiving", None)
         assert ahead.read_some() is None
     assert ahead.read_some() == PAUSE_SECONDS
-    assert len(ahead.take(case)) == AT_ONCE + 2
+    assert len(ahead.take(case).slices) == AT_ONCE + 2
 
 
 def test_datasets_read_ahead_say_what_the_file_says(
@@ -158,7 +158,7 @@ def test_datasets_read_ahead_say_what_the_file_says(
 ) -> None:
     case = arrive(ct_series(5)).id
     ahead.read_some()
-    for file, each in ahead.take(case).items():
+    for file, each in ahead.take(case).slices.items():
         whole = dcmread(files.path(file))
         del whole.PixelData
         assert each.ds == whole

@@ -13,7 +13,9 @@ import torch
 
 from ai.bundle import save_bundle
 from ai.unet import UNet
-from node.analysis.worker import NO_MEMORY, Worker, algorithm_of
+from node.analysis.early import MOST_PASSES, Early
+from node.analysis.read_ahead import Ahead
+from node.analysis.worker import NO_MEMORY, GivesWay, Worker, algorithm_of
 from node.config.sections import Config
 from storage.errors import StorageFull
 from storage.files.instances import Files
@@ -235,3 +237,57 @@ def test_a_canary_in_work_gives_way_to_a_patients_series(
     worker._work()
     assert order == [True, False]
     assert series_now(store, "2.25.900").attempts == 0
+
+
+@pytest.mark.parametrize("due", ["2.25.901", "2.25.900", None])
+def test_what_is_analysed_early_gives_way_to_another_series_that_is_due_and_is_tried_again(
+    due: str | None, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Files(config.storage.directory)
+    arriving = keep(store, files, clock, ct_series(6, SeriesInstanceUID="2.25.900"), closed=None)
+    seconds = Seconds()
+    worker = Worker(config, seconds)
+    worker._ahead.read_some()
+    ended: list[str] = []
+
+    def analysed(_early: Early, ahead: Ahead) -> bool:
+        assert ahead.case == arriving.id
+        ahead.next_look_mm = 10.0
+        worker._early_progress(0.1)
+        if due == "2.25.901":
+            datasets = ct_series(6, SeriesInstanceUID=due, StudyInstanceUID="2.25.902")
+            for number, ds in enumerate(datasets):
+                ds.SOPInstanceUID = f"{due}.{number}"
+            keep(store, files, clock, datasets)
+        if due:
+            assert store.settling.leave(series_now(store, due), Event.SETTLED, "count", clock())
+        seconds.now += 1
+        try:
+            worker._early_progress(0.2)
+        except GivesWay:
+            ended.append("gave way")
+            raise
+        ended.append("went on")
+        return True
+
+    monkeypatch.setattr(Early, "analyse", analysed)
+    worker._analyse_early()
+    assert ended == ["gave way" if due == "2.25.901" else "went on"]
+    (ahead,) = worker._ahead.held()
+    assert ahead.next_look_mm == (0.0 if due == "2.25.901" else 10.0)
+
+
+def test_an_early_analysis_that_fails_is_left_for_after_the_claim(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(store, Files(config.storage.directory), clock, ct_series(6), closed=None)
+    worker = Worker(config)
+    worker._ahead.read_some()
+
+    def fails(_early: Early, _ahead: Ahead) -> bool:
+        raise ValueError("whatever it is")
+
+    monkeypatch.setattr(Early, "analyse", fails)
+    worker._analyse_early()
+    (ahead,) = worker._ahead.held()
+    assert ahead.passes == MOST_PASSES

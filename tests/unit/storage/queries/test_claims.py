@@ -47,6 +47,15 @@ def test_the_series_that_has_waited_longest_is_claimed_first(store: Store, clock
     assert [claim and claim.series.series_instance_uid for claim in claims] == ["2.25.2", "2.25.1", "2.25.3", None]
 
 
+def test_another_series_waits_only_while_one_of_a_patient_is_ready(store: Store, clock: FakeClock) -> None:
+    mine = ready(store, clock, series="2.25.1").id
+    assert not store.queue.other_waits(mine)
+    other = ready(store, clock, series="2.25.2").id
+    assert store.queue.other_waits(mine) and store.queue.other_waits(other)
+    assert store.queue.claim("worker:1", clock(), LEASE, 3)
+    assert [store.queue.other_waits(case) for case in (mine, other)] == [True, False]
+
+
 def test_a_claim_counts_its_attempt_at_once_and_carries_lease_and_token(store: Store, clock: FakeClock) -> None:
     claim = claimed(store, clock)
     assert (claim.series.stage, claim.series.attempts, claim.exhausted) == (Stage.ANALYSING, 1, False)

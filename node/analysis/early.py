@@ -1,0 +1,104 @@
+"""A series is analysed while its last slices still arrive, as soon as what has come shows the region around the circle whole.
+
+It is the same analysis, of the slices that are there, and nobody hears of its findings.  What it leaves is what its costly
+steps answered, by what went into them (`ai.remembered`): after the claim a step that meets the same input, bit for bit, is
+not done again, and every other is.  So no finding can differ from what it would be without, whatever comes meanwhile.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import ai
+from ai.errors import NotAnalysable
+from ai.volume import ReadSlice, stack_geometry, volume_from_slices
+from node.analysis.read_ahead import Ahead
+from node.config.sections import Config
+from node.rules import eligibility
+from node.rules.acquisitions import split
+from node.runtime import log
+
+if TYPE_CHECKING:
+    from ai.bundle import Bundle
+
+MOST_PASSES = 2
+"""Of one series: its region may move once, when more of the head is seen."""
+EVERY_MM, AGAIN_MM = 10.0, 40.0
+"""By so much the slices must reach further until one looks again: where the region was not shown whole, and where it was."""
+LEAST_FREE_BYTES = 3 << 30
+"""Of memory.  Below that the claim has it all."""
+
+
+class Early:
+    """Belongs to the worker's one thread.  `progress` is called often and may raise to end what is being done."""
+
+    def __init__(self, config: Config, bundle: "Bundle", progress: Callable[[float], None]) -> None:
+        """`bundle`: what the claim will be analysed with."""
+        self._config, self._bundle, self._progress = config, bundle, progress
+        size, spacing_mm = bundle.manifest.preprocessing.size_DHW, bundle.manifest.preprocessing.spacing_mm
+        self._region_mm = size[0] * spacing_mm
+
+    def analyse(self, ahead: Ahead) -> bool:
+        """Whether the series was looked at.  Raises what `progress` raises, and nothing else: the claim will see whatever it is."""
+        slices = list(ahead.slices.values())
+        if ahead.passes >= MOST_PASSES or not self._is_wanted(ahead, slices):
+            return False
+        reach_mm = _reach_mm(slices)
+        if reach_mm < max(ahead.next_look_mm, self._region_mm):
+            return False
+        start = time.perf_counter()
+        ahead.next_look_mm = reach_mm + EVERY_MM
+        settings = self._config
+        try:
+            ai.analyse(
+                volume_from_slices(slices, settings.ai.threads),
+                self._bundle,
+                settings.ai.device,
+                require_contrast=settings.eligibility.require_contrast,
+                whole_region=True,
+                progress=self._progress,
+                remembered=ahead.remembered,
+            )
+        except NotAnalysable:
+            return True
+        ahead.passes += 1
+        ahead.next_look_mm = reach_mm + AGAIN_MM
+        seconds = round(time.perf_counter() - start, 2)
+        log.get().info("analysed_early", case=ahead.case, slices=len(slices), seconds=seconds)
+        return True
+
+    def _is_wanted(self, ahead: Ahead, slices: Sequence[ReadSlice]) -> bool:
+        """Whether it is one acquisition, of the kind that is analysed, whose pixels no decoder needs to be asked for."""
+        if len(slices) == ahead.judged:
+            return False
+        ahead.judged = len(slices)
+        return (
+            all(each.hu is not None for each in slices)
+            and eligibility.ineligibility(ahead.headers, self._config.eligibility) is None
+            and len(split(ahead.headers)) == 1
+            and _free_bytes() >= LEAST_FREE_BYTES
+        )
+
+
+def _reach_mm(slices: Sequence[ReadSlice]) -> float:
+    """From the first to the last slice of an even stack; 0 where they are none yet."""
+    frames = [each.frames[0] for each in slices]
+    try:
+        stack = stack_geometry(
+            np.array([frame.position_mm for frame in frames]), np.array([frame.orientation for frame in frames])
+        )
+    except NotAnalysable:
+        return 0.0
+    return stack.spacing_mm * (len(stack) - 1)
+
+
+def _free_bytes() -> float:
+    """What the machine can still give without swapping; no bound where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(1024.0 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return float("inf")
