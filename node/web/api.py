@@ -70,7 +70,7 @@ def make_api(context: Context) -> FastAPI:
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> dict[str, Any]:
         query = Filters.of({"show": show, "outcome": outcome, "q": q})
-        found = context.board.current().ranked(context.clock(), lambda row: query.wants(row, account.name))
+        found = context.board.current().ranked(context.clock(), query.wanted(account.name))
         return {"total": len(found), "cases": [dict(row) for row in found[offset : offset + limit]]}
 
     @api.get("/cases/{case_id}", summary="One case: the view's columns, and its review")

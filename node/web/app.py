@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib.metadata import version as version_of
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def make_app(context: Context, stopping: Callable[[], bool] = lambda: False) -> 
             Mount("/api", make_api(context)),
         ],
         exception_handlers={HTTPException: said, Exception: failed},
-        lifespan=_lifespan,
+        lifespan=_lifespan(stopping),
     )
     app.state.context = context
     app.state.templates = Jinja2Templates(directory=HERE / "templates")
@@ -71,11 +71,14 @@ def make_app(context: Context, stopping: Callable[[], bool] = lambda: False) -> 
     return SecurityHeaders(app)
 
 
-@asynccontextmanager
-async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-    watching = asyncio.create_task(app.state.context.board.watch())
-    yield
-    watching.cancel()
-    with suppress(asyncio.CancelledError):
-        await watching
+def _lifespan(stopping: Callable[[], bool]) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        watching = asyncio.create_task(app.state.context.board.watch(stopping))
+        yield
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+    return lifespan

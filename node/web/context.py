@@ -11,6 +11,7 @@ from node.config.sections import Config
 from node.web.board import Board
 from node.web.images import Images
 from node.web.passwords import Passwords
+from node.web.row_texts import RowTexts
 from node.web.sign_in import FirstStart, Strangers, Tries
 from storage.files.instances import Files
 from storage.queries.accounts import Account
@@ -35,6 +36,7 @@ class Context:
     outside: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(4))
     """Held while an identity provider is asked: fewer than there are threads, so that a slow one holds up nobody else."""
     strangers: Strangers = field(default_factory=Strangers)
+    row_texts: RowTexts = field(default_factory=RowTexts)
 
     @property
     def zone(self) -> tzinfo | None:
