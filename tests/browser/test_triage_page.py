@@ -129,6 +129,7 @@ def test_findings_are_shown_on_their_slices_accepted_and_rejected_with_the_keybo
         page.keyboard.press(key)
     expect(page.locator("#slice-words")).to_have_text("oblique 10° 5°  61 / 121")
     assert page.locator("#viewer").get_attribute("data-circle2") == middle, "it turns about the finding"
+    expect(page.locator("#viewer[data-masked]")).not_to_have_attribute("data-masked", "0")
     picture(page, "case-oblique")
     page.keyboard.press("v")
     page.keyboard.press("1")

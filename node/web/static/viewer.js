@@ -118,7 +118,7 @@ function paint() {
   words();
   if (!values) return;
   say('');
-  const masked = state.masks ? maskedPixels(volume, state.view, plane.width, from, to) : new Set();
+  const masked = state.masks ? maskedPixels(volume, state.view, state.turned, plane.width, from, to) : new Set();
   if (state.masks) viewer.dataset.masked = masked.size;
   paintPlane(plane, values, state.window, masked);
   const pen = canvas.getContext('2d');
