@@ -44,7 +44,7 @@ async function open() {
   const found = await answer?.json().catch(() => null);
   if (!answer?.ok || !found) {
     slices.open('', 0, 0); // slices of the new state would be drawn at the old one's positions, under its circles
-    say(found?.said ?? 'The images cannot be shown.');
+    say(found?.message ?? 'The images cannot be shown.');
     return;
   }
   key = newKey;

@@ -58,7 +58,7 @@ function maskedOblique(volume, turned, width, from, to) {
         const middle = millimetres(volume, { x: column + 0.5, y: row + 0.5, slice: Number(name) });
         for (const offset of offsets) {
           const { x, y, at } = onOblique(turned, middle.map((value, i) => value + offset[i]));
-          const [u, v] = [Math.round(x), Math.round(y)];
+          const [u, v] = [Math.ceil(x - 0.5), Math.ceil(y - 0.5)];
           if (at >= from && at <= to && u >= 0 && v >= 0 && u < width && v < width) painted.add(v * width + u);
         }
       }
