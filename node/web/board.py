@@ -11,7 +11,7 @@ from bisect import insort
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from node.rules.urgency import rank
 from node.runtime import log
@@ -32,6 +32,7 @@ _GROWING = frozenset(("instance_count", "last_instance_at", "conflicts"))
 _IN_WORK = 3
 _MOST_KEPT = 64
 
+T = TypeVar("T")
 _Entry = tuple[tuple[int, float], int]
 """The rank of a case and its number, which is negative so that of two alike the newer comes first."""
 
@@ -64,14 +65,15 @@ class Snapshot:
 
         return found() if key is None else self.kept((ranked_at, key), found)
 
-    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returned for this key on this snapshot."""
         if key not in self._kept:
             if len(self._kept) >= _MOST_KEPT:
                 self._kept.clear()
             self._kept[key] = made = make()
             return made
-        return self._kept.get(key) or make()  # another thread may have cleared it
+        found: T = self._kept.get(key) or make()  # another thread may have cleared it
+        return found
 
     def changed(self, rows: Mapping[int, Row | None]) -> "Snapshot":
         """The next snapshot, with these rows; None: the case is gone.  Itself when none of them differs."""
