@@ -56,8 +56,8 @@ class Reloading:
         Whatever `take` raises, nothing may have changed.
         """
         self.asked.clear()
-        taken, error, needs_restart = "", "", ()
-        new = old
+        new, taken, error = old, "", ""
+        needs_restart: tuple[str, ...] = ()
         try:
             new, needs_restart = reloaded(old, self._read())
             taken = take(new)

@@ -41,13 +41,13 @@ def test_tls_that_is_new_or_gone_needs_a_restart() -> None:
 
 
 def test_what_cannot_be_read_or_used_changes_nothing_and_is_said_until_the_next_reload() -> None:
-    old, answers = config(), iter([ConfigError("not TOML"), config(ai={"bundle": "broken"}), config(ai={"flip": True})])
+    old, answers = config(), list[Config | None]([None, config(ai={"bundle": "broken"}), config(ai={"flip": True})])
     asked = threading.Event()
 
     def read() -> Config:
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
+        answer = answers.pop(0)
+        if answer is None:
+            raise ConfigError("not TOML")
         return answer
 
     def take(new: Config) -> str:
