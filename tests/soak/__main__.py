@@ -6,7 +6,7 @@ refuses, aborts, is slow or does not commit, the mail server is away, and anothe
 for something: the network of the analysis (`tests.corpus.network`), the PACS and the mail server.
 The hours of the day pass faster, by 24 over `--hours`; the node's own clocks do not.
 
-FOLDER has at the end: result.json, samples.jsonl, soak.png, and the node with its log.  Status 1: something is lost, doubled
+FOLDER has at the end: result.json, samples.jsonl, sent.json, soak.png, and the node with its log.  Status 1: something is lost, doubled
 or grows.
 """
 
@@ -60,12 +60,13 @@ def soak(folder: Path, hours: float, seconds_between: float, seed: int, day: Seq
             load.sent,
             site.node.pacs.folder,
             site.mailbox.texts(),
+            site.results,
         )
         processor = watch.processor_seconds() / (time.monotonic() - began)
         result = _result(site, load, watch, found, hours, seed, processor) | {"drained": drained}
     finally:
-        load.stop()
         site.close()
+    (folder / "sent.json").write_text(json.dumps({"acknowledged": load.sent.acknowledged}) + "\n", "utf-8")
     (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     draw(folder / "soak.png", watch.samples, site.happened, hour)
     return result
@@ -105,7 +106,7 @@ def _result(
     growing = growths(watch.samples)
     return {
         "hours": hours, "seed": seed, "lost": found.lost, "doubled": found.doubled, "counts": found.counts,
-        "done": dict(load.sent.done), "commitment_results": sum(site.results.values()),
+        "done": dict(load.sent.done),
         "kills": dict(site.kills), "happened": [asdict(each) for each in site.happened],
         "growth": [{**asdict(each), "grows": each.grows} for each in growing], "processor_cores": processor,
     }  # fmt: skip
@@ -146,7 +147,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=2.0, help="real hours that the day takes")
     parser.add_argument(
-        "--seconds-between", type=float, default=6.0, help="between the beginnings of two studies, on average"
+        "--seconds-between", type=float, default=4.0, help="between the beginnings of two studies, on average"
     )
     parser.add_argument("--seed", type=int, default=0, help="0: drawn")
     parser.add_argument(

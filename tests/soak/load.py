@@ -14,7 +14,6 @@ from pydicom import Dataset
 from pydicom.uid import (
     UID,
     ComprehensiveSRStorage,
-    CTImageStorage,
     EncapsulatedPDFStorage,
     MRImageStorage,
     PositronEmissionTomographyImageStorage,
@@ -60,9 +59,12 @@ class SentSeries:
 
 @dataclass
 class Sent:
-    """All that the senders know.  `acknowledged`: SOP Instance UID → SHA-256 of the dataset on the wire."""
+    """All that the senders know."""
 
-    acknowledged: dict[str, str] = field(default_factory=dict)
+    acknowledged: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """SOP Instance UID → its SOP class, and the SHA-256 of the dataset on the wire."""
+    commitments: set[str] = field(default_factory=set)
+    """The Transaction UIDs of what the node has taken on to commit to: all of it was acknowledged."""
     series: dict[str, SentSeries] = field(default_factory=dict)
     done: Counter[str] = field(default_factory=Counter)
     """How often something was done, and how often it failed and was tried again."""
@@ -77,7 +79,9 @@ class Load:
         self._node, self._requester, self._seconds = node, requester, seconds_between * senders
         self._stopping, self._lock = threading.Event(), threading.Lock()
         self._numbers = itertools.count(1)
-        self._threads = [threading.Thread(target=self._run, args=(Random(seed + each),)) for each in range(senders)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(Random(seed + each),), daemon=True) for each in range(senders)
+        ]
 
     def start(self) -> None:
         """They send."""
@@ -163,7 +167,8 @@ class Load:
             for ds, dataset in slices:
                 scu.send(all_of(store_pdus(ds.SOPClassUID, ds.SOPInstanceUID, dataset)))
                 assert scu.status() == 0
-                self.sent.acknowledged[str(ds.SOPInstanceUID)] = hashlib.sha256(dataset).hexdigest()
+                digest = hashlib.sha256(dataset).hexdigest()
+                self.sent.acknowledged[str(ds.SOPInstanceUID)] = (str(ds.SOPClassUID), digest)
             scu.send(ABORT if then_aborts else RELEASE_RQ)
             if not then_aborts:
                 scu.pdu()
@@ -188,10 +193,10 @@ class Load:
             list(assoc.ask(find, assoc.contexts_of(FIND)[0], query))
 
     def _commitment(self, random: Random) -> None:
-        known = list(self.sent.acknowledged)[-500:]
+        known = list(self.sent.acknowledged.items())[-500:]
         if not known:
             return
-        items = [(str(CTImageStorage), uid) for uid in random.sample(known, min(10, len(known)))]
+        items = [(sop_class, uid) for uid, (sop_class, _) in random.sample(known, min(10, len(known)))]
         request = N_ACTION()
         request.RequestedSOPClassUID, request.RequestedSOPInstanceUID = StorageCommitmentPushModel, INSTANCE_UID
         request.ActionTypeID = commitment.REQUEST
@@ -201,7 +206,7 @@ class Load:
                 request, assoc.contexts_of(StorageCommitmentPushModel)[0], commitment.request_dataset(uid, items)
             )
             if answer.Status == 0:
-                self._note("commitment_taken")
+                self.sent.commitments.add(uid)
 
     def _asking(self, calling: str, proposals: Sequence[tuple[str, str]]) -> AbstractContextManager[Requestor]:
         return dimse.associate(dimse.Entity(calling, dimse.Timeouts(5, 30, 30)), self._node, proposals)

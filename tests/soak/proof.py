@@ -10,8 +10,9 @@ from pathlib import Path
 from pydicom import dcmread
 from sqlalchemy import select
 
+from node.dicom.commitment import Result
 from storage.database.running import NotificationRow
-from storage.database.schema import DeliveryRow, InstanceRow, ReportRow, SeriesRow
+from storage.database.schema import CommitmentRequestRow, DeliveryRow, InstanceRow, ReportRow, SeriesRow
 from storage.files.instances import Files
 from storage.stages import DeliveryStage, Stage
 from storage.store import Store
@@ -36,15 +37,23 @@ def waiting(store: Store) -> dict[str, int]:
         series = session.scalars(select(SeriesRow.stage)).all()
         deliveries = session.scalars(select(DeliveryRow.stage)).all()
         notifications = session.scalars(select(NotificationRow.stage)).all()
+        unanswered = select(CommitmentRequestRow.id).where(CommitmentRequestRow.next_attempt_at.is_not(None))
+        commitments = len(session.scalars(unanswered).all())
     return {
         "series": sum(stage not in ENDED for stage in series),
         "deliveries": sum(stage != DeliveryStage.COMMITTED.value for stage in deliveries),
         "notifications": sum(stage == "pending" for stage in notifications),
+        "commitments": commitments,
     }
 
 
-def verdict(store: Store, files: Files, sent: Sent, pacs: Path, mails: list[str]) -> Verdict:
-    """What holds at the end of a soak, when nothing is under way any longer."""
+def verdict(
+    store: Store, files: Files, sent: Sent, pacs: Path, mails: list[str], results: Mapping[str, Result]
+) -> Verdict:
+    """What holds at the end of a soak, when nothing is under way any longer.
+
+    `pacs`: the folder of what it holds; `mails`: their texts; `results`: of commitments, by their Transaction UID.
+    """
     found = Verdict()
     held = _series_of_reports(pacs)
     with store.transactions.reading() as session:
@@ -66,6 +75,8 @@ def verdict(store: Store, files: Files, sent: Sent, pacs: Path, mails: list[str]
         f"case {case}: {n} mails for {positive[case]} reports" for case, n in told.items() if n > positive[case]
     ]
     found.lost += [f"case {case}: nobody was told" for case in positive if not told[case]]
+    found.lost += [f"commitment {uid} has no result" for uid in sent.commitments if uid not in results]
+    found.lost += [f"commitment {uid}: {len(each.failed)} refused" for uid, each in results.items() if each.failed]
     found.counts = {
         "instances acknowledged": len(sent.acknowledged),
         "series begun": len(sent.series),
@@ -74,6 +85,7 @@ def verdict(store: Store, files: Files, sent: Sent, pacs: Path, mails: list[str]
         "later revisions": sum(row.revision - 1 for row in series.values()),
         "reports at the PACS": len(held),
         "notifications": sum(told.values()),
+        "commitments with their result": len(sent.commitments & set(results)),
     }
     return found
 
@@ -89,7 +101,7 @@ def _series_of_reports(pacs: Path) -> dict[str, str]:
 
 
 def _lost_instances(sent: Sent, paths: Mapping[str, Path]) -> Iterator[str]:
-    for uid, digest in sent.acknowledged.items():
+    for uid, (_, digest) in sent.acknowledged.items():
         path = paths.get(uid)
         if path is None:
             yield f"instance {uid} was acknowledged and is not known"

@@ -17,6 +17,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from node.config.peer import Peer
 from node.dicom import commitment
+from node.dicom.commitment import Result
 from node.simulated_pacs import Fault
 from tests.corpus import stub_node
 from tests.support.receivers import Mailbox
@@ -92,8 +93,8 @@ class SoakSite:
         with self.node.path.open("a", encoding="utf-8") as config:
             config.write("[[notifications]]\n" + "".join(f'{key} = "{value}"\n' for key, value in target.items()))
         self.modality = Peer(ae_title="CT1", host="127.0.0.1", port=modality)
-        self.results: Counter[str] = Counter()
-        """Transaction UID → how often its result came."""
+        self.results: dict[str, Result] = {}
+        """Of the commitments that the modality asked for, by their Transaction UID."""
         self._listening = self._listen(modality)
         self.happened: list[Happened] = []
         self.kills: Counter[str] = Counter()
@@ -105,7 +106,8 @@ class SoakSite:
         ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
 
         def take(event: Any) -> tuple[int, None]:
-            self.results[commitment.read_result(event.event_information).transaction_uid] += 1
+            result = commitment.read_result(event.event_information)
+            self.results[result.transaction_uid] = result
             return 0x0000, None
 
         return ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, take)])
