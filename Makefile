@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test test-faults test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-decode bench-web validate setup clean
+.PHONY: run serve test test-faults soak test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-decode bench-web validate setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS; KEEP=1 leaves the triage page open
 	@$(BIN)/willis demo $(if $(KEEP),--keep)
@@ -16,6 +16,10 @@ test: setup         ## linters, types, import rules, and every test
 KILLS ?= 200
 test-faults: setup  ## kill it at every point, and KILLS=200 times at random under load
 	WILLIS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults
+
+HOURS ?= 2
+soak: setup         ## a hospital's day in HOURS=2 with kills and outages: what is lost, doubled or grows; into var/soak
+	@$(BIN)/python -m tests.soak --hours $(HOURS) --to var/soak
 
 corpus: setup       ## what hospitals send, as a table: source, expected and measured end
 	@$(BIN)/python -m tests.corpus

@@ -33,10 +33,12 @@ LAST_STUDY_HOUR = 23.7
 DRAIN_SECONDS = 900.0
 
 
-def soak(folder: Path, hours: float, seconds_between: float, seed: int, day: Sequence[Planned] = DAY) -> dict[str, Any]:
+def soak(
+    folder: Path, hours: float, seconds_between: float, seed: int, day: Sequence[Planned] = DAY, with_pages: bool = True
+) -> dict[str, Any]:
     """The day has passed; returns what is in result.json."""
     (folder / "node").mkdir(parents=True)
-    site = SoakSite(folder / "node")
+    site = SoakSite(folder / "node", with_pages)
     hour, began = hours * 3600 / 24, time.monotonic()
     load = Load(site.node.address, site.modality, seconds_between, seed)
     watch = Watch(folder / "samples.jsonl", site.processes, max(0.5, min(10.0, hour / 10)), began)

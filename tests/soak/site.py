@@ -74,12 +74,12 @@ class StubNode(RunningNode):
 class SoakSite:
     """All of it, until `close`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, with_pages: bool = True) -> None:
         """The node runs."""
         self.mailbox, modality = Mailbox(), free_port()
         self.node = StubNode(
             folder,
-            node__allowed_calling_ae='["RAW"]', node__dimse_timeout_seconds="20", web__enabled="true",
+            node__allowed_calling_ae='["RAW"]', node__dimse_timeout_seconds="20", web__enabled=str(with_pages).lower(),
             web__port=str(free_port()), web__open_metrics="true", completion__quiet_seconds="3",
             completion__open_association_quiet_seconds="10", eligibility__minimum_slices="20",
             eligibility__sibling_wait_seconds="3", report__not_analysed='"always"',
