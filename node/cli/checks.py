@@ -165,13 +165,13 @@ def _database(config: Config) -> Iterator[Problem]:
 
 
 def _model(config: Config) -> Iterator[Problem]:
-    from node.analysis.bundle import configured_bundle, configured_device
+    from node.analysis.bundle import configured_bundle, configured_device, configured_shadow
 
-    for configured in (configured_bundle, configured_device):
+    for configured in (configured_bundle, configured_device, configured_shadow):
         try:
             configured(config)
         except ConfigError as error:
-            yield Problem(str(error))
+            yield Problem(str(error), is_fatal=configured is not configured_shadow)
 
 
 def _audit(config: Config) -> Iterator[Problem]:

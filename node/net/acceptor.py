@@ -28,6 +28,11 @@ class Acceptor:
         """Connections are accepted there from now on, by TLS with a `context`.  Raises OSError when that cannot be had."""
         self._listeners.append(_Listener(self, bound(host, port), context))
 
+    def renew(self, context: ssl.SSLContext) -> None:
+        """The connections that are accepted from now on where TLS is spoken use this; those that are open go on."""
+        for listener in self._listeners:
+            listener.renew(context)
+
     def stop_listening(self) -> None:
         """No connection is accepted any longer; associations go on."""
         for listener in self._listeners:
@@ -58,6 +63,10 @@ class _Listener:
         self._stopping, self._stop = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="AcceptorServer", daemon=True)
         self._thread.start()
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        if self._context is not None:
+            self._context = context
 
     def stop(self) -> None:
         self._stop.send(b"\0")

@@ -156,6 +156,7 @@ def judge(facts: Facts) -> Health:
         _database,
         _processes,
         _silent_hosts,
+        _not_reloaded,
         _two_nodes,
         _jobs,
         _disk,
@@ -252,6 +253,16 @@ def _remedy_of(role: str, last: ProcessFact | None, is_supervised: bool) -> str:
     return "start it with `willis serve` (or its service)"
 
 
+def _not_reloaded(facts: Facts) -> Iterator[Reason]:
+    for process in facts.processes:
+        error = process.details.get("reload", {}).get("error")
+        if error and is_alive(process, facts.now):
+            message = (
+                f"`willis {process.role}` could not reload and works on with what it had: {error}; then `willis reload`"
+            )
+            yield Reason("processes", Verdict.DEGRADED, message, f"reload {process.role} {process.host}")
+
+
 def _two_nodes(facts: Facts) -> Iterator[Reason]:
     running = [each for each in facts.processes if each.role == "serve" and is_alive(each, facts.now)]
     for host in sorted({each.host for each in running}):
@@ -297,6 +308,9 @@ def _model(facts: Facts) -> Iterator[Reason]:
     for process in facts.processes:
         if process.role == "work" and is_alive(process, facts.now) and not process.details.get("model"):
             yield Reason("model", Verdict.DEGRADED, "the model is not loaded yet; wait, or look at the log")
+        elif process.role == "work" and is_alive(process, facts.now) and process.details.get("shadow_trouble"):
+            message = f"no second bundle answers what is reported: {process.details['shadow_trouble']}"
+            yield Reason("model", Verdict.DEGRADED, message, f"shadow {process.host}")
     if facts.held_up:
         yield Reason("model", Verdict.DEGRADED, f"an analysis waits: {facts.held_up}")
 
@@ -359,11 +373,11 @@ def certificate_trouble(certificate: CertificateFact, now: datetime) -> str:
     """What is wrong with the certificate's dates, "" where nothing is."""
     named = f"{certificate.key} = '{certificate.path}'"
     if now > certificate.not_after:
-        return f"{named} expired on {certificate.not_after:%Y-%m-%d}: peers refuse it; renew it and restart"
+        return f"{named} expired on {certificate.not_after:%Y-%m-%d}: peers refuse it; renew it, then `willis reload`"
     if now < certificate.not_before:
         return f"{named} holds only from {certificate.not_before:%Y-%m-%d %H:%M} UTC; is this machine's clock right?"
     if certificate.not_after - now < EXPIRES_SOON:
-        return f"{named} expires on {certificate.not_after:%Y-%m-%d}; renew it and restart"
+        return f"{named} expires on {certificate.not_after:%Y-%m-%d}; renew it, then `willis reload`"
     return ""
 
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from node.audit.messages import Activity
 from node.audit.trail import open_trail
+from node.config.reloading import Reloading, never
 from node.config.sections import Config
+from node.net.tls import hold_anew
 from node.runtime import log
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
@@ -47,8 +49,9 @@ ALARM_SLACK_SECONDS = 5
 class Supervisor:
     """The node: its child processes, its jobs, one scheduler."""
 
-    def __init__(self, config: Config, arguments: list[str]) -> None:
-        """`arguments` are those with which a child finds the same configuration."""
+    def __init__(self, config: Config, arguments: list[str], read: Callable[[], Config] | None = None) -> None:
+        """`arguments` are those with which a child finds the same configuration, and `read` does, when it is to reload."""
+        self._reloading = Reloading(threading.Event(), read) if read else never()
         self._config = config
         directory = config.storage.directory
         self._files = Files(directory)
@@ -73,6 +76,7 @@ class Supervisor:
         """Runs until SIGTERM or SIGINT; returns the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, lambda _signal, _frame: self._reloading.asked.set())
         self._record(Activity.START)
         self._heartbeat.start()
         retrieval.resume(self._context)
@@ -103,7 +107,7 @@ class Supervisor:
         """For its heartbeat: when each job last got on, and what room there is on this host."""
         free_bytes, error = room_in(self._config.storage.directory)
         jobs = {each.name: each.said() for each in (self._progress, *(job.progress for job in self._jobs))}
-        return {"jobs": jobs, "free_bytes": free_bytes, "disk_error": error}
+        return {"jobs": jobs, "free_bytes": free_bytes, "disk_error": error, **self._reloading.said()}
 
     def _supervise(self, wakeup: Wakeup) -> int:
         while not self._stopping.is_set():
@@ -111,11 +115,25 @@ class Supervisor:
             for child in self._children:
                 if not self._look_after(child):
                     return CONFIG_ERROR
+            if self._reloading.asked.is_set():
+                self._config = self._context.config = self._reloading(self._config, self._take)
+                self._heartbeat.beat()
             if wakeup.wait(0.2):
                 for job in self._jobs:
                     if job.on_wakeup:
                         job.wake()
         return 0
+
+    def _take(self, config: Config) -> str:
+        """Our certificates are those of the files, and the children are asked to take what is theirs.
+
+        Raises ConfigError where the certificates cannot be used; then all stays as it is.
+        """
+        if config.node.tls is not None:
+            hold_anew(config.node.tls)
+        for child in self._children:
+            child.reload()
+        return "configuration read again"
 
     def _look_after(self, child: Child) -> bool:
         """The child runs, or will be started again after a pause; False when that will not help."""
@@ -217,9 +235,9 @@ def _jobs_of(context: Context, rescue: Callable[[], None]) -> list[Job]:
     return jobs
 
 
-def serve(config: Config, arguments: list[str]) -> int:
+def serve(config: Config, arguments: list[str], read: Callable[[], Config] | None = None) -> int:
     """Runs the node; returns the exit status: 2 when a child found at its first start that it cannot run."""
-    return _waited_for(lambda: Supervisor(config, arguments)).run()
+    return _waited_for(lambda: Supervisor(config, arguments, read)).run()
 
 
 def _waited_for(make: Callable[[], Supervisor], sleep: Callable[[float], None] = time.sleep) -> Supervisor:

@@ -78,6 +78,14 @@ ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
         {"processes": without("work", process("work", details={"trouble": "[ai] device = 'cuda': no GPU"}))}, DEGRADED,
         "processes", "ended ([ai] device = 'cuda': no GPU)",
     ),
+    "a second bundle that cannot be used": (
+        {"processes": without("work", process("work", details={"model": "1", "shadow_trouble": "[ai] shadow: it is not there"}))},
+        DEGRADED, "model", "no second bundle answers what is reported: [ai] shadow: it is not there",
+    ),
+    "a reload that was refused": (
+        {"processes": without("work", process("work", details={"model": "1", "reload": {"error": "[ai] bundle: broken"}}))},
+        DEGRADED, "processes", "`willis work` could not reload and works on with what it had: [ai] bundle: broken; then `willis",
+    ),
     "two nodes": (
         {"processes": (*ALL, process("serve", pid=8))}, DEGRADED, "processes",
         "2 nodes on ct-node use the folder /var/lib/willis (pids 7, 8): stop all but one",
@@ -123,7 +131,7 @@ ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
     "an analysis that waits": ({"oldest_ready_at": START - 16 * MINUTE}, DEGRADED, "analysis", "waited for its analysis since"),
     "an expired certificate": (
         certificate(-DAY, -MINUTE), DEGRADED, "certificates",
-        "[node.tls] certificate = '/etc/n.pem' expired on 2026-11-23: peers refuse it; renew it and restart",
+        "[node.tls] certificate = '/etc/n.pem' expired on 2026-11-23: peers refuse it; renew it, then `willis reload`",
     ),
     "a certificate that expires soon": (certificate(-DAY, 29 * DAY), DEGRADED, "certificates", "expires on 2026-12-22; renew"),
     "a certificate of tomorrow": (certificate(DAY, 99 * DAY), DEGRADED, "certificates", "is this machine's clock right?"),
