@@ -201,8 +201,8 @@ def test_a_provider_over_tls_is_trusted_by_the_configured_ca_and_under_its_name_
     context.load_cert_chain(certificates.folder / f"{who}.pem", certificates.folder / f"{who}.key")
     provider = MadeUpProvider(servers, context)
     settings = {"name": "Hospital", "issuer": provider.issuer, "client_id": "willis", "roles": {"r": "reader"}}
-    settings["ca"] = certificates.folder / f"{ca}.pem"
-    with serving(web_context(sqlite_store, files, tmp_path, oidc=settings)) as served:
+    private = {"ca": certificates.folder / f"{ca}.pem"}
+    with serving(web_context(sqlite_store, files, tmp_path, oidc=settings | private)) as served:
         if is_trusted:
             assert "Sign out" in signed_in(served, provider).text
             assert {request.path.rsplit("/", 1)[1] for request in servers[0].asked} >= {"token", "keys"}
