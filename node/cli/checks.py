@@ -53,7 +53,8 @@ def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
 
 
 def _ports(config: Config) -> Iterator[Problem]:
-    from node.net.acceptor import bound, port_message
+    from node.net.acceptor import bound
+    from node.net.ports import port_message
 
     node, web = config.node, config.web
     address, listeners = f"{node.host}:{node.port}", list[tuple[str, str, int, str]]()

@@ -7,7 +7,6 @@ import ssl
 import threading
 import time
 
-from node.errors import safe_message
 from node.net.association import Association, Gate, Services
 from node.net.negotiation import Entity
 from node.runtime import log
@@ -99,19 +98,6 @@ class _Listener:
         except Exception:  # noqa: BLE001  the edge: one connection that cannot be served, and no other
             log.get().warning("association_failed", error="cannot be served")
             connection.close()
-
-
-def port_message(section: str, host: str, port: int, error: OSError | UnicodeError) -> str:
-    """Why nobody can listen there, and what to do.  `section`: of the configuration, which names the port."""
-    if port < 1024 and isinstance(error, PermissionError):
-        return (
-            f"{section} port = {port}: ports below 1024 are for root; choose one above, or let Willis have it "
-            "(CAP_NET_BIND_SERVICE)"
-        )
-    key = f"{section.replace('.tls', '')} host = {host!r}"
-    if getattr(error, "errno", None) == errno.EADDRINUSE:
-        key = f"{section} port = {port}"
-    return f"{key} ({host}:{port}): {safe_message(error)}"
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -223,14 +223,19 @@ def _jobs(facts: Facts) -> Iterator[Reason]:
     for process in facts.processes:
         if not is_alive(process, facts.now):
             continue
-        for name, said in process.details.get("jobs", {}).items():
-            since = datetime.fromisoformat(said["at"])
-            if facts.now - since <= timedelta(seconds=said["late_after_seconds"]):
-                continue
+        for name, since in late_jobs(process, facts.now):
             verdict, what = _JOBS.get(name, (Verdict.DEGRADED, "what it is for waits"))
             where = f"`willis {process.role}` (pid {process.pid} on {process.host})"
             message = f"the job {name} of {where} has not finished since {_utc(since)}: {what}; look at its log, and restart the node"
             yield Reason("jobs", verdict, message, f"{name} {process.host}")
+
+
+def late_jobs(process: ProcessFact, now: datetime) -> Iterator[tuple[str, datetime]]:
+    """The process's jobs that stand still, and since when."""
+    for name, said in process.details.get("jobs", {}).items():
+        since = datetime.fromisoformat(said["at"])
+        if now - since > timedelta(seconds=said["late_after_seconds"]):
+            yield name, since
 
 
 def _why_dead(role: str, last: ProcessFact | None, now: datetime) -> str:

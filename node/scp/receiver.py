@@ -28,10 +28,11 @@ from node.dicom.conformance import (
     TRANSFER_SYNTAXES,
 )
 from node.errors import ConfigError
-from node.net.acceptor import Acceptor, bound, port_message
+from node.net.acceptor import Acceptor, bound
 from node.net.association import Association, Services
 from node.net.dimse_messages import Begin, Sink, StoreRequest
 from node.net.negotiation import Entity, offered
+from node.net.ports import port_message
 from node.net.services import Handlers
 from node.net.tls import hold_anew, server_context
 from node.rules.parts import classes_not_accepted

@@ -7,6 +7,21 @@ _MOST_CHARACTERS = 64
 _MOST_PARTS = 5
 
 
+def composed_person_name(whole: str = "", family: str = "", given: str = "") -> str:
+    """`Doe^Jane` of what a provider says of a person, with what is known of its parts; "" where that makes none.
+
+    Of the `whole` name alone the last word is taken for the family's, or what stands before a comma.
+    """
+    if not (family.strip() and given.strip()):
+        before, comma, after = whole.partition(",")
+        given, _, family = (after, "", before) if comma else whole.strip().rpartition(" ")
+    parts = [" ".join(part.replace("^", " ").split()) for part in (family, given)]
+    try:
+        return checked_person_name("^".join(parts)) if all(parts) else ""
+    except Refused:
+        return ""
+
+
 def checked_person_name(name: str) -> str:
     """The name as DICOM writes it (PN): family^given^middle^prefix^suffix.  Raises Refused when it can be none."""
     plain = name.strip()

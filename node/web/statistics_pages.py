@@ -1,4 +1,4 @@
-"""How good it is here: what people said of the findings, and how long reports took; and the same as CSV."""
+"""How good it is here: what was decided on the findings, and how long reports took; and the same as CSV."""
 
 import csv
 from datetime import timedelta
@@ -45,13 +45,13 @@ def exported(asked: Asked) -> Response:
     lines = csv.writer(text)
     lines.writerow(_HEADER)
     for each in _counted(asked, _days(asked)).judged:
-        said = "accepted" if each.accepted else "rejected"
+        verdict = "accepted" if each.accepted else "rejected"
         of_finding = (
             each.model,
             each.location,
             f"{each.diameter_mm:.2f}",
             f"{each.probability:.4f}",
-            said,
+            verdict,
             each.reason,
         )
         lines.writerow((each.judged_at.isoformat(), each.case_id, *of_finding))

@@ -65,8 +65,8 @@ def limitation(row: Mapping[str, Any]) -> str:
     """What limits an answer that was given nevertheless; "" where nothing does."""
     if row["outcome"] not in ("positive", "negative"):
         return ""
-    said = (row["limits"], row["detail"], *(each.replace("_", " ") for each in row["conflicts"] or ()))
-    return "; ".join(each for each in said if each)
+    limits = (row["limits"], row["detail"], *(each.replace("_", " ") for each in row["conflicts"] or ()))
+    return "; ".join(each for each in limits if each)
 
 
 def person_name(name: str) -> str:
@@ -122,7 +122,7 @@ def probability(row: Mapping[str, Any]) -> str:
     return f"P {percent(row['p_present'])}" + (f", reported from {percent(threshold)}" if threshold else "")
 
 
-def told(entry: Entry) -> str:
+def entry_text(entry: Entry) -> str:
     """What somebody did, as the end of a sentence that begins with who."""
     of = f"finding {entry.finding}"
     match entry.action:

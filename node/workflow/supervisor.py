@@ -22,6 +22,7 @@ from node.runtime.heartbeat import Heartbeat
 from node.runtime.job import LATE_AFTER_SECONDS, Job, Progress, scheduler_of
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import CONFIG_ERROR, RESTARTS, Child, worker_name
+from node.runtime.service_manager import VARIABLES, ServiceManager
 from node.workflow import (
     canary,
     commitments,
@@ -38,6 +39,7 @@ from node.workflow import (
 )
 from node.workflow.context import Context
 from node.workflow.health import room_in
+from node.workflow.service import Service
 from storage.errors import DatabaseAway
 from storage.files.instances import Files
 from storage.store import Store
@@ -63,7 +65,7 @@ class Supervisor:
             config, self._store, self._files, lambda: wake(directory, WORKER_PROCESS), trail=self._trail
         )
         self._heartbeat = Heartbeat(self._store.processes, "serve", directory, self._said_of_itself)
-        environment = dict(os.environ)
+        environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         if config.ai.threads:
             environment["OMP_NUM_THREADS"] = str(config.ai.threads)
         self._children = [Child(role, arguments, environment) for role in ("receive", "work")]
@@ -71,6 +73,7 @@ class Supervisor:
             self._children.append(Child("web", [*arguments, "--as-child"], environment))
         self._stopping = threading.Event()
         self._jobs = _jobs_of(self._context, self._rescue)
+        self._service = Service(config, self._store.transactions.reading_plainly, ServiceManager())
         self._progress = Progress("supervise", LATE_AFTER_SECONDS)
 
     def run(self) -> int:
@@ -89,6 +92,7 @@ class Supervisor:
             scheduler.start()
             status = self._supervise(wakeup)
             scheduler.shutdown(wait=False)
+        self._service.stopping()
         deadline = time.monotonic() + self._config.node.stop_seconds
         self._context.stopping.set()
         for job in self._jobs:
@@ -113,6 +117,7 @@ class Supervisor:
     def _supervise(self, wakeup: Wakeup) -> int:
         while not self._stopping.is_set():
             self._progress.made()
+            self._service.look(self._children)
             for child in self._children:
                 if not self._look_after(child):
                     return CONFIG_ERROR
@@ -253,5 +258,6 @@ def _waited_for(make: Callable[[], Supervisor], sleep: Callable[[float], None] =
         except DatabaseAway as error:
             seconds = RESTARTS.after(attempts)
             log.get().error("database_away", error=str(error), next_attempt_seconds=seconds)
+            ServiceManager().status(f"waits for its database: {error}")
             sleep(seconds)
     raise AssertionError  # the count never ends

@@ -55,6 +55,8 @@ class Identity:
     provider: Provider
     subject: str
     name: str
+    person_name: str = ""
+    """As DICOM writes it, `Doe^Jane`; "" where the provider says none."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class Accounts:
         """The account of a person whom a provider knows, with this role; made if there is none.  A disabled one is unchanged.
 
         It is found by provider and subject alone.  A new one whose name another account has gets a number behind it.
+        The provider's name of the person is taken where the account has none: what an administrator wrote stays.
         """
         with self._transactions.writing() as session:
             insert = self._transactions.insert_unless_there(AccountRow)
@@ -155,6 +158,7 @@ class Accounts:
                 number, row = number + 1, _of_subject(session, identity)
             if row.disabled_at is None:
                 row.role = role.value
+                row.person_name = row.person_name or identity.person_name
             return _account(row)
 
     def with_subject(self, provider: Provider, subject: str) -> Account | None:

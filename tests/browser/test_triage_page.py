@@ -129,6 +129,7 @@ def test_findings_are_shown_on_their_slices_accepted_and_rejected_with_the_keybo
         page.keyboard.press(key)
     expect(page.locator("#slice-words")).to_have_text("oblique 10° 5°  61 / 121")
     assert page.locator("#viewer").get_attribute("data-circle2") == middle, "it turns about the finding"
+    expect(page.locator("#viewer[data-masked]")).not_to_have_attribute("data-masked", "0")
     picture(page, "case-oblique")
     page.keyboard.press("v")
     page.keyboard.press("1")
@@ -143,7 +144,7 @@ def test_findings_are_shown_on_their_slices_accepted_and_rejected_with_the_keybo
     page.keyboard.press("y")
     expect(page.locator('.found[data-finding="1"]')).to_contain_text("accepted by dr.a")
     page.keyboard.press("u")
-    expect(page.locator('.found[data-finding="1"] .said')).to_have_count(0)
+    expect(page.locator('.found[data-finding="1"] .decision')).to_have_count(0)
     expect(page.locator('.found[data-finding="2"]')).to_contain_text("rejected")
 
 

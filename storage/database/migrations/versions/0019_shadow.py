@@ -17,7 +17,7 @@ from storage.database.history import (
     required,
 )
 
-revision, down_revision = "0020", "0018"
+revision, down_revision = "0019", "0018"
 
 
 def upgrade() -> None:
