@@ -54,6 +54,7 @@ class Supervisor:
     def __init__(self, config: Config, arguments: list[str], read: Callable[[], Config] | None = None) -> None:
         """`arguments` are those with which a child finds the same configuration, and `read` does, when it is to reload."""
         self._reloading = Reloading(threading.Event(), read) if read else never()
+        self._is_to_reload = False
         self._config = config
         directory = config.storage.directory
         self._files = Files(directory)
@@ -79,7 +80,7 @@ class Supervisor:
         """Runs until SIGTERM or SIGINT; returns the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
-        signal.signal(signal.SIGHUP, lambda _signal, _frame: self._reloading.asked.set())
+        signal.signal(signal.SIGHUP, self._on_hangup)
         self._record(Activity.START)
         self._heartbeat.start()
         retrieval.resume(self._context)
@@ -120,7 +121,8 @@ class Supervisor:
             for child in self._children:
                 if not self._look_after(child):
                     return CONFIG_ERROR
-            if self._reloading.asked.is_set():
+            if self._is_to_reload:
+                self._is_to_reload = False
                 self._config = self._context.config = self._reloading(self._config, self._take)
                 self._heartbeat.beat()
             if wakeup.wait(0.2):
@@ -207,6 +209,9 @@ class Supervisor:
 
     def _record(self, what: Activity) -> None:
         self._trail.record(lambda reporter: reporter.activity(what, os.getpid(), utc_now()))
+
+    def _on_hangup(self, _signal: int, _frame: FrameType | None) -> None:
+        self._is_to_reload = True  # no Event: this thread may hold its lock
 
     def _on_stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()
