@@ -20,11 +20,11 @@ def draw(path: Path, samples: Iterable[Sample], happened: Sequence[Happened], ho
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     memory, descriptors = figure.subplots(2, 1, sharex=True)
     for axes in (memory, descriptors):
-        for each in happened:
-            if each.name.startswith("kill") or each.name == "restart":
-                axes.axvline(each.begun / hour_seconds, color="#666", linewidth=0.7, linestyle=":")
+        for event in happened:
+            if event.name.startswith("kill") or event.name == "restart":
+                axes.axvline(event.begun / hour_seconds, color="#666", linewidth=0.7, linestyle=":")
             else:
-                axes.axvspan(each.begun / hour_seconds, each.ended / hour_seconds, color="#e3e3e3", linewidth=0)
+                axes.axvspan(event.begun / hour_seconds, event.ended / hour_seconds, color="#e3e3e3", linewidth=0)
         axes.set_ylim(bottom=0)
     for (role, _), life in lives.items():
         hours = [each.at / hour_seconds for each in life]
@@ -36,8 +36,8 @@ def draw(path: Path, samples: Iterable[Sample], happened: Sequence[Happened], ho
     memory.set_ylabel("resident memory, MiB")
     descriptors.set_ylabel("open descriptors")
     descriptors.set_xlabel("hour of the simulated day (dotted: kill -9 or restart; grey: an outage)")
-    for each in happened:
-        if not each.name.startswith("kill") and each.name != "restart":
-            middle = (each.begun + each.ended) / 2 / hour_seconds
-            descriptors.text(middle, 1, each.name, rotation=90, fontsize=7, ha="center", va="bottom", color="#444")
+    for event in happened:
+        if not event.name.startswith("kill") and event.name != "restart":
+            middle = (event.begun + event.ended) / 2 / hour_seconds
+            descriptors.text(middle, 1, event.name, rotation=90, fontsize=7, ha="center", va="bottom", color="#444")
     figure.savefig(path, dpi=110)
