@@ -90,6 +90,7 @@ def _static_address() -> str:
     contents = hashlib.sha256()
     for path in sorted((HERE / "static").rglob("*")):
         if path.is_file():
+            contents.update(f"{path.relative_to(HERE)}\0{path.stat().st_size}\0".encode())
             contents.update(path.read_bytes())
     return f"/static/{contents.hexdigest()[:12]}"
 

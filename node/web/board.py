@@ -30,6 +30,7 @@ GROWTH_SECONDS = 5.0
 """The same where cases in work have got more slices and nothing else has changed."""
 _GROWING = frozenset(("instance_count", "last_instance_at", "conflicts"))
 _IN_WORK = 3
+_NOT_ENDED = ("receiving", "ready", "analysing")
 _MOST_KEPT = 64
 
 T = TypeVar("T")
@@ -150,7 +151,7 @@ class Board:
             rows |= {row["case_id"]: row for row in self._triage.cases()}
             self._read_at = now
         else:
-            in_work = [case for case, row in self._snapshot.cases.items() if row["priority"] == _IN_WORK]
+            in_work = [case for case, row in self._snapshot.cases.items() if row["stage"] in _NOT_ENDED]
             mark, rows = self._triage.changed(self._mark, in_work)
         changed = self._snapshot.changed(rows)
         self._snapshot = changed if changed.number else Snapshot(1, 0, {})

@@ -158,8 +158,8 @@ class Directory:
         """The connection speaks TLS; without it no password is sent."""
         try:
             is_tls = connection.start_tls()
-        except (ldap.LDAPStartTLSError, ldap.LDAPOperationResult):
-            if self._tls.failed:
+        except (ldap.LDAPStartTLSError, ldap.LDAPOperationResult) as error:
+            if self._tls.failed or isinstance(error, OSError):  # it did not answer to the end
                 raise
             is_tls = False
         if not is_tls:

@@ -145,7 +145,7 @@ class Accounts:
         """The account of a person whom a provider knows, with this role; made if there is none.  A disabled one is unchanged.
 
         It is found by provider and subject alone.  A new one whose name another account has gets a number behind it.
-        The provider's name of the person is taken where the account has none: what an administrator wrote stays.
+        The provider's name of the person is taken when the account is made: what an administrator makes of it stays.
         """
         with self._transactions.writing() as session:
             insert = self._transactions.insert_unless_there(AccountRow)
@@ -153,12 +153,12 @@ class Accounts:
             while row is None:
                 name = identity.name if number == 1 else f"{identity.name[:58]}-{number}"
                 values = {"provider": identity.provider.value, "subject": identity.subject}
+                values |= {"person_name": identity.person_name}
                 new = values | {"name": name, "role": role.value, "password_hash": "", "failures": 0, "created_at": now}
                 session.execute(insert.values(new))
                 number, row = number + 1, _of_subject(session, identity)
             if row.disabled_at is None:
                 row.role = role.value
-                row.person_name = row.person_name or identity.person_name
             return _account(row)
 
     def with_subject(self, provider: Provider, subject: str) -> Account | None:

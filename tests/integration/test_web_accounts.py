@@ -60,6 +60,10 @@ def test_a_person_s_name_is_set_changed_and_taken_away_on_the_page(quick: Served
         assert (answer.status_code, person in answer.text, account(quick, name).person_name) == (200, True, person)
     again = quick.context.store.accounts.of_identity(kim, Role.READER, clock())
     assert again.person_name == "Kim^Joanna", "what an administrator wrote stays"
+    post(root, "/accounts", "/accounts", action="person", name="dr.kim", person_name="")
+    emptied = quick.context.store.accounts.of_identity(kim, Role.READER, clock())
+    assert emptied.person_name == "", "and what he took away does not come back"
+    post(root, "/accounts", "/accounts", action="person", name="dr.kim", person_name="Kim^Joanna")
     refused = post(root, "/accounts", "/accounts", action="person", name="dr.kim", person_name="Jo Kim")
     assert (refused.status_code, "is written family^given" in refused.text) == (422, True)
     assert account(quick, "dr.kim").person_name == "Kim^Joanna"

@@ -22,6 +22,10 @@ def test_a_name_in_latin_letters_is_taken(name: str) -> None:
         ("Doe^" + "J" * 64, "at most 64"),
         ("Doe^Ja\nne", "at most 64"),
         ("山田^太郎", "Latin letters"),
+        ("Doe\uff3cRoe^Jane", "no = or backslash"),
+        ("Doe\uff1dX^Jane", "no = or backslash"),
+        ("\u0301^Jane", "Latin letters"),
+        ("Doe^" + "°" * 20, "Latin letters"),
     ],
 )
 def test_what_is_none_is_refused_with_its_reason(name: str, message: str) -> None:
@@ -41,6 +45,7 @@ def test_what_is_none_is_refused_with_its_reason(name: str, message: str) -> Non
         ("", "", "", ""),
         (", Jane", "", "", ""),
         ("山田 太郎", "", "", ""),
+        ("", "Doe\uff3eProf", "Jane", "Doe Prof^Jane"),
         ("A=B C", "", "", ""),
         ("J" * 60 + " Doerner", "", "", ""),
     ],
