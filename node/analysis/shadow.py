@@ -37,6 +37,9 @@ def shadow_of(config: Config) -> Shadow:
     except ConfigError as error:
         log.get().error("shadow_unusable", error=str(error))
         return Shadow(trouble=str(error))
+    except Exception as error:  # noqa: BLE001  the edge: whatever its folder holds, the first bundle goes on reporting
+        log.get().error("shadow_unusable", error=type(error).__name__)
+        return Shadow(trouble=f"[ai] shadow cannot be loaded ({type(error).__name__}): export the bundle again")
     return Shadow() if bundle is None else Shadow(bundle, manifest_sha256(bundle.manifest))
 
 

@@ -271,8 +271,8 @@ class Worker:
         """The bundles of this configuration are loaded and warm.  Raises ConfigError, changing nothing."""
         bundle = configured_bundle(config)
         ai.predict.warm(bundle, config.ai.device)
-        self._context = replace(self._context, config=config, bundle=bundle, algorithm=algorithm_of(bundle.manifest))
-        self._shadow = shadow_of(config)
+        context = replace(self._context, config=config, bundle=bundle, algorithm=algorithm_of(bundle.manifest))
+        self._context, self._shadow = context, shadow_of(config)
         second = f", second {self._shadow.version}" if self._shadow.version else ""
         return f"model {bundle.manifest.version}{second}"
 

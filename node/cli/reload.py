@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from storage.running import Process
 
 _ROLES = ("serve", "receive", "work")
+_LATELY = timedelta(minutes=1)
+"""So long ago at most a process has said that it runs; it says so every few seconds."""
 
 
 @app.command(epilog="Example: willis reload --config /etc/willis/config.toml")
@@ -64,7 +66,8 @@ def reload(
 
 
 def _processes(config: "Config") -> "list[Process]":
-    """Those of this host's node that run."""
+    """Those of this host's node that run: a number that was one's before the machine started may be another program's."""
+    from node.runtime.clock import utc_now
     from node.runtime.processes import has_died
     from node.workflow.health import readable
     from storage.queries import health
@@ -76,7 +79,7 @@ def _processes(config: "Config") -> "list[Process]":
         each
         for each in found
         if (each.host, each.folder) == (here, folder) and not has_died(f"{each.host}:{each.pid}")
-        and "trouble" not in each.details
+        and "trouble" not in each.details and utc_now() - each.beat_at <= _LATELY
     ]  # fmt: skip
 
 

@@ -94,6 +94,8 @@ class Shadows:
         An attempt whose process died is due again after the `lease`.
         """
         with self._transactions.reading() as session:
+            if session.scalar(_in_work(bundles, now)) is not None:
+                return None
             if session.scalar(_tried_before(bundles, now)) is None and session.scalar(_new(bundles, now)) is None:
                 return None
         with self._transactions.writing() as session:
@@ -187,6 +189,12 @@ def _tried_before(bundles: Bundles, now: datetime) -> Select[ShadowAnswerRow]:
         ShadowAnswerRow.next_attempt_at <= now,
     )
     return select(ShadowAnswerRow).where(*trying).order_by(ShadowAnswerRow.next_attempt_at)
+
+
+def _in_work(bundles: Bundles, now: datetime) -> Select[ShadowAnswerRow]:
+    """One at a time, and none while one waits to be tried again: a bundle that ends its process costs one of them in minutes."""
+    trying = (ShadowAnswerRow.bundle_sha256 == bundles.sha256, ShadowAnswerRow.stage == ShadowStage.TRYING.value)
+    return select(ShadowAnswerRow).where(*trying, ShadowAnswerRow.next_attempt_at > now).limit(1)
 
 
 def _new(bundles: Bundles, now: datetime) -> Select[ReportRow]:

@@ -32,7 +32,7 @@ def test_each_finding_is_in_one_pair_at_most_and_the_nearest_pair_comes_first() 
 
 
 def test_mcnemar_is_the_two_sided_binomial_test_of_the_pairs_that_differ() -> None:
-    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(0, 0) == mcnemar(800, 800) == 1.0
     assert mcnemar(1, 5) == pytest.approx(0.21875)  # 2 (1 + 6) / 64
     assert mcnemar(0, 6) == pytest.approx(0.03125)
 

@@ -63,6 +63,17 @@ def test_whoever_is_received_or_ready_is_waited_for(store: Store, clock: FakeClo
     assert store.shadows.somebody_waits()
 
 
+def test_a_bundle_that_ends_its_process_does_so_once_in_a_lease_and_not_once_for_each_report(
+    store: Store, clock: FakeClock
+) -> None:
+    for series in ("2.25.1", "2.25.2"):
+        reported(store, clock, series=series)
+    begun(store, clock)
+    assert store.shadows.begin(SECOND, clock(), LEASE) is None
+    clock.advance(LEASE.total_seconds() + 1)
+    assert begun(store, clock).attempt == 2
+
+
 def test_an_attempt_that_gave_way_does_not_count_and_one_that_failed_is_made_again_three_times(
     store: Store, clock: FakeClock
 ) -> None:
