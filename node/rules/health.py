@@ -153,22 +153,9 @@ ABOUT = (
 def judge(facts: Facts) -> Health:
     """How the node is."""
     rules = (
-        _database,
-        _processes,
-        _silent_hosts,
-        _not_reloaded,
-        _two_nodes,
-        _jobs,
-        _disk,
-        _refused,
-        _model,
-        _peers,
-        _waiting,
-        _canary,
-        _drift,
-        _certificates,
-        _clock,
-    )
+        _database, _processes, _silent_hosts, _not_reloaded, _two_nodes, _jobs, _disk, _refused,
+        _model, _peers, _waiting, _canary, _drift, _certificates, _clock,
+    )  # fmt: skip
     reasons = [reason for rule in rules for reason in rule(facts)]
     return Health(tuple(sorted(reasons, key=lambda one: -one.verdict.exit_status)))
 
