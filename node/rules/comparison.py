@@ -176,7 +176,7 @@ def _judged(findings: Sequence[tuple[bool, bool]]) -> Judged:
 def mcnemar(only_first: int, only_second: int) -> float:
     """McNemar's test, exact: the two-sided binomial test of the pairs that differ (McNemar, Psychometrika 1947)."""
     pairs, fewer = only_first + only_second, min(only_first, only_second)
-    return min(1.0, 2 * sum(math.comb(pairs, k) for k in range(fewer + 1)) / 2**pairs)
+    return min(1.0, float(2 * sum(math.comb(pairs, k) for k in range(fewer + 1)) / 2**pairs))
 
 
 def share(count: int, of: int) -> Share:
