@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from ai.wording import counted
-from storage.running import CanaryEnd
+from storage.running import CanaryEnd, ResultsGivenUp
 
 
 class Verdict(StrEnum):
@@ -105,6 +105,7 @@ class Facts:
     """Since when a notification has been tried without success."""
     dead_deliveries: int = 0
     dead_notifications: int = 0
+    results_given_up: Sequence[ResultsGivenUp] = ()
     held_up: str = ""
     drifted: Sequence[str] = ()
     """What of which scanner is not as it was."""
@@ -312,6 +313,10 @@ def _peers(facts: Facts) -> Iterator[Reason]:
         if peer.error:
             last = f"last answered {_utc(peer.answered_at)}" if peer.answered_at else "has not answered yet"
             yield Reason("peers", Verdict.DEGRADED, f"{peer.name} does not answer ({last}): {peer.error}", peer.name)
+    for each in facts.results_given_up:
+        results = counted(each.number, "result of a storage commitment", "results of storage commitments")
+        message = f"{each.peer} never got {results} that it asked for: {each.error}; mend that, and have it ask again"
+        yield Reason("peers", Verdict.DEGRADED, message, f"commitment {each.peer}")
 
 
 def _waiting(facts: Facts) -> Iterator[Reason]:

@@ -6,7 +6,7 @@ Changes nothing, and needs no part of the node that may be what is ill.
 import os
 import socket
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from node.config.sections import Config, Tls
@@ -20,7 +20,10 @@ from storage.database.plain import Reading
 from storage.errors import DatabaseUnusable
 from storage.queries import health as asked
 from storage.reader import open_reading
-from storage.running import PeerAnswer, Process, Waiting
+from storage.running import PeerAnswer, Process, ResultsGivenUp, Waiting
+
+GIVEN_UP_LATELY = timedelta(days=7)
+"""So long a result of a storage commitment that was given up is spoken of; then the peer will not ask for it again."""
 
 
 def health_of(config: Config, now: datetime) -> Health:
@@ -30,16 +33,18 @@ def health_of(config: Config, now: datetime) -> Health:
 
 def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Facts:
     """What is known of it; `known`: its database, where that is open already and of this version."""
-    folder = config.storage.directory
+    folder, lately = config.storage.directory, timedelta(hours=config.delivery.give_up_hours) + GIVEN_UP_LATELY
     free_bytes, disk_error = room_in(folder)
     certificates, certificate_error = _certificates(config.node.tls)
     processes: list[Process] = []
     peers: list[PeerAnswer] = []
+    given_up: list[ResultsGivenUp] = []
     drifted: list[str] = []
     waiting, canary, database_error = Waiting(), None, ""
     try:
         if reading := known or readable(config.storage.url):
             processes, peers, waiting = asked.processes(reading), asked.peers(reading), asked.waiting(reading)
+            given_up = asked.results_given_up(reading)
             drifted = asked.drifted(reading) if config.drift.baseline_weeks else []
             canary = asked.canary(reading) if config.canary.minutes else None
     except Exception as error:  # noqa: BLE001  the edge: whatever the database raises is what is wrong with it
@@ -64,6 +69,7 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         oldest_refused_at=waiting.oldest_refused_at,
         dead_deliveries=waiting.dead,
         dead_notifications=waiting.dead_notifications,
+        results_given_up=[each for each in given_up if now - each.asked_at <= lately],
         held_up=waiting.held_up,
         canary=canary,
         drifted=drifted,

@@ -16,6 +16,7 @@ from node.rules.health import (
     Verdict,
     judge,
 )
+from storage.running import ResultsGivenUp
 from tests.support.builders import START
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -126,6 +127,10 @@ ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
     ),
     "a peer that never answered": (
         {"peers": [PeerFact("PACS", START, None, "silent")]}, DEGRADED, "peers", "PACS does not answer (has not answered yet)"),
+    "results that were given up": (
+        {"results_given_up": [ResultsGivenUp("CT1", 2, START, "no association with CT1")]}, DEGRADED, "peers",
+        "CT1 never got 2 results of storage commitments that it asked for: no association with CT1; mend that, and have",
+    ),
     "an old delivery": ({"oldest_pending_at": START - 16 * MINUTE}, DEGRADED, "deliveries", "since 2026-11-23 08:44:00 UTC"),
     "a dead letter": ({"dead_deliveries": 1}, DEGRADED, "deliveries", "1 delivery was refused or given up"),
     "an analysis that waits": ({"oldest_ready_at": START - 16 * MINUTE}, DEGRADED, "analysis", "waited for its analysis since"),
