@@ -8,6 +8,7 @@ from ai.wording import counted
 from node.results.rejections import REJECTIONS
 from node.rules.reasons import explained
 from storage.queries.reviews import Action, Entry, Rejection
+from storage.queries.worklist import is_empty
 
 SHORT_PLACES = {
     "Infraclinoid Internal Carotid Artery": "ICA infraclin.",
@@ -51,6 +52,8 @@ def short_place(location: str | None) -> str:
 
 def headline(row: Mapping[str, Any]) -> str:
     """What is known of the case in two or three words."""
+    if is_empty(row):
+        return "Empty: to be sent again"
     if row["priority"] == 3:
         return _STAGES.get(str(row["stage"]), "In work")
     return _OUTCOMES.get(row["outcome"] or "", _STAGES.get(str(row["stage"]), "In work"))
