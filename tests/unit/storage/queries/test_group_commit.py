@@ -202,7 +202,8 @@ def test_the_end_of_an_association_that_a_locked_database_refused_is_recorded_wh
         with pytest.raises(Exception, match="locked"):
             commits.offer(Ended(association, AssociationEnd.RELEASED, clock())).outcome()
     other.close()
-    how, until = None, time.monotonic() + 10
+    how: str | None = None
+    until = time.monotonic() + 10
     while how is None and time.monotonic() < until:
         with sqlite_store.transactions.reading() as session:
             how = session.get_one(AssociationRow, association).closed
