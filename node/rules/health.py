@@ -110,6 +110,8 @@ class Facts:
     """What of which scanner is not as it was."""
     canary: CanaryEnd | None = None
     """What came of the last one, where any are sent."""
+    canary_overdue: str = ""
+    """Why none has had its turn for too long, where any are sent."""
     serves_pages: bool = False
     """Whether the configuration wants them."""
 
@@ -345,6 +347,8 @@ def _canary(facts: Facts) -> Iterator[Reason]:
             "see the log, and Canary in docs/operations.md"
         )
         yield Reason("canary", Verdict.DEGRADED, message)
+    if facts.canary_overdue:
+        yield Reason("canary", Verdict.DEGRADED, facts.canary_overdue, "overdue")
 
 
 def _drift(facts: Facts) -> Iterator[Reason]:

@@ -18,6 +18,10 @@ SELECT
     (SELECT MAX(detail) FROM series WHERE NOT canary AND stage = 'ready' AND outcome IS NULL AND detail <> '') AS held_up
 """
 _CANARY = "SELECT * FROM canary WHERE ended_at IS NOT NULL AND (seconds IS NOT NULL OR trouble <> '') ORDER BY id DESC LIMIT 1"
+_UNANSWERED = """
+SELECT COUNT(*) AS number FROM canary WHERE ended_at IS NOT NULL
+AND id > COALESCE((SELECT MAX(id) FROM canary WHERE seconds IS NOT NULL OR trouble <> ''), 0)
+"""
 
 
 def drifted(reading: Reading) -> list[str]:
@@ -33,6 +37,13 @@ def canary(reading: Reading) -> CanaryEnd | None:
         for row in select(_CANARY):
             return CanaryEnd(_time(row["sent_at"]), _time(row["ended_at"]), row["seconds"], row["trouble"])
     return None
+
+
+def unanswered_canaries(reading: Reading) -> int:
+    """How many were sent after that one and ended without an answer."""
+    with reading() as select:
+        [row] = select(_UNANSWERED)
+    return int(row["number"])
 
 
 def processes(reading: Reading) -> list[Process]:
