@@ -25,6 +25,7 @@ def drift_picture(name: str, cases: Sequence[Measured], weeks: float) -> str:
     for what, has in SHARES.items():
         shares = [mean(has(case, usual) for case in block) for block in _blocks(cases)]
         strips.append((what, 0.0, max(shares[: max(1, begun // BLOCK)], default=1.0), list(shares)))
+    name = "".join(letter if letter.isprintable() else "?" for letter in name)  # a header's; XML has no ESC
     height = 40 + STRIP * len(strips)
     body = "".join(_strip(30 + STRIP * row, *strip) for row, strip in enumerate(strips))
     return (

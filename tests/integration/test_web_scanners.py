@@ -96,9 +96,9 @@ def test_readers_are_told_nothing_of_scanners(quick: Served) -> None:
 
 
 def test_what_a_header_calls_a_scanner_is_text_on_the_page_and_in_the_plot(quick: Served) -> None:
-    drift = quick.context.store.drift
-    drift.add(measured(HOSTILE, 90))
-    drift.notice([Drifted(SITE, HOSTILE, HOSTILE, HOSTILE, START)])
+    drift, name = quick.context.store.drift, f"{HOSTILE}\x1b&"
+    drift.add(measured(name, 90))
+    drift.notice([Drifted(SITE, name, HOSTILE, HOSTILE, START)])
     client = quick.signed_in("head", Role.LEAD)
     page = client.get("/statistics")
     assert "<script>alert" not in page.text and "<img src=x" not in page.text
@@ -106,7 +106,7 @@ def test_what_a_header_calls_a_scanner_is_text_on_the_page_and_in_the_plot(quick
     assert HOSTILE in text
     drawn = client.get(address)
     assert drawn.status_code == 200
-    assert HOSTILE in "".join(fromstring(drawn.text).itertext())
+    assert f"{HOSTILE}?&" in "".join(fromstring(drawn.text).itertext())
 
 
 def test_where_there_is_nothing_to_see_the_page_says_so(
