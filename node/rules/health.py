@@ -111,6 +111,8 @@ class Facts:
     """What of which scanner is not as it was."""
     canary: CanaryEnd | None = None
     """What came of the last one, where any are sent."""
+    canary_overdue: str = ""
+    """Why none has had its turn for too long, where any are sent."""
     serves_pages: bool = False
     """Whether the configuration wants them."""
 
@@ -337,9 +339,8 @@ def _waiting(facts: Facts) -> Iterator[Reason]:
         message = f"a notification has been tried since {_utc(facts.oldest_refused_at)}; the log names target and error"
         yield Reason("notifications", Verdict.DEGRADED, message)
     if facts.oldest_ready_at and facts.now - facts.oldest_ready_at > READY_LATE:
-        message = (
-            f"a case has waited for its analysis since {_utc(facts.oldest_ready_at)}; look at the log of `willis work`"
-        )
+        since = _utc(facts.oldest_ready_at)
+        message = f"a case has waited for its analysis since {since}; look at the log of `willis work`"
         yield Reason("analysis", Verdict.DEGRADED, message)
 
 
@@ -350,6 +351,8 @@ def _canary(facts: Facts) -> Iterator[Reason]:
             "see the log, and Canary in docs/operations.md"
         )
         yield Reason("canary", Verdict.DEGRADED, message)
+    if facts.canary_overdue:
+        yield Reason("canary", Verdict.DEGRADED, facts.canary_overdue, "overdue")
 
 
 def _drift(facts: Facts) -> Iterator[Reason]:

@@ -23,6 +23,7 @@ from node.web import (
     image_pages,
     monitoring,
     provider_pages,
+    scanners,
     statistics_pages,
     worklist_pages,
 )
@@ -59,6 +60,7 @@ def make_app(context: Context, stopping: Callable[[], bool] = lambda: False) -> 
             Route("/accounts", signed_in(account_list.change), methods=["POST"]),
             Route("/statistics", signed_in(statistics_pages.statistics)),
             Route("/statistics.csv", signed_in(statistics_pages.exported)),
+            Route(scanners.ADDRESS, signed_in(statistics_pages.scanner_picture)),
             *provider_pages.routes(context),
             *monitoring.routes(),
             Mount(address := _static_address(), _Unchanging(directory=HERE / "static")),

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from node.web import measures, wording
+from node.web import measures, scanners, wording
 from node.web.requests import Asked
 from storage.queries.statistics import Counted
 
@@ -35,8 +35,19 @@ def statistics(asked: Asked) -> Response:
         most=max((accepted + rejected for _, accepted, rejected in measures.weeks(counted.judged)), default=0),
         turnaround=_turnaround(counted, target),
         undelivered=counted.undelivered,
+        scanners=scanners.section(asked),
         plot=(PLOT_WIDTH, PLOT_HEIGHT),
     )
+
+
+def scanner_picture(asked: Asked) -> Response:
+    """What one scanner measured over the time, as SVG; the browser may keep it, as its address changes with it."""
+    if not scanners.may_see(asked):
+        return Response("Only leads and administrators see this.", 403, media_type="text/plain")
+    drawn = scanners.picture(asked)
+    if drawn is None:
+        return Response("No case of this scanner is compared.", 404, media_type="text/plain")
+    return Response(drawn, media_type="image/svg+xml", headers={"Cache-Control": "private, max-age=3600"})
 
 
 def exported(asked: Asked) -> Response:

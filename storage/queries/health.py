@@ -18,6 +18,10 @@ SELECT
     (SELECT MAX(detail) FROM series WHERE NOT canary AND stage = 'ready' AND outcome IS NULL AND detail <> '') AS held_up
 """
 _CANARY = "SELECT * FROM canary WHERE ended_at IS NOT NULL AND (seconds IS NOT NULL OR trouble <> '') ORDER BY id DESC LIMIT 1"
+_UNANSWERED = """
+SELECT COUNT(*) AS number FROM canary WHERE ended_at IS NOT NULL
+AND id > COALESCE((SELECT MAX(id) FROM canary WHERE seconds IS NOT NULL OR trouble <> ''), 0)
+"""
 
 _RESULTS_GIVEN_UP = """
 WITH lately AS (
@@ -51,6 +55,13 @@ def results_given_up(reading: Reading) -> list[ResultsGivenUp]:
     with reading() as select:
         rows = select(_RESULTS_GIVEN_UP)
     return [ResultsGivenUp(row["calling_ae"], row["number"], _time(row["asked_at"]), row["error"]) for row in rows]
+
+
+def unanswered_canaries(reading: Reading) -> int:
+    """How many were sent after that one and ended without an answer."""
+    with reading() as select:
+        [row] = select(_UNANSWERED)
+    return int(row["number"])
 
 
 def processes(reading: Reading) -> list[Process]:
