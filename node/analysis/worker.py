@@ -117,7 +117,7 @@ class Worker:
             listener = threading.Thread(target=self._listen, args=(wakeup,))
             listener.start()
             log.get().info("worker_started", pid=os.getpid(), model=self._context.algorithm.version)
-            self._heartbeat = Heartbeat(self._store.processes, "work", directory, self._said_of_itself)
+            self._heartbeat = Heartbeat(self._store.processes, "work", directory, self._details)
             self._heartbeat.start()
             self._job.wake()
             self._job.run()
@@ -127,16 +127,16 @@ class Worker:
         self._store.queue.give_back(self._name, refund=True)
         self._store.close()
 
-    def _said_of_itself(self) -> dict[str, Any]:
+    def _details(self) -> dict[str, Any]:
         """For its heartbeat: the model that it has loaded, on which device, and when it last got on."""
-        jobs = {self._job.name: self._job.progress.said()}
+        jobs = {self._job.name: self._job.progress.as_details()}
         shadow = {"shadow": self._shadow.version, "shadow_trouble": self._shadow.trouble}
         return {
             "model": self._context.algorithm.version,
             "device": self._device,
             "jobs": jobs,
             **shadow,
-            **self._reloading.said(),
+            **self._reloading.as_details(),
         }
 
     def _on_term(self, _signal: int, _frame: FrameType | None) -> None:

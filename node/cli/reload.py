@@ -40,13 +40,13 @@ def reload(
         checked = settings(config)
         asked_at = _ask(checked)
         until = time.monotonic() + wait_seconds
-        said = _said(checked, asked_at)
-        while not _all_have_said(said) and time.monotonic() < until:
+        answers = _answers(checked, asked_at)
+        while not _all_have_answered(answers) and time.monotonic() < until:
             time.sleep(0.2)
-            said = _said(checked, asked_at)
+            answers = _answers(checked, asked_at)
         is_good = True
         for role in _ROLES:
-            answer = said.get(role)
+            answer = answers.get(role)
             if answer is None:
                 complain(
                     f"willis {role} has not taken it yet: an analysis may go on; `willis status` says when", "yellow"
@@ -99,11 +99,11 @@ def _ask(config: "Config") -> datetime:
     return asked_at
 
 
-def _said(config: "Config", asked_at: datetime) -> dict[str, dict[str, Any]]:
+def _answers(config: "Config", asked_at: datetime) -> dict[str, dict[str, Any]]:
     """By role, what each process has said of this reload."""
     found = {each.role: each.details.get("reload") for each in _processes(config)}
     return {role: each for role, each in found.items() if each and datetime.fromisoformat(each["at"]) >= asked_at}
 
 
-def _all_have_said(said: dict[str, dict[str, Any]]) -> bool:
-    return bool(said.get("serve", {}).get("error")) or all(role in said for role in _ROLES)
+def _all_have_answered(answers: dict[str, dict[str, Any]]) -> bool:
+    return bool(answers.get("serve", {}).get("error")) or all(role in answers for role in _ROLES)

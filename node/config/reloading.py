@@ -48,7 +48,7 @@ class Reloading:
     def __init__(self, asked: threading.Event, read: Callable[[], Config]) -> None:
         """`read` gives the configuration as its file says it now, and raises ConfigError."""
         self.asked, self._read = asked, read
-        self._said: dict[str, Any] = {}
+        self._details: dict[str, Any] = {}
 
     def __call__(self, old: Config, take: Callable[[Config], str]) -> Config:
         """The configuration from now on: with what `take` made use of, and says in words; else `old`.
@@ -68,13 +68,13 @@ class Reloading:
             log.get().info("reloaded", reason=taken)
         if needs_restart:
             log.get().warning("needs_a_restart", where=", ".join(needs_restart))
-        said = {"at": utc_now().isoformat(), "error": error, "taken": taken, "needs_restart": list(needs_restart)}
-        self._said = {"reload": said}
+        details = {"at": utc_now().isoformat(), "error": error, "taken": taken, "needs_restart": list(needs_restart)}
+        self._details = {"reload": details}
         return new
 
-    def said(self) -> dict[str, Any]:
+    def as_details(self) -> dict[str, Any]:
         """For the heartbeat: of the last reload, nothing before the first."""
-        return self._said
+        return self._details
 
 
 def never() -> Reloading:

@@ -222,9 +222,9 @@ def _jobs(facts: Facts) -> Iterator[Reason]:
 
 def late_jobs(process: ProcessFact, now: datetime) -> Iterator[tuple[str, datetime]]:
     """The process's jobs that stand still, and since when."""
-    for name, said in process.details.get("jobs", {}).items():
-        since = datetime.fromisoformat(said["at"])
-        if now - since > timedelta(seconds=said["late_after_seconds"]):
+    for name, progress in process.details.get("jobs", {}).items():
+        since = datetime.fromisoformat(progress["at"])
+        if now - since > timedelta(seconds=progress["late_after_seconds"]):
             yield name, since
 
 

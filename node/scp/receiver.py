@@ -156,7 +156,7 @@ class Receiver:
             self._group_commit.stop()
         self._is_running = False
 
-    def said_of_itself(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         """For its heartbeat: where it listens, since when what came waits for the database, and what it refused."""
         settings = self._config.node
         waits_since = _now() - timedelta(seconds=self._group_commit.busy_seconds())
@@ -241,7 +241,7 @@ def receive(config: Config, reloading: Reloading) -> None:
     trail = open_trail(config)
     receiver = Receiver(config, store, Files(directory), lambda: wake(directory, NODE_PROCESS), trail)
     receiver.start()
-    heartbeat = Heartbeat(store.processes, "receive", directory, lambda: receiver.said_of_itself() | reloading.said())
+    heartbeat = Heartbeat(store.processes, "receive", directory, lambda: receiver.details() | reloading.as_details())
     heartbeat.start()
     while not stopping.wait(LOOK_SECONDS):
         if reloading.asked.is_set():

@@ -28,7 +28,7 @@ class EarlierCase:
 def earlier_cases(rows: Sequence[Row]) -> list[EarlierCase]:
     """The cases as they are listed."""
     return [
-        EarlierCase(row["case_id"], wording.date_text(row["study_date"]), _kind(row), _said(row))
+        EarlierCase(row["case_id"], wording.date_text(row["study_date"]), _kind(row), _change_in_words(row))
         for row in rows
         if row["outcome"]
     ]
@@ -68,7 +68,7 @@ def _kind(row: Row) -> str:
     return {"positive": "positive", "negative": "negative"}.get(row["outcome"], "not-analysed")
 
 
-def _said(row: Row) -> str:
+def _change_in_words(row: Row) -> str:
     if row["outcome"] == "positive":
         sizes = [
             f"{wording.short_place(each['location'])} {each['diameter_mm']:.1f} mm" for each in row["lesions"] or []

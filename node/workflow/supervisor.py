@@ -64,7 +64,7 @@ class Supervisor:
         self._context = Context(
             config, self._store, self._files, lambda: wake(directory, WORKER_PROCESS), trail=self._trail
         )
-        self._heartbeat = Heartbeat(self._store.processes, "serve", directory, self._said_of_itself)
+        self._heartbeat = Heartbeat(self._store.processes, "serve", directory, self._details)
         environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         if config.ai.threads:
             environment["OMP_NUM_THREADS"] = str(config.ai.threads)
@@ -108,11 +108,11 @@ class Supervisor:
         log.get().info("node_stopped", exit_code=status)
         return status
 
-    def _said_of_itself(self) -> dict[str, Any]:
+    def _details(self) -> dict[str, Any]:
         """For its heartbeat: when each job last got on, and what room there is on this host."""
         free_bytes, error = room_in(self._config.storage.directory)
-        jobs = {each.name: each.said() for each in (self._progress, *(job.progress for job in self._jobs))}
-        return {"jobs": jobs, "free_bytes": free_bytes, "disk_error": error, **self._reloading.said()}
+        jobs = {each.name: each.as_details() for each in (self._progress, *(job.progress for job in self._jobs))}
+        return {"jobs": jobs, "free_bytes": free_bytes, "disk_error": error, **self._reloading.as_details()}
 
     def _supervise(self, wakeup: Wakeup) -> int:
         while not self._stopping.is_set():

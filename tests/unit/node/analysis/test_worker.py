@@ -280,7 +280,7 @@ def test_the_second_bundle_answers_after_the_report_and_changes_nothing_of_it(
     assert store.worklist.rows() == before
     [answer] = store.shadows.answers()
     assert (answer.stage, answer.first_p_present, answer.p_present) == (ShadowStage.ANSWERED, 0.2, 0.4)
-    assert worker._said_of_itself()["shadow"] == "2.0"
+    assert worker._details()["shadow"] == "2.0"
 
 
 def test_the_second_bundle_gives_way_to_a_series_that_comes_and_its_failure_is_its_own(
@@ -326,7 +326,7 @@ def test_a_second_bundle_that_cannot_be_used_is_named_and_the_first_works(
     [problem] = list(checks._model(config))
     assert (problem.is_fatal, str(folder) in problem.message) == (False, True)
     worker = Worker(config)
-    said = worker._said_of_itself()
+    said = worker._details()
     assert (said["model"], said["shadow"]) == (manifest().version, "")
     assert said["shadow_trouble"].startswith("[ai] shadow") and str(folder) in said["shadow_trouble"]
     worker._work_in_the_shadow()
@@ -358,7 +358,7 @@ def test_a_reload_waits_for_the_series_in_work_and_the_next_is_of_the_new_model_
             break
         worker._next()
         worker._reload()
-        error = worker._said_of_itself()["reload"]["error"]
+        error = worker._details()["reload"]["error"]
         assert ("nowhere" in error) == (number == 1)
     worker._next()
     models = {row["series_instance_uid"][-1]: row["model"] for row in store.worklist.rows()}
