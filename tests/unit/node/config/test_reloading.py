@@ -56,11 +56,11 @@ def test_what_cannot_be_read_or_used_changes_nothing_and_is_said_until_the_next_
         return "model 2"
 
     reloading = Reloading(asked, read)
-    assert reloading.said() == {}
+    assert reloading.as_details() == {}
     for error in ("not TOML", "[ai] bundle: it is broken"):
         asked.set()
         assert reloading(old, take) is old
-        assert reloading.said()["reload"]["error"] == error
+        assert reloading.as_details()["reload"]["error"] == error
         assert not asked.is_set()
     assert reloading(old, take).ai.flip
-    assert (reloading.said()["reload"]["error"], reloading.said()["reload"]["taken"]) == ("", "model 2")
+    assert (reloading.as_details()["reload"]["error"], reloading.as_details()["reload"]["taken"]) == ("", "model 2")
