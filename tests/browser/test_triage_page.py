@@ -166,6 +166,7 @@ def test_the_page_says_that_it_is_old_and_catches_up_when_the_server_is_back(
 def test_a_page_without_its_database_says_so_and_recovers_by_itself(
     people: People, pages: Served, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    people.expected = ["500 (Internal Server Error)", "Error Code 500"]  # rows asked for just when it goes away
     page = people.sign_in("dr.a")
     with monkeypatch.context() as patched:
         patched.setattr(pages.context.store.changes, "stamp", lambda: 1 // 0)
