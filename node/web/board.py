@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from node.rules.urgency import rank
 from node.runtime import log
 from storage.database.changes import Changes
-from storage.queries.triage import Mark, Triage
+from storage.queries.triage import NOT_ENDED, Mark, Triage
 from storage.queries.worklist import Row
 
 LOOK_SECONDS = 0.1
@@ -30,7 +30,6 @@ GROWTH_SECONDS = 5.0
 """The same where cases in work have got more slices and nothing else has changed."""
 _GROWING = frozenset(("instance_count", "last_instance_at", "conflicts"))
 _IN_WORK = 3
-_NOT_ENDED = ("receiving", "ready", "analysing")
 _MOST_KEPT = 64
 
 T = TypeVar("T")
@@ -151,7 +150,7 @@ class Board:
             rows |= {row["case_id"]: row for row in self._triage.cases()}
             self._read_at = now
         else:
-            in_work = [case for case, row in self._snapshot.cases.items() if row["stage"] in _NOT_ENDED]
+            in_work = [case for case, row in self._snapshot.cases.items() if row["stage"] in NOT_ENDED]
             mark, rows = self._triage.changed(self._mark, in_work)
         changed = self._snapshot.changed(rows)
         self._snapshot = changed if changed.number else Snapshot(1, 0, {})

@@ -32,6 +32,8 @@ _MARK = """
 SELECT COALESCE((SELECT MAX(id) FROM series), 0) AS cases, COALESCE((SELECT MAX(id) FROM report), 0) AS reports,
     COALESCE((SELECT MAX(id) FROM review_entry), 0) AS entries, COALESCE((SELECT MAX(id) FROM removal), 0) AS removals
 """
+NOT_ENDED = ("receiving", "ready", "analysing")
+"""The stages that a case may leave without a report, a review or a removal; `_TOUCHED` has them too."""
 _TOUCHED = """
 SELECT id AS case_id FROM series WHERE id > :cases
 UNION SELECT id FROM series WHERE stage IN ('receiving', 'ready', 'analysing')

@@ -11,9 +11,10 @@ from storage.queries.accounts import Role
 from storage.queries.retention import Why
 from storage.queries.reviews import Action, Wanted
 from storage.queries.worklist import Row
-from storage.stages import Outcome
+from storage.records import Conclusion
+from storage.stages import Event, Outcome
 from storage.store import Store
-from tests.support.builders import FakeClock, add, claimed, finish, header, ready, received, reported
+from tests.support.builders import LEASE, FakeClock, add, claimed, finish, header, ready, received, reported
 
 
 @pytest.fixture
@@ -94,6 +95,21 @@ def test_what_is_not_a_change_of_a_case_makes_no_new_list(store: Store, board: B
     store.accounts.add("dr.a", Role.READER, "hashed", clock())
     assert board.current() is before
     assert board.deliveries([1]) == {1: "pending"}
+
+
+def test_a_case_declined_before_its_analysis_is_followed_to_its_end_without_a_report(
+    store: Store, board: Board, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = received(store, clock)
+    assert store.settling.leave(series, Event.SETTLED, "count", clock(), Outcome.NOT_ANALYSED, "incomplete", "2 of 3")
+    for number in range(20):  # so that it is not among the newest, which are looked at each time
+        received(store, clock, series=f"2.25.9{number}")
+    assert case(board, 1)["stage"] == "ready"
+    monkeypatch.setattr(store.triage, "cases", refuse)
+    claim = store.queue.claim("worker:1", clock(), LEASE, 3)
+    assert claim is not None
+    assert store.queue.finish(claim, Conclusion(Outcome.NOT_ANALYSED, "incomplete"), None, (), clock())
+    assert case(board, 1)["stage"] == "reported"
 
 
 def test_more_slices_of_a_case_in_work_are_no_news(store: Store, board: Board, clock: FakeClock) -> None:
