@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test test-faults test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-decode bench-web validate setup clean
+.PHONY: run serve test test-faults soak test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-cost bench-decode bench-web validate deb setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS; KEEP=1 leaves the triage page open
 	@$(BIN)/willis demo $(if $(KEEP),--keep)
@@ -17,6 +17,10 @@ KILLS ?= 200
 test-faults: setup  ## kill it at every point, and KILLS=200 times at random under load
 	WILLIS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults
 
+HOURS ?= 2
+soak: setup         ## a hospital's day in HOURS=2 with kills and outages: what is lost, doubled or grows; into var/soak
+	@$(BIN)/python -m tests.soak --hours $(HOURS) --to var/soak
+
 corpus: setup       ## what hospitals send, as a table: source, expected and measured end
 	@$(BIN)/python -m tests.corpus
 
@@ -28,6 +32,9 @@ test-viewer: setup  ## OHIF over Orthanc in headless Chromium; look at the pictu
 
 validate: setup      ## every kind of object before every validator: files, errors, warnings
 	@$(BIN)/python -m tests.support.validators
+
+deb:                ## a Debian package, in build/deb
+	@packaging/deb.sh
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -49,6 +56,9 @@ bench-inference: setup  ## from a volume to findings: seconds, share of the matr
 
 bench-web: setup  ## the triage page in Chromium: 10,000 cases, 50 open pages
 	@$(BIN)/python -m tests.benchmarks.bench_web
+
+bench-cost: setup    ## what metrics, health and canary cost: two nodes in turn
+	@$(BIN)/python -m tests.benchmarks.bench_cost --canary
 
 bench-decode: setup  ## a series in every transfer syntax: seconds to make its volume
 	@$(BIN)/python -m tests.benchmarks.bench_decode

@@ -64,7 +64,8 @@ class Candidate:
 NO_LESION_SCORE = -12.0
 """The score of a scan without a single candidate."""
 
-_MIN_PEAK_LOGIT = -5.0
+_MIN_PEAK_LOGIT, _MOST_PEAKS = -9.0, 30
+"""So many of the highest peaks above this logit are measured; the second stage looks at the best of them."""
 _CORE_CELLS = 5
 _SMOOTHING_CELLS = 0.6
 _MIN_APART_MM = 4.0
@@ -82,9 +83,9 @@ def candidates(maps: Maps) -> tuple[Candidate, ...]:
         if any(_apart(centre, other.centre_lps_mm) < max(_MIN_APART_MM, 0.6 * other.diameter_mm) for other in found):
             continue
         found.append(_candidate(maps, logit_DHW, at))
-        if len(found) == MAX_LESIONS:
+        if len(found) == _MOST_PEAKS:
             break
-    return tuple(sorted(found, key=lambda candidate: -candidate.score))
+    return tuple(sorted(found, key=lambda candidate: -candidate.score)[:MAX_LESIONS])
 
 
 def findings(

@@ -158,6 +158,15 @@ def found_candidates(
     return found if volume is None else looked_at_again(found, region, volume, bundle)
 
 
+def warm(bundle: Bundle, device: str = "auto") -> None:
+    """The networks are on the device and have run once, on nothing: the first scan waits for neither."""
+    where, settings = chosen_device(device), bundle.manifest
+    with torch.inference_mode():
+        for network in bundle.networks:
+            network.to(where)
+            network(torch.zeros((1, settings.network.in_channels, *settings.tiling.size_DHW), device=where))
+
+
 def chosen_device(name: str = "auto") -> torch.device:
     """The device that a setting names; "auto" is a CUDA GPU when there is one, else the CPU.  Raises DeviceError."""
     if name == "auto":

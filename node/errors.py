@@ -43,8 +43,8 @@ def safe_message(error: BaseException) -> str:
     """
     if isinstance(error, NodeError | StorageError | WillisAIError):
         return str(error)
-    if isinstance(error, Exception) and (said := messages.of_database(error)):
-        return f"the database failed: {said}"
+    if isinstance(error, Exception) and (message := messages.of_database(error)):
+        return f"the database failed: {message}"
     if isinstance(error, OSError):
         return messages.of_system(error)
     if isinstance(error, UnicodeError):

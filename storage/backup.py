@@ -125,21 +125,27 @@ def _database(backup: Path, digest: str) -> Path:
 
 
 def copy_sqlite(source: Path, to: Path) -> None:
-    """`to` is the database as of one moment, also after power loss; writers go on meanwhile.  Raises sqlite3.Error."""
-    to.unlink(missing_ok=True)
-    with closing(sqlite3.connect(source, timeout=30)) as live, closing(sqlite3.connect(to)) as copy:
+    """`to` is the database as of one moment, also after power loss; writers go on meanwhile.  Raises sqlite3.Error.
+
+    It has its name once it is whole: what a copy that was broken off has left is named otherwise, and written over.
+    """
+    new = to.with_name(f"{to.name}.new")
+    for suffix in _OF_SQLITE:
+        new.with_name(new.name + suffix).unlink(missing_ok=True)
+    with closing(sqlite3.connect(source, timeout=30)) as live, closing(sqlite3.connect(new)) as copy:
         live.backup(copy)  # all pages in one step: one read transaction
         copy.execute("PRAGMA journal_mode = DELETE")
-    flush_folder(to)
+    flush_folder(new)
+    new.replace(to)
     flush_folder(to.parent)
 
 
 def _copy_database(source: Path, to: Path) -> str:
     """`to` has the database; returns its SHA-256."""
-    new = to / "willis.new"
-    copy_sqlite(source, new)
-    digest = _hash(new)
-    new.replace(_database(to, digest))
+    taken = to / "willis.copy"
+    copy_sqlite(source, taken)
+    digest = _hash(taken)
+    taken.replace(_database(to, digest))
     flush_folder(to)
     return digest
 

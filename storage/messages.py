@@ -61,6 +61,7 @@ _POSTGRESQL = (  # what libpq says before a session exists, when there is no SQL
 _SQLSTATES = {
     "53100": "no space left for the database; free some where the PostgreSQL server has its data",
     "53300": "the server has no connection left; raise its max_connections or end other programs",
+    "55P03": "another session holds a table for too long; find it (`SELECT * FROM pg_stat_activity`) and end it",
     "57P01": "the server ended the connection, as at a restart; it is tried again",
     "57P03": "the server is still starting; wait a moment",
     "28P01": "wrong user or password; correct them in [storage] database_url",
@@ -69,7 +70,7 @@ _SQLSTATES = {
     "42P07": "it holds tables that are not ours; name another database in [storage] database_url",
     "42501": "the user may not do this in the database; let it own the database, or GRANT it",
 }
-_AWAY_STATES = ("08", "53", "57P")
+_AWAY_STATES = ("08", "53", "55P03", "57P")
 _AWAY_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
 

@@ -17,6 +17,7 @@ from storage.database.engine import engine_of, make_safe, open_database, unusabl
 from storage.database.inspection import inspect_database
 from storage.database.transactions import Transactions
 from storage.errors import DatabaseUnusable
+from storage.files.folder_flushes import flush_folder
 from storage.queries import health
 from storage.running import Process
 
@@ -33,15 +34,18 @@ class Plan:
     copy: Path | None
 
 
-def plan(url: str, folder: Path, now: datetime) -> Plan:
-    """What there is to do; changes nothing.  A copy of PostgreSQL goes into `folder`.  Raises DatabaseUnusable."""
+def plan(url: str, folder: Path, now: datetime | None) -> Plan:
+    """What there is to do; changes nothing.  A copy of PostgreSQL goes into `folder`.  Raises DatabaseUnusable.
+
+    `now` is in the name of the copy; None: its name is always the same, so that who tries again and again fills no disk.
+    """
     found = inspect_database(url).revision
     if found is None:
         return Plan(None, revision.what_comes_after(None), None)
     if found != revision.newest() and (wrong := revision.why_not(found, may_migrate=True)):
         raise DatabaseUnusable(f"the database {make_safe(url)} {wrong}")
     database = _sqlite_path(url) or folder / "postgresql.dump"
-    copy = database.with_name(f"{database.name}.{found}-{now:%Y%m%dT%H%M%S}")
+    copy = database.with_name(f"{database.name}.{found}-{f'{now:%Y%m%dT%H%M%S}' if now else 'by-itself'}")
     return Plan(found, revision.what_comes_after(found), copy)
 
 
@@ -50,7 +54,7 @@ def migrate(url: str, planned: Plan, with_copy: bool = True) -> None:
 
     Raises NoBackup, DatabaseUnusable, OSError, and what SQLite raises.
     """
-    if planned.steps and planned.copy and with_copy:
+    if planned.steps and planned.copy and with_copy and not _is_of_now(planned.copy, url):
         _copy(url, planned.copy)
     open_database(url, may_migrate=True).dispose()
 
@@ -82,14 +86,27 @@ def _copy(url: str, to: Path) -> None:
     name = address.set(drivername="postgresql", password=None).render_as_string()
     environment = os.environ | ({"PGPASSWORD": str(address.password)} if address.password else {})
     to.parent.mkdir(parents=True, exist_ok=True)
-    command = [program, "--format=custom", f"--file={to}", f"--dbname={name}"]
+    new = to.with_name(f"{to.name}.new")
+    command = [program, "--format=custom", f"--file={new}", f"--dbname={name}"]
     ended = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
     if ended.returncode:
-        to.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
         raise NoBackup(
             f"pg_dump ended with status {ended.returncode}, and nothing was changed: make a backup by other means and run "
             "`willis migrate --no-backup`"
         )
+    flush_folder(new)
+    new.replace(to)
+    flush_folder(to.parent)
+
+
+def _is_of_now(copy: Path, url: str) -> bool:
+    """Whether an attempt before has made the copy, and nothing was written to the database since."""
+    database = _sqlite_path(url)
+    if database is None or not copy.exists():
+        return False
+    written = (database, database.with_name(f"{database.name}-wal"))
+    return all(path.stat().st_mtime_ns < copy.stat().st_mtime_ns for path in written if path.exists())
 
 
 def _sqlite_path(url: str) -> Path | None:

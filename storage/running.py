@@ -35,6 +35,16 @@ class PeerAnswer:
 
 
 @dataclass(frozen=True)
+class ResultsGivenUp:
+    """Results of storage commitments that a peer asked for and never got: how many, when it last asked, and why."""
+
+    peer: str
+    number: int
+    asked_at: datetime
+    error: str
+
+
+@dataclass(frozen=True)
 class CanaryEnd:
     """What came of a synthetic series.  `seconds`: until its answer, where there was one; `trouble`: "" where it was right."""
 

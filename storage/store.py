@@ -19,6 +19,7 @@ from storage.queries.receiving import Settling
 from storage.queries.retention import Retention
 from storage.queries.review_documents import ReviewDocuments
 from storage.queries.reviews import Reviews
+from storage.queries.shadow import Shadows
 from storage.queries.sign_in_requests import SignInRequests
 from storage.queries.statistics import Statistics
 from storage.queries.tally import Tally
@@ -53,6 +54,7 @@ class Store:
         self.notifications = Notifications(transactions)
         self.drift = Drift(transactions)
         self.canaries = Canaries(transactions)
+        self.shadows = Shadows(transactions)
         self.changes = Changes(transactions.engine)
 
     @classmethod

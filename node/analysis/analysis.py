@@ -112,24 +112,12 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
     Raises Damaged when a file of the series is not as it was written, and whatever `progress` raises.  A claim that is
     exhausted ends whatever happens, if need be without a report: it would come back for ever.
     """
-    watch, ahead = Stopwatch(), context.read_ahead(claim.series.id)
-    with watch.step("volume"):
-        instances, set_aside = _ct_slices(context, claim.series)
-        known = _known(claim) or _too_large(context, instances)
-        slices = _read(context, claim, instances, ahead, headers_only=known is not None)
-    kill_point("in_analysis")
-    seen = (
-        Seen(_not_analysed(claim, known), [each.ds for each in slices])
-        if known
-        else _examine(
-            context, claim, [header for header, _ in instances], slices, partial(_look, context, watch, ahead)
-        )
-    )
-    seen = _doubted(claim.series, _with_note(seen, set_aside))
+    watch = Stopwatch()
+    seen = see(context, claim, watch)
     with watch.step("report"):
         results = _report(context, claim, seen)
     kill_point("after_report_file")
-    conclusion = _conclusion(context, claim.series, seen.outcome, watch.seconds)
+    conclusion = conclusion_of(context, claim.series, seen.outcome, watch.seconds)
     conclusion = replace(conclusion, measures=_measures(seen))
     report, destinations, beside = results or (None, (), ())
     kept = context.store.queue.finish(claim, conclusion, report, destinations, context.clock(), beside)
@@ -142,6 +130,23 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
         seconds=round(sum(watch.seconds.values()), 2),
     )
     return kept
+
+
+def see(context: AnalysisContext, claim: Claim, watch: Stopwatch) -> Seen:
+    """What the context's bundle says of the series, and of which images; raises as `analyse` does.  Changes nothing."""
+    ahead = context.read_ahead(claim.series.id)
+    with watch.step("volume"):
+        instances, set_aside = _ct_slices(context, claim.series)
+        known = _known(claim) or _too_large(context, instances)
+        slices = _read(context, claim, instances, ahead, headers_only=known is not None)
+    kill_point("in_analysis")
+    look = partial(_look, context, watch, ahead)
+    seen = (
+        Seen(_not_analysed(claim, known), [each.ds for each in slices])
+        if known
+        else _examine(context, claim, [header for header, _ in instances], slices, look)
+    )
+    return _doubted(claim.series, _with_note(seen, set_aside))
 
 
 def _ct_slices(context: AnalysisContext, series: Series) -> tuple[list[tuple[Header, StoredFile]], str]:
@@ -288,9 +293,10 @@ def _bytes_when_read(files: Files, header: Header, file: StoredFile) -> int:
     return file.size_bytes
 
 
-def _conclusion(
+def conclusion_of(
     context: AnalysisContext, series: Series, outcome: Findings | NotAnalysed, seconds: dict[str, float]
 ) -> Conclusion:
+    """The outcome as the database keeps it."""
     if isinstance(outcome, NotAnalysed):
         if outcome.reason is Reason.NOT_ELIGIBLE:
             return Conclusion(Outcome.NOT_ELIGIBLE, series.reason, series.detail, seconds=seconds)

@@ -105,18 +105,21 @@ class ReadAhead:
     def _read_of(self, series: Series) -> bool:
         """Whether more of it may wait to be read."""
         ahead = self._series[series.id]
-        if sum(each.size_bytes for each in self._series.values()) >= self._most_bytes:
+        room_bytes = self._most_bytes - sum(each.size_bytes for each in self._series.values())
+        if room_bytes <= 0:
             return False
         arrived = self._settling.instances_since(series.id, ahead.last, AT_ONCE)
         if arrived and ahead.last == 0:
             ahead.is_wanted = self._is_wanted(arrived[0][1])
         try:
             for number, header, file in arrived if ahead.is_wanted else ():
-                ahead.last = number
                 is_slice = bool(eligibility.ct_slices([header], self._rules))
                 if is_slice and header.number_of_frames == 1 and header.transfer_syntax_uid != _DEFLATED:
+                    if (room_bytes := room_bytes - file.size_bytes) < 0:
+                        return False
                     ahead.slices[file] = read_slice(dcmread(self._files.path(file)))
                     ahead.headers.append(header)
+                ahead.last = number
         except Exception as error:  # noqa: BLE001  the edge: the claim will see whatever it is
             ahead.slices.clear()
             ahead.headers.clear()

@@ -11,18 +11,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
-import ai.predict  # noqa: F401  loaded here and not by the first series
+import ai.predict
 from ai.bundle import Manifest
 from node.analysis.analysis import AnalysisContext, analyse
 from node.analysis.bundle import configured_bundle, configured_device
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.read_ahead import ReadAhead
+from node.analysis.shadow import answer, claim_next, shadow_of
+from node.config.reloading import Reloading, never
 from node.config.sections import Config
 from node.results.document import Algorithm
 from node.results.identity import derive_uid
@@ -56,7 +58,7 @@ class StopRequested(Exception):
 
 
 class GivesWay(Exception):
-    """What is in work is a canary, or a series that is not due yet, and a patient's waits."""
+    """What is in work is a canary, has its report or is not due yet, and a patient's series waits."""
 
 
 def algorithm_of(manifest: Manifest) -> Algorithm:
@@ -77,7 +79,12 @@ class GiveBack:
 class Worker:
     """Claims and analyses until it is asked to stop."""
 
-    def __init__(self, config: Config, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        config: Config,
+        monotonic: Callable[[], float] = time.monotonic,
+        reloading: Reloading | None = None,
+    ) -> None:
         """`monotonic` in seconds.  Raises ConfigError when the bundle or the device cannot be used."""
         bundle = configured_bundle(config)
         self._config = config
@@ -88,7 +95,11 @@ class Worker:
         self._monotonic = monotonic
         self._resume_at, self._times_full = 0.0, 0
         self._to_give_back: GiveBack | None = None
-        self._works_on_a_canary, self._looked_at, self._early_case = False, 0.0, 0
+        self._somebody_waits: Callable[[], bool] | None = None
+        self._looked_at = 0.0
+        self._heartbeat: Heartbeat | None = None
+        self._shadow = shadow_of(config)
+        self._reloading = reloading or never()
         files = Files(config.storage.directory)
         self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
         algorithm, ahead = algorithm_of(bundle.manifest), self._ahead.take
@@ -105,23 +116,30 @@ class Worker:
         read_tables()
         directory = self._config.storage.directory
         with Wakeup(directory, WORKER_PROCESS) as wakeup:
-            listener = threading.Thread(target=_listen, args=(wakeup, self._job.wake, self._stopping))
+            listener = threading.Thread(target=self._listen, args=(wakeup,))
             listener.start()
             log.get().info("worker_started", pid=os.getpid(), model=self._context.algorithm.version)
-            heartbeat = Heartbeat(self._store.processes, "work", directory, self._said_of_itself)
-            heartbeat.start()
+            self._heartbeat = Heartbeat(self._store.processes, "work", directory, self._details)
+            self._heartbeat.start()
             self._job.wake()
             self._job.run()
             listener.join()
-            heartbeat.stop()
+            self._heartbeat.stop()
         scheduler.shutdown(wait=False)
         self._store.queue.give_back(self._name, refund=True)
         self._store.close()
 
-    def _said_of_itself(self) -> dict[str, Any]:
+    def _details(self) -> dict[str, Any]:
         """For its heartbeat: the model that it has loaded, on which device, and when it last got on."""
-        jobs = {self._job.name: self._job.progress.said()}
-        return {"model": self._context.algorithm.version, "device": self._device, "jobs": jobs}
+        jobs = {self._job.name: self._job.progress.as_details()}
+        shadow = {"shadow": self._shadow.version, "shadow_trouble": self._shadow.trouble}
+        return {
+            "model": self._context.algorithm.version,
+            "device": self._device,
+            "jobs": jobs,
+            **shadow,
+            **self._reloading.as_details(),
+        }
 
     def _on_term(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()
@@ -131,14 +149,18 @@ class Worker:
         kill_point("in_inference")
         if self._stopping.is_set():
             raise StopRequested
-        if self._works_on_a_canary and self._monotonic() - self._looked_at >= LOOK_SECONDS:
+        if self._somebody_waits and self._monotonic() - self._looked_at >= LOOK_SECONDS:
             self._looked_at = self._monotonic()
-            if self._store.canaries.real_one_waits():
+            if self._somebody_waits():
                 raise GivesWay
 
     def _work_and_read_ahead(self) -> None:
-        """As `_work`; then what arrives is read and analysed until it is woken again, or would have to look without a wakeup."""
+        """As `_work`; then what arrives is read and analysed until it is woken again, or would have to look without a wakeup.
+
+        Where nothing arrives either, the second bundle answers one series; then all begins anew.
+        """
         self._work()
+        self._work_in_the_shadow()
         until = self._monotonic() + LONGEST_PAUSE_SECONDS
         seconds: float | None = 0.0
         while seconds is not None and self._monotonic() < until and not self._job.woken_within(seconds):
@@ -176,6 +198,7 @@ class Worker:
 
         Whatever the database raises leaves the claim with this worker; the next run gives it back first.
         """
+        self._reload()
         while not self._stopping.is_set() and self._monotonic() >= self._resume_at:
             still_working()
             signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
@@ -189,6 +212,7 @@ class Worker:
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             wake(self._config.storage.directory, NODE_PROCESS)
+            self._reload()
 
     def _next(self) -> bool:
         """One more series was analysed, or an attempt has failed; False when none waits."""
@@ -201,7 +225,8 @@ class Worker:
         if claim is None:
             return False
         log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)
-        self._works_on_a_canary, self._looked_at = claim.series.canary, self._monotonic()
+        self._somebody_waits = self._store.canaries.real_one_waits if claim.series.canary else None
+        self._looked_at = self._monotonic()
         try:
             analyse(self._context, claim)
             self._times_full = 0
@@ -216,6 +241,31 @@ class Worker:
             self._to_give_back = GiveBack(refund=False)
             log.get().error("attempt_failed", case=claim.series.id, error=type(error).__name__)
         return True
+
+    def _work_in_the_shadow(self) -> None:
+        """The second bundle has answered one more reported series, unless somebody waits or comes meanwhile."""
+        if self._stopping.is_set() or self._monotonic() < self._resume_at:
+            return
+        lease = timedelta(seconds=self._config.ai.time_limit_seconds + LEASE_SLACK_SECONDS)
+        claim = claim_next(self._context, self._shadow, lease)
+        if claim is None:
+            return
+        shadows = self._store.shadows
+        self._somebody_waits, self._looked_at = shadows.somebody_waits, self._monotonic()
+        signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
+        try:
+            answer(self._context, self._shadow, claim)
+        except (StopRequested, GivesWay):
+            shadows.give_back(claim, utc_now())
+        except MemoryError:
+            os._exit(NO_MEMORY)
+        except Exception as error:  # noqa: BLE001  the edge: it costs this attempt and nothing else
+            log.get().error("shadow_failed", case=claim.series.id, attempt=claim.attempt, error=type(error).__name__)
+            shadows.fail(claim, utc_now(), type(error).__name__)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._somebody_waits = None
+        self._job.wake()
 
     def _wait_for_room(self, claim: Claim, error: str) -> None:
         """The attempt does not count, the case says why it waits, and nothing is analysed for a while.
@@ -236,8 +286,24 @@ class Worker:
             self._store.queue.give_back(self._name, owed.refund, owed.why)
             self._to_give_back = None
 
+    def _reload(self) -> None:
+        """Between two series: the next one is analysed with the bundle that is configured now, where that can be used."""
+        if not self._reloading.asked.is_set():
+            return
+        self._config = self._reloading(self._config, self._take)
+        if self._heartbeat is not None:
+            self._heartbeat.beat()
 
-def _listen(wakeup: Wakeup, wake: Callable[[], None], stopping: threading.Event) -> None:
-    while not stopping.is_set():
-        if wakeup.wait(0.5):
-            wake()
+    def _take(self, config: Config) -> str:
+        """The bundles of this configuration are loaded and warm.  Raises ConfigError, changing nothing."""
+        bundle = configured_bundle(config)
+        ai.predict.warm(bundle, config.ai.device)
+        context = replace(self._context, config=config, bundle=bundle, algorithm=algorithm_of(bundle.manifest))
+        self._context, self._shadow = context, shadow_of(config)
+        second = f", second {self._shadow.version}" if self._shadow.version else ""
+        return f"model {bundle.manifest.version}{second}"
+
+    def _listen(self, wakeup: Wakeup) -> None:
+        while not self._stopping.is_set():
+            if wakeup.wait(LOOK_SECONDS) or self._reloading.asked.is_set():
+                self._job.wake()

@@ -9,12 +9,13 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from node.audit.messages import Party, Reporter
 from node.config.sections import Config
-from node.net.tls import client_context
+from node.net.tls import held_context
 from node.runtime import log
 from node.runtime.backoff import Backoff
 
@@ -72,7 +73,7 @@ class AuditFile:
 class SyslogRepository:
     """Sends each message as RFC 5424 says, framed by its length, over TLS (RFC 5425)."""
 
-    def __init__(self, address: tuple[str, int], name: str, context: ssl.SSLContext) -> None:
+    def __init__(self, address: tuple[str, int], name: str, context: Callable[[], ssl.SSLContext]) -> None:
         """`name` is what the server's certificate must bear."""
         self._address, self._name, self._context = address, name, context
         self._connection: ssl.SSLSocket | None = None
@@ -84,7 +85,7 @@ class SyslogRepository:
         try:
             if self._connection is None:
                 plain = socket.create_connection(self._address, _TIMEOUT_SECONDS)
-                self._connection = self._context.wrap_socket(plain, server_hostname=self._name)
+                self._connection = self._context().wrap_socket(plain, server_hostname=self._name)
             self._connection.sendall(b"".join(map(syslog_frame, messages)))
         except OSError:
             self.close()
@@ -223,6 +224,7 @@ def open_trail(config: Config) -> Trail:
     if settings.syslog_host and config.node.tls is not None:
         address = (settings.syslog_host, settings.syslog_port)
         name = settings.syslog_tls_name or settings.syslog_host
-        repository = SyslogRepository(address, name, client_context(config.node.tls))
+        held_context(config.node.tls)  # raises now what it would later
+        repository = SyslogRepository(address, name, partial(held_context, config.node.tls))
         lanes.append(Lane("syslog", repository, settings.queue_messages))
     return Trail(Reporter(Party(config.node.ae_title, socket.gethostname()), settings.patient_ids), lanes)

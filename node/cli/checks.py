@@ -53,7 +53,8 @@ def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
 
 
 def _ports(config: Config) -> Iterator[Problem]:
-    from node.net.acceptor import bound, port_message
+    from node.net.acceptor import bound
+    from node.net.ports import port_message
 
     node, web = config.node, config.web
     address, listeners = f"{node.host}:{node.port}", list[tuple[str, str, int, str]]()
@@ -164,13 +165,13 @@ def _database(config: Config) -> Iterator[Problem]:
 
 
 def _model(config: Config) -> Iterator[Problem]:
-    from node.analysis.bundle import configured_bundle, configured_device
+    from node.analysis.bundle import configured_bundle, configured_device, configured_shadow
 
-    for configured in (configured_bundle, configured_device):
+    for configured in (configured_bundle, configured_device, configured_shadow):
         try:
             configured(config)
         except ConfigError as error:
-            yield Problem(str(error))
+            yield Problem(str(error), is_fatal=configured is not configured_shadow)
 
 
 def _audit(config: Config) -> Iterator[Problem]:

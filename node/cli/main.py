@@ -29,6 +29,8 @@ _TABLE = {
     "backup:backup": "Copy database and files beside a working node, so that they belong together.  Exit status 1 when a file is missing.",
     "backup:restore": "Put a backup back into a folder without a database; every file is compared with its SHA-256.",
     "drift:drift": "Compare what each scanner's last cases measured with its baseline.  Exit status 1 when something has drifted.",
+    "shadow:shadow": "Compare what the second bundle ([ai] shadow) says of the same series with what was reported.",
+    "reload:reload": "Have the running node of this host take model and certificates anew, without breaking an association or analysis.",
     "migrate:migrate": "Bring the database to the tables of this version, after a copy of it.  The node must be stopped.",
     "phantoms:phantom": "Write a synthetic head CTA as a DICOM series, without a patient and for tests only.",
     "serve:serve": "Run the node until SIGTERM or Ctrl-C.",

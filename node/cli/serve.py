@@ -1,11 +1,22 @@
 """The node itself and the check of its configuration: serve, config check; receive and work as `serve` starts them."""
 
+import threading
 from typing import Annotated
 
 import typer
 
 from ai.wording import counted
-from node.cli.app import ConfigOption, app, complain, config_path, configuration, one_line_errors, say, trouble_noted
+from node.cli.app import (
+    ConfigOption,
+    app,
+    complain,
+    config_path,
+    configuration,
+    one_line_errors,
+    say,
+    settings,
+    trouble_noted,
+)
 
 config_app = typer.Typer(no_args_is_help=True, help="The configuration file.")
 app.add_typer(config_app, name="config")
@@ -18,33 +29,38 @@ def serve(config: ConfigOption = None) -> None:
 
     with one_line_errors():
         path = config_path(config)
-        raise typer.Exit(run(configuration(path), ["--config", str(path)] if path else []))
+        arguments = ["--config", str(path)] if path else []
+        raise typer.Exit(run(configuration(path), arguments, lambda: settings(path)))
 
 
 @app.command(hidden=True)
 def receive(config: ConfigOption = None) -> None:
     """Run the receiver alone, as `serve` does."""
+    from node.config.reloading import Reloading
     from node.runtime.processes import end_with_parent
     from node.scp.receiver import receive as run
 
     with one_line_errors():
-        end_with_parent()
+        asked = threading.Event()
+        end_with_parent(asked.set)
         checked = configuration(config)
         with trouble_noted(checked, "receive"):
-            run(checked)
+            run(checked, Reloading(asked, lambda: settings(config)))
 
 
 @app.command(hidden=True)
 def work(config: ConfigOption = None) -> None:
     """Run the analysis alone, as `serve` does."""
     from node.analysis.worker import Worker
+    from node.config.reloading import Reloading
     from node.runtime.processes import end_with_parent
 
     with one_line_errors():
-        end_with_parent()
+        asked = threading.Event()
+        end_with_parent(asked.set)
         checked = configuration(config)
         with trouble_noted(checked, "work"):
-            Worker(checked).run()
+            Worker(checked, reloading=Reloading(asked, lambda: settings(config))).run()
 
 
 @config_app.command("check", epilog="Example: willis config check --config config.toml --peers")

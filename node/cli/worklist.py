@@ -30,7 +30,7 @@ from node.cli.app import (
 from node.errors import NodeError, safe_message
 from node.rules.reasons import explained
 from node.scp.rejections import last_rejections
-from storage.queries.worklist import Clock, Row, Status, Worklist
+from storage.queries.worklist import Clock, Row, Status, Worklist, is_empty
 from storage.reader import open_worklist
 from storage.stages import DeliveryStage, Stage
 
@@ -122,7 +122,8 @@ class _Column(NamedTuple):
 
 def _state(row: Row) -> str:
     """Where the case stands, whether it is worth an alert, what limits the answer, and of which revision; the first is not named."""
-    state = row["outcome"] if row["outcome"] and row["stage"] not in ("ready", "analysing") else row["stage"]
+    stage = "empty, to be sent again" if is_empty(row) else row["stage"]
+    state = row["outcome"] if row["outcome"] and row["stage"] not in ("ready", "analysing") else stage
     limited = f"limited: {row['limits']}" if row["limits"] else ""
     label = ", ".join(filter(None, (state, "alert" if row["notify"] else "", limited)))
     label = f"{label}: {row['reason']}" if row["reason"] else label
@@ -274,7 +275,7 @@ def _process(process: "ProcessFact", now: datetime) -> str:
 
 def _queues(state: Status, now: datetime) -> dict[str, Any]:
     return {
-        "series": {stage.value: state.stages.get(stage, 0) for stage in Stage},
+        "series": {stage.value: state.stages.get(stage, 0) for stage in Stage} | {"empty": state.empty},
         "deliveries": {stage.value: state.deliveries.get(stage, 0) for stage in DeliveryStage},
         "oldest_ready_seconds": _age(state.oldest_ready_at, now),
         "oldest_pending_delivery_seconds": _age(state.oldest_pending_at, now),

@@ -22,12 +22,12 @@ def beside(config: Config, folder: Path) -> Config:
     if url.startswith(_SQLITE) and url != _SQLITE and "?" not in url:
         url = f"{_SQLITE}{folder / url.removeprefix(_SQLITE)}"
     storage = {"directory": folder / config.storage.directory, "database_url": url}
-    bundle = config.ai.bundle and folder / config.ai.bundle
+    bundles = {key: folder / path for key in ("bundle", "shadow") if (path := getattr(config.ai, key))}
     return config.model_copy(
         update={
             "node": node,
             "storage": config.storage.model_copy(update=storage),
-            "ai": config.ai.model_copy(update={"bundle": bundle}),
+            "ai": config.ai.model_copy(update=bundles),
             "notifications": tuple(_target(target, folder) for target in config.notifications),
             "web": _web(config.web, folder),
             "peers": {name: _peer(peer, folder) for name, peer in config.peers.items()},

@@ -108,6 +108,7 @@ class Ai(Section):
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     bundle: Path | None = None
+    shadow: Path | None = None
     flip: bool = False
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     early: bool = True

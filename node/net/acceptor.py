@@ -7,7 +7,6 @@ import ssl
 import threading
 import time
 
-from node.errors import safe_message
 from node.net.association import Association, Gate, Services
 from node.net.negotiation import Entity
 from node.runtime import log
@@ -28,6 +27,11 @@ class Acceptor:
     def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
         """Connections are accepted there from now on, by TLS with a `context`.  Raises OSError when that cannot be had."""
         self._listeners.append(_Listener(self, bound(host, port), context))
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """The connections that are accepted from now on where TLS is spoken use this; those that are open go on."""
+        for listener in self._listeners:
+            listener.renew(context)
 
     def stop_listening(self) -> None:
         """No connection is accepted any longer; associations go on."""
@@ -60,6 +64,10 @@ class _Listener:
         self._thread = threading.Thread(target=self._run, name="AcceptorServer", daemon=True)
         self._thread.start()
 
+    def renew(self, context: ssl.SSLContext) -> None:
+        if self._context is not None:
+            self._context = context
+
     def stop(self) -> None:
         self._stop.send(b"\0")
         self._thread.join()
@@ -90,19 +98,6 @@ class _Listener:
         except Exception:  # noqa: BLE001  the edge: one connection that cannot be served, and no other
             log.get().warning("association_failed", error="cannot be served")
             connection.close()
-
-
-def port_message(section: str, host: str, port: int, error: OSError | UnicodeError) -> str:
-    """Why nobody can listen there, and what to do.  `section`: of the configuration, which names the port."""
-    if port < 1024 and isinstance(error, PermissionError):
-        return (
-            f"{section} port = {port}: ports below 1024 are for root; choose one above, or let Willis have it "
-            "(CAP_NET_BIND_SERVICE)"
-        )
-    key = f"{section.replace('.tls', '')} host = {host!r}"
-    if getattr(error, "errno", None) == errno.EADDRINUSE:
-        key = f"{section} port = {port}"
-    return f"{key} ({host}:{port}): {safe_message(error)}"
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -14,7 +14,7 @@ from node.errors import ConfigError, Unavailable, safe_message
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!PSK"
 _OTHER_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")
 _REFUSED_US = {
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it has expired; renew [node.tls] certificate and restart",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it has expired; renew [node.tls] certificate, then `willis reload`",
     "TLSV1_ALERT_UNKNOWN_CA": "it does not know our CA; give the CA of [node.tls] certificate to the peer",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants one; set [node.tls] certificate",
     "SSLV3_ALERT_BAD_CERTIFICATE": "ask the peer's log for the reason",
@@ -29,6 +29,29 @@ def server_context(settings: Tls) -> ssl.SSLContext:
     context = _context(ssl.PROTOCOL_TLS_SERVER, settings)
     context.verify_mode = ssl.CERT_REQUIRED if settings.require_peer_certificate else ssl.CERT_NONE
     return context
+
+
+_held: dict[Tls, ssl.SSLContext] = {}
+
+
+def held_context(settings: Tls) -> ssl.SSLContext:
+    """As `client_context`, of the files as they were when this process first asked, or at the last `hold_anew`.
+
+    Shared: not for who changes a context, as urllib3 does.
+    """
+    if settings not in _held:
+        _held[settings] = client_context(settings)
+    return _held[settings]
+
+
+def hold_anew(settings: Tls) -> None:
+    """What `held_context` gives from now on, also to who asks for what was held until now, is of the files as they are.
+
+    Raises ConfigError, and what was held stays.
+    """
+    context = client_context(settings)
+    for known in (*_held, settings):
+        _held[known] = context
 
 
 def client_context(settings: Tls) -> ssl.SSLContext:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from statistics import mean, quantiles
 
-from node.rules.drift import BLOCK, NUMBERS, SHARES, baseline_of
+from node.rules.drift import BLOCK, NUMBERS, SHARES, baseline_of, usual_kernel
 from storage.records import Measured
 
 WIDTH, STRIP, LEFT = 900, 80, 190
@@ -21,10 +21,11 @@ def drift_picture(name: str, cases: Sequence[Measured], weeks: float) -> str:
             cuts = quantiles(of_baseline, n=20)
             blocks = [_middle([each for each in block if each is not None]) for block in _blocks(known)]
             strips.append((what, cuts[0], cuts[-1], blocks))
-    usual = max((case.kernel for case in cases[:begun]), key=[case.kernel for case in cases[:begun]].count, default="")
+    usual = usual_kernel(cases[:begun])
     for what, has in SHARES.items():
         shares = [mean(has(case, usual) for case in block) for block in _blocks(cases)]
         strips.append((what, 0.0, max(shares[: max(1, begun // BLOCK)], default=1.0), list(shares)))
+    name = "".join(letter if letter.isprintable() else "?" for letter in name)  # a header's; XML has no ESC
     height = 40 + STRIP * len(strips)
     body = "".join(_strip(30 + STRIP * row, *strip) for row, strip in enumerate(strips))
     return (

@@ -11,6 +11,8 @@ _LIKENESS = str.maketrans({
 
 def plain_ascii(value: str) -> str:
     """`value` with its nearest ASCII, "?" where there is none: a report is never lost over a degree sign."""
-    likened = unicodedata.normalize("NFKD", value.translate(_LIKENESS))
+    likened = unicodedata.normalize("NFKD", value.translate(_LIKENESS)).translate(
+        _LIKENESS
+    )  # a full-width backslash is one
     without_accents = "".join(c for c in likened if not unicodedata.combining(c))
     return "".join(c if " " <= c < "\x7f" or c in "\r\n" else "?" for c in without_accents)

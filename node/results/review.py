@@ -142,14 +142,14 @@ def _evaluations(
     name = plain_ascii(reviewed.person_name)
     texts = [f"Assessed by {name}: {accepted} of {counted(len(pairs), 'finding')} accepted."]
     for group, decision in pairs:
-        told = str(_value(group, code.TRACKING_IDENTIFIER.value, "TextValue"))
+        identifier = str(_value(group, code.TRACKING_IDENTIFIER.value, "TextValue"))
         by = f", by {plain_ascii(decision.by)}" if decision.by else ""
         value = code.CONFIRMED if decision.accepted else code.REJECTED
         item = hd.sr.CodeContentItem(code.FINDING_CONTEXT, value, _CONTAINS)
         item.ObservationUID = group.ObservationUID  # by which a program knows which finding it is
         coded.append(item)
         word, why = ("Accepted", "") if decision.accepted else ("REJECTED", f": {decision.reason.lower()}")
-        texts.append(f"{word}: {told}{why}{by}.")
+        texts.append(f"{word}: {identifier}{why}{by}.")
     if accepted < len(pairs):
         texts.append("That a finding was rejected does not say that there is no other.")
     if reviewed.limits:

@@ -62,9 +62,9 @@ def acquisition_of(headers: Sequence[Header]) -> Acquisition:
         any(is_derived(header) for header in headers),
         (min(times), max(times)) if times else None,
         (min(places), max(places)) if places else None,
-        _said(header.kvp for header in headers),
-        _said(header.temporal_position for header in headers),
-        _said(header.contrast_agent.casefold() for header in headers),
+        _stated(header.kvp for header in headers),
+        _stated(header.temporal_position for header in headers),
+        _stated(header.contrast_agent.casefold() for header in headers),
         len(split(headers)) <= 1,
         (min(made), max(made)) if made else None,
     )
@@ -113,7 +113,7 @@ def described(headers: Sequence[Header]) -> str:
     kernels = {header.convolution_kernel for header in headers}
     kernel = kernels.pop() if len(kernels) == 1 else ""
     clock = min(header.acquired_at.partition(".")[0][-6:] for header in headers)
-    kvp = _said(header.kvp for header in headers)
+    kvp = _stated(header.kvp for header in headers)
     words = [
         f"number {number}" if number.isdecimal() and len(number) < 10 else "",
         f"{next(iter(kvp))} kV" if len(kvp) == 1 else "",
@@ -262,7 +262,7 @@ def _reaches(one: tuple[float, float] | None, other: tuple[float, float] | None)
     return one[0] <= other[0] + _EXTENT_TOLERANCE_MM and one[1] >= other[1] - _EXTENT_TOLERANCE_MM
 
 
-def _said(values: Iterable[str]) -> frozenset[str]:
+def _stated(values: Iterable[str]) -> frozenset[str]:
     return frozenset(filter(None, map(unpadded, values)))
 
 

@@ -3,10 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
+
+from ai.wording import counted
 
 FARTHEST_MM = 5.0
 """From the painted centre to that of the finding."""
+OVERDUE, OVERDUE_PERIODS = timedelta(hours=6), 3
+"""So long, and so many of its periods, a canary may give way to patients' series before that is a reason of health."""
 
 
 @dataclass(frozen=True)
@@ -34,3 +39,20 @@ def trouble_of(painted: Painted, outcome: str, reason: str, lesions: Sequence[Ma
 def late_by(seconds: float, late_seconds: float) -> str:
     """That it took too long; "" where it did not."""
     return f"it took {seconds:.0f} s, longer than {late_seconds:g} s" if seconds > late_seconds else ""
+
+
+def overdue(since: datetime, unanswered: int, period: timedelta, now: datetime) -> str:
+    """That no canary had its turn for too long, in one line; "" where that is not so.
+
+    `since`: when the last one was answered, or the node started.  `unanswered`: how many were sent since and gave way.
+    """
+    if now - since <= max(OVERDUE, OVERDUE_PERIODS * period):
+        return ""
+    why = "none was sent: a patient's series was in work each time, or the last canary cannot be removed"
+    if unanswered:
+        gave_way = counted(unanswered, "was sent and gave", "were sent and gave")
+        why = f"{gave_way} way to patients' series, or to a restart"
+    return (
+        f"no canary was answered since {since:%Y-%m-%d %H:%M} UTC ({why}): whether the node answers rightly is not known; "
+        "look at what waits in `willis status`, and at Canary in docs/operations.md"
+    )

@@ -55,8 +55,21 @@ def baseline_of(cases: Sequence[Measured], weeks: float) -> int:
     if not cases:
         return 0
     until = cases[0].at + timedelta(weeks=weeks)
-    within = max(sum(case.at < until for case in cases), LEAST_BASELINE)
-    return within if within < len(cases) else 0
+    return baseline_size(len(cases), sum(case.at < until for case in cases))
+
+
+def baseline_size(count: int, within: int) -> int:
+    """The same of `count` cases of which `within` came in the first weeks."""
+    size = max(within, LEAST_BASELINE)
+    return size if size < count else 0
+
+
+def split(cases: Sequence[Measured], weeks: float) -> tuple[Sequence[Measured], Sequence[Measured]] | None:
+    """A scanner's baseline and its last whole block; None where there is none of either yet."""
+    begun = baseline_of(cases, weeks)
+    blocks = (len(cases) - begun) // BLOCK if begun else 0
+    end = begun + blocks * BLOCK
+    return (cases[:begun], cases[end - BLOCK : end]) if blocks else None
 
 
 def shifts(scanners: Mapping[tuple[str, str], Sequence[Measured]], weeks: float) -> dict[tuple[str, str], list[Shift]]:
@@ -64,11 +77,8 @@ def shifts(scanners: Mapping[tuple[str, str], Sequence[Measured]], weeks: float)
     largest_p = threshold(scanners.values())
     found = {}
     for scanner, cases in scanners.items():
-        begun = baseline_of(cases, weeks)
-        blocks = (len(cases) - begun) // BLOCK if begun else 0
-        if blocks:
-            end = begun + blocks * BLOCK
-            found[scanner] = compare(cases[:begun], cases[end - BLOCK : end], largest_p)
+        if parts := split(cases, weeks):
+            found[scanner] = compare(*parts, largest_p)
     return {scanner: each for scanner, each in found.items() if each}
 
 
@@ -86,22 +96,50 @@ def _cases_a_year(cases: Sequence[Measured]) -> float:
 
 def compare(baseline: Sequence[Measured], block: Sequence[Measured], largest_p: float) -> list[Shift]:
     """What of the block differs from the baseline."""
+    found = []
+    for what in (*NUMBERS, *SHARES):
+        before, now = _values(what, baseline, block)
+        if _is_enough(before, now):
+            found.append(Shift(what, _middle(what, before), _middle(what, now), _p(what, before, now)))
+    return [shift for shift in found if shift.p < largest_p]
+
+
+def then_and_now(what: str, cases: Sequence[Measured], weeks: float) -> tuple[float, float] | None:
+    """Median, or share, of the baseline and of the last whole block; None where too little is known.  Tests nothing."""
+    parts = split(cases, weeks)
+    if parts is None:
+        return None
+    before, now = _values(what, *parts)
+    return (_middle(what, before), _middle(what, now)) if _is_enough(before, now) else None
+
+
+def usual_kernel(cases: Sequence[Measured]) -> str:
+    """The one that most of them have; "" of none."""
+    return next((kernel for kernel, _ in Counter(case.kernel for case in cases).most_common(1)), "")
+
+
+def _values(
+    what: str, baseline: Sequence[Measured], block: Sequence[Measured]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """What is known of it in both; of a share 1 for each case that has it, else 0."""
+    before, now = _comparable(what, baseline, block)
+    if what in NUMBERS:
+        return _known(before, NUMBERS[what]), _known(now, NUMBERS[what])
+    usual, has = usual_kernel(baseline), SHARES[what]
+    return [float(has(case, usual)) for case in before], [float(has(case, usual)) for case in now]
+
+
+def _middle(what: str, values: Sequence[float]) -> float:
+    return median(values) if what in NUMBERS else sum(values) / len(values)
+
+
+def _p(what: str, before: Sequence[float], now: Sequence[float]) -> float:
     from scipy.stats import fisher_exact, ks_2samp  # a second of import, once an hour
 
-    found = []
-    for what, value in NUMBERS.items():
-        before, now = (_known(cases, value) for cases in _comparable(what, baseline, block))
-        if _is_enough(before, now):
-            p = float(ks_2samp(before, now, method="exact").pvalue)
-            found.append(Shift(what, median(before), median(now), p))
-    [(usual, _)] = Counter(case.kernel for case in baseline).most_common(1)
-    for what, has in SHARES.items():
-        before, now = ([float(has(case, usual)) for case in cases] for cases in _comparable(what, baseline, block))
-        if _is_enough(before, now):
-            were, are = sum(before), sum(now)
-            p = float(fisher_exact([[were, len(before) - were], [are, len(now) - are]]).pvalue)
-            found.append(Shift(what, were / len(before), are / len(now), p))
-    return [shift for shift in found if shift.p < largest_p]
+    if what in NUMBERS:
+        return float(ks_2samp(before, now, method="exact").pvalue)
+    were, are = sum(before), sum(now)
+    return float(fisher_exact([[were, len(before) - were], [are, len(now) - are]]).pvalue)
 
 
 def _comparable(

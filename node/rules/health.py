@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from ai.wording import counted
-from storage.running import CanaryEnd
+from storage.running import CanaryEnd, ResultsGivenUp
 
 
 class Verdict(StrEnum):
@@ -105,11 +105,14 @@ class Facts:
     """Since when a notification has been tried without success."""
     dead_deliveries: int = 0
     dead_notifications: int = 0
+    results_given_up: Sequence[ResultsGivenUp] = ()
     held_up: str = ""
     drifted: Sequence[str] = ()
     """What of which scanner is not as it was."""
     canary: CanaryEnd | None = None
     """What came of the last one, where any are sent."""
+    canary_overdue: str = ""
+    """Why none has had its turn for too long, where any are sent."""
     serves_pages: bool = False
     """Whether the configuration wants them."""
 
@@ -153,21 +156,9 @@ ABOUT = (
 def judge(facts: Facts) -> Health:
     """How the node is."""
     rules = (
-        _database,
-        _processes,
-        _silent_hosts,
-        _two_nodes,
-        _jobs,
-        _disk,
-        _refused,
-        _model,
-        _peers,
-        _waiting,
-        _canary,
-        _drift,
-        _certificates,
-        _clock,
-    )
+        _database, _processes, _silent_hosts, _not_reloaded, _two_nodes, _jobs, _disk, _refused,
+        _model, _peers, _waiting, _canary, _drift, _certificates, _clock,
+    )  # fmt: skip
     reasons = [reason for rule in rules for reason in rule(facts)]
     return Health(tuple(sorted(reasons, key=lambda one: -one.verdict.exit_status)))
 
@@ -222,14 +213,19 @@ def _jobs(facts: Facts) -> Iterator[Reason]:
     for process in facts.processes:
         if not is_alive(process, facts.now):
             continue
-        for name, said in process.details.get("jobs", {}).items():
-            since = datetime.fromisoformat(said["at"])
-            if facts.now - since <= timedelta(seconds=said["late_after_seconds"]):
-                continue
+        for name, since in late_jobs(process, facts.now):
             verdict, what = _JOBS.get(name, (Verdict.DEGRADED, "what it is for waits"))
             where = f"`willis {process.role}` (pid {process.pid} on {process.host})"
             message = f"the job {name} of {where} has not finished since {_utc(since)}: {what}; look at its log, and restart the node"
             yield Reason("jobs", verdict, message, f"{name} {process.host}")
+
+
+def late_jobs(process: ProcessFact, now: datetime) -> Iterator[tuple[str, datetime]]:
+    """The process's jobs that stand still, and since when."""
+    for name, progress in process.details.get("jobs", {}).items():
+        since = datetime.fromisoformat(progress["at"])
+        if now - since > timedelta(seconds=progress["late_after_seconds"]):
+            yield name, since
 
 
 def _why_dead(role: str, last: ProcessFact | None, now: datetime) -> str:
@@ -250,6 +246,16 @@ def _remedy_of(role: str, last: ProcessFact | None, is_supervised: bool) -> str:
     if role == "serve" and last is not None and not last.is_gone:
         return "look at its log, and restart it"
     return "start it with `willis serve` (or its service)"
+
+
+def _not_reloaded(facts: Facts) -> Iterator[Reason]:
+    for process in facts.processes:
+        error = process.details.get("reload", {}).get("error")
+        if error and is_alive(process, facts.now):
+            message = (
+                f"`willis {process.role}` could not reload and works on with what it had: {error}; then `willis reload`"
+            )
+            yield Reason("processes", Verdict.DEGRADED, message, f"reload {process.role} {process.host}")
 
 
 def _two_nodes(facts: Facts) -> Iterator[Reason]:
@@ -297,6 +303,9 @@ def _model(facts: Facts) -> Iterator[Reason]:
     for process in facts.processes:
         if process.role == "work" and is_alive(process, facts.now) and not process.details.get("model"):
             yield Reason("model", Verdict.DEGRADED, "the model is not loaded yet; wait, or look at the log")
+        elif process.role == "work" and is_alive(process, facts.now) and process.details.get("shadow_trouble"):
+            message = f"no second bundle answers what is reported: {process.details['shadow_trouble']}"
+            yield Reason("model", Verdict.DEGRADED, message, f"shadow {process.host}")
     if facts.held_up:
         yield Reason("model", Verdict.DEGRADED, f"an analysis waits: {facts.held_up}")
 
@@ -306,6 +315,10 @@ def _peers(facts: Facts) -> Iterator[Reason]:
         if peer.error:
             last = f"last answered {_utc(peer.answered_at)}" if peer.answered_at else "has not answered yet"
             yield Reason("peers", Verdict.DEGRADED, f"{peer.name} does not answer ({last}): {peer.error}", peer.name)
+    for each in facts.results_given_up:
+        results = counted(each.number, "result of a storage commitment", "results of storage commitments")
+        message = f"{each.peer} never got {results} that it asked for: {each.error}; mend that, and have it ask again"
+        yield Reason("peers", Verdict.DEGRADED, message, f"commitment {each.peer}")
 
 
 def _waiting(facts: Facts) -> Iterator[Reason]:
@@ -326,9 +339,8 @@ def _waiting(facts: Facts) -> Iterator[Reason]:
         message = f"a notification has been tried since {_utc(facts.oldest_refused_at)}; the log names target and error"
         yield Reason("notifications", Verdict.DEGRADED, message)
     if facts.oldest_ready_at and facts.now - facts.oldest_ready_at > READY_LATE:
-        message = (
-            f"a case has waited for its analysis since {_utc(facts.oldest_ready_at)}; look at the log of `willis work`"
-        )
+        since = _utc(facts.oldest_ready_at)
+        message = f"a case has waited for its analysis since {since}; look at the log of `willis work`"
         yield Reason("analysis", Verdict.DEGRADED, message)
 
 
@@ -339,6 +351,8 @@ def _canary(facts: Facts) -> Iterator[Reason]:
             "see the log, and Canary in docs/operations.md"
         )
         yield Reason("canary", Verdict.DEGRADED, message)
+    if facts.canary_overdue:
+        yield Reason("canary", Verdict.DEGRADED, facts.canary_overdue, "overdue")
 
 
 def _drift(facts: Facts) -> Iterator[Reason]:
@@ -359,11 +373,11 @@ def certificate_trouble(certificate: CertificateFact, now: datetime) -> str:
     """What is wrong with the certificate's dates, "" where nothing is."""
     named = f"{certificate.key} = '{certificate.path}'"
     if now > certificate.not_after:
-        return f"{named} expired on {certificate.not_after:%Y-%m-%d}: peers refuse it; renew it and restart"
+        return f"{named} expired on {certificate.not_after:%Y-%m-%d}: peers refuse it; renew it, then `willis reload`"
     if now < certificate.not_before:
         return f"{named} holds only from {certificate.not_before:%Y-%m-%d %H:%M} UTC; is this machine's clock right?"
     if certificate.not_after - now < EXPIRES_SOON:
-        return f"{named} expires on {certificate.not_after:%Y-%m-%d}; renew it and restart"
+        return f"{named} expires on {certificate.not_after:%Y-%m-%d}; renew it, then `willis reload`"
     return ""
 
 

@@ -45,6 +45,10 @@ class Heartbeat:
         self._thread.join(PERIOD_SECONDS)
         self._try(lambda: self._processes.end(self._first.name))
 
+    def beat(self) -> None:
+        """What the process says of itself now is known at once."""
+        self._try(self._beat)
+
     def _run(self) -> None:
         while not self._stopping.wait(PERIOD_SECONDS):
             self._try(self._beat)

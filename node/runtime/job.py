@@ -27,7 +27,7 @@ class Progress:
         """It got on."""
         self._at = self._clock()
 
-    def said(self) -> dict[str, Any]:
+    def as_details(self) -> dict[str, Any]:
         """For the heartbeat."""
         return {"at": self._at.isoformat(), "late_after_seconds": self.late_after_seconds}
 

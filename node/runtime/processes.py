@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from node.runtime.backoff import Backoff
@@ -64,6 +65,16 @@ class Child:
         self.started_at = time.monotonic()
         self.starts += 1
 
+    def reload(self) -> None:
+        """The process is asked to reload, or will read all anew when it next starts: a byte waits where it listens.
+
+        Not by a signal: one that came before it is heard would end the process.
+        """
+        if self.process is not None and self.process.stdin is not None:
+            with suppress(OSError):
+                self.process.stdin.write(b"\n")
+                self.process.stdin.flush()
+
     def pause(self) -> None:
         """It is to start again later, each time twice as late."""
         self.failures += 1
@@ -82,12 +93,15 @@ class Child:
         return code != CONFIG_ERROR or self.starts > 1 or ran_long
 
 
-def end_with_parent() -> None:
-    """This process ends when its supervisor has: its standard input then reads end of file."""
+def end_with_parent(on_reload: Callable[[], None] = lambda: None) -> None:
+    """This process ends when its supervisor has: its standard input then reads end of file.
+
+    `on_reload` is called, in another thread, when the supervisor asks for it; see `Child.reload`.
+    """
 
     def watch() -> None:
         while os.read(0, 1024):
-            pass
+            on_reload()
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -17,6 +17,7 @@ from pynetdicom.sop_class import (
 
 from node.audit.messages import Party
 from node.audit.trail import Trail, open_trail
+from node.config.reloading import Reloading
 from node.config.sections import Config, Node
 from node.dicom.conformance import (
     IMAGE_CLASSES,
@@ -27,12 +28,13 @@ from node.dicom.conformance import (
     TRANSFER_SYNTAXES,
 )
 from node.errors import ConfigError
-from node.net.acceptor import Acceptor, bound, port_message
+from node.net.acceptor import Acceptor, bound
 from node.net.association import Association, Services
 from node.net.dimse_messages import Begin, Sink, StoreRequest
 from node.net.negotiation import Entity, offered
+from node.net.ports import port_message
 from node.net.services import Handlers
-from node.net.tls import server_context
+from node.net.tls import hold_anew, server_context
 from node.rules.parts import classes_not_accepted
 from node.runtime import log
 from node.runtime.clock import utc_now as _now
@@ -49,6 +51,8 @@ from storage.queries.group_commit import GroupCommit
 from storage.records import AssociationEnd
 from storage.store import Store
 
+LOOK_SECONDS = 0.5
+"""So often it is asked whether the receiver is to reload."""
 INTAKE_LATE_AFTER_SECONDS = 90.0
 """A database that is locked or has vanished is given up after about 30 s."""
 
@@ -97,6 +101,15 @@ class Receiver:
                 self._acceptor.listen(settings.host, port, context)
             self._log.info("receiver_started", host=settings.host, port=port)
 
+    def reload(self, config: Config) -> str:
+        """What is accepted from now on by TLS shows the certificate that is in the files now.  Raises ConfigError, changing nothing."""
+        if config.node.tls is None:
+            return ""
+        context = server_context(config.node.tls)
+        hold_anew(config.node.tls)  # for the audit trail of this process
+        self._acceptor.renew(context)
+        return "certificates read again"
+
     @contextmanager
     def _naming_port(self, section: str, port: int) -> Iterator[None]:
         """An OSError inside stops the receiver and says which port cannot be had."""
@@ -143,7 +156,7 @@ class Receiver:
             self._group_commit.stop()
         self._is_running = False
 
-    def said_of_itself(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         """For its heartbeat: where it listens, since when what came waits for the database, and what it refused."""
         settings = self._config.node
         waits_since = _now() - timedelta(seconds=self._group_commit.busy_seconds())
@@ -220,7 +233,7 @@ def accepted_classes(settings: Node) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*standard, *settings.private_storage_classes)))
 
 
-def receive(config: Config) -> None:
+def receive(config: Config, reloading: Reloading) -> None:
     """The receiver process: accepts associations until SIGTERM, then lets the open ones end for a while."""
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda _signal, _frame: stopping.set())
@@ -228,9 +241,12 @@ def receive(config: Config) -> None:
     trail = open_trail(config)
     receiver = Receiver(config, store, Files(directory), lambda: wake(directory, NODE_PROCESS), trail)
     receiver.start()
-    heartbeat = Heartbeat(store.processes, "receive", directory, receiver.said_of_itself)
+    heartbeat = Heartbeat(store.processes, "receive", directory, lambda: receiver.details() | reloading.as_details())
     heartbeat.start()
-    stopping.wait()
+    while not stopping.wait(LOOK_SECONDS):
+        if reloading.asked.is_set():
+            config = reloading(config, receiver.reload)
+            heartbeat.beat()
     receiver.stop(patience_seconds=config.node.stop_seconds / 2)
     heartbeat.stop()
     trail.close()

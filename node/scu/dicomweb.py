@@ -14,7 +14,7 @@ from requests.auth import HTTPBasicAuth
 
 from node.config.peer import Peer
 from node.config.sections import Tls
-from node.errors import ConfigError, NodeError, Refused, Unavailable
+from node.errors import Busy, ConfigError, NodeError, Refused, Unavailable
 from node.net.tls import client_context, peer_name, reason_for_failure
 from node.scu.dimse import Timeouts
 
@@ -103,7 +103,9 @@ def failure(peer: Peer, status: int) -> NodeError:
     text = f"{peer.ae_title} answered HTTP {status}"
     if status in (401, 403):  # the next attempt reads the files again
         return Unavailable(f"{text}: look at its username, password_file or token_file")
-    if status in _TRANSIENT or status >= 500:
+    if status >= 500:
+        return Busy(text)
+    if status in _TRANSIENT:
         return Unavailable(text)
     return Refused(f"{text}: is url that of its DICOMweb service?" if status in (404, 405) else text)
 

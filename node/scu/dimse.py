@@ -19,7 +19,7 @@ from node.net.dimse_messages import LARGEST_DATASET_PDU_BYTES
 from node.net.negotiation import request
 from node.net.pdus import user_information
 from node.net.requestor import Keep, OnReport, Requestor
-from node.net.tls import check_fingerprint, client_context, connect, reason_of
+from node.net.tls import check_fingerprint, connect, held_context, reason_of
 
 _LOOK = "does it know our AE title and address, and is the port its DICOM port?"
 
@@ -90,7 +90,7 @@ def associate(
 
 def _connected(entity: Entity, peer: Peer, where: str) -> socket.socket:
     """A connection, over TLS where the peer wants it."""
-    context = client_context(entity.tls) if peer.tls and entity.tls else None
+    context = held_context(entity.tls) if peer.tls and entity.tls else None
     if peer.tls and context is None:
         raise Refused(f"{peer.ae_title} wants TLS, and [node.tls] is not configured")
     try:

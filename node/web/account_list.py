@@ -7,6 +7,7 @@ from starlette.responses import RedirectResponse, Response
 
 from node.errors import Refused
 from node.web.passwords import checked_password
+from node.web.person_names import checked_person_name
 from node.web.requests import Asked
 from node.web.sign_in import checked_name, is_locked
 from storage.queries.accounts import NameTaken, NotPossible, Provider, Role
@@ -18,14 +19,14 @@ _NOT_YOURSELF = "another administrator changes your role or disables you: so tha
 def accounts(asked: Asked) -> Response:
     """The page."""
     if not asked.account.may(Role.ADMINISTRATOR):
-        return asked.page("error.html", 403, said=NOT_FOR_YOU)
+        return asked.page("error.html", 403, message=NOT_FOR_YOU)
     return _page(asked)
 
 
 def change(asked: Asked) -> Response:
     """The account is made or changed as the form asks, or the page says why not."""
     if not asked.account.may(Role.ADMINISTRATOR):
-        return asked.page("error.html", 403, said=NOT_FOR_YOU)
+        return asked.page("error.html", 403, message=NOT_FOR_YOU)
     act = _ACTIONS.get(asked.form.get("action", ""))
     try:
         if act is None:
@@ -33,17 +34,18 @@ def change(asked: Asked) -> Response:
         name = checked_name(asked.form.get("name", ""))
         done = act(asked, name)
     except (Refused, NameTaken, NotPossible) as error:
-        said = str(error)
-        return _page(asked, 422, said=f"{said[0].upper()}{said[1:]}.")
+        message = str(error)
+        return _page(asked, 422, message=f"{message[0].upper()}{message[1:]}.")
     asked.context.record_account_change(name, done, asked.account, asked.host)
     return RedirectResponse("/accounts", 303)
 
 
-def _page(asked: Asked, status: int = 200, said: str = "") -> Response:
+def _page(asked: Asked, status: int = 200, message: str = "") -> Response:
     now = asked.context.clock()
     listed = [
         {
             "name": each.name,
+            "person_name": each.person_name,
             "role": each.role.value,
             "since": f"{each.created_at.astimezone(asked.context.zone):%d %b %Y}",
             "disabled": each.disabled_at is not None,
@@ -53,16 +55,23 @@ def _page(asked: Asked, status: int = 200, said: str = "") -> Response:
         }
         for each in asked.context.store.accounts.all()
     ]
-    name = asked.form.get("name", "") if said and asked.form.get("action") == "add" else ""
+    kept = asked.form if message and asked.form.get("action") == "add" else {}
     return asked.page(
-        "accounts.html", status, accounts=listed, roles=[role.value for role in Role], said=said, name=name
+        "accounts.html",
+        status,
+        accounts=listed,
+        roles=[role.value for role in Role],
+        message=message,
+        name=kept.get("name", ""),
+        person_name=kept.get("person_name", ""),
     )
 
 
 def _add(asked: Asked, name: str) -> str:
     role = _role(asked)
     hashed = asked.context.passwords.hashed(_password(asked, name))
-    asked.context.store.accounts.add(name, role, hashed, asked.context.clock())
+    person_name = checked_person_name(asked.form.get("person_name", ""))
+    asked.context.store.accounts.add(name, role, hashed, asked.context.clock(), person_name=person_name)
     return f"made, {role.value}"
 
 
@@ -70,6 +79,12 @@ def _set_role(asked: Asked, name: str) -> str:
     role = _role(asked)
     _change(asked, _other(asked, name), role=role.value)
     return f"role {role.value}"
+
+
+def _set_person_name(asked: Asked, name: str) -> str:
+    person_name = checked_person_name(asked.form.get("person_name", ""))
+    _change(asked, name, person_name=person_name)
+    return f"person's name {person_name}" if person_name else "no person's name"
 
 
 def _set_password(asked: Asked, name: str) -> str:
@@ -90,6 +105,7 @@ def _enable(asked: Asked, name: str) -> str:
 _ACTIONS: dict[str, Callable[[Asked, str], str]] = {
     "add": _add,
     "role": _set_role,
+    "person": _set_person_name,
     "password": _set_password,
     "disable": _disable,
     "enable": _enable,

@@ -21,11 +21,11 @@ def show_sign_in(asked: Asked) -> Response:
     return sign_in_page(asked, 200, inside(asked.request.query_params.get("next", "/")))
 
 
-def sign_in_page(asked: Asked, status: int, goal: str, said: str = "", name: str = "") -> Response:
+def sign_in_page(asked: Asked, status: int, goal: str, message: str = "", name: str = "") -> Response:
     """The form, with what is wrong; and the provider's button where there is one."""
     oidc = asked.context.config.web.oidc
     other = {"name": oidc.name, "link": f"/sign-in/oidc?{urlencode({'next': goal})}"} if oidc else None
-    return asked.page("sign_in.html", status, next=goal, said=said, name=name, other=other)
+    return asked.page("sign_in.html", status, next=goal, message=message, name=name, other=other)
 
 
 def sign_in(asked: Asked) -> Response:
@@ -67,15 +67,15 @@ def show_first(asked: Asked) -> Response:
     """The form for the first account, to whoever has the link from the log."""
     token = asked.request.query_params.get("token", "")
     if not asked.context.first_start.fits(token):
-        return asked.page("error.html", 403, said="This link is used up, or is none of this node's.")
-    return asked.page("first.html", link_token=token, said="", name="")
+        return asked.page("error.html", 403, message="This link is used up, or is none of this node's.")
+    return asked.page("first.html", link_token=token, message="", name="")
 
 
 def make_first(asked: Asked) -> Response:
     """The first account, an administrator's, is there and has signed in; the link is used up."""
     context, token = asked.context, asked.form.get("token", "")
     if not context.tries.allowed(asked.host, context.clock()) or not context.first_start.fits(token):
-        return asked.page("error.html", 403, said="This link is used up, or is none of this node's.")
+        return asked.page("error.html", 403, message="This link is used up, or is none of this node's.")
     try:
         name = checked_name(asked.form.get("name", ""))
         password = checked_password(name, asked.form.get("password", ""))
@@ -85,11 +85,15 @@ def make_first(asked: Asked) -> Response:
         account = context.store.accounts.add(name, Role.ADMINISTRATOR, hashed, context.clock(), only_first=True)
     except NameTaken:
         context.first_start.token = ""
-        return asked.page("error.html", 403, said="There is an account already; sign in with it.")
+        return asked.page("error.html", 403, message="There is an account already; sign in with it.")
     except Refused as error:
-        said = str(error)
+        message = str(error)
         return asked.page(
-            "first.html", 422, link_token=token, said=said[0].upper() + said[1:] + ".", name=asked.form.get("name", "")
+            "first.html",
+            422,
+            link_token=token,
+            message=message[0].upper() + message[1:] + ".",
+            name=asked.form.get("name", ""),
         )
     context.first_start.token = ""
     context.record_sign_in(SignIn.LOGIN, account.name, asked.host)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from node.web.context import Context
 from node.web.listing import Query as Filters
 from node.web.sign_in import hash_of
-from node.web.wording import told
+from node.web.wording import entry_text
 from storage.queries.accounts import Account, Role, TokenKind
 from storage.queries.reviews import Action, ChangedMeanwhile, NotChanged, Rejection, Wanted
 from storage.queries.worklist import Row
@@ -70,7 +70,7 @@ def make_api(context: Context) -> FastAPI:
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> dict[str, Any]:
         query = Filters.of({"show": show, "outcome": outcome, "q": q})
-        found = context.board.current().ranked(context.clock(), lambda row: query.wants(row, account.name))
+        found = context.board.current().ranked(context.clock(), query.wanted(account.name))
         return {"total": len(found), "cases": [dict(row) for row in found[offset : offset + limit]]}
 
     @api.get("/cases/{case_id}", summary="One case: the view's columns, and its review")
@@ -101,7 +101,7 @@ def make_api(context: Context) -> FastAPI:
         try:
             context.store.reviews.change(asked, context.clock())
         except ChangedMeanwhile as error:
-            by = f": {error.last.account} {told(error.last)}" if error.last else ""
+            by = f": {error.last.account} {entry_text(error.last)}" if error.last else ""
             raise HTTPException(409, f"{error}{by}; read the case again") from None
         except NotChanged as error:
             raise HTTPException(409, str(error)) from None

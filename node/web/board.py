@@ -1,43 +1,100 @@
-"""The cases that all open pages show, read once for all of them when the database has changed; and who waits for that."""
+"""The cases that all open pages show, read once for all of them; and who waits for a change.
+
+What changed is found by the numbers of the newest rows (`Triage.changed`).  All cases are read at the start, and rarely
+again as a net.
+"""
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from bisect import insort
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from node.rules.urgency import rank
 from node.runtime import log
 from storage.database.changes import Changes
-from storage.queries.triage import Triage
+from storage.queries.triage import NOT_ENDED, Mark, Triage
 from storage.queries.worklist import Row
 
-LOOK_SECONDS = 0.25
-RANKED_SECONDS = 10
-READ_SECONDS = 20.0
-"""All cases are read again so long after the last time, if anything was written: what their stamp does not tell of."""
-PAUSE_SECONDS = 1.0
-"""Between two events, so that slices that stream in do not have every page drawn anew for each."""
+LOOK_SECONDS = 0.1
+RANKED = timedelta(seconds=60)
+"""The order is as of this long ago at most: waiting weighs one more each hour."""
+READ_SECONDS = 60.0
+"""All cases are read again so long after the last time, if anything was written: what `Triage.changed` does not find."""
+PAUSE_SECONDS = 0.25
+"""Between two events."""
+GROWTH_SECONDS = 5.0
+"""The same where cases in work have got more slices and nothing else has changed."""
+_GROWING = frozenset(("instance_count", "last_instance_at", "conflicts"))
+_IN_WORK = 3
+_MOST_KEPT = 64
+
+T = TypeVar("T")
+_Entry = tuple[tuple[int, float], int]
+"""The rank of a case and its number, which is negative so that of two alike the newer comes first."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
-    """All cases as they were at one time.  `number` differs from snapshot to snapshot."""
+    """All cases as they were at one time, by number.  `number` differs from snapshot to snapshot.
+
+    `news`: so often something has changed that is more than further slices of a case in work.
+    """
 
     number: int
-    cases: tuple[Row, ...]
-    _order: dict[int, list[Row]] = field(default_factory=dict, compare=False, repr=False)
+    news: int
+    cases: Mapping[int, Row]
+    _order: list[tuple[datetime, list[_Entry]]] = field(default_factory=list, repr=False)
+    _kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
-    def ranked(self, now: datetime, wanted: Callable[[Row], bool]) -> list[Row]:
-        """Those that are wanted, the most urgent first, as of the last `RANKED_SECONDS`: all open pages ask at once."""
-        period = int(now.timestamp() // RANKED_SECONDS)
-        order = self._order.get(period)
-        if order is None:
-            order = sorted(self.cases, key=lambda row: _rank(row, now))
-            self._order.clear()
-            self._order[period] = order
-        return list(filter(wanted, order))
+    def ranked(self, now: datetime, wanted: Callable[[Row], bool], key: Hashable = None) -> Sequence[Row]:
+        """Those that are wanted, the most urgent first, as of `RANKED` ago at most.
+
+        With a `key`, which says what is wanted, the list is made once for all who ask with the same.
+        """
+        if not self._order or not timedelta() <= now - self._order[0][0] < RANKED:
+            entries = sorted((_rank(row, now), -case) for case, row in self.cases.items())
+            self._order[:] = [(now, entries)]
+        ranked_at, entries = self._order[0]
+
+        def found() -> Sequence[Row]:
+            return [row for _, case in entries if wanted(row := self.cases[-case])]
+
+        return found() if key is None else self.kept((ranked_at, key), found)
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returned for this key on this snapshot."""
+        if key not in self._kept:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[key] = made = make()
+            return made
+        found: T = self._kept.get(key) or make()  # another thread may have cleared it
+        return found
+
+    def changed(self, rows: Mapping[int, Row | None]) -> "Snapshot":
+        """The next snapshot, with these rows; None: the case is gone.  Itself when none of them differs."""
+        different = {case: row for case, row in rows.items() if row != self.cases.get(case)}
+        if not different:
+            return self
+        is_news = any(not _only_grew(self.cases.get(case), row) for case, row in different.items())
+        cases = dict(self.cases)
+        for case, row in different.items():
+            if row is None:
+                cases.pop(case, None)
+            else:
+                cases[case] = row
+        order = []
+        for ranked_at, entries in self._order:
+            patched = [entry for entry in entries if -entry[1] not in different]
+            for case, row in different.items():
+                if row is not None:
+                    insort(patched, (_rank(row, ranked_at), -case))
+            order.append((ranked_at, patched))
+        return Snapshot(self.number + 1, self.news + is_news, cases, order)
 
 
 def _rank(row: Row, now: datetime) -> tuple[int, float]:
@@ -46,35 +103,60 @@ def _rank(row: Row, now: datetime) -> tuple[int, float]:
     )
 
 
+def _only_grew(before: Row | None, after: Row | None) -> bool:
+    if before is None or after is None or after["priority"] != _IN_WORK:
+        return False
+    return all(value == before[name] for name, value in after.items() if name not in _GROWING)
+
+
 class Board:
     """The latest snapshot.  Threads read it; the event loop awaits the next."""
 
     def __init__(self, triage: Triage, changes: Changes) -> None:
         """Nothing is read yet."""
         self._triage, self._changes = triage, changes
-        self._snapshot = Snapshot(0, ())
-        self._stamp = self._compared = self._cases_stamp = ""
+        self._snapshot = Snapshot(0, 0, {})
+        self._stamp = ""
+        self._mark = Mark(0, 0, 0, 0)
         self._read_at = 0.0
+        self._deliveries: dict[Sequence[int], Mapping[int, str]] = {}
         self._lock = threading.Lock()
         self._waiting: set[asyncio.Queue[str]] = set()
 
     def current(self) -> Snapshot:
         """The cases as the database has them now.  Raises the database's errors."""
         with self._lock:
-            stamp = self._changes.stamp()
-            now = time.monotonic()
-            is_recent = now - self._read_at <= READ_SECONDS
-            if stamp == self._stamp or (is_recent and stamp == self._compared):
-                return self._snapshot
-            cases_stamp = self._triage.stamp()
-            self._compared = stamp
-            if is_recent and cases_stamp == self._cases_stamp:
-                return self._snapshot  # heartbeats and deliveries alone were written, as a rule
-            cases = tuple(self._triage.cases())
-            self._stamp, self._cases_stamp, self._read_at = stamp, cases_stamp, now
-            if cases != self._snapshot.cases or self._snapshot.number == 0:
-                self._snapshot = Snapshot(self._snapshot.number + 1, cases)
+            return self._current()
+
+    def deliveries(self, case_ids: Sequence[int]) -> Mapping[int, str]:
+        """How the reports of these cases stand on their way, read once for all pages that show the same cases."""
+        with self._lock:
+            self._current()
+            if len(self._deliveries) >= _MOST_KEPT:
+                self._deliveries.clear()
+            key = tuple(case_ids)
+            if key not in self._deliveries:
+                self._deliveries[key] = self._triage.deliveries(case_ids)
+            return self._deliveries[key]
+
+    def _current(self) -> Snapshot:
+        stamp = self._changes.stamp()
+        if stamp == self._stamp:
             return self._snapshot
+        now = time.monotonic()
+        if self._snapshot.number == 0 or now - self._read_at > READ_SECONDS:
+            mark = self._triage.mark()
+            rows: dict[int, Row | None] = dict.fromkeys(self._snapshot.cases)
+            rows |= {row["case_id"]: row for row in self._triage.cases()}
+            self._read_at = now
+        else:
+            in_work = [case for case, row in self._snapshot.cases.items() if row["stage"] in NOT_ENDED]
+            mark, rows = self._triage.changed(self._mark, in_work)
+        changed = self._snapshot.changed(rows)
+        self._snapshot = changed if changed.number else Snapshot(1, 0, {})
+        self._stamp, self._mark = stamp, mark
+        self._deliveries.clear()
+        return self._snapshot
 
     def subscribe(self) -> "asyncio.Queue[str]":
         """A queue that gets the name of each event from now on."""
@@ -86,26 +168,33 @@ class Board:
         """The queue gets nothing more."""
         self._waiting.discard(mine)
 
-    async def watch(self) -> None:
-        """Tells whoever waits when the cases have changed ("changed"), or cannot be read ("away"), until cancelled."""
-        known, is_away = -1, False
+    async def watch(self, stopping: Callable[[], bool]) -> None:
+        """Notifies whoever waits when the cases have changed ("changed"), cannot be read ("away"), or when all is to end.
+
+        That is "end"; goes on until cancelled.
+        """
+        number = news = -1
+        changed_at, is_away = 0.0, False
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            if stopping():
+                self._notify("end")
             if not self._waiting:
                 continue
             try:
-                number = (await asyncio.to_thread(self.current)).number
+                found = await asyncio.to_thread(self.current)
             except Exception as error:  # noqa: BLE001  the edge: the pages outlive the database
                 if not is_away:
                     log.get().error("database_away", error=type(error).__name__)
-                    self._tell("away")
+                    self._notify("away")
                 is_away = True
                 continue
-            if number != known or is_away:
-                known, is_away = number, False
-                self._tell("changed")
+            has_grown = found.number != number and time.monotonic() - changed_at >= GROWTH_SECONDS
+            if found.news != news or has_grown or is_away:
+                number, news, changed_at, is_away = found.number, found.news, time.monotonic(), False
+                self._notify("changed")
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    def _tell(self, event: str) -> None:
+    def _notify(self, event: str) -> None:
         for each in self._waiting:
             each.put_nowait(event)

@@ -29,7 +29,7 @@ def case(asked: Asked) -> Response:
     """The page."""
     row = row_of(asked)
     if row is None:
-        return asked.page("error.html", 404, said=NO_CASE)
+        return asked.page("error.html", 404, message=NO_CASE)
     asked.context.record_access(row, asked.account, asked.host, changed=False)
     return asked.page("case.html", **_shown(asked, row), links=_links(asked, row), report=_report(asked, row))
 
@@ -38,7 +38,7 @@ def review(asked: Asked) -> Response:
     """The part that changes: findings, decisions, timeline; nothing when the browser has seen it so."""
     row = row_of(asked)
     if row is None:
-        return asked.page("gone.html", said=NO_CASE)
+        return asked.page("gone.html", message=NO_CASE)
     shown = _shown(asked, row)
     if asked.request.query_params.get("seen") == shown["state"]:
         return Response(status_code=204)
@@ -49,32 +49,32 @@ def change(asked: Asked) -> Response:
     """The review is changed as the form asks; or the page says who was faster."""
     row = row_of(asked)
     if row is None:
-        return asked.page("error.html", 404, said=NO_CASE)
-    said, status = _changed(asked, row), 200
-    if said:
+        return asked.page("error.html", 404, message=NO_CASE)
+    message, status = _changed(asked, row), 200
+    if message:
         status = 409
     else:
         asked.context.record_access(row, asked.account, asked.host, changed=True)
     if asked.form.get("from") == "list":
-        return _answer_to_list(asked, row, said, status)
-    if not asked.by_script and not said:
+        return _answer_to_list(asked, row, message, status)
+    if not asked.by_script and not message:
         return RedirectResponse(f"/cases/{row['case_id']}", 303)
-    shown = _shown(asked, row) | {"said": said}
+    shown = _shown(asked, row) | {"message": message}
     if asked.by_script:
         return asked.page("review.html", status, **shown)
     return asked.page("case.html", status, **shown, links=_links(asked, row), report=_report(asked, row))
 
 
-def _answer_to_list(asked: Asked, row: Row, said: str, status: int) -> Response:
+def _answer_to_list(asked: Asked, row: Row, message: str, status: int) -> Response:
     """What was done, and how to undo it, above the list; the list itself is drawn anew."""
     if not asked.by_script:
-        return RedirectResponse("/", 303) if not said else asked.page("error.html", status, said=said)
+        return RedirectResponse("/", 303) if not message else asked.page("error.html", status, message=message)
     decided = asked.context.store.reviews.of(row["case_id"])
     done = {"acknowledged": "Acknowledged:", "undone": "Undone:"}.get(asked.form.get("action", ""), "Changed:")
     answer = asked.page(
         "notice.html",
         status,
-        said=said,
+        message=message,
         done=done,
         patient=wording.person_name(row["patient_name"]),
         case_id=row["case_id"],
@@ -98,7 +98,7 @@ def _changed(asked: Asked, row: Row) -> str:
             return f"There is no account {to}."
     version = _whole(form.get("version", ""))
     if version is None:
-        return "It cannot be told which state of the case this was decided on: load the page again."
+        return "It is not known on which state of the case this was decided: load the page again."
     wanted = Wanted(
         case_id=row["case_id"],
         version=version,
@@ -114,8 +114,8 @@ def _changed(asked: Asked, row: Row) -> str:
     except ChangedMeanwhile as error:
         return _faster(asked, error.last)
     except NotChanged as error:
-        said = str(error)
-        return f"{said[0].upper()}{said[1:]}."
+        message = str(error)
+        return f"{message[0].upper()}{message[1:]}."
     return ""
 
 
@@ -123,7 +123,7 @@ def _faster(asked: Asked, last: Entry | None) -> str:
     if last is None:
         return "The case has changed meanwhile; what you see now is up to date."
     at = wording.clock_time(last.at, asked.context.zone, asked.context.clock())
-    return f"{last.account} was faster: {wording.told(last)} at {at}. What you see now is up to date."
+    return f"{last.account} was faster: {wording.entry_text(last)} at {at}. What you see now is up to date."
 
 
 def _whole(text: str) -> int | None:
@@ -159,7 +159,7 @@ def _shown(asked: Asked, row: Row) -> dict[str, Any]:
         "how_compared": HOW,
         "probabilities": _probabilities(row),
         "review": decided,
-        "entries": [(entry, wording.told(entry), _at(asked, entry.at)) for entry in reversed(entries)],
+        "entries": [(entry, wording.entry_text(entry), _at(asked, entry.at)) for entry in reversed(entries)],
         "steps": [(each, _at(asked, each.at)) for each in steps],
         "acknowledged_at": _at(asked, decided.acknowledged_at),
         "rejections": [(code.value, text) for code, text in REJECTIONS.items()],
@@ -170,7 +170,7 @@ def _shown(asked: Asked, row: Row) -> dict[str, Any]:
         "state": f"{row['stage']}-{row['revision']}-{row['instance_count']}-{decided.version}-{len(steps)}-{row['delivery']}",
         "sent_back": sent_back(asked, row, decided),
         "image_key": f"{row['revision']}-{row['instance_count']}-{row['report_uid'] or ''}",
-        "said": "",
+        "message": "",
     }
 
 

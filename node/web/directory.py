@@ -1,11 +1,11 @@
-"""Signing in by a directory (LDAP): it finds the person, and tells whether the password is his by a bind as him.
+"""Signing in by a directory (LDAP): it finds the person, and whether the password is his by a bind as him.
 
 Every failure becomes a NotAdmitted, never with the text of ldap3 or of the server.
 """
 
 import math
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +18,13 @@ from ldap3.utils.dn import parse_dn
 
 from node.config.sign_in import Ldap
 from node.web.identity import LOCAL_GO_ON, NotAdmitted, Reason, account_name
+from node.web.person_names import composed_person_name
 from node.web.trust import trusted
 from storage.queries.accounts import Identity, Provider
 
 _MOST_NAME, _MOST_SUBJECT = 256, 512
+_PERSON = ("displayName", "cn", "sn", "givenName")
+"""What may say a person's name (RFC 4519, RFC 2798)."""
 _NOT_HIS = (
     ldap.LDAPInvalidCredentialsResult,
     ldap.LDAPInappropriateAuthenticationResult,
@@ -67,7 +70,7 @@ class Directory:
         if not name or len(name) > _MOST_NAME:
             return None
         wanted = settings.user_filter.replace("{name}", escape_filter_chars(name))
-        attributes = [settings.name_attribute, settings.subject_attribute, settings.group_attribute]
+        attributes = [settings.name_attribute, settings.subject_attribute, settings.group_attribute, *_PERSON]
         with self._asking(), self._bound_as_willis() as connection:
             found = _entries(connection, settings.user_base, wanted, attributes, most=2)
             if len(found) > 1:
@@ -114,7 +117,9 @@ class Directory:
         )
         [called] = raw.get(self._settings.name_attribute, [])[:1] or [name.encode()]
         whole = f"{self._settings.user_base.lower()} {plain}"
-        return Identity(Provider.LDAP, whole, account_name(called.decode("utf-8", "replace"), whole))
+        shown, common, family, given = (_first(raw, name) for name in _PERSON)
+        person_name = composed_person_name(shown or common, family, given)
+        return Identity(Provider.LDAP, whole, account_name(called.decode("utf-8", "replace"), whole), person_name)
 
     @contextmanager
     def _bound_as_willis(self) -> Iterator[Any]:
@@ -142,12 +147,24 @@ class Directory:
         try:
             connection.open()
             if self._settings.starttls:
-                connection.start_tls()
+                self._start_tls(connection)
             connection.bind()
             _demand(connection, RESULT_SUCCESS)  # what ldap3 raises nothing for, a referral among them, is none
             yield connection
         finally:
             connection.strategy.close()
+
+    def _start_tls(self, connection: Any) -> None:
+        """The connection speaks TLS; without it no password is sent."""
+        try:
+            is_tls = connection.start_tls()
+        except (ldap.LDAPStartTLSError, ldap.LDAPOperationResult) as error:
+            if self._tls.failed or isinstance(error, OSError):  # it did not answer to the end
+                raise
+            is_tls = False
+        if not is_tls:
+            remedy = "an administrator has a certificate put there, or writes ldaps:// in [web.ldap] url"
+            raise self._wrong(f"refuses StartTLS; {remedy}")
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -164,7 +181,8 @@ class Directory:
         except (ldap.LDAPConfidentialityRequiredResult, ldap.LDAPStrongerAuthRequiredResult):
             raise self._wrong("wants TLS; an administrator writes ldaps or starttls = true") from None
         except ldap.LDAPOperationResult as error:
-            raise self._wrong(f"refuses with LDAP result {error.result}") from None
+            remedy = "an administrator finds its meaning in RFC 4511, A.2, and looks at the directory's log"
+            raise self._wrong(f"refuses with LDAP result {error.result}; {remedy}") from None
         except (ldap.LDAPExceptionError, OSError):
             if self._tls.failed:
                 message = f"The certificate of {self._where} is not trusted, or TLS failed; {LOCAL_GO_ON}."
@@ -208,6 +226,12 @@ def _entries(connection: Any, base: str, wanted: str, attributes: list[str], mos
     connection.search(base, wanted, ldap3.SUBTREE, attributes=attributes, size_limit=most)
     _demand(connection, RESULT_SUCCESS, *([RESULT_SIZE_LIMIT_EXCEEDED] if most else []))
     return [each for each in connection.response or [] if each["type"] == "searchResEntry"]
+
+
+def _first(raw: Mapping[str, Any], name: str) -> str:
+    """The first value of the attribute as text; "" where there is none."""
+    values = raw.get(name) or [b""]
+    return str(values[0].decode("utf-8", "replace"))
 
 
 def _demand(connection: Any, *results: int) -> None:

@@ -17,18 +17,18 @@ HOW = (
 
 @dataclass(frozen=True)
 class EarlierCase:
-    """A case of an earlier study.  `said`: what was found, in a line."""
+    """A case of an earlier study.  `finding`: what was found, in a line."""
 
     case_id: int
     date: str
     kind: str
-    said: str
+    finding: str
 
 
 def earlier_cases(rows: Sequence[Row]) -> list[EarlierCase]:
     """The cases as they are listed."""
     return [
-        EarlierCase(row["case_id"], wording.date_text(row["study_date"]), _kind(row), _said(row))
+        EarlierCase(row["case_id"], wording.date_text(row["study_date"]), _kind(row), _change_in_words(row))
         for row in rows
         if row["outcome"]
     ]
@@ -41,9 +41,9 @@ def changes(row: Row, earlier: Sequence[Row]) -> Mapping[int, str]:
     if then is None or not lesions:
         return {}
     found = growths(_sizes(lesions), _sizes(then["lesions"] or []))
-    said = {each.location: _change(each, row, then) for each in found}
+    by_location = {each.location: _change(each, row, then) for each in found}
     numbered = enumerate((lesion["location"] for lesion in lesions), start=1)
-    return {number: said[location] for number, location in numbered if location in said}
+    return {number: by_location[location] for number, location in numbered if location in by_location}
 
 
 def _sizes(lesions: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
@@ -68,7 +68,7 @@ def _kind(row: Row) -> str:
     return {"positive": "positive", "negative": "negative"}.get(row["outcome"], "not-analysed")
 
 
-def _said(row: Row) -> str:
+def _change_in_words(row: Row) -> str:
     if row["outcome"] == "positive":
         sizes = [
             f"{wording.short_place(each['location'])} {each['diameter_mm']:.1f} mm" for each in row["lesions"] or []

@@ -9,7 +9,7 @@ from node.runtime import log
 from node.web.context import Context
 
 
-def said(request: Request, error: Exception) -> Response:
+def http_failure(request: Request, error: Exception) -> Response:
     """A page for a status that the framework found."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     if request.url.path.startswith("/static/"):
@@ -30,7 +30,7 @@ def failed(request: Request, error: Exception) -> Response:
 def _error_page(request: Request, status: int, words: str, retry: bool = False) -> Response:
     templates: Jinja2Templates = request.app.state.templates
     values = {
-        "said": words,
+        "message": words,
         "retry": retry,
         "account": None,
         "ae_title": request.app.state.context.config.node.ae_title,

@@ -18,11 +18,11 @@ def images(asked: Asked) -> Response:
     """What the viewer needs to know: how many slices of which size, and where the findings are on them."""
     row = row_of(asked)
     if row is None:
-        return JSONResponse({"said": NO_CASE}, 404)
+        return JSONResponse({"message": NO_CASE}, 404)
     try:
         series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
     except NoImages as error:
-        return JSONResponse({"said": str(error)}, 410)
+        return JSONResponse({"message": str(error)}, 410)
     return JSONResponse(
         {
             "slices": len(series.places),

@@ -1,6 +1,7 @@
 """Which cases the worklist shows: the filters in its address, what fits them, and each row's words.  Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,8 @@ OUTCOMES = {
     "negative": "No aneurysm detected",
     "other": "Not looked for",
 }
+_NOT_LOOKED_FOR = 5
+"""The priority of what is shown under "All" alone."""
 _SEARCHED = ("patient_name", "patient_id", "accession_number", "series_description", "top_location", "study_date")
 
 
@@ -48,24 +51,28 @@ class Query:
         default = {"show": "open", "outcome": "", "q": "", "page": 1}
         return urlencode({key: value for key, value in values.items() if value != default[key]})
 
-    def wants(self, row: Row, account: str) -> bool:
-        """Whether the case is shown to this account."""
-        return (
-            self._shows(row, account)
-            and self.outcome in ("", wording.KINDS[row["priority"]])
-            and all(word in searched_text(row) for word in self.words.casefold().split())
-        )
+    def key(self, account: str) -> Hashable:
+        """What is the same for all who are shown the same cases."""
+        return self.show, self.outcome, self.words, account if self.show == "mine" else ""
 
-    def _shows(self, row: Row, account: str) -> bool:
-        match self.show:
-            case "all":
-                return True
-            case "done":
-                return row["acknowledged_at"] is not None
-            case "mine":
-                return row["assigned_to"] == account and row["acknowledged_at"] is None
-            case _:
-                return row["acknowledged_at"] is None and row["priority"] < 5
+    def wanted(self, account: str) -> Callable[[Row], bool]:
+        """Whether a case is shown to this account: a function that looks only at what the filters are about, of thousands."""
+        checks = [_SHOWN[self.show]] if self.show in _SHOWN else []
+        if self.show == "mine":
+            checks.append(lambda row: row["assigned_to"] == account)
+        if self.outcome:
+            checks.append(lambda row: wording.KINDS[row["priority"]] == self.outcome)
+        if words := self.words.casefold().split():
+            checks.append(lambda row: all(word in searched_text(row) for word in words))
+        return checks[0] if len(checks) == 1 else lambda row: all(check(row) for check in checks)
+
+
+_SHOWN: dict[str, Callable[[Row], bool]] = {
+    "open": lambda row: row["acknowledged_at"] is None and row["priority"] < _NOT_LOOKED_FOR,
+    "mine": lambda row: row["acknowledged_at"] is None,
+    "done": lambda row: row["acknowledged_at"] is not None,
+}
+"""Of the values of `show`; "all" has no condition."""
 
 
 def searched_text(row: Row) -> str:
@@ -109,10 +116,7 @@ def shown_row(row: Row, delivery: str, now: datetime) -> dict[str, Any]:
     }
 
 
-def counts(rows: Sequence[Row]) -> dict[str, int]:
+def counts(rows: Iterable[Row]) -> dict[str, int]:
     """How many open cases there are of each kind."""
-    found = dict.fromkeys(OUTCOMES, 0)
-    for row in rows:
-        if row["acknowledged_at"] is None and row["priority"] < 5:
-            found[wording.KINDS[row["priority"]]] += 1
-    return found
+    numbers = Counter(row["priority"] for row in rows if row["acknowledged_at"] is None)
+    return {kind: numbers[priority] if priority < _NOT_LOOKED_FOR else 0 for priority, kind in wording.KINDS.items()}

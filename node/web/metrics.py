@@ -87,7 +87,7 @@ def _of_health(facts: Facts) -> Iterator[Metric]:
 
 
 def _of_queues(counts: Counts, now: datetime) -> Iterator[Metric]:
-    series = {(stage.value,): float(counts.stages.get(stage, 0)) for stage in Stage}
+    series = {(stage.value,): float(counts.stages.get(stage, 0)) for stage in Stage} | {("empty",): float(counts.empty)}
     yield _gauge("series", "Series by stage", series.items(), "stage")
     deliveries = {(stage.value,): float(counts.deliveries.get(stage, 0)) for stage in DeliveryStage}
     yield _gauge("deliveries", "Deliveries of reports and objects beside them by stage", deliveries.items(), "stage")

@@ -64,7 +64,7 @@ def _ready(context: Context, _request: Request) -> Response:
 
 
 def _metrics(context: Context, request: Request) -> Response:
-    """All that `NodeCollector` tells, as Prometheus reads it."""
+    """All of `NodeCollector`, as Prometheus reads it."""
     if not context.config.web.open_metrics and not _has_token(context, request):
         words = "a bearer token is needed (`willis user token NAME`), or [web] open_metrics = true\n"
         return PlainTextResponse(words, 401, {"WWW-Authenticate": "Bearer"})

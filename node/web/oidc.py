@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 
 from node.config.sign_in import Oidc, may_be_asked
 from node.web.identity import LOCAL_GO_ON, NotAdmitted, Reason, account_name
+from node.web.person_names import composed_person_name
 from node.web.trust import trusted
 from storage.queries.accounts import Identity, Provider
 
@@ -76,8 +77,8 @@ class OpenIdProvider:
         issuer = self._settings.issuer
         found = self._json(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
         if found.get("issuer") != issuer:
-            said = str(found.get("issuer"))[:200]
-            raise self._wrong(f"calls itself {said!r}; write that as [web.oidc] issuer if it is right")
+            issuer_there = str(found.get("issuer"))[:200]
+            raise self._wrong(f"calls itself {issuer_there!r}; write that as [web.oidc] issuer if it is right")
         needed = ("authorization_endpoint", "token_endpoint", "jwks_uri")
         for key in (*needed, *(["userinfo_endpoint"] if found.get("userinfo_endpoint") else [])):
             if not may_be_asked(str(found.get(key, ""))):
@@ -134,7 +135,8 @@ class OpenIdProvider:
         named = (groups,) if isinstance(groups, str) else tuple(groups) if isinstance(groups, list) else ()
         wanted = next((known[key] for key in (settings.name_claim, "email", "name") if known.get(key)), subject)
         whole = f"{settings.issuer} {subject}"
-        identity = Identity(Provider.OIDC, whole, account_name(str(wanted), whole))
+        person_name = composed_person_name(*(_text(known.get(key)) for key in ("name", "family_name", "given_name")))
+        identity = Identity(Provider.OIDC, whole, account_name(str(wanted), whole), person_name)
         return Person(identity, tuple(each for each in named if isinstance(each, str)))
 
     def _signed(self, id_token: str, jwks_uri: str) -> jwt.Token:
@@ -286,6 +288,10 @@ def _claim(claims: Mapping[str, Any], name: str) -> Any:
     for part in name.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     return found
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _seconds(value: Any) -> float:

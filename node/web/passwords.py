@@ -8,6 +8,8 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from node.errors import Refused
 
+_ITERATIONS, _MEMORY_KIB = 6, 32 * 1024
+"""Half the memory of RFC 9106's second choice and twice its passes: the pages' process is to stay small."""
 LEAST_LENGTH = 10
 MOST_LENGTH = 256
 
@@ -16,7 +18,7 @@ MOST_LENGTH = 256
 class Passwords:
     """Hashes and compares passwords; `hasher` decides how long that takes."""
 
-    hasher: PasswordHasher = field(default_factory=PasswordHasher)
+    hasher: PasswordHasher = field(default_factory=lambda: PasswordHasher(_ITERATIONS, _MEMORY_KIB))
     _turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(2))
 
     def hashed(self, password: str) -> str:

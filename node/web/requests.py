@@ -110,7 +110,9 @@ def _answered(request: Request, page: Page, needs_account: bool, body: bytes) ->
     ):
         log.get().warning("form_refused", where=request.url.path)
         asked = Asked(request, context, templates, account or _NOBODY, form_token, {})
-        return asked.page("error.html", 403, said="This form is not from a page of this sign-in; open the page again.")
+        return asked.page(
+            "error.html", 403, message="This form is not from a page of this sign-in; open the page again."
+        )
     new = "" if account or form_token else new_token()
     asked = Asked(request, context, templates, account or _NOBODY, form_token or new, form)
     response = page(asked)

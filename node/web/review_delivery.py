@@ -27,7 +27,7 @@ def sent_back(asked: Asked, row: Row, decided: Review) -> str:
         )
     changed_at = context.store.review_documents.changed_at(row["case_id"])
     if changed_at is None:
-        return ""  # the timeline tells when it was taken
+        return ""  # the timeline has when it was taken
     due_at = changed_at + timedelta(minutes=context.config.report.review_quiet_minutes)
     at = wording.clock_time(due_at, context.zone, context.clock())
     return f"A verified report goes to {to} after {at}, unless the review is changed or undone."

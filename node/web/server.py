@@ -8,7 +8,7 @@ import uvicorn
 from node.audit.trail import open_trail
 from node.config.sections import Config
 from node.errors import Unavailable
-from node.net.acceptor import port_message
+from node.net.ports import port_message
 from node.runtime import log
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat

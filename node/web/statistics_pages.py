@@ -1,4 +1,4 @@
-"""How good it is here: what people said of the findings, and how long reports took; and the same as CSV."""
+"""How good it is here: what was decided on the findings, and how long reports took; and the same as CSV."""
 
 import csv
 from datetime import timedelta
@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from node.web import measures, wording
+from node.web import measures, scanners, wording
 from node.web.requests import Asked
 from storage.queries.statistics import Counted
 
@@ -35,8 +35,19 @@ def statistics(asked: Asked) -> Response:
         most=max((accepted + rejected for _, accepted, rejected in measures.weeks(counted.judged)), default=0),
         turnaround=_turnaround(counted, target),
         undelivered=counted.undelivered,
+        scanners=scanners.section(asked),
         plot=(PLOT_WIDTH, PLOT_HEIGHT),
     )
+
+
+def scanner_picture(asked: Asked) -> Response:
+    """What one scanner measured over the time, as SVG; the browser may keep it, as its address changes with it."""
+    if not scanners.may_see(asked):
+        return Response("Only leads and administrators see this.", 403, media_type="text/plain")
+    drawn = scanners.picture(asked)
+    if drawn is None:
+        return Response("No case of this scanner is compared.", 404, media_type="text/plain")
+    return Response(drawn, media_type="image/svg+xml", headers={"Cache-Control": "private, max-age=3600"})
 
 
 def exported(asked: Asked) -> Response:
@@ -45,13 +56,13 @@ def exported(asked: Asked) -> Response:
     lines = csv.writer(text)
     lines.writerow(_HEADER)
     for each in _counted(asked, _days(asked)).judged:
-        said = "accepted" if each.accepted else "rejected"
+        verdict = "accepted" if each.accepted else "rejected"
         of_finding = (
             each.model,
             each.location,
             f"{each.diameter_mm:.2f}",
             f"{each.probability:.4f}",
-            said,
+            verdict,
             each.reason,
         )
         lines.writerow((each.judged_at.isoformat(), each.case_id, *of_finding))

@@ -8,6 +8,7 @@ from ai.wording import counted
 from node.results.rejections import REJECTIONS
 from node.rules.reasons import explained
 from storage.queries.reviews import Action, Entry, Rejection
+from storage.queries.worklist import is_empty
 
 SHORT_PLACES = {
     "Infraclinoid Internal Carotid Artery": "ICA infraclin.",
@@ -51,6 +52,8 @@ def short_place(location: str | None) -> str:
 
 def headline(row: Mapping[str, Any]) -> str:
     """What is known of the case in two or three words."""
+    if is_empty(row):
+        return "Empty: to be sent again"
     if row["priority"] == 3:
         return _STAGES.get(str(row["stage"]), "In work")
     return _OUTCOMES.get(row["outcome"] or "", _STAGES.get(str(row["stage"]), "In work"))
@@ -65,8 +68,8 @@ def limitation(row: Mapping[str, Any]) -> str:
     """What limits an answer that was given nevertheless; "" where nothing does."""
     if row["outcome"] not in ("positive", "negative"):
         return ""
-    said = (row["limits"], row["detail"], *(each.replace("_", " ") for each in row["conflicts"] or ()))
-    return "; ".join(each for each in said if each)
+    limits = (row["limits"], row["detail"], *(each.replace("_", " ") for each in row["conflicts"] or ()))
+    return "; ".join(each for each in limits if each)
 
 
 def person_name(name: str) -> str:
@@ -122,7 +125,7 @@ def probability(row: Mapping[str, Any]) -> str:
     return f"P {percent(row['p_present'])}" + (f", reported from {percent(threshold)}" if threshold else "")
 
 
-def told(entry: Entry) -> str:
+def entry_text(entry: Entry) -> str:
     """What somebody did, as the end of a sentence that begins with who."""
     of = f"finding {entry.finding}"
     match entry.action:

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from node.web.context import Context
-from node.web.listing import OUTCOMES, ROWS_A_PAGE, SHOWN, Query, counts, shown_row
+from node.web.listing import OUTCOMES, ROWS_A_PAGE, SHOWN, Query, counts
 from node.web.requests import SESSION_COOKIE, Asked
-from node.web.sign_in import hash_of
+from node.web.sign_in import form_key, hash_of
 from storage.queries.accounts import TokenKind
 
 KEEP_ALIVE_SECONDS = 15.0
@@ -37,19 +37,21 @@ def rows(asked: Asked) -> Response:
 def _listing(asked: Asked) -> dict[str, Any]:
     context, query = asked.context, Query.of(asked.request.query_params)
     now, snapshot = context.clock(), context.board.current()
-    found = snapshot.ranked(now, lambda row: query.wants(row, asked.account.name))
+    found = snapshot.ranked(now, query.wanted(asked.account.name), query.key(asked.account.name))
     last_page = max((len(found) - 1) // ROWS_A_PAGE + 1, 1)
     page = min(query.page, last_page)
     part = found[(page - 1) * ROWS_A_PAGE : page * ROWS_A_PAGE]
-    deliveries = context.store.triage.deliveries([row["case_id"] for row in part])
+    known = context.board.deliveries([row["case_id"] for row in part])
+    deliveries = [known.get(row["case_id"], "") for row in part]
     return {
         "query": query,
-        "rows": [shown_row(row, deliveries.get(row["case_id"], ""), now) for row in part],
+        "rows": context.row_texts.html(part, deliveries, now, form_key(asked.token), asked.templates.env),
+        "number": len(part),
         "total": len(found),
         "first": (page - 1) * ROWS_A_PAGE + 1,
         "page": page,
         "last_page": last_page,
-        "counts": counts(snapshot.cases),
+        "counts": snapshot.kept("counts", lambda: counts(snapshot.cases.values())),
         "shown": SHOWN,
         "outcomes": OUTCOMES,
     }
@@ -81,18 +83,15 @@ async def _events(context: Context, token: str, stopping: Callable[[], bool]) ->
     queue = context.board.subscribe()
     try:
         yield f"retry: {_RETRY_MS}\nevent: changed\ndata: now\n\n"
-        quiet = 0.0
         while not stopping():
             try:
-                event = await asyncio.wait_for(queue.get(), 0.5)
+                event = await asyncio.wait_for(queue.get(), KEEP_ALIVE_SECONDS)
             except TimeoutError:
-                quiet += 0.5
-                if quiet < KEEP_ALIVE_SECONDS:
-                    continue
                 if not await run_in_threadpool(_is_session, context, token):
                     return
                 event = "alive"
-            quiet = 0.0
+            if event == "end":
+                return
             yield f"event: {event}\ndata: now\n\n"
     finally:
         context.board.unsubscribe(queue)

@@ -6,13 +6,14 @@ Changes nothing, and needs no part of the node that may be what is ill.
 import os
 import socket
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from node.config.sections import Config, Tls
 from node.errors import ConfigError, safe_message
 from node.net.certificates import read_certificates
-from node.rules.health import CertificateFact, Facts, Health, PeerFact, ProcessFact, judge
+from node.rules.canary import overdue
+from node.rules.health import CertificateFact, Facts, Health, PeerFact, ProcessFact, is_alive, judge
 from node.runtime.processes import has_died
 from storage.database import revision
 from storage.database.inspection import inspect_database
@@ -20,7 +21,10 @@ from storage.database.plain import Reading
 from storage.errors import DatabaseUnusable
 from storage.queries import health as asked
 from storage.reader import open_reading
-from storage.running import PeerAnswer, Process, Waiting
+from storage.running import CanaryEnd, PeerAnswer, Process, ResultsGivenUp, Waiting
+
+GIVEN_UP_LATELY = timedelta(days=7)
+"""So long a result of a storage commitment that was given up is spoken of; then the peer will not ask for it again."""
 
 
 def health_of(config: Config, now: datetime) -> Health:
@@ -30,18 +34,22 @@ def health_of(config: Config, now: datetime) -> Health:
 
 def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Facts:
     """What is known of it; `known`: its database, where that is open already and of this version."""
-    folder = config.storage.directory
+    folder, lately = config.storage.directory, timedelta(hours=config.delivery.give_up_hours) + GIVEN_UP_LATELY
     free_bytes, disk_error = room_in(folder)
     certificates, certificate_error = _certificates(config.node.tls)
     processes: list[Process] = []
     peers: list[PeerAnswer] = []
+    given_up: list[ResultsGivenUp] = []
     drifted: list[str] = []
-    waiting, canary, database_error = Waiting(), None, ""
+    waiting, canary, canary_overdue, database_error = Waiting(), None, "", ""
     try:
         if reading := known or readable(config.storage.url):
             processes, peers, waiting = asked.processes(reading), asked.peers(reading), asked.waiting(reading)
+            given_up = asked.results_given_up(reading)
             drifted = asked.drifted(reading) if config.drift.baseline_weeks else []
-            canary = asked.canary(reading) if config.canary.minutes else None
+            if config.canary.minutes:
+                canary, unanswered = asked.canary(reading), asked.unanswered_canaries(reading)
+                canary_overdue = _overdue(config, canary, unanswered, processes, now)
     except Exception as error:  # noqa: BLE001  the edge: whatever the database raises is what is wrong with it
         database_error = safe_message(error)
     return Facts(
@@ -64,8 +72,10 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         oldest_refused_at=waiting.oldest_refused_at,
         dead_deliveries=waiting.dead,
         dead_notifications=waiting.dead_notifications,
+        results_given_up=[each for each in given_up if now - each.asked_at <= lately],
         held_up=waiting.held_up,
         canary=canary,
+        canary_overdue=canary_overdue,
         drifted=drifted,
         serves_pages=config.web.enabled,
     )
@@ -89,6 +99,15 @@ def room_in(folder: Path, statvfs: Callable[[str | Path], os.statvfs_result] = o
     except OSError as error:
         return None, safe_message(error)
     return found.f_bavail * found.f_frsize, ""
+
+
+def _overdue(config: Config, last: CanaryEnd | None, unanswered: int, processes: list[Process], now: datetime) -> str:
+    """Why no canary has had its turn for too long, as far as a node runs that could have sent one."""
+    started = [each.started_at for each in processes if each.role == "serve" and is_alive(_process(each), now)]
+    if not started:
+        return ""
+    since = max(min(started), last.ended_at) if last else min(started)
+    return overdue(since, unanswered, timedelta(minutes=config.canary.minutes), now)
 
 
 def _process(process: Process) -> ProcessFact:

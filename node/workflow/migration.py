@@ -11,8 +11,8 @@ from storage import migration
 from storage.migration import Plan
 
 
-def plan(config: Config, now: datetime) -> Plan:
-    """What there is to do; changes nothing.  Raises DatabaseUnusable."""
+def plan(config: Config, now: datetime | None) -> Plan:
+    """What there is to do; changes nothing.  `now`: as `storage.migration.plan` takes it.  Raises DatabaseUnusable."""
     return migration.plan(config.storage.url, config.storage.directory, now)
 
 
@@ -33,7 +33,7 @@ def migrate_by_itself(config: Config, now: datetime) -> None:
     """With [storage] migrate = "by_itself" an older database is migrated, and the log says so; else nothing is done."""
     if config.storage.migrate != "by_itself":
         return
-    planned = plan(config, now)
+    planned = plan(config, None)
     if planned.found is None or not planned.steps:
         return
     migrate(config, planned, now)

@@ -67,13 +67,13 @@ def notice_health(context: Context) -> None:
     now, event, store = context.clock(), AlertEvent.UNHEALTHY.value, context.store.notifications
     health = judge(facts_of(context.config, now, context.store.transactions.reading_plainly))
     wrong = {_topic(reason) for reason in health.reasons}
-    going_on, told = store.going_on(event), store.told_since(event, now - CALM)
+    going_on, notified = store.going_on(event), store.notified_since(event, now - CALM)
     for target in wanting:
         known = {what for name, what in going_on if name == target.name}
         store.over(event, target.name, known - wrong, now)
         new = []
         for what in sorted(wrong - known):
-            calm_until = told[target.name, what] + CALM if (target.name, what) in told else now
+            calm_until = notified[target.name, what] + CALM if (target.name, what) in notified else now
             at = max(now + timedelta(minutes=target.after_minutes), calm_until)
             due_at = target.not_before(at, context.config.report.zone)
             new.append(Notification(target.name, event, f"{what} {now.isoformat()}", now, due_at))

@@ -13,13 +13,16 @@ from typing import Any
 
 from node.audit.messages import Activity
 from node.audit.trail import open_trail
+from node.config.reloading import Reloading, never
 from node.config.sections import Config
+from node.net.tls import hold_anew
 from node.runtime import log
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
 from node.runtime.job import LATE_AFTER_SECONDS, Job, Progress, scheduler_of
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import CONFIG_ERROR, RESTARTS, Child, worker_name
+from node.runtime.service_manager import VARIABLES, ServiceManager
 from node.workflow import (
     canary,
     commitments,
@@ -36,6 +39,7 @@ from node.workflow import (
 )
 from node.workflow.context import Context
 from node.workflow.health import room_in
+from node.workflow.service import Service
 from storage.errors import DatabaseAway
 from storage.files.instances import Files
 from storage.store import Store
@@ -47,8 +51,10 @@ ALARM_SLACK_SECONDS = 5
 class Supervisor:
     """The node: its child processes, its jobs, one scheduler."""
 
-    def __init__(self, config: Config, arguments: list[str]) -> None:
-        """`arguments` are those with which a child finds the same configuration."""
+    def __init__(self, config: Config, arguments: list[str], read: Callable[[], Config] | None = None) -> None:
+        """`arguments` are those with which a child finds the same configuration, and `read` does, when it is to reload."""
+        self._reloading = Reloading(threading.Event(), read) if read else never()
+        self._is_to_reload = False
         self._config = config
         directory = config.storage.directory
         self._files = Files(directory)
@@ -58,8 +64,8 @@ class Supervisor:
         self._context = Context(
             config, self._store, self._files, lambda: wake(directory, WORKER_PROCESS), trail=self._trail
         )
-        self._heartbeat = Heartbeat(self._store.processes, "serve", directory, self._said_of_itself)
-        environment = dict(os.environ)
+        self._heartbeat = Heartbeat(self._store.processes, "serve", directory, self._details)
+        environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         if config.ai.threads:
             environment["OMP_NUM_THREADS"] = str(config.ai.threads)
         self._children = [Child(role, arguments, environment) for role in ("receive", "work")]
@@ -67,12 +73,14 @@ class Supervisor:
             self._children.append(Child("web", [*arguments, "--as-child"], environment))
         self._stopping = threading.Event()
         self._jobs = _jobs_of(self._context, self._rescue)
+        self._service = Service(config, self._store.transactions.reading_plainly, ServiceManager())
         self._progress = Progress("supervise", LATE_AFTER_SECONDS)
 
     def run(self) -> int:
         """Runs until SIGTERM or SIGINT; returns the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_hangup)
         self._record(Activity.START)
         self._heartbeat.start()
         retrieval.resume(self._context)
@@ -84,6 +92,7 @@ class Supervisor:
             scheduler.start()
             status = self._supervise(wakeup)
             scheduler.shutdown(wait=False)
+        self._service.stopping()
         deadline = time.monotonic() + self._config.node.stop_seconds
         self._context.stopping.set()
         for job in self._jobs:
@@ -99,23 +108,39 @@ class Supervisor:
         log.get().info("node_stopped", exit_code=status)
         return status
 
-    def _said_of_itself(self) -> dict[str, Any]:
+    def _details(self) -> dict[str, Any]:
         """For its heartbeat: when each job last got on, and what room there is on this host."""
         free_bytes, error = room_in(self._config.storage.directory)
-        jobs = {each.name: each.said() for each in (self._progress, *(job.progress for job in self._jobs))}
-        return {"jobs": jobs, "free_bytes": free_bytes, "disk_error": error}
+        jobs = {each.name: each.as_details() for each in (self._progress, *(job.progress for job in self._jobs))}
+        return {"jobs": jobs, "free_bytes": free_bytes, "disk_error": error, **self._reloading.as_details()}
 
     def _supervise(self, wakeup: Wakeup) -> int:
         while not self._stopping.is_set():
             self._progress.made()
+            self._service.look(self._children)
             for child in self._children:
                 if not self._look_after(child):
                     return CONFIG_ERROR
+            if self._is_to_reload:
+                self._is_to_reload = False
+                self._config = self._context.config = self._reloading(self._config, self._take)
+                self._heartbeat.beat()
             if wakeup.wait(0.2):
                 for job in self._jobs:
                     if job.on_wakeup:
                         job.wake()
         return 0
+
+    def _take(self, config: Config) -> str:
+        """Our certificates are those of the files, and the children are asked to take what is theirs.
+
+        Raises ConfigError where the certificates cannot be used; then all stays as it is.
+        """
+        if config.node.tls is not None:
+            hold_anew(config.node.tls)
+        for child in self._children:
+            child.reload()
+        return "configuration read again"
 
     def _look_after(self, child: Child) -> bool:
         """The child runs, or will be started again after a pause; False when that will not help."""
@@ -185,6 +210,9 @@ class Supervisor:
     def _record(self, what: Activity) -> None:
         self._trail.record(lambda reporter: reporter.activity(what, os.getpid(), utc_now()))
 
+    def _on_hangup(self, _signal: int, _frame: FrameType | None) -> None:
+        self._is_to_reload = True  # no Event: this thread may hold its lock
+
     def _on_stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()
 
@@ -217,9 +245,9 @@ def _jobs_of(context: Context, rescue: Callable[[], None]) -> list[Job]:
     return jobs
 
 
-def serve(config: Config, arguments: list[str]) -> int:
+def serve(config: Config, arguments: list[str], read: Callable[[], Config] | None = None) -> int:
     """Runs the node; returns the exit status: 2 when a child found at its first start that it cannot run."""
-    return _waited_for(lambda: Supervisor(config, arguments)).run()
+    return _waited_for(lambda: Supervisor(config, arguments, read)).run()
 
 
 def _waited_for(make: Callable[[], Supervisor], sleep: Callable[[float], None] = time.sleep) -> Supervisor:
@@ -230,5 +258,6 @@ def _waited_for(make: Callable[[], Supervisor], sleep: Callable[[float], None] =
         except DatabaseAway as error:
             seconds = RESTARTS.after(attempts)
             log.get().error("database_away", error=str(error), next_attempt_seconds=seconds)
+            ServiceManager().status(f"waits for its database: {error}")
             sleep(seconds)
     raise AssertionError  # the count never ends

@@ -23,6 +23,8 @@ LOST_SERVER = {
 A server that vanished without a word (its host lost power, a firewall forgot the connection) is given up after about
 half a minute; the kernel alone would wait for hours.
 """
+MIGRATION_LOCK_SECONDS = 30
+"""So long a migration waits on PostgreSQL for a table that another program holds; everybody would wait behind it."""
 _LOCK_KEY = 0x57494C4C4953  # "WILLIS": one migration at a time on PostgreSQL
 
 
@@ -109,6 +111,8 @@ def _with_tables(engine: Engine, name: str, may_migrate: bool) -> None:
             return
         if found is not None and (wrong := revision.why_not(found, may_migrate)):
             raise DatabaseUnusable(f"the database {name} {wrong}") from None
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{MIGRATION_LOCK_SECONDS * 1000:.0f}ms'")
         _upgrade(connection)
 
 

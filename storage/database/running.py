@@ -103,6 +103,40 @@ class DriftRow(Base):
     noticed_at: Mapped[datetime]
 
 
+class ShadowAnswerRow(Base):
+    """What a second bundle says of what the first has reported.  See `storage.queries.shadow`.
+
+    What is compared is copied from the report: it outlives the case.
+    """
+
+    __tablename__ = "shadow_answer"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    report_uid: Mapped[str] = mapped_column(String(64))
+    bundle_sha256: Mapped[str] = mapped_column(String(64))
+    case_id: Mapped[int]
+    stage: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]
+    next_attempt_at: Mapped[datetime | None]
+    error: Mapped[str] = mapped_column(Text, default="")
+    reported_at: Mapped[datetime]
+    first_model: Mapped[str] = mapped_column(Text)
+    first_present: Mapped[bool]
+    first_notify: Mapped[bool | None]
+    first_p_present: Mapped[float] = mapped_column(Double)
+    first_lesions: Mapped[list[Any]]
+    model: Mapped[str] = mapped_column(Text)
+    outcome: Mapped[str] = mapped_column(String(16), default="")
+    notify: Mapped[bool | None]
+    p_present: Mapped[float | None] = mapped_column(Double)
+    lesions: Mapped[list[Any]] = mapped_column(default=list)
+
+    __table_args__ = (
+        UniqueConstraint("report_uid", "bundle_sha256"),
+        Index("ix_shadow_answer_due", "bundle_sha256", "stage", "next_attempt_at"),
+    )
+
+
 class NotificationRow(Base):
     """Something that one target is to be notified of, or was.  Content is made when it is sent: no patient is named here."""
 

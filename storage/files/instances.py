@@ -5,6 +5,7 @@ Layout under the root: `instances/<2 hex of the series>/<series hash>/<instance 
 hash in them means that no write can ever replace other bytes.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -242,15 +243,16 @@ class Files:
         """Half-written files of processes that died are gone; returns how many.  Call before receiving begins.
 
         `has_died` is asked of "host:process id".  One with our own process id died too, before we began.  Another
-        host's are gone after a day.
+        host's are gone after a day.  What cannot be removed, such as a folder that somebody made there, stays.
         """
         count = 0
         for leftover in (self.root / "incoming").iterdir():
             host, _, process_id = leftover.name.rpartition("-")[0].rpartition("-")
             ended = (host, process_id) == self._writer or has_died(f"{host}:{process_id}")
-            if ended or is_older(leftover, time.time() - _LONGEST_WRITE_SECONDS):
-                leftover.unlink(missing_ok=True)
-                count += 1
+            with contextlib.suppress(OSError):  # a leftover is no reason not to receive
+                if ended or is_older(leftover, time.time() - _LONGEST_WRITE_SECONDS):
+                    leftover.unlink()
+                    count += 1
         return count
 
     def move(self, pairs: Iterable[tuple[str, str]]) -> None:

@@ -55,6 +55,8 @@ class Identity:
     provider: Provider
     subject: str
     name: str
+    person_name: str = ""
+    """As DICOM writes it, `Doe^Jane`; "" where the provider says none."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class Accounts:
         """The account of a person whom a provider knows, with this role; made if there is none.  A disabled one is unchanged.
 
         It is found by provider and subject alone.  A new one whose name another account has gets a number behind it.
+        The provider's name of the person is taken when the account is made: what an administrator makes of it stays.
         """
         with self._transactions.writing() as session:
             insert = self._transactions.insert_unless_there(AccountRow)
@@ -150,6 +153,7 @@ class Accounts:
             while row is None:
                 name = identity.name if number == 1 else f"{identity.name[:58]}-{number}"
                 values = {"provider": identity.provider.value, "subject": identity.subject}
+                values |= {"person_name": identity.person_name}
                 new = values | {"name": name, "role": role.value, "password_hash": "", "failures": 0, "created_at": now}
                 session.execute(insert.values(new))
                 number, row = number + 1, _of_subject(session, identity)

@@ -1,16 +1,18 @@
 """What analyses measured, without whose they were, and where it has drifted; nothing of it goes with retention."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import and_, delete, func, or_, select
 
 from storage.database.running import BaselineRow, DriftRow, MeasuredRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import alike
 from storage.records import Measured
 from storage.stages import Outcome
+
+_MEASURED = [each.name for each in fields(Measured)]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,18 @@ class Drifted:
     what: str
     message: str
     noticed_at: datetime
+
+
+@dataclass(frozen=True)
+class ScannerCases:
+    """A scanner's cases since its baseline began: how many, and of them within its first weeks; the first and the last."""
+
+    site: str
+    scanner: str
+    count: int
+    within: int
+    first_at: datetime
+    last_at: datetime
 
 
 class Drift:
@@ -36,12 +50,36 @@ class Drift:
         with self._transactions.reading() as session:
             return session.scalar(select(func.count()).select_from(MeasuredRow)) or 0
 
-    def measured(self) -> list[Measured]:
-        """All of them in the order of time, those before the beginning of their scanner's baseline left out."""
+    def scanners(self, weeks: float) -> list[ScannerCases]:
+        """Each in the order of site and scanner, counted by the database: no case is read."""
+        of_it = and_(BaselineRow.site == MeasuredRow.site, BaselineRow.scanner == MeasuredRow.scanner)
+        counted = (
+            select(
+                MeasuredRow.site, MeasuredRow.scanner, func.count(), func.min(MeasuredRow.at), func.max(MeasuredRow.at)
+            )
+            .join(BaselineRow, of_it, isouter=True)
+            .where(or_(BaselineRow.begun_at.is_(None), MeasuredRow.at >= BaselineRow.begun_at))
+            .group_by(MeasuredRow.site, MeasuredRow.scanner)
+        )
+        found = []
+        with self._transactions.reading() as session:
+            for site, scanner, count, first_at, last_at in session.execute(counted).all():
+                of_it = and_(MeasuredRow.site == site, MeasuredRow.scanner == scanner, MeasuredRow.at >= first_at)
+                early = select(func.count()).where(of_it, MeasuredRow.at < first_at + timedelta(weeks=weeks))
+                within = session.scalar(early) or 0
+                found.append(ScannerCases(site, scanner, count, within, first_at, last_at))
+        return sorted(found, key=lambda each: (each.site, each.scanner))  # no server's collation: they are numbered so
+
+    def measured(self, site: str | None = None, scanner: str | None = None) -> list[Measured]:
+        """All of them, or a scanner's, in the order of time, those before the beginning of its baseline left out."""
+        columns = [getattr(MeasuredRow, name) for name in _MEASURED]  # not whole rows: a year of cases in a moment
+        asked = select(*columns).order_by(MeasuredRow.at, MeasuredRow.id)
+        if site is not None:
+            asked = asked.where(MeasuredRow.site == site, MeasuredRow.scanner == scanner)
         with self._transactions.reading() as session:
             begun = {(row.site, row.scanner): row.begun_at for row in session.scalars(select(BaselineRow))}
-            rows = session.scalars(select(MeasuredRow).order_by(MeasuredRow.at, MeasuredRow.id))
-            found = [Measured(**alike(Measured, row) | {"outcome": Outcome(row.outcome)}) for row in rows]
+            rows = [dict(zip(_MEASURED, row, strict=True)) for row in session.execute(asked)]
+            found = [Measured(**row | {"outcome": Outcome(row["outcome"])}) for row in rows]
         return [each for each in found if each.at >= begun.get((each.site, each.scanner), each.at)]
 
     def add(self, measured: Sequence[Measured]) -> None:

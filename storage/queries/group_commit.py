@@ -17,6 +17,8 @@ from storage.records import Added, Change, Ended
 LARGEST_GROUP = 64
 PATIENCE_SECONDS = 0.02
 """How long the end of an association waits for company: no answer depends on it, and one flush less does everybody good."""
+AGAIN_SECONDS = 10.0
+"""After which the end of an association that the database refused is taken to it again, where nothing else comes before."""
 
 
 class Offer:
@@ -39,6 +41,7 @@ class GroupCommit:
         self._intake = intake
         self.forget_instance = intake.forget_instance
         self._offers: queue.SimpleQueue[Offer | None] = queue.SimpleQueue()
+        self._refused_ends: list[Change] = []
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._busy_since: float | None = None
@@ -75,7 +78,10 @@ class GroupCommit:
 
     def _run(self) -> None:
         while True:
-            group: list[Offer | None] = [self._offers.get()]
+            group: list[Offer | None] = [Offer(end) for end in self._refused_ends]
+            with contextlib.suppress(queue.Empty):
+                group.insert(0, self._offers.get(timeout=AGAIN_SECONDS if group else None))
+            self._refused_ends = []
             if group[0] is not None and isinstance(group[0].change, Ended):
                 with contextlib.suppress(queue.Empty):
                     group.append(self._offers.get(timeout=PATIENCE_SECONDS))
@@ -91,6 +97,7 @@ class GroupCommit:
         """Every offer is completed: together, or each for itself when one of them may be why that failed.
 
         When the database is locked or away nobody is tried again: each would wait for its time-out, after the other.
+        But an association whose end was refused would count as open: the end goes with the next group once more.
         """
         failure = self._taken(group)
         if failure is None:
@@ -100,6 +107,8 @@ class GroupCommit:
             if len(group) > 1 and not self._intake.concerns_everybody(failure):
                 mine = self._taken([offer])
             if mine is not None:
+                if isinstance(offer.change, Ended) and self._intake.concerns_everybody(mine):
+                    self._refused_ends.append(offer.change)
                 offer.complete(mine)
                 failure = mine
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from storage.database.plain import Reading
-from storage.running import CanaryEnd, PeerAnswer, Process, Waiting
+from storage.running import CanaryEnd, PeerAnswer, Process, ResultsGivenUp, Waiting
 
 _WAITING = """
 SELECT
@@ -18,6 +18,21 @@ SELECT
     (SELECT MAX(detail) FROM series WHERE NOT canary AND stage = 'ready' AND outcome IS NULL AND detail <> '') AS held_up
 """
 _CANARY = "SELECT * FROM canary WHERE ended_at IS NOT NULL AND (seconds IS NOT NULL OR trouble <> '') ORDER BY id DESC LIMIT 1"
+_UNANSWERED = """
+SELECT COUNT(*) AS number FROM canary WHERE ended_at IS NOT NULL
+AND id > COALESCE((SELECT MAX(id) FROM canary WHERE seconds IS NOT NULL OR trouble <> ''), 0)
+"""
+
+_RESULTS_GIVEN_UP = """
+WITH lately AS (
+    SELECT calling_ae, created_at, next_attempt_at, answered_at, last_error FROM commitment_request ORDER BY id DESC LIMIT 200
+)
+SELECT calling_ae, COUNT(*) AS number, MAX(created_at) AS asked_at, MAX(last_error) AS error FROM lately g
+WHERE answered_at IS NULL AND next_attempt_at IS NULL
+AND NOT EXISTS (SELECT 1 FROM lately l WHERE l.calling_ae = g.calling_ae AND l.answered_at > g.created_at)
+GROUP BY calling_ae ORDER BY calling_ae
+"""
+"""Among the latest alone: there is no index for it, and a request may name thousands of instances."""
 
 
 def drifted(reading: Reading) -> list[str]:
@@ -33,6 +48,20 @@ def canary(reading: Reading) -> CanaryEnd | None:
         for row in select(_CANARY):
             return CanaryEnd(_time(row["sent_at"]), _time(row["ended_at"]), row["seconds"], row["trouble"])
     return None
+
+
+def results_given_up(reading: Reading) -> list[ResultsGivenUp]:
+    """Of every peer that has had no result of a storage commitment since, those that it was not sent."""
+    with reading() as select:
+        rows = select(_RESULTS_GIVEN_UP)
+    return [ResultsGivenUp(row["calling_ae"], row["number"], _time(row["asked_at"]), row["error"]) for row in rows]
+
+
+def unanswered_canaries(reading: Reading) -> int:
+    """How many were sent after that one and ended without an answer."""
+    with reading() as select:
+        [row] = select(_UNANSWERED)
+    return int(row["number"])
 
 
 def processes(reading: Reading) -> list[Process]:

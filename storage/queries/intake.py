@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from storage.database.prepared import Prepared
 from storage.database.running import CanaryRow
-from storage.database.schema import AssociationRow, InstanceRow, RefusalRow, RemovalRow, ReportRow, SeriesRow
+from storage.database.schema import AssociationRow, InstanceRow, RefusalRow, RemovalRow, ReportRow, ReviewRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import reopen
 from storage.records import (
@@ -36,8 +36,11 @@ _SEE_AGAIN = _ONE_SERIES.values(sent_again_at=bindparam("now"), sent_again_by=bi
 _NEXT_CASE = 1 + func.max(  # of several values: the largest
     func.coalesce(select(func.max(SeriesRow.id)).scalar_subquery(), 0),
     func.coalesce(select(func.max(RemovalRow.case_id)).scalar_subquery(), 0),
+    func.coalesce(select(func.max(ReviewRow.case_id)).scalar_subquery(), 0),
 )
-"""SQLite alone would give the number of the newest case, once that is removed, to the next one."""
+"""SQLite alone would give the number of the newest case, once that is removed, to the next one; with what was decided of
+it, which is kept by number and outlives it, also where no record of the removal is left.
+"""
 _FORGET_IF_EMPTY = delete(SeriesRow.__table__).where(  # type: ignore[arg-type]
     SeriesRow.id == bindparam("series"), SeriesRow.instance_count == 0, SeriesRow.revision == 1
 )

@@ -160,7 +160,7 @@ class Notifications:
             )
             return {(row.target, row.subject.partition(" ")[0]) for row in rows}
 
-    def told_since(self, event: str, since: datetime) -> dict[tuple[str, str], datetime]:
+    def notified_since(self, event: str, since: datetime) -> dict[tuple[str, str], datetime]:
         """Of what is no case and was sent since then: (target, what) to when."""
         sent = (NotificationRow.stage == NotificationStage.DELIVERED.value, NotificationRow.ended_at >= since)
         with self._transactions.reading() as session:

@@ -1,7 +1,8 @@
 """The cases as the triage page lists them: all that it ranks, filters and shows, in one statement without the view's counts."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from storage.database.plain import Reading
@@ -26,15 +27,36 @@ _NEWEST = _COLUMNS.format(some="(SELECT * FROM series WHERE NOT canary ORDER BY 
 _MOST_URGENT = _COLUMNS.format(
     some="(SELECT * FROM series WHERE id <= :before AND NOT canary ORDER BY priority, p_absent, last_instance_at LIMIT :most) s"
 )
-_STAMP = """
-SELECT stage, COUNT(*) AS number, (SELECT COUNT(*) FROM review_entry) AS reviews, (SELECT MAX(id) FROM report) AS reports,
-    (SELECT MAX(id) FROM instance) AS instances, (SELECT MAX(id) FROM removal) AS removals
-FROM series GROUP BY stage ORDER BY stage
+_SOME = _COLUMNS.format(some="(SELECT * FROM series WHERE id IN ({numbers}) AND NOT canary) s")
+_MARK = """
+SELECT COALESCE((SELECT MAX(id) FROM series), 0) AS cases, COALESCE((SELECT MAX(id) FROM report), 0) AS reports,
+    COALESCE((SELECT MAX(id) FROM review_entry), 0) AS entries, COALESCE((SELECT MAX(id) FROM removal), 0) AS removals
 """
-"""From indexes alone.  Heartbeats and deliveries change the database and none of this; nor do an instance that came again with
-other content, or two cases that change places between two stages.
+NOT_ENDED = ("receiving", "ready", "analysing")
+"""The stages that a case may leave without a report, a review or a removal; `_TOUCHED` has them too."""
+_TOUCHED = """
+SELECT id AS case_id FROM series WHERE id > :cases
+UNION SELECT id FROM series WHERE stage IN ('receiving', 'ready', 'analysing')
+UNION SELECT series_id FROM report WHERE id > :reports
+UNION SELECT case_id FROM review_entry WHERE id > :entries
+UNION SELECT case_id FROM removal WHERE id > :removals
+"""
+"""From indexes alone, but for the few rows that it finds."""
+_AGAIN, _REMOVALS_AGAIN = 8, 64
+"""So many of the last rows of each table are looked at again: two transactions may commit in another order than they got
+their numbers, and a removal is recorded before its case is gone.
 """
 _DELIVERY = "SELECT case_id, delivery FROM worklist WHERE case_id IN ({numbers})"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How far the tables had been written when the cases were read: the highest number in each."""
+
+    cases: int
+    reports: int
+    entries: int
+    removals: int
 
 
 class Triage:
@@ -52,10 +74,25 @@ class Triage:
                 rows += select(_MOST_URGENT, most=most, before=min(row["case_id"] for row in rows) - 1)
         return [_whole(row) for row in rows]
 
-    def stamp(self) -> str:
-        """What differs from its last value once a case has come, moved on, been decided on or gone, as a rule (`_STAMP`)."""
+    def mark(self) -> Mark:
+        """Up to where what is read after this call is known."""
         with self._reading() as select:
-            return repr([tuple(row.values()) for row in select(_STAMP)])
+            return Mark(**select(_MARK)[0])
+
+    def changed(self, since: Mark, in_work: Iterable[int]) -> tuple[Mark, dict[int, Row | None]]:
+        """The cases that may differ from what was read at `since`, None for one that is gone, and the mark to go on from.
+
+        `in_work`: those that had not ended then.  Not among them is a case that ended long ago and changed without a new
+        report or a review, as one does whose instance came again with other content.
+        """
+        with self._reading() as select:
+            mark = Mark(**select(_MARK)[0])
+            values = {name: value - _AGAIN for name, value in vars(since).items()}
+            values["removals"] = since.removals - _REMOVALS_AGAIN
+            touched = {row["case_id"] for row in select(_TOUCHED, **values)}.union(in_work)
+            rows = select(_SOME.format(numbers=", ".join(map(str, map(int, touched))))) if touched else []
+        found: dict[int, Row | None] = dict.fromkeys(touched)
+        return mark, found | {row["case_id"]: _whole(row) for row in rows}
 
     def deliveries(self, case_ids: Sequence[int]) -> Mapping[int, str]:
         """How the reports of these cases stand on their way."""

@@ -36,6 +36,8 @@ class Counts:
     """How many series and deliveries stand where, and since when the oldest waits."""
 
     stages: Mapping[Stage, int]
+    empty: int
+    """Of those that are RECEIVING by their stage, and are not among them here: see `is_empty`."""
     deliveries: Mapping[DeliveryStage, int]
     oldest_ready_at: datetime | None
     oldest_pending_at: datetime | None
@@ -76,6 +78,7 @@ SELECT d.id, d.destination, d.stage, d.attempts, d.created_at, d.next_attempt_at
 FROM delivery d JOIN report r ON r.id = d.report_id LEFT JOIN report_object o ON o.id = d.object_id
 WHERE r.series_id = :case_id ORDER BY d.id
 """
+_EMPTY = "SELECT COUNT(*) AS number FROM series WHERE NOT canary AND stage = 'receiving' AND instance_count = 0"
 _DELIVERY_ERRORS = """
 SELECT MAX(created_at) AS last_at, destination, last_error, COUNT(*) AS number FROM delivery WHERE last_error <> ''
 GROUP BY destination, last_error ORDER BY MAX(id) DESC LIMIT 5
@@ -157,13 +160,22 @@ class Worklist:
             return [typed(row) for row in select(statement, **values)]
 
 
+def is_empty(row: Row) -> bool:
+    """Whether the case has lost every slice that it had (`Intake.forget_instance`), and waits for them to be sent again."""
+    return (row["stage"], row["instance_count"]) == (Stage.RECEIVING, 0)
+
+
 def _counts(select: Select) -> Counts:
-    stages = select("SELECT stage, COUNT(*) AS number FROM series WHERE NOT canary GROUP BY stage")
+    rows = select("SELECT stage, COUNT(*) AS number FROM series WHERE NOT canary GROUP BY stage")
+    stages = {Stage(row["stage"]): row["number"] for row in rows}
+    if empty := select(_EMPTY)[0]["number"]:
+        stages[Stage.RECEIVING] -= empty
     deliveries = select("SELECT stage, COUNT(*) AS number FROM delivery GROUP BY stage")
     [ready] = select("SELECT MIN(ready_at) AS oldest_at FROM series WHERE stage = 'ready' AND NOT canary")
     [pending] = select("SELECT MIN(created_at) AS oldest_at FROM delivery WHERE stage = 'pending'")
     return Counts(
-        stages={Stage(row["stage"]): row["number"] for row in stages},
+        stages=stages,
+        empty=empty,
         deliveries={DeliveryStage(row["stage"]): row["number"] for row in deliveries},
         oldest_ready_at=as_time(ready["oldest_at"]),
         oldest_pending_at=as_time(pending["oldest_at"]),

@@ -318,23 +318,31 @@ def listen() -> None:
 
 
 async def _listen(url: str, cookie: str, count: int) -> None:
+    """By plain sockets: in a hospital these pages are on other machines, and cost this one nothing but their requests."""
     opened = asyncio.Semaphore(0)
-    # The server closes what is idle; a connection that it is about to close must not be used again.
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    async with httpx.AsyncClient(headers={"Cookie": cookie}, timeout=60, trust_env=False, limits=limits) as client:
+    host, port = url.removeprefix("http://").split(":")
 
-        async def one() -> None:
-            async with client.stream("GET", f"{url}/events") as answer:
-                async for line in answer.aiter_lines():
-                    if line == "event: changed":
-                        await client.get(f"{url}/rows")
-                        opened.release()
+    async def ask(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        return reader, writer
 
-        listening = [asyncio.create_task(one()) for _ in range(count)]
-        for _ in listening:
-            await opened.acquire()
-        print("open", flush=True)
-        await asyncio.gather(*listening)
+    async def one() -> None:
+        events, _ = await ask("/events")
+        while line := await events.readline():
+            if line.strip() == b"event: changed":
+                rows, writer = await ask("/rows")
+                await rows.read()
+                writer.close()
+                opened.release()
+
+    listening = [asyncio.create_task(one()) for _ in range(count)]
+    for _ in listening:
+        await opened.acquire()
+    print("open", flush=True)
+    await asyncio.gather(*listening)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,9 @@ class People:
         context = self._browser.new_context(viewport={"width": 1360, "height": 860}, **options)
         context.set_default_timeout(SLOWEST_MS)
         page = context.new_page()
-        page.on("console", lambda said: self.wrong.append(said.text) if said.type in ("error", "warning") else None)
+        page.on(
+            "console", lambda message: self.wrong.append(message.text) if message.type in ("error", "warning") else None
+        )
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
         page.on("dialog", self._dismiss)
         page.on("request", lambda asked: self._check(asked.url))
@@ -86,7 +88,7 @@ def people(chromium: Browser, pages: Served) -> Iterator[People]:
     yield made
     for context in chromium.contexts:
         context.close()
-    assert [said for said in made.wrong if not any(each in said for each in made.expected)] == []
+    assert [message for message in made.wrong if not any(each in message for each in made.expected)] == []
 
 
 def picture(page: Page, name: str) -> None:

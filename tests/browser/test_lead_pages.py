@@ -52,6 +52,10 @@ def test_an_administrator_makes_an_account_and_disables_it(people: People, pages
     page.get_by_role("button", name="Make the account").click()
     new = page.locator('tr[data-account="dr.new"]')
     expect(new).to_contain_text("may sign in")
+    new.get_by_text("no name").click()
+    new.get_by_label("As on reports").fill("Doe^Jane")
+    new.get_by_role("button", name="Set the person of dr.new").click()
+    expect(new).to_contain_text("Doe^Jane")
     new.get_by_role("button", name="Disable dr.new").click()
     expect(new).to_contain_text("disabled")
     for colours in ("light", "dark"):

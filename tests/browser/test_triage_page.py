@@ -129,6 +129,7 @@ def test_findings_are_shown_on_their_slices_accepted_and_rejected_with_the_keybo
         page.keyboard.press(key)
     expect(page.locator("#slice-words")).to_have_text("oblique 10° 5°  61 / 121")
     assert page.locator("#viewer").get_attribute("data-circle2") == middle, "it turns about the finding"
+    expect(page.locator("#viewer[data-masked]")).not_to_have_attribute("data-masked", "0")
     picture(page, "case-oblique")
     page.keyboard.press("v")
     page.keyboard.press("1")
@@ -143,7 +144,7 @@ def test_findings_are_shown_on_their_slices_accepted_and_rejected_with_the_keybo
     page.keyboard.press("y")
     expect(page.locator('.found[data-finding="1"]')).to_contain_text("accepted by dr.a")
     page.keyboard.press("u")
-    expect(page.locator('.found[data-finding="1"] .said')).to_have_count(0)
+    expect(page.locator('.found[data-finding="1"] .decision')).to_have_count(0)
     expect(page.locator('.found[data-finding="2"]')).to_contain_text("rejected")
 
 
@@ -165,6 +166,7 @@ def test_the_page_says_that_it_is_old_and_catches_up_when_the_server_is_back(
 def test_a_page_without_its_database_says_so_and_recovers_by_itself(
     people: People, pages: Served, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    people.expected = ["500 (Internal Server Error)", "Error Code 500"]  # rows asked for just when it goes away
     page = people.sign_in("dr.a")
     with monkeypatch.context() as patched:
         patched.setattr(pages.context.store.changes, "stamp", lambda: 1 // 0)

@@ -32,7 +32,9 @@ def test_a_slice_that_is_on_no_line_has_its_place_between_the_lines(people: Peop
 
 
 @pytest.mark.parametrize("turned", [{"yaw": 0, "pitch": 0}, {"yaw": 35, "pitch": -50}, {"yaw": -170, "pitch": 90}])
-def test_an_oblique_slab_shows_a_bright_voxel_where_its_circle_is(people: People, turned: dict[str, float]) -> None:
+def test_an_oblique_slab_shows_a_bright_voxel_and_its_mask_where_its_circle_is(
+    people: People, turned: dict[str, float]
+) -> None:
     script = """
         const [rows, columns, slices] = [40, 60, 30];
         const positions = Array.from({ length: slices }, (_, i) => 10 + 2 * i);
@@ -47,11 +49,18 @@ def test_an_oblique_slab_shows_a_bright_voxel_where_its_circle_is(people: People
         const found = m.valuesOn(volume, kept, 'oblique', turned, Math.round(at) - half, Math.round(at) + half);
         const bright = [...found.keys()].filter((i) => found[i] === 300).map((i) => [i % 256 + 0.5, Math.floor(i / 256) + 0.5]);
         const mean = [0, 1].map((axis) => bright.reduce((sum, each) => sum + each[axis], 0) / bright.length);
-        return [bright.length, mean, [x, y]];
+        const { maskedPixels } = await import('/static/viewer/drawing.js');
+        volume.masks = { 12: [[1, 18, 25, 1]] };
+        const masked = maskedPixels(volume, 'oblique', turned, 256, Math.round(at) - half, Math.round(at) + half);
+        const beside = maskedPixels(volume, 'oblique', turned, 256, Math.round(at) + 4, Math.round(at) + 4 + 2 * half);
+        const both = [...masked].filter((i) => found[i] === 300).length;
+        return [bright.length, mean, [x, y], both, beside.size];
     """
-    count, mean, circle = asked(people, script, turned=turned)
+    count, mean, circle, masked, beside = asked(people, script, turned=turned)
     assert count > 0
     assert mean == pytest.approx(circle, abs=1.5)  # pixels of 0.5 mm
+    assert masked >= 0.6 * count, "the mask covers the voxel"
+    assert beside == 0, "and is not shown in a slab that the voxel is not in"
 
 
 def test_the_axes_of_an_oblique_plane_stand_upright_on_each_other(people: People) -> None:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from storage.conditions import Level
 from storage.database.schema import DeliveryRow, RemovalRow
 from storage.files.instances import Files
 from storage.records import Claim, LesionRecord
+from storage.running import Process
 from storage.stages import Event, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import LEASE, FakeClock, conclusion, keep, ready, report_object, series_now
@@ -203,6 +204,42 @@ def test_a_patients_series_comes_first(context: Context, clock: FakeClock) -> No
     clock.advance(61)
     canary.look_after(context)
     assert [each for each in health_of(context.config, clock()).reasons if each.about == "canary"] == []
+
+
+def canary_reasons(context: Context, clock: FakeClock, started_at: datetime) -> list[str]:
+    """What health says of it while a node runs that started then."""
+    process = Process("serve@elsewhere", "serve", "elsewhere", 7, str(context.files.root), started_at, clock())
+    context.store.processes.beat(process)
+    return [each.message for each in health_of(context.config, clock()).reasons if each.about == "canary"]
+
+
+def test_one_that_never_has_its_turn_makes_the_node_degraded(context: Context, clock: FakeClock) -> None:
+    started_at = clock()
+    claim = claimed_canary(context)
+    answered(context, claim, RIGHT)
+    canary.look_after(context)
+    canary.look_after(context)
+    answered_at = clock()
+    real = keep(context.store, context.files, clock, ct_series(6, SeriesInstanceUID="2.25.5"))
+    clock.advance(6 * 3600)
+    canary.look_after(context)
+    assert canary_reasons(context, clock, started_at) == []
+    clock.advance(60)
+    canary.look_after(context)
+    [said] = canary_reasons(context, clock, started_at)
+    assert (
+        f"no canary was answered since {answered_at:%Y-%m-%d %H:%M} UTC (none was sent: a patient's series was" in said
+    )
+    assert canary_reasons(context, clock, clock()) == [], "the node was away meanwhile, and has just begun"
+    assert context.store.settling.leave(real, Event.SET_ASIDE, "quiet", clock(), Outcome.NOT_ELIGIBLE, "localizer")
+    canary.look_after(context)
+    ready(context.store, clock, series="2.25.6")
+    canary.look_after(context)
+    [said] = canary_reasons(context, clock, started_at)
+    assert "1 was sent and gave way to patients' series" in said
+    settings = context.config.canary.model_copy(update={"minutes": 0})
+    context.config = context.config.model_copy(update={"canary": settings})
+    assert canary_reasons(context, clock, started_at) == []
 
 
 def test_after_a_kill_what_is_left_is_removed_and_says_nothing(context: Context, clock: FakeClock) -> None:

@@ -1,4 +1,4 @@
-"""What an answer to a C-MOVE or C-GET is treated as, and what is asked for: docs/conformance.md, Retrieve as SCU."""
+"""What answers to C-MOVE, C-GET and WADO-RS are treated as, and what is asked for: docs/conformance.md, Retrieve as SCU."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,11 +13,13 @@ from node.errors import Refused, Unavailable
 from node.scu.dimse import Entity, Timeouts
 from node.scu.query_scu import FIND, GET, MOVE, DimseSource
 from node.scu.source import Listed
+from node.scu.wado import ANY_SYNTAX
 from node.workflow import retrieval
 from node.workflow.settling import settle
 from tests.support.builders import keep, series_now
 from tests.support.dicom_factory import ct_series
 from tests.support.site import SiteFactory
+from tests.support.web_server import Said, ServerFactory
 
 SERIES = Listed("1.2.3", "1.2.3.4")
 Pacs = Callable[..., tuple[Peer, list[Any]]]
@@ -93,7 +95,22 @@ def test_a_peer_that_cannot_give_one_series_now_is_asked_for_its_others(
     pacs: Pacs, site: SiteFactory, how: str
 ) -> None:
     peer, asked = pacs(0xA702, how)
-    made = site(peers={"PACS": peer.model_dump(exclude_defaults=True)})
+    assert attempts_at_two_series(site, peer.model_dump(exclude_defaults=True)) == [1, 1]
+    assert sorted(event.identifier.SeriesInstanceUID for event in asked) == ["2.25.1", "2.25.2"]
+
+
+def test_a_server_that_fails_with_one_series_is_asked_for_its_others(web: ServerFactory, site: SiteFactory) -> None:
+    one_more = Said.of([{"00080018": {"vr": "UI", "Value": ["2.25.404"]}}])
+    server = web(lambda asked: Said(500) if asked.headers["Accept"] == ANY_SYNTAX else one_more)
+    peer = {"ae_title": "PACS", "url": server.url, "retrieve": "wado"}
+    assert attempts_at_two_series(site, peer) == [1, 1]
+    given = [asked.path.split("/")[5] for asked in server.asked if asked.headers["Accept"] == ANY_SYNTAX]
+    assert sorted(given) == ["2.25.1", "2.25.2"]
+
+
+def attempts_at_two_series(site: SiteFactory, peer: dict[str, Any]) -> list[int]:
+    """How often each was asked for, of 2.25.1 and 2.25.2, which lack an instance, in a round that brings none."""
+    made = site(peers={"PACS": peer})
     for number in (1, 2):
         slices = ct_series(3, SeriesInstanceUID=f"2.25.{number}", StudyInstanceUID=f"2.25.9{number}")
         for index, ds in enumerate(slices):
@@ -101,8 +118,7 @@ def test_a_peer_that_cannot_give_one_series_now_is_asked_for_its_others(
         keep(made.store, made.files, made.clock, slices)
     made.clock.advance(20)
     assert (settle(made.context), retrieval.retrieve(made.context)) == (0, 0)
-    assert sorted(event.identifier.SeriesInstanceUID for event in asked) == ["2.25.1", "2.25.2"]
-    assert [series_now(made.store, f"2.25.{number}").retrievals for number in (1, 2)] == [1, 1]
+    return [series_now(made.store, f"2.25.{number}").retrievals for number in (1, 2)]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,26 @@ def test_an_account_that_was_changed_or_disabled_is_signed_out_at_once(quick: Se
     assert (enters(quick, "dr.a"), enters(quick, "dr.a", "another horse")) == (False, True)
 
 
+def test_a_person_s_name_is_set_changed_and_taken_away_on_the_page(quick: Served, clock: FakeClock) -> None:
+    root = quick.signed_in("root", Role.ADMINISTRATOR)
+    post(root, "/accounts", "/accounts", **NEW, person_name="Doe^Jane")
+    assert account(quick, "dr.new").person_name == "Doe^Jane"
+    kim = Identity(Provider.OIDC, "https://id.example 7", "dr.kim", "Kim^Jo")
+    assert quick.context.store.accounts.of_identity(kim, Role.READER, clock()).person_name == "Kim^Jo"
+    for name, person in (("dr.new", "Doe^Janet"), ("dr.new", ""), ("dr.kim", "Kim^Joanna")):
+        answer = post(root, "/accounts", "/accounts", action="person", name=name, person_name=person)
+        assert (answer.status_code, person in answer.text, account(quick, name).person_name) == (200, True, person)
+    again = quick.context.store.accounts.of_identity(kim, Role.READER, clock())
+    assert again.person_name == "Kim^Joanna", "what an administrator wrote stays"
+    post(root, "/accounts", "/accounts", action="person", name="dr.kim", person_name="")
+    emptied = quick.context.store.accounts.of_identity(kim, Role.READER, clock())
+    assert emptied.person_name == "", "and what he took away does not come back"
+    post(root, "/accounts", "/accounts", action="person", name="dr.kim", person_name="Kim^Joanna")
+    refused = post(root, "/accounts", "/accounts", action="person", name="dr.kim", person_name="Jo Kim")
+    assert (refused.status_code, "is written family^given" in refused.text) == (422, True)
+    assert account(quick, "dr.kim").person_name == "Kim^Joanna"
+
+
 @pytest.mark.parametrize("role", [Role.READER, Role.LEAD])
 def test_whoever_is_no_administrator_sees_and_changes_no_account(quick: Served, role: Role) -> None:
     quick.account("root", Role.ADMINISTRATOR)
@@ -62,7 +82,7 @@ def test_whoever_is_no_administrator_sees_and_changes_no_account(quick: Served, 
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("form", "message"),
     [
         (NEW | {"again": "other words"}, "The two passwords differ."),
         (NEW | {"name": "a b"}, "A name has up to 64 letters"),
@@ -76,11 +96,11 @@ def test_whoever_is_no_administrator_sees_and_changes_no_account(quick: Served, 
         ({"name": "dr.a"}, "That cannot be done with an account."),
     ],
 )
-def test_what_cannot_be_done_is_said_and_changes_nothing(quick: Served, form: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_done_is_said_and_changes_nothing(quick: Served, form: dict[str, Any], message: str) -> None:
     root = quick.signed_in("root", Role.ADMINISTRATOR)
     before = quick.context.store.accounts.all()
     answer = post(root, "/accounts", "/accounts", **form)
-    assert (answer.status_code, said in answer.text) == (422, True), answer.text
+    assert (answer.status_code, message in answer.text) == (422, True), answer.text
     assert quick.context.store.accounts.all() == before
 
 

@@ -113,8 +113,8 @@ def test_the_api_takes_no_cookie_no_old_token_and_no_session(quick: Served, cloc
     session = quick.signed_in("dr.a").cookies["willis_session"]
     headers = token_of(quick, "ris")
     assert httpx.get(f"{quick.url}/api/cases", headers=headers).status_code == 200
-    for said in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": f"Bearer {session}"}):
-        assert httpx.get(f"{quick.url}/api/cases", headers=said).status_code == 401
+    for other in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": f"Bearer {session}"}):
+        assert httpx.get(f"{quick.url}/api/cases", headers=other).status_code == 401
     assert httpx.get(f"{quick.url}/api/cases", cookies={"willis_session": session}).status_code == 401
     clock.advance(24 * 3600 + 1)
     assert httpx.get(f"{quick.url}/api/cases", headers=headers).status_code == 401

@@ -130,19 +130,19 @@ def test_the_page_says_when_a_review_goes_back_and_that_it_was_taken(
     with serving(dataclasses.replace(plain, config=reviewing)) as served:
         client = served.signed_in("dr.b")
 
-        def said() -> str:
+        def sent_back() -> str:
             found = re.search(r'<p class="soft sent-back">(.*?)</p>', client.get("/cases/1").text)
             return found[1] if found else ""
 
-        assert said().startswith("Once the case is acknowledged and each finding judged")
+        assert sent_back().startswith("Once the case is acknowledged and each finding judged")
         accept_one_and_reject_one(sqlite_store, clock)
-        assert "the name of the person behind j.doe is not known" in said()
+        assert "the name of the person behind j.doe is not known" in sent_back()
         sqlite_store.accounts.change("j.doe", person_name="Doe^Jane")
-        assert "goes to PACS after" in said()
+        assert "goes to PACS after" in sent_back()
         clock.advance(600)
         context = workflow.Context(reviewing, sqlite_store, files, lambda: None, clock)
         assert send(context) == 1
-        assert said() == ""
+        assert sent_back() == ""
         while delivery := sqlite_store.outbox.due.claim(clock(), LEASE):
             sqlite_store.outbox.accepted(delivery, clock())
         page = client.get("/cases/1").text

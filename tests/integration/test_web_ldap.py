@@ -57,6 +57,7 @@ def test_a_person_of_the_directory_gets_an_account_with_the_role_of_his_highest_
         ("dr.kim", Role.READER, Provider.LDAP),
         ("dr.lead", Role.LEAD, Provider.LDAP),
     ]
+    assert {each.person_name for each in pages.context.store.accounts.all()} == {"Kim^Jane van"}, "of displayName"
     refused = enter(pages, "clerk")
     assert (refused.status_code, "No group of clerk has a role in Willis" in refused.text) == (403, True)
     pages.context.trail.close()
@@ -177,7 +178,7 @@ def test_a_directory_that_is_away_hinders_no_local_account(
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason", "said"),
+    ("changes", "reason", "message"),
     [
         ({"ca": "other.pem"}, Reason.AWAY, "is not trusted, or TLS failed"),
         ({"bind_password_file": "ca.pem.wrong"}, Reason.CLIENT, "does not let Willis search"),
@@ -190,14 +191,14 @@ def test_a_directory_that_is_away_hinders_no_local_account(
     ],
 )
 def test_what_is_wrong_with_the_directory_is_said(
-    slapd: Slapd, certificates: Certificates, changes: dict[str, Any], reason: Reason, said: str
+    slapd: Slapd, certificates: Certificates, changes: dict[str, Any], reason: Reason, message: str
 ) -> None:
     (certificates.folder / "ca.pem.wrong").write_text("not the password")
     files = {key: certificates.folder / changes[key] for key in ("ca", "bind_password_file") if changes.get(key)}
     with pytest.raises(NotAdmitted) as caught:
         Directory(Ldap.model_validate(slapd.settings(**changes | files))).find("dr.kim")
     assert caught.value.reason is reason
-    assert said in str(caught.value) and "local accounts can sign in meanwhile" in str(caught.value)
+    assert message in str(caught.value) and "local accounts can sign in meanwhile" in str(caught.value)
 
 
 def test_a_directory_that_never_answers_is_waited_for_no_longer_than_it_may_take(slapd: Slapd) -> None:
@@ -242,28 +243,32 @@ def test_the_check_of_the_configuration_asks_the_directory_when_that_is_wanted(
         return [("" if each.is_fatal else "warning: ") + each.message for each in checks._ldap(config.web, ask=True)]
 
     assert checked() == []
-    [said] = checked(user_base=f"ou=nowhere,{BASE}")
-    assert said.startswith("[web] The directory at 127.0.0.1:") and "corrects user_base or group_base" in said
-    [said] = checked(bind_password_file=certificates.folder / "ca.key")
-    assert said.startswith("[web.ldap] bind_password_file = ") and said.endswith("must hold one line and nothing else")
-    [said] = checked(ca=tmp_path / "gone")
-    assert said.startswith("[web.ldap] ca = ") and said.endswith("No such file or directory")
-    [said] = checked(url=f"ldaps://127.0.0.1:{free_port()}")
-    assert said.startswith("warning: [web] The directory at") and "does not answer within 5 s" in said
-    [said] = checked(url="ldaps://dc.invalid")
-    assert said.startswith("[web.ldap] the host of its url = 'dc.invalid': the host name cannot be resolved")
+    [message] = checked(user_base=f"ou=nowhere,{BASE}")
+    assert message.startswith("[web] The directory at 127.0.0.1:") and "corrects user_base or group_base" in message
+    [message] = checked(bind_password_file=certificates.folder / "ca.key")
+    assert message.startswith("[web.ldap] bind_password_file = ") and message.endswith(
+        "must hold one line and nothing else"
+    )
+    [message] = checked(ca=tmp_path / "gone")
+    assert message.startswith("[web.ldap] ca = ") and message.endswith("No such file or directory")
+    [message] = checked(url=f"ldaps://127.0.0.1:{free_port()}")
+    assert message.startswith("warning: [web] The directory at") and "does not answer within 5 s" in message
+    [message] = checked(url="ldaps://dc.invalid")
+    assert message.startswith("[web.ldap] the host of its url = 'dc.invalid': the host name cannot be resolved")
 
 
 @contextmanager
-def answering(bind: int, search: int) -> Iterator[str]:
-    """The URL of a server whose answers to a bind and to a search are these result codes (RFC 4511 4.1.9)."""
+def answering(bind: int, search: int, extended: int = 0) -> Iterator[str]:
+    """The URL of a server whose answers to bind, search and StartTLS are these result codes (RFC 4511 4.1.9)."""
 
     class Answering(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             while asked := self.request.recv(4096):
                 number = 2 + (asked[1] & 0x7F if asked[1] & 0x80 else 0)
                 kind = number + 2 + asked[number + 1]
-                tag, result = {0x60: (0x61, bind), 0x63: (0x65, search)}.get(asked[kind], (0, 0))
+                tag, result = {0x60: (0x61, bind), 0x63: (0x65, search), 0x77: (0x78, extended)}.get(
+                    asked[kind], (0, 0)
+                )
                 if not tag:  # unbind
                     return
                 message = asked[number:kind] + bytes([tag, 7, 0x0A, 1, result, 4, 0, 4, 0])
@@ -285,8 +290,19 @@ def test_a_referral_in_answer_to_a_bind_lets_nobody_in(slapd: Slapd) -> None:
     with answering(bind=10, search=0) as url:
         directory = Directory(Ldap.model_validate(slapd.settings(url=url)))
         for asked in (lambda: directory.is_password(his, PERSON_PASSWORD), lambda: directory.find("dr.kim")):
-            with pytest.raises(NotAdmitted, match="refuses with LDAP result 10"):
+            with pytest.raises(NotAdmitted, match=r"refuses with LDAP result 10; an administrator .+ RFC 4511"):
                 asked()
+
+
+@pytest.mark.parametrize("result", [2, 51, 52, 80])
+def test_a_directory_that_refuses_starttls_says_so_and_gets_no_password(slapd: Slapd, result: int) -> None:
+    with answering(bind=0, search=0, extended=result) as url:
+        directory = Directory(Ldap.model_validate(slapd.settings(url=url, starttls=True)))
+        with pytest.raises(
+            NotAdmitted, match=r"refuses StartTLS; an administrator .+ ldaps://.+ local accounts"
+        ) as caught:
+            directory.find("dr.kim")
+    assert caught.value.reason is Reason.ANSWER
 
 
 @pytest.mark.parametrize("result", [3, 4, 10])

@@ -105,12 +105,12 @@ def test_a_local_account_of_the_same_name_stays_what_it_is(pages: Served) -> Non
 def test_who_is_in_no_group_with_a_role_is_not_let_in_and_gets_no_account(pages: Served) -> None:
     client = pages.client()
     page = client.get(brought_back(client, "clerk"))
-    said = (
+    message = (
         "No group of clerk has a role in Willis; an administrator gives one to a group of Hospital in [web.oidc] roles."
     )
-    assert (page.status_code, said in page.text) == (403, True)
+    assert (page.status_code, message in page.text) == (403, True)
     assert pages.context.store.accounts.all() == []
-    assert said in trail(pages)
+    assert message in trail(pages)
 
 
 def test_an_answer_counts_once_and_in_the_browser_that_asked(pages: Served) -> None:

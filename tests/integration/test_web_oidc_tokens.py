@@ -3,6 +3,7 @@
 import hmac
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -20,10 +21,12 @@ from joserfc.jwk import ECKey, RSAKey
 from storage.files.instances import Files
 from storage.queries.accounts import Role
 from storage.store import Store
+from tests.support.certificates import Certificates, certificates
 from tests.support.pages import Served, serving, web_context
 from tests.support.running import ROOT, free_port
 from tests.support.web_server import Asked, Said, WebServer
 
+__all__ = ["certificates"]
 KEY, STRANGER = RSAKey.generate_key(2048), RSAKey.generate_key(2048)
 Token = Callable[[dict[str, Any]], str]
 
@@ -43,9 +46,9 @@ def with_claims(**changes: Any) -> Token:
 class MadeUpProvider:
     """What it answers can be changed."""
 
-    def __init__(self, started: list[WebServer]) -> None:
+    def __init__(self, started: list[WebServer], context: ssl.SSLContext | None = None) -> None:
         self.reset()
-        started.append(WebServer(self._answer))
+        started.append(WebServer(self._answer, context))
         self.issuer = started[0].url
 
     def reset(self) -> None:
@@ -126,7 +129,7 @@ def signed_in(pages: Served, provider: MadeUpProvider, **answer: str) -> httpx.R
 
 
 @pytest.mark.parametrize(
-    ("token", "said"),
+    ("token", "message"),
     [
         (with_claims(iss="https://evil.example"), "names another issuer than [web.oidc] issuer"),
         (with_claims(aud="another"), "is meant for another client than [web.oidc] client_id"),
@@ -153,11 +156,11 @@ def signed_in(pages: Served, provider: MadeUpProvider, **answer: str) -> httpx.R
     ],
 )
 def test_a_token_that_is_not_as_it_should_be_lets_nobody_in(
-    pages: Served, provider: MadeUpProvider, token: Token, said: str
+    pages: Served, provider: MadeUpProvider, token: Token, message: str
 ) -> None:
     provider.token = token
     page = signed_in(pages, provider)
-    assert (page.status_code, said in page.text) == (403, True), page.text
+    assert (page.status_code, message in page.text) == (403, True), page.text
     assert pages.context.store.accounts.all() == []
 
 
@@ -179,6 +182,35 @@ def test_a_good_token_lets_its_person_in(pages: Served, provider: MadeUpProvider
     assert "Sign out" in signed_in(pages, provider).text
     [account] = pages.context.store.accounts.all()
     assert (account.name, account.subject) == ("7", f"{provider.issuer} 7")
+
+
+def test_a_person_s_name_is_taken_from_the_provider(pages: Served, provider: MadeUpProvider) -> None:
+    provider.token = with_claims(name="Jane Doe")
+    assert "Sign out" in signed_in(pages, provider).text
+    [account] = pages.context.store.accounts.all()
+    assert account.person_name == "Doe^Jane"
+
+
+@pytest.mark.parametrize(
+    ("who", "ca", "is_trusted"), [("node", "ca", True), ("node", "other", False), ("elsewhere", "ca", False)]
+)
+def test_a_provider_over_tls_is_trusted_by_the_configured_ca_and_under_its_name_alone(
+    sqlite_store: Store, files: Files, tmp_path: Path, certificates: Certificates, who: str, ca: str, is_trusted: bool
+) -> None:
+    context, servers = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), list[WebServer]()
+    context.load_cert_chain(certificates.folder / f"{who}.pem", certificates.folder / f"{who}.key")
+    provider = MadeUpProvider(servers, context)
+    settings = {"name": "Hospital", "issuer": provider.issuer, "client_id": "willis", "roles": {"r": "reader"}}
+    private = {"ca": certificates.folder / f"{ca}.pem"}
+    with serving(web_context(sqlite_store, files, tmp_path, oidc=settings | private)) as served:
+        if is_trusted:
+            assert "Sign out" in signed_in(served, provider).text
+            assert {request.path.rsplit("/", 1)[1] for request in servers[0].asked} >= {"token", "keys"}
+        else:
+            answer = served.client().get("/sign-in/oidc")
+            assert (answer.status_code, "is not trusted, or TLS failed" in answer.text) == (503, True)
+            assert servers[0].asked == []
+    servers[0].close()
 
 
 def test_groups_that_the_token_lacks_are_asked_for_of_the_same_person_alone(
@@ -205,17 +237,17 @@ def test_who_loses_his_groups_loses_his_sessions_at_the_next_try(pages: Served, 
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         ({"state": "forged"}, "belongs to no sign-in that this browser began"),
         ({"iss": "https://evil.example"}, "Another issuer than Hospital answered"),
     ],
 )
 def test_an_answer_that_is_not_the_provider_s_is_refused(
-    pages: Served, provider: MadeUpProvider, answer: dict[str, str], said: str
+    pages: Served, provider: MadeUpProvider, answer: dict[str, str], message: str
 ) -> None:
     page = signed_in(pages, provider, **answer)
-    assert (page.status_code, said in page.text) == (403, True), page.text
+    assert (page.status_code, message in page.text) == (403, True), page.text
 
 
 def test_what_the_provider_says_of_a_refusal_is_said_without_its_markup(
@@ -230,7 +262,7 @@ def test_what_the_provider_says_of_a_refusal_is_said_without_its_markup(
 
 
 @pytest.mark.parametrize(
-    ("kind", "answer", "said"),
+    ("kind", "answer", "message"),
     [
         ("openid-configuration", Said(404), "Hospital answers HTTP 404; is [web.oidc] issuer right?"),
         ("openid-configuration", Said(503), "answers HTTP 503; local accounts can sign in meanwhile."),
@@ -241,15 +273,15 @@ def test_what_the_provider_says_of_a_refusal_is_said_without_its_markup(
     ],
 )
 def test_a_provider_that_answers_otherwise_is_named_on_the_login_page(
-    pages: Served, provider: MadeUpProvider, kind: str, answer: Said, said: str
+    pages: Served, provider: MadeUpProvider, kind: str, answer: Said, message: str
 ) -> None:
     provider.changes[kind] = answer
     page = pages.client().get("/sign-in/oidc")
-    assert (said in page.text, "Password" in page.text) == (True, True), page.text
+    assert (message in page.text, "Password" in page.text) == (True, True), page.text
 
 
 @pytest.mark.parametrize(
-    ("metadata", "said"),
+    ("metadata", "message"),
     [
         ({"token_endpoint": "http://192.0.2.1/token"}, "has no token_endpoint over https"),
         ({"authorization_endpoint": "javascript:alert(1)"}, "has no authorization_endpoint over https"),
@@ -257,14 +289,14 @@ def test_a_provider_that_answers_otherwise_is_named_on_the_login_page(
     ],
 )
 def test_a_provider_without_what_is_needed_is_not_used(
-    pages: Served, provider: MadeUpProvider, metadata: dict[str, Any], said: str
+    pages: Served, provider: MadeUpProvider, metadata: dict[str, Any], message: str
 ) -> None:
     provider.metadata = metadata
-    assert said in pages.client().get("/sign-in/oidc").text
+    assert message in pages.client().get("/sign-in/oidc").text
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (Said(401, b'{"error": "unauthorized_client"}'), "does not accept Willis&#39;s client secret"),
         (Said(400, b'{"error": "invalid_grant"}'), "was used already or is too old"),
@@ -277,10 +309,10 @@ def test_a_provider_without_what_is_needed_is_not_used(
     ],
 )
 def test_what_the_token_endpoint_refuses_is_said(
-    pages: Served, provider: MadeUpProvider, answer: Said, said: str
+    pages: Served, provider: MadeUpProvider, answer: Said, message: str
 ) -> None:
     provider.changes["token"] = answer
-    assert said in signed_in(pages, provider).text
+    assert message in signed_in(pages, provider).text
 
 
 def test_null_in_what_a_provider_says_of_itself_is_as_if_it_were_left_out(

@@ -80,8 +80,8 @@ def test_wrong_passwords_lock_the_account_and_the_answer_does_not_say_whose_name
     unknown = post(client, "/sign-in", "/sign-in", name="nobody", password=PASSWORD)
     wrong = [post(client, "/sign-in", "/sign-in", name="dr.a", password="wrong wrong") for _ in range(3)]
     right = post(client, "/sign-in", "/sign-in", name="dr.a", password=PASSWORD)
-    said = {re.search(r'role="alert">(.*?)<', each.text)[1] for each in (unknown, *wrong, right)}  # type: ignore[index]
-    assert (len(said), right.status_code) == (1, 403)
+    messages = {re.search(r'role="alert">(.*?)<', each.text)[1] for each in (unknown, *wrong, right)}  # type: ignore[index]
+    assert (len(messages), right.status_code) == (1, 403)
     clock.advance(15 * 60 + 1)
     assert "Sign out" in post(client, "/sign-in", "/sign-in", name="dr.a", password=PASSWORD).text
 

@@ -59,6 +59,7 @@ dn: uid={name},ou=people,{base}
 objectClass: inetOrgPerson
 sn: {name}
 cn: {name}
+displayName: Jane van Kim
 mail: same@hospital.example
 userPassword: {password}
 """

@@ -1,6 +1,7 @@
 """What is installed is whole, and what runs it is accepted by the tools that read it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,23 @@ def test_what_the_units_run_are_commands_of_ours() -> None:
         for line in unit.read_text("utf-8").splitlines():
             if line.startswith("ExecStart="):
                 assert line.split()[1] in COMMANDS
+
+
+def test_the_debian_package_s_scripts_are_shell_and_it_has_every_unit_and_what_the_units_need() -> None:
+    debian, build = ROOT / "packaging" / "debian", (ROOT / "packaging" / "deb.sh").read_text("utf-8")
+    for script in sorted(debian.glob("willis.p*")):
+        done = subprocess.run(["sh", "-n", str(script)], capture_output=True, text=True, check=False)
+        assert (done.returncode, "#DEBHELPER#" in script.read_text("utf-8")) == (0, True), done.stderr
+    assert os.access(debian / "rules", os.X_OK)
+    assert os.access(ROOT / "packaging" / "deb.sh", os.X_OK)
+    for unit in UNITS:
+        assert unit.name in build or (unit.stem == "willis-backup" and "willis-backup.$unit" in build)
+    postinst = (debian / "willis.postinst").read_text("utf-8")
+    assert "adduser --system --group" in postinst and "/var/lib/willis /var/backups/willis" in postinst
+    removed = re.sub(r"#.*", "", (debian / "willis.postrm").read_text("utf-8"))
+    assert "/var" not in removed, "patients' images outlive the package"
+    config = (ROOT / "config.toml").read_text("utf-8")
+    assert re.search(r'^directory = "var" *#', config, re.MULTILINE), "deb.sh writes another folder there"
 
 
 def test_alertmanager_accepts_its_configuration_and_wakes_who_is_on_call() -> None:

@@ -44,7 +44,7 @@ async function open() {
   const found = await answer?.json().catch(() => null);
   if (!answer?.ok || !found) {
     slices.open('', 0, 0); // slices of the new state would be drawn at the old one's positions, under its circles
-    say(found?.said ?? 'The images cannot be shown.');
+    say(found?.message ?? 'The images cannot be shown.');
     return;
   }
   key = newKey;
@@ -118,7 +118,7 @@ function paint() {
   words();
   if (!values) return;
   say('');
-  const masked = state.masks ? maskedPixels(volume, state.view, plane.width, from, to) : new Set();
+  const masked = state.masks ? maskedPixels(volume, state.view, state.turned, plane.width, from, to) : new Set();
   if (state.masks) viewer.dataset.masked = masked.size;
   paintPlane(plane, values, state.window, masked);
   const pen = canvas.getContext('2d');

@@ -1,5 +1,6 @@
 """Backup beside writers, the original destroyed, and put back: nothing differs; what is no backup is refused."""
 
+import errno
 import shutil
 import sqlite3
 import threading
@@ -9,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from node.cli.main import app
-from storage.backup import FILES, MANIFEST, NoBackup, back_up, restore
+from storage import backup
+from storage.backup import FILES, MANIFEST, NoBackup, back_up, copy_sqlite, restore
 from storage.files.instances import Files
 from storage.fsck import Checked, check
 from storage.store import Store
@@ -182,3 +184,19 @@ def test_the_commands_say_what_they_did_and_what_they_cannot(node: Node, tmp_pat
     config.write_text('[storage]\ndatabase_url = "postgresql+psycopg://a@127.0.0.1/x"\n')
     code, said = run("backup", backup)
     assert (code, "use pg_dump" in said) == (2, True)
+
+
+def test_a_copy_of_the_database_that_breaks_off_does_not_have_the_name_of_a_whole_one(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source, to = node.root / "willis.db", tmp_path / "copy.db"
+    with monkeypatch.context() as failing:
+        failing.setattr(backup, "flush_folder", full)
+        with pytest.raises(OSError, match="space"):
+            copy_sqlite(source, to)
+    assert not to.exists()
+    copy_sqlite(source, to)
+    assert [path.name for path in tmp_path.glob("copy.db*")] == ["copy.db"]

@@ -1,6 +1,6 @@
 // A plane's values become grey pixels, masks and circles on a canvas.
 
-import { clamp, lineOf } from './planes.js';
+import { clamp, lineOf, millimetres, onOblique, withinVoxel } from './planes.js';
 
 const MASK = [86, 180, 233]; // sky blue
 const CIRCLE = '#ffbe3c';
@@ -29,8 +29,9 @@ export function paintPlane(plane, values, window, masked) {
   plane.getContext('2d').putImageData(image, 0, 0);
 }
 
-// The pixels that the model took for a finding, in the plane or the slab from .. to; none in an oblique one.
-export function maskedPixels(volume, view, width, from, to) {
+// The pixels that the model took for a finding, in the plane or the slab from .. to.
+export function maskedPixels(volume, view, turned, width, from, to) {
+  if (view === 'oblique') return maskedOblique(volume, turned, width, from, to);
   const painted = new Set();
   const put = (x, y) => painted.add(y * width + x);
   for (const [name, runs] of Object.entries(volume.masks)) {
@@ -41,6 +42,25 @@ export function maskedPixels(volume, view, width, from, to) {
         if (view === 'axial' && slice >= from && slice <= to) put(column, row);
         if (view === 'coronal' && row >= from && row <= to) put(column, line);
         if (view === 'sagittal' && column >= from && column <= to) put(row, line);
+      }
+    }
+  }
+  return painted;
+}
+
+// The same in the oblique slab, whose pixels lie across the voxels: each voxel is painted point by point.
+function maskedOblique(volume, turned, width, from, to) {
+  const painted = new Set();
+  const offsets = withinVoxel(volume);
+  for (const [name, runs] of Object.entries(volume.masks)) {
+    for (const [, row, start, length] of runs) {
+      for (let column = start; column < start + length; column++) {
+        const middle = millimetres(volume, { x: column + 0.5, y: row + 0.5, slice: Number(name) });
+        for (const offset of offsets) {
+          const { x, y, at } = onOblique(turned, middle.map((value, i) => value + offset[i]));
+          const [u, v] = [Math.ceil(x - 0.5), Math.ceil(y - 0.5)];
+          if (at >= from && at <= to && u >= 0 && v >= 0 && u < width && v < width) painted.add(v * width + u);
+        }
       }
     }
   }

@@ -45,17 +45,30 @@ export function spot(volume, view, turned, finding) {
   switch (view) {
     case 'coronal': return { x: finding.x, y: lineOf(volume, finding.slice) + 0.5, at: finding.y - 0.5 };
     case 'sagittal': return { x: finding.y, y: lineOf(volume, finding.slice) + 0.5, at: finding.x - 0.5 };
-    case 'oblique': {
-      const { right, down, normal } = axes(turned);
-      const from = difference(millimetres(volume, finding), turned.centre);
-      const { pixels, pixelMm, planes, apartMm } = OBLIQUE;
-      return {
-        x: pixels / 2 + dot(from, right) / pixelMm, y: pixels / 2 + dot(from, down) / pixelMm,
-        at: (planes - 1) / 2 + dot(from, normal) / apartMm,
-      };
-    }
+    case 'oblique': return onOblique(turned, millimetres(volume, finding));
     default: return { x: finding.x, y: finding.y, at: finding.slice };
   }
+}
+
+// Where a point in mm is in the oblique view: x and y in pixels of the plane, and the number of the plane through it.
+export function onOblique(turned, point) {
+  const { right, down, normal } = axes(turned);
+  const from = difference(point, turned.centre);
+  const { pixels, pixelMm, planes, apartMm } = OBLIQUE;
+  return {
+    x: pixels / 2 + dot(from, right) / pixelMm, y: pixels / 2 + dot(from, down) / pixelMm,
+    at: (planes - 1) / 2 + dot(from, normal) / apartMm,
+  };
+}
+
+// Offsets in mm from the middle of a voxel to points in it that are no further apart than the pixels of an oblique plane.
+export function withinVoxel(volume) {
+  const [high, wide] = volume.pixel_mm;
+  const along = [wide, high, volume.slice_mm].map((size) => {
+    const number = Math.max(Math.ceil(size / OBLIQUE.pixelMm), 1);
+    return Array.from({ length: number }, (_, i) => ((i + 0.5) / number - 0.5) * size);
+  });
+  return along[0].flatMap((x) => along[1].flatMap((y) => along[2].map((z) => [x, y, z])));
 }
 
 // Along a row, down a column and towards the head, from the middle of the first pixel of the lowest slice.

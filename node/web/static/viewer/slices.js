@@ -5,7 +5,7 @@ const AHEAD = 60;
 const AT_ONCE = 4; // of the six connections that a browser opens, one hears events
 
 export class Slices {
-  // `arrived(slice)` and `failed(slice, words)` are told of each.
+  // `arrived(slice)` and `failed(slice, words)` are called for each.
   constructor(base, arrived, failed) {
     [this.base, this.arrived, this.failed] = [base, arrived, failed];
     this.kept = new Map(); // slice -> Int16Array

@@ -116,9 +116,10 @@ def test_no_more_than_so_many_bytes_are_held(
     store: Store, files: Files, arrive: Callable[..., Series], seconds: Seconds
 ) -> None:
     case = arrive(ct_series(3 * AT_ONCE)).id
-    ahead = ReadAhead(store.settling, files, RULES, seconds, most_bytes=1)
-    assert [ahead.read_some() for _ in range(2)] == [0.0, PAUSE_SECONDS]
-    assert len(ahead.take(case).slices) == AT_ONCE
+    sizes = [file.size_bytes for _, file in store.settling.instances(case)]
+    ahead = ReadAhead(store.settling, files, RULES, seconds, most_bytes=sum(sizes[: AT_ONCE + 3]) - 1)
+    assert [ahead.read_some() for _ in range(3)] == [0.0, PAUSE_SECONDS, PAUSE_SECONDS]
+    assert len(ahead.take(case).slices) == AT_ONCE + 2, "the next one would be a byte too many"
 
 
 @pytest.mark.parametrize("garbled", [b"", b"not DICOM " * 100, None])

@@ -5,21 +5,27 @@ import os
 import signal
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from ai.bundle import save_bundle
+import ai
+from ai.bundle import Bundle, save_bundle
+from ai.findings import Findings
 from ai.unet import UNet
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.read_ahead import Ahead
 from node.analysis.worker import NO_MEMORY, GivesWay, Worker, algorithm_of
+from node.cli import checks
+from node.config.reloading import Reloading
 from node.config.sections import Config
+from node.runtime.clock import utc_now
 from storage.errors import StorageFull
 from storage.files.instances import Files
 from storage.queries.claims import Queue
+from storage.queries.shadow import ShadowStage
 from storage.records import Claim
 from storage.stages import Event
 from storage.store import Store
@@ -291,3 +297,125 @@ def test_an_early_analysis_that_fails_is_left_for_after_the_claim(
     worker._analyse_early()
     (ahead,) = worker._ahead.held()
     assert ahead.passes == MOST_PASSES
+
+
+@pytest.fixture
+def with_a_second_bundle(config: Config, tmp_path: Path) -> Config:
+    """The configuration with another bundle as shadow."""
+    torch.manual_seed(1)
+    save_bundle(tmp_path / "next", manifest(version="2.0"), (UNet(TINY),))
+    return config.model_copy(update={"ai": config.ai.model_copy(update={"shadow": tmp_path / "next"})})
+
+
+def found(probability: float) -> Findings:
+    """What a network says of a scan."""
+    return Findings((0.1,) * 13 + (probability,), (), 0.5)
+
+
+def test_the_second_bundle_answers_after_the_report_and_changes_nothing_of_it(
+    with_a_second_bundle: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = keep(store, Files(with_a_second_bundle.storage.directory), clock, ct_series(6))
+    asked: list[str] = []
+
+    def network(_volume: object, bundle: Bundle, *_: object, **__: object) -> Findings:
+        asked.append(bundle.manifest.version)
+        return found(0.2 if len(asked) == 1 else 0.4)
+
+    monkeypatch.setattr(ai, "analyse", network, raising=False)
+    worker = Worker(with_a_second_bundle)
+    worker._work_in_the_shadow()
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    worker._work_in_the_shadow()
+    assert asked == [], "a series waits"
+    worker._work()
+    before = store.worklist.rows()
+    worker._work_in_the_shadow()
+    worker._work_in_the_shadow()
+    assert asked == [manifest().version, "2.0"]
+    assert store.worklist.rows() == before
+    [answer] = store.shadows.answers()
+    assert (answer.stage, answer.first_p_present, answer.p_present) == (ShadowStage.ANSWERED, 0.2, 0.4)
+    assert worker._details()["shadow"] == "2.0"
+
+
+def test_the_second_bundle_gives_way_to_a_series_that_comes_and_its_failure_is_its_own(
+    with_a_second_bundle: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, seconds = Files(with_a_second_bundle.storage.directory), Seconds()
+    series = keep(store, files, clock, ct_series(6))
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    monkeypatch.setattr(ai, "analyse", lambda *_, **__: found(0.2), raising=False)
+    worker = Worker(with_a_second_bundle, seconds)
+    worker._work()
+
+    def comes_meanwhile(*_: object, progress: Callable[[float], None], **__: object) -> Findings:
+        progress(0.1)
+        datasets = ct_series(1, SeriesInstanceUID="2.25.901", StudyInstanceUID="2.25.902", SOPInstanceUID="2.25.903")
+        keep(store, files, clock, datasets)
+        seconds.now += 1
+        progress(0.2)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(ai, "analyse", comes_meanwhile, raising=False)
+    worker._work_in_the_shadow()
+    assert [each.stage for each in store.shadows.answers()] == [ShadowStage.TRYING]
+    assert store.settling.leave(series_now(store, "2.25.901"), Event.SET_ASIDE, "", utc_now())
+
+    def fails(*_: object, **__: object) -> Findings:
+        raise ValueError
+
+    monkeypatch.setattr(ai, "analyse", fails, raising=False)
+    worker._work_in_the_shadow()
+    [answer] = store.shadows.answers()
+    assert (answer.stage, answer.error) == (ShadowStage.TRYING, "ValueError")
+    assert store.worklist.rows()[0]["outcome"] == "negative"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "the same"])
+def test_a_second_bundle_that_cannot_be_used_is_named_and_the_first_works(
+    wrong: str, config: Config, store: Store, tmp_path: Path
+) -> None:
+    folder = tmp_path / ("bundle" if wrong == "the same" else "nowhere")
+    config = config.model_copy(update={"ai": config.ai.model_copy(update={"shadow": folder})})
+    [problem] = list(checks._model(config))
+    assert (problem.is_fatal, str(folder) in problem.message) == (False, True)
+    worker = Worker(config)
+    said = worker._details()
+    assert (said["model"], said["shadow"]) == (manifest().version, "")
+    assert said["shadow_trouble"].startswith("[ai] shadow") and str(folder) in said["shadow_trouble"]
+    worker._work_in_the_shadow()
+
+
+def test_a_reload_waits_for_the_series_in_work_and_the_next_is_of_the_new_model_or_of_the_old_where_that_is_broken(
+    with_a_second_bundle: Config, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.ai.bundle and with_a_second_bundle.ai.shadow
+    wanted = [with_a_second_bundle.ai.shadow, config.ai.bundle.parent / "nowhere", config.ai.bundle]
+    files, asked = Files(config.storage.directory), threading.Event()
+
+    def read() -> Config:
+        return config.model_copy(update={"ai": config.ai.model_copy(update={"bundle": wanted.pop(0)})})
+
+    def network(*_: object, **__: object) -> Findings:
+        asked.set()  # a reload is asked for while each of them is analysed
+        return found(0.2)
+
+    monkeypatch.setattr(ai, "analyse", network, raising=False)
+    worker = Worker(config, reloading=Reloading(asked, read))
+    for number in range(4):
+        datasets = ct_series(6, SeriesInstanceUID=f"2.25.90{number}", StudyInstanceUID="2.25.902")
+        for place, ds in enumerate(datasets):
+            ds.SOPInstanceUID = f"2.25.91.{number}.{place}"
+        clock.advance(1)
+        assert store.settling.leave(keep(store, files, clock, datasets), Event.SETTLED, "count", clock())
+        if not wanted:
+            break
+        worker._next()
+        worker._reload()
+        error = worker._details()["reload"]["error"]
+        assert ("nowhere" in error) == (number == 1)
+    worker._next()
+    models = {row["series_instance_uid"][-1]: row["model"] for row in store.worklist.rows()}
+    assert models == {"0": manifest().version, "1": "2.0", "2": "2.0", "3": manifest().version}

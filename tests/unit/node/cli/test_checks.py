@@ -222,7 +222,7 @@ def test_an_expired_certificate_of_ours_is_an_error(check: Check, certificates: 
     said = check(tls(certificates, "expired"))
     [fatal] = [each for each in said if not each.startswith("warning: ")]
     assert "expired.pem' expired on " in fatal
-    assert "peers refuse it; renew it and restart" in fatal
+    assert "peers refuse it; renew it, then `willis reload`" in fatal
 
 
 def test_a_certificate_that_expires_soon_is_a_warning(check: Check, certificates: Certificates) -> None:

@@ -89,7 +89,7 @@ def test_a_process_whose_database_is_away_ends_so_that_it_is_started_again(
 ) -> None:
     from node.runtime import processes
 
-    monkeypatch.setattr(processes, "end_with_parent", lambda: None)
+    monkeypatch.setattr(processes, "end_with_parent", lambda *_: None)
     path = tmp_path / "away.toml"
     path.write_text(
         f'[storage]\ndirectory = "var"\ndatabase_url = "postgresql+psycopg://u:secret@127.0.0.1:{free_port()}/x"\n'

@@ -13,9 +13,10 @@ from node.config.loading import load
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
 from node.workflow import migration, supervisor
-from storage.backup import NoBackup
-from storage.database import revision
-from storage.errors import DatabaseUnusable
+from storage.backup import NoBackup, copy_sqlite
+from storage.database import engine, revision
+from storage.database.engine import open_database
+from storage.errors import DatabaseAway, DatabaseUnusable
 from storage.store import Store
 from tests.support.absent import absent
 from tests.support.builders import FakeClock, reported
@@ -25,20 +26,20 @@ __all__ = ["config", "run"]
 
 
 def made_older(url: str, to: str = "0012") -> None:
-    engine = create_engine(url)
-    with engine.begin() as connection:
+    opened = create_engine(url)
+    with opened.begin() as connection:
         settings = AlembicConfig()
         settings.set_main_option("script_location", str(revision.MIGRATIONS))
         settings.attributes["connection"] = connection
         command.downgrade(settings, to)
-    engine.dispose()
+    opened.dispose()
 
 
 def revision_of(url: str) -> str:
-    engine = create_engine(url)
-    with engine.connect() as connection:
+    opened = create_engine(url)
+    with opened.connect() as connection:
         found = str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
-    engine.dispose()
+    opened.dispose()
     return found
 
 
@@ -131,6 +132,57 @@ def test_a_node_does_not_start_on_an_older_database_unless_it_may_migrate_it(
     assert len(list((config.parent / "var").glob("willis.db.0012-*"))) == 1
 
 
+def test_a_node_that_fails_to_migrate_again_and_again_keeps_one_copy_and_makes_another_only_of_what_is_new(
+    config: Path, url: str, monkeypatch: pytest.MonkeyPatch, logging_restored: None
+) -> None:
+    database, copied = config.parent / "var" / "willis.db", []
+    checked = load(config, {"WILLIS_STORAGE__MIGRATE": "by_itself"})
+
+    def copy(source: Path, to: Path) -> None:
+        copied.append(to)
+        copy_sqlite(source, to)
+
+    def fail(*_: object, **__: object) -> None:
+        raise DatabaseUnusable("it cannot be migrated")
+
+    monkeypatch.setattr("storage.migration.copy_sqlite", copy)
+    with monkeypatch.context() as failing:
+        failing.setattr("storage.migration.open_database", fail)
+        for _ in range(3):
+            with pytest.raises(DatabaseUnusable):
+                migration.migrate_by_itself(checked, utc_now())
+        assert len(copied) == 1
+        with sqlite3.connect(database) as connection:
+            connection.execute("UPDATE series SET detail = 'later'")
+        connection.close()
+        with pytest.raises(DatabaseUnusable):
+            migration.migrate_by_itself(checked, utc_now())
+    assert len(copied) == 2
+    migration.migrate_by_itself(checked, utc_now())
+    [left] = database.parent.glob("willis.db.*")
+    with sqlite3.connect(left) as connection:
+        assert connection.execute("SELECT detail FROM series").fetchall() == [("later",)]
+    connection.close()
+    assert revision_of(url) == revision.newest()
+
+
+@pytest.mark.postgresql
+def test_a_table_that_another_session_holds_ends_the_migration_in_time_and_changes_nothing(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_older(postgresql_url)
+    monkeypatch.setattr(engine, "MIGRATION_LOCK_SECONDS", 0.2)
+    other = create_engine(postgresql_url)
+    with other.connect() as holding:
+        holding.exec_driver_sql("LOCK TABLE delivery, series, instance, process IN ACCESS SHARE MODE")
+        with pytest.raises(DatabaseAway, match="another session holds a table for too long"):
+            open_database(postgresql_url, may_migrate=True)
+    other.dispose()
+    assert revision_of(postgresql_url) == "0012"
+    open_database(postgresql_url, may_migrate=True).dispose()
+    assert revision_of(postgresql_url) == revision.newest()
+
+
 def test_a_process_that_died_does_not_keep_the_database_from_being_migrated(config: Path, url: str) -> None:
     import subprocess
     import sys
@@ -164,7 +216,7 @@ def test_postgresql_is_dumped_first_or_says_that_it_cannot_be(
     said = run("migrate", "--config", config)
     assert said.exit_code == 0, said.output
     assert revision_of(postgresql_url) == revision.newest()
-    [dump] = (config.parent / "var").glob("postgresql.dump.0012-*")
+    [dump] = (config.parent / "var").glob("postgresql.dump.0012-*")  # and nothing that is half made
     assert dump.read_bytes().startswith(b"PGDMP")
 
 

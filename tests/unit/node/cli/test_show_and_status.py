@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup
+from node.web.wording import headline
 from storage.stages import Outcome, Stage
 from storage.store import Store
-from tests.support.builders import LEASE, START, FakeClock, finish, received, reported, series_now
+from tests.support.builders import LEASE, START, FakeClock, finish, header, received, reported, series_now, stored_file
 from tests.support.command_line import Run, one_line
 from tests.support.running import ROOT
 
@@ -60,7 +61,7 @@ def test_an_unknown_case_is_one_line_with_the_remedy(run: Run, config: Path, com
 
 def test_status_is_json_for_programs(run: Run, config: Path, store: Store, clock: FakeClock) -> None:
     empty = json.loads(run("status", "--json", "-c", config).stdout)
-    assert empty["series"] == {stage.value: 0 for stage in Stage}
+    assert empty["series"] == {stage.value: 0 for stage in Stage} | {"empty": 0}
     assert empty["deliveries"] == {"pending": 0, "delivered": 0, "committed": 0, "dead": 0}
     assert (empty["oldest_ready_seconds"], empty["last_errors"], empty["last_slice_to_report_seconds"]) == (
         None, [], {},
@@ -84,6 +85,18 @@ def test_status_is_json_for_programs(run: Run, config: Path, store: Store, clock
     assert status["last_errors"] == ["2026-11-23 09:00:09 PACS: status 0x0122"]
     assert status["last_slice_to_report_seconds"]["total"] == {"median": 2.0, "p95": 8.3}
     assert status["last_slice_to_report_seconds"]["delivery"]["median"] == 2.0
+
+
+def test_a_case_that_recovery_emptied_is_not_called_one_that_is_being_received(
+    run: Run, config: Path, store: Store, clock: FakeClock
+) -> None:
+    reported(store, clock, count=1)
+    store.intake.forget_instance(header(1).sop_instance_uid, stored_file(header(1)))
+    series = json.loads(run("status", "--json", "-c", config).stdout)["series"]
+    assert {name: number for name, number in series.items() if number} == {"empty": 1}
+    assert "empty, to be sent again" in " ".join(run("worklist", "-c", config).stdout.split())
+    [row] = store.triage.cases()
+    assert headline(row) == "Empty: to be sent again"
 
 
 def test_whoever_reads_the_status_may_stop_reading_and_the_verdict_stays(config: Path, store: Store) -> None:

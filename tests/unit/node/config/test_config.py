@@ -28,10 +28,12 @@ def test_the_shipped_file_holds_every_key_with_its_default_and_nothing_else() ->
         for key, value in section.items():
             assert value == plain(getattr(defaults, key)), f"[{name}] {key}"
         absent = set(type(defaults).model_fields) - set(section)
-        assert absent == {"ai": {"bundle"}, "node": {"tls"}, "web": {"oidc", "ldap"}}.get(name, set()), f"[{name}]"
+        assert absent == {"ai": {"bundle", "shadow"}, "node": {"tls"}, "web": {"oidc", "ldap"}}.get(name, set()), (
+            f"[{name}]"
+        )
     assert set(shipped) | {"notifications"} == set(Config.model_fields)
     assert [key for key in Target.model_fields if f"# {key} = " not in content] == []
-    for key in ("bundle", *Tls.model_fields, *Oidc.model_fields, *Ldap.model_fields):
+    for key in ("bundle", "shadow", *Tls.model_fields, *Oidc.model_fields, *Ldap.model_fields):
         assert re.search(rf"^# {key} = ", content, re.MULTILINE), (
             "a key whose default cannot be written is commented out"
         )

@@ -16,6 +16,7 @@ from node.rules.health import (
     Verdict,
     judge,
 )
+from storage.running import ResultsGivenUp
 from tests.support.builders import START
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -78,6 +79,14 @@ ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
         {"processes": without("work", process("work", details={"trouble": "[ai] device = 'cuda': no GPU"}))}, DEGRADED,
         "processes", "ended ([ai] device = 'cuda': no GPU)",
     ),
+    "a second bundle that cannot be used": (
+        {"processes": without("work", process("work", details={"model": "1", "shadow_trouble": "[ai] shadow: it is not there"}))},
+        DEGRADED, "model", "no second bundle answers what is reported: [ai] shadow: it is not there",
+    ),
+    "a reload that was refused": (
+        {"processes": without("work", process("work", details={"model": "1", "reload": {"error": "[ai] bundle: broken"}}))},
+        DEGRADED, "processes", "`willis work` could not reload and works on with what it had: [ai] bundle: broken; then `willis",
+    ),
     "two nodes": (
         {"processes": (*ALL, process("serve", pid=8))}, DEGRADED, "processes",
         "2 nodes on ct-node use the folder /var/lib/willis (pids 7, 8): stop all but one",
@@ -118,12 +127,16 @@ ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
     ),
     "a peer that never answered": (
         {"peers": [PeerFact("PACS", START, None, "silent")]}, DEGRADED, "peers", "PACS does not answer (has not answered yet)"),
+    "results that were given up": (
+        {"results_given_up": [ResultsGivenUp("CT1", 2, START, "no association with CT1")]}, DEGRADED, "peers",
+        "CT1 never got 2 results of storage commitments that it asked for: no association with CT1; mend that, and have",
+    ),
     "an old delivery": ({"oldest_pending_at": START - 16 * MINUTE}, DEGRADED, "deliveries", "since 2026-11-23 08:44:00 UTC"),
     "a dead letter": ({"dead_deliveries": 1}, DEGRADED, "deliveries", "1 delivery was refused or given up"),
     "an analysis that waits": ({"oldest_ready_at": START - 16 * MINUTE}, DEGRADED, "analysis", "waited for its analysis since"),
     "an expired certificate": (
         certificate(-DAY, -MINUTE), DEGRADED, "certificates",
-        "[node.tls] certificate = '/etc/n.pem' expired on 2026-11-23: peers refuse it; renew it and restart",
+        "[node.tls] certificate = '/etc/n.pem' expired on 2026-11-23: peers refuse it; renew it, then `willis reload`",
     ),
     "a certificate that expires soon": (certificate(-DAY, 29 * DAY), DEGRADED, "certificates", "expires on 2026-12-22; renew"),
     "a certificate of tomorrow": (certificate(DAY, 99 * DAY), DEGRADED, "certificates", "is this machine's clock right?"),

@@ -58,9 +58,9 @@ def test_a_job_that_hangs_or_fails_gets_on_no_more_and_one_that_says_so_does() -
         job.wake()
         wait_until(lambda step=step: len(steps) == step)  # type: ignore[misc]
         time.sleep(0.05)
-        assert job.progress.said()["at"] == (START + timedelta(minutes=last)).isoformat(), step
+        assert job.progress.as_details()["at"] == (START + timedelta(minutes=last)).isoformat(), step
     go_on.set()
-    wait_until(lambda: job.progress.said()["at"] == now[0].isoformat())
+    wait_until(lambda: job.progress.as_details()["at"] == now[0].isoformat())
     job.stop()
     thread.join(PATIENCE)
 

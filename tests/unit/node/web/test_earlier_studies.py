@@ -1,4 +1,4 @@
-"""What is said of the patient's earlier studies."""
+"""What is shown of the patient's earlier studies."""
 
 from typing import Any
 
@@ -36,9 +36,9 @@ def test_without_an_earlier_answer_nothing_is_said() -> None:
 def test_earlier_cases_are_listed_with_what_was_found_or_why_not() -> None:
     listed = earlier_cases([row("positive", mca=5.5, acom=2.0), row("negative"), row("not_analysed")])
     [limited] = earlier_cases([row("negative") | {"limits": "noise"}])
-    assert limited.said == "No aneurysm detected, limited: noise, P 50 %, reported from 65 %"
-    assert [each.said for each in listed][:2] == [
+    assert limited.finding == "No aneurysm detected, limited: noise, P 50 %, reported from 65 %"
+    assert [each.finding for each in listed][:2] == [
         "L MCA 5.5 mm, ACom 2.0 mm",
         "No aneurysm detected, P 50 %, reported from 65 %",
     ]
-    assert listed[2].said.startswith("Not analysed: Slices are missing")
+    assert listed[2].finding.startswith("Not analysed: Slices are missing")

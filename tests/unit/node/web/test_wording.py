@@ -62,7 +62,7 @@ def test_a_date_that_is_none_is_shown_as_it_is() -> None:
 @pytest.mark.parametrize("action", Action)
 def test_every_action_can_be_told(action: Action) -> None:
     entry = Entry(1, 1, START, "dr.a", action, False, "dr.b", 2, "vein")
-    assert wording.told(entry)
+    assert wording.entry_text(entry)
 
 
 def test_every_reason_has_words() -> None:
@@ -86,7 +86,7 @@ def test_filters_come_back_from_their_address() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"outcome": "negative", "limits": "noise", "detail": "", "conflicts": []}, "noise"),
         ({"outcome": "negative", "limits": None, "detail": "", "conflicts": ["instances_differ"]}, "instances differ"),
@@ -94,5 +94,5 @@ def test_filters_come_back_from_their_address() -> None:
         ({"outcome": "not_analysed", "limits": None, "detail": "3 slices", "conflicts": []}, ""),
     ],
 )
-def test_what_limits_an_answer_is_said_beside_it(row: dict[str, object], said: str) -> None:
-    assert wording.limitation(row) == said
+def test_what_limits_an_answer_is_said_beside_it(row: dict[str, object], message: str) -> None:
+    assert wording.limitation(row) == message

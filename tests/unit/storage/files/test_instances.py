@@ -272,6 +272,14 @@ def test_what_others_are_writing_in_the_same_folder_is_not_swept(files: Files, m
         alive.kill()
 
 
+def test_what_cannot_be_removed_stays_and_the_rest_is_swept(files: Files) -> None:
+    folder = files.new_temporary()
+    (folder / "of somebody").mkdir(parents=True)
+    files.begin_instance(PREAMBLE)
+    assert files.sweep_incoming(has_died) == 1
+    assert list((files.root / "incoming").iterdir()) == [folder]
+
+
 def test_a_root_that_cannot_be_written_to_is_named_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=rf"{tmp_path}/file.*\[storage\] directory") as caught:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
+from storage.database.schema import AssociationRow
 from storage.queries.group_commit import GroupCommit, Offer
 from storage.queries.intake import Intake
 from storage.records import Added, AssociationEnd, Change, Ended, Header, Received
@@ -185,3 +186,27 @@ def test_the_end_of_an_association_does_not_wait_for_ever(store: Store, clock: F
     association = open_association(store, "receiver", "PACS", clock())
     end = commits.offer(Ended(association, AssociationEnd.RELEASED, clock()))
     assert end.outcome() == association
+
+
+def test_the_end_of_an_association_that_a_locked_database_refused_is_recorded_when_it_is_free(
+    sqlite_store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.queries.group_commit.AGAIN_SECONDS", 0.05)
+    engine, association = sqlite_store.transactions.engine, open_association(sqlite_store, "receiver", "PACS", clock())
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout = 50"))
+    engine.dispose()
+    commits, other = GroupCommit(sqlite_store.intake), Store.open(str(engine.url))
+    commits.start()
+    with other.transactions.writing() as session:
+        session.execute(text("SELECT 1"))  # SQLite takes its lock with the first statement
+        with pytest.raises(Exception, match="locked"):
+            commits.offer(Ended(association, AssociationEnd.RELEASED, clock())).outcome()
+    other.close()
+    how: str | None = None
+    until = time.monotonic() + 10
+    while how is None and time.monotonic() < until:
+        with sqlite_store.transactions.reading() as session:
+            how = session.get_one(AssociationRow, association).closed
+        time.sleep(0.02)
+    commits.stop()
+    assert how == "released"

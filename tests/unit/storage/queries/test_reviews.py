@@ -173,3 +173,17 @@ def test_every_commit_changes_the_stamp_and_nothing_else_does(store: Store, cloc
     after = store.changes.stamp()
     assert after != before
     assert store.changes.stamp() == after
+
+
+def test_the_number_of_a_case_that_somebody_decided_on_is_never_given_again(store: Store, clock: FakeClock) -> None:
+    """Also where nothing else is left of it, no record of its removal either."""
+    reported(store, clock)
+    change(store, clock, Action.ACKNOWLEDGED)
+    with store.transactions.writing_plainly() as connection:
+        for table in ("delivery", "report_object", "report", "instance", "series", "removal"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    received(store, clock, series="2.25.5")
+    following = series_now(store, "2.25.5").id
+    assert following > 1
+    assert (store.reviews.of(following), store.reviews.entries(following)) == (Review(following, 1), [])
+    assert len(store.reviews.entries(1)) == 1, "what was decided of the first stays on record"

@@ -1,0 +1,1 @@
+"""A day of a hospital in hours: `make soak`."""

@@ -1,0 +1,156 @@
+"""The list that all open pages share is what the database has, though only what changed is read."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from node.web.board import RANKED, Board, _rank
+from storage.queries.accounts import Role
+from storage.queries.retention import Why
+from storage.queries.reviews import Action, Wanted
+from storage.queries.worklist import Row
+from storage.records import Conclusion
+from storage.stages import Event, Outcome
+from storage.store import Store
+from tests.support.builders import LEASE, FakeClock, add, claimed, finish, header, ready, received, reported
+
+
+@pytest.fixture
+def board(store: Store) -> Board:
+    return Board(store.triage, store.changes)
+
+
+def everything(row: Row) -> bool:
+    return bool(row)
+
+
+def case(board: Board, number: int) -> Row:
+    return board.current().cases[number]
+
+
+def refuse(*_: Any) -> Any:
+    raise AssertionError("all cases were read again")
+
+
+def life_of_a_case(store: Store, clock: FakeClock) -> list[Callable[[], object]]:
+    """All that becomes of a case, step by step, beside another one that ends later."""
+
+    def removed() -> None:
+        clock.advance(3600)
+        removal = store.retention.begin(1, Why.AGE, clock(), clock())
+        assert removal is not None
+        assert store.retention.forget(removal, clock())
+
+    def reviewed(action: Action, version: int, **values: Any) -> Callable[[], object]:
+        return lambda: store.reviews.change(Wanted(1, version, action, "dr.a", **values), clock())
+
+    def ended() -> None:
+        claim = claimed(store, clock, first=4, count=1)
+        assert finish(store, clock, claim, Outcome.NEGATIVE, destinations=())
+
+    return [
+        lambda: received(store, clock, series="2.25.2"),
+        lambda: add(store, clock, header(4, "2.25.2")),
+        lambda: assert_finished(store, clock),
+        reviewed(Action.ACCEPTED, 0, finding=1),
+        reviewed(Action.ACKNOWLEDGED, 1),
+        reviewed(Action.UNDONE, 2),
+        reviewed(Action.ASSIGNED, 3, assigned_to="dr.b"),
+        ended,
+        removed,
+        lambda: ready(store, clock, series="2.25.5", closed=None),
+    ]
+
+
+def assert_finished(store: Store, clock: FakeClock) -> None:
+    claim = store.queue.claim("worker:1", clock(), timedelta(seconds=60), 3)
+    assert claim is not None
+    assert finish(store, clock, claim, destinations=())
+
+
+def test_whatever_becomes_of_a_case_is_found_without_reading_all_again(
+    store: Store, board: Board, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(store, clock)
+    cases = store.triage.cases
+    before = board.current()
+    monkeypatch.setattr(store.triage, "cases", refuse)
+    for number, step in enumerate(life_of_a_case(store, clock)):
+        clock.advance(30)
+        step()
+        now = board.current()
+        assert dict(now.cases) == {row["case_id"]: row for row in cases()}, number
+        assert now.number > before.number, number
+        by_rank = sorted(now.cases.values(), key=lambda row: (_rank(row, clock()), -row["case_id"]))
+        assert now.ranked(clock(), everything) == by_rank, number
+        before = now
+    assert [row["series_instance_uid"] for row in before.ranked(clock(), everything)] == ["2.25.2", "2.25.5"]
+
+
+def test_what_is_not_a_change_of_a_case_makes_no_new_list(store: Store, board: Board, clock: FakeClock) -> None:
+    reported(store, clock)
+    before = board.current()
+    store.accounts.add("dr.a", Role.READER, "hashed", clock())
+    assert board.current() is before
+    assert board.deliveries([1]) == {1: "pending"}
+
+
+def test_a_case_declined_before_its_analysis_is_followed_to_its_end_without_a_report(
+    store: Store, board: Board, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = received(store, clock)
+    assert store.settling.leave(series, Event.SETTLED, "count", clock(), Outcome.NOT_ANALYSED, "incomplete", "2 of 3")
+    for number in range(20):  # so that it is not among the newest, which are looked at each time
+        received(store, clock, series=f"2.25.9{number}")
+    assert case(board, 1)["stage"] == "ready"
+    monkeypatch.setattr(store.triage, "cases", refuse)
+    claim = store.queue.claim("worker:1", clock(), LEASE, 3)
+    assert claim is not None
+    assert store.queue.finish(claim, Conclusion(Outcome.NOT_ANALYSED, "incomplete"), None, (), clock())
+    assert case(board, 1)["stage"] == "reported"
+
+
+def test_more_slices_of_a_case_in_work_are_no_news(store: Store, board: Board, clock: FakeClock) -> None:
+    received(store, clock, closed=None)
+    first = board.current()
+    add(store, clock, header(4))
+    grown = board.current()
+    assert (grown.number, grown.news) == (first.number + 1, first.news)
+    assert case(board, 1)["instance_count"] == 4
+    received(store, clock, series="2.25.2")
+    assert board.current().news == first.news + 1
+
+
+def test_the_order_follows_the_time_of_waiting(store: Store, board: Board, clock: FakeClock) -> None:
+    reported(store, clock)
+    clock.advance(600)
+    claim = claimed(store, clock, series="2.25.2")
+    assert finish(store, clock, claim)
+    calls = []
+
+    def counted(row: Row) -> bool:
+        calls.append(row["case_id"])
+        return True
+
+    snapshot = board.current()
+    for _ in range(2):
+        assert [row["case_id"] for row in snapshot.ranked(clock(), counted, "all")] == [1, 2]
+    assert len(calls) == 2, "the list is made once for all who ask for the same"
+    clock.advance(RANKED.total_seconds() + 1)
+    snapshot.ranked(clock(), counted, "all")
+    assert len(calls) == 4
+
+
+def test_all_cases_are_read_again_after_a_while(
+    store: Store, board: Board, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A net for what is found by no number, as when somebody changes a table by hand."""
+    reported(store, clock)
+    board.current()
+    with store.transactions.writing_plainly() as connection:
+        connection.exec_driver_sql("UPDATE series SET detail = 'by hand'")
+    board._mark = type(board._mark)(100, 100, 100, 100)  # nothing new is looked at again
+    monkeypatch.setattr("node.web.board.READ_SECONDS", -1.0)
+    assert case(board, 1)["detail"] == "by hand"
