@@ -9,7 +9,7 @@ import torch
 
 from ai.affine import lps_of, voxel_of
 from ai.bundle import Bundle, load_bundle
-from ai.circle import located_extent
+from ai.circle import located_extent, steady_centre, window_about
 from ai.contrast import enhanced_tubes
 from ai.coverage import require_coverage
 from ai.decode import Candidate, candidates, findings, rescored
@@ -18,7 +18,7 @@ from ai.findings import Findings
 from ai.inference import Maps, Progress, Tiling, infer, output_affine
 from ai.locations import COLUMNS
 from ai.measures import quality_of
-from ai.preprocess import Region, coordinates, on_lattice, region_of_interest
+from ai.preprocess import Region, coordinates, region_of_interest
 from ai.quality import MOST_SPREAD_MM
 from ai.remembered import Remembered
 from ai.second_stage import looked_at
@@ -45,8 +45,8 @@ def analyse(
     `device`: "auto" (a CUDA GPU when there is one, else the CPU), "cpu", "cuda" or "cuda:N".  When a GPU's memory does
     not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  `whole_region`: of slices that
     are not all there yet, COVERAGE until they show all that the network will read.  `progress` hears of the
-    network's share, before it of each step (0) and after it of each candidate (1).  `remembered`: of this series, seen
-    with the same bundle; the findings are the same bit for bit without it.  Raises
+    network's share, before it of each step (0) and after it of each candidate (1).  `remembered`: what was answered of
+    this series before; the findings are the same bit for bit without it.  Raises
     NotAnalysable(NOT_A_HEAD, COVERAGE or NO_CONTRAST), and whatever `progress` raises.
     """
     checks = {
@@ -58,7 +58,8 @@ def analyse(
     region = prepared_region(volume, bundle, **checks, progress=heard, remembered=known)
     where = chosen_device(device)
     lines = coordinates(region, bundle.manifest.preprocessing)
-    maps = known.answer(("maps", where), (region.hu_DHW, *lines), lambda: _maps(region, bundle, where, progress))
+    step = ("maps", bundle.networks, bundle.manifest.tiling, bundle.manifest.preprocessing, where)
+    maps = known.answer(step, (region.hu_DHW, *lines), lambda: _maps(region, bundle, where, progress), _is_usual)
     maps = replace(maps, affine_lps=output_affine(region.affine_lps))
     found = looked_at_again(candidates(maps), region, volume, bundle, heard, known)
     return replace(
@@ -73,6 +74,11 @@ def calibrated_findings(found: tuple[Candidate, ...], bundle: Bundle) -> Finding
     """Return what a bundle says of candidates, at its two operating points."""
     manifest = bundle.manifest
     return findings(found, manifest.calibration, manifest.threshold, manifest.notify_threshold)
+
+
+def _is_usual(maps: Maps) -> bool:
+    """Whether the device had the memory; another time it may."""
+    return not maps.note
 
 
 def _unheard(_share: float) -> None:
@@ -116,13 +122,13 @@ def prepared_region(
         require_coverage(extent)
     if extent.circle_centre_lps_mm is None:
         raise NotAnalysable(Reason.COVERAGE)
-    centre = on_lattice(extent.circle_centre_lps_mm)
+    centre = steady_centre(volume, extent.circle_centre_lps_mm)
     settings = bundle.manifest.preprocessing
     if extent.spread_mm > MOST_SPREAD_MM:  # a larger region, which holds the circle wherever it lies
         d, h, w = settings.size_DHW
         settings = replace(settings, size_DHW=(d + GROWN_VOXELS, h + GROWN_VOXELS, w + GROWN_VOXELS))
     region = region_of_interest(volume, centre, settings)
-    if whole_region and not _is_shown(region, volume):
+    if whole_region and not (_is_shown(region, volume) and window_about(volume, extent.circle_centre_lps_mm).is_shown):
         raise NotAnalysable(Reason.COVERAGE, "the region is not shown whole yet")
     progress(0.0)
     tubes = enhanced_tubes(volume, centre, remembered)

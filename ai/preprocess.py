@@ -66,17 +66,6 @@ class Region:
     quality: Quality | None = None
 
 
-LATTICE_MM = 8.4
-"""Regions lie about the points of a lattice in the patient's frame: what an estimate of the circle's centre changes by, when
-more of the head is seen, then mostly changes nothing."""
-
-
-def on_lattice(centre_lps_mm: tuple[float, float, float]) -> tuple[float, float, float]:
-    """The point of the lattice that is nearest, at most half a cell away along each axis."""
-    x, y, z = (round(LATTICE_MM * round(each / LATTICE_MM), 3) for each in centre_lps_mm)
-    return x, y, z
-
-
 def region_of_interest(
     volume: Volume, circle_centre_lps_mm: tuple[float, float, float], settings: Preprocessing
 ) -> Region:

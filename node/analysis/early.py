@@ -96,9 +96,28 @@ def _reach_mm(slices: Sequence[ReadSlice]) -> float:
 
 
 def _free_bytes() -> float:
-    """What the machine can still give without swapping; no bound where it does not say."""
+    """What the machine can still give without swapping, and the container or unit; no bound where they do not say."""
+    return min(_free_of_machine(), _free_of_group())
+
+
+def _free_of_machine() -> float:
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(1024.0 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError, IndexError):
+        return 1024.0 * float(_numbers(Path("/proc/meminfo"))["MemAvailable:"])
+    except (OSError, KeyError, ValueError):
         return float("inf")
+
+
+def _free_of_group(files: Path = Path("/sys/fs/cgroup"), mine: Path = Path("/proc/self/cgroup")) -> float:
+    """Below the limit of this process's control group (version 2); what it holds of files can be let go of."""
+    try:
+        group = files / mine.read_text(encoding="utf-8").strip().rpartition("0::/")[2]
+        limit, used = ((group / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current"))
+        return float(limit) - float(used) + float(_numbers(group / "memory.stat")["inactive_file"])
+    except (OSError, KeyError, ValueError):  # "max" is no number: no limit
+        return float("inf")
+
+
+def _numbers(path: Path) -> dict[str, str]:
+    """The first value by name, of a file with one name a line."""
+    lines = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+    return {words[0]: words[1] for words in lines if len(words) > 1}

@@ -56,6 +56,17 @@ class Ahead:
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.slices)
 
+    def forget_answers(self) -> None:
+        """Nothing was answered of it yet."""
+        self.remembered, self.passes, self.judged, self.next_look_mm = Remembered(), 0, 0, 0.0
+
+    def give_up(self) -> None:
+        """All is left for after the claim, and the memory that it took is free."""
+        self.is_wanted = False
+        self.slices.clear()
+        self.headers.clear()
+        self.forget_answers()
+
 
 class ReadAhead:
     """Belongs to the worker's one thread."""
@@ -121,9 +132,7 @@ class ReadAhead:
                     ahead.headers.append(header)
                 ahead.last = number
         except Exception as error:  # noqa: BLE001  the edge: the claim will see whatever it is
-            ahead.slices.clear()
-            ahead.headers.clear()
-            ahead.is_wanted = False
+            ahead.give_up()
             log.get().warning("read_ahead_failed", case=series.id, error=type(error).__name__)
         return ahead.is_wanted and len(arrived) == AT_ONCE
 

@@ -96,7 +96,7 @@ class Worker:
         self._resume_at, self._times_full = 0.0, 0
         self._to_give_back: GiveBack | None = None
         self._somebody_waits: Callable[[], bool] | None = None
-        self._looked_at = 0.0
+        self._looked_at, self._early_case = 0.0, 0
         self._heartbeat: Heartbeat | None = None
         self._shadow = shadow_of(config)
         self._reloading = reloading or never()
@@ -180,6 +180,9 @@ class Worker:
             except (StopRequested, GivesWay):
                 ahead.next_look_mm = 0.0
                 return
+            except MemoryError:
+                ahead.give_up()
+                log.get().warning("early_analysis_failed", case=ahead.case, error=MemoryError.__name__)
             except Exception as error:  # noqa: BLE001  the edge: the claim will see whatever it is
                 ahead.passes = MOST_PASSES
                 log.get().warning("early_analysis_failed", case=ahead.case, error=type(error).__name__)
@@ -299,7 +302,10 @@ class Worker:
         bundle = configured_bundle(config)
         ai.predict.warm(bundle, config.ai.device)
         context = replace(self._context, config=config, bundle=bundle, algorithm=algorithm_of(bundle.manifest))
-        self._context, self._shadow = context, shadow_of(config)
+        early = Early(config, bundle, self._early_progress)
+        self._context, self._shadow, self._early = context, shadow_of(config), early
+        for ahead in self._ahead.held():
+            ahead.forget_answers()  # those of the bundle before
         second = f", second {self._shadow.version}" if self._shadow.version else ""
         return f"model {bundle.manifest.version}{second}"
 

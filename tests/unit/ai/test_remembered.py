@@ -34,3 +34,10 @@ def test_what_could_not_be_computed_is_tried_again() -> None:
     with pytest.raises(ZeroDivisionError):
         known.answer("a", (one,), lambda: 1 // 0)
     assert known.answer("a", (one,), lambda: 7) == 7
+
+
+def test_an_answer_that_is_not_worth_keeping_is_given_and_not_kept() -> None:
+    known, one = Remembered(), np.zeros(3)
+    assert known.answer("a", (one,), lambda: 7, lambda answer: answer > 7) == 7
+    assert known.answer("a", (one,), lambda: 8, lambda answer: answer > 7) == 8
+    assert known.answer("a", (one,), lambda: 9) == 8

@@ -1,38 +1,52 @@
 """A series is analysed while its last slices arrive; what is found after the claim is the same bit for bit as without."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 import ai
 from ai import predict
 from ai.bundle import Bundle
+from ai.findings import Findings
 from ai.unet import UNet
-from ai.volume import volume_from_datasets, volume_from_slices
+from ai.volume import ReadSlice, Volume, read_slice, volume_from_slices
 from node.analysis import early as module
-from node.analysis.early import MOST_PASSES, Early
-from node.analysis.read_ahead import PAUSE_SECONDS, Ahead, ReadAhead
+from node.analysis.early import MOST_PASSES, Early, _free_of_group
+from node.analysis.read_ahead import Ahead, ReadAhead
 from node.config.sections import Config
 from storage.files.instances import Files
+from storage.records import Header, StoredFile
 from storage.store import Store
-from tests.support.builders import FakeClock, keep
-from tests.support.dicom_factory import ct_series, shuffled
+from tests.support.builders import FakeClock, encoded, keep, read_header, stored_file
+from tests.support.dicom_factory import ct_series
 from tests.support.made_up_head import head
 from tests.unit.ai.test_bundle import TINY, manifest
 
 HEAD = head()
-BATCH = 12
+COUNT = len(HEAD.hu_DHW)
+SECTIONS = {"eligibility": {"minimum_slices": 40, "maximum_spacing_mm": 2.5}}
+Slice = tuple[Header, StoredFile, ReadSlice]
+
+ORDERS: dict[str, Sequence[int]] = {
+    "from the feet": range(COUNT),
+    "from the vertex": range(COUNT)[::-1],
+    "the middle, then both ends in turn": sorted(range(COUNT), key=lambda at: abs(at - COUNT // 2 + 0.1)),
+    "the upper half, then the lower": [*range(COUNT // 2, COUNT), *range(COUNT // 2)],
+}
 
 
 def slices_of_head(**changes: Any) -> list[Dataset]:
     affine = HEAD.affine_lps
     return ct_series(
-        len(HEAD.hu_DHW),
+        COUNT,
         spacing_mm=2.0,
         rows=HEAD.hu_DHW.shape[1],
         columns=HEAD.hu_DHW.shape[2],
@@ -43,101 +57,189 @@ def slices_of_head(**changes: Any) -> list[Dataset]:
     )
 
 
-@pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    torch.manual_seed(0)
+def read(datasets: Sequence[Dataset]) -> list[Slice]:
+    """As the worker reads them ahead."""
+    syntax = ExplicitVRLittleEndian
+    headers = [read_header(encoded(ds), syntax, str(ds.SOPClassUID), str(ds.SOPInstanceUID)) for ds in datasets]
+    return [(header, stored_file(header), read_slice(ds)) for header, ds in zip(headers, datasets, strict=True)]
+
+
+@cache
+def slices() -> tuple[Slice, ...]:
+    return tuple(read(slices_of_head()))
+
+
+@cache
+def bundle(seed: int = 0) -> Bundle:
+    torch.manual_seed(seed)
     return Bundle(manifest(), (UNet(TINY).eval(),))
+
+
+def analysed(those: Sequence[Slice], ahead: Ahead | None = None, by: Bundle | None = None) -> dict[str, Any]:
+    """What is found after the claim."""
+    remembered = ahead.remembered if ahead else None
+    found: Findings = ai.analyse(
+        volume_from_slices([each for *_, each in those]), by or bundle(), remembered=remembered
+    )
+    return asdict(found)
+
+
+@cache
+def expected() -> dict[str, Any]:
+    return analysed(slices())
+
+
+same = np.testing.assert_equal
 
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each time that the network was run."""
+    """One entry for each time that the network was run: how large the region was."""
+    expected()
     runs: list[int] = []
     infer = predict.infer
 
-    def counted(*arguments: Any) -> Any:
-        runs.append(1)
-        return infer(*arguments)
+    def counted(networks: Any, region: Any, *arguments: Any) -> Any:
+        runs.append(region.hu_DHW.size)
+        return infer(networks, region, *arguments)
 
     monkeypatch.setattr(predict, "infer", counted)
     return runs
 
 
-class Arriving:
-    """A series that comes batch by batch, is read ahead, and looked at early after each batch."""
-
-    def __init__(self, early: Early, store: Store, files: Files, clock: FakeClock) -> None:
-        self.early, self.store, self.files, self.clock = early, store, files, clock
-        self.reader = ReadAhead(store.settling, files, early._config.eligibility)
-        self.case = 0
-
-    def come(self, datasets: Sequence[Dataset]) -> Iterator[Ahead]:
-        for first in range(0, len(datasets), BATCH):
-            some = datasets[first : first + BATCH]
-            self.case = keep(self.store, self.files, self.clock, some, closed=None).id
-            while self.reader.read_some() != PAUSE_SECONDS:
-                pass
-            (ahead,) = self.reader.held()
-            self.early.analyse(ahead)
-            yield ahead
+def an_early(progress: Callable[[float], None] = lambda _share: None, **sections: Any) -> Early:
+    return Early(Config.model_validate({**SECTIONS, **sections}), bundle(), progress)
 
 
-@pytest.fixture
-def arriving(bundle: Bundle, sqlite_store: Store, files: Files, clock: FakeClock) -> Callable[..., Arriving]:
-    def make(progress: Callable[[float], None] = lambda _share: None, **sections: Any) -> Arriving:
-        wide = {"minimum_slices": 40, "maximum_spacing_mm": 2.5}
-        config = Config.model_validate({"eligibility": wide, **sections})
-        return Arriving(Early(config, bundle, progress), sqlite_store, files, clock)
-
-    return make
-
-
-def same(one: Any, other: Any) -> None:
-    np.testing.assert_equal(asdict(one), asdict(other))
+def arrive(early: Early, ahead: Ahead, those: Sequence[Slice], batch: int = 16) -> Ahead:
+    """They come batch by batch, and are looked at early after each."""
+    for first in range(0, len(those), batch):
+        for header, file, each in those[first : first + batch]:
+            ahead.slices[file] = each
+            ahead.headers.append(header)
+        early.analyse(ahead)
+    return ahead
 
 
-@pytest.mark.parametrize("from_the_vertex", [False, True])
-def test_the_network_is_run_before_the_last_slice_and_not_again_after_it(
-    from_the_vertex: bool, arriving: Callable[..., Arriving], bundle: Bundle, passes: list[int]
+@pytest.mark.parametrize("order", ORDERS)
+def test_findings_are_the_same_bit_for_bit_in_every_order_and_the_network_is_run_once(
+    order: str, passes: list[int]
 ) -> None:
-    datasets = slices_of_head()[:: -1 if from_the_vertex else 1]
-    arrival = arriving()
-    early_at = [len(ahead.slices) for ahead in arrival.come(datasets) if passes]
-    assert early_at[0] <= len(datasets) - BATCH
-    ahead = arrival.reader.take(arrival.case)
-    assert (len(ahead.slices), ahead.passes) == (len(datasets), len(passes)) == (len(datasets), 1)
-    found = ai.analyse(volume_from_slices(list(ahead.slices.values())), bundle, remembered=ahead.remembered)
+    ordered = [slices()[at] for at in ORDERS[order]]
+    ahead = arrive(an_early(), Ahead(1), ordered[:-4])
+    assert (ahead.passes, len(passes)) == (1, 1), "before the last slice"
+    arrive(an_early(), ahead, ordered[-4:])
+    same(analysed(ordered, ahead), expected())
     assert len(passes) == 1
-    same(found, ai.analyse(volume_from_datasets(datasets), bundle))
-    assert len(passes) == 2
 
 
-def test_a_slice_that_comes_again_with_other_pixels_makes_it_run_again(
-    arriving: Callable[..., Arriving], bundle: Bundle, passes: list[int]
-) -> None:
-    datasets = slices_of_head()
-    arrival = arriving()
-    *_, ahead = arrival.come(datasets)
-    changed = slices_of_head()
-    pixels = np.frombuffer(changed[37].PixelData, np.uint16).copy()
-    pixels[len(pixels) // 2 - 20 : len(pixels) // 2 + 20] += 300
-    changed[37].PixelData = pixels.tobytes()
-    found = ai.analyse(volume_from_datasets(changed), bundle, remembered=ahead.remembered)
-    assert len(passes) == 2
-    same(found, ai.analyse(volume_from_datasets(changed), bundle))
-
-
-def test_shuffled_slices_are_left_until_they_are_a_stack(
-    arriving: Callable[..., Arriving], passes: list[int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("seed", [1, 2])
+def test_in_a_shuffled_order_nothing_is_made_before_the_slices_are_a_stack(
+    seed: int, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     volumes: list[int] = []
-    monkeypatch.setattr(module, "volume_from_slices", lambda slices, threads: volumes.append(len(slices)) or _fails())
-    list(arriving().come(shuffled(slices_of_head())[:-1]))
-    assert (volumes, passes) == ([], [])
+
+    def made(some: Sequence[ReadSlice], threads: int) -> Volume:
+        volumes.append(len(some))
+        return volume_from_slices(some, threads)
+
+    monkeypatch.setattr(module, "volume_from_slices", made)
+    shuffled = [slices()[at] for at in np.random.default_rng(seed).permutation(COUNT)]
+    ahead = arrive(an_early(), Ahead(1), shuffled, batch=4)
+    assert volumes in ([], [COUNT])
+    same(analysed(shuffled, ahead), expected())
+    assert len(passes) == 1
 
 
-def _fails() -> None:
-    raise AssertionError("no volume is to be made")
+def test_a_slice_that_comes_again_with_other_pixels_makes_it_run_again(passes: list[int]) -> None:
+    ahead = arrive(an_early(), Ahead(1), slices())
+    changed = list(slices())
+    header, _, each = changed[37]
+    assert each.hu is not None
+    hu = each.hu.copy()
+    hu[hu.shape[0] // 2, :] += 300
+    changed[37] = header, stored_file(header, "second"), replace(each, hu=hu)
+    found = analysed(changed, ahead)
+    assert len(passes) == 2
+    same(found, analysed(changed))
+
+
+def test_a_slice_that_comes_twice_under_two_names_changes_nothing(passes: list[int]) -> None:
+    copies = [replace(slices()[at][0], sop_instance_uid=f"2.25.77.{at}") for at in (20, 40)]
+    again = [(header, stored_file(header), slices()[at][2]) for header, at in zip(copies, (20, 40), strict=True)]
+    those = [*slices()[:50], *again, *slices()[50:]]
+    found = analysed(those, arrive(an_early(), Ahead(1), those))
+    same(found, expected())
+
+
+def test_what_comes_after_the_claim_is_analysed_anew_where_it_changes_anything(passes: list[int]) -> None:
+    most = slices()[:-9]  # the vertex comes late: in a second revision
+    ahead = arrive(an_early(), Ahead(1), most)
+    first = analysed(most, ahead)
+    same(first, analysed(most))
+    same(analysed(slices(), ahead), expected())
+
+
+def test_a_region_that_moves_is_analysed_once_more_and_no_more_often(
+    passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steady = predict.steady_centre
+
+    def moving(volume: Volume, centre: tuple[float, float, float]) -> tuple[float, float, float]:
+        x, y, z = steady(volume, centre)
+        return x, y, z - 0.7 * (COUNT - len(volume.hu_DHW))
+
+    monkeypatch.setattr(predict, "steady_centre", moving)
+    monkeypatch.setattr(module, "AGAIN_MM", 2.0)
+    ahead = arrive(an_early(), Ahead(1), slices()[:-2], batch=4)
+    assert (ahead.passes, len(passes)) == (MOST_PASSES, MOST_PASSES)
+    found = analysed(slices(), ahead)
+    assert len(passes) == MOST_PASSES + 1
+    monkeypatch.setattr(predict, "steady_centre", steady)
+    same(found, expected())
+
+
+def test_a_process_that_begins_in_between_finds_the_same(passes: list[int]) -> None:
+    arrive(an_early(), Ahead(1), slices()[:80])
+    killed = len(passes)
+    ahead = arrive(an_early(), Ahead(1), slices())
+    same(analysed(slices(), ahead), expected())
+    assert len(passes) == killed + 1
+
+
+def test_no_answer_of_one_bundle_is_given_for_another(passes: list[int]) -> None:
+    ahead = arrive(an_early(), Ahead(1), slices())
+    same(analysed(slices(), ahead, bundle(1)), analysed(slices(), by=bundle(1)))
+
+
+def test_several_series_at_once_have_answers_of_their_own(passes: list[int]) -> None:
+    brighter = [
+        (header, stored_file(header, "brighter"), replace(each, hu=each.hu + np.int16(7)))
+        for header, _, each in slices()
+        if each.hu is not None
+    ]
+    early, one, other = an_early(), Ahead(1), Ahead(2)
+    for first in range(0, COUNT, 16):
+        arrive(early, one, slices()[first : first + 16])
+        arrive(early, other, brighter[first : first + 16])
+    same(analysed(slices(), one), expected())
+    found = analysed(brighter, other)
+    assert len(passes) == 2
+    same(found, analysed(brighter))
+
+
+def test_a_pass_that_the_device_had_no_memory_for_is_not_kept(
+    passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = predict._maps
+
+    def halved(*arguments: Any) -> Any:
+        return replace(maps(*arguments), note="analysed in smaller tiles")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(predict, "_maps", halved)
+        ahead = arrive(an_early(), Ahead(1), slices())
+    same(analysed(slices(), ahead), expected())
 
 
 @pytest.mark.parametrize(
@@ -145,39 +247,66 @@ def _fails() -> None:
     [
         ({}, {"eligibility": {"minimum_slices": 500}}),
         ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, {}),
+        ({"Modality": "MR"}, {}),
     ],
 )
 def test_what_is_not_of_the_kind_that_is_analysed_is_left(
-    changes: dict[str, Any], sections: dict[str, Any], arriving: Callable[..., Arriving], passes: list[int]
+    changes: dict[str, Any], sections: dict[str, Any], passes: list[int]
 ) -> None:
-    list(arriving(**sections).come(slices_of_head(**changes)))
+    arrive(an_early(**sections), Ahead(1), read(slices_of_head(**changes)))
     assert passes == []
 
 
 def test_without_memory_to_spare_it_is_left_for_after_the_claim(
-    arriving: Callable[..., Arriving], passes: list[int], monkeypatch: pytest.MonkeyPatch
+    passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_free_bytes", lambda: module.LEAST_FREE_BYTES - 1)
-    list(arriving().come(slices_of_head()))
+    ahead = arrive(an_early(), Ahead(1), slices())
     assert passes == []
+    same(analysed(slices(), ahead), expected())
 
 
-def test_what_comes_after_the_second_pass_changes_nothing(
-    arriving: Callable[..., Arriving], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "free"), [("5000", 5000 - 4000 + 1500), ("max", np.inf), (None, np.inf)])
+def test_a_limit_of_the_container_counts_less_what_it_holds_but_for_files(
+    limit: str | None, free: float, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "AGAIN_MM", 2.0)
-    passed = [ahead.passes for ahead in arriving().come(slices_of_head())]
-    assert max(passed) == MOST_PASSES
+    mine, group = tmp_path / "cgroup", tmp_path / "system.slice" / "willis.service"
+    mine.write_text("4:memory:/elsewhere\n0::/system.slice/willis.service\n")
+    group.mkdir(parents=True)
+    if limit is not None:
+        (group / "memory.max").write_text(f"{limit}\n")
+    (group / "memory.current").write_text("4000\n")
+    (group / "memory.stat").write_text("anon 2000\nfile 2000\ninactive_file 1500\n")
+    assert _free_of_group(tmp_path, mine) == free
 
 
-def test_it_gives_way_at_once_and_nothing_is_counted(arriving: Callable[..., Arriving]) -> None:
+def test_it_gives_way_at_once_and_nothing_is_counted(passes: list[int]) -> None:
     class Waits(Exception):
         pass
 
     def give_way(_share: float) -> None:
         raise Waits
 
-    arrival = arriving(give_way)
+    ahead = Ahead(1)
     with pytest.raises(Waits):
-        list(arrival.come(slices_of_head()))
-    assert [ahead.passes for ahead in arrival.reader.held()] == [0]
+        arrive(an_early(give_way), ahead, slices())
+    assert (ahead.passes, passes) == (0, [])
+
+
+def test_slices_from_a_store_are_read_and_analysed_as_they_come(
+    passes: list[int], sqlite_store: Store, files: Files, clock: FakeClock
+) -> None:
+    datasets = slices_of_head()
+    reader, early = ReadAhead(sqlite_store.settling, files, Config.model_validate(SECTIONS).eligibility), an_early()
+    for some in (datasets[:80], datasets[80:]):
+        case = keep(sqlite_store, files, clock, some, closed=None).id
+        while reader.read_some() == 0.0:
+            pass
+        (ahead,) = reader.held()
+        early.analyse(ahead)
+    taken = reader.take(case)
+    assert (len(taken.slices), taken.passes, len(passes)) == (COUNT, 1, 1)
+    assert [file for _, file in sqlite_store.settling.instances(case)] == list(taken.slices)
+    found = ai.analyse(volume_from_slices(list(taken.slices.values())), bundle(), remembered=taken.remembered)
+    assert len(passes) == 1
+    same(asdict(found), expected())

@@ -299,6 +299,48 @@ def test_an_early_analysis_that_fails_is_left_for_after_the_claim(
     assert ahead.passes == MOST_PASSES
 
 
+def test_an_early_analysis_without_memory_lets_go_of_all_that_was_read(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(store, Files(config.storage.directory), clock, ct_series(6), closed=None)
+    worker = Worker(config)
+    worker._ahead.read_some()
+
+    def fails(_early: Early, _ahead: Ahead) -> bool:
+        raise MemoryError
+
+    monkeypatch.setattr(Early, "analyse", fails)
+    worker._analyse_early()
+    (ahead,) = worker._ahead.held()
+    assert (ahead.slices, ahead.headers, ahead.is_wanted) == ({}, [], False)
+
+
+def test_a_reload_of_the_model_throws_away_what_the_old_one_answered_early(
+    with_a_second_bundle: Config, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(store, Files(config.storage.directory), clock, ct_series(6), closed=None)
+    new = config.model_copy(update={"ai": config.ai.model_copy(update={"bundle": with_a_second_bundle.ai.shadow})})
+    asked, models = threading.Event(), list[str]()
+
+    def analysed(early: Early, ahead: Ahead) -> bool:
+        models.append(early._bundle.manifest.version)
+        ahead.passes, ahead.next_look_mm = 1, 10.0
+        return True
+
+    monkeypatch.setattr(Early, "analyse", analysed)
+    worker = Worker(config, reloading=Reloading(asked, lambda: new))
+    worker._ahead.read_some()
+    worker._analyse_early()
+    (ahead,) = worker._ahead.held()
+    before = ahead.remembered
+    asked.set()
+    worker._reload()
+    assert (ahead.passes, ahead.next_look_mm, len(ahead.slices)) == (0, 0.0, 6)
+    assert ahead.remembered is not before
+    worker._analyse_early()
+    assert models == [manifest().version, "2.0"]
+
+
 @pytest.fixture
 def with_a_second_bundle(config: Config, tmp_path: Path) -> Config:
     """The configuration with another bundle as shadow."""
