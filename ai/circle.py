@@ -207,11 +207,14 @@ def located_extent(volume: Volume, *, sure: bool = True) -> HeadExtent:
 
 @dataclass(frozen=True)
 class Window:
-    """The slices `first` to `last` about the circle of Willis; `is_shown`: and there is one below and one above them."""
+    """The slices `first` to `last` about the circle of Willis.
+
+    `missing`: how many must still come, at the end where most do, until one lies below and one above them.
+    """
 
     first: int
     last: int
-    is_shown: bool
+    missing: int
 
 
 def window_about(volume: Volume, centre_lps_mm: tuple[float, float, float]) -> Window:
@@ -227,7 +230,7 @@ def window_about(volume: Volume, centre_lps_mm: tuple[float, float, float]) -> W
     first = math.ceil(round((level_mm - WINDOW_BELOW_MM - lowest_mm) / step_mm, 4))
     last = math.floor(round((level_mm + WINDOW_ABOVE_MM - lowest_mm) / step_mm, 4))
     top = len(volume.hu_DHW) - 1
-    return Window(max(0, first), min(top, last), first > 0 and last < top)
+    return Window(max(0, first), min(top, last), max(0, 1 - first, last + 1 - top))
 
 
 def steady_centre(volume: Volume, centre_lps_mm: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -2,6 +2,7 @@
 
 WillisAIError
 ├── NotAnalysable(reason)   the series can never be analysed; trying again will not help
+│   └── NotShownYet         of slices that are still coming: not yet
 ├── BundleError             the model bundle is missing, damaged or does not fit this version
 └── DeviceError             the device that the settings name is not there
 """
@@ -89,6 +90,14 @@ class NotAnalysable(WillisAIError):
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
         self.reason = reason
         self.detail = detail
+
+
+class NotShownYet(NotAnalysable):
+    """Of slices that are not all there: COVERAGE, until they reach about `missing_mm` further."""
+
+    def __init__(self, missing_mm: float) -> None:
+        super().__init__(Reason.COVERAGE, f"about {missing_mm:.0f} mm are not shown yet")
+        self.missing_mm = missing_mm
 
 
 class BundleError(WillisAIError):

@@ -13,7 +13,7 @@ from ai.circle import located_extent, steady_centre, window_about
 from ai.contrast import enhanced_tubes
 from ai.coverage import require_coverage
 from ai.decode import Candidate, candidates, findings, rescored
-from ai.errors import DeviceError, NotAnalysable, Reason
+from ai.errors import DeviceError, NotAnalysable, NotShownYet, Reason
 from ai.findings import Findings
 from ai.inference import Maps, Progress, Tiling, infer, output_affine
 from ai.locations import COLUMNS
@@ -44,7 +44,7 @@ def analyse(
 
     `device`: "auto" (a CUDA GPU when there is one, else the CPU), "cpu", "cuda" or "cuda:N".  When a GPU's memory does
     not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  `whole_region`: of slices that
-    are not all there yet, COVERAGE until they show all that the network will read.  `progress` hears of the
+    are not all there yet, NotShownYet until they show all that the network will read.  `progress` hears of the
     network's share, before it of each step (0) and after it of each candidate (1).  `remembered`: what was answered of
     this series before; the findings are the same bit for bit without it.  Raises
     NotAnalysable(NOT_A_HEAD, COVERAGE or NO_CONTRAST), and whatever `progress` raises.
@@ -128,8 +128,10 @@ def prepared_region(
         d, h, w = settings.size_DHW
         settings = replace(settings, size_DHW=(d + GROWN_VOXELS, h + GROWN_VOXELS, w + GROWN_VOXELS))
     region = region_of_interest(volume, centre, settings)
-    if whole_region and not (_is_shown(region, volume) and window_about(volume, extent.circle_centre_lps_mm).is_shown):
-        raise NotAnalysable(Reason.COVERAGE, "the region is not shown whole yet")
+    if whole_region:
+        missing = max(_missing(region, volume), window_about(volume, extent.circle_centre_lps_mm).missing)
+        if missing > 0:
+            raise NotShownYet(missing * volume.spacing_mm_DHW[0])
     progress(0.0)
     tubes = enhanced_tubes(volume, centre, remembered)
     progress(0.0)
@@ -140,12 +142,12 @@ def prepared_region(
     return replace(region, quality=quality)
 
 
-def _is_shown(region: Region, volume: Volume) -> bool:
-    """Whether slices of the volume lie below and above all of the region, with those that interpolation reads."""
+def _missing(region: Region, volume: Volume) -> float:
+    """How many slices must still come, at the end where most do, until all that interpolation reads for the region is shown."""
     corners = np.array(list(product(*((0, side - 1) for side in region.hu_DHW.shape))))
     slices = voxel_of(volume.affine_lps, lps_of(region.affine_lps, corners))[:, 0]
     beyond = 1.0 + region.affine_lps[2, 0] / volume.spacing_mm_DHW[0]
-    return bool(slices.min() >= beyond and slices.max() <= len(volume.hu_DHW) - 1 - beyond)
+    return float(max(0.0, beyond - slices.min(), slices.max() + beyond - (len(volume.hu_DHW) - 1)))
 
 
 def found_candidates(

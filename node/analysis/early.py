@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import ai
-from ai.errors import NotAnalysable
+from ai.errors import NotAnalysable, NotShownYet
 from ai.volume import ReadSlice, stack_geometry, volume_from_slices
 from node.analysis.read_ahead import Ahead
 from node.config.sections import Config
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 MOST_PASSES = 2
 """Of one series: its region may move once, when more of the head is seen."""
-EVERY_MM, AGAIN_MM = 10.0, 40.0
-"""By so much the slices must reach further until one looks again: where the region was not shown whole, and where it was."""
+LEAST_MM, EVERY_MM, AGAIN_MM = 2.0, 10.0, 40.0
+"""By so much the slices must reach further until one looks again: where it was told how far, but at least this; where the
+circle could not be placed; where the region was shown."""
 LEAST_FREE_BYTES = 3 << 30
 """Of memory.  Below that the claim has it all."""
 
@@ -62,6 +63,9 @@ class Early:
                 progress=self._progress,
                 remembered=ahead.remembered,
             )
+        except NotShownYet as error:
+            ahead.next_look_mm = reach_mm + max(LEAST_MM, error.missing_mm)
+            return True
         except NotAnalysable:
             return True
         ahead.passes += 1

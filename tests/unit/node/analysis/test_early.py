@@ -119,7 +119,7 @@ def an_early(progress: Callable[[float], None] = lambda _share: None, **sections
     return Early(Config.model_validate({**SECTIONS, **sections}), bundle(), progress)
 
 
-def arrive(early: Early, ahead: Ahead, those: Sequence[Slice], batch: int = 10) -> Ahead:
+def arrive(early: Early, ahead: Ahead, those: Sequence[Slice], batch: int = 20) -> Ahead:
     """They come batch by batch, and are looked at early after each."""
     for first in range(0, len(those), batch):
         for header, file, each in those[first : first + batch]:
