@@ -96,7 +96,8 @@ class Worker:
         self._resume_at, self._times_full = 0.0, 0
         self._to_give_back: GiveBack | None = None
         self._somebody_waits: Callable[[], bool] | None = None
-        self._looked_at, self._early_case = 0.0, 0
+        self._looked_at = 0.0
+        self._early_case: int | None = None
         self._heartbeat: Heartbeat | None = None
         self._shadow = shadow_of(config)
         self._reloading = reloading or never()
@@ -173,7 +174,8 @@ class Worker:
     def _analyse_early(self) -> None:
         """What is shown whole of a series that is still received was analysed.  Nothing is raised."""
         for ahead in self._ahead.held():
-            self._early_case, self._looked_at = ahead.case, self._monotonic()
+            self._early_case = None if ahead.passes else ahead.case
+            self._looked_at = self._monotonic()
             try:
                 if self._early.analyse(ahead):
                     return
@@ -188,7 +190,7 @@ class Worker:
                 log.get().warning("early_analysis_failed", case=ahead.case, error=type(error).__name__)
 
     def _early_progress(self, _share: float) -> None:
-        """Work that is not due yet ends when a series that is due waits, but for that which is worked on."""
+        """Work that is not due yet ends when a series that is due waits; for its own only where that was seen before."""
         if self._stopping.is_set():
             raise StopRequested
         if self._monotonic() - self._looked_at >= LOOK_SECONDS:

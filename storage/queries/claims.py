@@ -52,9 +52,9 @@ class Queue:
             ).first()
             return Claim(as_series(row), token, now + lease, exhausted) if row else None
 
-    def other_waits(self, series_id: int) -> bool:
-        """Whether a series of a patient waits for its analysis, besides this one."""
-        ready = (SeriesRow.stage == Stage.READY.value, ~SeriesRow.canary, SeriesRow.id != series_id)
+    def other_waits(self, series_id: int | None) -> bool:
+        """Whether a series of a patient waits for its analysis, besides this one, if any."""
+        ready = (SeriesRow.stage == Stage.READY.value, ~SeriesRow.canary, SeriesRow.id != (series_id or 0))
         with self._transactions.reading() as session:
             return session.scalar(select(SeriesRow.id).where(*ready).limit(1)) is not None
 

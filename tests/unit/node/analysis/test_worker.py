@@ -245,15 +245,31 @@ def test_a_canary_in_work_gives_way_to_a_patients_series(
     assert series_now(store, "2.25.900").attempts == 0
 
 
-@pytest.mark.parametrize("due", ["2.25.901", "2.25.900", None])
-def test_what_is_analysed_early_gives_way_to_another_series_that_is_due_and_is_tried_again(
-    due: str | None, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("due", "passes", "end"),
+    [
+        ("2.25.901", 0, "gave way"),
+        ("2.25.900", 0, "went on"),
+        ("2.25.900", 1, "gave way"),
+        (None, 1, "went on"),
+    ],
+)
+def test_what_is_analysed_early_gives_way_to_another_series_that_is_due_or_to_its_own_where_that_was_seen_before(
+    due: str | None,
+    passes: int,
+    end: str,
+    config: Config,
+    store: Store,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files = Files(config.storage.directory)
     arriving = keep(store, files, clock, ct_series(6, SeriesInstanceUID="2.25.900"), closed=None)
     seconds = Seconds()
     worker = Worker(config, seconds)
     worker._ahead.read_some()
+    (held,) = worker._ahead.held()
+    held.passes = passes
     ended: list[str] = []
 
     def analysed(_early: Early, ahead: Ahead) -> bool:
@@ -278,9 +294,8 @@ def test_what_is_analysed_early_gives_way_to_another_series_that_is_due_and_is_t
 
     monkeypatch.setattr(Early, "analyse", analysed)
     worker._analyse_early()
-    assert ended == ["gave way" if due == "2.25.901" else "went on"]
-    (ahead,) = worker._ahead.held()
-    assert ahead.next_look_mm == (0.0 if due == "2.25.901" else 10.0)
+    assert ended == [end]
+    assert held.next_look_mm == (0.0 if end == "gave way" else 10.0)
 
 
 def test_an_early_analysis_that_fails_is_left_for_after_the_claim(

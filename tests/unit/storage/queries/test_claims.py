@@ -49,7 +49,7 @@ def test_the_series_that_has_waited_longest_is_claimed_first(store: Store, clock
 
 def test_another_series_waits_only_while_one_of_a_patient_is_ready(store: Store, clock: FakeClock) -> None:
     mine = ready(store, clock, series="2.25.1").id
-    assert not store.queue.other_waits(mine)
+    assert not store.queue.other_waits(mine) and store.queue.other_waits(None)
     other = ready(store, clock, series="2.25.2").id
     assert store.queue.other_waits(mine) and store.queue.other_waits(other)
     assert store.queue.claim("worker:1", clock(), LEASE, 3)
