@@ -83,14 +83,20 @@ class ReadAhead:
         self._settling, self._files, self._rules, self._monotonic = settling, files, rules, monotonic
         self._most_bytes = most_bytes
         self._series: dict[int, Ahead] = {}
+        self._looked_at = 0.0
 
     def take(self, case: int) -> Ahead:
         """What was read of the case, which is no longer kept here."""
         return self._series.pop(case, None) or Ahead(case)
 
     def held(self) -> list[Ahead]:
-        """What was read of each series that is being received."""
-        return list(self._series.values())
+        """What was read of each series that was being received when one last looked."""
+        return [each for each in self._series.values() if each.seen_at == self._looked_at]
+
+    def forget_answers(self) -> None:
+        """Those of every series are gone, as when another bundle is to give them; what was read stays."""
+        for each in self._series.values():
+            each.forget_answers()
 
     def read_some(self) -> float | None:
         """A few more slices were read; returns the seconds after which to come back, None if nothing is received.
@@ -106,6 +112,7 @@ class ReadAhead:
     def _read_some(self) -> float | None:
         now = self._monotonic()
         receiving = self._settling.receiving()
+        self._looked_at = now
         for series in receiving:
             self._series.setdefault(series.id, Ahead(series.id)).seen_at = now
         self._series = {case: it for case, it in self._series.items() if now - it.seen_at <= FORGET_SECONDS}

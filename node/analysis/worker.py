@@ -306,8 +306,7 @@ class Worker:
         context = replace(self._context, config=config, bundle=bundle, algorithm=algorithm_of(bundle.manifest))
         early = Early(config, bundle, self._early_progress)
         self._context, self._shadow, self._early = context, shadow_of(config), early
-        for ahead in self._ahead.held():
-            ahead.forget_answers()  # those of the bundle before
+        self._ahead.forget_answers()
         second = f", second {self._shadow.version}" if self._shadow.version else ""
         return f"model {bundle.manifest.version}{second}"
 

@@ -101,6 +101,19 @@ def test_what_will_not_be_analysed_is_not_read(ahead: ReadAhead, arrive: Callabl
     assert ahead.take(case).slices == {}
 
 
+def test_what_is_no_longer_received_is_kept_for_the_claim_and_not_among_what_is_held(
+    ahead: ReadAhead, arrive: Callable[..., Series], store: Store, clock: FakeClock, seconds: Seconds
+) -> None:
+    series = arrive(ct_series(5))
+    ahead.read_some()
+    assert [each.case for each in ahead.held()] == [series.id]
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    seconds.now += 1
+    ahead.read_some()
+    assert ahead.held() == []
+    assert len(ahead.take(series.id).slices) == 5
+
+
 def test_what_nobody_takes_is_forgotten(
     ahead: ReadAhead, arrive: Callable[..., Series], store: Store, clock: FakeClock, seconds: Seconds
 ) -> None:
