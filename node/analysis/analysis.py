@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 _SKIPPED_BYTES = 1 << 20
 """An element as long as this is not read where headers are; whoever asks for it reads it then."""
+_Stored = Sequence[tuple[Header, StoredFile]]
 _CONFLICTS = {intake.MIXED_PATIENTS: Reason.MIXED_PATIENTS, intake.MIXED_STUDIES: Reason.MIXED_STUDIES}
 
 
@@ -117,8 +118,7 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
     with watch.step("report"):
         results = _report(context, claim, seen)
     kill_point("after_report_file")
-    conclusion = conclusion_of(context, claim.series, seen.outcome, watch.seconds)
-    conclusion = replace(conclusion, measures=_measures(seen))
+    conclusion = replace(conclusion_of(context, claim.series, seen.outcome, watch.seconds), measures=_measures(seen))
     report, destinations, beside = results or (None, (), ())
     kept = context.store.queue.finish(claim, conclusion, report, destinations, context.clock(), beside)
     log.get().info(
@@ -141,11 +141,10 @@ def see(context: AnalysisContext, claim: Claim, watch: Stopwatch) -> Seen:
         slices = _read(context, claim, instances, ahead, headers_only=known is not None)
     kill_point("in_analysis")
     look = partial(_look, context, watch, ahead)
-    seen = (
-        Seen(_not_analysed(claim, known), [each.ds for each in slices])
-        if known
-        else _examine(context, claim, [header for header, _ in instances], slices, look)
-    )
+    if known:
+        seen = Seen(_not_analysed(claim, known), [each.ds for each in slices])
+    else:
+        seen = _examine(context, claim, [header for header, _ in instances], slices, look)
     return _doubted(claim.series, _with_note(seen, set_aside))
 
 
@@ -169,11 +168,7 @@ def _with_note(seen: Seen, note: str) -> Seen:
 
 
 def _read(
-    context: AnalysisContext,
-    claim: Claim,
-    instances: Sequence[tuple[Header, StoredFile]],
-    ahead: Ahead,
-    headers_only: bool,
+    context: AnalysisContext, claim: Claim, instances: _Stored, ahead: Ahead, headers_only: bool
 ) -> list[ReadSlice]:
     """The series' instances; of an exhausted claim those that can be read.  Raises Damaged.
 
@@ -183,11 +178,10 @@ def _read(
     if claim.exhausted and claim.series.attempts > 2 * context.config.ai.attempts:
         return slices
     for header, file in instances:
-        if file in ahead.slices:
-            slices.append(ahead.slices[file])
-            continue
         try:
-            if ds := _dataset(context.files.path(file), header, headers_only):
+            if already := ahead.slices.get(file):
+                slices.append(already)
+            elif ds := _dataset(context.files.path(file), header, headers_only):
                 slices.append(ReadSlice(ds))
         except (OSError, ValueError, EOFError, InvalidDicomError):
             if not claim.exhausted:
@@ -273,7 +267,7 @@ def _doubted(series: Series, seen: Seen) -> Seen:
     return _with_note(seen, doubt)
 
 
-def _too_large(context: AnalysisContext, instances: Sequence[tuple[Header, StoredFile]]) -> NotAnalysable | None:
+def _too_large(context: AnalysisContext, instances: _Stored) -> NotAnalysable | None:
     """Why the series cannot be held in memory, as far as the database and the files' sizes tell.
 
     What the headers claim is checked before pixels are decoded, by `ai.volume`.
