@@ -36,6 +36,7 @@ def analyse(
     *,
     require_contrast: bool = True,
     check_coverage: bool = True,
+    steady: bool = False,
     whole_region: bool = False,
     progress: Progress | None = None,
     remembered: Remembered | None = None,
@@ -43,7 +44,8 @@ def analyse(
     """Return the findings of a head CT angiography.
 
     `device`: "auto" (a CUDA GPU when there is one, else the CPU), "cpu", "cuda" or "cuda:N".  When a GPU's memory does
-    not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  `whole_region`: of slices that
+    not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  `steady`: the circle is placed
+    once more in the slices about it (`steady_centre`).  `whole_region`: of slices that
     are not all there yet, NotShownYet until they show all that the network will read.  `progress` hears of the
     network's share, before it of each step (0) and after it of each candidate (1).  `remembered`: what was answered of
     this series before; the findings are the same bit for bit without it.  Raises
@@ -52,6 +54,7 @@ def analyse(
     checks = {
         "require_contrast": require_contrast,
         "check_coverage": check_coverage,
+        "steady": steady,
         "whole_region": whole_region,
     }
     known, heard = remembered or Remembered(), progress or _unheard
@@ -112,6 +115,7 @@ def prepared_region(
     *,
     require_contrast: bool = True,
     check_coverage: bool = True,
+    steady: bool = False,
     whole_region: bool = False,
     progress: Progress = _unheard,
     remembered: Remembered | None = None,
@@ -122,7 +126,7 @@ def prepared_region(
         require_coverage(extent)
     if extent.circle_centre_lps_mm is None:
         raise NotAnalysable(Reason.COVERAGE)
-    centre = steady_centre(volume, extent.circle_centre_lps_mm)
+    centre = steady_centre(volume, extent.circle_centre_lps_mm) if steady else extent.circle_centre_lps_mm
     settings = bundle.manifest.preprocessing
     if extent.spread_mm > MOST_SPREAD_MM:  # a larger region, which holds the circle wherever it lies
         d, h, w = settings.size_DHW

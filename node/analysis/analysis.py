@@ -223,15 +223,15 @@ def _look(
     with watch.step("volume"):
         volume = volume_from_slices(slices, config.ai.threads)
     with watch.step("inference"):
-        found = ai.analyse(
+        return ai.analyse(
             volume,
             context.bundle,
             config.ai.device,
             require_contrast=config.eligibility.require_contrast,
             progress=context.progress,
+            steady=config.ai.early,
             remembered=ahead.remembered,
-        )
-    return found, volume
+        ), volume
 
 
 def _not_analysed(claim: Claim, error: NotAnalysable) -> NotAnalysed:

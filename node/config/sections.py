@@ -111,7 +111,7 @@ class Ai(Section):
     shadow: Path | None = None
     flip: bool = False
     threads: Annotated[int, Field(ge=0, le=256)] = 0
-    early: bool = True
+    early: bool = False
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     time_limit_seconds: Annotated[float, Field(ge=1, le=7200)] = 300
 

@@ -13,7 +13,7 @@ from tests.corpus.images import ANEURYSM_HU, FILLED_HU, PLAIN_HU
 from tests.support.builders import PROBABILITIES
 
 
-def network(volume: Volume, _bundle: Any, _device: str, *, require_contrast: bool, progress: Any) -> Findings:
+def network(volume: Volume, _bundle: Any, _device: str, *, require_contrast: bool, progress: Any, **_: Any) -> Findings:
     """Stands in for `ai.analyse`: finds what the voxels say."""
     progress(0.5)
     hu = float(np.median(volume.hu_DHW))

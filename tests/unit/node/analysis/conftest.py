@@ -81,7 +81,7 @@ def workshop(store: Store, files: Files, clock: FakeClock, monkeypatch: pytest.M
         seen: list[Any] = []
 
         def network(
-            volume: Any, _bundle: Any, device: str, *, require_contrast: bool, progress: Any, remembered: Any
+            volume: Any, _bundle: Any, device: str, *, require_contrast: bool, progress: Any, **_: Any
         ) -> Findings:
             seen.append((volume.hu_DHW.shape, device, require_contrast))
             progress(0.5)

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 import ai
-from ai import circle, predict
+from ai import circle, inference, predict
 from ai.bundle import Bundle
 from ai.findings import Findings
 from ai.inference import Tiling
@@ -81,7 +81,7 @@ def analysed(those: Sequence[Slice], ahead: Ahead | None = None, by: Bundle | No
     """What is found after the claim."""
     remembered = ahead.remembered if ahead else None
     found: Findings = ai.analyse(
-        volume_from_slices([each for *_, each in those]), by or bundle(), remembered=remembered
+        volume_from_slices([each for *_, each in those]), by or bundle(), steady=True, remembered=remembered
     )
     return asdict(found)
 
@@ -105,7 +105,7 @@ def passes(a_wide_same_place: None, monkeypatch: pytest.MonkeyPatch) -> list[int
     """One entry for each time that the network was run: how large the region was."""
     expected()
     runs: list[int] = []
-    infer = predict.infer
+    infer = inference.infer
 
     def counted(networks: Any, region: Any, *arguments: Any) -> Any:
         runs.append(region.hu_DHW.size)
@@ -194,7 +194,7 @@ def test_what_comes_after_the_claim_is_analysed_anew_where_it_changes_anything(p
 def test_a_region_that_moves_is_analysed_once_more_and_no_more_often(
     passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steady = predict.steady_centre
+    steady = circle.steady_centre
 
     def moving(volume: Volume, centre: tuple[float, float, float]) -> tuple[float, float, float]:
         x, y, z = steady(volume, centre)
@@ -318,6 +318,8 @@ def test_slices_from_a_store_are_read_and_analysed_as_they_come(
     taken = reader.take(case)
     assert (len(taken.slices), len(passes)) == (COUNT, 1)
     assert [file for _, file in sqlite_store.settling.instances(case)] == list(taken.slices)
-    found = ai.analyse(volume_from_slices(list(taken.slices.values())), bundle(), remembered=taken.remembered)
+    found = ai.analyse(
+        volume_from_slices(list(taken.slices.values())), bundle(), steady=True, remembered=taken.remembered
+    )
     assert len(passes) == 1
     same(asdict(found), expected())
