@@ -129,9 +129,8 @@ class Board:
             return self._current()
 
     def deliveries(self, case_ids: Sequence[int]) -> Mapping[int, str]:
-        """How the reports of these cases stand on their way, read once for all pages that show the same cases."""
+        """How the reports of cases of the latest snapshot stand on their way, read once for all pages that show the same."""
         with self._lock:
-            self._current()
             if len(self._deliveries) >= _MOST_KEPT:
                 self._deliveries.clear()
             key = tuple(case_ids)

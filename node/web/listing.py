@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from node.web import wording
 from storage.queries.worklist import Row
 
-ROWS_A_PAGE = 100
+ROWS_A_PAGE = 50
 SHOWN = {"open": "Open", "mine": "Mine", "done": "Acknowledged", "all": "All"}
 OUTCOMES = {
     "": "Any outcome",

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Row, bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.schema import AccountRow, AccountTokenRow
@@ -214,16 +214,7 @@ class Accounts:
     def of_token(self, sha256: str, kind: TokenKind, now: datetime) -> Account | None:
         """Whose token this is; None when it is nobody's, of another kind, expired, or its account disabled."""
         with self._transactions.reading() as session:
-            row = session.scalar(
-                select(AccountRow)
-                .join(AccountTokenRow, AccountTokenRow.account_id == AccountRow.id)
-                .where(
-                    AccountTokenRow.sha256 == sha256,
-                    AccountTokenRow.kind == kind.value,
-                    AccountTokenRow.expires_at > now,
-                    AccountRow.disabled_at.is_(None),
-                )
-            )
+            row = session.execute(_OF_TOKEN, {"sha256": sha256, "kind": kind.value, "now": now}).one_or_none()
             return None if row is None else _account(row)
 
     def void(self, sha256: str) -> None:
@@ -232,7 +223,20 @@ class Accounts:
             session.execute(delete(AccountTokenRow).where(AccountTokenRow.sha256 == sha256))
 
 
-def _account(row: AccountRow) -> Account:
+_OF_TOKEN = (
+    select(*AccountRow.__table__.columns)
+    .join(AccountTokenRow, AccountTokenRow.account_id == AccountRow.id)
+    .where(
+        AccountTokenRow.sha256 == bindparam("sha256"),
+        AccountTokenRow.kind == bindparam("kind"),
+        AccountTokenRow.expires_at > bindparam("now"),
+        AccountRow.disabled_at.is_(None),
+    )
+)
+"""Made once, and without the ORM's objects: every request of the pages asks this."""
+
+
+def _account(row: AccountRow | Row[Any]) -> Account:
     return Account(**alike(Account, row) | {"role": Role(row.role), "provider": Provider(row.provider)})
 
 

@@ -28,6 +28,7 @@ from sqlalchemy import text
 from node.cli.demo import SEEDS
 from node.results.identity import derive_uid
 from node.runtime.clock import utc_now
+from node.web.listing import ROWS_A_PAGE
 from node.web.passwords import Passwords
 from storage.files.instances import Files
 from storage.queries.accounts import Role
@@ -222,7 +223,7 @@ def signed_in(page: Page, url: str) -> None:
 def first_paint(page: Page, url: str) -> float:
     """Milliseconds from the navigation to the first contentful paint, which has the rows: the server sends them."""
     page.goto(url)
-    page.locator("tr[data-case]").nth(99).wait_for()
+    page.locator("tr[data-case]").nth(ROWS_A_PAGE - 1).wait_for()
     script = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
     return float(wait_until(lambda: page.evaluate(script), 20, "the first paint"))
 

@@ -242,14 +242,14 @@ def test_the_list_is_ranked_and_filters_are_in_its_address(pages: Served, clock:
     assert "Urgent" in client.get("/?show=done").text
 
 
-def test_a_page_shows_a_hundred_cases_and_the_way_to_the_next(quick: Served, clock: FakeClock) -> None:
-    for number in range(101):
+def test_a_page_shows_fifty_cases_and_the_way_to_the_next(quick: Served, clock: FakeClock) -> None:
+    for number in range(51):
         received(quick.context.store, clock, count=1, series=f"2.25.{number}")
     client = quick.signed_in("dr.a")
-    assert client.get("/").text.count("<tr data-case") == 100
+    assert client.get("/").text.count("<tr data-case") == 50
     assert client.get("/?page=2").text.count("<tr data-case") == 1
     assert client.get("/?page=77").text.count("<tr data-case") == 1
-    assert "1–100 of 101" in client.get("/").text
+    assert "1–50 of 51" in client.get("/").text
 
 
 def test_a_case_that_is_not_there_is_said_so(quick: Served) -> None:

@@ -40,12 +40,13 @@ def free_port() -> int:
 
 def wait_until(condition: Callable[[], Any], seconds: float = 90.0, what: str = "") -> Any:
     """The condition's first true value.  Fails the test after `seconds`."""
-    deadline = time.monotonic() + seconds
+    deadline, pause_seconds = time.monotonic() + seconds, 0.005
     while True:
         if value := condition():
             return value
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what or condition}"
-        time.sleep(0.1)
+        time.sleep(pause_seconds)
+        pause_seconds = min(1.5 * pause_seconds, 0.1)  # most of what is waited for comes at once
 
 
 class RunningNode:
