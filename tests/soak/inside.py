@@ -22,9 +22,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from pydicom import Dataset, dcmwrite
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from sqlalchemy import event
 
@@ -51,7 +53,8 @@ from tests.support.running import free_port
 
 SLICES, REPORTED = 8, 10
 """Of a series; every so manieth has as many as make it eligible, and the others end without a report."""
-OLD, OLD_ROOT = b"2.25.55000001", "2.25.55000001"
+FIRST_UID = "2.25.55000001"
+"""Of the series that `small_series` makes first: the others are it under other numbers."""
 
 
 def configuration(folder: Path) -> Config:
@@ -117,13 +120,13 @@ class Node:
 
     def receive(self, number: int) -> None:
         """One association brings a series."""
-        source, new = Party("RAW", "127.0.0.1"), b"2.25.55%06d" % number
+        source, uid_now = Party("RAW", "127.0.0.1"), f"2.25.55{number:06d}"
         session = ReceivingSession(
             receiver_name(self.config.node), source, self.files, self._commits, self._trail, utc_now
         )
         for uid, dataset in self._series[: None if number % REPORTED == 0 else -1]:
-            sink = session.begin(CTImageStorage, uid.replace(OLD_ROOT, new.decode()), ExplicitVRLittleEndian)
-            sink.write(memoryview(dataset.replace(OLD, new)))
+            sink = session.begin(CTImageStorage, uid.replace(FIRST_UID, uid_now), ExplicitVRLittleEndian)
+            sink.write(memoryview(dataset.replace(FIRST_UID.encode(), uid_now.encode())))
             answer = sink.finish()
             if answer.status:
                 raise SystemExit(f"an instance was refused: {answer.comment}")
@@ -160,11 +163,7 @@ class Node:
         self.serving.close()
 
 
-def _as_file(dataset: Any) -> bytes:
-    from io import BytesIO
-
-    from pydicom import dcmwrite
-
+def _as_file(dataset: Dataset) -> bytes:
     buffer = BytesIO()
     dcmwrite(buffer, dataset, enforce_file_format=True, implicit_vr=False, little_endian=True)
     return buffer.getvalue()
