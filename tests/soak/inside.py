@@ -210,16 +210,19 @@ def _malloc() -> _Malloc:
     return found
 
 
+def _resident_mib() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def look(series: int, node: Node) -> Look:
     """Now, after a collection of cycles."""
     gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
     sqlite = ctypes.CDLL("libsqlite3.so.0")
     sqlite.sqlite3_memory_used.restype = ctypes.c_int64
     malloc = _malloc()
     pools: Any = [store.transactions.engine.pool for store in (node.receiving, node.serving)]
     return Look(
-        series, pages * os.sysconf("SC_PAGE_SIZE") / 2**20, sqlite.sqlite3_memory_used() / 2**20,
+        series, _resident_mib(), sqlite.sqlite3_memory_used() / 2**20,
         (malloc.uordblks + malloc.hblkhd) / 2**20, malloc.fordblks / 2**20, sys.getallocatedblocks(),
         Counter(type(each).__qualname__ for each in gc.get_objects()), threading.active_count(),
         sum(pool.checkedin() + pool.checkedout() for pool in pools),
@@ -253,10 +256,12 @@ def measure(folder: Path, series: int, every: int, reports: int, cache_kib: int 
             print(_row(one), flush=True)
             if tracemalloc.is_tracing() and number in (middle, series // every * every):
                 snapshots.append(tracemalloc.take_snapshot())
-        print(f"\nat the end: {node.serving.worklist.status().series}, {node.serving.worklist.status().deliveries}")
     except KeyboardInterrupt:
         print("\ninterrupted")
     finally:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        print(f"\nof the system once what malloc has free was given back: {_resident_mib():.1f} MiB")
         node.close()
         child.kill()
         child.join()
@@ -292,6 +297,8 @@ def main() -> None:
         tracemalloc.start(10)
     with tempfile.TemporaryDirectory(prefix="willis-inside-", dir=options.to) as folder:
         looks = measure(Path(folder), options.series, options.every, options.jobs_every, options.cache_kib)
+    if not looks:
+        return
     middle, last = looks[max(0, len(looks) // 2 - 1)], looks[-1]
     grown = (last.objects - middle.objects).most_common(12)
     print(
