@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from node.rules.health import Verdict
+from node.rules.health import Verdict, judge
 from node.runtime.clock import utc_now
-from node.workflow.health import health_of
+from node.runtime.heartbeat import PERIOD_SECONDS
+from node.workflow.health import facts_of, health_of
 from tests.conftest import running_postgresql
 from tests.faults import health_faults as faults
 from tests.support.certificates import Certificates
@@ -116,8 +117,8 @@ FAULTS = (
     Fault("disk full", "instances are refused; free some", DOWN, faults.full_disk, on_a_small_disk),
     Fault("disk full: what it cost", "no space left on the disk", DEGRADED, faults.full_disk, on_a_small_disk),
     Fault("disk turned read-only", "instances were refused", DEGRADED, faults.read_only, on_a_small_disk),
-    Fault("PostgreSQL stopped", "starts", DOWN, faults.postgresql_stopped, on_postgresql),
-    Fault("PostgreSQL takes connections and is silent", "database", DOWN, faults.postgresql_hangs, on_postgresql),
+    Fault("PostgreSQL stopped", "start the server", DOWN, faults.postgresql_stopped, on_postgresql),
+    Fault("PostgreSQL takes connections and is silent", "the server does not answer", DOWN, faults.postgresql_hangs, on_postgresql),
     Fault("start: no such PostgreSQL database", "no database of that name", DOWN, faults.started,
           partial(on_postgresql, database="nowhere")),
     Fault("start: wrong password", "wrong user or password", DOWN, faults.started,
@@ -139,8 +140,10 @@ SHARED = {"node__allowed_calling_ae": '["RAW"]', "web__enabled": "true", "log__l
 
 
 def is_well(node: RunningNode) -> bool:
-    """Whether nothing is wrong but what stays for an hour, and the room on this machine's disk."""
-    return all(each.about in ("disk", "instances") for each in health_of(node.config, utc_now()).reasons)
+    """Whether nothing is wrong but what stays for an hour, and the room on this machine's disk, and all was lately heard of."""
+    facts = facts_of(node.config, now := utc_now())
+    is_fresh = all((now - each.beat_at).total_seconds() < 2 * PERIOD_SECONDS for each in facts.processes)
+    return is_fresh and all(each.about in ("disk", "instances") for each in judge(facts).reasons)
 
 
 def running(node: RunningNode) -> RunningNode:
