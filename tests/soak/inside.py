@@ -33,6 +33,7 @@ from sqlalchemy import event
 from node.audit.messages import Party
 from node.audit.trail import open_trail
 from node.config.sections import Config
+from node.dicom import header
 from node.runtime import log
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
@@ -41,8 +42,9 @@ from node.scp.session import ReceivingSession, receiver_name
 from node.simulated_pacs import SimulatedPeer
 from node.workflow.context import Context
 from node.workflow.recovery import rescue
+from node.workflow.settling import MOST_RECONSTRUCTIONS
 from node.workflow.supervisor import _jobs_of
-from storage.files.instances import Files
+from storage.files.instances import MOST_FOLDERS_KNOWN, Files
 from storage.queries.group_commit import GroupCommit
 from storage.records import AssociationEnd, Conclusion, ReportObject
 from storage.stages import Outcome
@@ -89,7 +91,7 @@ class Node:
         self.receiving, self.serving = (self._opened(cache_kib) for _ in range(2))
         self._trail, self._commits = open_trail(config), GroupCommit(self.receiving.intake)
         self._commits.start()
-        context = Context(config, self.serving, self.files, lambda: None, trail=self._trail)
+        self._context = context = Context(config, self.serving, self.files, lambda: None, trail=self._trail)
         self._ran = threading.Semaphore(0)
         self._jobs = [self._counted(job) for job in _jobs_of(context, lambda: rescue(context))]
         self._threads = [job.start() for job in self._jobs]
@@ -148,6 +150,18 @@ class Node:
             dataset.SOPInstanceUID = uid
             file = self.files.write_report(uid, _as_file(dataset))
             store.queue.finish(claim, Conclusion(Outcome.NEGATIVE), ReportObject(uid, file, None), ["PACS"], now)
+
+    def caches(self) -> str:
+        """What is remembered, and how much of it at most."""
+        decoded = header._decoded.cache_info()
+        statements = [store.transactions.engine._compiled_cache for store in (self.receiving, self.serving)]
+        return (
+            f"decoded elements of headers {decoded.currsize} (at most {decoded.maxsize}), folders known as durable "
+            f"{len(self.files._durable)} ({MOST_FOLDERS_KNOWN}), compiled statements of receiver and jobs "
+            f"{', '.join(str(len(each or ())) for each in statements)} (500 each), series looked at "
+            f"{len(self._context.slices)} (those that are being received), reconstructions "
+            f"{len(self._context.reconstructions)} ({MOST_RECONSTRUCTIONS})"
+        )
 
     def close(self) -> None:
         """Nothing of it runs any longer."""
@@ -259,9 +273,10 @@ def measure(folder: Path, series: int, every: int, reports: int, cache_kib: int 
     except KeyboardInterrupt:
         print("\ninterrupted")
     finally:
+        print(f"\n{node.caches()}")
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
-        print(f"\nof the system once what malloc has free was given back: {_resident_mib():.1f} MiB")
+        print(f"of the system once what malloc has free was given back: {_resident_mib():.1f} MiB")
         node.close()
         child.kill()
         child.join()
