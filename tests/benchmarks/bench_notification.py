@@ -70,22 +70,17 @@ def live(folder: Path, studies: int) -> dict[str, list[float]]:
             wait_until(lambda number=number: len(node.pacs.requests) >= number, 60, "so is the report")  # type: ignore[misc]
             time.sleep(pause.uniform(0.5, 2.5))  # not in step with the jobs' periods
         with node.store.transactions.reading() as session:
-            made = dict(session.execute(select(ReportRow.series_id, ReportRow.created_at)).all())
-            accepted = dict(
-                session.execute(
-                    select(ReportRow.series_id, DeliveryRow.delivered_at).join(
-                        ReportRow, ReportRow.id == DeliveryRow.report_id
-                    )
-                ).all()
-            )
+            of_delivery = ReportRow.id == DeliveryRow.report_id
+            columns = (ReportRow.series_id, ReportRow.created_at, DeliveryRow.delivered_at)
+            rows = session.execute(select(*columns).join(DeliveryRow, of_delivery).order_by(ReportRow.series_id)).all()
     finally:
         node.close()
         mailbox.stop()
-    cases = sorted(made)
+    times = list(zip(mailbox.at, rows, strict=True))
     return {
-        "from the report in the database": [(at - made[case]).total_seconds() for case, at in zip(cases, mailbox.at, strict=True)],
-        "from its acceptance by the PACS": [(at - accepted[case]).total_seconds() for case, at in zip(cases, mailbox.at, strict=True)],
-    }  # fmt: skip
+        "from the report in the database": [(at - made).total_seconds() for at, (_, made, _) in times],
+        "from its acceptance by the PACS": [(at - (accepted or at)).total_seconds() for at, (_, _, accepted) in times],
+    }
 
 
 def outage(folder: Path, cases: int, hours: float) -> str:

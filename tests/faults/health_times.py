@@ -30,7 +30,6 @@ LIMIT_SECONDS = 15.0
 PATIENCE_SECONDS = 40.0
 """So long a late answer is waited for, to say how late it is."""
 DOWN, DEGRADED = Verdict.DOWN, Verdict.DEGRADED
-QUICK = {"completion__quiet_seconds": "1", "report__not_analysed": '"always"'}
 Injection = Callable[[RunningNode], AbstractContextManager[None]]
 Site = Callable[[Path], AbstractContextManager[dict[str, str]]]
 
@@ -39,6 +38,12 @@ Site = Callable[[Path], AbstractContextManager[dict[str, str]]]
 def with_settings(_folder: Path, **settings: str) -> Iterator[dict[str, str]]:
     """A node of its own with these settings."""
     yield settings
+
+
+@contextmanager
+def reporting_all(_folder: Path) -> Iterator[dict[str, str]]:
+    """A node of its own that soon reports whatever comes."""
+    yield {"completion__quiet_seconds": "1", "report__not_analysed": '"always"'}
 
 
 @contextmanager
@@ -113,7 +118,7 @@ FAULTS = (
     Fault("another program locks SQLite", "has not been heard of", DOWN, faults.locked_database),
     Fault("clock set back by an hour (a stand-in)", "clock was set back", DEGRADED, faults.clock_set_back),
     Fault("SQLite's file is overwritten", "no SQLite database", DOWN, faults.damaged_database, with_settings),
-    Fault("PACS refuses a report for good", "refused or given up", DEGRADED, faults.pacs_refuses, partial(with_settings, **QUICK)),
+    Fault("PACS refuses a report for good", "refused or given up", DEGRADED, faults.pacs_refuses, reporting_all),
     Fault("disk full", "instances are refused; free some", DOWN, faults.full_disk, on_a_small_disk),
     Fault("disk full: what it cost", "no space left on the disk", DEGRADED, faults.full_disk, on_a_small_disk),
     Fault("disk turned read-only", "instances were refused", DEGRADED, faults.read_only, on_a_small_disk),

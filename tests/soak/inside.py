@@ -93,7 +93,7 @@ class Node:
         self._commits.start()
         self._context = context = Context(config, self.serving, self.files, lambda: None, trail=self._trail)
         self._ran = threading.Semaphore(0)
-        self._jobs = [self._counted(job) for job in _jobs_of(context, lambda: rescue(context))]
+        self._jobs = [self._counted(job) for job in _jobs_of(context, self._rescue)]
         self._threads = [job.start() for job in self._jobs]
         self._beats = [
             Heartbeat(store.processes, role, config.storage.directory)
@@ -110,6 +110,9 @@ class Node:
             event.listen(engine, "connect", lambda one, _: one.execute(f"PRAGMA cache_size = -{cache_kib}"))
             engine.dispose()
         return store
+
+    def _rescue(self) -> None:
+        rescue(self._context)
 
     def _counted(self, job: Job) -> Job:
         def run() -> None:
