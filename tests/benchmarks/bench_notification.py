@@ -79,7 +79,9 @@ def live(folder: Path, studies: int) -> dict[str, list[float]]:
     times = list(zip(mailbox.at, rows, strict=True))
     return {
         "from the report in the database": [(at - made).total_seconds() for at, (_, made, _) in times],
-        "from its acceptance by the PACS": [(at - (accepted or at)).total_seconds() for at, (_, _, accepted) in times],
+        "from its acceptance by the PACS": [
+            (at - accepted).total_seconds() for at, (_, _, accepted) in times if accepted
+        ],
     }
 
 
