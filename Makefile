@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test test-faults soak test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-cost bench-notification bench-decode bench-web validate deb setup clean
+.PHONY: run serve test peers test-faults soak test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-cost bench-notification bench-decode bench-web validate deb setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS; KEEP=1 leaves the triage page open
 	@$(BIN)/willis demo $(if $(KEEP),--keep)
@@ -10,8 +10,12 @@ run: setup          ## the main job on two synthetic studies, with a simulated P
 serve: setup        ## the node, with config.toml, until Ctrl-C
 	@$(BIN)/willis serve
 
-test: setup         ## linters, types, import rules, and every test
+test:               ## linters, types, import rules, and every test
+	@$(MAKE) --no-print-directory --jobs=2 setup peers
 	@tests/run.sh
+
+peers:
+	@tests/peers.sh
 
 KILLS ?= 200
 test-faults: setup  ## kill it at every point, and KILLS=200 times at random under load
@@ -72,7 +76,7 @@ setup: .venv/installed
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Willis needs Python 3.11 or newer; set PYTHON=...")'
 	@echo "setting up .venv (once)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 clean:

@@ -15,14 +15,14 @@ import pytest
 from node.rules.health import Verdict
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat, note_trouble
-from node.workflow.health import health_of
+from node.workflow.health import facts_of, health_of
 from tests.faults.health_times import FAULTS
 from tests.support.absent import absent
 from tests.support.dicom_factory import ct_series, save
-from tests.support.node_fixtures import NodeFactory, node_in
+from tests.support.node_fixtures import NodeFactory, node_in, without_finding
 from tests.support.running import ROOT, RunningNode, free_port, wait_until
 
-__all__ = ["node_in"]
+__all__ = ["node_in", "without_finding"]
 pytestmark = pytest.mark.faults
 LIMIT_SECONDS = 15.0
 """From the fault to the answer."""
@@ -54,9 +54,9 @@ def is_well(node: RunningNode) -> bool:
 
 
 @pytest.fixture(scope="module")
-def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+def shared_node(tmp_path_factory: pytest.TempPathFactory, without_finding: dict[str, str]) -> Iterator[RunningNode]:
     """One node for the tests that leave it as it was: to start one takes longer than they do."""
-    made = RunningNode(tmp_path_factory.mktemp("health"))
+    made = RunningNode(tmp_path_factory.mktemp("health"), **without_finding)
     yield made
     made.close()
 
@@ -100,13 +100,27 @@ def test_a_worker_that_hangs_and_one_that_dies_are_noticed(node: RunningNode) ->
     noticed(node, "`willis work`", Verdict.DEGRADED)
 
 
+def pids_of(node: RunningNode) -> list[int]:
+    """The node's processes."""
+    assert node.process is not None
+    return [node.process.pid, *node.children()]
+
+
+def all_beat(node: RunningNode) -> bool:
+    """Whether each of the node's processes has said that it runs: the word of one that was killed holds for seconds."""
+    said = {each.pid for each in facts_of(node.config, utc_now()).processes}
+    return len(pids := pids_of(node)) == 3 and said.issuperset(pids)
+
+
 def test_after_kill_9_of_the_whole_node_the_status_is_down_and_of_its_end_too(node: RunningNode) -> None:
+    killed = pids_of(node)
     node.kill()
     assert "died without a word" in noticed(node, "`willis serve`", Verdict.DOWN)
     code, said = status_of(node)
     assert (code, said["health"]) == (2, "down")
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in killed), 60, "nothing is left of them")
     node.start()
-    wait_until(lambda: is_well(node), 120, "the node is well again")
+    wait_until(lambda: all_beat(node) and is_well(node), 120, "the node is well again")
     node.stop()
     code, said = status_of(node)
     ended = f"no node runs on {node.config.storage.directory}"

@@ -10,18 +10,27 @@ import pytest
 from pydicom import dcmread
 
 from node.analysis.worker import NO_MEMORY
-from tests.support.node_fixtures import NodeFactory
-from tests.support.running import wait_until
+from tests.support.node_fixtures import SHIPPED, NodeFactory
+from tests.support.running import RunningNode, wait_until
 
 pytestmark = pytest.mark.faults
 
 
+def from_now_on(node: RunningNode, without_finding: dict[str, str]) -> None:
+    """The worker that starts next has the small model, which is quick: it is the analysis before that is to be stopped."""
+    [shipped], [small] = SHIPPED.values(), without_finding.values()
+    text = node.path.read_text("utf-8")
+    assert shipped in text
+    node.path.write_text(text.replace(shipped, small), "utf-8")
+
+
 def test_a_worker_killed_in_mid_analysis_costs_one_attempt_and_nothing_else(
-    node_in: NodeFactory, negative_series: list[Path]
+    node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in()
+    node = node_in(**SHIPPED)
     node.send(negative_series)
     node.wait_for_stage("analysing")
+    from_now_on(node, without_finding)
     os.kill(node.worker(), signal.SIGKILL)
     (row,) = node.wait_for_delivered()
     assert (row["outcome"], row["attempts"]) == ("negative", 2)
@@ -29,9 +38,9 @@ def test_a_worker_killed_in_mid_analysis_costs_one_attempt_and_nothing_else(
 
 
 def test_a_node_killed_in_mid_receive_keeps_what_it_acknowledged_and_ends_right(
-    node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
+    node_in: NodeFactory, negative_series: list[Path]
 ) -> None:
-    node = node_in(**without_finding)
+    node = node_in()
     acknowledged: list[Path] = []
     enough = threading.Event()
 
@@ -71,7 +80,7 @@ def test_an_analysis_beyond_its_time_limit_is_killed_and_ends_as_not_analysed_in
     node_in: NodeFactory, negative_series: list[Path]
 ) -> None:
     # mirror images on one thread take longer than the limit on any machine, the report that follows does not
-    node = node_in(ai__time_limit_seconds="3", ai__attempts="2", ai__flip="true", ai__threads="1")
+    node = node_in(ai__time_limit_seconds="3", ai__attempts="1", ai__flip="true", ai__threads="1", **SHIPPED)
     node.send(negative_series)
     (row,) = node.wait_for_delivered(seconds=180)
     assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
@@ -93,15 +102,16 @@ def test_a_worker_without_memory_ends_at_once_and_its_case_ends_as_not_analysed(
 
 
 def test_a_clean_stop_in_mid_analysis_gives_the_claim_back_within_ten_seconds(
-    node_in: NodeFactory, negative_series: list[Path]
+    node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in()
+    node = node_in(**SHIPPED)
     node.send(negative_series)
     node.wait_for_stage("analysing")
     assert node.stop() < 10
     (row,) = node.rows()
     assert row["stage"] in ("ready", "reported")
     assert row["stage"] == "reported" or row["attempts"] == 0
+    from_now_on(node, without_finding)
     node.start()
     (row,) = node.wait_for_delivered()
     assert row["outcome"] == "negative"

@@ -26,10 +26,10 @@ from storage.stages import Event, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import LEASE, FakeClock, conclusion, keep, ready, report_object, series_now
 from tests.support.dicom_factory import ct_series, save
-from tests.support.node_fixtures import NodeFactory, node_in, positive_series
+from tests.support.node_fixtures import SHIPPED, NodeFactory, node_in, positive_series, without_finding
 from tests.support.running import free_port, wait_until
 
-__all__ = ["node_in", "positive_series"]
+__all__ = ["node_in", "positive_series", "without_finding"]
 LEFT_MCA = "Left Middle Cerebral Artery"
 PAINTED = {"location": LEFT_MCA, "centre_lps_mm": [45.09, 14.66, -31.37]}
 """Of `willis demo`'s positive study."""
@@ -288,8 +288,12 @@ def test_a_canary_that_cannot_be_painted_is_a_reason_and_is_tried_again_after_it
     assert uid_of(context) != first
 
 
-def test_a_node_of_its_own_finds_the_painted_aneurysm(node_in: NodeFactory, positive_series: list[Path]) -> None:
-    node = node_in(start=False, canary__minutes="60", canary__late_seconds="120", completion__quiet_seconds="2")
+def test_a_node_of_its_own_finds_the_painted_aneurysm(
+    node_in: NodeFactory, positive_series: list[Path], unmeasured_children: None
+) -> None:
+    node = node_in(
+        start=False, canary__minutes="60", canary__late_seconds="120", completion__quiet_seconds="2", **SHIPPED
+    )
     series = node.config.storage.directory / "canary" / "series"
     series.mkdir(parents=True)
     for path in positive_series:

@@ -19,6 +19,7 @@ def test_the_demo_shows_the_main_job_and_may_be_repeated_in_its_folder(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     logging_restored: None,
+    unmeasured_children: None,
     positive_series: list[Path],
     negative_series: list[Path],
 ) -> None:

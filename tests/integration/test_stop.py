@@ -69,7 +69,7 @@ def test_ctrl_c_lets_an_open_association_end(node_in: NodeFactory, tmp_path: Pat
     assert "Traceback" not in node.log.read_text()
 
 
-def test_the_children_end_with_a_node_that_is_killed(node_in: NodeFactory) -> None:
+def test_the_children_end_with_a_node_that_is_killed(node_in: NodeFactory, unmeasured_children: None) -> None:
     node = node_in()
     assert node.process is not None
     children = [Path(f"/proc/{pid}") for pid in node.children()]

@@ -15,7 +15,7 @@ def libraries_of(process: int) -> set[str]:
 
 
 def test_the_first_series_finds_the_model_and_every_library_loaded(
-    node_in: NodeFactory, negative_series: list[Path], tmp_path: Path
+    node_in: NodeFactory, negative_series: list[Path], tmp_path: Path, unmeasured_children: None
 ) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(DEFAULT_BUNDLE, bundle)

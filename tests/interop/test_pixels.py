@@ -14,7 +14,7 @@ from node.dicom.conformance import TRANSFER_SYNTAXES
 from tests.interop.test_peers import program, run
 from tests.support.compressed import CODECS, DCMTK, LOSSY, by_codec, by_dcmtk
 from tests.support.dicom_factory import ct_series, enhanced_ct, save
-from tests.support.node_fixtures import NodeFactory
+from tests.support.node_fixtures import SHIPPED, NodeFactory
 
 pytestmark = pytest.mark.interop
 ROWS, COLUMNS, SLICES = 40, 48, 3
@@ -109,7 +109,9 @@ def test_a_jpeg_ls_study_is_received_and_gives_the_findings_of_its_uncompressed_
     from ai.bundle import load_bundle
 
     datasets = [dcmread(path) for path in positive_series]
-    node = node_in(ai__threads=torch.get_num_threads())  # as many as here: floats are added in the same order
+    node = node_in(
+        ai__threads=torch.get_num_threads(), **SHIPPED
+    )  # as many as here: floats are added in the same order
     expected = ai.analyse(volume_from_datasets(datasets), load_bundle())
     save(by_codec(datasets, JPEGLSLossless), tmp_path)
     run(program("dcmsend"), "+sd", "-aet", "PACS", "-aec", "WILLIS", "127.0.0.1", str(node.config.node.port), tmp_path)

@@ -7,20 +7,26 @@ from typing import Any
 
 import pytest
 
+from ai.bundle import DEFAULT_BUNDLE
 from tests.support.running import RunningNode, cached_phantom
 
 NodeFactory = Callable[..., RunningNode]
+SHIPPED = {"ai__bundle": repr(str(DEFAULT_BUNDLE))}
+"""Settings of a node whose model is the one that comes with Willis."""
 
 
 @pytest.fixture
-def node_in(tmp_path: Path) -> Iterator[NodeFactory]:
-    """Makes nodes, started unless `start=False`; they are gone after the test."""
+def node_in(tmp_path: Path, without_finding: dict[str, str]) -> Iterator[NodeFactory]:
+    """Makes nodes, started unless `start=False`; they are gone after the test.
+
+    Their model is that of `without_finding`, which is quick, where no other is set, such as `SHIPPED`.
+    """
     made: list[RunningNode] = []
 
     def make(database_url: str = "", start: bool = True, **settings: str) -> RunningNode:
         folder = tmp_path / f"node{len(made)}"
         folder.mkdir()
-        made.append(RunningNode(folder, database_url, **settings))
+        made.append(RunningNode(folder, database_url, **without_finding | settings))
         return made[-1].start() if start else made[-1]
 
     yield make

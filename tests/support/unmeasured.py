@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from coverage import Coverage
@@ -9,14 +10,28 @@ from coverage import Coverage
 IN_CHILDREN = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 
 
+@contextmanager
+def children_unmeasured() -> Iterator[None]:
+    """No line counts as covered by the processes that are started."""
+    kept = {name: os.environ.pop(name) for name in IN_CHILDREN if name in os.environ}
+    yield
+    os.environ.update(kept)
+
+
+@pytest.fixture
+def unmeasured_children() -> Iterator[None]:
+    """No line counts as covered by the processes that the test starts."""
+    with children_unmeasured():
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def unmeasured() -> Iterator[None]:
     """No line counts as covered by the module's tests, nor by the processes that they start."""
     measuring = Coverage.current()
-    kept = {name: os.environ.pop(name) for name in IN_CHILDREN if name in os.environ}
     if measuring is not None:
         measuring.stop()
-    yield
-    os.environ.update(kept)
+    with children_unmeasured():
+        yield
     if measuring is not None:
         measuring.start()

@@ -210,7 +210,7 @@ send(Context(configuration(), Store.open(sys.argv[1]), Files(Path(sys.argv[2])),
 
 @pytest.mark.parametrize("point", ["before_commit_of_review", "after_commit_of_review"])
 def test_a_node_that_dies_while_it_makes_a_review_loses_and_doubles_nothing(
-    sqlite_url: str, files: Files, clock: FakeClock, tmp_path: Path, point: str
+    sqlite_url: str, files: Files, clock: FakeClock, tmp_path: Path, unmeasured_children: None, point: str
 ) -> None:
     store = Store.open(sqlite_url)
     case_with_report(store, files, clock)

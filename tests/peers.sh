@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# What the tests need besides Python is installed, where that may be done here.
+set -euo pipefail
+
+# Real peers: dcmtk and Orthanc to talk to, dicom3tools and PixelMed to validate, PostgreSQL to store in,
+# strace to record what is flushed, chromium to look at the pages, promtool and amtool to try what monitors are given,
+# slapd to sign people in.
+peers=(dcmtk orthanc orthanc-dicomweb dicom3tools libpixelmed-java default-jre-headless postgresql strace chromium prometheus
+       prometheus-alertmanager slapd ldap-utils)
+missing=()
+for package in "${peers[@]}"; do
+    dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -q '^installed$' || missing+=("$package")
+done
+if ((${#missing[@]})); then
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        echo "installing ${missing[*]}"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    else
+        echo "not installed, and not root: ${missing[*]}; the tests that need them are left out and named below"
+    fi
+fi
