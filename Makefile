@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test peers test-faults soak test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-cost bench-decode bench-web validate deb setup clean
+.PHONY: run serve test peers test-faults soak test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-cost bench-notification bench-decode bench-web validate deb setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS; KEEP=1 leaves the triage page open
 	@$(BIN)/willis demo $(if $(KEEP),--keep)
@@ -63,6 +63,9 @@ bench-web: setup  ## the triage page in Chromium: 10,000 cases, 50 open pages
 
 bench-cost: setup    ## what metrics, health and canary cost: two nodes in turn
 	@$(BIN)/python -m tests.benchmarks.bench_cost --canary
+
+bench-notification: setup  ## from the report to the mail, and a day without the mail server
+	@$(BIN)/python -m tests.benchmarks.bench_notification
 
 bench-decode: setup  ## a series in every transfer syntax: seconds to make its volume
 	@$(BIN)/python -m tests.benchmarks.bench_decode

@@ -142,6 +142,13 @@ class PostgreSQL:
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PostgreSQL]:
     """A running server with a migrated template database; skips where its programs are absent (in CI: fails)."""
+    with running_postgresql() as server:
+        yield server
+
+
+@contextmanager
+def running_postgresql() -> Iterator[PostgreSQL]:
+    """The same for whoever is no test."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     if not programs:
         absent("no PostgreSQL server (/usr/lib/postgresql/*/bin): apt-get install postgresql")
@@ -171,7 +178,7 @@ def postgresql_server() -> Iterator[PostgreSQL]:
         Store.open(server.url("migrated")).close()
         yield server
     finally:
-        run("pg_ctl", folder / "data", "stop", "-m", "immediate")
+        run("pg_ctl", folder / "data", "stop", "-m", "immediate", check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
 

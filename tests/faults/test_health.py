@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from node.rules.health import Verdict
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat, note_trouble
 from node.workflow.health import facts_of, health_of
+from tests.faults.health_times import FAULTS
 from tests.support.absent import absent
 from tests.support.dicom_factory import ct_series, save
 from tests.support.node_fixtures import NodeFactory, node_in, without_finding
@@ -154,6 +156,14 @@ def test_why_a_process_cannot_run_is_in_the_status_in_the_words_of_its_log(node_
     folder.mkdir()
     note_trouble(node.store.processes, "work", folder, "[ai] device = 'cuda': there is no CUDA GPU")
     assert "ended ([ai] device = 'cuda': there is no CUDA GPU)" in noticed(node, "`willis work`", Verdict.DOWN)
+
+
+def test_the_guide_has_every_fault_that_is_timed_and_it_was_named_in_time() -> None:
+    guide = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| ([^|]+) \| ((?:> )?[\d.]+) \| (?:down|degraded|not named): ", guide, re.MULTILINE))
+    assert set(rows) == {fault.name for fault in FAULTS}
+    late = {name for name, seconds in rows.items() if float(seconds.removeprefix("> ")) > LIMIT_SECONDS}
+    assert {name.partition(": ")[0] for name in late} <= {"start", "SQLite's file is overwritten"}
 
 
 @pytest.mark.postgresql

@@ -1,6 +1,8 @@
 """The soak itself (`make soak`), for seconds: it runs, finds nothing, and finds what is taken away behind its back."""
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +59,32 @@ def test_what_is_taken_away_counts_as_lost_and_what_is_there_twice_as_doubled(
     assert [each for each in found.doubled if "reports at the PACS for" in each] != []
 
 
-def test_growth_is_a_line_that_rises_and_not_a_busy_moment() -> None:
-    def life(role: str, memory: Any) -> list[Sample]:
-        return [Sample(at, role, 1, memory(at), 20, 5, 0.0) for at in range(0, 3600, 10)]
+def life(role: str, memory: Callable[[float], float]) -> list[Sample]:
+    """An hour of a process, a sample every ten seconds; its memory is never quite level."""
+    return [Sample(at, role, 1, memory(at) + (at % 70) / 70, 20, 5, 0.0) for at in range(0, 3600, 10)]
 
-    steady = life("receive", lambda at: 100.0 + (at % 70) / 70 + (50 if 2000 < at < 2060 else 0))
-    leaking = life("work", lambda at: 100.0 + at / 360 + (at % 70) / 70)
-    found = {(each.role, each.measure): each.grows for each in growths(steady + leaking)}
-    assert found == {
-        ("receive", "memory_mib"): False, ("receive", "descriptors"): False,
-        ("work", "memory_mib"): True, ("work", "descriptors"): False,
-    }  # fmt: skip
+
+def filling(at: float) -> float:
+    """What the caches of a process come to: 12 MiB, most of it in the first half of the hour."""
+    return 12 * (1 - math.exp(-at / 700))
+
+
+@pytest.mark.parametrize(
+    ("memory", "grows"),
+    [
+        (lambda at: 100.0 + (50 if 2900 < at < 2960 else 0), False),
+        (lambda at: 200.0 + filling(at), False),
+        (lambda at: 200.0 + filling(at) + (3 if at > 1500 else 0), False),
+        (lambda at: 100.0 + at / 360, True),
+        (lambda at: 200.0 + filling(at) + at / 900, True),
+        (lambda at: 200.0 + filling(at) + max(0.0, at - 1800) / 600, True),
+        (lambda at: 200.0 + 8 * math.log1p(at / 60), True),
+    ],
+    ids=[
+        "a busy moment", "caches that fill", "caches and a step", "a leak", "a slower leak under caches that fill",
+        "a leak that begins late", "what slows down and never ends",
+    ],
+)  # fmt: skip
+def test_growth_is_what_goes_on_in_the_second_half(memory: Callable[[float], float], grows: bool) -> None:
+    found = {each.measure: each.grows for each in growths(life("serve", memory))}
+    assert found == {"memory_mib": grows, "descriptors": False}

@@ -110,7 +110,7 @@ def _result(
         "hours": hours, "seed": seed, "lost": found.lost, "doubled": found.doubled, "counts": found.counts,
         "done": dict(load.sent.done),
         "kills": dict(site.kills), "happened": [asdict(each) for each in site.happened],
-        "growth": [{**asdict(each), "grows": each.grows} for each in growing], "processor_cores": processor,
+        "growth": [{**asdict(each), "per_hour": each.per_hour, "grows": each.grows} for each in growing], "processor_cores": processor,
     }  # fmt: skip
 
 
@@ -126,12 +126,13 @@ def table(result: dict[str, Any]) -> str:
     lines += [f"| {name.replace('_', ' ')} (by senders) | {count} |" for name, count in sorted(result["done"].items())]
     lines += [f"| kill -9 of {name} | {count} |" for name, count in sorted(result["kills"].items())]
     lines += [f"| processor, cores | {result['processor_cores']:.2f} |", ""]
-    lines += ["| process | measure | hours judged | median | change (95 %) | grows |", "|---|---|---|---|---|---|"]
+    lines += ["| process | measure | hours judged | median | change (95 %) | in an hour | grows |"]
+    lines += ["|---|---|---|---|---|---|---|"]
     for each in result["growth"]:
         interval = f"{each['change']:+.2f} ({each['low']:+.2f} to {each['high']:+.2f})"
         lines.append(
             f"| {each['role']} | {each['measure']} | {each['hours']:.2f} | {each['middle']:.1f} | {interval} | "
-            f"{'yes' if each['grows'] else 'no'} |"
+            f"{each['per_hour']:+.2f} | {'yes' if each['grows'] else 'no'} |"
         )
     return "\n".join([*lines, "", *result["lost"][:20], *result["doubled"][:20]])
 

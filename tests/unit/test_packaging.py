@@ -100,6 +100,8 @@ def test_the_debian_package_s_scripts_are_shell_and_it_has_every_unit_and_what_t
     for script in sorted(debian.glob("willis.p*")):
         done = subprocess.run(["sh", "-n", str(script)], capture_output=True, text=True, check=False)
         assert (done.returncode, "#DEBHELPER#" in script.read_text("utf-8")) == (0, True), done.stderr
+        guarded = re.sub(r"if \[ -d /run/systemd/system \].*?\bfi\n", "", script.read_text("utf-8"), flags=re.DOTALL)
+        assert not re.search(r"^[^#]*(systemctl|deb-systemd-invoke)", guarded, re.MULTILINE), "there may be no systemd"
     assert os.access(debian / "rules", os.X_OK)
     assert os.access(ROOT / "packaging" / "deb.sh", os.X_OK)
     for unit in UNITS:
