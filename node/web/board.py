@@ -27,8 +27,8 @@ READ_SECONDS = 60.0
 PAUSE_SECONDS = 0.25
 """Between two events."""
 GROWTH_SECONDS = 5.0
-"""The same where cases in work have got more slices and nothing else has changed."""
-_GROWING = frozenset(("instance_count", "last_instance_at", "conflicts"))
+"""The same where cases in work have got more slices or got on, to be analysed say, and nothing else has changed."""
+_GROWING = frozenset(("instance_count", "last_instance_at", "conflicts", "stage"))
 _IN_WORK = 3
 _MOST_KEPT = 64
 
@@ -41,7 +41,7 @@ _Entry = tuple[tuple[int, float], int]
 class Snapshot:
     """All cases as they were at one time, by number.  `number` differs from snapshot to snapshot.
 
-    `news`: so often something has changed that is more than further slices of a case in work.
+    `news`: so often something has changed that is more than how far a case in work is.
     """
 
     number: int

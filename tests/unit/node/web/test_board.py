@@ -123,6 +123,16 @@ def test_more_slices_of_a_case_in_work_are_no_news(store: Store, board: Board, c
     assert board.current().news == first.news + 1
 
 
+def test_that_a_case_in_work_gets_on_is_no_news_and_its_report_is(store: Store, board: Board, clock: FakeClock) -> None:
+    ready(store, clock)
+    first = board.current()
+    claim = store.queue.claim("worker:1", clock(), timedelta(seconds=60), 3)
+    assert claim is not None
+    assert (case(board, 1)["stage"], board.current().news) == ("analysing", first.news)
+    assert finish(store, clock, claim, destinations=())
+    assert board.current().news == first.news + 1
+
+
 def test_the_order_follows_the_time_of_waiting(store: Store, board: Board, clock: FakeClock) -> None:
     reported(store, clock)
     clock.advance(600)
