@@ -66,7 +66,7 @@ def test_an_analysis_looks_at_each_candidate_again(bundle: Bundle, monkeypatch: 
     cta = head()
     asked: list[int] = []
 
-    def look(networks: object, volume: object, centres: list[object]) -> list[float]:
+    def look(networks: object, volume: object, centres: list[object], _remembered: object) -> list[float]:
         asked.append(len(centres))
         return [-LARGEST_LOGIT] * len(centres)
 

@@ -17,6 +17,7 @@ from storage.fsck import Checked, check
 from storage.store import Store
 from tests.support.builders import START, FakeClock, keep
 from tests.support.dicom_factory import ct_series
+from tests.support.running import wait_until
 
 
 class Node:
@@ -65,13 +66,13 @@ def test_a_backup_taken_under_load_is_whole_after_the_original_was_destroyed(
     receiving = threading.Thread(target=receive)
     receiving.start()
     try:
+        wait_until(lambda: number > 2, what="slices come")
         first = back_up(node.url, node.root, tmp_path / "backup", START)
         before = number
         second = back_up(node.url, node.root, tmp_path / "backup", START)
     finally:
         stopping.set()
         receiving.join()
-    assert number > 2, "something came meanwhile"
     assert first.missing == second.missing == ()
     assert first.copied == first.files >= 3
     assert second.copied == second.files - first.files
