@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from ai.coverage import HeadExtent, extent_about, head_extent
 from ai.errors import BundleError, NotAnalysable, Reason
+from ai.separable import along_axes
 from ai.volume import Volume
 
 Float32Array = NDArray[np.float32]
@@ -126,14 +127,12 @@ def cells(volume: Volume) -> tuple[Float32Array, NDArray[np.float64]]:
     strides = [max(1, int(SAMPLE_MM / each)) for each in spacing]
     picked = volume.hu_DHW[:: strides[0], :: strides[1], :: strides[2]]
     along = [_averaging(side, stride * each) for side, stride, each in zip(picked.shape, strides, spacing, strict=True)]
-    planes: list[list[Float32Array]] = [[], [], []]
-    for first in range(0, picked.shape[0], 16):  # a few slices at a time: only their averages are held
-        for channel, share in enumerate(shares_of(picked[first : first + 16].astype(np.float32))):
-            planes[channel].append(np.matmul(np.matmul(along[1], share), along[2].T))
-    shares = []
-    for parts in planes:
-        flat = np.concatenate(parts)
-        shares.append((along[0] @ flat.reshape(len(flat), -1)).reshape(-1, *flat.shape[1:]))
+    shares = [np.zeros([len(each) for each in along], np.float32) for _ in range(3)]
+    for first in range(0, len(picked), 16):  # a few slices at a time: only their averages are held
+        across = along[0][:, first : first + 16]
+        rows = across.any(axis=1)
+        for sums, share in zip(shares, shares_of(picked[first : first + 16].astype(np.float32)), strict=True):
+            sums[rows] += along_axes(share, across[rows], along[1], along[2])
     out = np.stack([*shares, np.ones_like(shares[0])])
     inside = np.argwhere(out[0] < 0.6)
     low, high = (inside.min(axis=0), inside.max(axis=0) + 1) if len(inside) else (np.zeros(3, int), out.shape[1:])

@@ -13,6 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ai.quality import Quality
+from ai.separable import along_axes
 from ai.volume import Volume
 
 Float32Array = NDArray[np.float32]
@@ -138,9 +139,7 @@ def _resample_aligned(
     cropped = _clipped(hu_DHW[tuple(crops)])
     cropped -= HU_RANGE[0]
     along_d, along_h, along_w = matrices
-    planes = (along_d @ cropped.reshape(cropped.shape[0], -1)).reshape(-1, *cropped.shape[1:])
-    fine: Float32Array = np.matmul(np.matmul(along_h, planes), np.ascontiguousarray(along_w.T)) + HU_RANGE[0]
-    return fine
+    return along_axes(cropped, along_d, along_h, along_w) + np.float32(HU_RANGE[0])
 
 
 def _clipped(hu_DHW: NDArray[np.int16]) -> Float32Array:

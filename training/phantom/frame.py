@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ai.separable import along_axes
+
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 
@@ -71,12 +73,7 @@ def linear_matrix(coarse: FloatArray, fine: FloatArray) -> Float32Array:
 
 def resample(field_DHW: Float32Array, matrices: tuple[Float32Array, Float32Array, Float32Array]) -> Float32Array:
     """A field interpolated along d, h and w by one matrix each; float32."""
-    along_d, along_h, along_w = matrices
-    depth, height, width = field_DHW.shape
-    planes = (along_d @ field_DHW.reshape(depth, height * width)).reshape(-1, height, width)
-    rows = np.matmul(along_h, planes)
-    out: Float32Array = np.matmul(rows, np.ascontiguousarray(along_w.T))
-    return out
+    return along_axes(field_DHW, *matrices)
 
 
 def smooth_noise(grid: Grid, scale_mm: float, rng: np.random.Generator) -> Float32Array:
