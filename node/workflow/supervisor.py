@@ -70,7 +70,9 @@ class Supervisor:
             environment["OMP_NUM_THREADS"] = str(config.ai.threads)
         # Threads that wait for each other in Python need no heaps of their own, which never shrink: 30 MiB of the pages.
         few_heaps = {"MALLOC_ARENA_MAX": "2", **environment}
-        self._children = [Child("receive", arguments, few_heaps), Child("work", arguments, environment)]
+        # A network's threads wait for each other; where others compute too, those that spin meanwhile take the cores from them.
+        no_spinning = {"OPENBLAS_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000", **environment}
+        self._children = [Child("receive", arguments, few_heaps), Child("work", arguments, no_spinning)]
         if config.web.enabled:
             self._children.append(Child("web", [*arguments, "--as-child"], few_heaps))
         self._stopping = threading.Event()
