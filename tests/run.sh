@@ -27,6 +27,10 @@ if [[ -w /dev/shm ]] && (($(room_gib | sort -n | head -1) >= 12)); then
     set -- --basetemp="$memory/pytest" "$@"
 fi
 
+# Two servers and the nodes that they start share the cores: threads of one product that wait for each other while other
+# processes compute only spin.  What is set already counts.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-1}
+
 # A file's tests stay together: on as many cores as there are, but two servers of every kind at most.  In the order of
 # tests/conftest.py: the few files that take longest must not be the last.
 tested=0 typed=0 covered=0
