@@ -16,6 +16,6 @@ def along_axes(
     where a machine has other work as well, that takes ten times as long.
     """
     d, h, w = map(torch.from_numpy, (along_d, along_h, along_w))
-    planes = (d @ torch.from_numpy(field_DHW).flatten(1)).unflatten(1, field_DHW.shape[1:])
+    planes = (d @ torch.from_numpy(field_DHW).flatten(1)).reshape(-1, *field_DHW.shape[1:])
     product: Float32Array = ((h @ planes) @ w.T).numpy()
     return product
