@@ -96,6 +96,10 @@ class Snapshot:
             order.append((ranked_at, patched))
         return Snapshot(self.number + 1, self.news + is_news, cases, order)
 
+    def differing(self, later: "Snapshot") -> list[int]:
+        """The cases of a later snapshot that are not as they are in this one."""
+        return [case for case, row in later.cases.items() if row is not self.cases.get(case)]
+
 
 def _rank(row: Row, now: datetime) -> tuple[int, float]:
     return rank(
@@ -168,12 +172,12 @@ class Board:
         self._waiting.discard(mine)
 
     async def watch(self, stopping: Callable[[], bool]) -> None:
-        """Notifies whoever waits when the cases have changed ("changed"), cannot be read ("away"), or when all is to end.
+        """Notifies whoever waits; goes on until cancelled.
 
-        That is "end"; goes on until cancelled.
+        "changed": the cases have.  "grown 7 12": only these, which are in work, have got on.  "away": they cannot be read.
+        "end": all is to end.
         """
-        number = news = -1
-        changed_at, is_away = 0.0, False
+        shown, changed_at, is_away = Snapshot(-1, -1, {}), 0.0, False
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if stopping():
@@ -188,10 +192,11 @@ class Board:
                     self._notify("away")
                 is_away = True
                 continue
-            has_grown = found.number != number and time.monotonic() - changed_at >= GROWTH_SECONDS
-            if found.news != news or has_grown or is_away:
-                number, news, changed_at, is_away = found.number, found.news, time.monotonic(), False
-                self._notify("changed")
+            is_news = found.news != shown.news or is_away
+            has_grown = found.number != shown.number and time.monotonic() - changed_at >= GROWTH_SECONDS
+            if is_news or has_grown:
+                self._notify("changed" if is_news else " ".join(("grown", *map(str, shown.differing(found)))))
+                shown, changed_at, is_away = found, time.monotonic(), False
                 await asyncio.sleep(PAUSE_SECONDS)
 
     def _notify(self, event: str) -> None:

@@ -58,7 +58,7 @@ def _listing(asked: Asked) -> dict[str, Any]:
 
 
 def events(stopping: Callable[[], bool]) -> Callable[[Request], Any]:
-    """The endpoint of server-sent events: "changed" at once and whenever the cases change, "away" without a database."""
+    """The endpoint of server-sent events: "changed" at once, and those of `Board.watch`; the data of "grown" are the cases."""
 
     async def endpoint(request: Request) -> Response:
         context: Context = request.app.state.context
@@ -92,6 +92,7 @@ async def _events(context: Context, token: str, stopping: Callable[[], bool]) ->
                 event = "alive"
             if event == "end":
                 return
-            yield f"event: {event}\ndata: now\n\n"
+            name, _, cases = event.partition(" ")
+            yield f"event: {name}\ndata: {cases or 'now'}\n\n"
     finally:
         context.board.unsubscribe(queue)

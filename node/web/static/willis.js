@@ -21,6 +21,10 @@ document.addEventListener('htmx:sseOpen', (event) => {
   const { source } = event.detail;
   heard('live');
   source.addEventListener('changed', () => heard('live'));
+  source.addEventListener('grown', ({ data }) => {
+    heard('live');
+    if (data.split(' ').some((caseId) => find(`[data-case="${caseId}"]`))) htmx.trigger(document.body, 'grown');
+  });
   source.addEventListener('alive', () => heard(find('#live').dataset.state));
   source.addEventListener('away', () => heard('away'));
 });

@@ -1,11 +1,13 @@
 """The list that all open pages share is what the database has, though only what changed is read."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+import node.web.board as board_module
 from node.web.board import RANKED, Board, _rank
 from storage.queries.accounts import Role
 from storage.queries.retention import Why
@@ -164,3 +166,24 @@ def test_all_cases_are_read_again_after_a_while(
     board._mark = type(board._mark)(100, 100, 100, 100)  # nothing new is looked at again
     monkeypatch.setattr("node.web.board.READ_SECONDS", -1.0)
     assert case(board, 1)["detail"] == "by hand"
+
+
+def test_pages_hear_which_cases_in_work_got_on_and_of_anything_else_that_all_changed(
+    store: Store, board: Board, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board_module, "GROWTH_SECONDS", 0.0)
+    received(store, clock, closed=None)
+    received(store, clock, series="2.25.2", closed=None)
+
+    async def heard() -> list[str]:
+        mine = board.subscribe()
+        watching = asyncio.create_task(board.watch(lambda: False))
+        events = [await asyncio.wait_for(mine.get(), 10)]
+        add(store, clock, header(4))
+        events.append(await asyncio.wait_for(mine.get(), 10))
+        received(store, clock, series="2.25.3")
+        events.append(await asyncio.wait_for(mine.get(), 10))
+        watching.cancel()
+        return events
+
+    assert asyncio.run(heard()) == ["changed", "grown 1", "changed"]
