@@ -319,7 +319,10 @@ def listen() -> None:
 
 
 async def _listen(url: str, cookie: str, count: int) -> None:
-    """By plain sockets: in a hospital these pages are on other machines, and cost this one nothing but their requests."""
+    """By plain sockets: in a hospital these pages are on other machines, and cost this one nothing but their requests.
+
+    As in the browser, those that show the most urgent of 10,000 do not ask when another one has grown.
+    """
     opened = asyncio.Semaphore(0)
     host, port = url.removeprefix("http://").split(":")
 

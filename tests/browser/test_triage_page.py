@@ -7,14 +7,17 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import text
 
+from node.web import board
 from storage.files.instances import Files
 from storage.queries.accounts import Role
 from storage.stages import Outcome
 from tests.browser.conftest import People, picture
 from tests.support.builders import (
     FakeClock,
+    add,
     claimed,
     finish,
+    header,
     received,
     reported,
 )
@@ -74,6 +77,26 @@ def test_a_case_arrives_on_the_open_page_and_is_acknowledged_with_the_keyboard(
     page.wait_for_load_state()  # its keys work from then on
     page.keyboard.press("Escape")
     page.wait_for_url(f"{pages.url}/")
+
+
+def test_only_a_page_that_shows_the_case_in_work_asks_again_when_more_slices_come(
+    people: People, pages: Served, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "GROWTH_SECONDS", 0.0)
+    store = pages.context.store
+    received(store, clock, closed=None)
+    page, other = people.sign_in("dr.a"), people.sign_in("dr.b")
+    other.goto(f"{pages.url}/?q=nobody")
+    other.locator("#live[data-state=live]").wait_for()
+    other.wait_for_load_state("networkidle")
+    asked: list[str] = []
+    other.on("request", lambda request: asked.append(request.url))
+    expect(page.locator('tr[data-case="1"]')).to_contain_text("3 slices")
+    add(store, clock, header(4))
+    expect(page.locator('tr[data-case="1"]')).to_contain_text("4 slices")
+    assert asked == []
+    reported(store, clock, series="2.25.2")
+    expect(other.locator(".summary")).to_contain_text("1 suspected aneurysm")
 
 
 def test_of_two_people_the_second_sees_what_the_first_did(people: People, pages: Served, clock: FakeClock) -> None:
