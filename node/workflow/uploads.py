@@ -64,8 +64,9 @@ class Uploader:
                     done += self._record(each, found)
                     errors += [str(found)] if isinstance(found, ObjectsAway) else []
         if errors and not done:
+            if not self._is_away:  # once an outage: health says it as long as it lasts
+                log.get().error("objects_away", error=errors[0])
             self._is_away = True
-            log.get().error("objects_away", error=errors[0])
         elif self._is_away:
             self._is_away = False
             count = context.store.uploads.hasten(context.clock())
