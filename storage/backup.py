@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from storage.database import revision
-from storage.errors import StorageError
+from storage.errors import Damaged, StorageError
 from storage.files.folder_flushes import flush_folder
+from storage.files.instances import FOLDER_NAME
 from storage.messages import of_system
+from storage.records import StoredFile
 
 MANIFEST, FILES = "manifest.json", "files"
 _SCHEME = "sqlite:///"
 _OF_SQLITE = ("", "-wal", "-shm", "-journal")
 """A log that a database before has left would be replayed over what is put back."""
 _CHUNK_BYTES = 1 << 20
-_NAMED = "SELECT path, size_bytes FROM {table}"
+_NAMED = "SELECT path, sha256, size_bytes FROM {table}"
 _TABLES = ("instance", "report", "report_object")
 
 
@@ -47,8 +49,13 @@ class BackedUp:
     missing: tuple[str, ...]
 
 
-def back_up(url: str, root: Path, to: Path, now: datetime) -> BackedUp:
-    """`to` holds all that the database at `url` and the files under `root` are now.  Raises NoBackup and OSError."""
+def back_up(
+    url: str, root: Path, to: Path, now: datetime, find: Callable[[StoredFile], Path] | None = None
+) -> BackedUp:
+    """`to` holds all that the database at `url` and the files under `root` are now.  Raises NoBackup and OSError.
+
+    `find`: where a file can be read, if that need not be under `root` (`Files.here`); what it raises is raised.
+    """
     source = sqlite_path(url)
     if not source.exists():
         raise NoBackup(f"there is no database {source}: nothing to back up")
@@ -57,16 +64,18 @@ def back_up(url: str, root: Path, to: Path, now: datetime) -> BackedUp:
     digest = _copy_database(source, to)
     hashes: dict[str, str] = {}
     absent, copied = [], 0
-    for path, size in _named(_database(to, digest)):
-        there = to / FILES / path
-        if path in known and there.exists() and there.stat().st_size == size:
+    for file in _named(_database(to, digest)):
+        path, there = file.path, to / FILES / file.path
+        if path in known and there.exists() and there.stat().st_size == file.size_bytes:
             hashes[path] = known[path]
             continue
         try:
-            hashes[path] = _copy(root / path, there)
+            hashes[path] = _copy(find(file) if find else root / path, there)
             copied += 1
-        except FileNotFoundError:
+        except (FileNotFoundError, Damaged):
             absent.append(path)
+    if (root / FOLDER_NAME).exists():  # by which the database knows the folder, also the one that it is put back into
+        hashes[FOLDER_NAME] = _copy(root / FOLDER_NAME, to / FILES / FOLDER_NAME)
     missing = [path for path in absent if _is_named(source, path)]
     _write_manifest(to, {"made_at": now.isoformat(), "database": digest, "files": hashes})
     for older in set(to.glob("willis-*.db")) - {_database(to, digest)}:
@@ -150,10 +159,10 @@ def _copy_database(source: Path, to: Path) -> str:
     return digest
 
 
-def _named(database: Path) -> Iterator[tuple[str, int]]:
+def _named(database: Path) -> Iterator[StoredFile]:
     with closing(sqlite3.connect(database)) as connection:
         for table in _TABLES:
-            yield from connection.execute(_NAMED.format(table=table))
+            yield from (StoredFile(*row) for row in connection.execute(_NAMED.format(table=table)))
 
 
 def _is_named(database: Path, path: str) -> bool:

@@ -4,6 +4,8 @@ StorageError
 ├── IllegalTransition   the state machine does not allow this event in this stage; nothing was changed
 ├── StorageFull         the disk (or a quota) refused the write; nothing half-written remains
 ├── Damaged             a file differs from what the database says of it
+│   └── NotStored       it is neither here nor in the object store
+├── ObjectsAway         the object store cannot be had, or not so; the message says why and what to do: tried again
 └── DatabaseUnusable    the database cannot be opened or migrated; the message says what to do
     └── DatabaseAway    it cannot be had now and may come back by itself: tried again
 """
@@ -26,6 +28,14 @@ class StorageFull(StorageError):
 
 class Damaged(StorageError):
     """A file is missing or differs from the sha256 that the database holds for it."""
+
+
+class NotStored(Damaged):
+    """A file is neither in this folder nor in the object store: not yet, or no longer."""
+
+
+class ObjectsAway(StorageError):
+    """The object store cannot be had now, or not as it is configured; the message names cause and remedy."""
 
 
 class DatabaseUnusable(StorageError):

@@ -3,6 +3,7 @@
 | difference | what it means | mended by |
 |---|---|---|
 | MISSING | a row whose file is not there | the sender, who sends the instance again |
+| NOT_STORED | an object that the store has not, or not as it was uploaded | uploading it again, where it lies here |
 | DAMAGED | a file that is not what was written | the same: the file is replaced, the row stays |
 | STRAY | a file that no row names: never acknowledged, or of a report that was not needed | moving it to `lost+found/` |
 | COUNT | a series that counts other than its rows | counting again |
@@ -14,6 +15,7 @@ It may run beside a working node: what is younger than `GRACE_SECONDS` may be on
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from sqlalchemy import func, select, update
@@ -21,6 +23,7 @@ from sqlalchemy import func, select, update
 from storage.database.schema import InstanceRow, ObjectRow, RemovalRow, ReportRow, SeriesRow
 from storage.errors import Damaged
 from storage.files.instances import Files, is_older, series_folder
+from storage.queries.uploads import Place
 from storage.records import StoredFile
 from storage.store import Store
 
@@ -34,6 +37,7 @@ class Kind(StrEnum):
     MISSING = "missing"
     DAMAGED = "damaged"
     STRAY = "stray"
+    NOT_STORED = "not_stored"
     COUNT = "count"
     HALF_WRITTEN = "half_written"
 
@@ -70,6 +74,7 @@ def check(
 class _Check:
     def __init__(self, store: Store, files: Files, repair: bool, now_seconds: float) -> None:
         self._store, self._files, self._repair, self._before = store, files, repair, now_seconds - GRACE_SECONDS
+        self._now = datetime.fromtimestamp(now_seconds, UTC)
         self.compared_series = self.compared_files = 0
 
     def series(self) -> Iterator[Difference]:
@@ -96,11 +101,30 @@ class _Check:
         kept = [file for _, file in self._store.settling.instances(case)]
         if len(kept) != count and self._still_counts_wrong(case):
             yield Difference(Kind.COUNT, case=case, mended=self._repair)
+        places = self._store.uploads.of_series(case) if self._files.objects else {}
         for file in kept:
             self.compared_files += 1
-            if not self._files.holds(file):
+            place = places.get(file.path)
+            if self._lies_here(file, place) and not self._files.holds(file):
                 yield from self._gone_or_damaged(case, file)
+            if place is not None:
+                yield from self._in_store(case, file, place)
         yield from self._strays(series_folder(uid), {file.path for file in kept})
+
+    def _lies_here(self, file: StoredFile, place: Place | None) -> bool:
+        """Whether it should lie in this folder, or does."""
+        return place is None or place.folder == self._files.folder or self._files.path(file).exists()
+
+    def _in_store(self, case: int, file: StoredFile, place: Place) -> Iterator[Difference]:
+        """Whether the object that was uploaded is there as it was.  Raises ObjectsAway."""
+        objects = self._files.objects
+        if objects is None or place.stored is None or objects.look(file.path) == place.stored:
+            return
+        if self._still_known(case, file.path):
+            is_mended = self._repair and self._files.path(file).exists() and place.folder == self._files.folder
+            if is_mended:
+                self._store.uploads.lost(place.upload, self._now)
+            yield Difference(Kind.NOT_STORED, file.path, case, is_mended)
 
     def _still_counts_wrong(self, case: int) -> bool:
         """Whether, in one transaction, the count differs from the rows; with `repair` it no longer does."""
@@ -142,6 +166,10 @@ class _Check:
         for case, file in rows:
             known.add(file.path)
             self.compared_files += 1
+            if self._files.objects and (place := self._store.uploads.of_series(case).get(file.path)):
+                yield from self._in_store(case, file, place)
+                if not self._lies_here(file, place):
+                    continue
             try:
                 self._files.verify(file)
             except Damaged:

@@ -55,6 +55,16 @@ class CanaryEnd:
 
 
 @dataclass(frozen=True)
+class UploadsWaiting:
+    """Files of one storage folder that the object store has not: how many, since when the first, and why it last failed."""
+
+    folder: str
+    number: int
+    oldest_at: datetime
+    error: str
+
+
+@dataclass(frozen=True)
 class Waiting:
     """The oldest that waits, and how many need a person.  `held_up`: why an analysis cannot be made now."""
 

@@ -24,28 +24,29 @@ from storage.queries.sign_in_requests import SignInRequests
 from storage.queries.statistics import Statistics
 from storage.queries.tally import Tally
 from storage.queries.triage import Triage
+from storage.queries.uploads import Uploads
 from storage.queries.worklist import Worklist
 
 
 class Store:
     """One database, by who uses it: receiver, completion, worker, sender, worklist, C-FIND, retention, and the pages."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        """`transactions` are those of the database."""
+    def __init__(self, transactions: Transactions, folder: str = "") -> None:
+        """`transactions` are those of the database.  `folder`: of whose files it is told (`Files.folder`), "" without an object store."""
         self.transactions = transactions
-        self.intake = Intake(transactions)
-        self.settling = Settling(transactions)
-        self.queue = Queue(transactions)
-        self.outbox = Outbox(transactions)
+        self.intake = Intake(transactions, folder)
+        self.settling = Settling(transactions, folder)
+        self.queue = Queue(transactions, folder)
+        self.outbox = Outbox(transactions, folder)
         self.commitments = Commitments(transactions)
         self.commitment_requests = CommitmentRequests(transactions)
         self.worklist = Worklist(transactions.reading_plainly)
         self.cfind = CFind(transactions)
-        self.retention = Retention(transactions)
+        self.retention = Retention(transactions, folder)
         self.accounts = Accounts(transactions)
         self.sign_in_requests = SignInRequests(transactions)
         self.reviews = Reviews(transactions)
-        self.review_documents = ReviewDocuments(transactions)
+        self.review_documents = ReviewDocuments(transactions, folder)
         self.triage = Triage(transactions.reading_plainly)
         self.earlier = Earlier(transactions.reading_plainly)
         self.processes = Processes(transactions)
@@ -55,12 +56,13 @@ class Store:
         self.drift = Drift(transactions)
         self.canaries = Canaries(transactions)
         self.shadows = Shadows(transactions)
+        self.uploads = Uploads(transactions, folder)
         self.changes = Changes(transactions.engine)
 
     @classmethod
-    def open(cls, url: str) -> "Store":
+    def open(cls, url: str, folder: str = "") -> "Store":
         """The store at `url`, new where there is none.  Raises DatabaseUnusable, also where another version made it."""
-        return cls(Transactions(open_database(url)))
+        return cls(Transactions(open_database(url)), folder)
 
     def close(self) -> None:
         """No connection is open any longer."""

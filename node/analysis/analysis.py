@@ -138,6 +138,8 @@ def see(context: AnalysisContext, claim: Claim, watch: Stopwatch) -> Seen:
     with watch.step("volume"):
         instances, set_aside = _ct_slices(context, claim.series)
         known = _known(claim) or _too_large(context, instances)
+        with suppress(Damaged):  # whoever reads it finds out
+            context.files.bring(file for _, file in instances)
         slices = _read(context, claim, instances, ahead, headers_only=known is not None)
     kill_point("in_analysis")
     look = partial(_look, context, watch, ahead)
@@ -181,9 +183,9 @@ def _read(
         try:
             if already := ahead.slices.get(file):
                 slices.append(already)
-            elif ds := _dataset(context.files.path(file), header, headers_only):
+            elif ds := _dataset(context.files.here(file), header, headers_only):
                 slices.append(ReadSlice(ds))
-        except (OSError, ValueError, EOFError, InvalidDicomError):
+        except (OSError, ValueError, EOFError, InvalidDicomError, Damaged):
             if not claim.exhausted:
                 raise Damaged(f"{file.path} cannot be read") from None
     return slices
@@ -282,8 +284,8 @@ def _too_large(context: AnalysisContext, instances: _Stored) -> NotAnalysable | 
 
 def _bytes_when_read(files: Files, header: Header, file: StoredFile) -> int:
     if header.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        with suppress(OSError):  # whoever reads it finds out
-            return bytes_when_read(files.path(file))
+        with suppress(OSError, Damaged):  # whoever reads it finds out
+            return bytes_when_read(files.here(file))
     return file.size_bytes
 
 

@@ -24,6 +24,7 @@ from node.analysis.bundle import configured_bundle, configured_device
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.read_ahead import ReadAhead
 from node.analysis.shadow import answer, claim_next, shadow_of
+from node.config.files import files_of
 from node.config.reloading import Reloading, never
 from node.config.sections import Config
 from node.results.document import Algorithm
@@ -36,14 +37,13 @@ from node.runtime.heartbeat import Heartbeat
 from node.runtime.job import Job, scheduler_of, still_working
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import LEASE_SLACK_SECONDS, worker_name
-from storage.errors import StorageFull
-from storage.files.instances import Files
+from storage.errors import ObjectsAway, StorageFull
 from storage.killpoints import kill_point
 from storage.records import Claim
 from storage.store import Store
 
-FULL_DISK = Backoff(first_seconds=2.0, longest_seconds=60.0)
-"""The pauses while the disk is full."""
+FULL_DISK = STORE_AWAY = Backoff(first_seconds=2.0, longest_seconds=60.0)
+"""The pauses while the disk is full, or the object store away."""
 PERIOD_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 2 * PERIOD_SECONDS
 """Between two looks at the queue, should no wakeup come."""
@@ -90,10 +90,12 @@ class Worker:
         self._config = config
         self._device = configured_device(config)
         self._name = worker_name(os.getpid())
-        self._store = Store.open(config.storage.url)
+        files = files_of(config)
+        self._store = Store.open(config.storage.url, files.folder)
         self._stopping = threading.Event()
         self._monotonic = monotonic
         self._resume_at, self._times_full = 0.0, 0
+        self._ask_store_at, self._times_away = 0.0, 0
         self._to_give_back: GiveBack | None = None
         self._somebody_waits: Callable[[], bool] | None = None
         self._looked_at = 0.0
@@ -101,7 +103,6 @@ class Worker:
         self._heartbeat: Heartbeat | None = None
         self._shadow = shadow_of(config)
         self._reloading = reloading or never()
-        files = Files(config.storage.directory)
         self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
         algorithm, ahead = algorithm_of(bundle.manifest), self._ahead.take
         self._context = AnalysisContext(config, self._store, files, bundle, algorithm, utc_now, self._progress, ahead)
@@ -224,6 +225,7 @@ class Worker:
         settings, queue = self._config.ai, self._store.queue
         self._give_back()  # of an attempt that failed: its error, and the datasets that hung from it, are gone by now
         lease = timedelta(seconds=settings.time_limit_seconds + LEASE_SLACK_SECONDS)
+        queue.lies_here_only = self._monotonic() < self._ask_store_at
         now = utc_now()
         who = (self._name, now, lease, settings.attempts)
         claim = queue.claim_exhausted(*who) or queue.claim(*who)
@@ -234,7 +236,7 @@ class Worker:
         self._looked_at = self._monotonic()
         try:
             analyse(self._context, claim)
-            self._times_full = 0
+            self._times_full = self._times_away = 0
         except GivesWay:
             self._to_give_back = GiveBack(refund=True)
             log.get().info("canary_gives_way", case=claim.series.id)
@@ -242,6 +244,8 @@ class Worker:
             raise
         except StorageFull as error:
             self._wait_for_room(claim, str(error))
+        except ObjectsAway as error:
+            self._wait_for_store(claim, str(error))
         except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs this attempt and nothing else
             self._to_give_back = GiveBack(refund=False)
             log.get().error("attempt_failed", case=claim.series.id, error=type(error).__name__)
@@ -284,6 +288,14 @@ class Worker:
         free_bytes = self._context.files.free_bytes()
         log.get().error("disk_full", case=claim.series.id, free_bytes=free_bytes, next_attempt_seconds=seconds)
         self._give_back()
+
+    def _wait_for_store(self, claim: Claim, error: str) -> None:
+        """The attempt does not count, the case says why it waits, and for a while only what lies here is analysed."""
+        self._to_give_back = GiveBack(refund=True, why=error)
+        self._times_away += 1
+        seconds = STORE_AWAY.after(self._times_away)
+        self._ask_store_at = self._monotonic() + seconds
+        log.get().error("objects_away", case=claim.series.id, error=error, next_attempt_seconds=seconds)
 
     def _give_back(self) -> None:
         """What an attempt that has ended left held is ready again.  Whatever the database raises, it is owed still."""

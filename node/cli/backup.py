@@ -7,6 +7,7 @@ import typer
 
 from ai.wording import counted
 from node.cli.app import ConfigOption, app, console, one_line_errors, say, settings
+from node.config.files import files_of
 from node.runtime.clock import utc_now
 from storage.backup import back_up
 from storage.backup import restore as put_back
@@ -19,8 +20,10 @@ def backup(
 ) -> None:
     """Copy database and files beside a working node, so that they belong together.  Exit status 1 when a file is missing."""
     with one_line_errors():
-        storage = settings(config).storage
-        done = back_up(storage.url, storage.directory, to, utc_now())
+        checked = settings(config)
+        storage = checked.storage
+        find = files_of(checked).here if storage.objects else None
+        done = back_up(storage.url, storage.directory, to, utc_now(), find)
         removed = f", {done.removed_meanwhile} removed by retention meanwhile" if done.removed_meanwhile else ""
         console.print(
             f"{counted(done.files, 'file')} and the database in {to}, {done.copied} new{removed}", soft_wrap=True

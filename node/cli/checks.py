@@ -4,10 +4,11 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from node.config.notifications import Target
 from node.config.peer import Peer
@@ -17,10 +18,14 @@ from node.rules.health import FULL_BYTES, LOW_BYTES, certificate_trouble, is_exp
 from node.workflow.health import certificate_facts, room_in
 from storage.database import revision
 from storage.database.inspection import inspect_database
-from storage.errors import StorageError
+from storage.errors import ObjectsAway, StorageError
 
 _NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 """What a file system says that has none (NFS, say)."""
+
+
+_STORE_SECONDS = 10.0
+"""The object store has to answer within."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
     yield from folder
     if config.storage.database_url or not folder:
         yield from _database(config)
+    yield from _objects(config)
     yield from _model(config)
     yield from _audit(config)
     for target in config.notifications:
@@ -162,6 +168,30 @@ def _database(config: Config) -> Iterator[Problem]:
         why = _why_not_writable(there) if is_embedded or folder.exists() else "check that the folder exists"
         if why:
             yield Problem(f"the database {url} cannot be made in {folder}: {why}")
+
+
+def _objects(config: Config) -> Iterator[Problem]:
+    """Whether the object store answers; without it the node works, and files wait."""
+    from node.config.files import bucket_of
+    from storage.files.objects import Objects
+
+    bucket = bucket_of(config)
+    if bucket is None:
+        return
+    try:
+        objects = Objects(replace(bucket, timeout_seconds=min(bucket.timeout_seconds, _STORE_SECONDS)))
+    except StorageError as error:
+        yield Problem(str(error))
+        return
+    try:
+        objects.check()
+    except ObjectsAway as error:
+        yield Problem(str(error), is_fatal=False)
+    if config.storage.objects_endpoint.startswith("http://"):
+        address = urlsplit(config.storage.objects_endpoint).hostname or ""
+        if address not in ("localhost", "127.0.0.1", "::1"):
+            words = "anybody on the way can read the images; give the store a certificate and write https"
+            yield Problem(f"[storage] objects_endpoint = {config.storage.objects_endpoint!r}: {words}", is_fatal=False)
 
 
 def _model(config: Config) -> Iterator[Problem]:

@@ -1,5 +1,6 @@
 """`willis explain`: why the network marked what it marked, as a picture."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +11,13 @@ from ai.volume import volume_from_files
 from ai.wording import counted
 from node.cli.app import ConfigOption, app, configuration, console, one_line_errors
 from node.cli.worklist import CaseArgument, case_called
+from node.config.files import files_of
 from node.config.sections import Config
 from node.errors import ConfigError, NodeError
 from node.results.explanation_picture import picture
+from storage.errors import Damaged
 from storage.files.instances import Files
+from storage.records import StoredFile
 from storage.store import Store
 
 if TYPE_CHECKING:
@@ -37,7 +41,7 @@ def explain(
         if path.suffix.lower() != ".png" or not path.parent.is_dir():
             raise ConfigError(f"--out {path} must be a .png file in a folder that exists")
         with console.status(f"analysing case {number} again"):
-            images = _images(store, Files(checked.storage.directory), number)
+            images = _images(store, files_of(checked), number)
             explanation, manifest = _explained(checked, number, images)
         if not explanation.shown:
             raise NodeError(f"case {number}: there is not even a weak candidate to explain")
@@ -50,13 +54,24 @@ def explain(
 
 def _images(store: Store, files: Files, case: int) -> list[Path]:
     """The files of the case's instances.  Raises NodeError when there are none or some are gone."""
-    paths = [files.path(file) for _, file in store.settling.instances(case)]
-    missing = sum(not path.exists() for path in paths)
+    instances = [file for _, file in store.settling.instances(case)]
+    with suppress(Damaged):  # counted below
+        files.bring(instances)
+    paths = [path for file in instances if (path := _path(files, file)) is not None]
+    missing = len(instances) - len(paths)
     if missing or not paths:
         raise NodeError(
-            f"case {case} lacks {missing} of its {counted(len(paths), 'image file')} in the storage folder; send the series again"
+            f"case {case} lacks {missing} of its {counted(len(instances), 'image file')} in the storage folder; send the series again"
         )
     return paths
+
+
+def _path(files: Files, file: StoredFile) -> Path | None:
+    try:
+        path = files.here(file)
+    except Damaged:
+        return None
+    return path if path.exists() else None
 
 
 def _explained(config: Config, case: int, paths: list[Path]) -> tuple["Explanation", "Manifest"]:

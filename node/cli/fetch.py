@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from node.audit.trail import Trail, open_trail
 from node.cli.app import ConfigOption, app, complaints, configuration, console, one_line_errors
+from node.config.files import files_of
 from node.config.peer import Peer
 from node.config.sections import Config
 from node.dicom.header import is_uid
@@ -63,7 +64,7 @@ def fetch(
     with one_line_errors():
         settings = configuration(config)
         peer = peer_called(settings, source_ae)
-        files = Files(settings.storage.directory)
+        files = files_of(settings)
         with closing(open_trail(settings)) as trail:
             total, left = _fetched(settings, peer, study, files, trail)
         counts = f"{total.came} came, {total.known} known before, {total.failed} failed"
@@ -80,7 +81,7 @@ def _fetched(settings: Config, peer: Peer, study: str, files: Files, trail: Trai
     if not wanted:
         others = ", ".join(sorted({series.modality for series in listed})) or "none"
         raise Refused(f"nothing to fetch: the study has no CT series (modalities: {others})")
-    store, total = Store.open(settings.storage.url), Brought(0, 0, 0)
+    store, total = Store.open(settings.storage.url, files.folder), Brought(0, 0, 0)
     with progress_bar() as progress:
         task = progress.add_task(f"{len(wanted)} series from {peer.ae_title}", total=None)
 

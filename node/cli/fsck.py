@@ -9,12 +9,13 @@ import typer
 
 from ai.wording import counted
 from node.cli.app import ConfigOption, app, configuration, console, one_line_errors, say
-from storage.files.instances import Files
+from node.config.files import files_of
 from storage.fsck import Checked, Difference, Kind, check
 from storage.store import Store
 
 _REMEDIES = {
     Kind.MISSING: "the file is not there; send the instance again",
+    Kind.NOT_STORED: "the object store has it not as it was uploaded; --repair uploads it again where it lies here",
     Kind.DAMAGED: "the file is not what was written; send the instance again",
     Kind.STRAY: "no case has this file; --repair moves it to lost+found",
     Kind.COUNT: "the case counts wrongly; --repair counts again",
@@ -35,9 +36,10 @@ def fsck(
     Exit status 1 when a difference remains.
     """
     with one_line_errors():
-        settings = configuration(config).storage
-        store, found = Store.open(settings.url), Counter[str]()
-        for result in check(store, Files(settings.directory), repair):
+        checked, found = configuration(config), Counter[str]()
+        files = files_of(checked)
+        store = Store.open(checked.storage.url, files.folder)
+        for result in check(store, files, repair):
             if isinstance(result, Difference):
                 found["mended" if result.mended else "remaining"] += 1
             _print(result, as_json)

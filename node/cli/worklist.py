@@ -35,7 +35,7 @@ from storage.reader import open_worklist
 from storage.stages import DeliveryStage, Stage
 
 if TYPE_CHECKING:
-    from node.rules.health import Health, ProcessFact
+    from node.rules.health import Facts, Health, ProcessFact
 
 _OUTCOME_STYLE = {"positive": "bold red", "not_analysed": "yellow", "limited": "yellow", "negative": "green"}
 _CLOCK_PARTS = ("settle", "wait", "volume", "inference", "report", "delivery", "total")
@@ -245,12 +245,20 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             "reasons": [vars(reason) for reason in health.reasons],
             "processes": [_process(each, now) for each in facts.processes],
             "free_gib": None if facts.free_bytes is None else round(facts.free_bytes / 2**30, 1),
+            **_uploads(facts),
             "last_rejected_callers": [each.line for each in last_rejections(checked.storage.directory)],
             **queues,
         }
         with reader_may_leave():
             _print_status(health, values, as_json)
         raise typer.Exit(health.verdict.exit_status)
+
+
+def _uploads(facts: "Facts") -> dict[str, Any]:
+    """How many files wait for the object store in which folder; nothing where none do."""
+    return (
+        {"waiting_for_the_object_store": {each.folder: each.number for each in facts.uploads}} if facts.uploads else {}
+    )
 
 
 def _print_status(health: "Health", values: Mapping[str, Any], as_json: bool) -> None:

@@ -21,7 +21,9 @@ def beside(config: Config, folder: Path) -> Config:
     url = config.storage.database_url
     if url.startswith(_SQLITE) and url != _SQLITE and "?" not in url:
         url = f"{_SQLITE}{folder / url.removeprefix(_SQLITE)}"
-    storage = {"directory": folder / config.storage.directory, "database_url": url}
+    storage: dict[str, object] = {"directory": folder / config.storage.directory, "database_url": url}
+    of_objects = ("objects_credentials", "objects_ca")
+    storage |= {key: str(folder / path) for key in of_objects if (path := getattr(config.storage, key))}
     bundles = {key: folder / path for key in ("bundle", "shadow") if (path := getattr(config.ai, key))}
     return config.model_copy(
         update={

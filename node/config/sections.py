@@ -73,6 +73,12 @@ class Storage(Section):
     high_water_percent: Annotated[float, Field(ge=0, lt=100)] = 0
     other_objects_hours: Annotated[float, Field(ge=0, le=876_000)] = 24
     migrate: Literal["by_command", "by_itself"] = "by_command"
+    objects: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.!*'()/-]*)?)?$")] = ""
+    objects_endpoint: Annotated[str, Field(pattern=r"^(https?://[^/\s]+/?)?$")] = ""
+    objects_region: str = ""
+    objects_credentials: str = ""
+    objects_ca: str = ""
+    objects_evict_hours: Annotated[float, Field(ge=0, le=876_000)] = 0
 
     @property
     def url(self) -> str:

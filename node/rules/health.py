@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from ai.wording import counted
-from storage.running import CanaryEnd, ResultsGivenUp
+from storage.running import CanaryEnd, ResultsGivenUp, UploadsWaiting
 
 
 class Verdict(StrEnum):
@@ -109,6 +109,8 @@ class Facts:
     held_up: str = ""
     drifted: Sequence[str] = ()
     """What of which scanner is not as it was."""
+    uploads: Sequence[UploadsWaiting] = ()
+    """What waits for the object store, where there is one."""
     canary: CanaryEnd | None = None
     """What came of the last one, where any are sent."""
     canary_overdue: str = ""
@@ -127,6 +129,8 @@ FULL_BYTES, LOW_BYTES = 64 << 20, 2 << 30
 """With less room than the first nothing is received; less than the second holds about eight studies."""
 PENDING_LATE, READY_LATE, REFUSED_LATELY = timedelta(minutes=15), timedelta(minutes=15), timedelta(hours=1)
 EXPIRES_SOON = timedelta(days=30)
+UPLOAD_FAILED, UPLOAD_LATE = timedelta(seconds=30), timedelta(minutes=15)
+"""So long a file may wait for the object store where that has failed, and where it has not."""
 _NEEDED = {
     "serve": (Verdict.DOWN, "nothing is settled or delivered"),
     "receive": (Verdict.DOWN, "no image is received"),
@@ -136,6 +140,7 @@ _NEEDED = {
 """Each process, how bad it is when it does not run, and what that means; `web` only where pages are wanted."""
 _OF_EACH_HOST = ("receive", "work")
 _JOBS = {
+    "upload": (Verdict.DEGRADED, "nothing goes to the object store"),
     "settle": (Verdict.DOWN, "no series is taken to be whole"),
     "deliver": (Verdict.DOWN, "no report is delivered"),
     "intake": (Verdict.DOWN, "no image is answered"),
@@ -148,7 +153,7 @@ _JOBS = {
 
 ABOUT = (
     "database", "processes", "disk", "instances", "model", "peers", "deliveries", "analysis", "certificates", "clock",
-    "notifications", "jobs", "canary", "drift",
+    "notifications", "jobs", "canary", "drift", "objects",
 )  # fmt: skip
 """What a reason may be about."""
 
@@ -157,7 +162,7 @@ def judge(facts: Facts) -> Health:
     """How the node is."""
     rules = (
         _database, _processes, _silent_hosts, _not_reloaded, _two_nodes, _jobs, _disk, _refused,
-        _model, _peers, _waiting, _canary, _drift, _certificates, _clock,
+        _model, _peers, _waiting, _uploads, _canary, _drift, _certificates, _clock,
     )  # fmt: skip
     reasons = [reason for rule in rules for reason in rule(facts)]
     return Health(tuple(sorted(reasons, key=lambda one: -one.verdict.exit_status)))
@@ -342,6 +347,19 @@ def _waiting(facts: Facts) -> Iterator[Reason]:
         since = _utc(facts.oldest_ready_at)
         message = f"a case has waited for its analysis since {since}; look at the log of `willis work`"
         yield Reason("analysis", Verdict.DEGRADED, message)
+
+
+def _uploads(facts: Facts) -> Iterator[Reason]:
+    for each in facts.uploads:
+        waits = facts.now - each.oldest_at
+        if waits > UPLOAD_LATE or (each.error and waits > UPLOAD_FAILED):
+            files = counted(each.number, "file waits", "files wait")
+            why = each.error or "no attempt has failed; does `willis serve` run there, and is it fast enough?"
+            message = (
+                f"{files} for the object store in {each.folder} since {_utc(each.oldest_at)}: {why} "
+                "(nothing is refused; other hosts cannot analyse these)"
+            )
+            yield Reason("objects", Verdict.DEGRADED, message, each.folder)
 
 
 def _canary(facts: Facts) -> Iterator[Reason]:

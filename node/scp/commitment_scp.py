@@ -24,6 +24,7 @@ from node.dicom.status import (
 )
 from node.runtime import log
 from node.runtime.backoff import Backoff
+from storage.errors import ObjectsAway, StorageFull
 from storage.files.instances import Files
 from storage.records import CommitmentRequest, Reported
 from storage.store import Store
@@ -135,4 +136,7 @@ def _failure(item: Item, held: dict[str, Any], files: Files) -> int | None:
     known_class, file = held[sop_instance_uid]
     if known_class != sop_class_uid:
         return CLASS_INSTANCE_CONFLICT
-    return None if files.holds(file) else PROCESSING_FAILURE
+    try:
+        return None if files.keeps(file) else PROCESSING_FAILURE
+    except (ObjectsAway, StorageFull):  # whoever asked may ask again
+        return PROCESSING_FAILURE

@@ -17,6 +17,7 @@ from pynetdicom.sop_class import (
 
 from node.audit.messages import Party
 from node.audit.trail import Trail, open_trail
+from node.config.files import files_of
 from node.config.reloading import Reloading
 from node.config.sections import Config, Node
 from node.dicom.conformance import (
@@ -237,9 +238,10 @@ def receive(config: Config, reloading: Reloading) -> None:
     """The receiver process: accepts associations until SIGTERM, then lets the open ones end for a while."""
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda _signal, _frame: stopping.set())
-    store, directory = Store.open(config.storage.url), config.storage.directory
+    files, directory = files_of(config), config.storage.directory
+    store = Store.open(config.storage.url, files.folder)
     trail = open_trail(config)
-    receiver = Receiver(config, store, Files(directory), lambda: wake(directory, NODE_PROCESS), trail)
+    receiver = Receiver(config, store, files, lambda: wake(directory, NODE_PROCESS), trail)
     receiver.start()
     heartbeat = Heartbeat(store.processes, "receive", directory, lambda: receiver.details() | reloading.as_details())
     heartbeat.start()

@@ -9,6 +9,7 @@ from node.web.images import NoImages, Series, findings_on, hounsfield
 from node.web.masks import Run, masks_on
 from node.web.requests import Asked
 from node.web.thumbnails import thumbnail
+from storage.errors import StorageError
 from storage.queries.worklist import Row
 
 _KEPT_SECONDS = 3600
@@ -42,8 +43,12 @@ def images(asked: Asked) -> Response:
 def _masks(asked: Asked, row: Row, series: Series) -> dict[int, list[Run]]:
     deliveries = asked.context.store.worklist.deliveries(row["case_id"])
     mine = [each for each in deliveries if each.kind == "segmentation" and each.revision == row["revision"]]
-    path = mine[-1].file.path if mine else ""
-    return masks_on(series, asked.context.files.root / path) if path and row["outcome"] == "positive" else {}
+    if not mine or row["outcome"] != "positive":
+        return {}
+    try:
+        return masks_on(series, asked.context.files.here(mine[-1].file))
+    except StorageError:  # the images are shown without them
+        return {}
 
 
 def image(asked: Asked) -> Response:

@@ -2,8 +2,9 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydicom.errors import InvalidDicomError
 
 from ai.errors import NotAnalysable
 from ai.frames import GARBLED, Frame, frame_hu, frames
+from storage.errors import NotStored, ObjectsAway, StorageError
 from storage.files.instances import Files
 from storage.queries.receiving import Settling
 from storage.records import Header, StoredFile
@@ -27,9 +29,9 @@ class NoImages(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """A frame of a file.  `along_mm`: its position along the normal of the slices."""
+    """A frame of a file, which `find` finds.  `along_mm`: its position along the normal of the slices."""
 
-    path: Path
+    find: Callable[[], Path]
     sop_instance_uid: str
     frame_number: int
     position_mm: tuple[float, ...]
@@ -114,20 +116,20 @@ class Images:
         return Series(tuple(places), sample, has_geometry, key)
 
     def _places(self, head: Header, file: StoredFile) -> list[Place]:
-        path = self._files.path(file)
+        find = partial(self._files.here, file)
         if head.number_of_frames <= 1 and head.position_mm is not None:
-            return [Place(path, head.sop_instance_uid, 1, head.position_mm, 0.0)]
+            return [Place(find, head.sop_instance_uid, 1, head.position_mm, 0.0)]
         found = frames(self._header(file))
         uid = head.sop_instance_uid
-        return [Place(path, uid, each.number, each.position_mm if each.has_geometry else (), 0.0) for each in found]
+        return [Place(find, uid, each.number, each.position_mm if each.has_geometry else (), 0.0) for each in found]
 
     def _header(self, file: StoredFile) -> Dataset:
-        return _dataset(self._files.path(file), stop_before_pixels=True)
+        return _dataset(partial(self._files.here, file), stop_before_pixels=True)
 
 
 def hounsfield(place: Place) -> NDArray[np.int16]:
     """The slice in HU (rows, columns), int16.  Raises NoImages when its file is gone or cannot be decoded."""
-    ds = _dataset(place.path, stop_before_pixels=False)
+    ds = _dataset(place.find, stop_before_pixels=False)
     for frame in frames(ds):
         if frame.number == place.frame_number:
             try:
@@ -137,10 +139,12 @@ def hounsfield(place: Place) -> NDArray[np.int16]:
     raise NoImages("This slice is no longer there.")
 
 
-def _dataset(path: Path, stop_before_pixels: bool) -> Dataset:
+def _dataset(find: Callable[[], Path], stop_before_pixels: bool) -> Dataset:
     try:
-        return dcmread(path, stop_before_pixels=stop_before_pixels, force=True)
-    except FileNotFoundError:
+        return dcmread(find(), stop_before_pixels=stop_before_pixels, force=True)
+    except (NotStored, ObjectsAway):
+        raise NoImages("The images of this case lie on another machine, and cannot be had now.") from None
+    except (FileNotFoundError, StorageError):
         raise NoImages("The images of this case are no longer on this machine.") from None
     except (*GARBLED, InvalidDicomError, OSError):
         raise NoImages("The file of this slice cannot be read.") from None

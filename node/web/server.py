@@ -6,6 +6,7 @@ import socket
 import uvicorn
 
 from node.audit.trail import open_trail
+from node.config.files import files_of
 from node.config.sections import Config
 from node.errors import Unavailable
 from node.net.ports import port_message
@@ -18,7 +19,6 @@ from node.web.context import Context
 from node.web.images import Images
 from node.web.passwords import Passwords
 from node.web.sign_in import FirstStart, Tries, new_token
-from storage.files.instances import Files
 from storage.store import Store
 
 _LAST_SECONDS = 2
@@ -27,18 +27,19 @@ _LAST_SECONDS = 2
 def serve_pages(config: Config) -> None:
     """Serves until SIGTERM or SIGINT.  Raises Unavailable when the port is taken, and what opening the store raises."""
     listening = _listen(config)
-    store = Store.open(config.storage.url)
+    files = files_of(config)
+    store = Store.open(config.storage.url, files.folder)
     context = Context(
         config,
         store,
-        Files(config.storage.directory),
+        files,
         open_trail(config),
         utc_now,
         Passwords(),
         Tries(),
         FirstStart("" if store.accounts.have_begun() else new_token()),
         Board(store.triage, store.changes),
-        Images(store.settling, Files(config.storage.directory)),
+        Images(store.settling, files),
     )
     server = uvicorn.Server(
         uvicorn.Config(

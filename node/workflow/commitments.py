@@ -48,7 +48,7 @@ def _ask_one(context: Context, due: Commitment) -> bool:
         return False
     reports = CommitmentReports(context.config, context.store, context.clock)
     try:
-        item = (Outgoing.read(context.files.path(delivery.file)).sop_class_uid, delivery.sop_instance_uid)
+        item = (Outgoing.read(context.files.here(delivery.file)).sop_class_uid, delivery.sop_instance_uid)
         _request(context, peer, due, item, reports)
     except Refused as error:
         commitments.refused(due, str(error))

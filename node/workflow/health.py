@@ -21,7 +21,7 @@ from storage.database.plain import Reading
 from storage.errors import DatabaseUnusable
 from storage.queries import health as asked
 from storage.reader import open_reading
-from storage.running import CanaryEnd, PeerAnswer, Process, ResultsGivenUp, Waiting
+from storage.running import CanaryEnd, PeerAnswer, Process, ResultsGivenUp, UploadsWaiting, Waiting
 
 GIVEN_UP_LATELY = timedelta(days=7)
 """So long a result of a storage commitment that was given up is spoken of; then the peer will not ask for it again."""
@@ -41,12 +41,14 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
     peers: list[PeerAnswer] = []
     given_up: list[ResultsGivenUp] = []
     drifted: list[str] = []
+    uploads: list[UploadsWaiting] = []
     waiting, canary, canary_overdue, database_error = Waiting(), None, "", ""
     try:
         if reading := known or readable(config.storage.url):
             processes, peers, waiting = asked.processes(reading), asked.peers(reading), asked.waiting(reading)
             given_up = asked.results_given_up(reading)
             drifted = asked.drifted(reading) if config.drift.baseline_weeks else []
+            uploads = asked.uploads(reading) if config.storage.objects else []
             if config.canary.minutes:
                 canary, unanswered = asked.canary(reading), asked.unanswered_canaries(reading)
                 canary_overdue = _overdue(config, canary, unanswered, processes, now)
@@ -77,6 +79,7 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         canary=canary,
         canary_overdue=canary_overdue,
         drifted=drifted,
+        uploads=uploads,
         serves_pages=config.web.enabled,
     )
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 from node.runtime import log
 from node.runtime.processes import LEASE_SLACK_SECONDS, has_died
 from node.workflow.context import Context
+from node.workflow.uploads import LEASE as UPLOAD_LEASE
 
 _SLACK = timedelta(seconds=LEASE_SLACK_SECONDS)
 _NOTIFIED_WITHIN = timedelta(hours=49)
@@ -31,5 +32,6 @@ def _after_the_clock_was_set_back(context: Context) -> None:
     changed = store.settling.stamp_anew(context.clock) + store.outbox.due.hasten(now, longest)
     changed += store.commitments.due.hasten(now, answered) + store.commitment_requests.due.hasten(now, answered)
     changed += store.notifications.due.hasten(now, _NOTIFIED_WITHIN)
+    changed += store.uploads.hasten(now, UPLOAD_LEASE + longest, leased=True)
     if changed:
         log.get().warning("clock_was_set_back", count=changed)

@@ -52,7 +52,7 @@ def _objects(context: Context, owed: OwedReview) -> Iterator[ResultObject]:
         if len(chain) > 1 and _reviewed(context, owed, kind, chain[:-1]).uid == chain[-1]:
             continue
         context.files.verify(file)
-        ds = build_review(dcmread(context.files.path(file)), _reviewed(context, owed, kind, chain), _created(context))
+        ds = build_review(dcmread(context.files.here(file)), _reviewed(context, owed, kind, chain), _created(context))
         uid = str(ds.SOPInstanceUID)
         yield ResultObject(kind, uid, context.files.write_report(uid, encode(ds)), destinations)
 

@@ -15,6 +15,7 @@ from node.config.sections import Eligibility
 from node.dicom.frame_headers import frame_headers, is_part_of_concatenation
 from node.rules.completion import Geometry
 from node.rules.eligibility import ct_slices, holds_ct
+from storage.errors import ObjectsAway
 from storage.files.instances import Files
 from storage.records import Header, StoredFile
 
@@ -53,7 +54,9 @@ class Slices:
         if header.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
             return None
         try:
-            return dcmread(self._files.path(file), stop_before_pixels=True, defer_size=LONGEST_ELEMENT_BYTES)
+            return dcmread(self._files.here(file), stop_before_pixels=True, defer_size=LONGEST_ELEMENT_BYTES)
+        except ObjectsAway:  # the next run asks again
+            raise
         except Exception:  # noqa: BLE001  the edge: pydicom raises whatever its parser stumbles over
             return None
 
@@ -94,7 +97,8 @@ class Slices:
     def shows_both_ends(self) -> bool:
         """Whether the region around the circle of Willis lies inside the slices with a margin.
 
-        Never of compressed slices: a codec that crashes would end the node here, and costs an attempt in the worker.
+        Never of slices that lie elsewhere, nor of compressed ones: a codec that crashes would end the node here, and
+        costs an attempt in the worker.
         """
         if self.stack is None:
             return False

@@ -13,6 +13,7 @@ from typing import Any
 
 from node.audit.messages import Activity
 from node.audit.trail import open_trail
+from node.config.files import files_of
 from node.config.reloading import Reloading, never
 from node.config.sections import Config
 from node.net.tls import hold_anew
@@ -36,12 +37,12 @@ from node.workflow import (
     retrieval,
     reviews,
     settling,
+    uploads,
 )
 from node.workflow.context import Context
 from node.workflow.health import room_in
 from node.workflow.service import Service
 from storage.errors import DatabaseAway
-from storage.files.instances import Files
 from storage.store import Store
 
 ALARM_SLACK_SECONDS = 5
@@ -57,9 +58,9 @@ class Supervisor:
         self._is_to_reload = False
         self._config = config
         directory = config.storage.directory
-        self._files = Files(directory)
+        self._files = files_of(config)
         migration.migrate_by_itself(config, utc_now())
-        self._store = Store.open(config.storage.url)
+        self._store = Store.open(config.storage.url, self._files.folder)
         self._trail = open_trail(config)
         self._context = Context(
             config, self._store, self._files, lambda: wake(directory, WORKER_PROCESS), trail=self._trail
@@ -236,6 +237,10 @@ def _jobs_of(context: Context, rescue: Callable[[], None]) -> list[Job]:
         Job("reviews",       10.0, False, lambda: reviews.send(context)),
         Job("retain",        60.0, False, lambda: retention.retain(context)),
     ]  # fmt: skip
+    if config.storage.objects:
+        uploader = uploads.Uploader(context)
+        jobs.append(Job("upload", 1.0, False, uploader.run, uploads.LEASE.total_seconds()))
+        jobs.append(Job("evict", 60.0, False, lambda: uploads.evict(context)))
     if config.notifications:
         one_message = notifications.lease(context).total_seconds() + LATE_AFTER_SECONDS / 4
         jobs.append(Job("notify", 2.0, True, lambda: notifications.tell(context), one_message))

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Double, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Double, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from storage.database.schema import Base
@@ -161,4 +161,37 @@ class NotificationRow(Base):
     __table_args__ = (
         UniqueConstraint("target", "event", "subject"),
         Index("ix_notification_due", "stage", "next_attempt_at"),
+    )
+
+
+class UploadRow(Base):
+    """A file on its way to the object store, or there.  See `storage.queries.uploads`."""
+
+    __tablename__ = "upload"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    path: Mapped[str] = mapped_column(Text, unique=True)
+    series_id: Mapped[int] = mapped_column(Integer)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    """These as the row of the instance, report or object has them."""
+    folder: Mapped[str] = mapped_column(String(80))
+    """The storage folder that holds it (`Files.folder`); "" where none need hold it any longer."""
+    created_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    next_attempt_at: Mapped[datetime | None]
+    """When to upload or remove it, or the end of the lease of whoever does; None: nothing is to be done."""
+    last_error: Mapped[str] = mapped_column(Text, default="")
+    uploaded_at: Mapped[datetime | None]
+    """When the store had it whole; until then nothing may rely on the store."""
+    stored_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    stored_e_tag: Mapped[str] = mapped_column(Text, default="")
+    """As the store said it when it had been compared with the file: a HEAD tells whether it is the same object still."""
+    removed_at: Mapped[datetime | None]
+    """When its case was removed: the object is to go too."""
+
+    __table_args__ = (
+        Index("ix_upload_due", "next_attempt_at"),
+        Index("ix_upload_series", "series_id", "uploaded_at"),
+        Index("ix_upload_folder", "folder", "uploaded_at"),
     )

@@ -2,7 +2,8 @@
 
 Layout under the root: `instances/<2 hex of the series>/<series hash>/<instance hash>-<content hash>.dcm` and
 `reports/<2 hex>/<report hash>-<content hash>.dcm`.  Names are hashes of UIDs, never UIDs from the wire; the content
-hash in them means that no write can ever replace other bytes.
+hash in them means that no write can ever replace other bytes.  With an object store, `fetched/` holds copies of what was
+received elsewhere or is no longer here: a cache, which loses what nobody has read for a day.
 """
 
 import contextlib
@@ -14,13 +15,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from storage.errors import Damaged, StorageError, StorageFull
+from storage.files.content import content_sha256
 from storage.files.folder_flushes import FolderFlushes, flush_folder
+from storage.files.objects import Objects
 from storage.records import StoredFile
 
-_META_LENGTH_AT = 140  # preamble, prefix, then the element header of (0002,0000)
+FETCHED, FOLDER_NAME = "fetched", "folder-name"
+FETCHED_KEPT_SECONDS = 86_400.0
+"""A copy that was fetched goes so long after it was last asked for."""
+_FETCHED_AT_ONCE = 8
 _LONGEST_WRITE_SECONDS = 86_400.0
 MOST_FOLDERS_KNOWN = 4096
 """So many are remembered as durable; then all are forgotten, and flushed once more."""
@@ -136,9 +143,9 @@ def series_folder(series_uid: str) -> str:
 class Files:
     """The files of one installation, under one root folder."""
 
-    def __init__(self, root: Path) -> None:
-        """`root` is created.  Raises StorageError, naming the folder, when it cannot be written to."""
-        self.root = root
+    def __init__(self, root: Path, objects: Objects | None = None) -> None:
+        """`root` is created.  `objects`: what else has files.  Raises StorageError when the folder cannot be written to."""
+        self.root, self.objects = root, objects
         self.folders = FolderFlushes()
         self._durable: set[Path] = set()
         self._lock = threading.Lock()
@@ -156,6 +163,20 @@ class Files:
             raise StorageError(
                 f"cannot write to {root}: {error.strerror}; create it or set [storage] directory"
             ) from None
+        self.folder = self._named() if objects else ""
+        """What the database calls this folder, whichever host it is mounted on; "" without an object store."""
+
+    def _named(self) -> str:
+        """The folder's name, given to it once."""
+        name, new = self.root / FOLDER_NAME, self.new_temporary()
+        if not name.exists():
+            new.write_text(f"{socket.gethostname()[:48]}-{secrets.token_hex(8)}", "ascii")
+            flush_folder(new)
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                os.link(new, name)
+            new.unlink()
+            flush_folder(self.root)
+        return name.read_text("ascii").strip()
 
     def new_temporary(self) -> Path:
         """A name for a temporary that nobody uses; it says which process of which host writes it."""
@@ -201,13 +222,60 @@ class Files:
             self._durable |= flushed
 
     def path(self, file: StoredFile) -> Path:
-        """Where the bytes lie."""
+        """Where the bytes lie that were written here; with an object store they need not be there, see `here`."""
         return self.root / file.path
+
+    def here(self, file: StoredFile) -> Path:
+        """Where the bytes can be read: where they were written, else in a copy, which is fetched if need be.
+
+        Without an object store the same as `path`.  Raises NotStored, ObjectsAway, StorageFull; Damaged where the object is
+        not what was uploaded.
+        """
+        written = self.path(file)
+        if self.objects is None or written.exists():
+            return written
+        copy = self.root / FETCHED / file.path
+        try:
+            os.utime(copy)
+        except FileNotFoundError:
+            self._fetch(self.objects, file, copy)
+        return copy
+
+    def bring(self, files: Iterable[StoredFile]) -> None:
+        """All of them can be read here, several having been fetched at once.  Raises as `here` does."""
+        lacking = [file for file in files if self.objects and not self.path(file).exists()]
+        if lacking:
+            with ThreadPoolExecutor(_FETCHED_AT_ONCE) as threads:
+                list(threads.map(self.here, lacking))
+
+    def _fetch(self, objects: Objects, file: StoredFile, copy: Path) -> None:
+        """`copy` has the bytes, also after power loss, and they are those that the database and the uploader knew."""
+        temporary = self.new_temporary()
+        with _UndoneByAnError(lambda: temporary.unlink(missing_ok=True)):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb+") as stream:
+                _, kept_beside = objects.fetch(file.path, stream, file.size_bytes)
+                stream.seek(0)
+                is_whole = content_sha256(file.path, stream) == file.sha256
+                stream.seek(0)
+                if not is_whole or kept_beside not in ("", hashlib.file_digest(stream, "sha256").hexdigest()):
+                    raise Damaged(f"the object {file.path} is not what was uploaded; `willis fsck` says more")
+                os.fsync(stream.fileno())
+            temporary.rename(copy)
+
+    def sweep_fetched(self) -> int:
+        """Copies that nobody has asked for lately are gone; returns how many."""
+        old = [
+            path for path in (self.root / FETCHED).rglob("*.dcm") if is_older(path, time.time() - FETCHED_KEPT_SECONDS)
+        ]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
 
     def read(self, file: StoredFile) -> bytes:
         """The whole file.  Raises Damaged when it is missing or has another length."""
         try:
-            content = self.path(file).read_bytes()
+            content = self.here(file).read_bytes()
         except FileNotFoundError:
             raise Damaged(f"{file.path} is missing") from None
         if len(content) != file.size_bytes:
@@ -224,14 +292,20 @@ class Files:
 
         Its length says nothing: another sender of the same bytes may have left its own file meta before them.
         """
-        digest = hashlib.sha256()
+        return self._is_whole(self.path(file), file)
+
+    def keeps(self, file: StoredFile) -> bool:
+        """The same of what may lie in the object store alone, which is fetched.  Raises ObjectsAway, StorageFull."""
         try:
-            with self.path(file).open("rb") as stream:
-                group_length = stream.read(_META_LENGTH_AT + 4)[_META_LENGTH_AT:]
-                stream.seek(int.from_bytes(group_length, "little"), os.SEEK_CUR)
-                while piece := stream.read(1 << 20):
-                    digest.update(piece)
-                return digest.hexdigest() == file.sha256
+            return self.holds(file) or (self.objects is not None and self._is_whole(self.here(file), file))
+        except Damaged:
+            return False
+
+    @staticmethod
+    def _is_whole(path: Path, file: StoredFile) -> bool:
+        try:
+            with path.open("rb") as stream:
+                return content_sha256(file.path, stream) == file.sha256
         except FileNotFoundError:
             return False
 

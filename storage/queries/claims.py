@@ -8,12 +8,13 @@ from typing import Any
 
 from sqlalchemy import case, select, update
 
-from storage.database.running import MeasuredRow
+from storage.database.running import MeasuredRow, UploadRow
 from storage.database.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.receiving import CLOCKS_DIFFER
 from storage.queries.rows import as_series, reopen
 from storage.queries.tally import count_report
+from storage.queries.uploads import lies_elsewhere, new_values, waits_elsewhere
 from storage.records import Claim, Conclusion, ReportObject, ResultObject, Series, StoredFile
 from storage.stages import DeliveryStage, Event, Stage, advance, sources
 
@@ -21,21 +22,35 @@ from storage.stages import DeliveryStage, Event, Stage, advance, sources
 class Queue:
     """Claims on series that are ready.  Each public method is one transaction."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        """`transactions` are those of the store's database."""
-        self._transactions = transactions
+    def __init__(self, transactions: Transactions, folder: str = "") -> None:
+        """`transactions` are those of the store's database; files lie in this `folder` or an object store ("": all here)."""
+        self._transactions, self._folder = transactions, folder
+        self.lies_here_only = False
+        """True: the object store is away, and only what needs nothing of it is claimed."""
 
     def claim(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
-        """The right to analyse the series that has waited longest, a canary last; None when none waits.  The attempt is counted."""
+        """The right to analyse the series that has waited longest, a canary last; None when none waits.  The attempt is counted.
+
+        Not one with a file that lies in another folder alone.
+        """
         return self._claim(SeriesRow.attempts < max_attempts, worker, now, lease)
 
     def claim_exhausted(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
         """The right to report a series that failed at its last attempt.  This attempt is counted too."""
         return self._claim(SeriesRow.attempts >= max_attempts, worker, now, lease, exhausted=True)
 
+    def _can_be_read(self) -> list[Any]:
+        lacks = lies_elsewhere if self.lies_here_only else waits_elsewhere
+        return [~lacks(SeriesRow.id, self._folder)] if self._folder else []
+
     def _claim(self, which: Any, worker: str, now: datetime, lease: timedelta, exhausted: bool = False) -> Claim | None:
         ready, token = SeriesRow.stage == Stage.READY.value, secrets.token_hex(16)
-        oldest = select(SeriesRow.id).where(ready, which).order_by(SeriesRow.canary, SeriesRow.ready_at).limit(1)
+        oldest = (
+            select(SeriesRow.id)
+            .where(ready, which, *self._can_be_read())
+            .order_by(SeriesRow.canary, SeriesRow.ready_at)
+            .limit(1)
+        )
         with self._transactions.writing("claim") as session:
             row = session.scalars(
                 update(SeriesRow)
@@ -139,6 +154,9 @@ class Queue:
                 session.add(inserted)
                 session.flush()
                 row.report_id = inserted.id
+                if self._folder:
+                    files = [report.file, *(each.file for each in beside)]
+                    session.add_all(UploadRow(**new_values(file, row.id, self._folder, now)) for file in files)
                 if row.canary:  # nobody's, whoever is configured to get what comes
                     return True
                 count_report(session, row, inserted)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from storage.database.plain import Reading
-from storage.running import CanaryEnd, PeerAnswer, Process, ResultsGivenUp, Waiting
+from storage.running import CanaryEnd, PeerAnswer, Process, ResultsGivenUp, UploadsWaiting, Waiting
 
 _WAITING = """
 SELECT
@@ -33,6 +33,19 @@ AND NOT EXISTS (SELECT 1 FROM lately l WHERE l.calling_ae = g.calling_ae AND l.a
 GROUP BY calling_ae ORDER BY calling_ae
 """
 """Among the latest alone: there is no index for it, and a request may name thousands of instances."""
+
+
+_UPLOADS = """
+SELECT folder, COUNT(*) AS number, MIN(created_at) AS oldest_at, MAX(last_error) AS error FROM upload
+WHERE next_attempt_at IS NOT NULL AND uploaded_at IS NULL AND removed_at IS NULL GROUP BY folder ORDER BY folder
+"""
+
+
+def uploads(reading: Reading) -> list[UploadsWaiting]:
+    """What waits for the object store in each folder."""
+    with reading() as select:
+        rows = select(_UPLOADS)
+    return [UploadsWaiting(row["folder"], row["number"], _time(row["oldest_at"]), row["error"]) for row in rows]
 
 
 def drifted(reading: Reading) -> list[str]:

@@ -9,10 +9,11 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, inser
 from sqlalchemy.orm import Session
 
 from storage.database.prepared import Prepared
-from storage.database.running import CanaryRow
+from storage.database.running import CanaryRow, UploadRow
 from storage.database.schema import AssociationRow, InstanceRow, RefusalRow, RemovalRow, ReportRow, ReviewRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import reopen
+from storage.queries.uploads import INSERTED, REVIVE, TAKE_OVER, new_values, remove_object
 from storage.records import (
     Added,
     AssociationEnd,
@@ -88,9 +89,9 @@ _SERIES = select(*(getattr(SeriesRow, name) for name in _Series._fields)).where(
 class Intake:
     """What the receiver tells the database.  Each public method is one transaction."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        """`transactions` are those of the store's database."""
-        self._transactions = transactions
+    def __init__(self, transactions: Transactions, folder: str = "") -> None:
+        """`transactions` are those of the store's database; what comes is to be uploaded from this `folder`, "": is not."""
+        self._transactions, self._folder = transactions, folder
         dialect = transactions.engine.dialect
         self._insert_series = transactions.insert_unless_there(SeriesRow.__table__)
         if dialect.name == "sqlite":
@@ -102,6 +103,8 @@ class Intake:
         self._close_association = Prepared(_CLOSE, dialect)
         self._select_series = Prepared(_SERIES.with_for_update(), dialect)
         self._count_one = Prepared(_COUNT_ONE, dialect)
+        insert_upload = transactions.insert_unless_there(UploadRow.__table__).returning(UploadRow.id)
+        self._insert_upload = Prepared(insert_upload, dialect, INSERTED)
 
     def lose_associations(self, receiver: str, now: datetime, but_of: Collection[str] = ()) -> int:
         """What `receiver` had open when it died is closed as LOST; returns how many.
@@ -138,6 +141,7 @@ class Intake:
                 return
             series = session.scalars(select(SeriesRow).where(SeriesRow.id == row.series_id).with_for_update()).one()
             session.delete(row)
+            remove_object(session, file.path)
             session.flush()
             reported = session.scalar(select(ReportRow.id).where(ReportRow.series_id == series.id).limit(1))
             if series.instance_count == 1 and reported is None:
@@ -206,6 +210,8 @@ class Intake:
         if inserted is None:
             connection.execute(_FORGET_IF_EMPTY, {"series": series.id})
             return self._known(connection, received)
+        if self._folder:
+            self._add_upload(connection, received, series.id)
         stage, conflicts = Stage(series.stage), _conflicts(series, header)
         if stage is Stage.RECEIVING and conflicts == series.conflicts:
             advance(stage, Event.RECEIVED)
@@ -221,6 +227,12 @@ class Intake:
             row.last_instance_at = received.at
             session.flush()
         return Added.STORED
+
+    def _add_upload(self, connection: Connection, received: Received, series_id: int) -> None:
+        values = new_values(received.file, series_id, self._folder, received.at)
+        if self._insert_upload.first(connection, values) is None:
+            again = {"of_path": received.file.path, "of_folder": self._folder, "series": series_id, "now": received.at}
+            connection.execute(REVIVE, again)
 
     def _series_for(self, connection: Connection, received: Received) -> _Series:
         """The series' row, locked, made if there was none."""
@@ -238,15 +250,17 @@ class Intake:
             raise AssertionError("a series that was made is there")
         return _Series(*row)
 
-    @staticmethod
-    def _known(connection: Connection, received: Received) -> Added:
+    def _known(self, connection: Connection, received: Received) -> Added:
         with Session(connection) as session:
-            mine = select(InstanceRow).where(InstanceRow.sop_instance_uid == received.header.sop_instance_uid)
-            kept = session.scalars(mine).one()
+            with_uid = InstanceRow.sop_instance_uid == received.header.sop_instance_uid
+            kept = session.scalars(select(InstanceRow).where(with_uid)).one()
             if kept.sha256 == received.file.sha256:
                 connection.execute(
                     _SEE_AGAIN, {"series": kept.series_id, "now": received.at, "association": received.association_id}
                 )
+                if self._folder:
+                    mine = {"of_path": received.file.path, "of_folder": self._folder, "now": received.at}
+                    connection.execute(TAKE_OVER, mine)
                 return Added.SAME
             owner = session.get_one(SeriesRow, kept.series_id)
             owner.conflicts = sorted({*owner.conflicts, INSTANCES_DIFFER})

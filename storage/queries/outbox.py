@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.schema import CommitmentRow, DeliveryRow, ObjectRow, ReportRow
@@ -10,6 +10,7 @@ from storage.database.transactions import Transactions
 from storage.queries.due import Due
 from storage.queries.rows import alike
 from storage.queries.tally import count_acceptance
+from storage.queries.uploads import waits_elsewhere
 from storage.records import Delivery
 from storage.stages import DeliveryEvent, DeliveryStage, advance_delivery
 
@@ -17,10 +18,13 @@ from storage.stages import DeliveryEvent, DeliveryStage, advance_delivery
 class Outbox:
     """Deliveries that are due, and how they end.  Each public method is one transaction."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        """`transactions` are those of the store's database."""
+    def __init__(self, transactions: Transactions, folder: str = "") -> None:
+        """`transactions` are those of the store's database; files lie in this `folder` or an object store ("": all here)."""
         self._transactions = transactions
-        pending = DeliveryRow.stage == DeliveryStage.PENDING.value
+        pending: ColumnElement[bool] = DeliveryRow.stage == DeliveryStage.PENDING.value
+        if folder:
+            of_report = select(ReportRow.series_id).where(ReportRow.id == DeliveryRow.report_id).scalar_subquery()
+            pending &= ~waits_elsewhere(of_report, folder, "reports/")
         self.due = Due(transactions, DeliveryRow, DeliveryRow.destination, delivery_of, pending)
 
     def accepted(self, delivery: Delivery, now: datetime, transaction_uid: str | None = None) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
 from sqlalchemy.orm import Session
 
+from storage.database.running import UploadRow
 from storage.database.schema import (
     AssociationRow,
     CommitmentRow,
@@ -33,6 +34,7 @@ from storage.database.schema import (
 from storage.database.transactions import Transactions
 from storage.files.instances import series_folder
 from storage.queries.rows import alike
+from storage.queries.uploads import remove_objects
 from storage.stages import DeliveryStage, Outcome, Stage
 
 _ACCEPTED = (DeliveryStage.DELIVERED.value, DeliveryStage.COMMITTED.value)
@@ -68,9 +70,9 @@ class Removal:
 class Retention:
     """Each public method is one transaction."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        """`transactions` are those of the store's database."""
-        self._transactions = transactions
+    def __init__(self, transactions: Transactions, folder: str = "") -> None:
+        """`transactions` are those of the store's database; with an object store files lie in this `folder`, or others."""
+        self._transactions, self._folder = transactions, folder
 
     def candidates(
         self, before: datetime, limit: int, why: Why = Why.AGE, kept_classes: Collection[str] = ()
@@ -82,6 +84,9 @@ class Retention:
         for its age alone.
         """
         others = [_holds_none_of(kept_classes)] if why is Why.OTHER_OBJECTS else []
+        if self._folder:  # what lies in another folder alone is for whoever has that
+            of_case = exists().where(UploadRow.series_id == SeriesRow.id)
+            others.append(~of_case | of_case.where(UploadRow.folder.in_([self._folder, ""])))
         with self._transactions.reading() as session:
             old = (SeriesRow.ended_at < before, SeriesRow.last_instance_at < before)
             found = select(SeriesRow.id).where(
@@ -132,6 +137,7 @@ class Retention:
                 *(delete(table).where(table.series_id == case) for table in (ReportRow, InstanceRow)),
             ):
                 session.execute(rows)
+            remove_objects(session, case, now)
             session.delete(series)
             begun.forgotten_at = now
             return True

@@ -10,9 +10,11 @@ from datetime import datetime
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from storage.database.running import UploadRow
 from storage.database.schema import AccountRow, DeliveryRow, ObjectRow, ReportRow, ReviewRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.reviews import Verdict, verdicts_of
+from storage.queries.uploads import new_values
 from storage.records import ResultObject, StoredFile
 from storage.stages import DeliveryStage
 
@@ -52,9 +54,9 @@ class OwedReview:
 class ReviewDocuments:
     """Each public method is one transaction."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        """`transactions` are those of the store's database."""
-        self._transactions = transactions
+    def __init__(self, transactions: Transactions, folder: str = "") -> None:
+        """`transactions` are those of the store's database; objects are to be uploaded from this `folder`, "": are not."""
+        self._transactions, self._folder = transactions, folder
 
     def owed(self, before: datetime, limit: int) -> list[OwedReview]:
         """Acknowledged cases whose review has not changed since `before`, the longest first.
@@ -96,6 +98,8 @@ class ReviewDocuments:
                     report_id=owed.report_id, kind=each.kind, sop_instance_uid=each.sop_instance_uid, **vars(each.file)
                 )
                 session.add(beside)
+                if self._folder:
+                    session.add(UploadRow(**new_values(each.file, series.id, self._folder, now)))
                 session.flush()
                 session.add_all(
                     DeliveryRow(
