@@ -37,6 +37,7 @@ ADDED_LATER = (
     "second_stage",
     "second_stage.place_weights",
     "second_stage.place_limit",
+    "second_stage.around",
     "second_stage.shape.layers",
 )
 """Keys that older manifests may lack: their defaults are what older bundles meant."""
@@ -49,7 +50,8 @@ class SecondStage:
     score.
 
     `place_weights`: what each of `ai.surroundings.NAMES` adds, by name; none in older bundles.  `place_limit`: what their sum
-    must reach for a place to take nothing from the score.
+    must reach for a place to take nothing from the score.  `around`: so many of the best candidates are looked at from four more
+    places about their centres, and the mean counts; none in older bundles.
     """
 
     shape: ShapeSettings
@@ -58,8 +60,11 @@ class SecondStage:
     weights_sha256: dict[str, str]
     place_weights: dict[str, float] = field(default_factory=dict)
     place_limit: float = 0.0
+    around: int = 0
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.around, int) and self.around >= 0):
+            raise ValueError(f"around must be a whole number from 0 on, got {self.around}")
         if self.place_weights and tuple(self.place_weights) != PLACES:
             raise ValueError("place_weights are not those of this version of Willis: export the bundle again")
         if not all(np.isfinite(weight) for weight in (*self.place_weights.values(), self.place_limit)):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from ai.measures import quality_of
 from ai.preprocess import Region, coordinates, region_of_interest
 from ai.quality import MOST_SPREAD_MM
 from ai.remembered import Remembered
-from ai.second_stage import looked_at
+from ai.second_stage import around, leading, looked_at
 from ai.surroundings import place_scores, surroundings
 from ai.volume import Volume
 
@@ -104,8 +105,12 @@ def looked_at_again(
     for one in found:
         log_odds += looked_at(bundle.second, volume, [one.centre_lps_mm], remembered)
         progress(1.0)
-    around = surroundings(region, [one.centre_lps_mm for one in found], volume)
-    places = place_scores(around, tuple(stage.place_weights.values()), stage.place_limit)
+    for best in leading(log_odds, stage.around):
+        more = looked_at(bundle.second, volume, around(found[best].centre_lps_mm), remembered)
+        log_odds[best] = fmean([log_odds[best], *more])
+        progress(1.0)
+    measures = surroundings(region, [one.centre_lps_mm for one in found], volume)
+    places = place_scores(measures, tuple(stage.place_weights.values()), stage.place_limit)
     return rescored(found, log_odds, stage.first_weight, stage.second_weight, places)
 
 

@@ -23,6 +23,8 @@ from ai.volume import Volume
 KINDS = ("sac", "bend", "fork", "infundibulum", "end", "vessel", "bone", "vein", "beside a sac")
 """What the middle of a cube may be; the first is an aneurysm."""
 LARGEST_LOGIT = 8.0
+Place = tuple[float, float, float]
+"""In LPS mm."""
 _FARTHEST = 4.0
 """Standard deviations from the mean that a measurement is clipped to."""
 
@@ -44,6 +46,10 @@ class ShapeSettings:
             raise ValueError("measures are not those of this version of Willis: export the bundle again")
         if self.hidden < 1 or self.layers < 1:
             raise ValueError(f"hidden and layers must be at least 1, got {self.hidden} and {self.layers}")
+
+
+_CORNERS_MM = 0.3 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], float)
+"""Of a tetrahedron about a centre, .52 mm off: about as far as the first stage's centres are from the true ones."""
 
 
 class ShapeNet(nn.Module):
@@ -82,7 +88,7 @@ def sac_logits(kinds: Tensor) -> Tensor:
 
 
 def cube_around(
-    volume: Volume, centre_lps_mm: tuple[float, float, float], side: int = SIDE, spacing_mm: float = SPACING_MM
+    volume: Volume, centre_lps_mm: Place, side: int = SIDE, spacing_mm: float = SPACING_MM
 ) -> NDArray[np.int16]:
     """The volume's HU in the cube around a point, its axes along z, y and x of the LPS frame; air beyond the volume."""
     affine = np.zeros((4, 4))
@@ -93,10 +99,21 @@ def cube_around(
     return resample(volume, affine, (side,) * 3)
 
 
+def around(centre_lps_mm: Place) -> list[Place]:
+    """Four places about a centre, as a cube around each of which is measured a little otherwise."""
+    x, y, z = centre_lps_mm
+    return [(x + dx, y + dy, z + dz) for dx, dy, dz in _CORNERS_MM.tolist()]
+
+
+def leading(log_odds: Sequence[float], count: int) -> list[int]:
+    """Which candidates are the best `count` by the log odds at their centres."""
+    return [int(index) for index in np.argsort(-np.asarray(log_odds, float), kind="stable")[:count]]
+
+
 def looked_at(
     networks: Sequence[ShapeNet],
     volume: Volume,
-    centres_lps_mm: Sequence[tuple[float, float, float]],
+    centres_lps_mm: Sequence[Place],
     remembered: Remembered | None = None,
 ) -> list[float]:
     """The log odds that an aneurysm lies at each of the places, the mean over the weight sets, within ±`LARGEST_LOGIT`."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ai.bundle import load_bundle
 from ai.predict import found_candidates
 from ai.preprocess import Region
-from ai.second_stage import cube_around
+from ai.second_stage import around, cube_around
 from ai.shape import NAMES, measured
 from ai.surroundings import NAMES as PLACES
 from ai.surroundings import surroundings
@@ -33,12 +33,14 @@ from training.files import write_whole
 class Marked:
     """A scan with the first stage's candidates and what is measured around them, in the same order.
 
-    `measures`: (N, M) of `ai.shape`.  `places`: (N, P) of `ai.surroundings`.
+    `measures`: (N, M) of `ai.shape`.  `places`: (N, P) of `ai.surroundings`.  `around`: (N, 4, M), the first from the four places
+    about each; (N, 0, M) where only the centres were measured.
     """
 
     scored: Scored
     measures: NDArray[np.float32]
     places: NDArray[np.float32]
+    around: NDArray[np.float32]
 
     @property
     def hits(self) -> NDArray[np.bool_]:
@@ -55,16 +57,17 @@ class Marked:
 def mark(box: Prepared, region: Region, scored: Scored) -> Marked:
     """Return the candidates with the shape of what lies around them in the box, and where they lie in the region."""
     volume = Volume(np.asarray(box.region.hu_DHW), box.region.affine_lps)
-    found = [measured(cube_around(volume, one.centre_lps_mm)) for one in scored.candidates]
-    places = surroundings(region, [one.centre_lps_mm for one in scored.candidates])
-    return Marked(scored, np.stack(found) if found else np.zeros((0, len(NAMES)), np.float32), places)
+    centres = [one.centre_lps_mm for one in scored.candidates]
+    found = [[measured(cube_around(volume, place)) for place in (centre, *around(centre))] for centre in centres]
+    measures = np.array(found, np.float32).reshape(len(centres), 5, len(NAMES))
+    return Marked(scored, measures[:, 0], surroundings(region, centres), measures[:, 1:])
 
 
 def save_marked(folder: Path, marked: Marked) -> None:
     """Write a scan's candidates, with their measurements, as one file."""
     document = document_of(marked.scored)
-    for name, measures in (("measures", marked.measures), ("places", marked.places)):
-        document |= {name: [[round(float(x), 5) for x in row] for row in measures]}
+    for name, measures in (("measures", marked.measures), ("places", marked.places), ("around", marked.around)):
+        document |= {name: measures.astype(float).round(5).tolist()}
     write_whole(folder / f"{marked.scored.seed}.json", json.dumps(document))
 
 
@@ -76,6 +79,7 @@ def load_marked(folder: Path) -> list[Marked]:
             scored_of(each),
             np.array(each["measures"], np.float32).reshape(-1, len(NAMES)),
             np.array(each["places"], np.float32).reshape(-1, len(PLACES)),
+            np.array(each.get("around", []), np.float32).reshape(len(each["measures"]), -1, len(NAMES)),
         )
         for each in sorted(found, key=lambda one: one["seed"])
     ]

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from scipy.optimize import minimize
 
 from ai.bundle import Bundle, SecondStage, load_bundle, save_bundle
 from ai.decode import rescored
-from ai.second_stage import ShapeNet, log_odds
+from ai.second_stage import ShapeNet, leading, log_odds
 from ai.surroundings import NAMES, place_scores
 from training.candidates import Marked, load_marked
 from training.cases import Case, Scored, case
@@ -33,6 +34,8 @@ from training.second_stage import trained
 REPORT_SPECIFICITY = 0.95
 """What the first operating point aims at on the negative scans."""
 FOLDS = 5
+AROUND = 5
+"""So many of a scan's candidates are looked at from four more places."""
 DRAWS = 500
 """Of the bootstrap over scans."""
 TRAINED_ON = (
@@ -60,9 +63,15 @@ class Weights:
     limit: float = 0.0
 
 
-def seconds_of(networks: Sequence[ShapeNet], marked: Sequence[Marked]) -> list[NDArray[np.float64]]:
-    """The second stage's log odds of each scan's candidates."""
-    return [np.array(log_odds(networks, scan.measures), float) for scan in marked]
+def seconds_of(networks: Sequence[ShapeNet], marked: Sequence[Marked], count: int = 0) -> list[NDArray[np.float64]]:
+    """The second stage's log odds of each scan's candidates, the best `count` of which are looked at from around as well."""
+    found = []
+    for scan in marked:
+        seconds = log_odds(networks, scan.measures)
+        for best in leading(seconds, count):
+            seconds[best] = fmean([seconds[best], *log_odds(networks, scan.around[best])])
+        found.append(np.array(seconds, float))
+    return found
 
 
 def fitted_weights(
@@ -159,6 +168,7 @@ def joined(
             {"unsaved.safetensors": ""},
             dict(zip(NAMES, weights.place, strict=True)),
             weights.limit,
+            AROUND,
         ),
     )
     return Bundle(manifest, bundle.networks, second), scored
@@ -187,13 +197,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     bundle, second, marked = load_bundle(asked.bundle), trained(asked.run), load_marked(asked.candidates)
-    seconds = seconds_of(second, marked)
+    seconds = seconds_of(second, marked, AROUND)
     old = bundle.manifest
     if old.second_stage is None:
         before = [case(scan.scored, old.calibration, old.threshold) for scan in marked]
     else:
         before, *_ = cross_fitted(
-            marked, seconds_of(bundle.second, marked), with_place=bool(old.second_stage.place_weights)
+            marked,
+            seconds_of(bundle.second, marked, old.second_stage.around),
+            with_place=bool(old.second_stage.place_weights),
         )
     after, report, notify = cross_fitted(marked, seconds)
     print(f"{len(marked)} scans, {sum(one.positive for one in before)} with an aneurysm")

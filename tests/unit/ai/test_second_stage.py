@@ -12,7 +12,7 @@ from ai.bundle import MANIFEST, Bundle, SecondStage, load_bundle, save_bundle
 from ai.decode import Candidate, rescored
 from ai.errors import BundleError
 from ai.preprocess import Region
-from ai.second_stage import LARGEST_LOGIT, ShapeNet, ShapeSettings, cube_around, log_odds, looked_at
+from ai.second_stage import LARGEST_LOGIT, Place, ShapeNet, ShapeSettings, around, cube_around, log_odds, looked_at
 from ai.shape import NAMES, SIDE
 from ai.surroundings import NAMES as PLACES
 from ai.unet import UNet
@@ -78,6 +78,27 @@ def test_an_analysis_looks_at_each_candidate_again(bundle: Bundle, monkeypatch: 
     assert again.notify_threshold == 0.8
 
 
+def test_the_best_candidates_are_looked_at_from_around_too_and_the_mean_counts(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def look(_networks: object, _volume: object, centres: list[Place], _remembered: object) -> list[float]:
+        asked.append(centres)
+        return [centre[0] for centre in centres] if len(centres) == 1 else [5.0, 5.0, 5.0, -5.0]
+
+    monkeypatch.setattr(predict, "looked_at", look)
+    stage = replace(STAGE, first_weight=0.0, second_weight=1.0, around=1)
+    both = replace(bundle, manifest=replace(bundle.manifest, second_stage=stage))
+    region = Region(np.full((96, 96, 96), 40, np.int16), affine((0.7,) * 3, (-33.0, -33.0, -33.0)), (0.0, 0.0, 0.0))
+    found = predict.looked_at_again((candidate(9.0, x=1.0), candidate(0.0, x=3.0)), region, head(), both)
+    assert [(one.centre_lps_mm[0], one.score) for one in found] == [(3.0, pytest.approx(2.6)), (1.0, 1.0)]
+    assert asked == [[(1.0, 0.0, 0.0)], [(3.0, 0.0, 0.0)], around((3.0, 0.0, 0.0))]
+    apart = np.array(around((0.0, 0.0, 0.0)))
+    assert np.linalg.norm(apart, axis=1) == pytest.approx(np.full(4, 0.52), abs=0.01)
+    assert apart.sum(axis=0) == pytest.approx(np.zeros(3))
+
+
 def test_a_candidate_in_the_fat_of_an_orbit_loses_by_what_the_bundle_says_of_fat(bundle: Bundle) -> None:
     stage = replace(STAGE, place_weights=dict.fromkeys(PLACES, 0.0) | {"fat_near": -8.0}, place_limit=-1.0)
     in_fat = replace(bundle, manifest=replace(bundle.manifest, second_stage=stage))
@@ -91,10 +112,10 @@ def test_a_candidate_in_the_fat_of_an_orbit_loses_by_what_the_bundle_says_of_fat
 def test_a_bundle_without_place_weights_still_loads(bundle: Bundle, tmp_path: Path) -> None:
     save_bundle(tmp_path, bundle.manifest, bundle.networks, bundle.second)
     document = json.loads((tmp_path / MANIFEST).read_text())
-    del document["second_stage"]["place_weights"]
+    del document["second_stage"]["place_weights"], document["second_stage"]["around"]
     (tmp_path / MANIFEST).write_text(json.dumps(document))
     stage = load_bundle(tmp_path).manifest.second_stage
-    assert stage is not None and stage.place_weights == {}
+    assert stage is not None and stage.place_weights == {} and stage.around == 0
 
 
 def test_a_second_stage_of_before_has_one_hidden_layer(bundle: Bundle, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from ai.bundle import Bundle, load_bundle
 from ai.decode import Candidate
 from ai.locations import Location
-from ai.second_stage import ShapeSettings
+from ai.second_stage import ShapeSettings, log_odds
 from ai.shape import NAMES
 from ai.surroundings import NAMES as PLACES
 from ai.surroundings import place_scores
@@ -36,11 +36,25 @@ def marked(seed: int) -> Marked:
         measures[0, 0] += 2.0
         measures[0, 1] -= 30.0
     places = rng.uniform(0, 1, (3, len(PLACES))).astype(np.float32)
-    return Marked(Scored(seed, lesions, found), measures, places)
+    return Marked(Scored(seed, lesions, found), measures, places, np.repeat(measures[:, None], 4, axis=1))
 
 
 SCANS = [marked(seed) for seed in range(60)]
 SECONDS = combine.seconds_of((SECOND,), SCANS)
+
+
+def test_the_best_candidates_count_by_the_mean_of_five_places() -> None:
+    around = SCANS[0].around.copy()
+    around[:, :, 1] += 300.0
+    seen_otherwise = replace(SCANS[0], around=around)
+    [alone], [all_five] = (combine.seconds_of((SECOND,), [seen_otherwise], count) for count in (0, 1))
+    assert alone.tolist() == SECONDS[0].tolist()
+    best = int(alone.argmax())
+    odds = log_odds((SECOND,), around[best])
+    assert all_five[best] == pytest.approx((alone[best] + sum(odds)) / 5) and all_five[best] != pytest.approx(
+        alone[best]
+    )
+    assert np.delete(all_five, best).tolist() == np.delete(alone, best).tolist()
 
 
 def test_the_stage_that_knows_more_weighs_more() -> None:
@@ -97,6 +111,7 @@ def test_candidates_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert (first.scored.seed, second.scored.seed) == (0, 1)
     np.testing.assert_allclose(first.measures, SCANS[0].measures, atol=1e-5)
     np.testing.assert_allclose(first.places, SCANS[0].places, atol=1e-5)
+    np.testing.assert_allclose(first.around, SCANS[0].around, atol=1e-5)
     assert first.hits.tolist() == [True, False, False] and not second.hits.any()
 
 
