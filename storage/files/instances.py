@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 from storage.errors import Damaged, StorageError, StorageFull
@@ -134,6 +135,7 @@ class _UndoneByAnError:
             raise StorageFull("no space left for a file; free some or move [storage] directory") from None
 
 
+@lru_cache(maxsize=256)
 def series_folder(series_uid: str) -> str:
     """The folder of a series' instances, relative to the root."""
     series = _hash(series_uid)
