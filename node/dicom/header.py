@@ -24,7 +24,9 @@ pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 
 MAXIMUM_INFLATED_BYTES = 1 << 31
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*\Z", re.ASCII)
-_DATE_AND_TIME, _TIME, _DATE = (re.compile(each, re.ASCII) for each in (r"\d{14}(\.\d+)?", r"\d{6}(\.\d+)?", r"\d{8}\Z"))
+_DATE_AND_TIME, _TIME, _DATE = (
+    re.compile(each, re.ASCII) for each in (r"\d{14}(\.\d+)?", r"\d{6}(\.\d+)?", r"\d{8}\Z")
+)
 _NUMBERS = re.compile(rb"[-+.eE0-9 ]+(\\[-+.eE0-9 ]+)*\Z")
 _PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 _KEYWORDS = (
