@@ -17,6 +17,10 @@ ANYWAY_BYTES, MOST_TIMES = 64 << 20, 100
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_SHORT_VRS = frozenset((
+    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
+    b"ST", b"TM", b"UI", b"UL", b"US",
+))  # fmt: skip
 _HEADER_BYTES = 12
 
 
@@ -99,6 +103,8 @@ class Elements:
             if self.has_pixels and not self._inside:
                 self._is_whole = True
                 break
+            if not (self._inside or self._first):
+                at = self._step_over_short(data, at, size)
             element = self._element(data, at, size)
             if element is None:
                 break
@@ -109,6 +115,24 @@ class Elements:
             if at > size:
                 self._skip = at - size
                 return size
+        return at
+
+    def _step_over_short(self, data: bytes | memoryview, at: int, size: int) -> int:
+        """Where the first element of the top level begins that needs `_element` and `_enter`.
+
+        Most do not: they have a length of 16 bits, and are there whole.  Of these there are a hundred in every image.
+        """
+        unpack, wanted, pixels = self._unpack_explicit, self._wanted, self._pixels
+        while not self._implicit and size - at >= 8:
+            group, number, vr, length = unpack(data, at)
+            tag, end = group << 16 | number, at + 8 + length
+            if vr not in _SHORT_VRS or group == 0xFFFE or tag in pixels or end > size:
+                break
+            if tag in wanted:
+                if length > LONGEST_VALUE_BYTES:
+                    break
+                self.captured[tag] = bytes(data[at:end])
+            at = end
         return at
 
     def _enter(self, element: _Element, data: bytes | memoryview, at: int, size: int) -> int:

@@ -23,7 +23,10 @@ from storage.records import Header
 pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 
 MAXIMUM_INFLATED_BYTES = 1 << 31
-_UID = re.compile(r"(?=.{1,64}\Z)(0|[1-9]\d*)(\.(0|[1-9]\d*))*\Z", re.ASCII)
+_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*\Z", re.ASCII)
+_DATE_AND_TIME, _TIME, _DATE = (
+    re.compile(each, re.ASCII) for each in (r"\d{14}(\.\d+)?", r"\d{6}(\.\d+)?", r"\d{8}\Z")
+)
 _NUMBERS = re.compile(rb"[-+.eE0-9 ]+(\\[-+.eE0-9 ]+)*\Z")
 _PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 _KEYWORDS = (
@@ -34,6 +37,7 @@ _KEYWORDS = (
     "InstanceNumber", "AcquisitionDateTime", "AcquisitionTime", "KVP", "TemporalPositionIdentifier",
     "ContrastBolusAgent", "SliceThickness", "ContentDate", "ContentTime",
 )  # fmt: skip
+_UIDS = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID")
 _TAG_OF = {keyword: int(Tag(keyword)) for keyword in _KEYWORDS}
 _WANTED = frozenset(_TAG_OF.values())
 
@@ -48,6 +52,12 @@ class MismatchedDataset(UnreadableDataset):
 
 def is_uid(text: str) -> bool:
     """Whether `text` is a UID (PS3.5 9.1): digits and dots, at most 64 characters, no leading zeros."""
+    return len(text) <= 64 and _has_form_of_uid(text)
+
+
+@lru_cache(maxsize=1024)
+def _has_form_of_uid(text: str) -> bool:
+    """Most that are asked for are asked for again with the next instance."""
     return _UID.match(text) is not None
 
 
@@ -58,33 +68,33 @@ def header_of(walker: Elements, transfer_syntax_uid: str, sop_class_uid: str, so
     `sop_instance_uid` of `sop_class_uid`.
     """
     ds = _Found(walker, transfer_syntax_uid)
-    for keyword in ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID"):
-        if not is_uid(_text(ds, keyword)):
-            state = "is not a valid UID" if _text(ds, keyword) else "is missing"
-            raise UnreadableDataset(f"{keyword} {state}")
+    uids = {keyword: ds.text(keyword) for keyword in _UIDS}
+    for keyword, uid in uids.items():
+        if not is_uid(uid):
+            raise UnreadableDataset(f"{keyword} {'is not a valid UID' if uid else 'is missing'}")
     for keyword, announced in (("SOPInstanceUID", sop_instance_uid), ("SOPClassUID", sop_class_uid)):
-        if _text(ds, keyword) != announced:
+        if uids[keyword] != announced:
             raise MismatchedDataset(f"{keyword} differs from the command's")
     return Header(
         sop_instance_uid=sop_instance_uid,
         sop_class_uid=sop_class_uid,
-        series_instance_uid=_text(ds, "SeriesInstanceUID"),
-        study_instance_uid=_text(ds, "StudyInstanceUID"),
+        series_instance_uid=uids["SeriesInstanceUID"],
+        study_instance_uid=uids["StudyInstanceUID"],
         transfer_syntax_uid=transfer_syntax_uid,
-        patient_id=_text(ds, "PatientID"),
-        issuer_of_patient_id=_text(ds, "IssuerOfPatientID"),
-        patient_name=_text(ds, "PatientName"),
-        accession_number=_text(ds, "AccessionNumber"),
-        study_date=_text(ds, "StudyDate"),
-        study_time=_text(ds, "StudyTime"),
-        study_id=_text(ds, "StudyID"),
-        modality=_text(ds, "Modality"),
+        patient_id=ds.text("PatientID"),
+        issuer_of_patient_id=ds.text("IssuerOfPatientID"),
+        patient_name=ds.text("PatientName"),
+        accession_number=ds.text("AccessionNumber"),
+        study_date=ds.text("StudyDate"),
+        study_time=ds.text("StudyTime"),
+        study_id=ds.text("StudyID"),
+        modality=ds.text("Modality"),
         series_number=ds.integer("SeriesNumber"),
-        series_description=_text(ds, "SeriesDescription"),
-        convolution_kernel=_text(ds, "ConvolutionKernel"),
+        series_description=ds.text("SeriesDescription"),
+        convolution_kernel=ds.text("ConvolutionKernel"),
         image_type=tuple(unpadded(str(value)) for value in _value(ds, "ImageType", list) or ()),
         acquisition_key=_acquisition_key(ds),
-        frame_of_reference_uid=_text(ds, "FrameOfReferenceUID"),
+        frame_of_reference_uid=ds.text("FrameOfReferenceUID"),
         position_mm=_numbers(ds, "ImagePositionPatient", 3),  # type: ignore[arg-type]  # exactly three
         orientation=_numbers(ds, "ImageOrientationPatient", 6),
         number_of_frames=_value(ds, "NumberOfFrames", int) or 1,
@@ -92,27 +102,33 @@ def header_of(walker: Elements, transfer_syntax_uid: str, sop_class_uid: str, so
         has_pixels=walker.has_pixels,
         acquisition_number=ds.ascii("AcquisitionNumber"),
         acquired_at=_acquired_at(ds),
-        acquisition_uid=_text(ds, "AcquisitionUID"),
+        acquisition_uid=ds.text("AcquisitionUID"),
         content_at=_date_and_time(ds, "Content"),
         kvp=_number_text(ds, "KVP"),
         temporal_position=ds.ascii("TemporalPositionIdentifier"),
-        contrast_agent=_text(ds, "ContrastBolusAgent"),
+        contrast_agent=ds.text("ContrastBolusAgent"),
         slice_thickness_mm=_number(ds, "SliceThickness"),
     )
 
 
 def file_meta(header_uids: tuple[str, str], transfer_syntax_uid: str, source_ae: str) -> bytes:
     """Preamble, prefix and File Meta Information (PS3.10 7.1) for (SOP class, SOP instance)."""
-    uids = zip(
-        (0x0002, 0x0003, 0x0010, 0x0012), (*header_uids, transfer_syntax_uid, IMPLEMENTATION_CLASS_UID), strict=True
-    )
-    elements = b"".join((
-        _explicit(0x0001, b"OB", b"\0\x01", 0),
+    sop_class_uid, sop_instance_uid = header_uids
+    before, after = _around_the_instance(sop_class_uid, transfer_syntax_uid, source_ae)
+    elements = before + _explicit(0x0003, b"UI", sop_instance_uid.encode("ascii"), 0) + after
+    return b"\0" * 128 + b"DICM" + _explicit(0x0000, b"UL", struct.pack("<L", len(elements)), 0) + elements
+
+
+@lru_cache(maxsize=256)
+def _around_the_instance(sop_class_uid: str, transfer_syntax_uid: str, source_ae: str) -> tuple[bytes, bytes]:
+    """What stands before and after (0002,0003): the same for all instances of a series."""
+    uids = ((0x0010, transfer_syntax_uid), (0x0012, IMPLEMENTATION_CLASS_UID))
+    before = _explicit(0x0001, b"OB", b"\0\x01", 0) + _explicit(0x0002, b"UI", sop_class_uid.encode("ascii"), 0)
+    return before, b"".join((
         *(_explicit(element, b"UI", uid.encode("ascii"), 0) for element, uid in uids),
         _explicit(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode("ascii"), 0x20),
         _explicit(0x0016, b"AE", source_ae.encode("ascii", "replace"), 0x20),
     ))  # fmt: skip
-    return b"\0" * 128 + b"DICM" + _explicit(0x0000, b"UL", struct.pack("<L", len(elements)), 0) + elements
 
 
 def _explicit(element: int, vr: bytes, value: bytes, padding: int) -> bytes:
@@ -153,6 +169,16 @@ class _Found:
             return plain
         return _decoded(tag, element, self._character_set, self._implicit, self._little)
 
+    def text(self, keyword: str) -> str:
+        """Of several values all, with a backslash between them; without their padding; "" where there is none."""
+        tag = _TAG_OF[keyword]
+        element = self._captured.get(tag)
+        if element is None:
+            return ""
+        if keyword == "SOPInstanceUID" and (uid := _plain(keyword, element)) is not None:
+            return str(uid)
+        return _decoded_text(tag, element, self._character_set, self._implicit, self._little)
+
     def integer(self, keyword: str) -> int | None:
         """The value of an IS element; None where it is no number of 32 bits.
 
@@ -186,24 +212,35 @@ def _decoded(tag: int, element: bytes, character_set: bytes, implicit: bool, lit
     return read_dataset(BytesIO(character_set + element), implicit, little)[tag].value
 
 
+@lru_cache(maxsize=2048)
+def _decoded_text(tag: int, element: bytes, character_set: bytes, implicit: bool, little: bool) -> str:
+    """See `_Found.text`."""
+    try:
+        value = _decoded.__wrapped__(tag, element, character_set, implicit, little)  # kept here, not there
+        values = [""] if value is None else list(value) if isinstance(value, MultiValue) else [value]
+        return "\\".join(unpadded(str(each)) for each in values).replace("\0", "")  # which PostgreSQL cannot hold
+    except Exception:  # noqa: BLE001  the edge: a malformed value is as good as none
+        return ""
+
+
 def _acquisition_key(ds: _Found) -> str:
     """The same for all reconstructions of one acquisition; "" when nothing says which acquisition it was."""
-    uid = _text(ds, "AcquisitionUID")
-    parts = (_text(ds, "FrameOfReferenceUID"), _text(ds, "AcquisitionNumber"))
-    return uid or ("/".join((*parts, _text(ds, "AcquisitionDate"))) if all(parts) else "")
+    uid = ds.text("AcquisitionUID")
+    parts = (ds.text("FrameOfReferenceUID"), ds.text("AcquisitionNumber"))
+    return uid or ("/".join((*parts, ds.text("AcquisitionDate"))) if all(parts) else "")
 
 
 def _acquired_at(ds: _Found) -> str:
     """See `Header.acquired_at`; "" where the header does not say."""
-    if at := re.match(r"\d{14}(\.\d+)?", ds.ascii("AcquisitionDateTime")):
+    if at := _DATE_AND_TIME.match(ds.ascii("AcquisitionDateTime")):
         return at[0]
     return _date_and_time(ds, "Acquisition")
 
 
 def _date_and_time(ds: _Found, of: str) -> str:
-    at = re.match(r"\d{6}(\.\d+)?", ds.ascii(f"{of}Time"))
+    at = _TIME.match(ds.ascii(f"{of}Time"))
     date = ds.ascii(f"{of}Date").replace(".", "")
-    return (date if re.fullmatch(r"\d{8}", date, re.ASCII) else "") + at[0] if at else ""
+    return (date if _DATE.match(date) else "") + at[0] if at else ""
 
 
 def _number(ds: _Found, keyword: str) -> float | None:
@@ -230,12 +267,6 @@ def _value(ds: _Found, keyword: str, convert: Callable[[Any], Any]) -> Any:
         return None if value is None else convert(value)
     except Exception:  # noqa: BLE001  the edge: a malformed value is as good as none
         return None
-
-
-def _text(ds: _Found, keyword: str) -> str:
-    """Of several values all, with a backslash between them; without their padding."""
-    values = _value(ds, keyword, lambda value: list(value) if isinstance(value, MultiValue) else [value]) or [""]
-    return "\\".join(unpadded(str(value)) for value in values).replace("\0", "")  # which PostgreSQL cannot hold
 
 
 def _numbers(ds: _Found, keyword: str, count: int) -> tuple[float, ...] | None:

@@ -19,6 +19,8 @@ _COMMAND, _LAST = 0x01, 0x02
 LARGEST_DATASET_PDU_BYTES = 131_072
 _FIELD, _MESSAGE_ID, _RESPONDING_TO, _DATASET_TYPE, _STATUS = 0x0100, 0x0110, 0x0120, 0x0800, 0x0900
 _SOP_CLASS, _ERROR_COMMENT, _SOP_INSTANCE = 0x0002, 0x0902, 0x1000
+_NUMBERS_OF_RESPONSE = struct.Struct("<" + "HHLH" * 4).pack
+"""Four elements of group 0000, each with a number of 16 bits."""
 
 
 class ProtocolViolation(Exception):
@@ -219,26 +221,26 @@ def _uid(command: dict[int, bytes], element: int) -> str:
 def store_response(request: StoreRequest, answer: Answer, maximum_bytes: int) -> bytes:
     """The P-DATA-TF PDUs of the C-STORE response, each as long as the peer takes them (PS3.7 9.3.1.2)."""
 
-    def uid(text: str) -> bytes:
+    def uid(element: int, text: str) -> bytes:
         value = text.encode("ascii") if len(text) <= 64 else b""
-        return value + b"\0" * (len(value) % 2)
+        return _element(element, value + b"\0" * (len(value) % 2))
 
-    numbers = {
-        _FIELD: C_STORE_RSP,
-        _RESPONDING_TO: request.message_id,
-        _DATASET_TYPE: NO_DATASET,
-        _STATUS: answer.status,
-    }
-    elements = {element: struct.pack("<H", number) for element, number in numbers.items()}
-    if answer.comment:
-        comment = answer.comment[:64].encode("ascii", "replace")
-        elements[_ERROR_COMMENT] = comment + b" " * (len(comment) % 2)
-    elements |= {_SOP_CLASS: uid(request.sop_class_uid), _SOP_INSTANCE: uid(request.sop_instance_uid)}
-    body = b"".join(
-        struct.pack("<HHL", 0, element, len(elements[element])) + elements[element] for element in sorted(elements)
-    )
-    command = struct.pack("<HHLL", 0, 0, 4, len(body)) + body
+    comment = answer.comment[:64].encode("ascii", "replace")
+    body = b"".join((
+        uid(_SOP_CLASS, request.sop_class_uid),
+        _NUMBERS_OF_RESPONSE(
+            0, _FIELD, 2, C_STORE_RSP, 0, _RESPONDING_TO, 2, request.message_id,
+            0, _DATASET_TYPE, 2, NO_DATASET, 0, _STATUS, 2, answer.status,
+        ),
+        _element(_ERROR_COMMENT, comment + b" " * (len(comment) % 2)) if comment else b"",
+        uid(_SOP_INSTANCE, request.sop_instance_uid),
+    ))  # fmt: skip
+    command = _element(0, struct.pack("<L", len(body))) + body
     return b"".join(message_pdus(request.context_id, command, None, maximum_bytes))
+
+
+def _element(element: int, value: bytes) -> bytes:
+    return struct.pack("<HHL", 0, element, len(value)) + value
 
 
 def message_pdus(context_id: int, command: bytes, dataset: Readable | None, maximum_bytes: int) -> Iterator[bytes]:

@@ -13,11 +13,11 @@ class FolderFlushes:
     """One thread that flushes folders for everybody; it begins with the first request."""
 
     def __init__(self) -> None:
-        self._requests: queue.SimpleQueue[tuple[Path, Pending[None]]] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[Path | str, Pending[None]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def flush(self, folder: Path) -> Callable[[], None]:
+    def flush(self, folder: Path | str) -> Callable[[], None]:
         """The flush of `folder`, as it is now, has been asked for; what is returned waits for it and raises what went wrong.
 
         Raises RuntimeError where the host has no thread for the first of them.
@@ -46,7 +46,7 @@ class FolderFlushes:
                     done.complete(error)
 
 
-def flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path | str) -> None:
     """The entries of `folder` survive power loss."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -9,6 +9,7 @@ received elsewhere or is no longer here: a cache, which loses what nobody has re
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import secrets
 import socket
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 from storage.errors import Damaged, StorageError, StorageFull
@@ -50,7 +52,7 @@ class InstanceWriter:
         self._files = files
         self._temporary = files.new_temporary()
         self._digest = hashlib.sha256()
-        self._final: Path | None = None
+        self._folder = self._final = ""
         self._replaces = False
         self._size_bytes = len(preamble)
         self._descriptor = -1
@@ -68,8 +70,10 @@ class InstanceWriter:
     def seal(self, series_uid: str, sop_uid: str) -> StoredFile:
         """The name and content that will be published: all that was written, which is all there will be."""
         digest = self._digest.hexdigest()
-        name = f"{series_folder(series_uid)}/{_hash(sop_uid)}-{digest[:16]}.dcm"
-        self._final = self._files.root / name
+        folder = series_folder(series_uid)
+        name = f"{folder}/{_hash(sop_uid)}-{digest[:16]}.dcm"
+        # No `Path` here: to make one takes longer than the system call that it is for.
+        self._folder, self._final = f"{self._files.root}/{folder}", f"{self._files.root}/{name}"
         return StoredFile(name, digest, self._size_bytes)
 
     def publish(self) -> None:
@@ -77,36 +81,36 @@ class InstanceWriter:
 
         A file that is there already is as durable as before, so it is replaced only by one that is durable.
         """
-        if self._final is None:
+        if not self._final:
             raise StorageError("an instance is sealed before it is published")
         with _UndoneByAnError(self.abort):
-            self._files.make_durable(self._final.parent)
+            self._files.make_durable(self._folder)
             try:
                 os.link(self._temporary, self._final)
             except OSError:  # the name is taken, or this file system has no links
                 os.fsync(self._descriptor)
-                self._replaces = self._final.exists()
+                self._replaces = Path(self._final).exists()
                 self._temporary.rename(self._final)
 
     def flush(self) -> None:
         """The published instance survives power loss under its name.  Raises OSError; then it is not published."""
-        if self._final is None:
+        if not self._final:
             raise StorageError("an instance is published before it is flushed")
         try:
-            flushed = self._files.folders.flush(self._final.parent)
+            flushed = self._files.folders.flush(self._folder)
             os.fsync(self._descriptor)
             flushed()
         except BaseException:
-            if not self._replaces and self._is_still_ours(self._final):
-                self._final.unlink(missing_ok=True)
+            if not self._replaces and self._is_still_ours():
+                Path(self._final).unlink(missing_ok=True)
             raise
         finally:
             self.abort()
 
-    def _is_still_ours(self, final: Path) -> bool:
+    def _is_still_ours(self) -> bool:
         """Else it may be acknowledged: to whoever was there before, or sent the same bytes meanwhile."""
         try:
-            return os.path.samestat(final.stat(), os.fstat(self._descriptor))
+            return os.path.samestat(Path(self._final).stat(), os.fstat(self._descriptor))
         except FileNotFoundError:
             return False
 
@@ -134,6 +138,7 @@ class _UndoneByAnError:
             raise StorageFull("no space left for a file; free some or move [storage] directory") from None
 
 
+@lru_cache(maxsize=256)
 def series_folder(series_uid: str) -> str:
     """The folder of a series' instances, relative to the root."""
     series = _hash(series_uid)
@@ -147,9 +152,11 @@ class Files:
         """`root` is created.  `objects`: what else has files.  Raises StorageError when the folder cannot be written to."""
         self.root, self.objects = root, objects
         self.folders = FolderFlushes()
-        self._durable: set[Path] = set()
+        self._durable: set[str] = set()
         self._lock = threading.Lock()
         self._writer = (socket.gethostname(), str(os.getpid()))
+        self._incoming = root / "incoming"
+        self._token, self._temporaries = secrets.token_hex(16), itertools.count()
         try:
             new = [folder for folder in (root, *root.parents) if not folder.exists()]
             for name in ("instances", "reports", "incoming"):
@@ -180,7 +187,7 @@ class Files:
 
     def new_temporary(self) -> Path:
         """A name for a temporary that nobody uses; it says which process of which host writes it."""
-        return self.root / "incoming" / "-".join((*self._writer, secrets.token_hex(16)))
+        return self._incoming / "-".join((*self._writer, f"{self._token}{next(self._temporaries)}"))
 
     def begin_instance(self, preamble: bytes) -> InstanceWriter:
         """A writer for an instance that comes in pieces and whose name is known at its end.  Raises StorageFull."""
@@ -204,19 +211,21 @@ class Files:
             flush_folder(final.parent)
         return StoredFile(name, digest, len(content))
 
-    def make_durable(self, folder: Path) -> None:
-        """`folder` exists and so do its entries in its parents after power loss, whoever made them."""
+    def make_durable(self, folder: Path | str) -> None:
+        """The folder exists and so do its entries in its parents after power loss, whoever made them."""
         with self._lock:
-            if folder in self._durable and folder.exists():
+            name = str(folder)
+            if name in self._durable and os.path.exists(name):  # noqa: PTH110  for every instance: see `seal`
                 return
-            known = {parent for parent in folder.parents if parent in self._durable and parent.exists()}
+            folder = Path(name)
+            known = {parent for parent in folder.parents if str(parent) in self._durable and parent.exists()}
             folder.mkdir(parents=True, exist_ok=True)
-            flushed = {folder}
+            flushed = {name}
             for parent in folder.parents:
                 flush_folder(parent)
                 if parent == self.root or parent in known:
                     break
-                flushed.add(parent)
+                flushed.add(str(parent))
             if len(self._durable) >= MOST_FOLDERS_KNOWN:
                 self._durable.clear()
             self._durable |= flushed

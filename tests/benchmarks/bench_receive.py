@@ -5,6 +5,9 @@ may send PDUs of 131,072 bytes where the receiver allows it.  Times begin when t
 and end when the last sender has exited.  Rounds of all receivers alternate; the table shows medians.  Only ratios
 mean anything on a shared machine.  "disk" is no receiver: the same files written and flushed, each in its turn, by one thread
 for each association, without any network.  Who flushes each instance can hardly be faster.
+
+`--beside FOLDER` adds the Willis whose source lies there, under the name "before".  Processor time is that of our
+process alone, user and system, without what the kernel does for it elsewhere.
 """
 
 import argparse
@@ -34,6 +37,7 @@ from tests.support.running import free_port
 
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 LIMIT_SECONDS = 180
+OURS = ("willis", "before")
 
 
 @dataclass
@@ -50,9 +54,14 @@ class Receiver:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
+    def processor_seconds(self) -> float:
+        """User and system time of its process so far."""
+        of_process = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(of_process[11]) + int(of_process[12])) / os.sysconf("SC_CLK_TCK")
+
     def kept(self) -> int:
         """How many instances it says it has."""
-        if self.name == "willis":
+        if self.name in OURS:
             with sqlite3.connect(self.folder / "willis.db") as database:
                 return int(database.execute("SELECT count(*) FROM instance").fetchone()[0])
         return sum(1 for path in self.folder.rglob("*") if path.is_file() and path.name.startswith("CT."))
@@ -65,6 +74,8 @@ class Measured:
     per_second: list[float] = field(default_factory=list)
     peak_mib: float = 0.0
     lost: int = 0
+    processor_ms: list[float] = field(default_factory=list)
+    """Of each instance; only of ours."""
 
 
 def command(name: str, port: int, folder: Path, fork: bool) -> list[str]:
@@ -85,18 +96,20 @@ def command(name: str, port: int, folder: Path, fork: bool) -> list[str]:
 
 
 @contextmanager
-def running(name: str, root: Path, fork: bool = False) -> Iterator[Receiver]:
-    """The receiver listens, and is gone afterwards.
+def running(name: str, root: Path, fork: bool = False, source: Path | None = None) -> Iterator[Receiver]:
+    """The receiver listens, and is gone afterwards.  `source`: where ours lies, if not here.
 
     What it stored stays until all are measured: ext4 without a journal is slow to make files where many were just removed.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
     port = free_port()
+    environment = ENVIRONMENT if source is None else {**ENVIRONMENT, "PYTHONPATH": str(source)}
     with (folder / "output").open("wb") as output:
         # Our receiver ends when its standard input does.
         process = subprocess.Popen(
-            command(name, port, folder, fork), stdin=subprocess.PIPE, stdout=output, stderr=output, env=ENVIRONMENT
-        )
+            command(name, port, folder, fork), cwd=source, stdin=subprocess.PIPE, stdout=output, stderr=output,
+            env=environment,
+        )  # fmt: skip
     try:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and process.poll() is None:
@@ -203,7 +216,9 @@ def one_each(port: int, messages: list[bytes]) -> float:
     return time.monotonic() - began
 
 
-def measure(name: str, root: Path, task: str, folders: list[Path], messages: list[bytes], into: Measured) -> None:
+def measure(
+    name: str, root: Path, task: str, folders: list[Path], messages: list[bytes], into: Measured, beside: Path | None
+) -> None:
     """One round in a fresh receiver."""
     expected = len(messages) or sum(len(list(folder.iterdir())) for folder in folders)
     if name == "disk":
@@ -211,11 +226,15 @@ def measure(name: str, root: Path, task: str, folders: list[Path], messages: lis
         into.per_second.append(expected / write_and_flush(folders, written))
         print(f"  {task}: {name} {into.per_second[-1]:.0f}/s", file=sys.stderr)
         return
-    with running(name, root, fork=len(folders) > 1 or bool(messages)) as receiver:
+    source = beside if name == "before" else None
+    with running(name, root, len(folders) > 1 or bool(messages), source) as receiver:
+        before = receiver.processor_seconds()
         seconds = one_each(receiver.port, messages) if messages else send(receiver.port, folders)
         time.sleep(0.2)
         into.per_second.append(expected / seconds)
         into.peak_mib = max(into.peak_mib, receiver.peak_mib())
+        if name in OURS:
+            into.processor_ms.append((receiver.processor_seconds() - before) / expected * 1000)
         if name != "orthanc":
             into.lost += expected - receiver.kept()
     print(f"  {task}: {name} {into.per_second[-1]:.0f}/s, peak {into.peak_mib:.0f} MiB", file=sys.stderr)
@@ -228,10 +247,11 @@ def main() -> None:
     arguments.add_argument("--slices", type=int, default=400)
     arguments.add_argument("--only", default="", help="tasks to run, by their first letters, comma-separated")
     arguments.add_argument("--receivers", default="disk,storescp,orthanc,willis")
+    arguments.add_argument("--beside", type=Path, help="a folder with the source of another Willis")
     options = arguments.parse_args()
     root = Path(tempfile.mkdtemp(prefix="willis-bench-"))
-    names = options.receivers.split(",")
-    quick = [name for name in names if name in ("storescp", "willis")]
+    names = options.receivers.split(",") + (["before"] if options.beside else [])
+    quick = [name for name in names if name in ("storescp", *OURS)]
     try:
         count = options.slices
         whole = make(root / "in" / "one", count, 512, 1)
@@ -251,7 +271,7 @@ def main() -> None:
             measured = {name: Measured() for name in receivers}
             for _ in range(rounds):
                 for name in receivers:
-                    measure(name, root, task, folders, messages, measured[name])
+                    measure(name, root, task, folders, messages, measured[name], options.beside)
             rows.append((task, measured))
         print_table(rows)
     finally:
@@ -261,16 +281,18 @@ def main() -> None:
 def print_table(rows: list[tuple[str, dict[str, Measured]]]) -> None:
     """Markdown: medians, their range, and the ratio of willis to each."""
     print(
-        "| task | receiver | instances/s, median (range) | willis ÷ it | lost | peak RSS |\n|---|---|---|---|---|---|"
+        "| task | receiver | instances/s, median (range) | willis ÷ it | processor ms | lost | peak RSS |\n"
+        "|---|---|---|---|---|---|---|"
     )
     for task, measured in rows:
         ours = statistics.median(measured["willis"].per_second) if "willis" in measured else float("nan")
         for name, of in measured.items():
             middle = statistics.median(of.per_second)
-            lost = str(of.lost) if name in ("storescp", "willis") else "not counted"
+            lost = str(of.lost) if name in ("storescp", *OURS) else "not counted"
+            processor = f"{statistics.median(of.processor_ms):.2f}" if of.processor_ms else "–"
             print(
                 f"| {task} | {name} | {middle:.0f} ({min(of.per_second):.0f}–{max(of.per_second):.0f}) "
-                f"| {ours / middle:.2f} | {lost} | {of.peak_mib:.0f} MiB |"
+                f"| {ours / middle:.2f} | {processor} | {lost} | {of.peak_mib:.0f} MiB |"
             )
 
 

@@ -18,7 +18,8 @@ from pydicom.uid import (
 )
 
 from node.dicom import conformance, header
-from node.dicom.header import MismatchedDataset, UnreadableDataset, file_meta, is_uid
+from node.dicom.dataset_walker import Malformed
+from node.dicom.header import MismatchedDataset, UnreadableDataset, file_meta, is_uid, walk
 from storage.records import Header
 from storage.store import Store
 from tests.support.builders import SERIES_UID, FakeClock, add, encoded, read_header, series_now
@@ -349,3 +350,27 @@ def test_the_file_meta_makes_the_senders_bytes_a_dicom_file(source_ae: str) -> N
 def test_a_header_survives_its_journey_through_json() -> None:
     header = header_with()
     assert Header.from_json(header.as_json()) == header
+
+
+@pytest.mark.parametrize(
+    ("element", "says"),
+    [
+        (struct.pack("<HH2sH", 0xFFFE, 0xE000, b"AE", 0), "out of place"),  # its length reads like a VR
+        (struct.pack("<HH2sH", 0x0010, 0x0020, b"LO", 16_386) + b"1" * 16_386, "too long"),
+    ],
+)
+def test_what_an_element_with_a_short_length_may_not_be_is_noticed_among_many(element: bytes, says: str) -> None:
+    before = b"".join(struct.pack("<HH2sH", 0x0008, number, b"SH", 2) + b"x " for number in range(0x50, 0x60))
+    with pytest.raises(Malformed, match=says):
+        walk(ExplicitVRLittleEndian).feed(before + element)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 100])
+def test_a_dataset_in_pieces_of_any_size_has_the_same_header(piece: int) -> None:
+    dataset, whole, in_pieces = encoded(slice_with()), walk(ExplicitVRLittleEndian), walk(ExplicitVRLittleEndian)
+    whole.feed(dataset)
+    for at in range(0, len(dataset), piece):
+        in_pieces.feed(dataset[at : at + piece])
+    in_pieces.finish()
+    assert in_pieces.captured == whole.captured
+    assert len(whole.captured) > 10

@@ -9,6 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, event, inspect, text
+from sqlalchemy.exc import OperationalError
 
 import storage
 from storage.conditions import Level
@@ -187,6 +188,20 @@ def test_sqlite_flushes_every_commit(sqlite_store: Store) -> None:
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
+
+
+def test_a_lock_that_is_not_had_is_an_error_like_any_other(sqlite_store: Store) -> None:
+    engine = sqlite_store.transactions.engine
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout = 50"))
+    engine.dispose()
+    other = Store.open(str(engine.url))
+    with other.transactions.writing() as session:
+        session.execute(text("SELECT 1"))  # SQLite takes its lock with the first statement
+        with pytest.raises(OperationalError, match="locked") as raised:
+            sqlite_store.settling.resume_retrievals(FakeClock()())
+    other.close()
+    assert sqlite_store.transactions.concerns_everybody(raised.value)
+    assert sqlite_store.settling.resume_retrievals(FakeClock()()) == 0
 
 
 def test_an_error_inside_a_transaction_undoes_it(store: Store, clock: FakeClock) -> None:
