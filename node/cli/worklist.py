@@ -35,7 +35,8 @@ from storage.reader import open_worklist
 from storage.stages import DeliveryStage, Stage
 
 if TYPE_CHECKING:
-    from node.rules.health import Facts, Health, ProcessFact
+    from node.rules.health import Health
+    from node.rules.health_facts import Facts, ProcessFact
 
 _OUTCOME_STYLE = {"positive": "bold red", "not_analysed": "yellow", "limited": "yellow", "negative": "green"}
 _CLOCK_PARTS = ("settle", "wait", "volume", "inference", "report", "delivery", "total")

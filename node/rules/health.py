@@ -4,14 +4,13 @@
 kept, but reports are late, or something will fail soon.  `ok`: nothing is known that a person should do.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
 from ai.wording import counted
-from storage.running import CanaryEnd, ResultsGivenUp, UploadsWaiting
+from node.rules.health_facts import CertificateFact, Facts, ProcessFact
 
 
 class Verdict(StrEnum):
@@ -50,73 +49,6 @@ class Health:
     def verdict(self) -> Verdict:
         """The worst of the reasons'."""
         return max((reason.verdict for reason in self.reasons), key=lambda one: one.exit_status, default=Verdict.OK)
-
-
-@dataclass(frozen=True)
-class ProcessFact:
-    """A process as it last said of itself.  `is_gone`: it ran on this host and is there no longer."""
-
-    role: str
-    host: str
-    pid: int
-    beat_at: datetime
-    is_gone: bool = False
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PeerFact:
-    """A peer that is needed: why it did not answer when it was last asked ("": it did), and when it last did."""
-
-    name: str
-    asked_at: datetime
-    answered_at: datetime | None
-    error: str
-
-
-@dataclass(frozen=True)
-class CertificateFact:
-    """A certificate of ours: the key of the configuration that names it, and until when it holds."""
-
-    key: str
-    path: str
-    not_before: datetime
-    not_after: datetime
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a node at one moment; what could not be found out is None or a `..._error`."""
-
-    now: datetime
-    folder: str
-    free_bytes: int | None
-    disk_error: str = ""
-    host: str = ""
-    """Where `free_bytes` are; those of other hosts are in what their processes say."""
-    database_error: str = ""
-    processes: Sequence[ProcessFact] = ()
-    peers: Sequence[PeerFact] = ()
-    certificates: Sequence[CertificateFact] = ()
-    certificate_error: str = ""
-    oldest_pending_at: datetime | None = None
-    oldest_ready_at: datetime | None = None
-    oldest_refused_at: datetime | None = None
-    """Since when a notification has been tried without success."""
-    dead_deliveries: int = 0
-    dead_notifications: int = 0
-    results_given_up: Sequence[ResultsGivenUp] = ()
-    held_up: str = ""
-    drifted: Sequence[str] = ()
-    """What of which scanner is not as it was."""
-    uploads: Sequence[UploadsWaiting] = ()
-    """What waits for the object store, where there is one."""
-    canary: CanaryEnd | None = None
-    """What came of the last one, where any are sent."""
-    canary_overdue: str = ""
-    """Why none has had its turn for too long, where any are sent."""
-    serves_pages: bool = False
-    """Whether the configuration wants them."""
 
 
 BEAT_SECONDS = 3.0

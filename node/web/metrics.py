@@ -11,7 +11,8 @@ from importlib.metadata import version as version_of
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from node.config.sections import Config
-from node.rules.health import ABOUT, Facts, Verdict, is_alive, judge
+from node.rules.health import ABOUT, Verdict, is_alive, judge
+from node.rules.health_facts import Facts
 from node.workflow.health import facts_of
 from storage.queries.tally import ABOVE, BOUNDS_SECONDS, REPORTS, SECONDS, SUM
 from storage.queries.worklist import Counts

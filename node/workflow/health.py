@@ -13,7 +13,8 @@ from node.config.sections import Config, Tls
 from node.errors import ConfigError, safe_message
 from node.net.certificates import read_certificates
 from node.rules.canary import overdue
-from node.rules.health import CertificateFact, Facts, Health, PeerFact, ProcessFact, is_alive, judge
+from node.rules.health import Health, is_alive, judge
+from node.rules.health_facts import CertificateFact, Facts, PeerFact, ProcessFact
 from node.runtime.processes import has_died
 from storage.database import revision
 from storage.database.inspection import inspect_database

@@ -4,7 +4,8 @@ from datetime import datetime
 
 from node.config.sections import Config
 from node.errors import Unavailable
-from node.rules.health import ProcessFact, is_alive
+from node.rules.health import is_alive
+from node.rules.health_facts import ProcessFact
 from node.runtime import log
 from node.runtime.processes import has_died
 from storage import migration

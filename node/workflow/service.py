@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterable, Iterator
 
 from node.config.sections import Config
-from node.rules.health import Facts, Health, is_alive, judge, late_jobs
+from node.rules.health import Health, is_alive, judge, late_jobs
+from node.rules.health_facts import Facts
 from node.runtime import log
 from node.runtime.clock import utc_now
 from node.runtime.processes import Child

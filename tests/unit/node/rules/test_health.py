@@ -6,16 +6,8 @@ from typing import Any
 
 import pytest
 
-from node.rules.health import (
-    FULL_BYTES,
-    LOW_BYTES,
-    CertificateFact,
-    Facts,
-    PeerFact,
-    ProcessFact,
-    Verdict,
-    judge,
-)
+from node.rules.health import FULL_BYTES, LOW_BYTES, Verdict, judge
+from node.rules.health_facts import CertificateFact, Facts, PeerFact, ProcessFact
 from storage.running import ResultsGivenUp
 from tests.support.builders import START
 
