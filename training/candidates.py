@@ -24,6 +24,7 @@ from ai.surroundings import NAMES as PLACES
 from ai.surroundings import surroundings
 from ai.volume import Volume
 from training.cases import Scored, is_hit
+from training.config import ConfigError
 from training.dataset import Prepared, load_prepared
 from training.evaluate import document_of, scored_of, seen
 from training.files import write_whole
@@ -34,7 +35,7 @@ class Marked:
     """A scan with the first stage's candidates and what is measured around them, in the same order.
 
     `measures`: (N, M) of `ai.shape`.  `places`: (N, P) of `ai.surroundings`.  `around`: (N, 4, M), the first from the four places
-    about each; (N, 0, M) where only the centres were measured.
+    about each.
     """
 
     scored: Scored
@@ -72,14 +73,18 @@ def save_marked(folder: Path, marked: Marked) -> None:
 
 
 def load_marked(folder: Path) -> list[Marked]:
-    """All scans of a folder, in the order of their seeds."""
+    """All scans of a folder, in the order of their seeds.  Raises ConfigError where only centres were measured."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    if not all("around" in each for each in found):
+        raise ConfigError(
+            f"{folder} is of a version that measured centres alone: mark the scans anew, into another folder"
+        )
     return [
         Marked(
             scored_of(each),
             np.array(each["measures"], np.float32).reshape(-1, len(NAMES)),
             np.array(each["places"], np.float32).reshape(-1, len(PLACES)),
-            np.array(each.get("around", []), np.float32).reshape(len(each["measures"]), -1, len(NAMES)),
+            np.array(each["around"], np.float32).reshape(-1, 4, len(NAMES)),
         )
         for each in sorted(found, key=lambda one: one["seed"])
     ]

@@ -50,6 +50,9 @@ class MismatchedDataset(UnreadableDataset):
     """The dataset is not the instance that the command announced."""
 
 
+_MOST_KEPT_BYTES = 1024
+
+
 def is_uid(text: str) -> bool:
     """Whether `text` is a UID (PS3.5 9.1): digits and dots, at most 64 characters, no leading zeros."""
     return len(text) <= 64 and _has_form_of_uid(text)
@@ -167,7 +170,8 @@ class _Found:
         plain = _plain(keyword, element)
         if plain is not None:
             return plain
-        return _decoded(tag, element, self._character_set, self._implicit, self._little)
+        decoded = _decoded if self._is_short(element) else _decoded.__wrapped__
+        return decoded(tag, element, self._character_set, self._implicit, self._little)
 
     def text(self, keyword: str) -> str:
         """Of several values all, with a backslash between them; without their padding; "" where there is none."""
@@ -177,7 +181,12 @@ class _Found:
             return ""
         if keyword == "SOPInstanceUID" and (uid := _plain(keyword, element)) is not None:
             return str(uid)
-        return _decoded_text(tag, element, self._character_set, self._implicit, self._little)
+        decoded = _decoded_text if self._is_short(element) else _decoded_text.__wrapped__
+        return decoded(tag, element, self._character_set, self._implicit, self._little)
+
+    def _is_short(self, element: bytes) -> bool:
+        """Longer ones are decoded each time: nobody fills the receiver's memory with what it remembers."""
+        return len(self._character_set) + len(element) <= _MOST_KEPT_BYTES
 
     def integer(self, keyword: str) -> int | None:
         """The value of an IS element; None where it is no number of 32 bits.

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from training import combine
 from training.candidates import Marked, load_marked, save_marked
 from training.cases import Scored
 from training.combine import Weights, combined, cross_fitted, fitted_weights, joined
+from training.config import ConfigError
 from training.phantom.scan import TrueLesion
 from training.second_stage import save_trained, train
 
@@ -113,6 +115,22 @@ def test_candidates_come_back_as_they_were_written(tmp_path: Path) -> None:
     np.testing.assert_allclose(first.places, SCANS[0].places, atol=1e-5)
     np.testing.assert_allclose(first.around, SCANS[0].around, atol=1e-5)
     assert first.hits.tolist() == [True, False, False] and not second.hits.any()
+
+
+def test_a_scan_without_candidates_comes_back_too_and_one_of_before_is_refused(tmp_path: Path) -> None:
+    nothing = Marked(
+        Scored(7, (), ()),
+        np.zeros((0, len(NAMES)), np.float32),
+        np.zeros((0, len(PLACES)), np.float32),
+        np.zeros((0, 4, len(NAMES)), np.float32),
+    )
+    save_marked(tmp_path, nothing)
+    assert load_marked(tmp_path)[0].around.shape == (0, 4, len(NAMES))
+    document = json.loads((tmp_path / "7.json").read_text())
+    del document["around"]
+    (tmp_path / "7.json").write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match="mark the scans anew"):
+        load_marked(tmp_path)
 
 
 def test_the_command_says_what_is_gained_and_writes_the_bundle(

@@ -374,3 +374,12 @@ def test_a_dataset_in_pieces_of_any_size_has_the_same_header(piece: int) -> None
     in_pieces.finish()
     assert in_pieces.captured == whole.captured
     assert len(whole.captured) > 10
+
+
+def test_long_texts_are_read_and_not_remembered() -> None:
+    remembered = []
+    for number in range(3):
+        long = "x" * 1200 + str(number)
+        assert header_with(SeriesDescription=long).series_description == long
+        remembered.append(header._decoded_text.cache_info().currsize)
+    assert len(set(remembered)) == 1
