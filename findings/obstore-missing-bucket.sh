@@ -7,7 +7,7 @@
 # Expected: two kinds of exception, or an attribute with S3's code: an object that is not there is an ordinary answer, a
 # bucket that is not there is a fault of the whole configuration.
 # Seen: `get` and `head` raise Python's FileNotFoundError for both, without any attribute; the code stands only within the
-# exception's text, and after `head` not even there.  `list` raises it for the bucket.
+# exception's text, and after `head` not even there.  `list` raises obstore's GenericError for such a bucket.
 #
 # So a program that takes FileNotFoundError for "no such object" takes a deleted or misspelt bucket for an empty one.
 # This prints what is seen, and fails where that has changed.
@@ -22,6 +22,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import obstore
+import obstore.exceptions
 from obstore.store import S3Store
 
 ANSWER = '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
@@ -80,6 +81,6 @@ for verb in (obstore.get, obstore.head):
     assert codes == [verb is obstore.get] * 2
 of_list = raised(lambda: list(obstore.list(stores["misspelt"])))
 print(f"list: no such bucket {type(of_list).__name__}")
-assert type(of_list) is FileNotFoundError
+assert type(of_list) is obstore.exceptions.GenericError
 server.shutdown()
 PROGRAM

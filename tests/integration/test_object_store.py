@@ -1,6 +1,10 @@
 """Files go to an object store and come back from it whole, or not at all: real S3 requests, with faults on the way."""
 
+import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -41,6 +45,7 @@ from tests.support.builders import (
 )
 from tests.support.dicom_factory import ct_series
 from tests.support.object_store import Host, HostFactory, ObjectStore, Spoil, host, host_on_either, s3, s3_server
+from tests.support.running import ROOT
 from tests.unit.ai.test_bundle import TINY, manifest
 
 __all__ = ["host", "host_on_either", "s3", "s3_server"]
@@ -130,6 +135,51 @@ def test_an_upload_that_was_cut_off_is_made_again(host: HostFactory, s3: ObjectS
     a.clock.advance(3)
     assert a.upload() == 1
     assert in_store(s3, a, files) == [True]
+
+
+UPLOADER = """
+import sys
+from random import Random
+from node.config.files import files_of
+from node.config.sections import Config
+from node.runtime.clock import utc_now
+from node.workflow.context import Context
+from node.workflow.uploads import Uploader
+from storage.store import Store
+config = Config.model_validate_json(sys.argv[1])
+files = files_of(config)
+Uploader(Context(config, Store.open(config.storage.url, files.folder), files, lambda: None, utc_now, Random(0))).run()
+"""
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "before_commit_of_uploads", "after_commit_of_uploads", "after_upload", "before_commit_of_upload",
+        "after_commit_of_upload",
+    ],
+)  # fmt: skip
+def test_wherever_the_uploader_dies_the_next_one_brings_all_there(
+    host: HostFactory, s3: ObjectStore, point: str
+) -> None:
+    a = host()
+    files, storage = kept(a), a.config.storage
+    given = {
+        "directory": str(storage.directory),
+        "database_url": storage.url,
+        "objects": storage.objects,
+        "objects_endpoint": storage.objects_endpoint,
+    }
+    died = subprocess.run(
+        [sys.executable, "-c", UPLOADER, json.dumps({"storage": given})],
+        env={**os.environ, "WILLIS_KILL_AT": point},
+        cwd=ROOT,
+    )
+    assert died.returncode == -signal.SIGKILL
+    again = host()
+    again.upload()
+    assert all(in_store(s3, again, files))
+    assert (again.upload(), reasons(again)) == (0, [])
 
 
 def test_half_an_object_that_lies_there_is_replaced_and_a_whole_one_of_another_sender_is_kept(
