@@ -57,15 +57,19 @@ class Place:
     stored: Object | None
 
 
-def waits_elsewhere(series_id: Any, folder: str, below: str = "") -> ColumnElement[bool]:
-    """Whether a file of the series, one `below` this path, lies in another folder alone."""
-    mine = (UploadRow.series_id == series_id, UploadRow.uploaded_at.is_(None), UploadRow.removed_at.is_(None))
-    return exists().where(*mine, UploadRow.folder != folder, *([UploadRow.path.like(f"{below}%")] if below else []))
+def images_of(series_id: Any) -> ColumnElement[bool]:
+    """The files that came of the series: what its analysis reads, and a host that is lost does not keep from others for ever."""
+    return (UploadRow.series_id == series_id) & UploadRow.path.like("instances/%")
 
 
-def lies_elsewhere(series_id: Any, folder: str) -> ColumnElement[bool]:
-    """Whether a file of the series has to be fetched into this folder."""
-    return exists().where(UploadRow.series_id == series_id, UploadRow.removed_at.is_(None), UploadRow.folder != folder)
+def waits_elsewhere(which: ColumnElement[bool], folder: str) -> ColumnElement[bool]:
+    """Whether one of `which` files lies in another folder alone."""
+    return lies_elsewhere(which & UploadRow.uploaded_at.is_(None), folder)
+
+
+def lies_elsewhere(which: ColumnElement[bool], folder: str) -> ColumnElement[bool]:
+    """Whether one of `which` files has to be fetched into this folder."""
+    return exists().where(which, UploadRow.removed_at.is_(None), UploadRow.folder != folder)
 
 
 class Uploads:
