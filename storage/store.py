@@ -38,7 +38,7 @@ class Store:
         self.settling = Settling(transactions, folder)
         self.queue = Queue(transactions, folder)
         self.outbox = Outbox(transactions, folder)
-        self.commitments = Commitments(transactions)
+        self.commitments = Commitments(transactions, folder)
         self.commitment_requests = CommitmentRequests(transactions)
         self.worklist = Worklist(transactions.reading_plainly)
         self.cfind = CFind(transactions)

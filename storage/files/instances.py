@@ -234,6 +234,10 @@ class Files:
         """Where the bytes lie that were written here; with an object store they need not be there, see `here`."""
         return self.root / file.path
 
+    def is_elsewhere(self, file: StoredFile) -> bool:
+        """Whether the bytes do not lie where they are written, and need not: there is an object store."""
+        return self.objects is not None and not self.path(file).exists()
+
     def here(self, file: StoredFile) -> Path:
         """Where the bytes can be read: where they were written, else in a copy, which is fetched if need be.
 
@@ -252,7 +256,7 @@ class Files:
 
     def bring(self, files: Iterable[StoredFile]) -> None:
         """All of them can be read here, several having been fetched at once.  Raises as `here` does."""
-        lacking = [file for file in files if self.objects and not self.path(file).exists()]
+        lacking = [file for file in files if self.is_elsewhere(file)]
         if lacking:
             with ThreadPoolExecutor(_FETCHED_AT_ONCE) as threads:
                 list(threads.map(self.here, lacking))
