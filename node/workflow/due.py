@@ -31,10 +31,9 @@ def each_due(context: Context, queue: WithDue[Record], kind: Attempts[Record], l
 
     A peer that cannot be had is asked for nothing else in this round: its timeouts must not hold up the others.  Where the
     database fails, whatever the peer answered, the attempt does not count, and is made again after the `lease`.  What the
-    object store would have to give while it is away is left to who has it: one a round is tried, and none given up.
+    object store would have to give while it is away is left to who has it: now and then one is tried, and none given up.
     """
     succeeded, away, due = 0, set[str](), queue.due
-    due.lies_here_only = False
     while not context.stopping.is_set() and (claimed := due.claim(context.clock(), lease, away)):
         with context.holding(partial(due.give_back, claimed)):
             still_working()
@@ -47,8 +46,7 @@ def each_due(context: Context, queue: WithDue[Record], kind: Attempts[Record], l
                     continue
                 if isinstance(error, Unavailable):
                     away.add(claimed.peer)
-                if isinstance(error, ObjectsAway) and due.may_need_store:
-                    due.lies_here_only = True
+                if isinstance(error, ObjectsAway) and due.store_is_away(context.clock()):
                     queue.postponed(claimed, safe_message(error), context.clock())
                     kind.logger(claimed).warning(f"{kind.name}_left_to_others", error=safe_message(error))
                     continue

@@ -12,6 +12,9 @@ from sqlalchemy.orm import Session
 from storage.database.transactions import Transactions
 from storage.errors import StorageFull
 
+ASK_STORE_AGAIN = timedelta(seconds=30)
+"""So long after it was away, nothing is asked of the object store."""
+
 
 class Attempt(Protocol):
     """What was claimed: its row, with whom the attempt is made, since when, the how manieth it is, and the end of the lease."""
@@ -57,13 +60,17 @@ class Due(Generic[Record]):
         """
         self._transactions, self._table, self._peer = transactions, table, peer
         self._record, self._waits, self._reach = record, waits, reach
-        self.lies_here_only = False
-        """True: the object store is away, and only what needs nothing of it is claimed."""
+        self._away_at: datetime | None = None
 
-    @property
-    def may_need_store(self) -> bool:
-        """Whether something may be claimed that has to be asked of the object store."""
-        return self._reach is not None and not self.lies_here_only
+    def store_is_away(self, now: datetime) -> bool:
+        """For a while only what needs nothing of the object store is claimed.  False: that was so, or all files lie here."""
+        if self._reach is None or self._lies_here_only(now):
+            return False
+        self._away_at = now
+        return True
+
+    def _lies_here_only(self, now: datetime) -> bool:
+        return self._away_at is not None and timedelta() <= now - self._away_at < ASK_STORE_AGAIN
 
     def claim(self, now: datetime, lease: timedelta, away: Collection[str] = ()) -> Record | None:
         """The one that has been due longest, those with the peers that are `away` left out; None when none is due.
@@ -73,7 +80,7 @@ class Due(Generic[Record]):
         table = self._table
         oldest = (
             select(table.id)
-            .where(self._waits, *self._in_reach(), table.next_attempt_at <= now, self._peer.not_in(away))
+            .where(self._waits, *self._in_reach(now), table.next_attempt_at <= now, self._peer.not_in(away))
             .order_by(table.next_attempt_at, table.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -87,10 +94,10 @@ class Due(Generic[Record]):
             )
             return None if row is None else self._record(session, row)
 
-    def _in_reach(self) -> list[ColumnElement[bool]]:
+    def _in_reach(self, now: datetime) -> list[ColumnElement[bool]]:
         if self._reach is None:
             return []
-        return [self._reach.lies_here if self.lies_here_only else self._reach.can_be_had]
+        return [self._reach.lies_here if self._lies_here_only(now) else self._reach.can_be_had]
 
     def give_back(self, claimed: Record, now: datetime) -> None:
         """It is due at once and the attempt does not count: who made it has stopped.
