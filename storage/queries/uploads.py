@@ -229,6 +229,16 @@ def new_values(file: StoredFile, series_id: int, folder: str, now: datetime) -> 
     return {**vars(file), "series_id": series_id, "folder": folder, **due}
 
 
+def is_kept_elsewhere(session: Session, path: str, folder: str) -> bool:
+    """Whether another folder, or the object store, has the file that is not in this folder.  Then none need be here."""
+    row = session.scalar(select(UploadRow).where(UploadRow.path == path, UploadRow.removed_at.is_(None)).with_for_update())
+    if row is None or (row.folder == folder and row.uploaded_at is None):
+        return False
+    if row.folder == folder:
+        row.folder = ""
+    return True
+
+
 def remove_object(session: Session, path: str) -> None:
     """The object of a file that was never acknowledged is to go."""
     due = {
