@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from node.errors import safe_message
@@ -12,7 +12,7 @@ from node.runtime.job import still_working
 from node.workflow.context import Context
 from storage.errors import ObjectsAway, StorageError
 from storage.files.objects import Object, Objects
-from storage.files.uploading import upload
+from storage.files.uploading import secured, upload
 from storage.killpoints import kill_point
 from storage.queries.uploads import Upload
 
@@ -23,6 +23,8 @@ _MOST_BYTES = 256 << 20
 """Of the files that are in memory at once, one may be larger."""
 _ADOPTED_AT_ONCE = 500
 _EVICTED_AT_ONCE = 1000
+_OTHERS_MAY_TAKE = timedelta(minutes=10)
+"""So long another host has for an upload before it is looked for here too, each time."""
 
 
 class Uploader:
@@ -34,6 +36,7 @@ class Uploader:
         self._has_begun = False
         self._is_away = False
         self._adopted: tuple[int, int, int] | None = (0, 0, 0)
+        self._looked_elsewhere_at: datetime | None = None
 
     def run(self) -> int:
         """What was due is in the store, or is due again later; returns how many files are there now."""
@@ -45,7 +48,7 @@ class Uploader:
         while not context.stopping.is_set():
             claimed = uploads.claim(context.clock(), LEASE, 1 if self._is_away else _AT_ONCE)
             if not claimed:
-                if not self._adopt():
+                if not self._adopt() and not self._take_over():
                     break
                 continue
             still_working()
@@ -118,6 +121,24 @@ class Uploader:
         if here:
             context.store.uploads.adopt(here, context.clock())
         return True
+
+    def _take_over(self) -> bool:
+        """What is another folder's to upload, and has waited for that, is uploaded from here if it lies here whole.
+
+        It may be nowhere else: the other host could not flush it, or its folder is this one under an earlier name.
+        """
+        context, uploads, now = self._context, self._context.store.uploads, self._context.clock()
+        last = self._looked_elsewhere_at
+        if last is not None and timedelta() <= now - last < _OTHERS_MAY_TAKE:
+            return False
+        self._looked_elsewhere_at = now
+        here, after = list[Upload](), 0
+        while found := uploads.elsewhere(now - _OTHERS_MAY_TAKE, after, _ADOPTED_AT_ONCE):
+            still_working()
+            here += [each for each in found if secured(context.files, each.file)]
+            after = found[-1].id
+        uploads.take_over(here, now)
+        return bool(here)
 
 
 def _in_memory(claimed: Sequence[Upload]) -> list[list[Upload]]:

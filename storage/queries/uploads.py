@@ -20,6 +20,7 @@ from storage.queries.rows import alike
 from storage.records import StoredFile
 from storage.stages import Stage
 
+_NOT_UPLOADED = (UploadRow.uploaded_at.is_(None), UploadRow.removed_at.is_(None))
 _ENDED = (Stage.REPORTED.value, Stage.SET_ASIDE.value, Stage.FAILED.value)
 
 
@@ -147,6 +148,20 @@ class Uploads:
         with self._transactions.writing() as session:
             session.execute(insert, [new_values(file, series, self._folder, now) for file, series in files])
 
+    def elsewhere(self, before: datetime, after: int, limit: int) -> list[Upload]:
+        """What another folder was to upload before this time and has not, of ids `after` this one."""
+        others = (UploadRow.folder != self._folder, UploadRow.created_at < before, UploadRow.id > after)
+        found = select(UploadRow).where(*others, *_NOT_UPLOADED).order_by(UploadRow.id).limit(limit)
+        with self._transactions.reading() as session:
+            return [Upload(**alike(Upload, row)) for row in session.scalars(found)]
+
+    def take_over(self, uploads: Sequence[Upload], now: datetime) -> None:
+        """These lie in this folder too, also after power loss, and are to be uploaded from it."""
+        mine = {"folder": self._folder, "next_attempt_at": now, "attempts": 0, "last_error": ""}
+        with self._transactions.writing() as session:
+            for each in uploads:
+                session.execute(update(UploadRow).where(UploadRow.id == each.id, *_NOT_UPLOADED).values(**mine))
+
     def evictable(self, before: datetime, limit: int) -> list[Upload]:
         """Instances in this folder that the store has, of cases that ended, both before this time."""
         ended = exists().where(
@@ -216,7 +231,7 @@ REVIVE = (
 """What was to be removed came again: it is uploaded again, after whoever removes it now has done so."""
 TAKE_OVER = (
     update(UploadRow.__table__)  # type: ignore[arg-type]
-    .where(UploadRow.path == bindparam("of_path"), UploadRow.uploaded_at.is_(None), UploadRow.removed_at.is_(None))
+    .where(UploadRow.path == bindparam("of_path"), *_NOT_UPLOADED)
     .where(UploadRow.folder != bindparam("of_folder"))
     .values(folder=bindparam("of_folder"), next_attempt_at=bindparam("now"), attempts=0, last_error="")
 )
