@@ -163,9 +163,9 @@ def evict(context: Context) -> int:
     if not hours:
         return 0
     uploads, now = context.store.uploads, context.clock()
-    count = 0
+    before, count = now - timedelta(hours=hours), 0
     try:
-        for each in uploads.evictable(now - timedelta(hours=hours), _EVICTED_AT_ONCE):
+        for each in uploads.evictable(before, _EVICTED_AT_ONCE):
             if context.stopping.is_set():
                 break
             still_working()
@@ -174,9 +174,9 @@ def evict(context: Context) -> int:
                 uploads.lost(each, now)
                 log.get().error("object_lost", case=each.series_id)
                 continue
-            context.files.discard(each.file)
-            uploads.evicted(each)
-            count += 1
+            if uploads.evicted(each, before):  # else it came again since it was looked at, or its case goes
+                context.files.discard(each.file)
+                count += 1
     except ObjectsAway as error:
         log.get().warning("nothing_evicted", error=str(error))
     if count:

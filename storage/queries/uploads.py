@@ -164,11 +164,7 @@ class Uploads:
 
     def evictable(self, before: datetime, limit: int) -> list[Upload]:
         """Instances in this folder that the store has, of cases that ended, both before this time."""
-        ended = exists().where(
-            SeriesRow.id == UploadRow.series_id, SeriesRow.stage.in_(_ENDED), SeriesRow.ended_at < before
-        )
-        mine = (UploadRow.folder == self._folder, UploadRow.uploaded_at < before, UploadRow.next_attempt_at.is_(None))
-        found = select(UploadRow).where(*mine, UploadRow.path.like("instances/%"), ended).limit(limit)
+        found = select(UploadRow).where(*self._may_go(before), UploadRow.path.like("instances/%")).limit(limit)
         with self._transactions.reading() as session:
             return [Upload(**alike(Upload, row)) for row in session.scalars(found)]
 
@@ -184,10 +180,17 @@ class Uploads:
             row = session.scalar(select(UploadRow).where(UploadRow.path == path))
             return None if row is None else _object_of(row)
 
-    def evicted(self, upload: Upload) -> None:
-        """It need no longer lie in this folder."""
-        mine = (UploadRow.id == upload.id, UploadRow.folder == self._folder, UploadRow.uploaded_at.is_not(None))
-        self._transactions.change(update(UploadRow).where(*mine).values(folder=""))
+    def evicted(self, upload: Upload, before: datetime) -> bool:
+        """It need no longer lie in this folder.  False, changing nothing, when it is no longer as `evictable` found it."""
+        mine = (UploadRow.id == upload.id, UploadRow.uploaded_at == upload.uploaded_at, *self._may_go(before))
+        return bool(self._transactions.change(update(UploadRow).where(*mine).values(folder="")))
+
+    def _may_go(self, before: datetime) -> tuple[ColumnElement[bool], ...]:
+        ended = exists().where(
+            SeriesRow.id == UploadRow.series_id, SeriesRow.stage.in_(_ENDED), SeriesRow.ended_at < before
+        )
+        here, is_idle = UploadRow.folder == self._folder, UploadRow.next_attempt_at.is_(None)
+        return here, UploadRow.uploaded_at < before, UploadRow.removed_at.is_(None), is_idle, ended
 
     def lost(self, upload: Upload, now: datetime) -> None:
         """The store has it no longer as it was: it is uploaded again from this folder."""
