@@ -39,12 +39,21 @@ class Uploader:
         self._looked_elsewhere_at: datetime | None = None
 
     def run(self) -> int:
-        """What was due is in the store, or is due again later; returns how many files are there now."""
-        context, uploads = self._context, self._context.store.uploads
-        if not self._has_begun:
-            uploads.hasten(context.clock(), leased=True)
-            self._has_begun = True
-        done = 0
+        """What was due is in the store, or is due again later; returns how many files are there now.
+
+        What was claimed when something was raised, such as by the database, is due again at the next run.
+        """
+        try:
+            if not self._has_begun:
+                self._context.store.uploads.hasten(self._context.clock(), leased=True)
+                self._has_begun = True
+            return self._run()
+        except Exception:
+            self._has_begun = False
+            raise
+
+    def _run(self) -> int:
+        context, uploads, done = self._context, self._context.store.uploads, 0
         while not context.stopping.is_set():
             claimed = uploads.claim(context.clock(), LEASE, 1 if self._is_away else _AT_ONCE)
             if not claimed:
@@ -99,7 +108,7 @@ class Uploader:
             return False
         kill_point("after_upload")
         if found is None:
-            uploads.removed(each)
+            uploads.removed(each, context.clock())
         else:
             uploads.uploaded(each, found, context.clock())
         return True

@@ -197,16 +197,16 @@ class Uploads:
         again = update(UploadRow).where(UploadRow.id == upload.id, UploadRow.uploaded_at == upload.uploaded_at)
         self._transactions.change(again.values(uploaded_at=None, created_at=now, next_attempt_at=now, attempts=0))
 
-    def removed(self, upload: Upload) -> None:
-        """The object is gone.  If the file has come again meanwhile, it is uploaded (again, if that was done)."""
+    def removed(self, upload: Upload, now: datetime) -> None:
+        """The object is gone.  If the file has come again meanwhile, it is uploaded at once (again, if that was done)."""
         with self._transactions.writing() as session:
             row = session.get(UploadRow, upload.id, with_for_update=True)
             if row is None:
                 return
             if row.removed_at is not None:
                 session.delete(row)
-            elif row.uploaded_at is not None:
-                row.uploaded_at, row.next_attempt_at = None, upload.next_attempt_at
+            else:
+                row.uploaded_at, row.next_attempt_at = None, now
 
 
 def _object_of(row: UploadRow) -> Object | None:
