@@ -125,10 +125,9 @@ class Uploader:
         last = list(self._adopted)
         for table, id_, _, _ in found:
             last[table] = max(last[table], id_)
-        self._adopted = (last[0], last[1], last[2])
         here = [(file, series) for _, _, file, series in found if context.files.path(file).exists()]
-        if here:
-            context.store.uploads.adopt(here, context.clock())
+        context.store.uploads.adopt(here, context.clock())
+        self._adopted = (last[0], last[1], last[2])
         return True
 
     def _take_over(self) -> bool:

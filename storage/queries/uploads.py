@@ -143,10 +143,16 @@ class Uploads:
         return found
 
     def adopt(self, files: Sequence[tuple[StoredFile, int]], now: datetime) -> None:
-        """These (file, series) lie in this folder and are to be uploaded; nothing happens to those that are known."""
+        """These (file, series) lie in this folder and are to be uploaded; not those that are known, or whose case is gone.
+
+        Each case is a transaction of its own: receivers lock several in an order of theirs.
+        """
         insert = self._transactions.insert_unless_there(UploadRow.__table__)
-        with self._transactions.writing() as session:
-            session.execute(insert, [new_values(file, series, self._folder, now) for file, series in files])
+        for case in sorted({series for _, series in files}):
+            with self._transactions.writing() as session:
+                if session.get(SeriesRow, case, with_for_update=True) is not None:
+                    mine = [new_values(file, case, self._folder, now) for file, series in files if series == case]
+                    session.execute(insert, mine)
 
     def elsewhere(self, before: datetime, after: int, limit: int) -> list[Upload]:
         """What another folder was to upload before this time and has not, of ids `after` this one."""
