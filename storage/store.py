@@ -55,7 +55,7 @@ class Store:
         self.notifications = Notifications(transactions)
         self.drift = Drift(transactions)
         self.canaries = Canaries(transactions)
-        self.shadows = Shadows(transactions)
+        self.shadows = Shadows(transactions, folder)
         self.uploads = Uploads(transactions, folder)
         self.changes = Changes(transactions.engine)
 

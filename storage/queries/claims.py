@@ -68,10 +68,10 @@ class Queue:
             return Claim(as_series(row), token, now + lease, exhausted) if row else None
 
     def other_waits(self, series_id: int | None) -> bool:
-        """Whether a series of a patient waits for its analysis, besides this one, if any."""
+        """Whether a series of a patient waits for its analysis, besides this one, if any; not one that is not claimed here."""
         ready = (SeriesRow.stage == Stage.READY.value, ~SeriesRow.canary, SeriesRow.id != (series_id or 0))
         with self._transactions.reading() as session:
-            return session.scalar(select(SeriesRow.id).where(*ready).limit(1)) is not None
+            return session.scalar(select(SeriesRow.id).where(*ready, *self._can_be_read()).limit(1)) is not None
 
     def give_back(self, worker: str, refund: bool, why: str = "") -> int:
         """What `worker` holds is READY again; with `refund` the attempt does not count.  Returns how many.
