@@ -342,20 +342,23 @@ class Files:
                     count += 1
         return count
 
-    def move(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def move(self, pairs: Iterable[tuple[str, str]]) -> int:
         """Of each pair, what lay at the first lies at the second, both relative to the root, also after power loss.
 
-        Nothing happens to what is not there, or whose target is taken.  Folders are made for the targets.
+        Nothing happens to what is not there, or whose target is taken.  Folders are made for the targets.  Returns how
+        many bytes were moved.
         """
-        folders: set[Path] = set()
+        folders, size_bytes = set[Path](), 0
         for source, target in pairs:
             old, new = self.root / source, self.root / target
             if old.exists() and not new.exists():
                 self.make_durable(new.parent)
+                size_bytes += old.stat().st_size
                 old.rename(new)
                 folders |= {new.parent, old.parent}
         for folder in sorted(folders):
             flush_folder(folder)
+        return size_bytes
 
     def free_bytes(self) -> int:
         """Bytes that this process may still write on the files' disk."""
