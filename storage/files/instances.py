@@ -166,12 +166,12 @@ class Files:
             probe = self.new_temporary()
             probe.touch()
             probe.unlink()
+            self.folder = self._named() if objects else ""
+            """What the database calls this folder, whichever host it is mounted on; "" without an object store."""
         except OSError as error:
             raise StorageError(
                 f"cannot write to {root}: {error.strerror}; create it or set [storage] directory"
             ) from None
-        self.folder = self._named() if objects else ""
-        """What the database calls this folder, whichever host it is mounted on; "" without an object store."""
 
     def _named(self) -> str:
         """The folder's name, given to it once."""
@@ -179,9 +179,12 @@ class Files:
         if not name.exists():
             new.write_text(f"{socket.gethostname()[:48]}-{secrets.token_hex(8)}", "ascii")
             flush_folder(new)
-            with contextlib.suppress(FileExistsError):  # another process was faster
+            try:
                 os.link(new, name)
-            new.unlink()
+            except OSError:  # another process was faster, or this file system has no links
+                if not name.exists():
+                    new.rename(name)
+            new.unlink(missing_ok=True)
             flush_folder(self.root)
         return name.read_text("ascii").strip()
 
