@@ -4,13 +4,17 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
+import ai
 from node.config.sections import Config
 from node.scp.commitment_scp import result_of
 from node.scp.receiver import Receiver
+from node.web.case_pages import _report
 from node.workflow import uploads
 from node.workflow.context import Context
 from node.workflow.delivery import deliver
@@ -21,7 +25,8 @@ from storage.files.objects import Object, Objects
 from storage.files.uploading import secured
 from storage.records import ReportObject, StoredFile
 from storage.stages import DeliveryStage
-from tests.integration.test_object_store import A_DAY, came_again, ended, in_store, kept, ready
+from tests.corpus.network import network
+from tests.integration.test_object_store import A_DAY, analysed, came_again, ended, in_store, kept, ready
 from tests.support.builders import LEASE, conclusion, keep
 from tests.support.dicom_factory import ct_series
 from tests.support.object_store import Host, HostFactory, ObjectStore, host, host_on_either, s3, s3_server
@@ -217,3 +222,18 @@ def test_a_folder_has_its_name_also_where_there_are_no_hard_links(
     assert made.folder
     assert Files(tmp_path / "new", objects).folder == made.folder
     assert list((made.root / "incoming").iterdir()) == []
+
+
+def test_a_report_that_another_host_made_is_shown(host: HostFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ai, "analyse", network)
+    a, b = host("a"), host("b")
+    kept(a, 6)
+    ready(a)
+    assert analysed(a)
+    row = b.store.worklist.case("1")
+    assert row is not None
+    asked: Any = SimpleNamespace(context=b)
+    assert _report(asked, row) == []
+    a.upload()
+    asked_there: Any = SimpleNamespace(context=a)
+    assert _report(asked, row) == _report(asked_there, row) != []
