@@ -156,8 +156,10 @@ class Uploads:
 
     def elsewhere(self, before: datetime, after: int, limit: int) -> list[Upload]:
         """What another folder was to upload before this time and has not, of ids `after` this one."""
-        others = (UploadRow.folder != self._folder, UploadRow.created_at < before, UploadRow.id > after)
-        found = select(UploadRow).where(*others, *_NOT_UPLOADED).order_by(UploadRow.id).limit(limit)
+        number = UploadRow.id + 0  # no column: SQLite would read all that was ever uploaded in the order of the rows
+        others = (UploadRow.folder != self._folder, UploadRow.created_at < before, number > after)
+        waiting = (UploadRow.next_attempt_at < before + timedelta(days=36_500), *_NOT_UPLOADED)
+        found = select(UploadRow).where(*waiting, *others).order_by(number).limit(limit)
         with self._transactions.reading() as session:
             return [Upload(**alike(Upload, row)) for row in session.scalars(found)]
 
