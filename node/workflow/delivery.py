@@ -32,7 +32,9 @@ def _deliver_one(context: Context, delivery: Delivery) -> bool:
         with sending(context.trail, context.clock, peer, outgoing.study):
             word = remote_of(context.config, peer, context.trail, context.clock).deliver(outgoing)
     except (Refused, Damaged) as error:
-        if isinstance(error, Damaged) and context.files.is_elsewhere(delivery.file):  # a host that has it can deliver it
+        if isinstance(error, Damaged) and context.files.is_elsewhere(
+            delivery.file
+        ):  # a host that has it can deliver it
             raise
         context.store.outbox.refused(delivery, str(error))
         logger.error("delivery_refused", error=str(error))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.running import UploadRow
@@ -60,7 +60,7 @@ class Place:
 
 def images_of(series_id: Any) -> ColumnElement[bool]:
     """The files that came of the series: what its analysis reads, and a host that is lost does not keep from others for ever."""
-    return (UploadRow.series_id == series_id) & UploadRow.path.like("instances/%")
+    return and_(UploadRow.series_id == series_id, UploadRow.path.like("instances/%"))
 
 
 def waits_elsewhere(which: ColumnElement[bool], folder: str) -> ColumnElement[bool]:
@@ -257,7 +257,9 @@ def new_values(file: StoredFile, series_id: int, folder: str, now: datetime) -> 
 
 def is_kept_elsewhere(session: Session, path: str, folder: str) -> bool:
     """Whether another folder, or the object store, has the file that is not in this folder.  Then none need be here."""
-    row = session.scalar(select(UploadRow).where(UploadRow.path == path, UploadRow.removed_at.is_(None)).with_for_update())
+    row = session.scalar(
+        select(UploadRow).where(UploadRow.path == path, UploadRow.removed_at.is_(None)).with_for_update()
+    )
     if row is None or (row.folder == folder and row.uploaded_at is None):
         return False
     if row.folder == folder:

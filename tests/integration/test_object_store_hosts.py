@@ -116,9 +116,10 @@ def test_what_was_claimed_when_the_database_failed_is_uploaded_at_the_next_run(
 ) -> None:
     a = host("a")
     files = kept(a)
-    with monkeypatch.context() as patch, pytest.raises(OperationalError):
+    with monkeypatch.context() as patch:
         patch.setattr(a.store.uploads, "uploaded", raising(OperationalError("UPDATE", None, Exception("locked"))))
-        a.upload()
+        with pytest.raises(OperationalError):
+            a.upload()
     assert a.upload() == 3
     assert all(in_store(s3, a, files))
 
