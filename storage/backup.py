@@ -19,7 +19,7 @@ from typing import Any
 from storage.database import revision
 from storage.errors import Damaged, StorageError
 from storage.files.folder_flushes import flush_folder
-from storage.files.instances import FOLDER_NAME
+from storage.files.instances import FETCHED, FOLDER_NAME
 from storage.messages import of_system
 from storage.records import StoredFile
 
@@ -70,8 +70,11 @@ def back_up(
             hashes[path] = known[path]
             continue
         try:
+            fetched = root / FETCHED / path if find and not (root / FETCHED / path).exists() else None
             hashes[path] = _copy(find(file) if find else root / path, there)
             copied += 1
+            if fetched is not None:  # for the backup alone: all at once they might fill the disk
+                fetched.unlink(missing_ok=True)
         except (FileNotFoundError, Damaged):
             absent.append(path)
     if (root / FOLDER_NAME).exists():  # by which the database knows the folder, also the one that it is put back into

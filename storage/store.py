@@ -38,7 +38,7 @@ class Store:
         self.settling = Settling(transactions, folder)
         self.queue = Queue(transactions, folder)
         self.outbox = Outbox(transactions, folder)
-        self.commitments = Commitments(transactions)
+        self.commitments = Commitments(transactions, folder)
         self.commitment_requests = CommitmentRequests(transactions)
         self.worklist = Worklist(transactions.reading_plainly)
         self.cfind = CFind(transactions)
@@ -55,7 +55,7 @@ class Store:
         self.notifications = Notifications(transactions)
         self.drift = Drift(transactions)
         self.canaries = Canaries(transactions)
-        self.shadows = Shadows(transactions)
+        self.shadows = Shadows(transactions, folder)
         self.uploads = Uploads(transactions, folder)
         self.changes = Changes(transactions.engine)
 

@@ -232,7 +232,7 @@ class Worker:
         if claim is None:
             return False
         log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)
-        self._somebody_waits = self._store.canaries.real_one_waits if claim.series.canary else None
+        self._somebody_waits = (lambda: queue.other_waits(None)) if claim.series.canary else None
         self._looked_at = self._monotonic()
         try:
             analyse(self._context, claim)

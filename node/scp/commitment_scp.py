@@ -65,8 +65,12 @@ class CommitmentScp:
         return SUCCESS, None
 
     def _tell(self, assoc: Any, context_id: int, request: CommitmentRequest) -> None:
-        """The result is on its way on the association of the request."""
-        result = result_of(request, self._store, self._files, self._clock())
+        """The result is on its way on the association of the request; not where it cannot be said yet, but later."""
+        try:
+            result = result_of(request, self._store, self._files, self._clock())
+        except (ObjectsAway, StorageFull) as error:
+            log.get().warning("commitment_result_postponed", calling_ae=request.calling_ae, error=str(error))
+            return
 
         def on_answer(answer: Any) -> None:
             if answer.Status == SUCCESS:
@@ -118,7 +122,8 @@ class CommitmentReports:
 def result_of(request: CommitmentRequest, store: Store, files: Files, now: datetime) -> Result:
     """What is true of the request's instances now: committed is what is known under its class and whole on disk.
 
-    What is committed is promised before the result is sent: from `now` retention spares it.
+    What is committed is promised before the result is sent: from `now` retention spares it.  Raises ObjectsAway and
+    StorageFull where that cannot be said now.
     """
     held = store.commitment_requests.held(request.instances)
     failed = {item: reason for item in request.instances if (reason := _failure(item, held, files))}
@@ -136,7 +141,4 @@ def _failure(item: Item, held: dict[str, Any], files: Files) -> int | None:
     known_class, file = held[sop_instance_uid]
     if known_class != sop_class_uid:
         return CLASS_INSTANCE_CONFLICT
-    try:
-        return None if files.keeps(file) else PROCESSING_FAILURE
-    except (ObjectsAway, StorageFull):  # whoever asked may ask again
-        return PROCESSING_FAILURE
+    return None if files.keeps(file) else PROCESSING_FAILURE

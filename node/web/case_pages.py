@@ -16,6 +16,7 @@ from node.web.earlier_studies import HOW, changes, earlier_cases
 from node.web.report_text import Line, report_lines
 from node.web.requests import Asked
 from node.web.review_delivery import sent_back
+from storage.errors import StorageError
 from storage.queries.accounts import Role
 from storage.queries.review_documents import REVIEW
 from storage.queries.reviews import Action, ChangedMeanwhile, Entry, NotChanged, Rejection, Review, Verdict, Wanted
@@ -249,4 +250,14 @@ def _links(asked: Asked, row: Row) -> list[tuple[str, str]]:
 
 
 def _report(asked: Asked, row: Row) -> list[Line]:
-    return report_lines(asked.context.files.root / row["report_path"]) if row["report_path"] else []
+    """Its lines; none where it cannot be had now."""
+    if not row["report_path"]:
+        return []
+    files, queue = asked.context.files, asked.context.store.queue
+    path = files.root / row["report_path"]
+    if files.objects is not None and not path.exists() and (last := queue.predecessor(row["case_id"])):
+        try:
+            path = files.here(last[1])  # it was made on another host
+        except StorageError:
+            return []
+    return report_lines(path)

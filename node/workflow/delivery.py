@@ -10,7 +10,7 @@ from node.scu.outgoing import Outgoing
 from node.scu.remote import remote_of
 from node.workflow.context import Context
 from node.workflow.due import Attempts, each_due
-from storage.errors import Damaged, NotStored
+from storage.errors import Damaged
 from storage.killpoints import kill_point
 from storage.records import Delivery
 
@@ -31,9 +31,11 @@ def _deliver_one(context: Context, delivery: Delivery) -> bool:
         outgoing = Outgoing.read(context.files.here(delivery.file))
         with sending(context.trail, context.clock, peer, outgoing.study):
             word = remote_of(context.config, peer, context.trail, context.clock).deliver(outgoing)
-    except NotStored:  # it may yet come there
-        raise
     except (Refused, Damaged) as error:
+        if isinstance(error, Damaged) and context.files.is_elsewhere(
+            delivery.file
+        ):  # a host that has it can deliver it
+            raise
         context.store.outbox.refused(delivery, str(error))
         logger.error("delivery_refused", error=str(error))
         return False

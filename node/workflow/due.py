@@ -10,6 +10,7 @@ from node.errors import Unavailable, safe_message
 from node.runtime import log
 from node.runtime.job import still_working
 from node.workflow.context import Context
+from storage.errors import ObjectsAway
 from storage.queries.due import Attempt, Record, WithDue
 
 
@@ -29,7 +30,8 @@ def each_due(context: Context, queue: WithDue[Record], kind: Attempts[Record], l
     """Each that is due was attempted once; returns how many attempts succeeded.
 
     A peer that cannot be had is asked for nothing else in this round: its timeouts must not hold up the others.  Where the
-    database fails, whatever the peer answered, the attempt does not count, and is made again after the `lease`.
+    database fails, whatever the peer answered, the attempt does not count, and is made again after the `lease`.  What the
+    object store would have to give while it is away is left to who has it: now and then one is tried, and none given up.
     """
     succeeded, away, due = 0, set[str](), queue.due
     while not context.stopping.is_set() and (claimed := due.claim(context.clock(), lease, away)):
@@ -44,6 +46,10 @@ def each_due(context: Context, queue: WithDue[Record], kind: Attempts[Record], l
                     continue
                 if isinstance(error, Unavailable):
                     away.add(claimed.peer)
+                if isinstance(error, ObjectsAway) and due.store_is_away(context.clock()):
+                    queue.postponed(claimed, safe_message(error), context.clock())
+                    kind.logger(claimed).warning(f"{kind.name}_left_to_others", error=safe_message(error))
+                    continue
                 _postpone(context, queue, kind, claimed, safe_message(error))
     return succeeded
 

@@ -28,7 +28,7 @@ def retain(context: Context) -> int:
     if settings.retention_days:
         before = now - timedelta(days=settings.retention_days)
         for case in context.store.retention.candidates(before, AT_ONCE):
-            removed += bool(remove(context, case, Why.AGE, before))
+            removed += remove(context, case, Why.AGE, before) is not None
         if forgotten := context.store.retention.forget_associations(before, ASSOCIATIONS_AT_ONCE):
             log.get().info("associations_forgotten", count=forgotten)
     excess = context.files.excess_bytes(settings.high_water_percent) if settings.high_water_percent else 0
@@ -38,7 +38,7 @@ def retain(context: Context) -> int:
             if excess <= 0:
                 break
             freed = remove(context, case, Why.SPACE, before)
-            excess, removed = excess - freed, removed + bool(freed)
+            excess, removed = excess - (freed or 0), removed + (freed is not None)
         if excess > 0 and not removed:
             log.get().warning("disk_nearly_full", free_bytes=context.files.free_bytes())
     return removed
@@ -51,21 +51,21 @@ def _remove_others(context: Context, now: datetime) -> int:
         return 0
     before, why = now - timedelta(hours=hours), Why.OTHER_OBJECTS
     cases = context.store.retention.candidates(before, AT_ONCE, why, IMAGE_CLASSES)
-    return sum(bool(remove(context, case, why, before)) for case in cases)
+    return sum(remove(context, case, why, before) is not None for case in cases)
 
 
-def remove(context: Context, case: int, why: Why, before: datetime) -> int:
-    """How many bytes will be free at the next run; 0 when the case stays."""
+def remove(context: Context, case: int, why: Why, before: datetime) -> int | None:
+    """How many bytes will be free here at the next run; None when the case stays."""
     still_working()
     removal = context.store.retention.begin(case, why, before, context.clock())
     if removal is None:
-        return 0
-    context.files.move((path, _aside(removal, path)) for path in removal.paths)
+        return None
+    freed = context.files.move((path, _aside(removal, path)) for path in removal.paths)
     if not context.store.retention.forget(removal, context.clock()):
         _end(context, removal, removal.paths)
-        return 0
+        return None
     log.get().info("case_removed", case=case, reason=why, bytes=removal.size_bytes)
-    return removal.size_bytes
+    return freed
 
 
 def _end_earlier(context: Context) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from node.errors import safe_message
@@ -12,7 +12,7 @@ from node.runtime.job import still_working
 from node.workflow.context import Context
 from storage.errors import ObjectsAway, StorageError
 from storage.files.objects import Object, Objects
-from storage.files.uploading import upload
+from storage.files.uploading import secured, upload
 from storage.killpoints import kill_point
 from storage.queries.uploads import Upload
 
@@ -23,6 +23,8 @@ _MOST_BYTES = 256 << 20
 """Of the files that are in memory at once, one may be larger."""
 _ADOPTED_AT_ONCE = 500
 _EVICTED_AT_ONCE = 1000
+_OTHERS_MAY_TAKE = timedelta(minutes=10)
+"""So long another host has for an upload before it is looked for here too, each time."""
 
 
 class Uploader:
@@ -34,18 +36,28 @@ class Uploader:
         self._has_begun = False
         self._is_away = False
         self._adopted: tuple[int, int, int] | None = (0, 0, 0)
+        self._looked_elsewhere_at: datetime | None = None
 
     def run(self) -> int:
-        """What was due is in the store, or is due again later; returns how many files are there now."""
-        context, uploads = self._context, self._context.store.uploads
-        if not self._has_begun:
-            uploads.hasten(context.clock(), leased=True)
-            self._has_begun = True
-        done = 0
+        """What was due is in the store, or is due again later; returns how many files are there now.
+
+        What was claimed when something was raised, such as by the database, is due again at the next run.
+        """
+        try:
+            if not self._has_begun:
+                self._context.store.uploads.hasten(self._context.clock(), leased=True)
+                self._has_begun = True
+            return self._run()
+        except Exception:
+            self._has_begun = False
+            raise
+
+    def _run(self) -> int:
+        context, uploads, done = self._context, self._context.store.uploads, 0
         while not context.stopping.is_set():
             claimed = uploads.claim(context.clock(), LEASE, 1 if self._is_away else _AT_ONCE)
             if not claimed:
-                if not self._adopt():
+                if not self._adopt() and not self._take_over():
                     break
                 continue
             still_working()
@@ -96,7 +108,7 @@ class Uploader:
             return False
         kill_point("after_upload")
         if found is None:
-            uploads.removed(each)
+            uploads.removed(each, context.clock())
         else:
             uploads.uploaded(each, found, context.clock())
         return True
@@ -113,11 +125,28 @@ class Uploader:
         last = list(self._adopted)
         for table, id_, _, _ in found:
             last[table] = max(last[table], id_)
-        self._adopted = (last[0], last[1], last[2])
         here = [(file, series) for _, _, file, series in found if context.files.path(file).exists()]
-        if here:
-            context.store.uploads.adopt(here, context.clock())
+        context.store.uploads.adopt(here, context.clock())
+        self._adopted = (last[0], last[1], last[2])
         return True
+
+    def _take_over(self) -> bool:
+        """What is another folder's to upload, and has waited for that, is uploaded from here if it lies here whole.
+
+        It may be nowhere else: the other host could not flush it, or its folder is this one under an earlier name.
+        """
+        context, uploads, now = self._context, self._context.store.uploads, self._context.clock()
+        last = self._looked_elsewhere_at
+        if last is not None and timedelta() <= now - last < _OTHERS_MAY_TAKE:
+            return False
+        self._looked_elsewhere_at = now
+        here, after = list[Upload](), 0
+        while found := uploads.elsewhere(now - _OTHERS_MAY_TAKE, after, _ADOPTED_AT_ONCE):
+            still_working()
+            here += [each for each in found if secured(context.files, each.file)]
+            after = found[-1].id
+        uploads.take_over(here, now)
+        return bool(here)
 
 
 def _in_memory(claimed: Sequence[Upload]) -> list[list[Upload]]:
@@ -142,9 +171,9 @@ def evict(context: Context) -> int:
     if not hours:
         return 0
     uploads, now = context.store.uploads, context.clock()
-    count = 0
+    before, count = now - timedelta(hours=hours), 0
     try:
-        for each in uploads.evictable(now - timedelta(hours=hours), _EVICTED_AT_ONCE):
+        for each in uploads.evictable(before, _EVICTED_AT_ONCE):
             if context.stopping.is_set():
                 break
             still_working()
@@ -153,9 +182,9 @@ def evict(context: Context) -> int:
                 uploads.lost(each, now)
                 log.get().error("object_lost", case=each.series_id)
                 continue
-            context.files.discard(each.file)
-            uploads.evicted(each)
-            count += 1
+            if uploads.evicted(each, before):  # else it came again since it was looked at, or its case goes
+                context.files.discard(each.file)
+                count += 1
     except ObjectsAway as error:
         log.get().warning("nothing_evicted", error=str(error))
     if count:

@@ -166,12 +166,12 @@ class Files:
             probe = self.new_temporary()
             probe.touch()
             probe.unlink()
+            self.folder = self._named() if objects else ""
+            """What the database calls this folder, whichever host it is mounted on; "" without an object store."""
         except OSError as error:
             raise StorageError(
                 f"cannot write to {root}: {error.strerror}; create it or set [storage] directory"
             ) from None
-        self.folder = self._named() if objects else ""
-        """What the database calls this folder, whichever host it is mounted on; "" without an object store."""
 
     def _named(self) -> str:
         """The folder's name, given to it once."""
@@ -179,9 +179,12 @@ class Files:
         if not name.exists():
             new.write_text(f"{socket.gethostname()[:48]}-{secrets.token_hex(8)}", "ascii")
             flush_folder(new)
-            with contextlib.suppress(FileExistsError):  # another process was faster
+            try:
                 os.link(new, name)
-            new.unlink()
+            except OSError:  # another process was faster, or this file system has no links
+                if not name.exists():
+                    new.rename(name)
+            new.unlink(missing_ok=True)
             flush_folder(self.root)
         return name.read_text("ascii").strip()
 
@@ -234,6 +237,10 @@ class Files:
         """Where the bytes lie that were written here; with an object store they need not be there, see `here`."""
         return self.root / file.path
 
+    def is_elsewhere(self, file: StoredFile) -> bool:
+        """Whether the bytes do not lie where they are written, and need not: there is an object store."""
+        return self.objects is not None and not self.path(file).exists()
+
     def here(self, file: StoredFile) -> Path:
         """Where the bytes can be read: where they were written, else in a copy, which is fetched if need be.
 
@@ -252,7 +259,7 @@ class Files:
 
     def bring(self, files: Iterable[StoredFile]) -> None:
         """All of them can be read here, several having been fetched at once.  Raises as `here` does."""
-        lacking = [file for file in files if self.objects and not self.path(file).exists()]
+        lacking = [file for file in files if self.is_elsewhere(file)]
         if lacking:
             with ThreadPoolExecutor(_FETCHED_AT_ONCE) as threads:
                 list(threads.map(self.here, lacking))
@@ -338,20 +345,23 @@ class Files:
                     count += 1
         return count
 
-    def move(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def move(self, pairs: Iterable[tuple[str, str]]) -> int:
         """Of each pair, what lay at the first lies at the second, both relative to the root, also after power loss.
 
-        Nothing happens to what is not there, or whose target is taken.  Folders are made for the targets.
+        Nothing happens to what is not there, or whose target is taken.  Folders are made for the targets.  Returns how
+        many bytes were moved.
         """
-        folders: set[Path] = set()
+        folders, size_bytes = set[Path](), 0
         for source, target in pairs:
             old, new = self.root / source, self.root / target
             if old.exists() and not new.exists():
                 self.make_durable(new.parent)
+                size_bytes += old.stat().st_size
                 old.rename(new)
                 folders |= {new.parent, old.parent}
         for folder in sorted(folders):
             flush_folder(folder)
+        return size_bytes
 
     def free_bytes(self) -> int:
         """Bytes that this process may still write on the files' disk."""

@@ -100,12 +100,17 @@ class Objects:
     def fetch(self, key: str, to: BinaryIO, size_bytes: int) -> tuple[Object, str]:
         """`to` has the object's bytes; what the store says of it, and the sha256 that was kept beside it ("": none).
 
-        Raises NotStored where there is no such object.  `size_bytes`: about so many are expected.
+        Raises NotStored where there is no such object, and what `to` raises.  `size_bytes`: about so many are expected.
         """
         with _Translated(self, key):
             got = self._obstore.get(self._for(size_bytes), key)
-            for piece in got:
-                to.write(piece)
+            pieces = iter(got)
+        while True:
+            with _Translated(self, key):
+                piece = next(pieces, None)
+            if piece is None:
+                break
+            to.write(piece)  # an error of the disk here is none of the store
         meta, attributes = got.meta, got.attributes
         return Object(meta["size"], meta["e_tag"] or ""), str(attributes.get(_META_SHA256, ""))
 

@@ -10,6 +10,7 @@ from io import BytesIO
 
 from storage.errors import Damaged, ObjectsAway, StorageError
 from storage.files.content import content_sha256
+from storage.files.folder_flushes import flush_folder
 from storage.files.instances import Files
 from storage.files.objects import AlreadyThere, Object, Objects
 from storage.records import StoredFile
@@ -42,6 +43,19 @@ def upload(files: Files, file: StoredFile) -> Object:
             f"the object store {objects.bucket.url} has {file.path} otherwise than it was sent; look at the store"
         )
     return there
+
+
+def secured(files: Files, file: StoredFile) -> bool:
+    """Whether the file lies here whole, also after power loss: its receiver may not have come to flush it."""
+    path = files.path(file)
+    try:
+        if not path.exists() or not files.holds(file):
+            return False
+        flush_folder(path)
+        flush_folder(path.parent)
+    except OSError:
+        return False
+    return True
 
 
 def _read_back(objects: Objects, file: StoredFile) -> tuple[Object, bytes]:

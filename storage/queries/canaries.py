@@ -87,9 +87,3 @@ class Canaries:
         in_work = (SeriesRow.stage.in_(_IN_WORK), ~SeriesRow.canary)
         with self._transactions.reading() as session:
             return session.scalar(select(func.count()).select_from(SeriesRow).where(*in_work)) or 0
-
-    def real_one_waits(self) -> bool:
-        """Whether a series of a patient waits for its analysis."""
-        waiting = select(SeriesRow.id).where(SeriesRow.stage == Stage.READY.value, ~SeriesRow.canary).limit(1)
-        with self._transactions.reading() as session:
-            return session.scalar(waiting) is not None

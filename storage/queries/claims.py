@@ -14,7 +14,7 @@ from storage.database.transactions import Transactions
 from storage.queries.receiving import CLOCKS_DIFFER
 from storage.queries.rows import as_series, reopen
 from storage.queries.tally import count_report
-from storage.queries.uploads import lies_elsewhere, new_values, waits_elsewhere
+from storage.queries.uploads import images_of, lies_elsewhere, new_values, waits_elsewhere
 from storage.records import Claim, Conclusion, ReportObject, ResultObject, Series, StoredFile
 from storage.stages import DeliveryStage, Event, Stage, advance, sources
 
@@ -31,7 +31,7 @@ class Queue:
     def claim(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
         """The right to analyse the series that has waited longest, a canary last; None when none waits.  The attempt is counted.
 
-        Not one with a file that lies in another folder alone.
+        Not one with an image that lies in another folder alone.
         """
         return self._claim(SeriesRow.attempts < max_attempts, worker, now, lease)
 
@@ -41,7 +41,7 @@ class Queue:
 
     def _can_be_read(self) -> list[Any]:
         lacks = lies_elsewhere if self.lies_here_only else waits_elsewhere
-        return [~lacks(SeriesRow.id, self._folder)] if self._folder else []
+        return [~lacks(images_of(SeriesRow.id), self._folder)] if self._folder else []
 
     def _claim(self, which: Any, worker: str, now: datetime, lease: timedelta, exhausted: bool = False) -> Claim | None:
         ready, token = SeriesRow.stage == Stage.READY.value, secrets.token_hex(16)
@@ -68,10 +68,10 @@ class Queue:
             return Claim(as_series(row), token, now + lease, exhausted) if row else None
 
     def other_waits(self, series_id: int | None) -> bool:
-        """Whether a series of a patient waits for its analysis, besides this one, if any."""
+        """Whether a series of a patient waits for its analysis, besides this one, if any; not one that is not claimed here."""
         ready = (SeriesRow.stage == Stage.READY.value, ~SeriesRow.canary, SeriesRow.id != (series_id or 0))
         with self._transactions.reading() as session:
-            return session.scalar(select(SeriesRow.id).where(*ready).limit(1)) is not None
+            return session.scalar(select(SeriesRow.id).where(*ready, *self._can_be_read()).limit(1)) is not None
 
     def give_back(self, worker: str, refund: bool, why: str = "") -> int:
         """What `worker` holds is READY again; with `refund` the attempt does not count.  Returns how many.

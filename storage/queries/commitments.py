@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from storage.database.schema import CommitmentRow, DeliveryRow, ObjectRow, ReportRow
 from storage.database.transactions import Transactions
 from storage.queries.due import Due
-from storage.queries.outbox import commitment_row, delivery_of
+from storage.queries.outbox import commitment_row, delivery_of, reach_of
 from storage.records import Commitment, Reported
 from storage.stages import DeliveryEvent, DeliveryStage, advance_delivery
 
@@ -23,10 +23,11 @@ _DESTINATION = _DELIVERY.correlate(CommitmentRow).scalar_subquery()
 class Commitments:
     """Transactions that are due, and how they end.  Each public method is one transaction of the database."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        """`transactions` are those of the store's database."""
+    def __init__(self, transactions: Transactions, folder: str = "") -> None:
+        """`transactions` are those of the store's database; files lie in this `folder` or an object store ("": all here)."""
         self._transactions = transactions
-        self.due = Due(transactions, CommitmentRow, _DESTINATION, _as_commitment)
+        reach = reach_of(CommitmentRow.delivery_id, CommitmentRow, folder)
+        self.due = Due(transactions, CommitmentRow, _DESTINATION, _as_commitment, reach=reach)
         """To be asked, or their answer is overdue."""
 
     def asked(self, commitment: Commitment, now: datetime, overdue_at: datetime) -> None:

@@ -1,6 +1,7 @@
 """What is due: attempts at deliveries, commitments and commitment requests, claimed one at a time for a lease."""
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -10,6 +11,9 @@ from sqlalchemy.orm import Session
 
 from storage.database.transactions import Transactions
 from storage.errors import StorageFull
+
+ASK_STORE_AGAIN = timedelta(seconds=30)
+"""So long after it was away, nothing is asked of the object store."""
 
 
 class Attempt(Protocol):
@@ -30,6 +34,14 @@ class Attempt(Protocol):
 Record = TypeVar("Record", bound=Attempt)
 
 
+@dataclass(frozen=True)
+class Reach:
+    """Where the file lies that an attempt needs: it can be had here; it need not be asked of the object store."""
+
+    can_be_had: ColumnElement[bool]
+    lies_here: ColumnElement[bool]
+
+
 class Due(Generic[Record]):
     """The rows of one table whose `next_attempt_at` has come.  Each public method is one transaction."""
 
@@ -40,13 +52,25 @@ class Due(Generic[Record]):
         peer: Any,
         record: Callable[[Session, Any], Record],
         waits: ColumnElement[bool] = true(),  # noqa: B008  immutable
+        reach: Reach | None = None,
     ) -> None:
         """`peer` tells with whom an attempt at the row is made; only a row that `waits` has one before it.
 
-        `record` makes of the row what is attempted.
+        `record` makes of the row what is attempted.  `reach`: of its file; None where that lies here.
         """
         self._transactions, self._table, self._peer = transactions, table, peer
-        self._record, self._waits = record, waits
+        self._record, self._waits, self._reach = record, waits, reach
+        self._away_at: datetime | None = None
+
+    def store_is_away(self, now: datetime) -> bool:
+        """For a while only what needs nothing of the object store is claimed.  False: that was so, or all files lie here."""
+        if self._reach is None or self._lies_here_only(now):
+            return False
+        self._away_at = now
+        return True
+
+    def _lies_here_only(self, now: datetime) -> bool:
+        return self._away_at is not None and timedelta() <= now - self._away_at < ASK_STORE_AGAIN
 
     def claim(self, now: datetime, lease: timedelta, away: Collection[str] = ()) -> Record | None:
         """The one that has been due longest, those with the peers that are `away` left out; None when none is due.
@@ -56,7 +80,7 @@ class Due(Generic[Record]):
         table = self._table
         oldest = (
             select(table.id)
-            .where(self._waits, table.next_attempt_at <= now, self._peer.not_in(away))
+            .where(self._waits, *self._in_reach(now), table.next_attempt_at <= now, self._peer.not_in(away))
             .order_by(table.next_attempt_at, table.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -69,6 +93,11 @@ class Due(Generic[Record]):
                 .returning(table)
             )
             return None if row is None else self._record(session, row)
+
+    def _in_reach(self, now: datetime) -> list[ColumnElement[bool]]:
+        if self._reach is None:
+            return []
+        return [self._reach.lies_here if self._lies_here_only(now) else self._reach.can_be_had]
 
     def give_back(self, claimed: Record, now: datetime) -> None:
         """It is due at once and the attempt does not count: who made it has stopped.

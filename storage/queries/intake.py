@@ -13,7 +13,7 @@ from storage.database.running import CanaryRow, UploadRow
 from storage.database.schema import AssociationRow, InstanceRow, RefusalRow, RemovalRow, ReportRow, ReviewRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import reopen
-from storage.queries.uploads import INSERTED, REVIVE, TAKE_OVER, new_values, remove_object
+from storage.queries.uploads import INSERTED, REVIVE, TAKE_OVER, is_kept_elsewhere, new_values, remove_object
 from storage.records import (
     Added,
     AssociationEnd,
@@ -133,6 +133,7 @@ class Intake:
         """An instance that was never acknowledged, and that no file holds, is not there.
 
         Its series is RECEIVING, and gone with its last instance unless it has a report: then it is empty until one comes.
+        Nothing happens to one that another folder or the object store has: it was acknowledged there, or can be read.
         """
         with self._transactions.writing() as session:
             that = (InstanceRow.sop_instance_uid == sop_instance_uid, InstanceRow.path == file.path)
@@ -140,6 +141,8 @@ class Intake:
             if row is None:
                 return
             series = session.scalars(select(SeriesRow).where(SeriesRow.id == row.series_id).with_for_update()).one()
+            if self._folder and is_kept_elsewhere(session, file.path, self._folder):
+                return
             session.delete(row)
             remove_object(session, file.path)
             session.flush()

@@ -1,16 +1,18 @@
 """The outbox: reports and the objects beside them on their way to their destinations, until each is accepted or refused for good."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, aliased
 
+from storage.database.running import UploadRow
 from storage.database.schema import CommitmentRow, DeliveryRow, ObjectRow, ReportRow
 from storage.database.transactions import Transactions
-from storage.queries.due import Due
+from storage.queries.due import Due, Reach
 from storage.queries.rows import alike
 from storage.queries.tally import count_acceptance
-from storage.queries.uploads import waits_elsewhere
+from storage.queries.uploads import lies_elsewhere, waits_elsewhere
 from storage.records import Delivery
 from storage.stages import DeliveryEvent, DeliveryStage, advance_delivery
 
@@ -21,11 +23,9 @@ class Outbox:
     def __init__(self, transactions: Transactions, folder: str = "") -> None:
         """`transactions` are those of the store's database; files lie in this `folder` or an object store ("": all here)."""
         self._transactions = transactions
-        pending: ColumnElement[bool] = DeliveryRow.stage == DeliveryStage.PENDING.value
-        if folder:
-            of_report = select(ReportRow.series_id).where(ReportRow.id == DeliveryRow.report_id).scalar_subquery()
-            pending &= ~waits_elsewhere(of_report, folder, "reports/")
-        self.due = Due(transactions, DeliveryRow, DeliveryRow.destination, delivery_of, pending)
+        pending = DeliveryRow.stage == DeliveryStage.PENDING.value
+        reach = reach_of(DeliveryRow.id, DeliveryRow, folder)
+        self.due = Due(transactions, DeliveryRow, DeliveryRow.destination, delivery_of, pending, reach)
 
     def accepted(self, delivery: Delivery, now: datetime, transaction_uid: str | None = None) -> None:
         """The destination has the object; with a transaction UID it is to be asked for storage commitment at once."""
@@ -68,6 +68,18 @@ class Outbox:
         dead = (DeliveryRow.report_id == report_id, DeliveryRow.stage == DeliveryStage.DEAD.value)
         as_new = {"stage": stage.value, "attempts": 0, "created_at": now, "next_attempt_at": now}
         return self._transactions.change(update(DeliveryRow).where(*dead).values(as_new))
+
+
+def reach_of(delivery_id: Any, table: Any, folder: str) -> Reach | None:
+    """Of the delivery that a row of the `table` names, where its file lies for a node with this `folder`; None: "" is all."""
+    if not folder:
+        return None
+    mine = aliased(DeliveryRow)
+    beside = select(ObjectRow.path).join(mine, mine.object_id == ObjectRow.id)
+    report = select(ReportRow.path).join(mine, mine.report_id == ReportRow.id)
+    paths = (each.where(mine.id == delivery_id).correlate(table).scalar_subquery() for each in (beside, report))
+    which = UploadRow.path == func.coalesce(*paths)
+    return Reach(~waits_elsewhere(which, folder), ~lies_elsewhere(which, folder))
 
 
 def commitment_row(delivery_id: int, transaction_uid: str, due_at: datetime) -> CommitmentRow:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, RefusalRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import as_series
-from storage.queries.uploads import waits_elsewhere
+from storage.queries.uploads import images_of, waits_elsewhere
 from storage.records import AssociationEnd, Contribution, Ending, Header, Missing, Series, StoredFile
 from storage.stages import Event, Outcome, Stage, advance
 
@@ -24,12 +24,12 @@ class Settling:
     def __init__(self, transactions: Transactions, folder: str = "") -> None:
         """`transactions` are those of the store's database; files lie in this `folder` or an object store ("": all here)."""
         self._transactions = transactions
-        self._can_be_read = [~waits_elsewhere(SeriesRow.id, folder)] if folder else []
+        self._can_be_read = [~waits_elsewhere(images_of(SeriesRow.id), folder)] if folder else []
 
     def receiving(self) -> list[Series]:
         """The series that are still being received, the longest quiet first; none that is empty (`forget_instance`).
 
-        Nor one with a file that lies in another folder alone: there it is looked at.
+        Nor one with an image that lies in another folder alone: there it is looked at.
         """
         with self._transactions.reading() as session:
             some = select(SeriesRow).where(_RECEIVING, SeriesRow.instance_count > 0, *self._can_be_read)

@@ -86,7 +86,10 @@ class Retention:
         others = [_holds_none_of(kept_classes)] if why is Why.OTHER_OBJECTS else []
         if self._folder:  # what lies in another folder alone is for whoever has that
             of_case = exists().where(UploadRow.series_id == SeriesRow.id)
-            others.append(~of_case | of_case.where(UploadRow.folder.in_([self._folder, ""])))
+            here = of_case.where(UploadRow.folder.in_([self._folder, ""]))
+            if why is Why.SPACE:  # nor does it make room here to remove what lies in the store alone
+                here = of_case.where(UploadRow.folder == self._folder, UploadRow.path.like("instances/%"))
+            others.append(~of_case | here)
         with self._transactions.reading() as session:
             old = (SeriesRow.ended_at < before, SeriesRow.last_instance_at < before)
             found = select(SeriesRow.id).where(

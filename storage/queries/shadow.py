@@ -16,6 +16,7 @@ from storage.database.running import ShadowAnswerRow
 from storage.database.schema import ReportRow, ReviewEntryRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import alike, as_series
+from storage.queries.uploads import images_of, waits_elsewhere
 from storage.records import Conclusion, Series
 from storage.stages import Outcome, Stage
 
@@ -78,15 +79,19 @@ class ShadowAnswer:
 class Shadows:
     """Each public method is one transaction."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        """`transactions` are those of the store's database."""
+    def __init__(self, transactions: Transactions, folder: str = "") -> None:
+        """`transactions` are those of the store's database; files lie in this `folder` or an object store ("": all here)."""
         self._transactions = transactions
+        self._can_be_read = [~waits_elsewhere(images_of(SeriesRow.id), folder)] if folder else []
 
     def somebody_waits(self) -> bool:
-        """Whether a series is being received or waits for its analysis: then the second bundle does nothing."""
-        waiting = select(SeriesRow.id).where(SeriesRow.stage.in_((Stage.RECEIVING.value, Stage.READY.value))).limit(1)
+        """Whether a series is being received or waits for its analysis: then the second bundle does nothing.
+
+        Not one with an image that lies in another folder alone: it is analysed there.
+        """
+        in_work = SeriesRow.stage.in_((Stage.RECEIVING.value, Stage.READY.value))
         with self._transactions.reading() as session:
-            return session.scalar(waiting) is not None
+            return session.scalar(select(SeriesRow.id).where(in_work, *self._can_be_read).limit(1)) is not None
 
     def begin(self, bundles: Bundles, now: datetime, lease: timedelta) -> ShadowClaim | None:
         """The right to the next attempt, which is counted; None when none is due.  What has nothing to answer is settled.

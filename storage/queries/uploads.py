@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.running import UploadRow
@@ -20,6 +20,7 @@ from storage.queries.rows import alike
 from storage.records import StoredFile
 from storage.stages import Stage
 
+_NOT_UPLOADED = (UploadRow.uploaded_at.is_(None), UploadRow.removed_at.is_(None))
 _ENDED = (Stage.REPORTED.value, Stage.SET_ASIDE.value, Stage.FAILED.value)
 
 
@@ -57,15 +58,19 @@ class Place:
     stored: Object | None
 
 
-def waits_elsewhere(series_id: Any, folder: str, below: str = "") -> ColumnElement[bool]:
-    """Whether a file of the series, one `below` this path, lies in another folder alone."""
-    mine = (UploadRow.series_id == series_id, UploadRow.uploaded_at.is_(None), UploadRow.removed_at.is_(None))
-    return exists().where(*mine, UploadRow.folder != folder, *([UploadRow.path.like(f"{below}%")] if below else []))
+def images_of(series_id: Any) -> ColumnElement[bool]:
+    """The files that came of the series: what its analysis reads, and a host that is lost does not keep from others for ever."""
+    return and_(UploadRow.series_id == series_id, UploadRow.path.like("instances/%"))
 
 
-def lies_elsewhere(series_id: Any, folder: str) -> ColumnElement[bool]:
-    """Whether a file of the series has to be fetched into this folder."""
-    return exists().where(UploadRow.series_id == series_id, UploadRow.removed_at.is_(None), UploadRow.folder != folder)
+def waits_elsewhere(which: ColumnElement[bool], folder: str) -> ColumnElement[bool]:
+    """Whether one of `which` files lies in another folder alone."""
+    return lies_elsewhere(which & UploadRow.uploaded_at.is_(None), folder)
+
+
+def lies_elsewhere(which: ColumnElement[bool], folder: str) -> ColumnElement[bool]:
+    """Whether one of `which` files has to be fetched into this folder."""
+    return exists().where(which, UploadRow.removed_at.is_(None), UploadRow.folder != folder)
 
 
 class Uploads:
@@ -138,18 +143,36 @@ class Uploads:
         return found
 
     def adopt(self, files: Sequence[tuple[StoredFile, int]], now: datetime) -> None:
-        """These (file, series) lie in this folder and are to be uploaded; nothing happens to those that are known."""
+        """These (file, series) lie in this folder and are to be uploaded; not those that are known, or whose case is gone.
+
+        Each case is a transaction of its own: receivers lock several in an order of theirs.
+        """
         insert = self._transactions.insert_unless_there(UploadRow.__table__)
+        for case in sorted({series for _, series in files}):
+            with self._transactions.writing() as session:
+                if session.get(SeriesRow, case, with_for_update=True) is not None:
+                    mine = [new_values(file, case, self._folder, now) for file, series in files if series == case]
+                    session.execute(insert, mine)
+
+    def elsewhere(self, before: datetime, after: int, limit: int) -> list[Upload]:
+        """What another folder was to upload before this time and has not, of ids `after` this one."""
+        number = UploadRow.id + 0  # no column: SQLite would read all that was ever uploaded in the order of the rows
+        others = (UploadRow.folder != self._folder, UploadRow.created_at < before, number > after)
+        waiting = (UploadRow.next_attempt_at < before + timedelta(days=36_500), *_NOT_UPLOADED)
+        found = select(UploadRow).where(*waiting, *others).order_by(number).limit(limit)
+        with self._transactions.reading() as session:
+            return [Upload(**alike(Upload, row)) for row in session.scalars(found)]
+
+    def take_over(self, uploads: Sequence[Upload], now: datetime) -> None:
+        """These lie in this folder too, also after power loss, and are to be uploaded from it."""
+        mine = {"folder": self._folder, "next_attempt_at": now, "attempts": 0, "last_error": ""}
         with self._transactions.writing() as session:
-            session.execute(insert, [new_values(file, series, self._folder, now) for file, series in files])
+            for each in uploads:
+                session.execute(update(UploadRow).where(UploadRow.id == each.id, *_NOT_UPLOADED).values(**mine))
 
     def evictable(self, before: datetime, limit: int) -> list[Upload]:
         """Instances in this folder that the store has, of cases that ended, both before this time."""
-        ended = exists().where(
-            SeriesRow.id == UploadRow.series_id, SeriesRow.stage.in_(_ENDED), SeriesRow.ended_at < before
-        )
-        mine = (UploadRow.folder == self._folder, UploadRow.uploaded_at < before, UploadRow.next_attempt_at.is_(None))
-        found = select(UploadRow).where(*mine, UploadRow.path.like("instances/%"), ended).limit(limit)
+        found = select(UploadRow).where(*self._may_go(before), UploadRow.path.like("instances/%")).limit(limit)
         with self._transactions.reading() as session:
             return [Upload(**alike(Upload, row)) for row in session.scalars(found)]
 
@@ -165,26 +188,33 @@ class Uploads:
             row = session.scalar(select(UploadRow).where(UploadRow.path == path))
             return None if row is None else _object_of(row)
 
-    def evicted(self, upload: Upload) -> None:
-        """It need no longer lie in this folder."""
-        mine = (UploadRow.id == upload.id, UploadRow.folder == self._folder, UploadRow.uploaded_at.is_not(None))
-        self._transactions.change(update(UploadRow).where(*mine).values(folder=""))
+    def evicted(self, upload: Upload, before: datetime) -> bool:
+        """It need no longer lie in this folder.  False, changing nothing, when it is no longer as `evictable` found it."""
+        mine = (UploadRow.id == upload.id, UploadRow.uploaded_at == upload.uploaded_at, *self._may_go(before))
+        return bool(self._transactions.change(update(UploadRow).where(*mine).values(folder="")))
+
+    def _may_go(self, before: datetime) -> tuple[ColumnElement[bool], ...]:
+        ended = exists().where(
+            SeriesRow.id == UploadRow.series_id, SeriesRow.stage.in_(_ENDED), SeriesRow.ended_at < before
+        )
+        here, is_idle = UploadRow.folder == self._folder, UploadRow.next_attempt_at.is_(None)
+        return here, UploadRow.uploaded_at < before, UploadRow.removed_at.is_(None), is_idle, ended
 
     def lost(self, upload: Upload, now: datetime) -> None:
         """The store has it no longer as it was: it is uploaded again from this folder."""
         again = update(UploadRow).where(UploadRow.id == upload.id, UploadRow.uploaded_at == upload.uploaded_at)
         self._transactions.change(again.values(uploaded_at=None, created_at=now, next_attempt_at=now, attempts=0))
 
-    def removed(self, upload: Upload) -> None:
-        """The object is gone.  If the file has come again meanwhile, it is uploaded (again, if that was done)."""
+    def removed(self, upload: Upload, now: datetime) -> None:
+        """The object is gone.  If the file has come again meanwhile, it is uploaded at once (again, if that was done)."""
         with self._transactions.writing() as session:
             row = session.get(UploadRow, upload.id, with_for_update=True)
             if row is None:
                 return
             if row.removed_at is not None:
                 session.delete(row)
-            elif row.uploaded_at is not None:
-                row.uploaded_at, row.next_attempt_at = None, upload.next_attempt_at
+            else:
+                row.uploaded_at, row.next_attempt_at = None, now
 
 
 def _object_of(row: UploadRow) -> Object | None:
@@ -212,7 +242,7 @@ REVIVE = (
 """What was to be removed came again: it is uploaded again, after whoever removes it now has done so."""
 TAKE_OVER = (
     update(UploadRow.__table__)  # type: ignore[arg-type]
-    .where(UploadRow.path == bindparam("of_path"), UploadRow.uploaded_at.is_(None), UploadRow.removed_at.is_(None))
+    .where(UploadRow.path == bindparam("of_path"), *_NOT_UPLOADED)
     .where(UploadRow.folder != bindparam("of_folder"))
     .values(folder=bindparam("of_folder"), next_attempt_at=bindparam("now"), attempts=0, last_error="")
 )
@@ -223,6 +253,18 @@ def new_values(file: StoredFile, series_id: int, folder: str, now: datetime) -> 
     """The row of a file that is to be uploaded at once."""
     due = {"created_at": now, "next_attempt_at": now, "attempts": 0, "last_error": "", "stored_e_tag": ""}
     return {**vars(file), "series_id": series_id, "folder": folder, **due}
+
+
+def is_kept_elsewhere(session: Session, path: str, folder: str) -> bool:
+    """Whether another folder, or the object store, has the file that is not in this folder.  Then none need be here."""
+    row = session.scalar(
+        select(UploadRow).where(UploadRow.path == path, UploadRow.removed_at.is_(None)).with_for_update()
+    )
+    if row is None or (row.folder == folder and row.uploaded_at is None):
+        return False
+    if row.folder == folder:
+        row.folder = ""
+    return True
 
 
 def remove_object(session: Session, path: str) -> None:

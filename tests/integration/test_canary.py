@@ -198,7 +198,7 @@ def test_a_patients_series_comes_first(context: Context, clock: FakeClock) -> No
     assert context.store.settling.leave(series, Event.SETTLED, "quiet", clock())
     clock.advance(5)
     ready(context.store, clock, series="2.25.6")
-    assert context.store.canaries.real_one_waits()
+    assert context.store.queue.other_waits(None)
     order = [context.store.queue.claim("worker:1", clock(), LEASE, 3) for _ in range(2)]
     assert [each and each.series.canary for each in order] == [False, True]
     clock.advance(61)

@@ -9,8 +9,9 @@ from node.errors import Refused, Unavailable
 from node.runtime import log
 from node.workflow.context import Context
 from node.workflow.due import Attempts, each_due
-from storage.errors import StorageFull
+from storage.errors import ObjectsAway, StorageFull
 from storage.files.instances import Files
+from storage.files.objects import Object
 from storage.records import Delivery
 from storage.store import Store
 from tests.support.builders import LEASE, FakeClock, claimed, finish
@@ -106,3 +107,27 @@ def test_a_node_that_stops_begins_no_attempt_and_what_it_holds_is_due_at_once(co
     deliveries = context.store.worklist.deliveries(1)
     assert [(each.attempts, each.next_attempt_at) for each in deliveries] == [(0, context.clock())] * 2
     assert context.held == []
+
+
+def test_what_the_object_store_has_is_left_to_who_has_the_file_while_it_is_away(
+    store: Store, files: Files, clock: FakeClock
+) -> None:
+    a, b = (Store(store.transactions, folder) for folder in ("folder-a", "folder-b"))
+    for series in ("2.25.1", "2.25.2"):
+        assert finish(a, clock, claimed(a, clock, series=series))
+    for each in a.uploads.claim(clock(), LEASE, 99):
+        a.uploads.uploaded(each, Object(each.size_bytes, "etag"), clock())
+    tried: list[int] = []
+
+    def attempt(context: Context, delivery: Delivery) -> bool:
+        tried.append(delivery.id)
+        raise ObjectsAway("the object store is away")
+
+    context = Context(Config.model_validate({}), b, files, lambda: None, clock)
+    for seconds in (0, 29, 1, 1_000_000):
+        clock.advance(seconds)
+        assert deliver(context, attempt) == 0
+    assert tried == [1, 1, 2], "one each half a minute, and it is not given up"
+    assert [b.worklist.deliveries(case)[0].last_error for case in (1, 2)] == ["the object store is away"] * 2
+    given = [a.outbox.due.claim(clock(), LEASE) for _ in range(3)]
+    assert [each and each.series_id for each in given] == [1, 2, None]
