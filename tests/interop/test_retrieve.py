@@ -114,7 +114,7 @@ def test_missing_slices_come_from_the_sender_before_the_quiet_timer_decides(
     assert retrieve(context) == 2
     now = series_now(context.store, series[0].SeriesInstanceUID)
     assert (now.instance_count, now.expected_count) == (5, 5)
-    assert settle(context) == 1
+    wait_until(lambda: settle(context) == 1, what="the end of the association that the move opened")
     assert dict(context.store.worklist.case(str(row.id)) or {})["evidence"] == "count"
     parts = context.store.settling.contributions(row.id)
     assert [(part.instances, part.closed) for part in parts] == [
