@@ -85,7 +85,7 @@ def train(shapes: Shapes, settings: ShapeSettings, seed: int, epochs: int = EPOC
     for _ in range(epochs):
         for batch in torch.split(torch.randperm(len(kinds)), BATCH):
             read = F.dropout(network.standardised(measures[batch]), DROPPED)
-            answered = _with_dropout(network.kinds, read)
+            answered = with_dropout(network.kinds, read)
             sac = (kinds[batch] == 0).float()
             odds = answered[:, 0] - answered[:, 1:].logsumexp(dim=1)
             loss = F.binary_cross_entropy_with_logits(odds, sac) + 0.2 * F.cross_entropy(answered, kinds[batch])
@@ -98,7 +98,7 @@ def train(shapes: Shapes, settings: ShapeSettings, seed: int, epochs: int = EPOC
     return network.eval()
 
 
-def _with_dropout(layers: nn.Sequential, read: Tensor) -> Tensor:
+def with_dropout(layers: nn.Sequential, read: Tensor) -> Tensor:
     """What the layers make of N×M numbers where some of what each hidden layer passes on is missing."""
     for layer in layers:
         read = layer(read)
