@@ -1,0 +1,124 @@
+"""The same arrivals in a real node: `willis serve` and further `willis work` at one database, real sockets, a simulated PACS.
+
+The network is a stand-in that sleeps for as long as its series says, in the HU of its voxels: the queue is the subject.
+"""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import ai
+from ai.findings import Findings
+from ai.volume import Volume
+from node.cli.main import app
+from node.runtime import processes
+from storage.queries import health as asked
+from storage.queries.worklist import Clock
+from tests.benchmarks.bench_cost import ALWAYS, Series, numbered
+from tests.corpus.images import cta
+from tests.corpus.network import fullest
+from tests.scale.model import Arrival, Overhead
+from tests.support.running import ROOT, RunningNode, wait_until
+
+MODULE = "tests.scale.played"
+LEAST_HU, SECONDS_A_HU, MOST_SECONDS = 180, 0.01, 2.0
+
+
+def sleeper(volume: Volume, _bundle: Any, _device: str, *, progress: Any, **_: Any) -> Findings:
+    """Stands in for `ai.analyse`: it takes the time that the voxels say and finds nothing."""
+    progress(0.0)
+    time.sleep(max(0.0, (float(np.median(volume.hu_DHW)) - LEAST_HU) * SECONDS_A_HU))
+    return Findings((0.02,) * 14, (), 0.5)
+
+
+class SleepingNode(RunningNode):
+    """The node whose network sleeps."""
+
+    module = MODULE
+
+
+@contextmanager
+def node_with(folder: Path, workers: int, database_url: str = "") -> Iterator[SleepingNode]:
+    """A node with so many workers, all of which have loaded their bundle."""
+    node = SleepingNode(folder, database_url, **ALWAYS)
+    further: list[subprocess.Popen[bytes]] = []
+    try:
+        node.start()
+        with node.log.open("ab") as output:
+            further = [
+                subprocess.Popen(
+                    [sys.executable, "-m", MODULE, "work", "--config", str(node.path)],
+                    cwd=ROOT, stderr=output, stdout=output,
+                )
+                for _ in range(workers - 1)
+            ]  # fmt: skip
+        wait_until(lambda: _loaded(node) == workers, 300, "the bundles are loaded")
+        yield node
+    finally:
+        for process in further:
+            process.terminate()
+        for process in further:
+            process.wait(30)
+        node.close()
+
+
+def _loaded(node: RunningNode) -> int:
+    """How many workers have their bundle."""
+    known = asked.processes(node.store.transactions.reading_plainly)
+    return sum(each.role == "work" and bool(each.details.get("model")) for each in known)
+
+
+def prepared(arrivals: Sequence[Arrival], first: int = 0) -> list[Series]:
+    """A series to be sent for each arrival."""
+    levels = [LEAST_HU + round(arrival.service / SECONDS_A_HU) for arrival in arrivals]
+    return [numbered(cta(level), first + number) for number, level in enumerate(levels)]
+
+
+def play(node: RunningNode, arrivals: Sequence[Arrival]) -> tuple[list[Arrival], list[Clock]]:
+    """Send them at their times; return when they really came, and the node's clocks."""
+    series, came = prepared(arrivals), [0.0] * len(arrivals)
+    begun = time.monotonic()
+
+    def send(number: int) -> None:
+        series[number].send(node.config.node.port)
+        came[number] = time.monotonic() - begun
+
+    threads = []
+    for number, arrival in enumerate(arrivals):
+        time.sleep(max(0.0, begun + arrival.at - time.monotonic()))
+        threads.append(threading.Thread(target=send, args=(number,)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    node.wait_for_delivered(len(arrivals), 600)
+    really = [Arrival(at, arrival.service) for at, arrival in zip(came, arrivals, strict=True)]
+    return sorted(really, key=lambda each: each.at), list(node.store.worklist.status(len(arrivals)).clocks)
+
+
+def fitted(clocks: Sequence[Clock], services: Sequence[float]) -> Overhead:
+    """What cases took that came one by one."""
+    slept = median(services)
+    return Overhead(
+        settle=median(clock.settle + clock.wait for clock in clocks),
+        claim=median(clock.volume + clock.inference + clock.report for clock in clocks) - slept,
+        deliver=median(clock.delivery for clock in clocks),
+    )
+
+
+def main() -> None:
+    """`willis` whose network sleeps, in the processes that it starts as well."""
+    vars(ai).update(analyse=sleeper, fullest=fullest)
+    processes.PROGRAM = (sys.executable, "-m", MODULE)
+    app()
+
+
+if __name__ == "__main__":
+    main()
