@@ -1,10 +1,11 @@
 """A second stage joins a bundle: what both stages' log odds and a candidate's place weigh, the calibrations and both operating
 points are fitted.
 
-`python -m training.combine BUNDLE RUN CANDIDATES VERSION [FOLDER]`: RUN is a file of `python -m training.second_stage`, CANDIDATES
-a folder of `python -m training.candidates` on scans that neither stage learned from.  Prints the figures of both bundles on
-those scans, with everything fitted on the other four fifths, but for a bundle of one stage, which is judged as it is; without
-FOLDER nothing is written.
+`python -m training.combine BUNDLE RUN CANDIDATES VERSION [FOLDER] [--learnt DRAWN ...]`: RUN is a file of `python -m training.second_stage`
+or `training.tuning`, CANDIDATES a folder of `python -m training.candidates` on scans that neither stage learned from.  `--learnt`: the
+folders that RUN was tuned on; weights, calibration and thresholds are fitted to them as well, each scan as networks see it that
+were tuned on the other four fifths.  Prints the figures of both bundles on CANDIDATES, with everything fitted on the other
+four fifths of them, but for a bundle of one stage, which is judged as it is; without FOLDER nothing is written.
 """
 
 import argparse
@@ -30,9 +31,10 @@ from training.export import NOTIFY_SPECIFICITY, calibrated, least_probability
 from training.figures import headline
 from training.metrics import bootstrap
 from training.second_stage import trained
+from training.tuning import Learnt, tuned
 
 REPORT_SPECIFICITY = 0.95
-"""What the first operating point aims at on the negative scans."""
+"""What the first operating point aims at on the negative scans that it is fitted to."""
 FOLDS = 5
 AROUND = 5
 """So many of a scan's candidates are looked at from four more places."""
@@ -114,10 +116,32 @@ def combined(marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]], w
     return scored
 
 
+Seen = tuple[Sequence[Marked], Sequence[NDArray[np.float64]]]
+"""Scans with the second stage's log odds of each one's candidates."""
+
+
+def out_of_fold(networks: Sequence[ShapeNet], marked: Sequence[Marked]) -> Seen:
+    """Scans as the networks see them after they were tuned on the other four fifths."""
+    found: list[NDArray[np.float64]] = [np.zeros(0)] * len(marked)
+    for fold in range(FOLDS):
+        others = Learnt.of([scan for number, scan in enumerate(marked) if number % FOLDS != fold])
+        these = [tuned(network, others, seed) for seed, network in enumerate(networks)]
+        for number in range(fold, len(marked), FOLDS):
+            [found[number]] = seconds_of(these, [marked[number]], AROUND)
+    return marked, found
+
+
 def cross_fitted(
-    marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]], *, with_place: bool = True
+    marked: Sequence[Marked],
+    seconds: Sequence[NDArray[np.float64]],
+    *,
+    with_place: bool = True,
+    learnt: Seen = ((), ()),
 ) -> tuple[list[Case], list[float], list[float]]:
-    """Each scan's case by weights and calibration fitted to the other folds, with the two thresholds it is judged by."""
+    """Each scan's case by weights and calibration fitted to the other folds, with the two thresholds it is judged by.
+
+    `learnt`: scans that are fitted to in every fold and not judged.
+    """
     cases: list[Case | None] = [None] * len(marked)
     report, notify = [0.0] * len(marked), [0.0] * len(marked)
     for fold in range(FOLDS):
@@ -125,8 +149,9 @@ def cross_fitted(
         mine = [i for i in range(len(marked)) if _fold(marked[i]) == fold]
         if not mine:
             continue
-        weights = fitted_weights([marked[i] for i in others], [seconds[i] for i in others], with_place=with_place)
-        rest = combined([marked[i] for i in others], [seconds[i] for i in others], weights)
+        fitted = [*(marked[i] for i in others), *learnt[0]], [*(seconds[i] for i in others), *learnt[1]]
+        weights = fitted_weights(*fitted, with_place=with_place)
+        rest = combined(*fitted, weights)
         calibration = calibrated(rest)
         low = least_probability(rest, calibration, REPORT_SPECIFICITY)
         high = max(low, least_probability(rest, calibration, NOTIFY_SPECIFICITY))
@@ -148,10 +173,12 @@ def joined(
     version: str,
     marked: Sequence[Marked],
     seconds: Sequence[NDArray[np.float64]],
+    learnt: Seen = ((), ()),
 ) -> tuple[Bundle, list[Scored]]:
-    """The bundle with its second stage, fitted to all scans, and the scans as it scores them."""
-    weights = fitted_weights(marked, seconds)
-    scored = combined(marked, seconds, weights)
+    """The bundle with its second stage, fitted to all scans and those `learnt`, and the scans as it scores them."""
+    fitted = [*marked, *learnt[0]], [*seconds, *learnt[1]]
+    weights = fitted_weights(*fitted)
+    scored = combined(*fitted, weights)
     calibration = calibrated(scored)
     report = least_probability(scored, calibration, REPORT_SPECIFICITY)
     manifest = replace(
@@ -171,7 +198,7 @@ def joined(
             AROUND,
         ),
     )
-    return Bundle(manifest, bundle.networks, second), scored
+    return Bundle(manifest, bundle.networks, second), scored[: len(marked)]
 
 
 def compared(before: Sequence[Case], after: Sequence[Case], threshold: float) -> dict[str, tuple[float, float, float]]:
@@ -194,10 +221,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(name, type=Path)
     parser.add_argument("version")
     parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--learnt", type=Path, nargs="+", default=[])
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     bundle, second, marked = load_bundle(asked.bundle), trained(asked.run), load_marked(asked.candidates)
     seconds = seconds_of(second, marked, AROUND)
+    drawn = [scan for folder in asked.learnt for scan in load_marked(folder)]
+    learnt = out_of_fold(bundle.second, drawn) if drawn else ((), ())
     old = bundle.manifest
     if old.second_stage is None:
         before = [case(scan.scored, old.calibration, old.threshold) for scan in marked]
@@ -207,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seconds_of(bundle.second, marked, old.second_stage.around),
             with_place=bool(old.second_stage.place_weights),
         )
-    after, report, notify = cross_fitted(marked, seconds)
+    after, report, notify = cross_fitted(marked, seconds, learnt=learnt)
     print(f"{len(marked)} scans, {sum(one.positive for one in before)} with an aneurysm")
     _print(
         f"{old.version} at {old.threshold:.2f}",
@@ -227,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: sensitivity {np.mean(right):.3f} specificity {1 - np.mean(wrong):.3f}")
     for name, (value, low, high) in compared(before, after, middle).items():
         print(f"gain of {name:32s} {value:+.3f} ({low:+.3f} to {high:+.3f})")
-    final, scored = joined(bundle, second, asked.version, marked, seconds)
+    final, scored = joined(bundle, second, asked.version, marked, seconds, learnt)
     print(f"weights {final.manifest.second_stage.first_weight:.3f} {final.manifest.second_stage.second_weight:.3f}")  # type: ignore[union-attr]
     if asked.folder:
         figures = measure(scored, final) | {"steps": old.figures.get("steps", float("nan"))}

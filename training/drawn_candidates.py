@@ -1,7 +1,8 @@
 """What the first stage marks on scans that are drawn for the second stage to learn from; the scans themselves are not kept.
 
-`python -m training.drawn_candidates BUNDLE ANATOMY FOLDER [--count N] [--first K] [--like-people]`: N scans on a real head's arteries as
-training draws them (`--like-people`: on drawn arteries of people's calibre).  What is in FOLDER is not drawn again.
+`python -m training.drawn_candidates BUNDLE ANATOMY FOLDER [--kind KIND] [--count N] [--first K]`: N scans as training draws them, on
+arteries that follow a real head's (tree), that are drawn like people's (people), or as they were first drawn (plain).  What is
+in FOLDER is not drawn again.
 """
 
 import argparse
@@ -24,22 +25,22 @@ from training.evaluate import seen
 from training.paint import region_from, undivided
 from training.phantom import make_scan
 
-FIRST_SEED, LIKE_PEOPLE_SEED = 8_000_000, 8_500_000
-"""Neither training, validation, the held-out set nor the demo draws from here on."""
+FIRST_SEEDS = {"tree": 8_000_000, "people": 8_500_000, "plain": 8_600_000}
+"""Of each kind; neither training, validation, the held-out set nor the demo draws from here on."""
 LESIONS = (2, 3, 4)
 
 
-def options_of(seed: int, anatomy: str, *, like_people: bool) -> dict[str, Any]:
+def options_of(kind: str, seed: int, anatomy: str) -> dict[str, Any]:
     """The further arguments of `make_scan`: a third without an aneurysm, a third as they come, a third with several, smaller ones."""
-    arteries: dict[str, Any] = {"like_people": True} if like_people else {"anatomy": anatomy}
+    arteries: dict[str, Any] = {"tree": {"anatomy": anatomy}, "people": {"like_people": True}, "plain": {}}[kind]
     if seed % 3 == 2:
         return arteries | {"lesions": enriched_lesions(seed, LESIONS)}
     return arteries | {"positive": seed % 3 == 1}
 
 
-def drawn(seed: int, bundle: Bundle, anatomy: str, *, like_people: bool) -> Marked:
+def drawn(kind: str, seed: int, bundle: Bundle, anatomy: str) -> Marked:
     """The candidates of a scan that is painted for them."""
-    box = undivided(make_scan(seed, extent="native", **options_of(seed, anatomy, like_people=like_people)))
+    box = undivided(make_scan(seed, extent="native", **options_of(kind, seed, anatomy)))
     scan = region_from(box, bundle.manifest.preprocessing)
     scored = Scored(seed, seen(scan), found_candidates(scan.region, bundle, "cpu"), scan.confounders)
     return mark(box, scan.region, scored)
@@ -50,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.drawn_candidates", description=__doc__)
     for name in ("bundle", "anatomy", "folder"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--kind", choices=tuple(FIRST_SEEDS), default="tree")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--first", type=int, default=0, help="so many scans are left out before them")
-    parser.add_argument("--like-people", action="store_true")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
@@ -62,12 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     asked.folder.mkdir(parents=True, exist_ok=True)
-    first = asked.first + (LIKE_PEOPLE_SEED if asked.like_people else FIRST_SEED)
+    first = asked.first + FIRST_SEEDS[asked.kind]
     seeds = range(first, first + asked.count)
     missing = [seed for seed in seeds if not (asked.folder / f"{seed}.json").exists()]
     begun = time.monotonic()
     for number, seed in enumerate(missing, start=1):
-        save_marked(asked.folder, drawn(seed, bundle, str(asked.anatomy), like_people=asked.like_people))
+        save_marked(asked.folder, drawn(asked.kind, seed, bundle, str(asked.anatomy)))
         minutes = (time.monotonic() - begun) / 60
         print(
             f"{len(seeds) - len(missing) + number} of {len(seeds)} scans, {number / minutes:.1f} a minute", flush=True

@@ -55,11 +55,11 @@ def test_tuning_writes_the_networks_of_a_bundle_anew(tmp_path: Path, capsys: pyt
 
 
 def test_a_third_of_the_drawn_scans_has_no_aneurysm_and_a_third_several() -> None:
-    drawn = [options_of(seed, "there", like_people=False) for seed in range(9)]
+    drawn = [options_of("tree", seed, "there") for seed in range(9)]
     assert [one.get("positive") for one in drawn] == [False, True, None] * 3
     assert all(2 <= len(one["lesions"]) <= 4 for one in drawn[2::3])
     assert {one["anatomy"] for one in drawn} == {"there"}
-    assert options_of(0, "there", like_people=True) == {"like_people": True, "positive": False}
+    assert options_of("people", 0, "there") == {"like_people": True, "positive": False}
 
 
 def case(seed: int, marks: list[tuple[float, float]], lesions: list[tuple[float, float]]) -> Case:
