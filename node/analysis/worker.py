@@ -20,7 +20,8 @@ from typing import Any
 import ai.predict
 from ai.bundle import Manifest
 from node.analysis.analysis import AnalysisContext, analyse
-from node.analysis.bundle import configured_bundle, configured_device
+from node.analysis.bundle import configured_bundle, manifest_sha256
+from node.analysis.device import configured_device
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.read_ahead import ReadAhead
 from node.analysis.shadow import answer, claim_next, shadow_of
@@ -86,12 +87,12 @@ class Worker:
         reloading: Reloading | None = None,
     ) -> None:
         """`monotonic` in seconds.  Raises ConfigError when the bundle or the device cannot be used."""
-        bundle = configured_bundle(config)
         self._config = config
         self._device = configured_device(config)
         self._name = worker_name(os.getpid())
         files = files_of(config)
         self._store = Store.open(config.storage.url, files.folder)
+        bundle = configured_bundle(config)
         self._stopping = threading.Event()
         self._monotonic = monotonic
         self._resume_at, self._times_full = 0.0, 0

@@ -1,7 +1,6 @@
 """The Storage SCP: an instance is on disk and in the database before its sender reads "success"."""
 
 import signal
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,11 +28,11 @@ from node.dicom.conformance import (
     TRANSFER_SYNTAXES,
 )
 from node.errors import ConfigError
-from node.net.acceptor import Acceptor, bound
+from node.net.acceptor import Acceptor
 from node.net.association import Association, Services
 from node.net.dimse_messages import Begin, Sink, StoreRequest
 from node.net.negotiation import Entity, offered
-from node.net.ports import port_message
+from node.net.ports import port_message, ports_of, require_ports
 from node.net.services import Handlers
 from node.net.tls import hold_anew, server_context
 from node.rules.parts import classes_not_accepted
@@ -85,21 +84,15 @@ class Receiver:
     def start(self) -> None:
         """Associations are accepted from now on.  Raises ConfigError when a port cannot be had; then nothing was done."""
         settings = self._config.node
-        ports: dict[str, tuple[int, ssl.SSLContext | None]] = {"[node]": (settings.port, None)}
-        if settings.tls:
-            ports["[node.tls]"] = settings.tls.port, server_context(settings.tls)
-            if settings.tls.required:
-                del ports["[node]"]
-        for section, (port, _) in ports.items():  # before `_recover`: a living receiver's associations are not lost
-            with self._naming_port(section, port):
-                bound(settings.host, port).close()
+        context = server_context(settings.tls) if settings.tls else None
+        require_ports(settings)  # before `_recover`: a living receiver's associations are not lost
         self._recover()
         self._files.sweep_incoming(has_died)
         self._group_commit.start()
         self._is_running = True
-        for section, (port, context) in ports.items():
+        for section, port in ports_of(settings).items():
             with self._naming_port(section, port):
-                self._acceptor.listen(settings.host, port, context)
+                self._acceptor.listen(settings.host, port, context if section == "[node.tls]" else None)
             self._log.info("receiver_started", host=settings.host, port=port)
 
     def reload(self, config: Config) -> str:

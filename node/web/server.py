@@ -19,6 +19,7 @@ from node.web.context import Context
 from node.web.images import Images
 from node.web.passwords import Passwords
 from node.web.sign_in import FirstStart, Tries, new_token
+from node.web.listening import listen
 from storage.store import Store
 
 _LAST_SECONDS = 2
@@ -67,10 +68,33 @@ def serve_pages(config: Config) -> None:
         store.close()
 
 
-def _listen(config: Config) -> socket.socket:
-    host, port = config.web.host, config.web.port
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except (OSError, UnicodeError) as error:
-        raise Unavailable(port_message("[web]", host, port, error)) from None
+class _Held:
+    """The certificates with which this process calls others: its syslog server, by TLS."""
+
+    def __init__(self, config: Config, reloading: Reloading) -> None:
+        """Those that are in the files now."""
+        self._config, self._reloading = config, reloading
+        self._until = self._held_until(config)
+
+    def as_details(self) -> dict[str, Any]:
+        """For the heartbeat."""
+        return {**self._until, **self._reloading.as_details()}
+
+    def reload_when_asked(self, heartbeat: Heartbeat) -> None:
+        """Never returns."""
+        while self._reloading.asked.wait():
+            self._config = self._reloading(self._config, self._take)
+            heartbeat.beat()
+
+    def _take(self, config: Config) -> str:
+        """Raises ConfigError, changing nothing."""
+        if config.node.tls is None:
+            return ""
+        until = self._held_until(config)
+        hold_anew(config.node.tls)
+        self._until = until
+        return "certificates read again"
+
+    @staticmethod
+    def _held_until(config: Config) -> dict[str, str]:
+        return held_until(config.node.tls if config.audit.syslog_host else None)
