@@ -53,6 +53,8 @@ class Facts:
     database_error: str = ""
     processes: Sequence[ProcessFact] = ()
     peers: Sequence[PeerFact] = ()
+    locked_by: int = 0
+    """The process id of who has locked the database, where that is the error and is known."""
     certificates: Sequence[CertificateFact] = ()
     certificate_error: str = ""
     oldest_pending_at: datetime | None = None

@@ -19,13 +19,17 @@ from node.runtime.processes import has_died
 from storage.database import revision
 from storage.database.inspection import inspect_database
 from storage.database.plain import Reading
-from storage.errors import DatabaseUnusable
+from storage.database.probing import require_no_lock, require_sqlite_file
+from storage.errors import DatabaseLocked, DatabaseUnusable
 from storage.queries import health as asked
 from storage.reader import open_reading
 from storage.running import CanaryEnd, PeerAnswer, Process, ResultsGivenUp, UploadsWaiting, Waiting
 
 GIVEN_UP_LATELY = timedelta(days=7)
 """So long a result of a storage commitment that was given up is spoken of; then the peer will not ask for it again."""
+
+SILENT = timedelta(seconds=5)
+"""Where no process has said anything for so long, though each does every 3 s, it is asked whether any can."""
 
 
 def health_of(config: Config, now: datetime) -> Health:
@@ -43,8 +47,9 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
     given_up: list[ResultsGivenUp] = []
     drifted: list[str] = []
     uploads: list[UploadsWaiting] = []
-    waiting, canary, canary_overdue, database_error = Waiting(), None, "", ""
+    waiting, canary, canary_overdue, database_error, locked_by = Waiting(), None, "", "", 0
     try:
+        require_sqlite_file(config.storage.url)
         if reading := known or readable(config.storage.url):
             processes, peers, waiting = asked.processes(reading), asked.peers(reading), asked.waiting(reading)
             given_up = asked.results_given_up(reading)
@@ -53,8 +58,12 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
             if config.canary.minutes:
                 canary, unanswered = asked.canary(reading), asked.unanswered_canaries(reading)
                 canary_overdue = _overdue(config, canary, unanswered, processes, now)
+        if processes and all(now - each.beat_at > SILENT for each in processes):
+            require_no_lock(config.storage.url)
     except Exception as error:  # noqa: BLE001  the edge: whatever the database raises is what is wrong with it
         database_error = safe_message(error)
+        locked_by = error.pid if isinstance(error, DatabaseLocked) else 0
+    host = socket.gethostname()[:64]
     return Facts(
         now=now,
         host=socket.gethostname()[:64],
@@ -62,6 +71,7 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         free_bytes=free_bytes,
         disk_error=disk_error,
         database_error=database_error,
+        locked_by=locked_by,
         processes=[_process(each) for each in processes],
         peers=[
             PeerFact(each.peer, each.asked_at, each.answered_at, each.error)
