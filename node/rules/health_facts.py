@@ -7,6 +7,8 @@ from typing import Any
 
 from storage.running import CanaryEnd, ResultsGivenUp, UploadsWaiting
 
+OWN_CERTIFICATE = "[node.tls] certificate"
+
 
 @dataclass(frozen=True)
 class ProcessFact:
@@ -32,7 +34,7 @@ class PeerFact:
 
 @dataclass(frozen=True)
 class CertificateFact:
-    """A certificate of ours: the key of the configuration that names it, and until when it holds."""
+    """A certificate of ours or of a CA: the key of the configuration that names it, and until when it holds."""
 
     key: str
     path: str

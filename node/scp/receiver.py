@@ -30,6 +30,7 @@ from node.dicom.conformance import (
 from node.errors import ConfigError
 from node.net.acceptor import Acceptor
 from node.net.association import Association, Services
+from node.net.certificates import held_until
 from node.net.dimse_messages import Begin, Sink, StoreRequest
 from node.net.negotiation import Entity, offered
 from node.net.ports import port_message, ports_of, require_ports
@@ -73,6 +74,7 @@ class Receiver:
         self._sessions: dict[Association, ReceivingSession] = {}
         self._trail = trail = trail or Trail()
         self._is_running = False
+        self._held = held_until(config.node.tls)
         self._refusals = Refusals(_now)
         self._log = log.get()
         handlers = Handlers(
@@ -99,9 +101,10 @@ class Receiver:
         """What is accepted from now on by TLS shows the certificate that is in the files now.  Raises ConfigError, changing nothing."""
         if config.node.tls is None:
             return ""
-        context = server_context(config.node.tls)
+        context, held = server_context(config.node.tls), held_until(config.node.tls)
         hold_anew(config.node.tls)  # for the audit trail of this process
         self._acceptor.renew(context)
+        self._held = held
         return "certificates read again"
 
     @contextmanager
@@ -155,7 +158,8 @@ class Receiver:
         settings = self._config.node
         waits_since = _now() - timedelta(seconds=self._group_commit.busy_seconds())
         jobs = {"intake": {"at": waits_since.isoformat(), "late_after_seconds": INTAKE_LATE_AFTER_SECONDS}}
-        return {"address": f"{settings.host}:{settings.port}", "jobs": jobs, **self._refusals.summary()}
+        address = f"{settings.host}:{settings.port}"
+        return {"address": address, "jobs": jobs, **self._held, **self._refusals.summary()}
 
     def _entity(self) -> Entity:
         settings, contexts = self._config.node, [offered(Verification)]
