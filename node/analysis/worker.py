@@ -62,11 +62,14 @@ class GivesWay(Exception):
     """What is in work is a canary, has its report or is not due yet, and a patient's series waits."""
 
 
-def algorithm_of(manifest: Manifest) -> Algorithm:
-    """The identity that reports carry.  Another model has another Device UID, as IHE AIR 6.5.3.1 asks."""
-    software = version("willis")
-    device_uid = derive_uid("device", socket.gethostname(), software, manifest.version)
-    return Algorithm(manifest.name, manifest.version, software, device_uid)
+def algorithm_of(manifest: Manifest, model: str = "") -> Algorithm:
+    """The identity that reports carry; `model`: its version, as `storage.queries.models` tells it from others of that version.
+
+    Another model has another Device UID, as IHE AIR 6.5.3.1 asks.
+    """
+    software, model = version("willis"), model or manifest.version
+    device_uid = derive_uid("device", socket.gethostname(), software, model)
+    return Algorithm(manifest.name, model, software, device_uid)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Worker:
         self._shadow = shadow_of(config)
         self._reloading = reloading or never()
         self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
-        algorithm, ahead = algorithm_of(bundle.manifest), self._ahead.take
+        algorithm, ahead = self._algorithm_of(bundle), self._ahead.take
         self._context = AnalysisContext(config, self._store, files, bundle, algorithm, utc_now, self._progress, ahead)
         self._early = Early(config, bundle, self._early_progress)
         longest_seconds = config.ai.time_limit_seconds + 2 * LEASE_SLACK_SECONDS
@@ -314,9 +317,13 @@ class Worker:
 
     def _take(self, config: Config) -> str:
         """The bundles of this configuration are loaded and warm.  Raises ConfigError, changing nothing."""
+    def _algorithm_of(self, bundle: Bundle) -> Algorithm:
+        manifest = bundle.manifest
+        return algorithm_of(manifest, self._store.models.name_of(manifest.version, manifest_sha256(manifest)))
+
         bundle = configured_bundle(config)
         ai.predict.warm(bundle, config.ai.device)
-        context = replace(self._context, config=config, bundle=bundle, algorithm=algorithm_of(bundle.manifest))
+        context = replace(self._context, config=config, bundle=bundle, algorithm=self._algorithm_of(bundle))
         early = Early(config, bundle, self._early_progress)
         self._context, self._shadow, self._early = context, shadow_of(config), early
         self._ahead.forget_answers()

@@ -24,7 +24,7 @@ class ProcessFact:
 
 @dataclass(frozen=True)
 class PeerFact:
-    """A peer that is needed: why it did not answer when it was last asked ("": it did), and when it last did."""
+    """A peer that is needed: why it did not answer when this host last asked it ("": it did), and when it last did."""
 
     name: str
     asked_at: datetime
@@ -53,10 +53,10 @@ class Facts:
     host: str = ""
     """Where `free_bytes` are; those of other hosts are in what their processes say."""
     database_error: str = ""
-    processes: Sequence[ProcessFact] = ()
-    peers: Sequence[PeerFact] = ()
     locked_by: int = 0
     """The process id of who has locked the database, where that is the error and is known."""
+    processes: Sequence[ProcessFact] = ()
+    peers: Sequence[PeerFact] = ()
     certificates: Sequence[CertificateFact] = ()
     certificate_error: str = ""
     oldest_pending_at: datetime | None = None

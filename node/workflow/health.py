@@ -66,7 +66,7 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
     host = socket.gethostname()[:64]
     return Facts(
         now=now,
-        host=socket.gethostname()[:64],
+        host=host,
         folder=str(folder),
         free_bytes=free_bytes,
         disk_error=disk_error,
@@ -76,7 +76,7 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         peers=[
             PeerFact(each.peer, each.asked_at, each.answered_at, each.error)
             for each in peers
-            if each.peer in config.peers and config.node.echo_seconds
+            if each.host == host and each.peer in config.peers and config.node.echo_seconds
         ],
         certificates=certificates,
         certificate_error=certificate_error,
