@@ -18,13 +18,13 @@ from types import FrameType
 from typing import Any
 
 import ai.predict
-from ai.bundle import Manifest
+from ai.bundle import Bundle, Manifest
 from node.analysis.analysis import AnalysisContext, analyse
 from node.analysis.bundle import configured_bundle, manifest_sha256
 from node.analysis.device import configured_device
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.read_ahead import ReadAhead
-from node.analysis.shadow import answer, claim_next, shadow_of
+from node.analysis.shadow import answer_apart, claim_next, shadow_of
 from node.config.files import files_of
 from node.config.reloading import Reloading, never
 from node.config.sections import Config
@@ -59,7 +59,7 @@ class StopRequested(Exception):
 
 
 class GivesWay(Exception):
-    """What is in work is a canary, has its report or is not due yet, and a patient's series waits."""
+    """What is in work is a canary or is not due yet, and a patient's series waits."""
 
 
 def algorithm_of(manifest: Manifest, model: str = "") -> Algorithm:
@@ -92,10 +92,10 @@ class Worker:
         """`monotonic` in seconds.  Raises ConfigError when the bundle or the device cannot be used."""
         self._config = config
         self._device = configured_device(config)
+        bundle = configured_bundle(config)
         self._name = worker_name(os.getpid())
         files = files_of(config)
         self._store = Store.open(config.storage.url, files.folder)
-        bundle = configured_bundle(config)
         self._stopping = threading.Event()
         self._monotonic = monotonic
         self._resume_at, self._times_full = 0.0, 0
@@ -263,22 +263,13 @@ class Worker:
         claim = claim_next(self._context, self._shadow, lease)
         if claim is None:
             return
-        shadows = self._store.shadows
-        self._somebody_waits, self._looked_at = shadows.somebody_waits, self._monotonic()
-        signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
-        try:
-            answer(self._context, self._shadow, claim)
-        except (StopRequested, GivesWay):
-            shadows.give_back(claim, utc_now())
-        except MemoryError:
-            os._exit(NO_MEMORY)
-        except Exception as error:  # noqa: BLE001  the edge: it costs this attempt and nothing else
-            log.get().error("shadow_failed", case=claim.series.id, attempt=claim.attempt, error=type(error).__name__)
-            shadows.fail(claim, utc_now(), type(error).__name__)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            self._somebody_waits = None
+        still_working()
+        answer_apart(self._context, self._shadow, claim, self._is_wanted, self._config.ai.time_limit_seconds)
         self._job.wake()
+
+    def _is_wanted(self) -> bool:
+        """Whether there is something better to do than to answer what is reported."""
+        return self._stopping.is_set() or self._reloading.asked.is_set() or self._store.shadows.somebody_waits()
 
     def _wait_for_room(self, claim: Claim, error: str) -> None:
         """The attempt does not count, the case says why it waits, and nothing is analysed for a while.
@@ -317,10 +308,6 @@ class Worker:
 
     def _take(self, config: Config) -> str:
         """The bundles of this configuration are loaded and warm.  Raises ConfigError, changing nothing."""
-    def _algorithm_of(self, bundle: Bundle) -> Algorithm:
-        manifest = bundle.manifest
-        return algorithm_of(manifest, self._store.models.name_of(manifest.version, manifest_sha256(manifest)))
-
         bundle = configured_bundle(config)
         ai.predict.warm(bundle, config.ai.device)
         context = replace(self._context, config=config, bundle=bundle, algorithm=self._algorithm_of(bundle))
@@ -329,6 +316,10 @@ class Worker:
         self._ahead.forget_answers()
         second = f", second {self._shadow.version}" if self._shadow.version else ""
         return f"model {bundle.manifest.version}{second}"
+
+    def _algorithm_of(self, bundle: Bundle) -> Algorithm:
+        manifest = bundle.manifest
+        return algorithm_of(manifest, self._store.models.name_of(manifest.version, manifest_sha256(manifest)))
 
     def _listen(self, wakeup: Wakeup) -> None:
         while not self._stopping.is_set():
