@@ -8,14 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ai.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+    from ai.bundle import Bundle, load_bundle
     from ai.filling import fullest
+    from ai.manifest import DEFAULT_BUNDLE
     from ai.predict import analyse, predict_single_scan
 
 __all__ = ["DEFAULT_BUNDLE", "Bundle", "analyse", "fullest", "load_bundle", "predict_single_scan"]
 
 _HOME = {
-    "DEFAULT_BUNDLE": "ai.bundle",
+    "DEFAULT_BUNDLE": "ai.manifest",
     "Bundle": "ai.bundle",
     "load_bundle": "ai.bundle",
     "analyse": "ai.predict",

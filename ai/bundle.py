@@ -19,6 +19,7 @@ from safetensors.torch import load, save
 from ai.decode import Calibration, Platt
 from ai.errors import BundleError
 from ai.inference import Tiling
+from ai.manifest import DEFAULT_BUNDLE, MANIFEST, read_document
 from ai.preprocess import Preprocessing
 from ai.second_stage import ShapeNet, ShapeSettings
 from ai.surroundings import NAMES as PLACES
@@ -30,7 +31,6 @@ N = TypeVar("N", UNet, ShapeNet)
 FORMAT = 3
 """In format 1 the calibration of the locations was fitted to other scores; format 2 had one operating point and one stage."""
 _READ = (2, FORMAT)
-MANIFEST = "manifest.json"
 ADDED_LATER = (
     "preprocessing.coordinates",
     "notify_threshold",
@@ -41,7 +41,6 @@ ADDED_LATER = (
     "second_stage.shape.layers",
 )
 """Keys that older manifests may lack: their defaults are what older bundles meant."""
-DEFAULT_BUNDLE = Path(__file__).parent / "models" / "willis"
 
 
 @dataclass(frozen=True)
@@ -164,17 +163,7 @@ def load_bundle(folder: Path | str = DEFAULT_BUNDLE, flip: bool = False, *, any_
 
 def read_manifest(folder: Path | str, *, any_format: bool = False) -> Manifest:
     """Return a bundle's manifest without touching its weights.  Raises BundleError."""
-    path = Path(folder) / MANIFEST
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BundleError(
-            f"{path} cannot be read ({error.strerror}): point [ai] bundle at a folder with a {MANIFEST}"
-        ) from error
-    except ValueError as error:
-        raise BundleError(f"{path} is not JSON: copy the bundle again") from error
-    if not isinstance(document, dict):
-        raise BundleError(f"{path} is not a JSON object: copy the bundle again")
+    path, document = Path(folder) / MANIFEST, read_document(folder)
     written = document.pop("format", None)
     if written == 1 and not any_format:
         raise BundleError(f"{path} is of format 1, not {FORMAT}: calibrate it anew with `python -m training.calibrate`")

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from ai.affine import voxel_of
 from ai.bundle import Bundle
 from ai.decode import Candidate, lesion_of
+from ai.device import chosen_device
 from ai.findings import Findings, Lesion
 from ai.inference import output_affine
-from ai.predict import calibrated_findings, chosen_device, found_candidates, prepared_region
+from ai.predict import calibrated_findings, found_candidates, prepared_region
 from ai.preprocess import Preprocessing, Region, channels, coordinates
 from ai.unet import OUTPUT_STRIDE, UNet
 from ai.volume import Volume

@@ -14,7 +14,8 @@ from ai.circle import located_extent, steady_centre, window_about
 from ai.contrast import enhanced_tubes
 from ai.coverage import require_coverage
 from ai.decode import Candidate, candidates, findings, rescored
-from ai.errors import DeviceError, NotAnalysable, NotShownYet, Reason
+from ai.device import chosen_device
+from ai.errors import NotAnalysable, NotShownYet, Reason
 from ai.findings import Findings
 from ai.inference import Maps, Progress, Tiling, infer, output_affine
 from ai.locations import COLUMNS
@@ -182,23 +183,6 @@ def warm(bundle: Bundle, device: str = "auto") -> None:
         for network in bundle.networks:
             network.to(where)
             network(torch.zeros((1, settings.network.in_channels, *settings.tiling.size_DHW), device=where))
-
-
-def chosen_device(name: str = "auto") -> torch.device:
-    """The device that a setting names; "auto" is a CUDA GPU when there is one, else the CPU.  Raises DeviceError."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count == 0:
-            built = "" if torch.version.cuda else " (this torch is built without CUDA)"
-            raise DeviceError(
-                f"device = '{name}': there is no CUDA GPU here{built}; look at `nvidia-smi`, or write 'auto' or 'cpu'"
-            )
-        if (device.index or 0) >= count:
-            raise DeviceError(f"device = '{name}': the GPUs here are cuda:0 to cuda:{count - 1}; write one of them")
-    return device
 
 
 def _maps(region: Region, bundle: Bundle, device: torch.device, progress: Progress | None) -> Maps:

@@ -2,4 +2,5 @@
 
 from node.cli.main import app
 
-app()
+if __name__ == "__main__":  # it is imported where a process of ours starts another one
+    app()

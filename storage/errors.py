@@ -8,6 +8,7 @@ StorageError
 ├── ObjectsAway         the object store cannot be had, or not so; the message says why and what to do: tried again
 └── DatabaseUnusable    the database cannot be opened or migrated; the message says what to do
     └── DatabaseAway    it cannot be had now and may come back by itself: tried again
+        └── DatabaseLocked  a program holds SQLite's lock; its `pid`, 0 where that is not known
 """
 
 
@@ -44,3 +45,12 @@ class DatabaseUnusable(StorageError):
 
 class DatabaseAway(DatabaseUnusable):
     """The database cannot be had now (no server, no connection left, locked) and may come back by itself."""
+
+
+class DatabaseLocked(DatabaseAway):
+    """A program holds the right to write the SQLite database for too long; the message names it."""
+
+    def __init__(self, message: str, pid: int = 0) -> None:
+        """`pid`: of that program; 0 where it is not known."""
+        super().__init__(message)
+        self.pid = pid

@@ -26,9 +26,10 @@ class Process:
 
 @dataclass(frozen=True)
 class PeerAnswer:
-    """A peer, when it was last asked and last answered, and what went wrong the last time; "" where nothing did."""
+    """A peer, when a host last asked it and had its answer, and what went wrong the last time; "" where nothing did."""
 
     peer: str
+    host: str
     asked_at: datetime
     answered_at: datetime | None
     error: str

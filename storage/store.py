@@ -12,6 +12,7 @@ from storage.queries.commitments import Commitments
 from storage.queries.drift import Drift
 from storage.queries.earlier import Earlier
 from storage.queries.intake import Intake
+from storage.queries.models import Models
 from storage.queries.notifications import Notifications
 from storage.queries.outbox import Outbox
 from storage.queries.processes import Processes
@@ -56,6 +57,7 @@ class Store:
         self.drift = Drift(transactions)
         self.canaries = Canaries(transactions)
         self.shadows = Shadows(transactions, folder)
+        self.models = Models(transactions)
         self.uploads = Uploads(transactions, folder)
         self.changes = Changes(transactions.engine)
 

@@ -29,8 +29,8 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ai.device import chosen_device
 from ai.locations import COLUMNS
-from ai.predict import chosen_device
 from ai.preprocess import resample
 from ai.unet import ConvBlock, Decoder
 from ai.volume import Volume

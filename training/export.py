@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from ai.bundle import DEFAULT_BUNDLE, Bundle, Manifest, save_bundle
+from ai.bundle import Bundle, Manifest, save_bundle
 from ai.decode import Calibration, Platt, location_scores, present_score
 from ai.inference import Tiling
 from ai.locations import LOCATIONS
+from ai.manifest import DEFAULT_BUNDLE
 from ai.preprocess import Preprocessing
 from training.config import ConfigError, TrainConfig, read_config
 from training.evaluate import ScanSet, Scored, box_scorer, measure, score_scans

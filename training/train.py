@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from ai.predict import chosen_device
+from ai.device import chosen_device
 from ai.unet import Outputs, UNet
 from training.config import TrainConfig, read_config
 from training.dataset import Prepared

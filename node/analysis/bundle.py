@@ -1,12 +1,12 @@
-"""The model bundle that the configuration names, and the device that it runs on."""
+"""The model bundle that the configuration names."""
 
 import hashlib
 import json
 from dataclasses import asdict
 
-from ai.bundle import DEFAULT_BUNDLE, Bundle, Manifest, load_bundle, read_manifest
-from ai.errors import BundleError, DeviceError
-from ai.predict import chosen_device
+from ai.bundle import Bundle, Manifest, load_bundle, read_manifest
+from ai.errors import BundleError
+from ai.manifest import DEFAULT_BUNDLE
 from node.config.sections import Config
 from node.errors import ConfigError
 
@@ -38,11 +38,3 @@ def configured_shadow(config: Config) -> Bundle | None:
 def manifest_sha256(manifest: Manifest) -> str:
     """The SHA-256 of all that the manifest says, the digests of its weights among it."""
     return hashlib.sha256(json.dumps(asdict(manifest), sort_keys=True, default=str).encode()).hexdigest()
-
-
-def configured_device(config: Config) -> str:
-    """The device of [ai] as it is called, "cuda:0" for example.  Raises ConfigError when it is not there."""
-    try:
-        return str(chosen_device(config.ai.device))
-    except DeviceError as error:
-        raise ConfigError(f"[ai] {error}") from None

@@ -1,34 +1,51 @@
 """A second bundle answers what the first has reported, when nobody waits: what it says goes into a table of its own.
 
 Nothing of it is delivered or shown among reports, and whatever happens to it, the report of the first stays as it is.
+It works in a process of its own, one for each answer, which is killed as soon as anybody waits: a bundle that hangs,
+crashes or eats the memory holds up nobody.
 """
 
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from multiprocessing import get_context, parent_process
+from multiprocessing.reduction import ForkingPickler
+from types import MappingProxyType
+from typing import Any
 
-from ai.bundle import Bundle
 from node.analysis.analysis import AnalysisContext, Stopwatch, conclusion_of, see
 from node.analysis.bundle import configured_shadow, manifest_sha256
-from node.analysis.read_ahead import Ahead
+from node.config.files import files_of
 from node.config.sections import Config
 from node.errors import ConfigError
+from node.results.document import Algorithm
 from node.runtime import log
+from node.runtime.clock import utc_now
 from storage.queries.shadow import Bundles, ShadowClaim
 from storage.records import Claim
+from storage.store import Store
+
+
+def _read_only(values: Mapping[Any, Any]) -> MappingProxyType[Any, Any]:
+    return MappingProxyType(values)
+
+
+ForkingPickler.register(MappingProxyType, lambda proxy: (_read_only, (dict(proxy),)))  # of which a Config has some
+LOOK_SECONDS = 0.2
+"""So often it is asked, while the second bundle answers, whether anybody waits."""
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """The second bundle, or why there is none though one is configured."""
+    """The second bundle by its version and the digest of its manifest, or why there is none though one is configured."""
 
-    bundle: Bundle | None = None
+    version: str = ""
     sha256: str = ""
     trouble: str = ""
-
-    @property
-    def version(self) -> str:
-        """Of its model; "" without one."""
-        return self.bundle.manifest.version if self.bundle else ""
 
 
 def shadow_of(config: Config) -> Shadow:
@@ -41,30 +58,91 @@ def shadow_of(config: Config) -> Shadow:
     except Exception as error:  # noqa: BLE001  the edge: whatever its folder holds, the first bundle goes on reporting
         log.get().error("shadow_unusable", error=type(error).__name__)
         return Shadow(trouble=f"[ai] shadow cannot be loaded ({type(error).__name__}): export the bundle again")
-    return Shadow() if bundle is None else Shadow(bundle, manifest_sha256(bundle.manifest))
+    return Shadow() if bundle is None else Shadow(bundle.manifest.version, manifest_sha256(bundle.manifest))
 
 
 def claim_next(context: AnalysisContext, shadow: Shadow, lease: timedelta) -> ShadowClaim | None:
     """The next reported series that it has to answer; None where somebody waits, or where nothing is due."""
     shadows = context.store.shadows
-    if shadow.bundle is None or shadows.somebody_waits():
+    if not shadow.sha256 or shadows.somebody_waits():
         return None
     return shadows.begin(Bundles(shadow.sha256, shadow.version, context.algorithm.version), context.clock(), lease)
 
 
-def answer(context: AnalysisContext, shadow: Shadow, claim: ShadowClaim) -> bool:
-    """What the second bundle says of the series is kept; raises as `analyse` does.  False where that has changed meanwhile."""
-    assert shadow.bundle is not None
-    algorithm = replace(context.algorithm, name=shadow.bundle.manifest.name, version=shadow.version)
-    second = replace(context, bundle=shadow.bundle, algorithm=algorithm, read_ahead=Ahead)
-    watch = Stopwatch()
-    seen = see(second, Claim(claim.series, "", context.clock()), watch)
-    conclusion = conclusion_of(second, claim.series, seen.outcome, watch.seconds)
-    kept = context.store.shadows.end(claim, conclusion)
+def answer_apart(
+    context: AnalysisContext, shadow: Shadow, claim: ShadowClaim, gives_way: Callable[[], bool], seconds: float
+) -> None:
+    """The second bundle has answered, in a process of its own, or has failed; or the attempt was given back.
+
+    `gives_way` is asked every `LOOK_SECONDS` whether that process is to end at once; after so many `seconds` it has to.
+    """
+    shadows = context.store.shadows
+    arguments = (context.config, shadow.sha256, context.algorithm, claim)
+    process = get_context("spawn").Process(target=answer, args=arguments, daemon=True)
+    error, until = "", time.monotonic() + seconds
+    try:
+        process.start()
+        while process.is_alive():
+            process.join(LOOK_SECONDS)
+            if gives_way():
+                process.kill()
+                process.join()
+                shadows.give_back(claim, context.clock())
+                return
+            if time.monotonic() > until:
+                error = "longer than time_limit_seconds"
+                break
+        else:
+            error = f"exit status {process.exitcode}" if process.exitcode else ""
+    except Exception as failure:  # noqa: BLE001  the edge: it costs this attempt and nothing else
+        error = type(failure).__name__
+    finally:
+        if process.pid is not None:
+            process.kill()
+            process.join()
+    if error:
+        log.get().error("shadow_failed", case=claim.series.id, attempt=claim.attempt, error=error)
+        shadows.fail(claim, context.clock(), error)
+
+
+def answer(config: Config, sha256: str, first: Algorithm, claim: ShadowClaim) -> None:
+    """What the second bundle says of the series is kept; run in a process of its own, which ends with its parent.
+
+    Ends the process with status 1 where that fails, when the log has why.
+    """
+    _end_with_parent()
+    log.configure(config.log.format, config.log.level)
+    try:
+        bundle = configured_shadow(config)
+        if bundle is None or manifest_sha256(bundle.manifest) != sha256:
+            raise ConfigError("[ai] shadow: the bundle was exchanged; `willis reload` takes the new one")
+        files = files_of(config)
+        store = Store.open(config.storage.url, files.folder)
+        algorithm = replace(first, name=bundle.manifest.name, version=bundle.manifest.version)
+        context, watch = AnalysisContext(config, store, files, bundle, algorithm, utc_now), Stopwatch()
+        seen = see(context, Claim(claim.series, "", utc_now()), watch)
+        conclusion = conclusion_of(context, claim.series, seen.outcome, watch.seconds)
+        kept = store.shadows.end(claim, conclusion)
+    except ConfigError as error:
+        log.get().error("shadow_unusable", error=str(error))
+        raise SystemExit(1) from None
+    except Exception as error:  # noqa: BLE001  the edge: its text may hold what no log may
+        log.get().error("shadow_failed", case=claim.series.id, attempt=claim.attempt, error=type(error).__name__)
+        raise SystemExit(1) from None
     log.get().info(
         "shadow_answered" if kept else "shadow_void",
         case=claim.series.id,
         outcome=conclusion.outcome,
         seconds=round(sum(watch.seconds.values()), 2),
     )
-    return kept
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -18,12 +18,13 @@ from types import FrameType
 from typing import Any
 
 import ai.predict
-from ai.bundle import Manifest
+from ai.bundle import Bundle, Manifest
 from node.analysis.analysis import AnalysisContext, analyse
-from node.analysis.bundle import configured_bundle, configured_device
+from node.analysis.bundle import configured_bundle, manifest_sha256
+from node.analysis.device import configured_device
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.read_ahead import ReadAhead
-from node.analysis.shadow import answer, claim_next, shadow_of
+from node.analysis.shadow import answer_apart, claim_next, shadow_of
 from node.config.files import files_of
 from node.config.reloading import Reloading, never
 from node.config.sections import Config
@@ -58,14 +59,17 @@ class StopRequested(Exception):
 
 
 class GivesWay(Exception):
-    """What is in work is a canary, has its report or is not due yet, and a patient's series waits."""
+    """What is in work is a canary or is not due yet, and a patient's series waits."""
 
 
-def algorithm_of(manifest: Manifest) -> Algorithm:
-    """The identity that reports carry.  Another model has another Device UID, as IHE AIR 6.5.3.1 asks."""
-    software = version("willis")
-    device_uid = derive_uid("device", socket.gethostname(), software, manifest.version)
-    return Algorithm(manifest.name, manifest.version, software, device_uid)
+def algorithm_of(manifest: Manifest, model: str = "") -> Algorithm:
+    """The identity that reports carry; `model`: its version, as `storage.queries.models` tells it from others of that version.
+
+    Another model has another Device UID, as IHE AIR 6.5.3.1 asks.
+    """
+    software, model = version("willis"), model or manifest.version
+    device_uid = derive_uid("device", socket.gethostname(), software, model)
+    return Algorithm(manifest.name, model, software, device_uid)
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,9 @@ class Worker:
         reloading: Reloading | None = None,
     ) -> None:
         """`monotonic` in seconds.  Raises ConfigError when the bundle or the device cannot be used."""
-        bundle = configured_bundle(config)
         self._config = config
         self._device = configured_device(config)
+        bundle = configured_bundle(config)
         self._name = worker_name(os.getpid())
         files = files_of(config)
         self._store = Store.open(config.storage.url, files.folder)
@@ -104,7 +108,7 @@ class Worker:
         self._shadow = shadow_of(config)
         self._reloading = reloading or never()
         self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
-        algorithm, ahead = algorithm_of(bundle.manifest), self._ahead.take
+        algorithm, ahead = self._algorithm_of(bundle), self._ahead.take
         self._context = AnalysisContext(config, self._store, files, bundle, algorithm, utc_now, self._progress, ahead)
         self._early = Early(config, bundle, self._early_progress)
         longest_seconds = config.ai.time_limit_seconds + 2 * LEASE_SLACK_SECONDS
@@ -259,22 +263,13 @@ class Worker:
         claim = claim_next(self._context, self._shadow, lease)
         if claim is None:
             return
-        shadows = self._store.shadows
-        self._somebody_waits, self._looked_at = shadows.somebody_waits, self._monotonic()
-        signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
-        try:
-            answer(self._context, self._shadow, claim)
-        except (StopRequested, GivesWay):
-            shadows.give_back(claim, utc_now())
-        except MemoryError:
-            os._exit(NO_MEMORY)
-        except Exception as error:  # noqa: BLE001  the edge: it costs this attempt and nothing else
-            log.get().error("shadow_failed", case=claim.series.id, attempt=claim.attempt, error=type(error).__name__)
-            shadows.fail(claim, utc_now(), type(error).__name__)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            self._somebody_waits = None
+        still_working()
+        answer_apart(self._context, self._shadow, claim, self._is_wanted, self._config.ai.time_limit_seconds)
         self._job.wake()
+
+    def _is_wanted(self) -> bool:
+        """Whether there is something better to do than to answer what is reported."""
+        return self._stopping.is_set() or self._reloading.asked.is_set() or self._store.shadows.somebody_waits()
 
     def _wait_for_room(self, claim: Claim, error: str) -> None:
         """The attempt does not count, the case says why it waits, and nothing is analysed for a while.
@@ -315,12 +310,16 @@ class Worker:
         """The bundles of this configuration are loaded and warm.  Raises ConfigError, changing nothing."""
         bundle = configured_bundle(config)
         ai.predict.warm(bundle, config.ai.device)
-        context = replace(self._context, config=config, bundle=bundle, algorithm=algorithm_of(bundle.manifest))
+        context = replace(self._context, config=config, bundle=bundle, algorithm=self._algorithm_of(bundle))
         early = Early(config, bundle, self._early_progress)
         self._context, self._shadow, self._early = context, shadow_of(config), early
         self._ahead.forget_answers()
         second = f", second {self._shadow.version}" if self._shadow.version else ""
         return f"model {bundle.manifest.version}{second}"
+
+    def _algorithm_of(self, bundle: Bundle) -> Algorithm:
+        manifest = bundle.manifest
+        return algorithm_of(manifest, self._store.models.name_of(manifest.version, manifest_sha256(manifest)))
 
     def _listen(self, wakeup: Wakeup) -> None:
         while not self._stopping.is_set():

@@ -91,6 +91,7 @@ def trouble_noted(config: "Config", role: str) -> Iterator[None]:
         from storage.store import Store
 
         with suppress(Exception):  # what is wrong may be the database itself
+            config.storage.directory.mkdir(parents=True, exist_ok=True)
             note_trouble(Store.open(config.storage.url).processes, role, config.storage.directory, str(error))
         raise
 

@@ -59,15 +59,11 @@ def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
 
 
 def _ports(config: Config) -> Iterator[Problem]:
-    from node.net.acceptor import bound
-    from node.net.ports import port_message
+    from node.net.ports import bound, port_message, ports_of
 
     node, web = config.node, config.web
-    address, listeners = f"{node.host}:{node.port}", list[tuple[str, str, int, str]]()
-    if node.tls is None or not node.tls.required:
-        listeners.append(("[node]", node.host, node.port, address))
-    if node.tls is not None:
-        listeners.append(("[node.tls]", node.host, node.tls.port, address))
+    address = f"{node.host}:{node.port}"
+    listeners = [(section, node.host, port, address) for section, port in ports_of(node).items()]
     if web.enabled:
         listeners.append(("[web]", web.host, web.port, web.address))
     for section, host, port, whose in listeners:
@@ -195,7 +191,8 @@ def _objects(config: Config) -> Iterator[Problem]:
 
 
 def _model(config: Config) -> Iterator[Problem]:
-    from node.analysis.bundle import configured_bundle, configured_device, configured_shadow
+    from node.analysis.bundle import configured_bundle, configured_shadow
+    from node.analysis.device import configured_device
 
     for configured in (configured_bundle, configured_device, configured_shadow):
         try:

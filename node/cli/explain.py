@@ -77,7 +77,8 @@ def _path(files: Files, file: StoredFile) -> Path | None:
 def _explained(config: Config, case: int, paths: list[Path]) -> tuple["Explanation", "Manifest"]:
     """What the configured model sees in these files, and what it says of itself.  Raises ConfigError and NodeError."""
     from ai.explain import explain as explained_by_ai
-    from node.analysis.bundle import configured_bundle, configured_device
+    from node.analysis.bundle import configured_bundle
+    from node.analysis.device import configured_device
 
     bundle = configured_bundle(config)
     configured_device(config)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from node.config.sections import Config
     from storage.running import Process
 
-_ROLES = ("serve", "receive", "work")
 _LATELY = timedelta(minutes=1)
 """So long ago at most a process has said that it runs; it says so every few seconds."""
 
@@ -40,12 +39,12 @@ def reload(
         checked = settings(config)
         asked_at = _ask(checked)
         until = time.monotonic() + wait_seconds
-        answers = _answers(checked, asked_at)
-        while not _all_have_answered(answers) and time.monotonic() < until:
+        answers, roles = _answers(checked, asked_at), _roles(checked)
+        while not _all_have_answered(answers, roles) and time.monotonic() < until:
             time.sleep(0.2)
             answers = _answers(checked, asked_at)
         is_good = True
-        for role in _ROLES:
+        for role in roles:
             answer = answers.get(role)
             if answer is None:
                 complain(
@@ -63,6 +62,12 @@ def reload(
                 break
         if not is_good:
             raise typer.Exit(1)
+
+
+def _roles(config: "Config") -> tuple[str, ...]:
+    """Whose answers are waited for: pages that cannot be served are nothing that a reload mends."""
+    has_pages = config.web.enabled and any(each.role == "web" for each in _processes(config))
+    return ("serve", "receive", "work", *(("web",) if has_pages else ()))
 
 
 def _processes(config: "Config") -> "list[Process]":
@@ -105,5 +110,5 @@ def _answers(config: "Config", asked_at: datetime) -> dict[str, dict[str, Any]]:
     return {role: each for role, each in found.items() if each and datetime.fromisoformat(each["at"]) >= asked_at}
 
 
-def _all_have_answered(answers: dict[str, dict[str, Any]]) -> bool:
-    return bool(answers.get("serve", {}).get("error")) or all(role in answers for role in _ROLES)
+def _all_have_answered(answers: dict[str, dict[str, Any]], roles: tuple[str, ...]) -> bool:
+    return bool(answers.get("serve", {}).get("error")) or all(role in answers for role in roles)

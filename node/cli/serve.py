@@ -1,7 +1,7 @@
 """The node itself and the check of its configuration: serve, config check; receive and work as `serve` starts them."""
 
 import threading
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,10 @@ from node.cli.app import (
     settings,
     trouble_noted,
 )
+from node.errors import ConfigError
+
+if TYPE_CHECKING:
+    from node.config.sections import Config
 
 config_app = typer.Typer(no_args_is_help=True, help="The configuration file.")
 app.add_typer(config_app, name="config")
@@ -25,12 +29,40 @@ app.add_typer(config_app, name="config")
 @app.command(epilog="Example: willis serve --config /etc/willis/config.toml")
 def serve(config: ConfigOption = None) -> None:
     """Run the node until SIGTERM or Ctrl-C."""
-    from node.workflow.supervisor import serve as run
-
     with one_line_errors():
         path = config_path(config)
         arguments = ["--config", str(path)] if path else []
-        raise typer.Exit(run(configuration(path), arguments, lambda: settings(path)))
+        checked = configuration(path)
+        with trouble_noted(checked, "serve"):
+            _require_what_is_soon_known(checked)
+            from node.workflow.supervisor import serve as run
+
+            status = run(checked, arguments, lambda: settings(path))
+        raise typer.Exit(status)
+
+
+def _require_what_is_soon_known(config: "Config") -> None:
+    """Ports, certificates, bundle and driver are there: its processes would find out after the seconds that their imports take.
+
+    Raises ConfigError.
+    """
+    from ai.driver import require_driver
+    from ai.errors import BundleError, DeviceError
+    from ai.manifest import DEFAULT_BUNDLE, read_document
+    from node.net.ports import require_ports
+    from node.net.tls import server_context
+
+    require_ports(config.node)
+    if config.node.tls is not None:
+        server_context(config.node.tls)
+    try:
+        read_document(config.ai.bundle or DEFAULT_BUNDLE)
+    except BundleError as error:
+        raise ConfigError(f"[ai] bundle: {error}") from None
+    try:
+        require_driver(config.ai.device)
+    except DeviceError as error:
+        raise ConfigError(f"[ai] {error}") from None
 
 
 @app.command(hidden=True)
@@ -51,7 +83,6 @@ def receive(config: ConfigOption = None) -> None:
 @app.command(hidden=True)
 def work(config: ConfigOption = None) -> None:
     """Run the analysis alone, as `serve` does."""
-    from node.analysis.worker import Worker
     from node.config.reloading import Reloading
     from node.runtime.processes import end_with_parent
 
@@ -60,6 +91,11 @@ def work(config: ConfigOption = None) -> None:
         end_with_parent(asked.set)
         checked = configuration(config)
         with trouble_noted(checked, "work"):
+            from node.analysis.device import configured_device
+
+            configured_device(checked)  # before the seconds that the rest takes to be imported
+            from node.analysis.worker import Worker
+
             Worker(checked, reloading=Reloading(asked, lambda: settings(config))).run()
 
 

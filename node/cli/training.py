@@ -97,7 +97,8 @@ def evaluate(
 ) -> None:
     """Measure a bundle on phantoms and write a report.  All figures are phantom figures."""
     with _one_line_errors():
-        from ai.bundle import DEFAULT_BUNDLE, load_bundle
+        from ai.bundle import load_bundle
+        from ai.manifest import DEFAULT_BUNDLE
         from training import evaluate as scoring
         from training.paint import REGIONS
         from training.report import Subject, write_report
@@ -149,7 +150,8 @@ def submit(
     training data, because nothing better is known of it.
     """
     with _one_line_errors():
-        from ai.bundle import DEFAULT_BUNDLE, load_bundle
+        from ai.bundle import load_bundle
+        from ai.manifest import DEFAULT_BUNDLE
         from training.submit import FREQUENCIES, rows, series_in, write_submission
 
         if not folder.is_dir():

@@ -1,16 +1,18 @@
 """The pages for people, and who may use them: web, user."""
 
 import sys
+import threading
 from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from node.cli.app import ConfigOption, app, configuration, console, one_line_errors, trouble_noted
+from node.cli.app import ConfigOption, app, configuration, console, one_line_errors, settings, trouble_noted
 from node.config.sections import Config
 from node.errors import NodeError
 from node.runtime.clock import utc_now
+from node.web.listening import listen
 from node.web.passwords import Passwords, checked_password
 from node.web.person_names import checked_person_name
 from node.web.sign_in import checked_name, hash_of, new_token
@@ -35,15 +37,21 @@ def web(
     ] = False,
 ) -> None:
     """Serve the pages alone, until SIGTERM or Ctrl-C; `willis serve` does too."""
-    from node.runtime.processes import end_with_parent
-    from node.web.server import serve_pages
+    from node.config.reloading import Reloading
+    from node.runtime.processes import end_with_parent, on_hangup
 
     with one_line_errors():
+        asked = threading.Event()
         if as_child:
-            end_with_parent()
+            end_with_parent(asked.set)
+        else:
+            on_hangup(asked.set)
         checked = configuration(config)
         with trouble_noted(checked, "web"):
-            serve_pages(checked)
+            listen(checked).close()  # before the seconds that the rest takes to be imported
+            from node.web.server import serve_pages
+
+            serve_pages(checked, Reloading(asked, lambda: settings(config)))
 
 
 @user_app.command("add", epilog="Example: willis user add j.doe --role reader")

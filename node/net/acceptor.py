@@ -9,9 +9,9 @@ import time
 
 from node.net.association import Association, Gate, Services
 from node.net.negotiation import Entity
+from node.net.ports import bound
 from node.runtime import log
 
-_BACKLOG = 1024
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
 
@@ -98,17 +98,3 @@ class _Listener:
         except Exception:  # noqa: BLE001  the edge: one connection that cannot be served, and no other
             log.get().warning("association_failed", error="cannot be served")
             connection.close()
-
-
-def bound(host: str, port: int) -> socket.socket:
-    """A socket that listens there, for IPv6 where the host is of it.  Raises OSError."""
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(_BACKLOG)
-        listening.setblocking(False)  # a connection that is gone when we accept it holds up nobody
-    except OSError:
-        listening.close()
-        raise
-    return listening

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from node.config.sections import Tls
 from node.errors import ConfigError, safe_message
 
 
@@ -28,6 +29,15 @@ def read_certificates(key: str, path: Path) -> list[Certificate]:
     except ValueError:
         raise ConfigError(f"{named}no certificate in PEM; convert DER with `openssl x509 -inform der`") from None
     return [Certificate(one.not_valid_before_utc, one.not_valid_after_utc, _names(one)) for one in found]
+
+
+def held_until(tls: Tls | None) -> dict[str, str]:
+    """For a heartbeat, when our certificate is loaded: until when it holds; nothing where there is none to be read."""
+    try:
+        found = read_certificates("", tls.certificate) if tls is not None else []
+    except ConfigError:  # health names it
+        found = []
+    return {"certificate_until": found[0].not_after.isoformat()} if found else {}
 
 
 def _names(certificate: object) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from ai.wording import counted
-from node.rules.health_facts import CertificateFact, Facts, ProcessFact
+from node.rules.health_facts import OWN_CERTIFICATE, CertificateFact, Facts, ProcessFact
 
 
 class Verdict(StrEnum):
@@ -317,17 +317,38 @@ def _certificates(facts: Facts) -> Iterator[Reason]:
     for each in facts.certificates:
         if trouble := certificate_trouble(each, facts.now):
             yield Reason("certificates", Verdict.DEGRADED, trouble, each.key)
+    yield from _held_certificates(facts)
+
+
+def _held_certificates(facts: Facts) -> Iterator[Reason]:
+    """A process of this host shows a certificate that expires soon, though there is a later one in the file."""
+    in_file = next((each.not_after for each in facts.certificates if each.key == OWN_CERTIFICATE), None)
+    for process in facts.processes:
+        until = process.details.get("certificate_until")
+        if in_file is None or not until or process.host != facts.host or not is_alive(process, facts.now):
+            continue
+        held = datetime.fromisoformat(until)
+        if held < in_file and held - facts.now < EXPIRES_SOON:
+            message = (
+                f"`willis {process.role}` still shows a certificate that expires on {held:%Y-%m-%d}, though {OWN_CERTIFICATE} "
+                "is renewed: `willis reload`"
+            )
+            yield Reason("certificates", Verdict.DEGRADED, message, f"held {process.role}")
 
 
 def certificate_trouble(certificate: CertificateFact, now: datetime) -> str:
     """What is wrong with the certificate's dates, "" where nothing is."""
     named = f"{certificate.key} = '{certificate.path}'"
+    is_tls = certificate.key.startswith("[node.tls]")
+    who, then = (
+        ("peers refuse it", "`willis reload`") if is_tls else ("that server is trusted no longer", "restart the node")
+    )
     if now > certificate.not_after:
-        return f"{named} expired on {certificate.not_after:%Y-%m-%d}: peers refuse it; renew it, then `willis reload`"
+        return f"{named} expired on {certificate.not_after:%Y-%m-%d}: {who}; renew it, then {then}"
     if now < certificate.not_before:
         return f"{named} holds only from {certificate.not_before:%Y-%m-%d %H:%M} UTC; is this machine's clock right?"
     if certificate.not_after - now < EXPIRES_SOON:
-        return f"{named} expires on {certificate.not_after:%Y-%m-%d}; renew it, then `willis reload`"
+        return f"{named} expires on {certificate.not_after:%Y-%m-%d}; renew it, then {then}"
     return ""
 
 

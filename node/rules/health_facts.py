@@ -7,6 +7,8 @@ from typing import Any
 
 from storage.running import CanaryEnd, ResultsGivenUp, UploadsWaiting
 
+OWN_CERTIFICATE = "[node.tls] certificate"
+
 
 @dataclass(frozen=True)
 class ProcessFact:
@@ -22,7 +24,7 @@ class ProcessFact:
 
 @dataclass(frozen=True)
 class PeerFact:
-    """A peer that is needed: why it did not answer when it was last asked ("": it did), and when it last did."""
+    """A peer that is needed: why it did not answer when this host last asked it ("": it did), and when it last did."""
 
     name: str
     asked_at: datetime
@@ -32,7 +34,7 @@ class PeerFact:
 
 @dataclass(frozen=True)
 class CertificateFact:
-    """A certificate of ours: the key of the configuration that names it, and until when it holds."""
+    """A certificate of ours or of a CA: the key of the configuration that names it, and until when it holds."""
 
     key: str
     path: str
@@ -51,6 +53,8 @@ class Facts:
     host: str = ""
     """Where `free_bytes` are; those of other hosts are in what their processes say."""
     database_error: str = ""
+    locked_by: int = 0
+    """The process id of who has locked the database, where that is the error and is known."""
     processes: Sequence[ProcessFact] = ()
     peers: Sequence[PeerFact] = ()
     certificates: Sequence[CertificateFact] = ()

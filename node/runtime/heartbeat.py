@@ -16,6 +16,7 @@ from storage.queries.processes import Processes
 from storage.running import Process
 
 PERIOD_SECONDS = 3.0
+_LAST_SECONDS = 5.0
 _FORGOTTEN = timedelta(hours=1)
 """A process of another host, or of a container that is gone, is missed for so long."""
 
@@ -40,10 +41,9 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """The process ends as it should, and nobody misses it."""
+        """The process ends as it should, and nobody misses it; unless the database takes nothing for too long."""
         self._stopping.set()
-        self._thread.join(PERIOD_SECONDS)
-        self._try(lambda: self._processes.end(self._first.name))
+        self._thread.join(_LAST_SECONDS)
 
     def beat(self) -> None:
         """What the process says of itself now is known at once."""
@@ -52,6 +52,7 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._stopping.wait(PERIOD_SECONDS):
             self._try(self._beat)
+        self._try(lambda: self._processes.end(self._first.name))  # here: after the last beat, however long that took
 
     def _forget_others(self) -> None:
         first = self._first

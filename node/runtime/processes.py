@@ -107,5 +107,16 @@ def end_with_parent(on_reload: Callable[[], None] = lambda: None) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def on_hangup(do: Callable[[], None]) -> None:
+    """`do` is called, in another thread, at each SIGHUP; to be called before any other thread runs."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+    def watch() -> None:
+        while signal.sigwait({signal.SIGHUP}):
+            do()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 LEASE_SLACK_SECONDS = 30
 """The alarm kills a hung analysis before its lease ends."""

@@ -1,7 +1,6 @@
 """The Storage SCP: an instance is on disk and in the database before its sender reads "success"."""
 
 import signal
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,11 +28,12 @@ from node.dicom.conformance import (
     TRANSFER_SYNTAXES,
 )
 from node.errors import ConfigError
-from node.net.acceptor import Acceptor, bound
+from node.net.acceptor import Acceptor
 from node.net.association import Association, Services
+from node.net.certificates import held_until
 from node.net.dimse_messages import Begin, Sink, StoreRequest
 from node.net.negotiation import Entity, offered
-from node.net.ports import port_message
+from node.net.ports import port_message, ports_of, require_ports
 from node.net.services import Handlers
 from node.net.tls import hold_anew, server_context
 from node.rules.parts import classes_not_accepted
@@ -74,6 +74,7 @@ class Receiver:
         self._sessions: dict[Association, ReceivingSession] = {}
         self._trail = trail = trail or Trail()
         self._is_running = False
+        self._held = held_until(config.node.tls)
         self._refusals = Refusals(_now)
         self._log = log.get()
         handlers = Handlers(
@@ -85,30 +86,25 @@ class Receiver:
     def start(self) -> None:
         """Associations are accepted from now on.  Raises ConfigError when a port cannot be had; then nothing was done."""
         settings = self._config.node
-        ports: dict[str, tuple[int, ssl.SSLContext | None]] = {"[node]": (settings.port, None)}
-        if settings.tls:
-            ports["[node.tls]"] = settings.tls.port, server_context(settings.tls)
-            if settings.tls.required:
-                del ports["[node]"]
-        for section, (port, _) in ports.items():  # before `_recover`: a living receiver's associations are not lost
-            with self._naming_port(section, port):
-                bound(settings.host, port).close()
+        context = server_context(settings.tls) if settings.tls else None
+        require_ports(settings)  # before `_recover`: a living receiver's associations are not lost
         self._recover()
         self._files.sweep_incoming(has_died)
         self._group_commit.start()
         self._is_running = True
-        for section, (port, context) in ports.items():
+        for section, port in ports_of(settings).items():
             with self._naming_port(section, port):
-                self._acceptor.listen(settings.host, port, context)
+                self._acceptor.listen(settings.host, port, context if section == "[node.tls]" else None)
             self._log.info("receiver_started", host=settings.host, port=port)
 
     def reload(self, config: Config) -> str:
         """What is accepted from now on by TLS shows the certificate that is in the files now.  Raises ConfigError, changing nothing."""
         if config.node.tls is None:
             return ""
-        context = server_context(config.node.tls)
+        context, held = server_context(config.node.tls), held_until(config.node.tls)
         hold_anew(config.node.tls)  # for the audit trail of this process
         self._acceptor.renew(context)
+        self._held = held
         return "certificates read again"
 
     @contextmanager
@@ -162,7 +158,8 @@ class Receiver:
         settings = self._config.node
         waits_since = _now() - timedelta(seconds=self._group_commit.busy_seconds())
         jobs = {"intake": {"at": waits_since.isoformat(), "late_after_seconds": INTAKE_LATE_AFTER_SECONDS}}
-        return {"address": f"{settings.host}:{settings.port}", "jobs": jobs, **self._refusals.summary()}
+        address = f"{settings.host}:{settings.port}"
+        return {"address": address, "jobs": jobs, **self._held, **self._refusals.summary()}
 
     def _entity(self) -> Entity:
         settings, contexts = self._config.node, [offered(Verification)]

@@ -1,15 +1,17 @@
 """The process that serves the pages: `willis web`, and as a child of `willis serve`."""
 
 import signal
-import socket
+import threading
+from typing import Any
 
 import uvicorn
 
 from node.audit.trail import open_trail
 from node.config.files import files_of
+from node.config.reloading import Reloading, never
 from node.config.sections import Config
-from node.errors import Unavailable
-from node.net.ports import port_message
+from node.net.certificates import held_until
+from node.net.tls import hold_anew
 from node.runtime import log
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
@@ -17,6 +19,7 @@ from node.web.app import make_app
 from node.web.board import Board
 from node.web.context import Context
 from node.web.images import Images
+from node.web.listening import listen
 from node.web.passwords import Passwords
 from node.web.sign_in import FirstStart, Tries, new_token
 from storage.store import Store
@@ -24,9 +27,9 @@ from storage.store import Store
 _LAST_SECONDS = 2
 
 
-def serve_pages(config: Config) -> None:
+def serve_pages(config: Config, reloading: Reloading | None = None) -> None:
     """Serves until SIGTERM or SIGINT.  Raises Unavailable when the port is taken, and what opening the store raises."""
-    listening = _listen(config)
+    listening, held = listen(config), _Held(config, reloading or never())
     files = files_of(config)
     store = Store.open(config.storage.url, files.folder)
     context = Context(
@@ -57,8 +60,11 @@ def serve_pages(config: Config) -> None:
         log.get().warning("no_account_yet", remedy=f"open {link} once, or run `willis user add`")
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn has its own while it runs, and raises them again after
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    heartbeat = Heartbeat(store.processes, "web", config.storage.directory, lambda: {"address": config.web.address})
+    heartbeat = Heartbeat(
+        store.processes, "web", config.storage.directory, lambda: {"address": config.web.address, **held.as_details()}
+    )
     heartbeat.start()
+    threading.Thread(target=held.reload_when_asked, args=(heartbeat,), name="reload", daemon=True).start()
     try:
         server.run(sockets=[listening])
     finally:
@@ -67,10 +73,33 @@ def serve_pages(config: Config) -> None:
         store.close()
 
 
-def _listen(config: Config) -> socket.socket:
-    host, port = config.web.host, config.web.port
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except (OSError, UnicodeError) as error:
-        raise Unavailable(port_message("[web]", host, port, error)) from None
+class _Held:
+    """The certificates with which this process calls others: its syslog server, by TLS."""
+
+    def __init__(self, config: Config, reloading: Reloading) -> None:
+        """Those that are in the files now."""
+        self._config, self._reloading = config, reloading
+        self._until = self._held_until(config)
+
+    def as_details(self) -> dict[str, Any]:
+        """For the heartbeat."""
+        return {**self._until, **self._reloading.as_details()}
+
+    def reload_when_asked(self, heartbeat: Heartbeat) -> None:
+        """Never returns."""
+        while self._reloading.asked.wait():
+            self._config = self._reloading(self._config, self._take)
+            heartbeat.beat()
+
+    def _take(self, config: Config) -> str:
+        """Raises ConfigError, changing nothing."""
+        if config.node.tls is None:
+            return ""
+        until = self._held_until(config)
+        hold_anew(config.node.tls)
+        self._until = until
+        return "certificates read again"
+
+    @staticmethod
+    def _held_until(config: Config) -> dict[str, str]:
+        return held_until(config.node.tls if config.audit.syslog_host else None)

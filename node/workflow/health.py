@@ -5,7 +5,7 @@ Changes nothing, and needs no part of the node that may be what is ill.
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,18 +14,22 @@ from node.errors import ConfigError, safe_message
 from node.net.certificates import read_certificates
 from node.rules.canary import overdue
 from node.rules.health import Health, is_alive, judge
-from node.rules.health_facts import CertificateFact, Facts, PeerFact, ProcessFact
+from node.rules.health_facts import OWN_CERTIFICATE, CertificateFact, Facts, PeerFact, ProcessFact
 from node.runtime.processes import has_died
 from storage.database import revision
 from storage.database.inspection import inspect_database
 from storage.database.plain import Reading
-from storage.errors import DatabaseUnusable
+from storage.database.probing import require_no_lock, require_sqlite_file
+from storage.errors import DatabaseLocked, DatabaseUnusable
 from storage.queries import health as asked
 from storage.reader import open_reading
 from storage.running import CanaryEnd, PeerAnswer, Process, ResultsGivenUp, UploadsWaiting, Waiting
 
 GIVEN_UP_LATELY = timedelta(days=7)
 """So long a result of a storage commitment that was given up is spoken of; then the peer will not ask for it again."""
+
+SILENT = timedelta(seconds=5)
+"""Where no process has said anything for so long, though each does every 3 s, it is asked whether any can."""
 
 
 def health_of(config: Config, now: datetime) -> Health:
@@ -37,14 +41,15 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
     """What is known of it; `known`: its database, where that is open already and of this version."""
     folder, lately = config.storage.directory, timedelta(hours=config.delivery.give_up_hours) + GIVEN_UP_LATELY
     free_bytes, disk_error = room_in(folder)
-    certificates, certificate_error = _certificates(config.node.tls)
+    certificates, certificate_error = _certificates(config)
     processes: list[Process] = []
     peers: list[PeerAnswer] = []
     given_up: list[ResultsGivenUp] = []
     drifted: list[str] = []
     uploads: list[UploadsWaiting] = []
-    waiting, canary, canary_overdue, database_error = Waiting(), None, "", ""
+    waiting, canary, canary_overdue, database_error, locked_by = Waiting(), None, "", "", 0
     try:
+        require_sqlite_file(config.storage.url)
         if reading := known or readable(config.storage.url):
             processes, peers, waiting = asked.processes(reading), asked.peers(reading), asked.waiting(reading)
             given_up = asked.results_given_up(reading)
@@ -53,20 +58,25 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
             if config.canary.minutes:
                 canary, unanswered = asked.canary(reading), asked.unanswered_canaries(reading)
                 canary_overdue = _overdue(config, canary, unanswered, processes, now)
+        if processes and all(now - each.beat_at > SILENT for each in processes):
+            require_no_lock(config.storage.url)
     except Exception as error:  # noqa: BLE001  the edge: whatever the database raises is what is wrong with it
         database_error = safe_message(error)
+        locked_by = error.pid if isinstance(error, DatabaseLocked) else 0
+    host = socket.gethostname()[:64]
     return Facts(
         now=now,
-        host=socket.gethostname()[:64],
+        host=host,
         folder=str(folder),
         free_bytes=free_bytes,
         disk_error=disk_error,
         database_error=database_error,
+        locked_by=locked_by,
         processes=[_process(each) for each in processes],
         peers=[
             PeerFact(each.peer, each.asked_at, each.answered_at, each.error)
             for each in peers
-            if each.peer in config.peers and config.node.echo_seconds
+            if each.host == host and each.peer in config.peers and config.node.echo_seconds
         ],
         certificates=certificates,
         certificate_error=certificate_error,
@@ -119,9 +129,9 @@ def _process(process: Process) -> ProcessFact:
     return ProcessFact(process.role, process.host, process.pid, process.beat_at, is_gone, process.details)
 
 
-def _certificates(tls: Tls | None) -> tuple[list[CertificateFact], str]:
+def _certificates(config: Config) -> tuple[list[CertificateFact], str]:
     try:
-        return certificate_facts(tls), ""
+        return [*certificate_facts(config.node.tls), *_of_cas(config)], ""
     except ConfigError as error:
         return [], str(error)
 
@@ -130,9 +140,22 @@ def certificate_facts(tls: Tls | None) -> list[CertificateFact]:
     """Every certificate that [node.tls] names, with its dates.  Raises ConfigError."""
     if tls is None:
         return []
-    named = (("[node.tls] certificate", tls.certificate), ("[node.tls] ca", tls.ca))
     return [
         CertificateFact(key, str(path), each.not_before, each.not_after)
-        for key, path in named
+        for key, path in ((OWN_CERTIFICATE, tls.certificate), ("[node.tls] ca", tls.ca))
         for each in read_certificates(key, path)
     ]
+
+
+def _of_cas(config: Config) -> Iterator[CertificateFact]:
+    """Those by which servers are known that we call: of each file the one that holds longest, as it may be one of all CAs."""
+    oidc, ldap, objects = config.web.oidc, config.web.ldap, config.storage.objects_ca
+    named = {
+        "[web.oidc] ca": oidc.ca if oidc else None,
+        "[web.ldap] ca": ldap.ca if ldap else None,
+        "[storage] objects_ca": Path(objects) if objects else None,
+    }
+    for key, path in named.items():
+        if path is not None and (found := read_certificates(key, path)):
+            last = max(found, key=lambda each: each.not_after)
+            yield CertificateFact(key, str(path), last.not_before, last.not_after)

@@ -1,5 +1,7 @@
 """Whether the peers that the node needs answer: asked by C-ECHO, or where there is a `url` by a query for one study."""
 
+import socket
+
 from node.config.sections import Config
 from node.errors import NodeError, safe_message
 from node.runtime.job import still_working
@@ -25,7 +27,7 @@ def needed(config: Config) -> list[str]:
 
 def ask(context: Context) -> int:
     """Each needed peer was asked once, and what came of it is in the database; returns how many answered."""
-    answered = 0
+    answered, host = 0, socket.gethostname()[:64]
     for name in needed(context.config):
         if context.stopping.is_set():
             break
@@ -35,6 +37,6 @@ def ask(context: Context) -> int:
             remote_of(context.config, context.config.peers[name], context.trail, context.clock, ECHO_TIMEOUTS).echo()
         except (NodeError, OSError) as failure:
             error = safe_message(failure)
-        context.store.processes.peer_answered(name, context.clock(), error)
+        context.store.processes.peer_answered(name, host, context.clock(), error)
         answered += not error
     return answered

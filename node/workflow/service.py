@@ -55,14 +55,16 @@ class Service:
 def stuck_of(facts: Facts, children: Iterable[Child]) -> Iterator[str]:
     """What only starting the node anew can help: a child that runs and is silent, a job of ours that stands still.
 
-    Without its database nothing is known of them, and starting anew would not bring it back.
+    Where the database is away, or takes nothing of ours either, nothing is known of them, and starting anew would not
+    bring it back; unless it is one of us who has locked it.
     """
-    if facts.database_error:
-        return
+    running = [each for each in children if each.process is not None and each.process.poll() is None]
+    pids = {os.getpid(), *(each.process.pid for each in running if each.process is not None)}
     alive = {each.pid: each for each in facts.processes if each.host == facts.host and is_alive(each, facts.now)}
-    for child in children:
-        if child.process is None or child.process.poll() is not None:
-            continue  # it is being started again
+    if facts.locked_by not in pids and (facts.database_error or os.getpid() not in alive):
+        return
+    for child in running:
+        assert child.process is not None
         if time.monotonic() - child.started_at > START_SECONDS and child.process.pid not in alive:
             yield f"the process `willis {child.role}` is silent"
     if ours := alive.get(os.getpid()):

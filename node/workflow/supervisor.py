@@ -16,6 +16,7 @@ from node.audit.trail import open_trail
 from node.config.files import files_of
 from node.config.reloading import Reloading, never
 from node.config.sections import Config
+from node.net.certificates import held_until
 from node.net.tls import hold_anew
 from node.runtime import log
 from node.runtime.clock import utc_now
@@ -57,6 +58,7 @@ class Supervisor:
         self._reloading = Reloading(threading.Event(), read) if read else never()
         self._is_to_reload = False
         self._config = config
+        self._held = held_until(config.node.tls)
         directory = config.storage.directory
         self._files = files_of(config)
         migration.migrate_by_itself(config, utc_now())
@@ -117,7 +119,8 @@ class Supervisor:
         """For its heartbeat: when each job last got on, and what room there is on this host."""
         free_bytes, error = room_in(self._config.storage.directory)
         jobs = {each.name: each.as_details() for each in (self._progress, *(job.progress for job in self._jobs))}
-        return {"jobs": jobs, "free_bytes": free_bytes, "disk_error": error, **self._reloading.as_details()}
+        details = {"jobs": jobs, "free_bytes": free_bytes, "disk_error": error}
+        return {**details, **self._held, **self._reloading.as_details()}
 
     def _supervise(self, wakeup: Wakeup) -> int:
         while not self._stopping.is_set():
@@ -142,7 +145,9 @@ class Supervisor:
         Raises ConfigError where the certificates cannot be used; then all stays as it is.
         """
         if config.node.tls is not None:
+            held = held_until(config.node.tls)
             hold_anew(config.node.tls)
+            self._held = held
         for child in self._children:
             child.reload()
         return "configuration read again"

@@ -25,11 +25,12 @@ class ProcessRow(Base):
 
 
 class PeerAnswerRow(Base):
-    """Whether a peer that is needed answered when it was last asked."""
+    """Whether a peer that is needed answered when a host of the node last asked it."""
 
     __tablename__ = "peer_answer"
 
     peer: Mapped[str] = mapped_column(String(255), primary_key=True)
+    host: Mapped[str] = mapped_column(String(64), primary_key=True)
     asked_at: Mapped[datetime]
     answered_at: Mapped[datetime | None]
     error: Mapped[str] = mapped_column(Text, default="")
@@ -101,6 +102,17 @@ class DriftRow(Base):
     what: Mapped[str] = mapped_column(Text)
     message: Mapped[str] = mapped_column(Text)
     noticed_at: Mapped[datetime]
+
+
+class ModelRow(Base):
+    """A bundle that has reported here, the first of its version first.  See `storage.queries.models`."""
+
+    __tablename__ = "model"
+    __table_args__ = (UniqueConstraint("version", "sha256"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    version: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64))
 
 
 class ShadowAnswerRow(Base):

@@ -88,13 +88,17 @@ def processes(reading: Reading) -> list[Process]:
 
 
 def peers(reading: Reading) -> list[PeerAnswer]:
-    """Every peer that was asked, and what came of it."""
+    """Every peer that was asked by every host, and what came of it."""
     with reading() as select:
         return [
             PeerAnswer(
-                row["peer"], _time(row["asked_at"]), row["answered_at"] and _time(row["answered_at"]), row["error"]
+                row["peer"],
+                row["host"],
+                _time(row["asked_at"]),
+                row["answered_at"] and _time(row["answered_at"]),
+                row["error"],
             )
-            for row in select("SELECT * FROM peer_answer ORDER BY peer")
+            for row in select("SELECT * FROM peer_answer ORDER BY peer, host")
         ]
 
 

@@ -44,13 +44,12 @@ class Processes:
                 session.delete(row)
             return len(gone)
 
-    def peer_answered(self, peer: str, now: datetime, error: str = "") -> None:
-        """The peer was asked `now` and answered, or did not, with this error."""
+    def peer_answered(self, peer: str, host: str, now: datetime, error: str = "") -> None:
+        """The peer was asked `now` by this host and answered, or did not, with this error."""
         answered = {} if error else {"answered_at": now}
         values = {"asked_at": now, "error": error, **answered}
         with self._transactions.writing() as session:
-            known = session.execute(
-                update(PeerAnswerRow).where(PeerAnswerRow.peer == peer).values(**values).returning(PeerAnswerRow.peer)
-            )
+            asked = PeerAnswerRow.peer == peer, PeerAnswerRow.host == host
+            known = session.execute(update(PeerAnswerRow).where(*asked).values(**values).returning(PeerAnswerRow.peer))
             if known.first() is None:
-                session.add(PeerAnswerRow(peer=peer, **values))
+                session.add(PeerAnswerRow(peer=peer, host=host, **values))

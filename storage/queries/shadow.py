@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Select, and_, exists, or_, select, update
+from sqlalchemy import Select, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.running import ShadowAnswerRow
@@ -158,15 +158,19 @@ class Shadows:
 
     def give_back(self, claim: ShadowClaim, now: datetime) -> None:
         """It is due again, as if the attempt had not been begun."""
-        back = {"attempts": claim.attempt - 1, "next_attempt_at": now}
-        self._transactions.change(update(ShadowAnswerRow).where(ShadowAnswerRow.id == claim.id).values(**back))
+        self._change(claim, {"attempts": claim.attempt - 1, "next_attempt_at": now})
 
     def fail(self, claim: ShadowClaim, now: datetime, error: str) -> None:
         """The attempt came to nothing: there is another one later, or this was the last."""
         values: dict[str, Any] = {"error": error, "next_attempt_at": now + _FIRST_RETRY * 4 ** (claim.attempt - 1)}
         if claim.attempt >= _MOST_ATTEMPTS:
             values |= {"stage": ShadowStage.FAILED.value, "next_attempt_at": None}
-        self._transactions.change(update(ShadowAnswerRow).where(ShadowAnswerRow.id == claim.id).values(**values))
+        self._change(claim, values)
+
+    def _change(self, claim: ShadowClaim, values: dict[str, Any]) -> None:
+        """Unless its process has answered before it was ended."""
+        is_open = ShadowAnswerRow.id == claim.id, ShadowAnswerRow.stage == ShadowStage.TRYING.value
+        self._transactions.change(update(ShadowAnswerRow).where(*is_open).values(**values))
 
     def answers(self) -> list[ShadowAnswer]:
         """All that was begun, in the order of the reports."""
@@ -207,11 +211,16 @@ def _new(bundles: Bundles, now: datetime) -> Select[ReportRow]:
     answered = exists().where(
         ShadowAnswerRow.report_uid == ReportRow.sop_instance_uid, ShadowAnswerRow.bundle_sha256 == bundles.sha256
     )
+    is_last = exists().where(  # no join: it would be begun at the series, all of which are reported
+        SeriesRow.id == ReportRow.series_id,
+        SeriesRow.report_id == ReportRow.id,
+        SeriesRow.stage == Stage.REPORTED.value,
+        ~SeriesRow.canary,
+    )
     return (
         select(ReportRow)
-        .join(SeriesRow, and_(SeriesRow.report_id == ReportRow.id, SeriesRow.id == ReportRow.series_id))
-        .where(SeriesRow.stage == Stage.REPORTED.value, ~SeriesRow.canary, ReportRow.outcome.in_(_CONCLUDED))
-        .where(ReportRow.model == bundles.first_model, ReportRow.created_at >= now - LOOKED_BACK, ~answered)
+        .where(ReportRow.model == bundles.first_model, ReportRow.outcome.in_(_CONCLUDED), is_last)
+        .where(ReportRow.created_at >= now - LOOKED_BACK, ~answered)
         .order_by(ReportRow.created_at.desc())
         .limit(1)
     )

@@ -27,11 +27,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from ai.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from ai.bundle import Bundle, load_bundle
 from ai.contrast import enhanced_tubes
 from ai.coverage import head_extent
 from ai.decode import candidates, findings
 from ai.inference import infer
+from ai.manifest import DEFAULT_BUNDLE
 from ai.preprocess import region_of_interest
 from ai.unet import UNet, UNetSettings
 from ai.volume import Volume

@@ -115,7 +115,7 @@ FAULTS = (
     Fault("PACS rejects associations", "rejected the association", DEGRADED, faults.pacs_rejects),
     Fault("an instance that cannot be read", "refused, the last at", DEGRADED, faults.unreadable_instance),
     Fault("receiver out of file descriptors", "refused, the last at", DEGRADED, faults.no_descriptors),
-    Fault("another program locks SQLite", "has not been heard of", DOWN, faults.locked_database),
+    Fault("another program locks SQLite", "is locked by the program", DOWN, faults.locked_database),
     Fault("clock set back by an hour (a stand-in)", "clock was set back", DEGRADED, faults.clock_set_back),
     Fault("SQLite's file is overwritten", "no SQLite database", DOWN, faults.damaged_database, with_settings),
     Fault("PACS refuses a report for good", "refused or given up", DEGRADED, faults.pacs_refuses, reporting_all),

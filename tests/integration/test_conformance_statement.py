@@ -13,7 +13,8 @@ from pynetdicom import AE, build_context, presentation
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
-from ai.bundle import DEFAULT_BUNDLE, read_manifest
+from ai.bundle import read_manifest
+from ai.manifest import DEFAULT_BUNDLE
 from ai.unet import OUTPUT_STRIDE
 from node.config import sections
 from node.dicom.conformance import IMAGE_CLASSES, OTHER_SYNTAXES, STORAGE_CLASSES, TRANSFER_SYNTAXES

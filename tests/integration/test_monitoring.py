@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
@@ -155,7 +156,7 @@ def exported(served: Served, clock: FakeClock) -> set[str]:
     """The names of all samples of a node to which everything has happened."""
     reported(served.context.store, clock)
     run_all(served, clock)
-    served.context.store.processes.peer_answered("PACS", clock())
+    served.context.store.processes.peer_answered("PACS", socket.gethostname()[:64], clock())
     families = list(parsed(httpx.get(f"{served.url}/metrics", headers=token(served)).text))
     return {family.name for family in families} | {sample.name for family in families for sample in family.samples}
 

@@ -1,5 +1,6 @@
 """Notifications to a real SMTP server: who is told, when, once, and of whom; what the outbox keeps; what the configuration takes."""
 
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -148,23 +149,26 @@ def test_a_second_peer_that_goes_down_while_one_is_down_is_news(made: Make, mail
     context = made(target)
     context.config = Config.model_validate(context.config.model_dump(exclude={"peers", "web"}) | {"peers": peers})
 
-    def look() -> list[str]:
+    def look(**of_worker: object) -> list[str]:
         for role in ("serve", "receive", "work", "web"):
             folder = str(context.config.storage.directory)
-            context.store.processes.beat(Process(role, role, "far", 1, folder, clock(), clock(), {"model": "0.7.0"}))
+            details = {"model": "0.7.0", **(of_worker if role == "work" else {})}
+            context.store.processes.beat(Process(role, role, "far", 1, folder, clock(), clock(), details))
         notifications.notice_health(context)
         a_round(context)
         texts, mailbox.mails = mailbox.texts(), []
         return texts
 
-    context.store.processes.peer_answered("PACS 1", clock(), "connection refused")
+    context.store.processes.peer_answered("PACS 1", socket.gethostname()[:64], clock(), "connection refused")
     [first] = look()
     assert "PACS 1 does not answer" in first
-    context.store.processes.peer_answered("ARCHIVE", clock(), "connection refused")
+    context.store.processes.peer_answered("ARCHIVE", socket.gethostname()[:64], clock(), "connection refused")
     [second] = look()
     assert "ARCHIVE does not answer" in second
     assert "PACS 1" not in second
     assert look() == []
+    [third] = look(reload={"error": "[ai] bundle: it is broken"})
+    assert "could not reload" in third and "[ai] bundle: it is broken" in third
 
 
 def test_the_lease_of_a_message_is_longer_than_any_target_is_waited_for(made: Make) -> None:

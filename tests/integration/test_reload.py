@@ -42,6 +42,8 @@ def node(tmp_path: Path, certificates: Certificates) -> Iterator[RunningNode]:
         tmp_path,
         ai__bundle='"1.0"',
         completion__quiet_seconds="20",
+        web__enabled="true",
+        web__port=str(free_port()),
         node__tls__port=str(free_port()),
         **{f"node__tls__{name}": file for name, file in files.items()},
     )
@@ -129,7 +131,8 @@ def test_model_and_certificate_are_renewed_broken_and_set_back_while_association
         change(node, "quiet_seconds = 20", "quiet_seconds = 21")
         status, said = reload(node)
         assert (status, loaded(node), caller.sees(certificates)) == (0, "2.0", "ct1"), said
-        assert "willis work: model 2.0" in said and "certificates read again" in said
+        assert "willis work: model 2.0" in said and "willis receive: certificates read again" in said
+        assert "willis web: certificates read again" in said
         assert "needs a restart: [completion] quiet_seconds" in said
 
         change(node, '"2.0"', '"nowhere"')

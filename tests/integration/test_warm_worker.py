@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from ai.bundle import DEFAULT_BUNDLE
+from ai.manifest import DEFAULT_BUNDLE
 from tests.support.node_fixtures import NodeFactory
 from tests.support.running import wait_until
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ai.bundle import DEFAULT_BUNDLE
+from ai.manifest import DEFAULT_BUNDLE
 from tests.support.running import RunningNode, cached_phantom
 
 NodeFactory = Callable[..., RunningNode]

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from ai.bundle import DEFAULT_BUNDLE, MANIFEST, Manifest, load_bundle, read_manifest, save_bundle
+from ai.bundle import Manifest, load_bundle, read_manifest, save_bundle
 from ai.decode import Calibration
 from ai.errors import BundleError
 from ai.inference import Tiling
+from ai.manifest import DEFAULT_BUNDLE, MANIFEST
 from ai.preprocess import Preprocessing
 from ai.unet import UNet, UNetSettings
 

@@ -8,9 +8,10 @@ import torch
 
 import ai
 from ai import predict
-from ai.bundle import MANIFEST, Bundle, SecondStage, load_bundle, save_bundle
+from ai.bundle import Bundle, SecondStage, load_bundle, save_bundle
 from ai.decode import Candidate, rescored
 from ai.errors import BundleError
+from ai.manifest import MANIFEST
 from ai.preprocess import Region
 from ai.second_stage import LARGEST_LOGIT, Place, ShapeNet, ShapeSettings, around, cube_around, log_odds, looked_at
 from ai.shape import NAMES, SIDE

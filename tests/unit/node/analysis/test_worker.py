@@ -5,14 +5,15 @@ import os
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 import ai
-from ai.bundle import Bundle, save_bundle
+from ai.bundle import save_bundle
 from ai.findings import Findings
 from ai.unet import UNet
 from node.analysis.early import MOST_PASSES, Early
@@ -369,65 +370,58 @@ def found(probability: float) -> Findings:
     return Findings((0.1,) * 13 + (probability,), (), 0.5)
 
 
-def test_the_second_bundle_answers_after_the_report_and_changes_nothing_of_it(
-    with_a_second_bundle: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def reported(with_a_second_bundle: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """A worker whose first bundle has just reported a series; the second one is in a process of its own, as ever."""
     series = keep(store, Files(with_a_second_bundle.storage.directory), clock, ct_series(6))
-    asked: list[str] = []
-
-    def network(_volume: object, bundle: Bundle, *_: object, **__: object) -> Findings:
-        asked.append(bundle.manifest.version)
-        return found(0.2 if len(asked) == 1 else 0.4)
-
-    monkeypatch.setattr(ai, "analyse", network, raising=False)
+    monkeypatch.setattr(ai, "analyse", lambda *_, **__: found(0.2), raising=False)
     worker = Worker(with_a_second_bundle)
     worker._work_in_the_shadow()
     assert store.settling.leave(series, Event.SETTLED, "count", clock())
     worker._work_in_the_shadow()
-    assert asked == [], "a series waits"
+    assert store.shadows.answers() == [], "a series waits"
     worker._work()
+    return worker
+
+
+def test_the_second_bundle_answers_after_the_report_and_changes_nothing_of_it(reported: Worker, store: Store) -> None:
     before = store.worklist.rows()
-    worker._work_in_the_shadow()
-    worker._work_in_the_shadow()
-    assert asked == [manifest().version, "2.0"]
+    reported._work_in_the_shadow()
+    reported._work_in_the_shadow()
     assert store.worklist.rows() == before
     [answer] = store.shadows.answers()
-    assert (answer.stage, answer.first_p_present, answer.p_present) == (ShadowStage.ANSWERED, 0.2, 0.4)
-    assert worker._details()["shadow"] == "2.0"
+    assert (answer.stage, answer.first_p_present, answer.model) == (ShadowStage.ANSWERED, 0.2, "2.0")
+    assert (answer.outcome, answer.error != "") == ("not_analysed", True), "what it makes of six slices"
+    assert reported._details()["shadow"] == "2.0"
 
 
-def test_the_second_bundle_gives_way_to_a_series_that_comes_and_its_failure_is_its_own(
-    with_a_second_bundle: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+def test_a_second_bundle_that_hangs_holds_up_nobody_and_its_failure_is_its_own(
+    reported: Worker, with_a_second_bundle: Config, store: Store, clock: FakeClock
 ) -> None:
-    files, seconds = Files(with_a_second_bundle.storage.directory), Seconds()
-    series = keep(store, files, clock, ct_series(6))
-    assert store.settling.leave(series, Event.SETTLED, "count", clock())
-    monkeypatch.setattr(ai, "analyse", lambda *_, **__: found(0.2), raising=False)
-    worker = Worker(with_a_second_bundle, seconds)
-    worker._work()
+    assert with_a_second_bundle.ai.shadow is not None
+    listed = with_a_second_bundle.ai.shadow / "manifest.json"
+    listed.unlink()
+    os.mkfifo(listed)  # whoever reads it waits for ever
+    came_at = list[float]()
 
-    def comes_meanwhile(*_: object, progress: Callable[[float], None], **__: object) -> Findings:
-        progress(0.1)
+    def comes() -> None:
         datasets = ct_series(1, SeriesInstanceUID="2.25.901", StudyInstanceUID="2.25.902", SOPInstanceUID="2.25.903")
-        keep(store, files, clock, datasets)
-        seconds.now += 1
-        progress(0.2)
-        raise AssertionError("it went on")
+        keep(store, Files(with_a_second_bundle.storage.directory), clock, datasets)
+        came_at.append(time.monotonic())
 
-    monkeypatch.setattr(ai, "analyse", comes_meanwhile, raising=False)
-    worker._work_in_the_shadow()
+    coming = threading.Timer(1.0, comes)
+    coming.start()
+    reported._work_in_the_shadow()
+    assert time.monotonic() - came_at[0] < 1.0
     assert [each.stage for each in store.shadows.answers()] == [ShadowStage.TRYING]
     assert store.settling.leave(series_now(store, "2.25.901"), Event.SET_ASIDE, "", utc_now())
 
-    def fails(*_: object, **__: object) -> Findings:
-        raise ValueError
-
-    monkeypatch.setattr(ai, "analyse", fails, raising=False)
-    worker._work_in_the_shadow()
+    listed.unlink()
+    listed.write_text("no manifest", "utf-8")
+    reported._work_in_the_shadow()
     [answer] = store.shadows.answers()
-    assert (answer.stage, answer.error) == (ShadowStage.TRYING, "ValueError")
+    assert (answer.stage, answer.error) == (ShadowStage.TRYING, "exit status 1")
     assert store.worklist.rows()[0]["outcome"] == "negative"
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("wrong", ["missing", "the same"])

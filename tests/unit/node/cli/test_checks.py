@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ai import predict
+from ai import device
 from node.cli import checks
 from node.cli.checks import problems
 from node.config.loading import load
@@ -155,9 +155,9 @@ def test_a_gpu_beyond_the_last_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert predict.chosen_device("cuda:0").index == 0
+    assert device.chosen_device("cuda:0").index == 0
     with pytest.raises(DeviceError, match="cuda:0 to cuda:0; write one of them"):
-        predict.chosen_device("cuda:1")
+        device.chosen_device("cuda:1")
 
 
 def test_a_port_that_is_taken_and_a_host_that_is_not_ours_are_told_apart(check: Check) -> None:

@@ -1,6 +1,7 @@
 """What the command line imports before it answers: time that a person waits for."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import typer
 from node.cli.main import COMMANDS, called
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
+from storage.database.plain import reading_sqlite
+from storage.queries.health import processes
 from storage.store import Store
 from tests.support.builders import FakeClock, reported
 
@@ -22,8 +25,8 @@ HEAVY = {
 NOT_FOR_HELP = HEAVY | {"pydantic", "sqlite3"}
 
 
-def imported_by(folder: Path, *arguments: str) -> set[str]:
-    """The packages that are imported when `willis` with these arguments has ended with exit status 0."""
+def imported_by(folder: Path, *arguments: str, status: int = 0) -> set[str]:
+    """The packages that are imported when `willis` with these arguments has ended with this exit status."""
     program = "import sys; from node.cli.main import app\ntry: app()\nfinally: sys.stderr.write(' '.join(sys.modules))"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("WILLIS_", "COV"))}
     ended = subprocess.run(
@@ -34,7 +37,7 @@ def imported_by(folder: Path, *arguments: str) -> set[str]:
         text=True,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.returncode == status, ended.stderr[-2000:]
     return {name.split(".")[0] for name in ended.stderr.split()}
 
 
@@ -58,6 +61,18 @@ def test_help_imports_nothing_but_the_command_line(folder: Path, arguments: tupl
 @pytest.mark.parametrize("arguments", [("status",), ("worklist",), ("worklist", "--json"), ("show", "1")])
 def test_what_only_reads_imports_no_heavy_package(folder: Path, arguments: tuple[str, ...]) -> None:
     assert imported_by(folder, *arguments) & HEAVY == set()
+
+
+def test_what_keeps_a_node_from_starting_is_said_and_kept_before_the_packages_that_take_seconds(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        text = f"[storage]\ndirectory = 'var'\n[node]\nhost = '127.0.0.1'\nport = {taken.getsockname()[1]}\n"
+        (tmp_path / "config.toml").write_text(text)
+        imported = imported_by(tmp_path, "serve", status=2)
+    assert imported & {"apscheduler", "highdicom", "pynetdicom", "torch"} == set()
+    reading = reading_sqlite(f"sqlite:///{tmp_path / 'var' / 'willis.db'}")
+    assert reading is not None
+    [said] = processes(reading)
+    assert (said.role, said.details["trouble"][:13]) == ("serve", "[node] port =")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

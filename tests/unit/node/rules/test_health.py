@@ -49,6 +49,7 @@ def far(role: str, seconds_ago: float = 1, **details: Any) -> ProcessFact:
     return process(role, seconds_ago, host="other", details=details)
 
 
+HELD = {"certificate_until": (START + DAY).isoformat()}
 FAR = (far("serve"), far("receive"), far("work", model="0.6.0"))
 ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
     "nothing ever ran": ({"processes": ()}, DOWN, "processes", "no node runs on /var/lib/willis"),
@@ -131,6 +132,14 @@ ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
         "[node.tls] certificate = '/etc/n.pem' expired on 2026-11-23: peers refuse it; renew it, then `willis reload`",
     ),
     "a certificate that expires soon": (certificate(-DAY, 29 * DAY), DEGRADED, "certificates", "expires on 2026-12-22; renew"),
+    "a CA of a server that expires soon": (
+        {"certificates": [CertificateFact("[web.ldap] ca", "/etc/l.pem", START - DAY, START + DAY)]}, DEGRADED, "certificates",
+        "[web.ldap] ca = '/etc/l.pem' expires on 2026-11-24; renew it, then restart the node",
+    ),
+    "a certificate that was renewed and not taken": (
+        {"processes": without("receive", process("receive", details=HELD)), "host": "ct-node", **certificate(-DAY, 99 * DAY)},
+        DEGRADED, "certificates", "`willis receive` still shows a certificate that expires on 2026-11-24, though [node.tls]",
+    ),
     "a certificate of tomorrow": (certificate(DAY, 99 * DAY), DEGRADED, "certificates", "is this machine's clock right?"),
     "a certificate that is not there": ({"certificate_error": "x.pem: gone"}, DEGRADED, "certificates", "x.pem: gone"),
     "a clock that was set back": (
@@ -165,6 +174,11 @@ WELL_AS_WELL: dict[str, dict[str, Any]] = {
     "pages that nobody wants": {"processes": (*ALL, process("web", 9, is_gone=True))},
     "refusals of long ago": refused(61),
     "a certificate that holds": certificate(-DAY, 31 * DAY),
+    "a certificate that another host has not taken": {
+        "processes": (*ALL, far("serve"), far("receive", **dict[str, Any](HELD)), far("work", model="1")),
+        "host": "ct-node",
+        **certificate(-DAY, 99 * DAY),
+    },
     "a peer that answers": {"peers": [PeerFact("PACS", START, START, "")]},
     "a delivery of now": {"oldest_pending_at": START - 14 * MINUTE},
     "enough room": {"free_bytes": LOW_BYTES},

@@ -27,6 +27,9 @@ def test_the_pages_say_that_they_run_until_they_are_stopped(tmp_path: Path) -> N
             [process] = known(tmp_path)
             assert (process.role, process.pid) == ("web", pages.pid)
             assert process.details == {"address": f"http://127.0.0.1:{port}"}
+            pages.send_signal(signal.SIGHUP)
+            wait_until(lambda: "reload" in known(tmp_path)[0].details, 10, "the pages have reloaded")
+            assert known(tmp_path)[0].details["reload"]["error"] == ""
             second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             assert second.returncode == 1
             assert f"[web] port = {port} (127.0.0.1:{port}): another program holds it" in second.stderr

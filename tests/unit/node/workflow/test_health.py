@@ -1,11 +1,18 @@
-"""What health finds in the database."""
+"""What health finds in the database, and of it."""
 
+import os
+import socket
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from node.config.sections import Config
+from node.rules.health import judge
+from node.workflow import health
 from node.workflow.health import facts_of
-from storage.running import ResultsGivenUp
+from storage.running import Process, ResultsGivenUp
 from storage.store import Store
 from tests.support.builders import FakeClock
 
@@ -33,3 +40,36 @@ def test_results_that_were_given_up_are_known_until_the_peer_gets_one_or_for_som
     assert given_up() == {"CT2": 1}, "CT1 can be reached again"
     clock.advance(11 * 86_400)
     assert given_up() == {}
+
+
+def test_who_locks_the_database_is_the_reason_once_all_are_silent_and_is_not_asked_before(
+    sqlite_store: Store, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = str(sqlite_store.transactions.engine.url)
+    config = Config.model_validate({"storage": {"directory": tmp_path, "database_url": url}})
+    for role in ("serve", "receive"):
+        sqlite_store.processes.beat(Process(role, role, "far", 1, "", clock(), clock()))
+    with sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with monkeypatch.context() as patched:
+            patched.setattr(health, "require_no_lock", pytest.fail)
+            assert facts_of(config, clock()).database_error == ""
+        facts = facts_of(config, clock.advance(6))
+    [reason] = [each for each in judge(facts).reasons if each.about in ("database", "processes")]
+    assert f"(pid {os.getpid()}); see what that does, and end it" in reason.message
+    assert facts.locked_by == os.getpid()
+    assert facts_of(config, clock()).database_error == ""
+
+
+def test_health_of_a_host_says_what_that_host_was_answered(
+    sqlite_store: Store, clock: FakeClock, tmp_path: Path
+) -> None:
+    url, host = str(sqlite_store.transactions.engine.url), socket.gethostname()[:64]
+    peers = {"PACS": {"ae_title": "PACS", "host": "127.0.0.1", "port": 104}}
+    config = Config.model_validate({"storage": {"directory": tmp_path, "database_url": url}, "peers": peers})
+    sqlite_store.processes.peer_answered("PACS", host, clock(), "connection refused")
+    sqlite_store.processes.peer_answered("PACS", "another", clock())
+    assert [each.error for each in facts_of(config, clock()).peers] == ["connection refused"]
+    sqlite_store.processes.peer_answered("PACS", host, clock())
+    sqlite_store.processes.peer_answered("PACS", "another", clock(), "connection refused")
+    assert [each.error for each in facts_of(config, clock()).peers] == [""]

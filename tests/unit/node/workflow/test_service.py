@@ -23,6 +23,25 @@ from storage.running import Process
 from storage.store import Store
 
 Beat = Callable[..., None]
+LOCKS = """
+import sqlite3
+database = sqlite3.connect(input(), isolation_level=None)
+database.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+input()
+"""
+
+
+def locking_program() -> subprocess.Popen[bytes]:
+    """Does nothing until it is told by `lock` which database to lock."""
+    return subprocess.Popen([sys.executable, "-c", LOCKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def lock(program: subprocess.Popen[bytes], folder: Path) -> None:
+    assert program.stdin is not None and program.stdout is not None
+    program.stdin.write(f"{folder / 'willis.db'}\n".encode())
+    program.stdin.flush()
+    assert program.stdout.readline() == b"locked\n"
 
 
 @pytest.fixture
@@ -37,7 +56,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def child() -> Iterator[Child]:
     """A receiver that was started long enough ago to have been heard of."""
     made = Child("receive", [], {}, started_at=time.monotonic() - START_SECONDS - 1)
-    made.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    made.process = locking_program()
     yield made
     made.process.kill()
     made.process.wait()
@@ -95,6 +114,7 @@ def test_the_watchdog_is_fed_only_while_every_child_is_heard_of(
     look: Callable[[], list[str]], beat: Beat, child: Child
 ) -> None:
     assert child.process is not None
+    beat("serve", os.getpid())
     beat("receive", child.process.pid)
     assert "WATCHDOG=1" in look()
     beat("receive", child.process.pid, ago=13)
@@ -115,9 +135,10 @@ def test_a_job_that_stands_still_starves_the_watchdog(look: Callable[[], list[st
 
 
 def test_a_child_that_starts_or_waits_to_be_started_again_is_not_stuck(
-    look: Callable[[], list[str]], child: Child
+    look: Callable[[], list[str]], beat: Beat, child: Child
 ) -> None:
     assert child.process is not None
+    beat("serve", os.getpid())
     assert "WATCHDOG=1" not in look()
     child.started_at = time.monotonic()
     assert "WATCHDOG=1" in look()
@@ -133,3 +154,27 @@ def test_a_database_that_is_away_is_no_reason_to_start_anew(
     with sqlite3.connect(tmp_path / "willis.db") as database:
         database.execute("ALTER TABLE process RENAME TO away")
     assert "WATCHDOG=1" in look()
+
+
+def test_a_database_that_takes_nothing_is_no_reason_to_start_anew(
+    look: Callable[[], list[str]], beat: Beat, child: Child, store: Store, tmp_path: Path
+) -> None:
+    beat("serve", os.getpid(), ago=200)
+    beat("receive", child.process.pid, ago=200)  # type: ignore[union-attr]
+    assert "WATCHDOG=1" in look(), "a full disk: what we say of ourselves does not get there either"
+    with locking_program() as other:
+        lock(other, tmp_path)
+        heard = look()
+        other.communicate(b"\n")
+    assert "WATCHDOG=1" in heard
+    assert f"(pid {other.pid}); see what that does" in heard[-1]
+
+
+def test_a_child_that_hangs_with_the_databases_lock_is_a_reason_to_start_anew(
+    look: Callable[[], list[str]], beat: Beat, child: Child, tmp_path: Path
+) -> None:
+    assert child.process is not None
+    beat("serve", os.getpid(), ago=200)
+    beat("receive", child.process.pid, ago=200)
+    lock(child.process, tmp_path)
+    assert "WATCHDOG=1" not in look()

@@ -2,6 +2,7 @@
 
 import errno
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -151,6 +152,6 @@ def test_with_echo_seconds_of_zero_no_peer_is_asked_not_even_once_and_no_old_ans
     }
     node = Supervisor(config := Config.model_validate(values), [])
     assert "peers" not in [job.name for job in node._jobs]
-    node._store.processes.peer_answered("PACS", utc_now(), "it did not answer")
+    node._store.processes.peer_answered("PACS", socket.gethostname()[:64], utc_now(), "it did not answer")
     assert [each.about for each in health_of(config, utc_now()).reasons if each.about == "peers"] == []
     node._store.close()

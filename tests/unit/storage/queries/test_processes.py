@@ -44,15 +44,22 @@ def test_only_the_dead_and_the_long_silent_of_a_role_are_forgotten(store: Store)
 
 def test_when_a_peer_last_answered_is_kept_while_it_does_not(store: Store) -> None:
     later = START + timedelta(seconds=10)
-    store.processes.peer_answered("PACS", START)
-    store.processes.peer_answered("PACS", later, "connection refused")
-    store.processes.peer_answered("AWAY", START, "silent")
+    store.processes.peer_answered("PACS", "a", START)
+    store.processes.peer_answered("PACS", "a", later, "connection refused")
+    store.processes.peer_answered("AWAY", "a", START, "silent")
     found = {each.peer: each for each in health.peers(store.transactions.reading_plainly)}
     assert (found["PACS"].asked_at, found["PACS"].answered_at) == (later, START)
     assert found["PACS"].error == "connection refused"
     assert (found["AWAY"].answered_at, found["AWAY"].error) == (None, "silent")
-    store.processes.peer_answered("PACS", later)
+    store.processes.peer_answered("PACS", "a", later)
     assert {each.error for each in health.peers(store.transactions.reading_plainly) if each.peer == "PACS"} == {""}
+
+
+def test_what_a_peer_answers_one_host_says_nothing_of_what_it_answers_another(store: Store) -> None:
+    store.processes.peer_answered("PACS", "a", START, "connection refused")
+    store.processes.peer_answered("PACS", "b", START)
+    found = health.peers(store.transactions.reading_plainly)
+    assert [(each.host, each.error) for each in found] == [("a", "connection refused"), ("b", "")]
 
 
 def test_what_waits_is_the_oldest_and_what_is_dead_is_counted(store: Store, clock: FakeClock) -> None:
