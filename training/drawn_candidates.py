@@ -32,7 +32,8 @@ LESIONS = (2, 3, 4)
 
 def options_of(kind: str, seed: int, anatomy: str) -> dict[str, Any]:
     """The further arguments of `make_scan`: a third without an aneurysm, a third as they come, a third with several, smaller ones."""
-    arteries: dict[str, Any] = {"tree": {"anatomy": anatomy}, "people": {"like_people": True}, "plain": {}}[kind]
+    kinds: dict[str, dict[str, Any]] = {"tree": {"anatomy": anatomy}, "people": {"like_people": True}, "plain": {}}
+    arteries = kinds[kind]
     if seed % 3 == 2:
         return arteries | {"lesions": enriched_lesions(seed, LESIONS)}
     return arteries | {"positive": seed % 3 == 1}
