@@ -1,9 +1,11 @@
 """HAProxy as the guide says, before hosts that are addresses of loopback."""
 
+import csv
 import re
 import shutil
 import socket
 import subprocess
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ def guided(replaced: Mapping[str, str]) -> str:
     text = (ROOT / "docs" / "several-hosts.md").read_text("utf-8")
     found = re.search(r"```\n( *global\n.*?)```", text, re.DOTALL)
     assert found is not None
-    configuration = found[1]
+    configuration = textwrap.dedent(found[1]).strip() + "\n"
     for word, other in replaced.items():
         assert word in configuration, word
         configuration = configuration.replace(word, other)
@@ -34,10 +36,10 @@ class Balancer:
         program = shutil.which("haproxy", path="/usr/sbin:/usr/bin")
         if program is None:
             absent("no HAProxy: apt-get install haproxy")
-        self.port, self._socket = free_port(), folder / "haproxy.sock"
+        self.port, self._socket, self._log = free_port(), folder / "haproxy.sock", folder / "haproxy.log"
         first, second = hosts
         replaced = {
-            "global\n": f"global\n stats socket {self._socket} mode 600 level user\n",
+            "global": f"global\n    stats socket {self._socket} mode 600 level user",
             "bind :104": f"bind 127.0.0.1:{self.port}",
             "10.0.0.11": first,
             "10.0.0.12": second,
@@ -46,19 +48,21 @@ class Balancer:
         }
         path = folder / "haproxy.cfg"
         path.write_text(guided(replaced))
-        with (folder / "haproxy.log").open("wb") as log:
+        with self._log.open("wb") as log:
             self.process = subprocess.Popen([program, "-db", "-f", str(path)], stdout=log, stderr=log)
 
     def is_up(self, server: str) -> bool:
-        """Whether it sends new associations to the server of this name."""
+        """Whether it has asked the server of this name, and sends new associations to it."""
+        assert self.process.poll() is None, self._log.read_text()
         with socket.socket(socket.AF_UNIX) as asked:
             try:
                 asked.connect(str(self._socket))
             except OSError:  # it has not begun
                 return False
             asked.sendall(b"show stat\n")
-            lines = b"".join(iter(lambda: asked.recv(65_536), b"")).decode().splitlines()
-        return any(line.startswith(f"willis,{server},") and line.split(",")[17] == "UP" for line in lines)
+            answer = b"".join(iter(lambda: asked.recv(65_536), b"")).decode().removeprefix("# ")
+        rows = {row["svname"]: row for row in csv.DictReader(answer.splitlines()) if row["pxname"] == "willis"}
+        return (rows[server]["status"], rows[server]["check_status"]) == ("UP", "L7OK")
 
 
 @contextmanager
