@@ -43,6 +43,7 @@ class Balancer:
             "bind :104": f"bind 127.0.0.1:{self.port}",
             "10.0.0.11": first,
             "10.0.0.12": second,
+            "inter 1s": "inter 300ms",
             str(DICOM_PORT): str(dicom_port),
             str(WEB_PORT): str(web_port),
         }
