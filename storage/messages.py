@@ -42,7 +42,9 @@ _SQLITE = {
     "SQLITE_NOTADB": "the file is no SQLite database; correct [storage] database_url, or restore the latest backup",
 }
 _START_SERVER = "start the server, or correct host and port in [storage] database_url"
+_PROMOTE = "start the primary, or promote a standby that [storage] database_url names too"
 _POSTGRESQL = (  # what libpq says before a session exists, when there is no SQLSTATE
+    ("session is read-only", f"no server that can be had takes changes; {_PROMOTE}", True),
     ("password authentication failed", "wrong user or password; correct them in [storage] database_url", False),
     ("no password supplied", "the server wants a password; write it into [storage] database_url", False),
     ("does not exist", "", False),
@@ -70,7 +72,7 @@ _SQLSTATES = {
     "42P07": "it holds tables that are not ours; name another database in [storage] database_url",
     "42501": "the user may not do this in the database; let it own the database, or GRANT it",
 }
-_AWAY_STATES = ("08", "53", "55P03", "57P")
+_AWAY_STATES = ("08", "25006", "53", "55P03", "57P")
 _AWAY_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
 

@@ -3,6 +3,7 @@
 from storage.database.changes import Changes
 from storage.database.engine import open_database
 from storage.database.transactions import Transactions
+from storage.database.wakeups import Listening
 from storage.queries.accounts import Accounts
 from storage.queries.canaries import Canaries
 from storage.queries.cfind import CFind
@@ -65,6 +66,11 @@ class Store:
     def open(cls, url: str, folder: str = "") -> "Store":
         """The store at `url`, new where there is none.  Raises DatabaseUnusable, also where another version made it."""
         return cls(Transactions(open_database(url)), folder)
+
+    def listening(self) -> Listening | None:
+        """A connection that hears what any host makes due; None on SQLite, which has one.  Raises the driver's errors."""
+        engine = self.transactions.engine
+        return Listening(engine) if engine.dialect.name == "postgresql" else None
 
     def close(self) -> None:
         """No connection is open any longer."""

@@ -2,10 +2,7 @@
 
 import itertools
 import logging
-import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +15,8 @@ from sqlalchemy import text
 from storage.database.schema import Base
 from storage.files.instances import Files
 from storage.store import Store
-from tests.support.absent import absent
 from tests.support.builders import FakeClock
+from tests.support.postgresql import Programs
 
 BOTH_DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql))
 
@@ -149,37 +146,18 @@ def postgresql_server() -> Iterator[PostgreSQL]:
 @contextmanager
 def running_postgresql() -> Iterator[PostgreSQL]:
     """The same for whoever is no test."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    if not programs:
-        absent("no PostgreSQL server (/usr/lib/postgresql/*/bin): apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(prefix=f"willis-pg-{os.getpid()}-", dir="/tmp"))
-    as_postgres: list[str] = []
-    if os.geteuid() == 0:  # initdb refuses root
-        shutil.chown(folder, "postgres")
-        as_postgres = ["runuser", "-u", "postgres", "--"]
-
-    def run(program: str, data: Path, *arguments: str, check: bool = True) -> None:
-        with (folder / "output").open("ab") as output:  # not a pipe: the server would hold it open
-            subprocess.run(
-                [*as_postgres, str(programs[-1].parent / program), "-D", str(data), *arguments],
-                check=check, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder,
-            )  # fmt: skip
-
-    for left in Path("/tmp").glob("willis-pg-*-*"):  # by a test run that was killed
-        if left.owner() == folder.owner() and not Path("/proc", left.name.split("-")[2]).exists():
-            run("pg_ctl", left / "data", "stop", "-m", "immediate", check=False)
-            shutil.rmtree(left, ignore_errors=True)
-    run("initdb", folder / "data", "--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--no-locale")
-    settings = f"-F -k {folder} -c listen_addresses='' -c max_connections=200 -c synchronous_commit=off"
-    run("pg_ctl", folder / "data", "start", "-w", "-l", str(folder / "log"), "-o", settings)
+    programs = Programs()
+    data = programs.folder / "data"
+    programs.make(data)
+    programs.start(data, "-c synchronous_commit=off")
     try:
-        server = PostgreSQL(folder, itertools.count())
+        server = PostgreSQL(programs.folder, itertools.count())
         server.run("CREATE DATABASE migrated")
         Store.open(server.url("migrated")).close()
         yield server
     finally:
-        run("pg_ctl", folder / "data", "stop", "-m", "immediate", check=False)
-        shutil.rmtree(folder, ignore_errors=True)
+        programs.stop(data)
+        shutil.rmtree(programs.folder, ignore_errors=True)
 
 
 @pytest.fixture

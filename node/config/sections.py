@@ -59,6 +59,7 @@ class Node(Section):
     network_timeout_seconds: Seconds = 60
     echo_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10
     stop_seconds: Annotated[float, Field(gt=0, le=10)] = 8
+    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 0
     storage_classes: Literal["all", "images"] = "all"
     private_storage_classes: tuple[SopClass, ...] = ()
     tls: Tls | None = None

@@ -35,9 +35,9 @@ class ServiceManager:
         """It knows that the service is there."""
         self._tell("READY=1")
 
-    def stopping(self) -> None:
-        """It knows that the service ends as it should."""
-        self._tell("STOPPING=1")
+    def stopping(self, within_seconds: float) -> None:
+        """It knows that the service ends as it should, and waits so long for it, whatever its own limit is."""
+        self._tell(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={within_seconds * 1e6:.0f}")
 
     def watchdog(self) -> None:
         """It knows that the process is not stuck."""

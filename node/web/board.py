@@ -20,6 +20,8 @@ from storage.queries.triage import NOT_ENDED, Mark, Triage
 from storage.queries.worklist import Row
 
 LOOK_SECONDS = 0.1
+NET_SECONDS = 1.0
+"""Between two looks at the database where every host says what it changes."""
 RANKED = timedelta(seconds=60)
 """The order is as of this long ago at most: waiting weighs one more each hour."""
 READ_SECONDS = 60.0
@@ -116,9 +118,10 @@ def _only_grew(before: Row | None, after: Row | None) -> bool:
 class Board:
     """The latest snapshot.  Threads read it; the event loop awaits the next."""
 
-    def __init__(self, triage: Triage, changes: Changes) -> None:
-        """Nothing is read yet."""
-        self._triage, self._changes = triage, changes
+    def __init__(self, triage: Triage, changes: Changes, hears: Callable[[], bool] = lambda: False) -> None:
+        """Nothing is read yet.  `hears`: whether `look` is called when something has changed."""
+        self._triage, self._changes, self._hears = triage, changes, hears
+        self._is_to_look = threading.Event()
         self._snapshot = Snapshot(0, 0, {})
         self._stamp = ""
         self._mark = Mark(0, 0, 0, 0)
@@ -141,6 +144,10 @@ class Board:
             if key not in self._deliveries:
                 self._deliveries[key] = self._triage.deliveries(case_ids)
             return self._deliveries[key]
+
+    def look(self) -> None:
+        """Something has changed, for whoever watches."""
+        self._is_to_look.set()
 
     def _current(self) -> Snapshot:
         stamp = self._changes.stamp()
@@ -177,13 +184,16 @@ class Board:
         "changed": the cases have.  "grown 7 12": only these, which are in work, have got on.  "away": they cannot be read.
         "end": all is to end.
         """
-        shown, changed_at, is_away = Snapshot(-1, -1, {}), 0.0, False
+        shown, changed_at, is_away, looked_at = Snapshot(-1, -1, {}), 0.0, False, 0.0
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if stopping():
                 self._notify("end")
-            if not self._waiting:
+            is_due = self._is_to_look.is_set() or not self._hears() or time.monotonic() - looked_at >= NET_SECONDS
+            if not self._waiting or not is_due:
                 continue
+            self._is_to_look.clear()
+            looked_at = time.monotonic()
             try:
                 found = await asyncio.to_thread(self.current)
             except Exception as error:  # noqa: BLE001  the edge: the pages outlive the database

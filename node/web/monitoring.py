@@ -5,6 +5,7 @@ folders, hosts and peers, and the metrics, get those with a token of `willis use
 peers and no patient, everybody with `[web] open_metrics`.
 """
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -54,9 +55,11 @@ def _health(context: Context, request: Request) -> Response:
 
 
 def _ready(context: Context, _request: Request) -> Response:
-    """200 when this process can serve pages; 503 while its database is away."""
+    """200 when this process can serve pages; 503 while its database is away, and when the node is about to stop."""
+    host, folder = socket.gethostname()[:64], str(context.config.storage.directory.absolute())
     try:
-        context.store.changes.stamp()
+        if context.store.processes.drains(host, folder):
+            return JSONResponse({"ready": False, "about": ["stop"]}, 503)
     except Exception as error:  # noqa: BLE001  the edge: whatever the database raises, it cannot be asked
         log.get().error("not_ready", error=safe_message(error))
         return JSONResponse({"ready": False, "about": ["database"]}, 503)

@@ -15,6 +15,7 @@ from node.net.tls import hold_anew
 from node.runtime import log
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
+from node.runtime.listener import Listener
 from node.web.app import make_app
 from node.web.board import Board
 from node.web.context import Context
@@ -32,6 +33,8 @@ def serve_pages(config: Config, reloading: Reloading | None = None) -> None:
     listening, held = listen(config), _Held(config, reloading or never())
     files = files_of(config)
     store = Store.open(config.storage.url, files.folder)
+    board = Board(store.triage, store.changes, lambda: listener.hears)
+    listener = Listener(store.listening, board.look)
     context = Context(
         config,
         store,
@@ -41,7 +44,7 @@ def serve_pages(config: Config, reloading: Reloading | None = None) -> None:
         Passwords(),
         Tries(),
         FirstStart("" if store.accounts.have_begun() else new_token()),
-        Board(store.triage, store.changes),
+        board,
         Images(store.settling, files),
     )
     server = uvicorn.Server(
@@ -65,9 +68,11 @@ def serve_pages(config: Config, reloading: Reloading | None = None) -> None:
     )
     heartbeat.start()
     threading.Thread(target=held.reload_when_asked, args=(heartbeat,), name="reload", daemon=True).start()
+    listener.start()
     try:
         server.run(sockets=[listening])
     finally:
+        listener.stop()
         heartbeat.stop()
         context.trail.close()
         store.close()

@@ -47,9 +47,9 @@ class Service:
         self._manager.status(status_of(judge(facts), stuck))
         self._next = time.monotonic() + (self._seconds if self._is_ready else UNREADY_SECONDS)
 
-    def stopping(self) -> None:
-        """Systemd knows that the node ends as it should."""
-        self._manager.stopping()
+    def stopping(self, within_seconds: float) -> None:
+        """Systemd knows that the node ends as it should, and how long that may take."""
+        self._manager.stopping(within_seconds)
 
 
 def stuck_of(facts: Facts, children: Iterable[Child]) -> Iterator[str]:

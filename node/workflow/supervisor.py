@@ -22,6 +22,7 @@ from node.runtime import log
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
 from node.runtime.job import LATE_AFTER_SECONDS, Job, Progress, scheduler_of
+from node.runtime.listener import Listener
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import CONFIG_ERROR, RESTARTS, Child, worker_name
 from node.runtime.service_manager import VARIABLES, ServiceManager
@@ -48,6 +49,8 @@ from storage.store import Store
 
 ALARM_SLACK_SECONDS = 5
 """The kernel's alarm comes first, and the lease ends last."""
+STOP_SLACK_SECONDS = 10
+"""Beyond what a stop may take, before the service manager kills what is left."""
 
 
 class Supervisor:
@@ -79,7 +82,10 @@ class Supervisor:
         if config.web.enabled:
             self._children.append(Child("web", [*arguments, "--as-child"], few_heaps))
         self._stopping = threading.Event()
+        self._drained_at: float | None = None
+        self._is_hurried = False
         self._jobs = _jobs_of(self._context, self._rescue)
+        self._listener = Listener(self._store.listening, self._wake_all)
         self._service = Service(config, self._store.transactions.reading_plainly, ServiceManager())
         self._progress = Progress("supervise", LATE_AFTER_SECONDS)
 
@@ -97,9 +103,11 @@ class Supervisor:
             job.wake()  # for what the last run left
         with Wakeup(self._config.storage.directory, NODE_PROCESS) as wakeup:
             scheduler.start()
+            self._listener.start()
             status = self._supervise(wakeup)
+            self._listener.stop()
             scheduler.shutdown(wait=False)
-        self._service.stopping()
+        self._service.stopping(self._config.node.stop_seconds + STOP_SLACK_SECONDS)
         deadline = time.monotonic() + self._config.node.stop_seconds
         self._context.stopping.set()
         for job in self._jobs:
@@ -115,15 +123,19 @@ class Supervisor:
         log.get().info("node_stopped", exit_code=status)
         return status
 
+    def _wake_all(self) -> None:
+        for name in (NODE_PROCESS, WORKER_PROCESS):
+            wake(self._config.storage.directory, name)
+
     def _details(self) -> dict[str, Any]:
         """For its heartbeat: when each job last got on, and what room there is on this host."""
         free_bytes, error = room_in(self._config.storage.directory)
         jobs = {each.name: each.as_details() for each in (self._progress, *(job.progress for job in self._jobs))}
-        details = {"jobs": jobs, "free_bytes": free_bytes, "disk_error": error}
+        details = {"jobs": jobs, "free_bytes": free_bytes, "disk_error": error, "drains": self._stopping.is_set()}
         return {**details, **self._held, **self._reloading.as_details()}
 
     def _supervise(self, wakeup: Wakeup) -> int:
-        while not self._stopping.is_set():
+        while not self._has_drained():
             self._progress.made()
             self._service.look(self._children)
             for child in self._children:
@@ -138,6 +150,19 @@ class Supervisor:
                     if job.on_wakeup:
                         job.wake()
         return 0
+
+    def _has_drained(self) -> bool:
+        """Whether it was asked to stop, and so long ago that a balancer has sent new associations elsewhere since."""
+        if not self._stopping.is_set():
+            return False
+        if self._drained_at is None:
+            settings = self._config.node
+            self._drained_at = time.monotonic() + settings.drain_seconds
+            if settings.drain_seconds:
+                self._service.stopping(settings.drain_seconds + settings.stop_seconds + STOP_SLACK_SECONDS)
+                self._heartbeat.beat()
+                log.get().info("node_drains", seconds=settings.drain_seconds)
+        return self._is_hurried or time.monotonic() >= self._drained_at
 
     def _take(self, config: Config) -> str:
         """Our certificates are those of the files, and the children are asked to take what is theirs.
@@ -224,6 +249,7 @@ class Supervisor:
         self._is_to_reload = True  # no Event: this thread may hold its lock
 
     def _on_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._is_hurried = self._stopping.is_set()
         self._stopping.set()
 
 
@@ -244,7 +270,7 @@ def _jobs_of(context: Context, rescue: Callable[[], None]) -> list[Job]:
     ]  # fmt: skip
     if config.storage.objects:
         uploader = uploads.Uploader(context)
-        jobs.append(Job("upload", 1.0, False, uploader.run, uploads.LEASE.total_seconds()))
+        jobs.append(Job("upload", 1.0, True, uploader.run, uploads.LEASE.total_seconds()))
         jobs.append(Job("evict", 60.0, False, lambda: uploads.evict(context)))
     if config.notifications:
         one_message = notifications.lease(context).total_seconds() + LATE_AFTER_SECONDS / 4

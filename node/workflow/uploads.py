@@ -64,6 +64,8 @@ class Uploader:
             done += self._round(claimed)
             if self._is_away:
                 break
+        if done:
+            uploads.wake_hosts()
         return done
 
     def _round(self, claimed: Sequence[Upload]) -> int:

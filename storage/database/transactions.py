@@ -14,11 +14,14 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import UpdateBase
 
 from storage.database.plain import Select
+from storage.database.wakeups import wake_hosts
 from storage.errors import StorageFull
 from storage.killpoints import kill_point
 
 _POSTGRESQL_FULL = "53100"
 """SQLSTATE disk_full."""
+_POSTGRESQL_READ_ONLY = "25006"
+"""SQLSTATE read_only_sql_transaction: a standby, or a server that was set so; the driver does not call it operational."""
 _OF_ONE_TRANSACTION = ("40", "54")
 """SQLSTATE classes that PostgreSQL's driver counts as operational too: a deadlock, a value beyond a limit."""
 
@@ -50,10 +53,16 @@ class Transactions:
                 kill_point(f"before_commit_of_{what}")
             kill_point(f"after_commit_of_{what}")
 
-    def change(self, statement: UpdateBase, what: str = "") -> int:
-        """One transaction with this statement alone; returns how many rows it changed."""
+    def change(self, statement: UpdateBase, what: str = "", wakes: bool = False) -> int:
+        """One transaction with this statement alone; returns how many rows it changed.
+
+        `wakes`: other hosts are to look at once at what it changed; see `wake_hosts`.
+        """
         with self.writing_plainly(what) as connection:
-            return connection.execute(statement).rowcount
+            changed = connection.execute(statement).rowcount
+            if wakes and changed:
+                wake_hosts(connection)
+            return changed
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -74,7 +83,8 @@ class Transactions:
         of_driver = getattr(error, "orig", error)
         sqlstate = getattr(of_driver, "sqlstate", None) or ""
         operational = isinstance(of_driver, self._operational_error) and not sqlstate.startswith(_OF_ONE_TRANSACTION)
-        return operational or isinstance(error, StorageFull | NoConnectionFree)
+        is_read_only = sqlstate == _POSTGRESQL_READ_ONLY
+        return operational or is_read_only or isinstance(error, StorageFull | NoConnectionFree)
 
     def insert_unless_there(self, table: Any) -> Any:
         """An INSERT that does nothing when a unique key is taken, in the dialect's words."""

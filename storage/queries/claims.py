@@ -11,6 +11,7 @@ from sqlalchemy import case, select, update
 from storage.database.running import MeasuredRow, UploadRow
 from storage.database.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
+from storage.database.wakeups import wake_hosts
 from storage.queries.receiving import CLOCKS_DIFFER
 from storage.queries.rows import as_series, reopen
 from storage.queries.tally import count_report
@@ -103,7 +104,8 @@ class Queue:
         returned = update(SeriesRow).where(which, SeriesRow.stage == Stage.ANALYSING.value)
         unclaimed = {"claim_token": None, "claimed_by": None, "lease_until": None}
         counted = SeriesRow.attempts - (1 if refund else 0)
-        return self._transactions.change(returned.values(**unclaimed, stage=ready, attempts=counted, detail=detail))
+        given_back = returned.values(**unclaimed, stage=ready, attempts=counted, detail=detail)
+        return self._transactions.change(given_back, wakes=True)
 
     def predecessor(self, series_id: int) -> tuple[str, StoredFile] | None:
         """UID and file of the series' latest report."""
@@ -144,6 +146,7 @@ class Queue:
             row = session.scalar(select(SeriesRow).where(*mine, *now_as_then).with_for_update())
             if row is None:
                 return False
+            wake_hosts(session)
             row.stage = advance(Stage(row.stage), event)
             row.outcome, row.reason, row.detail = conclusion.outcome.value, conclusion.reason, conclusion.detail
             row.claim_token = row.claimed_by = row.lease_until = None
@@ -183,6 +186,7 @@ class Queue:
             ready_at, evidence = row.ready_at, row.evidence
             reopen(row)
             row.ready_at, row.evidence = ready_at, evidence
+            wake_hosts(session)
             return True
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from storage.database.schema import CommitmentRow, DeliveryRow, ObjectRow, ReportRow
 from storage.database.transactions import Transactions
+from storage.database.wakeups import wake_hosts
 from storage.queries.due import Due
 from storage.queries.outbox import commitment_row, delivery_of, reach_of
 from storage.records import Commitment, Reported
@@ -129,4 +130,7 @@ def _advance(session: Session, delivery_id: int, event: DeliveryEvent, **values:
     stage = advance_delivery(DeliveryStage.DELIVERED, event).value
     delivered = (DeliveryRow.id == delivery_id, DeliveryRow.stage == DeliveryStage.DELIVERED.value)
     changed = update(DeliveryRow).where(*delivered).values(stage=stage, **values).returning(DeliveryRow.id)
-    return session.scalar(changed) is not None
+    if session.scalar(changed) is None:
+        return False
+    wake_hosts(session)
+    return True

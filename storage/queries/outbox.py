@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, aliased
 from storage.database.running import UploadRow
 from storage.database.schema import CommitmentRow, DeliveryRow, ObjectRow, ReportRow
 from storage.database.transactions import Transactions
+from storage.database.wakeups import wake_hosts
 from storage.queries.due import Due, Reach
 from storage.queries.rows import alike
 from storage.queries.tally import count_acceptance
@@ -57,6 +58,8 @@ class Outbox:
                 .values(stage=stage.value, last_error=error, next_attempt_at=next_attempt_at, delivered_at=delivered_at)
                 .returning(DeliveryRow.id)
             )
+            if ended is not None:
+                wake_hosts(session)
             if ended is not None and delivered_at is not None:
                 count_acceptance(session, ended, delivered_at)
             if ended is not None and transaction_uid is not None and delivered_at is not None:
@@ -67,7 +70,7 @@ class Outbox:
         stage = advance_delivery(DeliveryStage.DEAD, DeliveryEvent.REQUEUED)
         dead = (DeliveryRow.report_id == report_id, DeliveryRow.stage == DeliveryStage.DEAD.value)
         as_new = {"stage": stage.value, "attempts": 0, "created_at": now, "next_attempt_at": now}
-        return self._transactions.change(update(DeliveryRow).where(*dead).values(as_new))
+        return self._transactions.change(update(DeliveryRow).where(*dead).values(as_new), wakes=True)
 
 
 def reach_of(delivery_id: Any, table: Any, folder: str) -> Reach | None:

@@ -205,7 +205,7 @@ class Settling:
                 retrieve_until=None,
             )
         )
-        return self._transactions.change(left, "settling") == 1
+        return self._transactions.change(left, "settling", wakes=True) == 1
 
 
 def _of_receiving(series: Series) -> Update:

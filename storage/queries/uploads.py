@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from storage.database.running import UploadRow
 from storage.database.schema import InstanceRow, ObjectRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
+from storage.database.wakeups import wake_hosts
 from storage.files.objects import Object
 from storage.queries.rows import alike
 from storage.records import StoredFile
@@ -104,6 +105,11 @@ class Uploads:
         values = {"uploaded_at": now, "stored_bytes": found.size_bytes, "stored_e_tag": found.e_tag, "last_error": ""}
         done = _as_claimed(upload).values(next_attempt_at=None, attempts=0, **values)
         return bool(self._transactions.change(done, "upload"))
+
+    def wake_hosts(self) -> None:
+        """Other hosts look at once at what they can read now."""
+        with self._transactions.writing_plainly() as connection:
+            wake_hosts(connection)
 
     def postponed(self, upload: Upload, error: str, next_attempt_at: datetime) -> None:
         """It could not be uploaded, or removed, and is due again then."""

@@ -76,6 +76,17 @@ def test_anybody_hears_the_verdict_and_only_who_has_a_token_why(served: Served, 
     assert httpx.get(f"{served.url}/healthz").status_code == 503
 
 
+def test_a_node_that_is_about_to_stop_is_not_ready_as_its_latest_process_says(served: Served, clock: FakeClock) -> None:
+    host, folder = socket.gethostname()[:64], str(served.context.config.storage.directory)
+    drains = Process("1", "serve", host, 1, folder, clock(), clock(), {"drains": True})
+    served.context.store.processes.beat(drains)
+    answer = httpx.get(f"{served.url}/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"ready": False, "about": ["stop"]})
+    clock.advance(1)
+    served.context.store.processes.beat(Process("2", "serve", host, 2, folder, clock(), clock()))
+    assert httpx.get(f"{served.url}/readyz").status_code == 200
+
+
 def test_without_its_database_it_is_not_ready_and_health_says_why(
     served: Served, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +97,7 @@ def test_without_its_database_it_is_not_ready_and_health_says_why(
         raise OperationalError("SELECT 1", {}, Exception("gone"))
 
     for part, method in (
-        (served.context.store.changes, "stamp"),
+        (served.context.store.processes, "drains"),
         (served.context.store.transactions, "reading_plainly"),
     ):
         monkeypatch.setattr(part, method, away)

@@ -64,7 +64,7 @@ class RunningNode:
         self.path = folder / "config.toml"
         self._write(database_url, settings)
         self.config: Config = load(self.path, {})
-        self.address = Peer(ae_title="WILLIS", host="127.0.0.1", port=self.config.node.port)
+        self.address = Peer(ae_title="WILLIS", host=self.config.node.host, port=self.config.node.port)
         self.process: subprocess.Popen[bytes] | None = None
         self._store: Store | None = None
 
@@ -108,7 +108,7 @@ class RunningNode:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()[-2000:]
         try:
-            socket.create_connection(("127.0.0.1", self.config.node.port), 0.2).close()
+            socket.create_connection((self.config.node.host, self.config.node.port), 0.2).close()
         except OSError:
             return False
         return True

@@ -27,9 +27,10 @@ def test_each_thing_that_is_told_is_a_datagram_of_its_own(manager: tuple[socket.
     us.ready()
     us.watchdog()
     us.status("degraded: PACS does\nnot answer")
-    us.stopping()
+    us.stopping(9.5)
     heard = [listening.recv(1000).decode() for _ in range(4)]
-    assert heard == ["READY=1", "WATCHDOG=1", "STATUS=degraded: PACS does not answer", "STOPPING=1"]
+    stopping = "STOPPING=1\nEXTEND_TIMEOUT_USEC=9500000"
+    assert heard == ["READY=1", "WATCHDOG=1", "STATUS=degraded: PACS does not answer", stopping]
 
 
 def test_without_a_service_manager_or_after_it_is_gone_nothing_happens(tmp_path: Path) -> None:

@@ -189,3 +189,28 @@ def test_pages_hear_which_cases_in_work_got_on_and_of_anything_else_that_all_cha
 
     with ThreadPoolExecutor(1) as thread:  # this one may have a loop already: that of a browser
         assert thread.submit(asyncio.run, heard()).result() == ["changed", "grown 1", "changed"]
+
+
+def test_where_every_host_says_what_it_changes_the_database_is_looked_at_when_that_is_heard_and_rarely_else(
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board_module, "NET_SECONDS", 60.0)
+    board = Board(store.triage, store.changes, lambda: True)
+    received(store, clock)
+
+    async def heard() -> None:
+        mine = board.subscribe()
+        watching = asyncio.create_task(board.watch(lambda: False))
+        await asyncio.wait_for(mine.get(), 10)
+        received(store, clock, series="2.25.2")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(mine.get(), 5 * board_module.LOOK_SECONDS)
+        board.look()
+        assert await asyncio.wait_for(mine.get(), 10) == "changed"
+        monkeypatch.setattr(board_module, "NET_SECONDS", 0.0)
+        received(store, clock, series="2.25.3")
+        assert await asyncio.wait_for(mine.get(), 10) == "changed"
+        watching.cancel()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, heard()).result()

@@ -155,3 +155,19 @@ def test_with_echo_seconds_of_zero_no_peer_is_asked_not_even_once_and_no_old_ans
     node._store.processes.peer_answered("PACS", socket.gethostname()[:64], utc_now(), "it did not answer")
     assert [each.about for each in health_of(config, utc_now()).reasons if each.about == "peers"] == []
     node._store.close()
+
+
+def test_before_it_stops_it_drains_and_a_second_signal_ends_that(tmp_path: Path) -> None:
+    settings = {"storage": {"directory": tmp_path}, "node": {"drain_seconds": 60}}
+    supervisor = Supervisor(Config.model_validate(settings), [])
+    processes, where = supervisor._store.processes, (socket.gethostname()[:64], str(tmp_path))
+    supervisor._heartbeat.beat()
+    assert not supervisor._has_drained()
+    assert not processes.drains(*where)
+    supervisor._on_stop(signal.SIGTERM, None)
+    assert not supervisor._has_drained()
+    assert processes.drains(*where)
+    assert not processes.drains("another-host", where[1])
+    supervisor._on_stop(signal.SIGTERM, None)
+    assert supervisor._has_drained()
+    supervisor._store.close()

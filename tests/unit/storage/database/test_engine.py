@@ -9,9 +9,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, event, inspect, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 import storage
+from storage import messages
 from storage.conditions import Level
 from storage.database.engine import LOST_SERVER, make_safe, open_database
 from storage.database.schema import Base
@@ -202,6 +203,17 @@ def test_a_lock_that_is_not_had_is_an_error_like_any_other(sqlite_store: Store) 
     other.close()
     assert sqlite_store.transactions.concerns_everybody(raised.value)
     assert sqlite_store.settling.resume_retrievals(FakeClock()()) == 0
+
+
+@pytest.mark.postgresql
+def test_a_server_that_takes_no_changes_now_is_away_for_everybody(postgresql_store: Store) -> None:
+    with postgresql_store.transactions.writing() as session:
+        session.execute(text("SET TRANSACTION READ ONLY"))
+        with pytest.raises(DBAPIError) as raised:
+            session.execute(text("DELETE FROM tally"))
+    assert postgresql_store.transactions.concerns_everybody(raised.value)
+    assert messages.is_away(raised.value)
+    assert "name the primary" in str(messages.of_database(raised.value))
 
 
 def test_an_error_inside_a_transaction_undoes_it(store: Store, clock: FakeClock) -> None:

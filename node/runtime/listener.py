@@ -1,0 +1,65 @@
+"""Wakes this process when any host at the same PostgreSQL has made something due, or changed what the pages show."""
+
+import threading
+from collections.abc import Callable
+
+from node.errors import safe_message
+from node.runtime import log
+from node.runtime.backoff import Backoff
+from storage.database.wakeups import Listening
+
+RECONNECTS = Backoff(first_seconds=1.0, longest_seconds=30.0)
+"""The pauses before the database is connected to again."""
+_LOOK_SECONDS = 0.5
+"""So often it is asked whether it is to stop."""
+
+
+class Listener:
+    """Listens in a thread of its own from `start` to `stop`.  What it does not hear is found at the next look, as without it."""
+
+    def __init__(self, connect: Callable[[], Listening | None], wake: Callable[[], None]) -> None:
+        """`connect` is `Store.listening`; where that is None there is no other host.  `wake` is called in the thread."""
+        self._connect, self._wake = connect, wake
+        self._stopping = threading.Event()
+        self._hears = False
+        self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
+
+    @property
+    def hears(self) -> bool:
+        """Whether there is a connection now, and looking often is not needed."""
+        return self._hears
+
+    def start(self) -> None:
+        """It listens as soon as the database can be had, and whenever it can."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """It listens no longer."""
+        self._stopping.set()
+        self._thread.join(2 * _LOOK_SECONDS)
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                connected = self._connect()
+                if connected is None:
+                    return
+                with connected:
+                    failures = 0
+                    self._listen(connected)
+            except Exception as error:  # noqa: BLE001  the edge: whatever the database raises, it is connected to again
+                if not failures:  # once an outage
+                    log.get().warning("other_hosts_not_heard", error=safe_message(error))
+                failures += 1
+            finally:
+                self._hears = False
+            self._stopping.wait(RECONNECTS.after(failures) if failures else 0)
+
+    def _listen(self, connected: Listening) -> None:
+        """Until it is to stop."""
+        self._hears = True
+        self._wake()  # for what was said while nobody listened
+        while not self._stopping.is_set():
+            if connected.wait(_LOOK_SECONDS):
+                self._wake()
