@@ -72,7 +72,7 @@ def why_not_reached(settings: Ai) -> str:
     except ssl.SSLError as error:
         return f"{reason_of(error).replace('[node.tls]', '[ai.engine_tls]')}; both sides need certificates of one CA"
     except (OSError, UnicodeError) as error:
-        return f"{reason_of(error)}; start `willis scheduler` there, or correct the address"
+        return f"{reason_of(error)} (is that `willis scheduler`?)"
     return ""
 
 
