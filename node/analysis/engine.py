@@ -168,7 +168,7 @@ class Engine:
     def _ended(self, placed: _Placed) -> Ended | None:
         status = placed.future.status
         if status in _LOST or (status == "pending" and not self._is_fresh()):
-            return Ended(placed.claim, How.LOST, why="the engine has lost it")
+            return self._lost(placed.claim, "the engine has lost it")
         if status == "pending":
             late = self._monotonic() > placed.deadline
             return Ended(placed.claim, How.FAILED, why="TimeLimit") if late else None
@@ -180,12 +180,17 @@ class Engine:
             if kind == "KilledWorker":
                 return Ended(placed.claim, How.FAILED, why=kind)
             if placed.future.status in _LOST:
-                return Ended(placed.claim, How.LOST, why=kind)
+                return self._lost(placed.claim, kind)
             return self._refused(placed.claim, f"what a worker answered cannot be used ({kind}); is its Willis ours?")
         if found is not None:
             self._refusals, self._refusal = 0, ""
             return Ended(placed.claim, How.ANSWERED, found)
         return Ended(placed.claim, How.FAILED, why=value) if how == FAILED else self._refused(placed.claim, value)
+
+    def _lost(self, claim: Claim, why: str) -> Ended:
+        """Nothing is placed until the scheduler was looked at again."""
+        self._away = self._away or "its scheduler has lost what it was given"
+        return Ended(claim, How.LOST, why=why)
 
     def _refused(self, claim: Claim, why: str) -> Ended:
         """Nothing is placed for a while: the next would be refused too."""
