@@ -38,12 +38,14 @@ class Settings:
     attempts: int
     early: bool
     time_limit_seconds: float
+    model: str
+    """What the claimant's database calls its version, "" for as the bundle does."""
 
     @classmethod
-    def of(cls, config: Config) -> "Settings":
+    def of(cls, config: Config, model: str = "") -> "Settings":
         """Those of this configuration."""
         ai = config.ai
-        return cls(config.eligibility, config.report, ai.attempts, ai.early, ai.time_limit_seconds)
+        return cls(config.eligibility, config.report, ai.attempts, ai.early, ai.time_limit_seconds, model)
 
     def taken_by(self, config: Config) -> Config:
         """Another host's configuration, with these."""

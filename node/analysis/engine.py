@@ -136,12 +136,12 @@ class Engine:
         """Whether it has tasks of ours."""
         return bool(self._placed)
 
-    def place(self, claim: Claim, order: Order) -> bool:
-        """Whether the engine has it; not where it is away or full."""
+    def place(self, claim: Claim, order: Order, model: str) -> bool:
+        """Whether the engine has it; not where it is away or full.  `model`: the version that its results are to carry."""
         client, config = self._client, self._config
         if client is None or not self.serves or self.is_full:
             return False
-        packed = pickle.dumps((order, Settings.of(config)))
+        packed = pickle.dumps((order, Settings.of(config, model)))
         try:
             future = client.submit(
                 answer, self.model, packed, key=f"{TASK}{secrets.token_hex(8)}", resources={self.model: 1}, pure=False

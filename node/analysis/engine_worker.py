@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import ai.predict
 from node.analysis.analysis import Means, work_out
-from node.analysis.bundle import algorithm_of, configured_bundle, configured_device, model_name
+from node.analysis.bundle import algorithm_of, configured_bundle, model_name
 from node.analysis.cluster import (
     ANSWERED,
     FAILED,
@@ -24,6 +24,7 @@ from node.analysis.cluster import (
     security_of,
     why_not_reached,
 )
+from node.analysis.device import configured_device
 from node.analysis.drafts import Order, Settings
 from node.config.files import files_of
 from node.config.sections import Config
@@ -142,7 +143,9 @@ def _answer(served: Served, order: Order, settings: Settings) -> bytes:
         served.swept_at = start
         means.files.sweep_fetched()
     bring(means.files, [file for _, file in order.instances])
-    answered = pickle.dumps(work_out(replace(means, config=settings.taken_by(means.config)), order))
+    algorithm = algorithm_of(means.bundle.manifest, settings.model)
+    means = replace(means, config=settings.taken_by(means.config), algorithm=algorithm)
+    answered = pickle.dumps(work_out(means, order))
     seconds = round(time.monotonic() - start, 2)
     log.get().info("answered", case=order.claim.series.id, seconds=seconds, bytes=len(answered))
     return answered

@@ -27,6 +27,7 @@ from node.analysis.shadow import answer_apart, claim_next, shadow_of
 from node.config.files import files_of
 from node.config.reloading import Reloading, never
 from node.config.sections import Config
+from node.results.document import Algorithm
 from node.results.sr import read_tables
 from node.runtime import log
 from node.runtime.backoff import Backoff
@@ -246,7 +247,7 @@ class Worker:
         """Whether the engine has it; an exhausted claim is reported here."""
         if self._engine is None or claim.exhausted or not self._engine.serves:
             return False
-        return self._engine.place(claim, order_of(self._context, claim))
+        return self._engine.place(claim, order_of(self._context, claim), self._context.algorithm.version)
 
     def _end(self, ended: Ended) -> None:
         """What the engine answered is recorded; what it refused is analysed here; what failed or was lost is given back."""

@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from node.analysis.engine_worker import Served
 from node.analysis.task import answer
 from node.config.sections import Eligibility
 from storage.files.instances import Files
+from tests.unit.ai.test_bundle import manifest
 from tests.unit.node.analysis.conftest import POSITIVE, Workshop
 
 MODEL = "Willis 1 with model 2"
@@ -30,14 +32,15 @@ def nothing_served() -> Iterator[None]:
 
 def served(shop: Workshop, files: Files | None = None) -> None:
     context = shop.context
-    means = Means(context.config, files or context.files, context.bundle, context.algorithm, context.clock)
+    bundle: Any = SimpleNamespace(manifest=manifest())
+    means = Means(context.config, files or context.files, bundle, context.algorithm, context.clock)
     engine_worker._served[:] = [Served(MODEL, means)]
 
 
 def task(shop: Workshop) -> tuple[Any, bytes]:
     """A claim, and what is packed of it."""
     claim = shop.claim()
-    return claim, pickle.dumps((order_of(shop.context, claim), Settings.of(shop.context.config)))
+    return claim, pickle.dumps((order_of(shop.context, claim), Settings.of(shop.context.config, "0.1 (second)")))
 
 
 def test_an_order_is_worked_out_and_recorded_by_whoever_holds_the_claim(workshop: Callable[..., Workshop]) -> None:
@@ -50,6 +53,7 @@ def test_an_order_is_worked_out_and_recorded_by_whoever_holds_the_claim(workshop
     assert isinstance(packed_answer, bytes)
     assert record(shop.context, claim, pickle.loads(packed_answer))
     assert (shop.row()["outcome"], shop.report().SOPInstanceUID) == ("positive", shop.row()["report_uid"])
+    assert shop.row()["model"] == "0.1 (second)", "as the claimant's database calls it"
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
