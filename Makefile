@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test peers test-faults soak test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-cost bench-notification bench-decode bench-web validate deb setup clean
+.PHONY: run serve test peers test-faults soak test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-cost bench-notification bench-decode bench-engine bench-web validate deb setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS; KEEP=1 leaves the triage page open
 	@$(BIN)/willis demo $(if $(KEEP),--keep)
@@ -57,6 +57,9 @@ bench-latency: setup  ## from the last slice to the report in the PACS
 
 bench-inference: setup  ## from a volume to findings: seconds, share of the matrix-product rate, memory
 	@$(BIN)/python -m tests.benchmarks.bench_inference
+
+bench-engine: setup  ## what the engine's coordination costs a case, beside local
+	@$(BIN)/python -m tests.benchmarks.bench_engine
 
 bench-web: setup  ## the triage page in Chromium: 10,000 cases, 50 open pages
 	@$(BIN)/python -m tests.benchmarks.bench_web

@@ -1,4 +1,8 @@
-"""The verb of the worker: one claimed series becomes a conclusion and, where one is wanted, a report in the outbox."""
+"""The verb of the worker: one claimed series becomes a conclusion and, where one is wanted, a report in the outbox.
+
+`order_of` asks the database, `work_out` reads the files and computes, `record` writes.  What is between them are values, so
+that the second may be done by another process, on another host (`node.analysis.engine`).
+"""
 
 import math
 import time
@@ -8,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
@@ -20,17 +24,18 @@ from ai.findings import Findings
 from ai.limits import MOST_FILE_BYTES, bytes_when_read, check_bytes, check_slices
 from ai.volume import ReadSlice, Volume, volume_from_slices
 from ai.wording import counted
+from node.analysis.drafts import Answer, Drafts, Order, drafts_of, written
 from node.analysis.examination import Look, examine
 from node.analysis.read_ahead import Ahead
-from node.config.sections import Config
-from node.config.types import Region
-from node.results.document import Algorithm, NotAnalysed, encode
+from node.config.sections import Config, Eligibility
+from node.config.types import Region, ResultKind
+from node.results.document import Algorithm, NotAnalysed
 from node.results.identity import missing_identity
 from node.results.objects import Maker
 from node.rules import eligibility
 from node.rules.parts import is_doubtful, lacking
 from node.runtime import log
-from storage.errors import Damaged, StorageFull
+from storage.errors import Damaged
 from storage.files.instances import Files
 from storage.killpoints import kill_point
 from storage.queries import intake
@@ -40,8 +45,6 @@ from storage.records import (
     Header,
     LesionRecord,
     Measures,
-    ReportObject,
-    ResultObject,
     Series,
     StoredFile,
 )
@@ -58,20 +61,26 @@ _CONFLICTS = {intake.MIXED_PATIENTS: Reason.MIXED_PATIENTS, intake.MIXED_STUDIES
 
 
 @dataclass
-class AnalysisContext:
+class Means:
     """What an analysis works with.  `progress` is called often during inference and may raise to give the claim back.
 
     `read_ahead` gives what was already read of a case, and answered of it.
     """
 
     config: Config
-    store: Store
     files: Files
     bundle: "Bundle"
     algorithm: Algorithm
     clock: Callable[[], datetime]
     progress: Callable[[float], None] = lambda _share: None
     read_ahead: Callable[[int], Ahead] = Ahead
+
+
+@dataclass
+class AnalysisContext(Means):
+    """The same, and the database that the claim is in."""
+
+    store: Store = field(kw_only=True)
 
 
 @dataclass
@@ -99,27 +108,49 @@ class Seen:
     volume: Volume | None = None
 
 
-class Results(NamedTuple):
-    """The objects of a conclusion, durable on disk, and who gets which."""
-
-    report: ReportObject
-    destinations: tuple[str, ...]
-    beside: tuple[ResultObject, ...]
-
-
 def analyse(context: AnalysisContext, claim: Claim) -> bool:
     """The claimed series has ended, its report is in the outbox.  False when a late slice voided the claim.
 
     Raises Damaged when a file of the series is not as it was written, and whatever `progress` raises.  A claim that is
     exhausted ends whatever happens, if need be without a report: it would come back for ever.
     """
+    return record(context, claim, work_out(context, order_of(context, claim)))
+
+
+def order_of(context: AnalysisContext, claim: Claim) -> Order:
+    """All that the database and the configuration say of the claimed series, but the proof that it is ours."""
+    series, queue = claim.series, context.store.queue
+    before = queue.predecessor(series.id)
+    kinds = [f"report {region}" for region in Region] if before else []
+    beside = {kind: uid for kind in kinds if (uid := queue.predecessor_beside(series.id, kind))}
+    predecessors = {"report": before[0], **beside} if before else {}
+    kinds_of_results: tuple[ResultKind, ...] = () if series.canary else ("sr", "sc", "seg")
+    getting = {kind: context.config.getting(kind, series.calling_ae) for kind in kinds_of_results}
+    return Order(
+        replace(claim, token=""),
+        tuple(context.store.settling.instances(series.id)),
+        predecessors,
+        getting,
+    )
+
+
+def work_out(means: Means, order: Order) -> Answer:
+    """What came of the order, nothing of it written; raises as `analyse` does."""
     watch = Stopwatch()
-    seen = see(context, claim, watch)
+    seen = see(means, order.claim, order.instances, watch)
     with watch.step("report"):
-        results = _report(context, claim, seen)
+        drafts = _drafts(means, order, seen)
+    conclusion = conclusion_of(means, order.claim.series, seen.outcome, watch.seconds)
+    return Answer(replace(conclusion, measures=_measures(seen)), drafts)
+
+
+def record(context: AnalysisContext, claim: Claim, answer: Answer) -> bool:
+    """The claimed series has ended with this answer; as `analyse`.  Raises StorageFull."""
+    watch = Stopwatch(dict(answer.conclusion.seconds))
+    with watch.step("report"):
+        report, destinations, beside = written(context.files, claim, answer.drafts)
     kill_point("after_report_file")
-    conclusion = replace(conclusion_of(context, claim.series, seen.outcome, watch.seconds), measures=_measures(seen))
-    report, destinations, beside = results or (None, (), ())
+    conclusion = replace(answer.conclusion, seconds=watch.seconds)
     kept = context.store.queue.finish(claim, conclusion, report, destinations, context.clock(), beside)
     log.get().info(
         "series_reported" if kept else "claim_void",
@@ -132,11 +163,11 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
     return kept
 
 
-def see(context: AnalysisContext, claim: Claim, watch: Stopwatch) -> Seen:
-    """What the context's bundle says of the series, and of which images; raises as `analyse` does.  Changes nothing."""
+def see(context: Means, claim: Claim, stored: _Stored, watch: Stopwatch) -> Seen:
+    """What the bundle says of the series' instances, and of which images; raises as `analyse` does.  Changes nothing."""
     ahead = context.read_ahead(claim.series.id)
     with watch.step("volume"):
-        instances, set_aside = _ct_slices(context, claim.series)
+        instances, set_aside = _ct_slices(stored, context.config.eligibility)
         known = _known(claim) or _too_large(context, instances)
         with suppress(Damaged):  # whoever reads it finds out
             context.files.bring(file for _, file in instances)
@@ -150,9 +181,8 @@ def see(context: AnalysisContext, claim: Claim, watch: Stopwatch) -> Seen:
     return _doubted(claim.series, _with_note(seen, set_aside))
 
 
-def _ct_slices(context: AnalysisContext, series: Series) -> tuple[list[tuple[Header, StoredFile]], str]:
+def _ct_slices(instances: _Stored, rules: Eligibility) -> tuple[_Stored, str]:
     """The instances that are CT slices, and in words what is set aside; all of them where none is a CT slice."""
-    instances, rules = context.store.settling.instances(series.id), context.config.eligibility
     headers = [header for header, _ in instances]
     left = {header.sop_instance_uid for header in eligibility.ct_slices(headers, rules)}
     if not left:
@@ -169,9 +199,7 @@ def _with_note(seen: Seen, note: str) -> Seen:
     return replace(seen, outcome=replace(seen.outcome, note="; ".join(filter(None, (seen.outcome.note, note)))))
 
 
-def _read(
-    context: AnalysisContext, claim: Claim, instances: _Stored, ahead: Ahead, headers_only: bool
-) -> list[ReadSlice]:
+def _read(context: Means, claim: Claim, instances: _Stored, ahead: Ahead, headers_only: bool) -> list[ReadSlice]:
     """The series' instances; of an exhausted claim those that can be read.  Raises Damaged.
 
     None at all where reporting it has itself killed the process as often as it was to be analysed.
@@ -202,9 +230,7 @@ def _dataset(path: Path, header: Header, headers_only: bool) -> Dataset | None:
     return ds
 
 
-def _examine(
-    context: AnalysisContext, claim: Claim, headers: Sequence[Header], slices: Sequence[ReadSlice], look: Look
-) -> Seen:
+def _examine(context: Means, claim: Claim, headers: Sequence[Header], slices: Sequence[ReadSlice], look: Look) -> Seen:
     datasets = [each.ds for each in slices]
     try:
         if missing := missing_identity(datasets):
@@ -217,9 +243,7 @@ def _examine(
     return _with_note(Seen(examined.findings, examined.datasets, examined.volume), examined.note)
 
 
-def _look(
-    context: AnalysisContext, watch: Stopwatch, ahead: Ahead, slices: Sequence[ReadSlice]
-) -> tuple[Findings, Volume]:
+def _look(context: Means, watch: Stopwatch, ahead: Ahead, slices: Sequence[ReadSlice]) -> tuple[Findings, Volume]:
     """What is found in the slices of one acquisition, and their volume.  Raises NotAnalysable."""
     config = context.config
     with watch.step("volume"):
@@ -269,7 +293,7 @@ def _doubted(series: Series, seen: Seen) -> Seen:
     return _with_note(seen, doubt)
 
 
-def _too_large(context: AnalysisContext, instances: _Stored) -> NotAnalysable | None:
+def _too_large(context: Means, instances: _Stored) -> NotAnalysable | None:
     """Why the series cannot be held in memory, as far as the database and the files' sizes tell.
 
     What the headers claim is checked before pixels are decoded, by `ai.volume`.
@@ -290,7 +314,7 @@ def _bytes_when_read(files: Files, header: Header, file: StoredFile) -> int:
 
 
 def conclusion_of(
-    context: AnalysisContext, series: Series, outcome: Findings | NotAnalysed, seconds: dict[str, float]
+    context: Means, series: Series, outcome: Findings | NotAnalysed, seconds: dict[str, float]
 ) -> Conclusion:
     """The outcome as the database keeps it."""
     if isinstance(outcome, NotAnalysed):
@@ -334,69 +358,19 @@ def _dose_mgy(ds: Dataset) -> float | None:
     return None
 
 
-def _report(context: AnalysisContext, claim: Claim, seen: Seen) -> Results | None:
-    """As `_written`; None also where the report of an exhausted claim cannot be made.  Raises StorageFull, MemoryError."""
-    try:
-        return _written(context, claim.series, seen)
-    except (StorageFull, MemoryError):
-        raise
-    except Exception as error:
-        if not claim.exhausted:
-            raise
-        log.get().error("report_failed", case=claim.series.id, error=type(error).__name__)
-        return None
-
-
-def _written(context: AnalysisContext, series: Series, seen: Seen) -> Results | None:
-    """The objects, durable on disk; None where none are wanted, or where the images do not say whose they would be."""
-    settings = context.config.report
-    outcome, datasets = seen.outcome, seen.datasets
+def _drafts(means: Means, order: Order, seen: Seen) -> Drafts | None:
+    """As `drafts_of`; None where none are wanted, cannot be made of an exhausted claim, or the images do not say whose."""
+    settings, outcome, datasets = means.config.report, seen.outcome, seen.datasets
     if (isinstance(outcome, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
         return None
-    getting = (lambda *_: {}) if series.canary else context.config.getting
-    before = context.store.queue.predecessor(series.id)
-    created = context.clock().astimezone(settings.zone)
-    maker = Maker(series, datasets, outcome, seen.volume, context.algorithm, created, settings.series_number)
-    own = settings.region
-    ds = maker.report(own, own, before[0] if before else None)
-    uid = str(ds.SOPInstanceUID)
-    report = ReportObject(uid, context.files.write_report(uid, encode(ds)), before[0] if before else None)
-    reports = getting("sr", series.calling_ae)
-    summaries = []
-    for region, destinations in getting("sc", series.calling_ae).items():
-        if summary := _picture(context, "summary", maker, region, destinations):
-            summaries.append(summary)
-        else:  # who gets no summary gets the report, whatever it is configured to get
-            reports[region] = tuple(dict.fromkeys((*reports.get(region, ()), *destinations)))
-    beside = []
-    for region, destinations in reports.items():
-        if region != own:
-            kind = f"report {region}"
-            earlier = context.store.queue.predecessor_beside(series.id, kind)
-            beside.append(_kept(context, kind, maker.report(region, own, earlier), destinations))
-    masks = [
-        _picture(context, "segmentation", maker, region, destinations)
-        for region, destinations in getting("seg", series.calling_ae).items()
-    ]
-    beside += [*summaries, *filter(None, masks)]
-    return Results(report, reports.get(own, ()), tuple(beside))
-
-
-def _picture(
-    context: AnalysisContext, kind: str, maker: Maker, region: Region, destinations: tuple[str, ...]
-) -> ResultObject | None:
-    """The "summary" or "segmentation", durable on disk; None where there is none or it cannot be made.  Raises StorageFull."""
-    make = maker.summary if kind == "summary" else maker.segmentation
+    created, series = means.clock().astimezone(settings.zone), order.claim.series
+    maker = Maker(series, datasets, outcome, seen.volume, means.algorithm, created, settings.series_number)
     try:
-        ds = make(region, context.config.report.region)
-        return _kept(context, kind, ds, destinations) if ds else None
-    except StorageFull:
+        return drafts_of(maker, order, settings.region)
+    except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001  the edge: a finding is reported even if it cannot be drawn
-        log.get().error(f"{kind}_failed", case=maker.series.id, error=type(error).__name__)
+    except Exception as error:
+        if not order.claim.exhausted:
+            raise
+        log.get().error("report_failed", case=series.id, error=type(error).__name__)
         return None
-
-
-def _kept(context: AnalysisContext, kind: str, ds: Dataset, destinations: tuple[str, ...]) -> ResultObject:
-    uid = str(ds.SOPInstanceUID)
-    return ResultObject(kind, uid, context.files.write_report(uid, encode(ds)), destinations)

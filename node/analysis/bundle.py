@@ -2,13 +2,17 @@
 
 import hashlib
 import json
+import socket
 from dataclasses import asdict
+from importlib.metadata import version
 
 from ai.bundle import Bundle, Manifest, load_bundle, read_manifest
 from ai.errors import BundleError
 from ai.manifest import DEFAULT_BUNDLE
 from node.config.sections import Config
 from node.errors import ConfigError
+from node.results.document import Algorithm
+from node.results.identity import derive_uid
 
 
 def configured_bundle(config: Config) -> Bundle:
@@ -38,3 +42,19 @@ def configured_shadow(config: Config) -> Bundle | None:
 def manifest_sha256(manifest: Manifest) -> str:
     """The SHA-256 of all that the manifest says, the digests of its weights among it."""
     return hashlib.sha256(json.dumps(asdict(manifest), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def algorithm_of(manifest: Manifest, model: str = "") -> Algorithm:
+    """The identity that reports carry; `model`: its version, as `storage.queries.models` tells it from others of that version.
+
+    Another model has another Device UID, as IHE AIR 6.5.3.1 asks.
+    """
+    software, model = version("willis"), model or manifest.version
+    device_uid = derive_uid("device", socket.gethostname(), software, model)
+    return Algorithm(manifest.name, model, software, device_uid)
+
+
+def model_name(manifest: Manifest, flip: bool) -> str:
+    """What a claimant and a worker must have in common: the same Willis and the same weights, read alike."""
+    digest = manifest_sha256(manifest)[:12]
+    return f"Willis {version('willis')} with model {manifest.version} ({digest}{', flipped too' if flip else ''})"

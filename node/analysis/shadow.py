@@ -119,8 +119,9 @@ def answer(config: Config, sha256: str, first: Algorithm, claim: ShadowClaim) ->
         files = files_of(config)
         store = Store.open(config.storage.url, files.folder)
         algorithm = replace(first, name=bundle.manifest.name, version=bundle.manifest.version)
-        context, watch = AnalysisContext(config, store, files, bundle, algorithm, utc_now), Stopwatch()
-        seen = see(context, Claim(claim.series, "", utc_now()), watch)
+        context, watch = AnalysisContext(config, files, bundle, algorithm, utc_now, store=store), Stopwatch()
+        instances = store.settling.instances(claim.series.id)
+        seen = see(context, Claim(claim.series, "", utc_now()), instances, watch)
         conclusion = conclusion_of(context, claim.series, seen.outcome, watch.seconds)
         kept = store.shadows.end(claim, conclusion)
     except ConfigError as error:

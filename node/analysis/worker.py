@@ -7,29 +7,27 @@ back its claim.  The supervisor starts the next one and gives back what this one
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
 import ai.predict
-from ai.bundle import Bundle, Manifest
-from node.analysis.analysis import AnalysisContext, analyse
-from node.analysis.bundle import configured_bundle, manifest_sha256
+from ai.bundle import Bundle
+from node.analysis.analysis import AnalysisContext, analyse, order_of, record
+from node.analysis.bundle import algorithm_of, configured_bundle, manifest_sha256, model_name
 from node.analysis.device import configured_device
 from node.analysis.early import MOST_PASSES, Early
+from node.analysis.engine import Ended, Engine, How
 from node.analysis.read_ahead import ReadAhead
 from node.analysis.shadow import answer_apart, claim_next, shadow_of
 from node.config.files import files_of
 from node.config.reloading import Reloading, never
 from node.config.sections import Config
 from node.results.document import Algorithm
-from node.results.identity import derive_uid
 from node.results.sr import read_tables
 from node.runtime import log
 from node.runtime.backoff import Backoff
@@ -37,7 +35,7 @@ from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
 from node.runtime.job import Job, scheduler_of, still_working
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
-from node.runtime.processes import LEASE_SLACK_SECONDS, worker_name
+from node.runtime.processes import LEASE_SLACK_SECONDS, NO_MEMORY, worker_name
 from storage.errors import ObjectsAway, StorageFull
 from storage.killpoints import kill_point
 from storage.records import Claim
@@ -50,8 +48,6 @@ LONGEST_PAUSE_SECONDS = 2 * PERIOD_SECONDS
 """Between two looks at the queue, should no wakeup come."""
 LOOK_SECONDS = 0.5
 """So often it is asked, while a canary is analysed, whether a patient's series waits."""
-NO_MEMORY = 12
-"""The exit status of a worker that ran out of memory (ENOMEM)."""
 
 
 class StopRequested(Exception):
@@ -62,20 +58,11 @@ class GivesWay(Exception):
     """What is in work is a canary or is not due yet, and a patient's series waits."""
 
 
-def algorithm_of(manifest: Manifest, model: str = "") -> Algorithm:
-    """The identity that reports carry; `model`: its version, as `storage.queries.models` tells it from others of that version.
-
-    Another model has another Device UID, as IHE AIR 6.5.3.1 asks.
-    """
-    software, model = version("willis"), model or manifest.version
-    device_uid = derive_uid("device", socket.gethostname(), software, model)
-    return Algorithm(manifest.name, model, software, device_uid)
-
-
 @dataclass(frozen=True)
 class GiveBack:
     """How the claim of an attempt that has ended is given back; see `Queue.give_back`."""
 
+    claim: Claim
     refund: bool
     why: str = ""
 
@@ -109,7 +96,13 @@ class Worker:
         self._reloading = reloading or never()
         self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
         algorithm, ahead = self._algorithm_of(bundle), self._ahead.take
-        self._context = AnalysisContext(config, self._store, files, bundle, algorithm, utc_now, self._progress, ahead)
+        self._context = AnalysisContext(
+            config, files, bundle, algorithm, utc_now, self._progress, ahead, store=self._store
+        )
+        self._news = threading.Event()
+        self._engine: Engine | None = None
+        if config.ai.engine != "local":
+            self._engine = Engine(config, model_name(bundle.manifest, config.ai.flip), self._news.set, monotonic)
         self._early = Early(config, bundle, self._early_progress)
         longest_seconds = config.ai.time_limit_seconds + 2 * LEASE_SLACK_SECONDS
         self._job = Job("analyse", PERIOD_SECONDS, True, self._work_and_read_ahead, longest_seconds)
@@ -127,8 +120,12 @@ class Worker:
             log.get().info("worker_started", pid=os.getpid(), model=self._context.algorithm.version)
             self._heartbeat = Heartbeat(self._store.processes, "work", directory, self._details)
             self._heartbeat.start()
+            if self._engine:
+                self._engine.start()
             self._job.wake()
             self._job.run()
+            if self._engine:
+                self._engine.stop()
             listener.join()
             self._heartbeat.stop()
         scheduler.shutdown(wait=False)
@@ -144,6 +141,7 @@ class Worker:
             "device": self._device,
             "jobs": jobs,
             **shadow,
+            **({"engine": self._engine.details} if self._engine else {}),
             **self._reloading.as_details(),
         }
 
@@ -163,10 +161,13 @@ class Worker:
     def _work_and_read_ahead(self) -> None:
         """As `_work`; then what arrives is read and analysed until it is woken again, or would have to look without a wakeup.
 
-        Where nothing arrives either, the second bundle answers one series; then all begins anew.
+        Where nothing arrives either, the second bundle answers one series; then all begins anew.  What the engine will
+        analyse is not read here.
         """
         self._work()
         self._work_in_the_shadow()
+        if self._engine and self._engine.serves:
+            return
         until = self._monotonic() + LONGEST_PAUSE_SECONDS
         seconds: float | None = 0.0
         while seconds is not None and self._monotonic() < until and not self._job.woken_within(seconds):
@@ -225,24 +226,63 @@ class Worker:
             self._reload()
 
     def _next(self) -> bool:
-        """One more series was analysed, or an attempt has failed; False when none waits."""
-        settings, queue = self._config.ai, self._store.queue
+        """One more series was analysed or placed, or an attempt has failed; False when none waits."""
+        settings, queue, engine = self._config.ai, self._store.queue, self._engine
         self._give_back()  # of an attempt that failed: its error, and the datasets that hung from it, are gone by now
+        if engine and (ended := engine.ended()):
+            self._end(ended)
+            return True
         lease = timedelta(seconds=settings.time_limit_seconds + LEASE_SLACK_SECONDS)
         queue.lies_here_only = self._monotonic() < self._ask_store_at
         now = utc_now()
         who = (self._name, now, lease, settings.attempts)
-        claim = queue.claim_exhausted(*who) or queue.claim(*who)
+        claim = queue.claim_exhausted(*who) or (None if engine and engine.is_full else queue.claim(*who))
         if claim is None:
-            return False
+            return engine is not None and self._wait_for_engine(engine)
         log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)
+        self._attempt(claim, lambda: self._place(claim) or analyse(self._context, claim))
+        return True
+
+    def _place(self, claim: Claim) -> bool:
+        """Whether the engine has it; an exhausted claim is reported here."""
+        if self._engine is None or claim.exhausted or not self._engine.serves:
+            return False
+        return self._engine.place(claim, order_of(self._context, claim), self._context.algorithm.version)
+
+    def _end(self, ended: Ended) -> None:
+        """What the engine answered is recorded; what it refused is analysed here; what failed or was lost is given back."""
+        claim, answer = ended.claim, ended.answer
+        if answer is not None:
+            self._attempt(claim, lambda: record(self._context, claim, answer))
+        elif ended.how is How.REFUSED:
+            log.get().warning("engine_refused", case=claim.series.id, reason=ended.why)
+            self._attempt(claim, lambda: analyse(self._context, claim))
+        else:
+            self._to_give_back = GiveBack(claim, refund=ended.how is How.LOST)
+            log.get().error("attempt_failed", case=claim.series.id, error=ended.why)
+
+    def _wait_for_engine(self, engine: Engine) -> bool:
+        """There is news of it, or of the queue; False when nothing is to be waited for."""
+        until = self._monotonic() + LONGEST_PAUSE_SECONDS
+        while engine.has_any or (engine.is_full and self._store.queue.other_waits(None)):
+            if self._news.wait(LOOK_SECONDS) or self._stopping.is_set() or self._monotonic() > until:
+                self._news.clear()
+                return True
+        return False
+
+    def _attempt(self, claim: Claim, run: Callable[[], object]) -> None:
+        """`run` was called; whatever it raises costs this attempt, or less, and nothing else.
+
+        Raises StopRequested and MemoryError.
+        """
+        queue = self._store.queue
         self._somebody_waits = (lambda: queue.other_waits(None)) if claim.series.canary else None
         self._looked_at = self._monotonic()
         try:
-            analyse(self._context, claim)
+            run()
             self._times_full = self._times_away = 0
         except GivesWay:
-            self._to_give_back = GiveBack(refund=True)
+            self._to_give_back = GiveBack(claim, refund=True)
             log.get().info("canary_gives_way", case=claim.series.id)
         except (StopRequested, MemoryError):
             raise
@@ -251,9 +291,8 @@ class Worker:
         except ObjectsAway as error:
             self._wait_for_store(claim, str(error))
         except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs this attempt and nothing else
-            self._to_give_back = GiveBack(refund=False)
+            self._to_give_back = GiveBack(claim, refund=False)
             log.get().error("attempt_failed", case=claim.series.id, error=type(error).__name__)
-        return True
 
     def _work_in_the_shadow(self) -> None:
         """The second bundle has answered one more reported series, unless somebody waits or comes meanwhile."""
@@ -276,7 +315,7 @@ class Worker:
 
         The database may be on that disk: what it does not take back now, it does before the next claim.
         """
-        self._to_give_back = GiveBack(refund=True, why=error)
+        self._to_give_back = GiveBack(claim, refund=True, why=error)
         self._times_full += 1
         seconds = FULL_DISK.after(self._times_full)
         self._resume_at = self._monotonic() + seconds
@@ -286,7 +325,7 @@ class Worker:
 
     def _wait_for_store(self, claim: Claim, error: str) -> None:
         """The attempt does not count, the case says why it waits, and for a while only what lies here is analysed."""
-        self._to_give_back = GiveBack(refund=True, why=error)
+        self._to_give_back = GiveBack(claim, refund=True, why=error)
         self._times_away += 1
         seconds = STORE_AWAY.after(self._times_away)
         self._ask_store_at = self._monotonic() + seconds
@@ -295,7 +334,7 @@ class Worker:
     def _give_back(self) -> None:
         """What an attempt that has ended left held is ready again.  Whatever the database raises, it is owed still."""
         if owed := self._to_give_back:
-            self._store.queue.give_back(self._name, owed.refund, owed.why)
+            self._store.queue.give_back(self._name, owed.refund, owed.why, owed.claim.token)
             self._to_give_back = None
 
     def _reload(self) -> None:
@@ -313,6 +352,8 @@ class Worker:
         context = replace(self._context, config=config, bundle=bundle, algorithm=self._algorithm_of(bundle))
         early = Early(config, bundle, self._early_progress)
         self._context, self._shadow, self._early = context, shadow_of(config), early
+        if self._engine:
+            self._engine.model = model_name(bundle.manifest, config.ai.flip)
         self._ahead.forget_answers()
         second = f", second {self._shadow.version}" if self._shadow.version else ""
         return f"model {bundle.manifest.version}{second}"
@@ -325,3 +366,4 @@ class Worker:
         while not self._stopping.is_set():
             if wakeup.wait(LOOK_SECONDS) or self._reloading.asked.is_set():
                 self._job.wake()
+                self._news.set()

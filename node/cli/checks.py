@@ -46,6 +46,7 @@ def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
         yield from _database(config)
     yield from _objects(config)
     yield from _model(config)
+    yield from _engine(config)
     yield from _audit(config)
     for target in config.notifications:
         yield from _target(target)
@@ -199,6 +200,27 @@ def _model(config: Config) -> Iterator[Problem]:
             configured(config)
         except ConfigError as error:
             yield Problem(str(error), is_fatal=configured is not configured_shadow)
+
+
+def _engine(config: Config) -> Iterator[Problem]:
+    """Whether the scheduler can be reached; without it the node works, and analyses by itself."""
+    from node.analysis.cluster import security_of, why_not_reached
+
+    settings = config.ai
+    if settings.engine == "local":
+        return
+    try:
+        security_of(settings)
+        why = why_not_reached(settings)
+    except ConfigError as error:
+        yield Problem(str(error))
+        return
+    address = f"[ai] engine_address = {settings.engine_address!r}"
+    if why:
+        yield Problem(f"{address}: {why}", is_fatal=False)
+    if settings.engine_tls is None:
+        words = "every user of this machine may run programs on the workers; write tls:// and [ai.engine_tls]"
+        yield Problem(f"{address}: without TLS {words}", is_fatal=False)
 
 
 def _audit(config: Config) -> Iterator[Problem]:

@@ -38,6 +38,8 @@ _TABLE = {
     "web:user": "Who may use the pages.",
     "serve:receive": "Run the receiver alone, as `serve` does.",
     "serve:work": "Run the analysis alone, as `serve` does.",
+    "engine:worker": "Analyse what the engine's scheduler places here, until SIGTERM or Ctrl-C.  It needs no database.",
+    "engine:scheduler": "Run the engine's scheduler, which places analyses on workers, until SIGTERM or Ctrl-C.",
     "training:train": "Train a model; a run that was stopped continues from its checkpoint.",
     "training:evaluate": "Measure a bundle on phantoms and write a report.  All figures are phantom figures.",
     "training:submit": "Write the 14 probabilities of every series in a folder, one row each, with the challenge's column titles.",

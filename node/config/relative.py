@@ -4,7 +4,7 @@ from pathlib import Path
 
 from node.config.notifications import Target
 from node.config.peer import Peer
-from node.config.sections import Config, Web
+from node.config.sections import Certificates, Config, Web
 from node.config.sign_in import Ldap, Oidc
 from node.errors import ConfigError
 
@@ -16,25 +16,30 @@ def beside(config: Config, folder: Path) -> Config:
     _check_moved(config, folder)
     node, tls = config.node, config.node.tls
     if tls is not None:
-        absolute = {"certificate": folder / tls.certificate, "key": folder / tls.key, "ca": folder / tls.ca}
-        node = node.model_copy(update={"tls": tls.model_copy(update=absolute)})
+        node = node.model_copy(update={"tls": tls.model_copy(update=_certificates(tls, folder))})
     url = config.storage.database_url
     if url.startswith(_SQLITE) and url != _SQLITE and "?" not in url:
         url = f"{_SQLITE}{folder / url.removeprefix(_SQLITE)}"
     storage: dict[str, object] = {"directory": folder / config.storage.directory, "database_url": url}
     of_objects = ("objects_credentials", "objects_ca")
     storage |= {key: str(folder / path) for key in of_objects if (path := getattr(config.storage, key))}
-    bundles = {key: folder / path for key in ("bundle", "shadow") if (path := getattr(config.ai, key))}
+    of_ai: dict[str, object] = {key: folder / path for key in ("bundle", "shadow") if (path := getattr(config.ai, key))}
+    if (engine_tls := config.ai.engine_tls) is not None:
+        of_ai["engine_tls"] = engine_tls.model_copy(update=_certificates(engine_tls, folder))
     return config.model_copy(
         update={
             "node": node,
             "storage": config.storage.model_copy(update=storage),
-            "ai": config.ai.model_copy(update=bundles),
+            "ai": config.ai.model_copy(update=of_ai),
             "notifications": tuple(_target(target, folder) for target in config.notifications),
             "web": _web(config.web, folder),
             "peers": {name: _peer(peer, folder) for name, peer in config.peers.items()},
         }
     )
+
+
+def _certificates(named: Certificates, folder: Path) -> dict[str, Path]:
+    return {"certificate": folder / named.certificate, "key": folder / named.key, "ca": folder / named.ca}
 
 
 def _web(web: Web, folder: Path) -> Web:

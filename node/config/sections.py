@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, model_validator
 
 from node.config.notifications import Target
-from node.config.peer import Peer
+from node.config.peer import Peer, wrong
 from node.config.sign_in import Ldap, Oidc, is_loopback
 from node.config.spellings import NO_ORIGINAL, SHARP, texts
 from node.config.types import (
@@ -29,12 +30,17 @@ from node.config.types import (
 )
 
 
-class Tls(Section):
-    """[node.tls]: certificates, for the TLS port and for peers with `tls`."""
+class Certificates(Section):
+    """Who we are over TLS, and who vouches for the others; by itself [ai.engine_tls]."""
 
     certificate: Path
     key: Path
     ca: Path
+
+
+class Tls(Certificates):
+    """[node.tls]: certificates, for the TLS port and for peers with `tls`."""
+
     port: Port = 2762
     required: bool = False
     require_peer_certificate: bool = True
@@ -119,8 +125,38 @@ class Ai(Section):
     flip: bool = False
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     early: bool = False
+    engine: Literal["local", "dask"] = "local"
+    engine_address: Annotated[str, Field(pattern=r"^((tcp|tls)://([\w.-]+|\[[0-9a-fA-F:]+\]):\d{1,5})?$")] = ""
+    engine_tls: Certificates | None = None
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     time_limit_seconds: Annotated[float, Field(ge=1, le=7200)] = 300
+
+    @property
+    def engine_host_and_port(self) -> tuple[str, int]:
+        """Of the engine's scheduler."""
+        parts = urlsplit(self.engine_address)
+        return parts.hostname or "", parts.port or 0
+
+    @model_validator(mode="after")
+    def _engine_can_be_trusted(self) -> "Ai":
+        """Raises PydanticCustomError: whoever reaches the engine runs what he likes on its workers."""
+        address = self.engine_address
+        try:
+            host, port = self.engine_host_and_port
+        except ValueError:
+            host, port = "", 0
+        if address and not port:
+            raise wrong(f"engine_address = {address!r}: the port is a number from 1 to 65535")
+        if self.engine == "dask" and not address:
+            raise wrong('engine = "dask" needs engine_address, that of its scheduler, e.g. "tls://10.1.2.3:8786"')
+        if address.startswith("tls://") and self.engine_tls is None:
+            raise wrong(f"engine_address = {address!r} needs [ai.engine_tls] with certificate, key and ca")
+        if address.startswith("tcp://") and not is_loopback(host):
+            raise wrong(
+                f"engine_address = {address!r}: without TLS whoever reaches it could run programs here; write tls:// and "
+                "[ai.engine_tls] (tcp:// on this machine alone)"
+            )
+        return self
 
 
 class Reporting(Section):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from node.config.peer import Peer
-from node.config.sections import Tls
+from node.config.sections import Certificates, Tls
 from node.config.types import fingerprint
 from node.errors import ConfigError, Unavailable, safe_message
 
@@ -59,7 +59,14 @@ def client_context(settings: Tls) -> ssl.SSLContext:
     return _context(ssl.PROTOCOL_TLS_CLIENT, settings)
 
 
-def _context(protocol: int, settings: Tls) -> ssl.SSLContext:
+def engine_context(settings: Certificates) -> ssl.SSLContext:
+    """What we reach the engine's scheduler with, which is whoever has a certificate of the CA.  Raises ConfigError."""
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, settings, "[ai.engine_tls]")
+    context.check_hostname = False
+    return context
+
+
+def _context(protocol: int, settings: Certificates, section: str = "[node.tls]") -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
@@ -67,13 +74,13 @@ def _context(protocol: int, settings: Tls) -> ssl.SSLContext:
 
     def no_password() -> str:
         raise ConfigError(
-            f"[node.tls] key = {str(settings.key)!r} has a password; a node that starts by itself needs one without"
+            f"{section} key = {str(settings.key)!r} has a password; a node that starts by itself needs one without"
         )
 
     own = f"certificate = {str(settings.certificate)!r}, key = {str(settings.key)!r}"
-    with _readable(own, "each must be a PEM file, the certificate first in its own"):
+    with _readable(f"{section} {own}", "each must be a PEM file, the certificate first in its own"):
         context.load_cert_chain(settings.certificate, settings.key, no_password)
-    with _readable(f"ca = {str(settings.ca)!r}", "it must hold CA certificates in PEM"):
+    with _readable(f"{section} ca = {str(settings.ca)!r}", "it must hold CA certificates in PEM"):
         context.load_verify_locations(settings.ca)
     return context
 
@@ -92,7 +99,7 @@ def _readable(what: str, remedy: str) -> Iterator[None]:
                     "this key is not the one that the certificate was made for; name the key of its request, or have a "
                     "new certificate made for this key"
                 )
-        raise ConfigError(f"[node.tls] {what}: {why}") from None
+        raise ConfigError(f"{what}: {why}") from None
 
 
 def _in_words(error: ssl.SSLError) -> str:

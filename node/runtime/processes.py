@@ -15,6 +15,8 @@ from node.runtime.backoff import Backoff
 
 CONFIG_ERROR = 2
 """The exit status of a process that cannot use its configuration or the database."""
+NO_MEMORY = 12
+"""The exit status of a process that ran out of memory (ENOMEM)."""
 PROGRAM = (sys.executable, "-m", "node")
 """How a process of the node is started; its role and its arguments follow."""
 RESTARTS = Backoff(first_seconds=1.0, longest_seconds=30.0)

@@ -74,12 +74,13 @@ class Queue:
         with self._transactions.reading() as session:
             return session.scalar(select(SeriesRow.id).where(*ready, *self._can_be_read()).limit(1)) is not None
 
-    def give_back(self, worker: str, refund: bool, why: str = "") -> int:
+    def give_back(self, worker: str, refund: bool, why: str = "", token: str = "") -> int:
         """What `worker` holds is READY again; with `refund` the attempt does not count.  Returns how many.
 
-        `why` is the detail of a series until it is concluded, for the administrator.
+        `why` is the detail of a series until it is concluded, for the administrator.  `token`: that claim alone.
         """
-        return self._give_back(SeriesRow.claimed_by == worker, refund, why)
+        held = SeriesRow.claimed_by == worker
+        return self._give_back(held & (SeriesRow.claim_token == token) if token else held, refund, why)
 
     def expire(self, now: datetime, longest: timedelta = timedelta(days=36_500)) -> int:
         """What is held beyond its lease is READY again; the attempt counts.  Returns how many.

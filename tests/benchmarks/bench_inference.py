@@ -224,7 +224,7 @@ def _work(folder: Path, bundle_folder: Path) -> None:
     from datetime import UTC, datetime
 
     from node.analysis.analysis import AnalysisContext, analyse
-    from node.analysis.worker import algorithm_of
+    from node.analysis.bundle import algorithm_of
     from node.config.sections import Config
     from storage.files.instances import Files
     from storage.store import Store
@@ -235,7 +235,12 @@ def _work(folder: Path, bundle_folder: Path) -> None:
     claim = store.queue.claim("worker:1", clock(), LEASE, 3)
     assert claim is not None
     context = AnalysisContext(
-        Config(), store, Files(folder / "files"), bundle, algorithm_of(bundle.manifest), lambda: datetime.now(UTC)
+        Config(),
+        Files(folder / "files"),
+        bundle,
+        algorithm_of(bundle.manifest),
+        lambda: datetime.now(UTC),
+        store=store,
     )
     analyse(context, claim)
     row = store.worklist.case("1")

@@ -46,7 +46,7 @@ class Hospital:
         self._site = Site(self._store, files, self._clock, peers=peers, eligibility={"minimum_slices": 20})
         algorithm = Algorithm("Willis", "0.1.0+weights", "0.1.0", "2.25.5")
         bundle = cast(Bundle, SimpleNamespace())
-        self._analysis = AnalysisContext(self._site.config, self._store, files, bundle, algorithm, self._clock)
+        self._analysis = AnalysisContext(self._site.config, files, bundle, algorithm, self._clock, store=self._store)
         self._played = 0
 
     @property

@@ -64,7 +64,7 @@ class SmallNode:
         self.store = Store.open(config.storage.url)
         self.context = Context(config, self.store, self.files, lambda: None)
         bundle: Any = None  # no series of ours is analysed
-        self.analysis_context = AnalysisContext(config, self.store, self.files, bundle, ALGORITHM, utc_now)
+        self.analysis_context = AnalysisContext(config, self.files, bundle, ALGORITHM, utc_now, store=self.store)
         self.receiver = Receiver(config, self.store, self.files, lambda: None)
         self.receiver.start()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from node.analysis.worker import NO_MEMORY
+from node.runtime.processes import NO_MEMORY
 from tests.support.node_fixtures import SHIPPED, NodeFactory
 from tests.support.running import RunningNode, wait_until
 

@@ -114,7 +114,7 @@ def test_a_late_slice_in_mid_analysis_voids_the_claim_and_the_whole_series_is_re
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     series, late = small_series(1, slices=4), threading.Event()
-    finish = analysis._report
+    finish = analysis._drafts
 
     def interrupted(*arguments: object) -> object:
         if not late.is_set():
@@ -122,7 +122,7 @@ def test_a_late_slice_in_mid_analysis_voids_the_claim_and_the_whole_series_is_re
             assert send(site.port, series[3:], site.acknowledged)
         return finish(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(analysis, "_report", interrupted)
+    monkeypatch.setattr(analysis, "_drafts", interrupted)
     assert send(site.port, series[:3], site.acknowledged)
     site.run_until_reported(revision=2)
     assert len(site.peer.requests) == 1

@@ -250,7 +250,7 @@ def analysed(at: Host) -> bool:
         return False
     bundle: Bundle = None  # type: ignore[assignment]  # the network stands in for it
     algorithm = Algorithm("Willis", "0.1.0", "0.2.0", "2.25.5")
-    return analyse(AnalysisContext(at.config, at.store, at.files, bundle, algorithm, at.clock), claim)
+    return analyse(AnalysisContext(at.config, at.files, bundle, algorithm, at.clock, store=at.store), claim)
 
 
 def test_a_host_analyses_what_another_received_once_the_store_has_it_all(

@@ -30,7 +30,7 @@ from ai.errors import NotAnalysable
 from ai.findings import Findings
 from ai.locations import Location
 from ai.volume import Volume, volume_from_datasets
-from node.analysis.worker import algorithm_of
+from node.analysis.bundle import algorithm_of
 from node.cli.demo import SEEDS
 from node.config.types import Region
 from node.results.codes import SITES, short

@@ -108,7 +108,7 @@ def test_a_gpu_out_of_memory_is_noted_on_the_case_and_in_the_log(
     network.fits = fits
     full = Bundle(manifest(tiling=Tiling(size=64, overlap=16), preprocessing=LARGE), (network,))
     algorithm = Algorithm("Willis", "0.1.0", "0.1.0", "2.25.5")
-    context = AnalysisContext(Config(), sqlite_store, files, full, algorithm, clock)
+    context = AnalysisContext(Config(), files, full, algorithm, clock, store=sqlite_store)
     series = keep(sqlite_store, files, clock, head_series())
     assert sqlite_store.settling.leave(series, Event.SETTLED, "count", clock())
     claim = sqlite_store.queue.claim("worker:1", clock(), LEASE, 3)

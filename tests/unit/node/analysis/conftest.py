@@ -93,7 +93,7 @@ def workshop(store: Store, files: Files, clock: FakeClock, monkeypatch: pytest.M
         peers = {"PACS": {"ae_title": "PACS", "host": "127.0.0.1", "port": 104}}
         config = Config.model_validate({"peers": peers} | sections)
         algorithm = Algorithm("Willis", "0.1.0+weights", "0.1.0", "2.25.5")
-        context = AnalysisContext(config, store, files, cast(Bundle, SimpleNamespace()), algorithm, clock)
+        context = AnalysisContext(config, files, cast(Bundle, SimpleNamespace()), algorithm, clock, store=store)
         return Workshop(context, clock, seen)
 
     return make

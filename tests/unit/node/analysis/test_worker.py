@@ -16,13 +16,15 @@ import ai
 from ai.bundle import save_bundle
 from ai.findings import Findings
 from ai.unet import UNet
+from node.analysis.bundle import algorithm_of
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.read_ahead import Ahead
-from node.analysis.worker import NO_MEMORY, GivesWay, Worker, algorithm_of
+from node.analysis.worker import GivesWay, Worker
 from node.cli import checks
 from node.config.reloading import Reloading
 from node.config.sections import Config
 from node.runtime.clock import utc_now
+from node.runtime.processes import NO_MEMORY
 from storage.errors import StorageFull
 from storage.files.instances import Files
 from storage.queries.claims import Queue
@@ -209,7 +211,7 @@ def test_a_worker_without_memory_ends_and_gives_nothing_back_itself(
 def test_another_model_software_or_host_is_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = (algorithm_of(manifest(version=version)) for version in ("1", "2"))
     assert one == algorithm_of(manifest(version="1"))
-    monkeypatch.setattr("node.analysis.worker.version", lambda _name: "9.9")
+    monkeypatch.setattr("node.analysis.bundle.version", lambda _name: "9.9")
     newer = algorithm_of(manifest(version="1"))
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
     elsewhere = algorithm_of(manifest(version="1"))

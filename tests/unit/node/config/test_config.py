@@ -28,9 +28,9 @@ def test_the_shipped_file_holds_every_key_with_its_default_and_nothing_else() ->
         for key, value in section.items():
             assert value == plain(getattr(defaults, key)), f"[{name}] {key}"
         absent = set(type(defaults).model_fields) - set(section)
-        assert absent == {"ai": {"bundle", "shadow"}, "node": {"tls"}, "web": {"oidc", "ldap"}}.get(name, set()), (
-            f"[{name}]"
-        )
+        assert absent == {"ai": {"bundle", "shadow", "engine_tls"}, "node": {"tls"}, "web": {"oidc", "ldap"}}.get(
+            name, set()
+        ), f"[{name}]"
     assert set(shipped) | {"notifications"} == set(Config.model_fields)
     assert [key for key in Target.model_fields if f"# {key} = " not in content] == []
     for key in ("bundle", "shadow", *Tls.model_fields, *Oidc.model_fields, *Ldap.model_fields):
@@ -366,3 +366,34 @@ def test_reviews_need_an_organization_and_a_report_to_replace(tmp_path: Path) ->
     assert loaded(tmp_path, named).reviewing("PACS") == {Region.CIRCLE_2D: ("PACS",)}
     assert 'needs "sr" among its results' in complaint(tmp_path, f'{named}results = ["sc"]\n')
     assert loaded(tmp_path, PACS).reviewing("PACS") == {}
+
+
+ENGINE = '[ai]\nengine = "dask"\nengine_address = '
+OF_ENGINE = '\n[ai.engine_tls]\ncertificate = "engine.pem"\nkey = "engine.key"\nca = "/etc/ca.pem"'
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('[ai]\nengine = "dask"', '[ai] engine = "dask" needs engine_address, that of its scheduler, e.g. '),
+        (ENGINE + '"tls://10.1.2.3:8786"', "[ai] engine_address = 'tls://10.1.2.3:8786' needs [ai.engine_tls] with "),
+        (
+            ENGINE + '"tcp://10.1.2.3:8786"' + OF_ENGINE,
+            "[ai] engine_address = 'tcp://10.1.2.3:8786': without TLS whoever reaches it could run programs here; write tls://",
+        ),
+        (ENGINE + '"tcp://gpu.hospital:8786"', "[ai] engine_address = 'tcp://gpu.hospital:8786': without TLS "),
+        (ENGINE + '"tcp://127.0.0.1:0"', "[ai] engine_address = 'tcp://127.0.0.1:0': the port is a number from 1"),
+        (ENGINE + '"tcp://127.0.0.1:99999"', "[ai] engine_address = 'tcp://127.0.0.1:99999': the port is a number"),
+        (ENGINE + '"http://127.0.0.1:8786"', "ai.engine_address = 'http://127.0.0.1:8786': "),
+        ('[ai]\nengine = "ray"', "ai.engine = 'ray': "),
+    ],
+)
+def test_an_engine_that_anybody_could_use_is_refused(tmp_path: Path, content: str, said: str) -> None:
+    assert complaint(tmp_path, content).startswith(f"config.toml: {said}")
+
+
+def test_the_engines_certificates_lie_beside_the_file(tmp_path: Path) -> None:
+    engine_tls = loaded(tmp_path, ENGINE + '"tls://10.1.2.3:8786"' + OF_ENGINE).ai.engine_tls
+    assert engine_tls is not None
+    assert (engine_tls.certificate, engine_tls.ca) == (tmp_path / "engine.pem", Path("/etc/ca.pem"))
+    assert loaded(tmp_path, ENGINE + '"tcp://[::1]:8786"').ai.engine_host_and_port == ("::1", 8786)

@@ -76,6 +76,10 @@ ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
         {"processes": without("work", process("work", details={"model": "1", "shadow_trouble": "[ai] shadow: it is not there"}))},
         DEGRADED, "model", "no second bundle answers what is reported: [ai] shadow: it is not there",
     ),
+    "an engine that is away": (
+        {"processes": without("work", process("work", details={"model": "1", "engine": {"trouble": "[ai] engine_address: away"}}))},
+        DEGRADED, "engine", "[ai] engine_address: away (meanwhile `willis work` on ct-node analyses by itself)",
+    ),
     "a reload that was refused": (
         {"processes": without("work", process("work", details={"model": "1", "reload": {"error": "[ai] bundle: broken"}}))},
         DEGRADED, "processes", "`willis work` could not reload and works on with what it had: [ai] bundle: broken; then `willis",
