@@ -56,11 +56,11 @@ def node_with(folder: Path, workers: int, database_url: str = "") -> Iterator[Sl
             further = [
                 subprocess.Popen(
                     [sys.executable, "-m", MODULE, "work", "--config", str(node.path)],
-                    cwd=ROOT, stderr=output, stdout=output,
+                    cwd=ROOT, stdin=subprocess.PIPE, stderr=output, stdout=output,
                 )
                 for _ in range(workers - 1)
             ]  # fmt: skip
-        wait_until(lambda: _loaded(node) == workers, 300, "the bundles are loaded")
+        wait_until(lambda: _loaded(node) == workers, 120, "the bundles are loaded")
         yield node
     finally:
         for process in further:
