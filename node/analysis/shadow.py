@@ -1,8 +1,8 @@
 """A second bundle answers what the first has reported, when nobody waits: what it says goes into a table of its own.
 
 Nothing of it is delivered or shown among reports, and whatever happens to it, the report of the first stays as it is.
-It works in a process of its own, one for each answer, which is killed as soon as anybody waits: a bundle that hangs,
-crashes or eats the memory holds up nobody.
+It works in a process of its own, one for each answer, which is killed as soon as anybody waits: a bundle that hangs or
+crashes holds up nobody.  Nor does one that eats the memory: that process is the first that the kernel ends.
 """
 
 import os
@@ -10,10 +10,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from multiprocessing import get_context, parent_process
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -111,6 +113,7 @@ def answer(config: Config, sha256: str, first: Algorithm, claim: ShadowClaim) ->
     Ends the process with status 1 where that fails, when the log has why.
     """
     _end_with_parent()
+    _go_first()
     log.configure(config.log.format, config.log.level)
     try:
         bundle = configured_shadow(config)
@@ -136,6 +139,12 @@ def answer(config: Config, sha256: str, first: Algorithm, claim: ShadowClaim) ->
         outcome=conclusion.outcome,
         seconds=round(sum(watch.seconds.values()), 2),
     )
+
+
+def _go_first() -> None:
+    """Where the host has no memory left, the kernel ends this process before any other."""
+    with suppress(OSError):  # a system without /proc
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
 
 
 def _end_with_parent() -> None:

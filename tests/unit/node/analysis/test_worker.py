@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -411,9 +412,14 @@ def test_a_second_bundle_that_hangs_holds_up_nobody_and_its_failure_is_its_own(
         keep(store, Files(with_a_second_bundle.storage.directory), clock, datasets)
         came_at.append(time.monotonic())
 
-    coming = threading.Timer(1.0, comes)
+    def comes_once_it_hangs() -> None:
+        wait_until(lambda: _oom_scores() == ["1000"], 60, "the kernel would end the second bundle's process first")
+        comes()
+
+    coming = threading.Thread(target=comes_once_it_hangs)
     coming.start()
     reported._work_in_the_shadow()
+    coming.join()
     assert time.monotonic() - came_at[0] < 1.0
     assert [each.stage for each in store.shadows.answers()] == [ShadowStage.TRYING]
     assert store.settling.leave(series_now(store, "2.25.901"), Event.SET_ASIDE, "", utc_now())
@@ -424,6 +430,10 @@ def test_a_second_bundle_that_hangs_holds_up_nobody_and_its_failure_is_its_own(
     [answer] = store.shadows.answers()
     assert (answer.stage, answer.error) == (ShadowStage.TRYING, "exit status 1")
     assert store.worklist.rows()[0]["outcome"] == "negative"
+
+
+def _oom_scores() -> list[str]:
+    return [Path(f"/proc/{each.pid}/oom_score_adj").read_text().strip() for each in active_children()]
 
 
 @pytest.mark.parametrize("wrong", ["missing", "the same"])
