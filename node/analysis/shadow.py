@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from node.analysis.analysis import AnalysisContext, Stopwatch, conclusion_of, see
-from node.analysis.bundle import configured_shadow, manifest_sha256
+from node.analysis.bundle import configured_shadow
 from node.config.files import files_of
 from node.config.sections import Config
 from node.errors import ConfigError
@@ -60,7 +60,7 @@ def shadow_of(config: Config) -> Shadow:
     except Exception as error:  # noqa: BLE001  the edge: whatever its folder holds, the first bundle goes on reporting
         log.get().error("shadow_unusable", error=type(error).__name__)
         return Shadow(trouble=f"[ai] shadow cannot be loaded ({type(error).__name__}): export the bundle again")
-    return Shadow() if bundle is None else Shadow(bundle.manifest.version, manifest_sha256(bundle.manifest))
+    return Shadow() if bundle is None else Shadow(bundle.manifest.version, bundle.sha256)
 
 
 def claim_next(context: AnalysisContext, shadow: Shadow, lease: timedelta) -> ShadowClaim | None:
@@ -117,7 +117,7 @@ def answer(config: Config, sha256: str, first: Algorithm, claim: ShadowClaim) ->
     log.configure(config.log.format, config.log.level)
     try:
         bundle = configured_shadow(config)
-        if bundle is None or manifest_sha256(bundle.manifest) != sha256:
+        if bundle is None or bundle.sha256 != sha256:
             raise ConfigError("[ai] shadow: the bundle was exchanged; `willis reload` takes the new one")
         files = files_of(config)
         store = Store.open(config.storage.url, files.folder)

@@ -18,7 +18,7 @@ from typing import Any
 import ai.predict
 from ai.bundle import Bundle
 from node.analysis.analysis import AnalysisContext, analyse, order_of, record
-from node.analysis.bundle import algorithm_of, configured_bundle, manifest_sha256, model_name
+from node.analysis.bundle import algorithm_of, configured_bundle, model_name
 from node.analysis.device import configured_device
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.engine import Ended, Engine, How
@@ -102,7 +102,7 @@ class Worker:
         self._news = threading.Event()
         self._engine: Engine | None = None
         if config.ai.engine != "local":
-            self._engine = Engine(config, model_name(bundle.manifest, config.ai.flip), self._news.set, monotonic)
+            self._engine = Engine(config, model_name(bundle, config.ai.flip), self._news.set, monotonic)
         self._early = Early(config, bundle, self._early_progress)
         longest_seconds = config.ai.time_limit_seconds + 2 * LEASE_SLACK_SECONDS
         self._job = Job("analyse", PERIOD_SECONDS, True, self._work_and_read_ahead, longest_seconds)
@@ -353,14 +353,14 @@ class Worker:
         early = Early(config, bundle, self._early_progress)
         self._context, self._shadow, self._early = context, shadow_of(config), early
         if self._engine:
-            self._engine.model = model_name(bundle.manifest, config.ai.flip)
+            self._engine.model = model_name(bundle, config.ai.flip)
         self._ahead.forget_answers()
         second = f", second {self._shadow.version}" if self._shadow.version else ""
         return f"model {bundle.manifest.version}{second}"
 
     def _algorithm_of(self, bundle: Bundle) -> Algorithm:
         manifest = bundle.manifest
-        return algorithm_of(manifest, self._store.models.name_of(manifest.version, manifest_sha256(manifest)))
+        return algorithm_of(manifest, self._store.models.name_of(manifest.version, bundle.sha256))
 
     def _listen(self, wakeup: Wakeup) -> None:
         while not self._stopping.is_set():
