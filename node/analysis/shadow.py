@@ -27,6 +27,7 @@ from node.errors import ConfigError
 from node.results.document import Algorithm
 from node.runtime import log
 from node.runtime.clock import utc_now
+from storage.queries.models import Models
 from storage.queries.shadow import Bundles, ShadowClaim
 from storage.records import Claim
 from storage.store import Store
@@ -43,14 +44,14 @@ LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Shadow:
-    """The second bundle by its version and the digest of its manifest, or why there is none though one is configured."""
+    """The second bundle by the name of its version and its digest, or why there is none though one is configured."""
 
     version: str = ""
     sha256: str = ""
     trouble: str = ""
 
 
-def shadow_of(config: Config) -> Shadow:
+def shadow_of(config: Config, models: Models) -> Shadow:
     """That of [ai]; one that cannot be used is logged, and costs nothing else."""
     try:
         bundle = configured_shadow(config)
@@ -60,7 +61,9 @@ def shadow_of(config: Config) -> Shadow:
     except Exception as error:  # noqa: BLE001  the edge: whatever its folder holds, the first bundle goes on reporting
         log.get().error("shadow_unusable", error=type(error).__name__)
         return Shadow(trouble=f"[ai] shadow cannot be loaded ({type(error).__name__}): export the bundle again")
-    return Shadow() if bundle is None else Shadow(bundle.manifest.version, bundle.sha256)
+    if bundle is None:
+        return Shadow()
+    return Shadow(models.name_of(bundle.manifest.version, bundle.sha256), bundle.sha256)
 
 
 def claim_next(context: AnalysisContext, shadow: Shadow, lease: timedelta) -> ShadowClaim | None:

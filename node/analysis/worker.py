@@ -92,7 +92,7 @@ class Worker:
         self._looked_at = 0.0
         self._early_case: int | None = None
         self._heartbeat: Heartbeat | None = None
-        self._shadow = shadow_of(config)
+        self._shadow = shadow_of(config, self._store.models)
         self._reloading = reloading or never()
         self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
         algorithm, ahead = self._algorithm_of(bundle), self._ahead.take
@@ -279,6 +279,8 @@ class Worker:
         self._somebody_waits = (lambda: queue.other_waits(None)) if claim.series.canary else None
         self._looked_at = self._monotonic()
         try:
+            if not claim.series.canary:
+                self._take_name()
             run()
             self._times_full = self._times_away = 0
         except GivesWay:
@@ -351,16 +353,23 @@ class Worker:
         ai.predict.warm(bundle, config.ai.device)
         context = replace(self._context, config=config, bundle=bundle, algorithm=self._algorithm_of(bundle))
         early = Early(config, bundle, self._early_progress)
-        self._context, self._shadow, self._early = context, shadow_of(config), early
+        self._context, self._shadow, self._early = context, shadow_of(config, self._store.models), early
         if self._engine:
             self._engine.model = model_name(bundle, config.ai.flip)
         self._ahead.forget_answers()
         second = f", second {self._shadow.version}" if self._shadow.version else ""
-        return f"model {bundle.manifest.version}{second}"
+        return f"model {context.algorithm.version}{second}"
 
     def _algorithm_of(self, bundle: Bundle) -> Algorithm:
         manifest = bundle.manifest
         return algorithm_of(manifest, self._store.models.name_of(manifest.version, bundle.sha256))
+
+    def _take_name(self) -> None:
+        """The bundle has its name for good, as what it reports has it."""
+        bundle, algorithm = self._context.bundle, self._context.algorithm
+        name = self._store.models.take_name(bundle.manifest.version, bundle.sha256)
+        if name != algorithm.version:  # another one of its version has reported since it was loaded
+            self._context = replace(self._context, algorithm=algorithm_of(bundle.manifest, name))
 
     def _listen(self, wakeup: Wakeup) -> None:
         while not self._stopping.is_set():

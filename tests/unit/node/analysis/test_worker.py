@@ -360,6 +360,20 @@ def test_a_reload_of_the_model_throws_away_what_the_old_one_answered_early(
     assert models == [manifest().version, "2.0"]
 
 
+def test_a_bundle_takes_its_name_when_it_is_first_given_a_patients_series_and_not_when_it_is_loaded(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series, version = keep(store, Files(config.storage.directory), clock, ct_series(6)), manifest().version
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    monkeypatch.setattr(ai, "analyse", lambda *_, **__: found(0.2), raising=False)
+    worker = Worker(config)
+    other = "f" * 64
+    assert store.models.name_of(version, other) == version
+    worker._next()
+    assert store.models.name_of(version, other) == f"{version} (ffffffff)"
+    assert [row["model"] for row in store.worklist.rows()] == [version]
+
+
 @pytest.fixture
 def with_a_second_bundle(config: Config, tmp_path: Path) -> Config:
     """The configuration with another bundle as shadow."""
