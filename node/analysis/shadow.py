@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import MappingProxyType
@@ -39,7 +41,10 @@ def _read_only(values: Mapping[Any, Any]) -> MappingProxyType[Any, Any]:
 
 ForkingPickler.register(MappingProxyType, lambda proxy: (_read_only, (dict(proxy),)))  # of which a Config has some
 LOOK_SECONDS = 0.2
-"""So often it is asked, while the second bundle answers, whether anybody waits."""
+"""So often it is asked, while something is done that can wait, whether anybody does."""
+_GONE_WITHIN_SECONDS = 5.0
+_UNUSABLE = 3
+"""The exit status of a process whose bundle was exchanged or can be read no longer."""
 
 
 @dataclass(frozen=True)
@@ -67,61 +72,87 @@ def shadow_of(config: Config, models: Models) -> Shadow:
 
 
 def claim_next(context: AnalysisContext, shadow: Shadow, lease: timedelta) -> ShadowClaim | None:
-    """The next reported series that it has to answer; None where somebody waits, or where nothing is due."""
+    """The next reported series that it has to answer; None where somebody waits, or where nothing is due.
+
+    None, too, while the kernel keeps an earlier process of it, though that was killed.
+    """
     shadows = context.store.shadows
-    if not shadow.sha256 or shadows.somebody_waits():
+    if not shadow.sha256 or active_children() or shadows.somebody_waits():
         return None
     return shadows.begin(Bundles(shadow.sha256, shadow.version, context.algorithm.version), context.clock(), lease)
 
 
 def answer_apart(
     context: AnalysisContext, shadow: Shadow, claim: ShadowClaim, gives_way: Callable[[], bool], seconds: float
-) -> None:
+) -> Shadow:
     """The second bundle has answered, in a process of its own, or has failed; or the attempt was given back.
 
     `gives_way` is asked every `LOOK_SECONDS` whether that process is to end at once; after so many `seconds` it has to.
+    Returns `shadow`; where its bundle can be used no longer, why: nothing is asked of it until the next reload.
     """
-    shadows = context.store.shadows
-    arguments = (context.config, shadow.sha256, context.algorithm, claim)
-    process = get_context("spawn").Process(target=answer, args=arguments, daemon=True)
-    error, until = "", time.monotonic() + seconds
-    try:
-        process.start()
-        while process.is_alive():
-            process.join(LOOK_SECONDS)
-            if gives_way():
-                process.kill()
-                process.join()
-                shadows.give_back(claim, context.clock())
-                return
-            if time.monotonic() > until:
-                error = "longer than time_limit_seconds"
-                break
-        else:
-            error = f"exit status {process.exitcode}" if process.exitcode else ""
-    except Exception as failure:  # noqa: BLE001  the edge: it costs this attempt and nothing else
-        error = type(failure).__name__
-    finally:
-        if process.pid is not None:
-            process.kill()
-            process.join()
-    if error:
+    shadows, spawn = context.store.shadows, get_context("spawn")
+    said, says = spawn.Pipe(duplex=False)
+    arguments = (context.config, shadow.sha256, context.algorithm, claim, says)
+    process = spawn.Process(target=answer, args=arguments, daemon=True)
+    gave_way, is_unusable, error, until = False, False, "", time.monotonic() + seconds
+    with said, says:
+        try:
+            process.start()
+            says.close()
+            while process.is_alive() and not gave_way and not error:
+                process.join(LOOK_SECONDS)
+                gave_way = gives_way()
+                error = "longer than time_limit_seconds" if time.monotonic() > until else ""
+            if not process.is_alive() and process.exitcode:
+                error = _heard(said) or f"exit status {process.exitcode}"
+                is_unusable = process.exitcode == _UNUSABLE
+        except Exception as failure:  # noqa: BLE001  the edge: it costs this attempt and nothing else
+            error = type(failure).__name__
+        finally:
+            _end(process, context)
+    if gave_way or is_unusable:
+        shadows.give_back(claim, context.clock())
+    elif error:
         log.get().error("shadow_failed", case=claim.series.id, attempt=claim.attempt, error=error)
         shadows.fail(claim, context.clock(), error)
+    if is_unusable:
+        log.get().error("shadow_unusable", error=error)
+        return Shadow(trouble=error)
+    return shadow
 
 
-def answer(config: Config, sha256: str, first: Algorithm, claim: ShadowClaim) -> None:
+def _heard(said: Connection) -> str:
+    with suppress(EOFError, OSError):
+        return str(said.recv()) if said.poll() else ""
+    return ""
+
+
+def _end(process: BaseProcess, context: AnalysisContext) -> None:
+    """It is gone, and what it has half written; or the log says that the kernel keeps it, as one that waits for a disk."""
+    if process.pid is None:
+        return
+    process.kill()
+    process.join(_GONE_WITHIN_SECONDS)
+    if process.is_alive():
+        log.get().error("shadow_stuck", pid=process.pid)
+    else:
+        context.files.sweep_of(process.pid)
+
+
+def answer(config: Config, sha256: str, first: Algorithm, claim: ShadowClaim, says: Connection) -> None:
     """What the second bundle says of the series is kept; run in a process of its own, which ends with its parent.
 
-    Ends the process with status 1 where that fails, when the log has why.
+    Where that fails, `says` has why, and the process ends with a status: `_UNUSABLE` where the bundle cannot be used.
     """
     _end_with_parent()
     _go_first()
     log.configure(config.log.format, config.log.level)
+    status = _UNUSABLE
     try:
         bundle = configured_shadow(config)
         if bundle is None or bundle.sha256 != sha256:
             raise ConfigError("[ai] shadow: the bundle was exchanged; `willis reload` takes the new one")
+        status = 1
         files = files_of(config)
         store = Store.open(config.storage.url, files.folder)
         algorithm = replace(first, name=bundle.manifest.name, version=bundle.manifest.version)
@@ -131,10 +162,10 @@ def answer(config: Config, sha256: str, first: Algorithm, claim: ShadowClaim) ->
         conclusion = conclusion_of(context, claim.series, seen.outcome, watch.seconds)
         kept = store.shadows.end(claim, conclusion)
     except ConfigError as error:
-        log.get().error("shadow_unusable", error=str(error))
-        raise SystemExit(1) from None
+        says.send(str(error))
+        raise SystemExit(status) from None
     except Exception as error:  # noqa: BLE001  the edge: its text may hold what no log may
-        log.get().error("shadow_failed", case=claim.series.id, attempt=claim.attempt, error=type(error).__name__)
+        says.send(type(error).__name__)
         raise SystemExit(1) from None
     log.get().info(
         "shadow_answered" if kept else "shadow_void",

@@ -23,7 +23,7 @@ from node.analysis.device import configured_device
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.engine import Ended, Engine, How
 from node.analysis.read_ahead import ReadAhead
-from node.analysis.shadow import answer_apart, claim_next, shadow_of
+from node.analysis.shadow import LOOK_SECONDS, answer_apart, claim_next, shadow_of
 from node.config.files import files_of
 from node.config.reloading import Reloading, never
 from node.config.sections import Config
@@ -46,8 +46,6 @@ FULL_DISK = STORE_AWAY = Backoff(first_seconds=2.0, longest_seconds=60.0)
 PERIOD_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 2 * PERIOD_SECONDS
 """Between two looks at the queue, should no wakeup come."""
-LOOK_SECONDS = 0.5
-"""So often it is asked, while a canary is analysed, whether a patient's series waits."""
 
 
 class StopRequested(Exception):
@@ -305,7 +303,8 @@ class Worker:
         if claim is None:
             return
         still_working()
-        answer_apart(self._context, self._shadow, claim, self._is_wanted, self._config.ai.time_limit_seconds)
+        seconds = self._config.ai.time_limit_seconds
+        self._shadow = answer_apart(self._context, self._shadow, claim, self._is_wanted, seconds)
         self._job.wake()
 
     def _is_wanted(self) -> bool:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from multiprocessing import active_children
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ import ai
 from ai.bundle import save_bundle
 from ai.findings import Findings
 from ai.unet import UNet
+from node.analysis import shadow
 from node.analysis.bundle import algorithm_of
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.read_ahead import Ahead
+from node.analysis.shadow import claim_next
 from node.analysis.worker import GivesWay, Worker
 from node.cli import checks
 from node.config.reloading import Reloading
@@ -442,8 +445,36 @@ def test_a_second_bundle_that_hangs_holds_up_nobody_and_its_failure_is_its_own(
     listed.write_text("no manifest", "utf-8")
     reported._work_in_the_shadow()
     [answer] = store.shadows.answers()
-    assert (answer.stage, answer.error) == (ShadowStage.TRYING, "exit status 1")
+    assert (answer.stage, answer.error) == (ShadowStage.TRYING, "")
+    assert reported._details()["shadow_trouble"] == f"[ai] shadow: {listed} is not JSON: copy the bundle again"
+    assert reported._shadow.sha256 == "", "nothing is asked of it until a reload"
     assert store.worklist.rows()[0]["outcome"] == "negative"
+
+
+def test_a_second_bundle_that_fails_is_kept_with_what_its_process_says_of_it(
+    reported: Worker, with_a_second_bundle: Config, store: Store
+) -> None:
+    for each in (with_a_second_bundle.storage.directory / "instances").rglob("*.dcm"):
+        each.unlink()
+    reported._work_in_the_shadow()
+    [answer] = store.shadows.answers()
+    assert (answer.stage, answer.error) == (ShadowStage.TRYING, "Damaged")
+    assert list((with_a_second_bundle.storage.directory / "incoming").iterdir()) == []
+
+
+def test_a_second_bundle_whose_process_the_kernel_keeps_holds_up_nobody(
+    reported: Worker, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "_GONE_WITHIN_SECONDS", 0.1)
+    monkeypatch.setattr(SpawnProcess, "kill", lambda _process: None)  # as where it waits for a disk that is away
+    monkeypatch.setattr(reported, "_is_wanted", lambda: True)
+    reported._work_in_the_shadow()
+    [kept] = active_children()
+    assert claim_next(reported._context, reported._shadow, LEASE) is None
+    monkeypatch.undo()
+    kept.kill()
+    kept.join()
+    assert claim_next(reported._context, reported._shadow, LEASE) is not None
 
 
 def _oom_scores() -> list[str]:
