@@ -135,7 +135,8 @@ def _end(process: BaseProcess, context: AnalysisContext) -> None:
     process.join(_GONE_WITHIN_SECONDS)
     if process.is_alive():
         log.get().error("shadow_stuck", pid=process.pid)
-    else:
+        return
+    with suppress(OSError):  # a leftover costs room and nothing else
         context.files.sweep_of(process.pid)
 
 

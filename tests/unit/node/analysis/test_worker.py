@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import socket
 import sqlite3
 import threading
 import time
@@ -422,7 +423,7 @@ def test_a_second_bundle_that_hangs_holds_up_nobody_and_its_failure_is_its_own(
     listed = with_a_second_bundle.ai.shadow / "manifest.json"
     listed.unlink()
     os.mkfifo(listed)  # whoever reads it waits for ever
-    came_at = list[float]()
+    came_at, incoming = list[float](), with_a_second_bundle.storage.directory / "incoming"
 
     def comes() -> None:
         datasets = ct_series(1, SeriesInstanceUID="2.25.901", StudyInstanceUID="2.25.902", SOPInstanceUID="2.25.903")
@@ -430,13 +431,16 @@ def test_a_second_bundle_that_hangs_holds_up_nobody_and_its_failure_is_its_own(
         came_at.append(time.monotonic())
 
     def comes_once_it_hangs() -> None:
-        wait_until(lambda: _oom_scores() == ["1000"], 60, "the kernel would end the second bundle's process first")
+        wait_until(lambda: _oom_scores() == ["1000"], 20, "the kernel would end the second bundle's process first")
+        [process] = active_children()
+        (incoming / f"{socket.gethostname()}-{process.pid}-half").touch()
         comes()
 
     coming = threading.Thread(target=comes_once_it_hangs)
     coming.start()
     reported._work_in_the_shadow()
     coming.join()
+    assert list(incoming.iterdir()) == [], "what that process had half written is gone with it"
     assert time.monotonic() - came_at[0] < 1.0
     assert [each.stage for each in store.shadows.answers()] == [ShadowStage.TRYING]
     assert store.settling.leave(series_now(store, "2.25.901"), Event.SET_ASIDE, "", utc_now())
@@ -459,7 +463,6 @@ def test_a_second_bundle_that_fails_is_kept_with_what_its_process_says_of_it(
     reported._work_in_the_shadow()
     [answer] = store.shadows.answers()
     assert (answer.stage, answer.error) == (ShadowStage.TRYING, "Damaged")
-    assert list((with_a_second_bundle.storage.directory / "incoming").iterdir()) == []
 
 
 def test_a_second_bundle_whose_process_the_kernel_keeps_holds_up_nobody(
