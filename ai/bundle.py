@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from ai.decode import Calibration, Platt
 from ai.errors import BundleError
 from ai.inference import Tiling
-from ai.manifest import DEFAULT_BUNDLE, MANIFEST, read_document
+from ai.manifest import DEFAULT_BUNDLE, MANIFEST, read_document, sha256_of
 from ai.preprocess import Preprocessing
 from ai.second_stage import ShapeNet, ShapeSettings
 from ai.surroundings import NAMES as PLACES
@@ -129,11 +129,15 @@ def _check_names(weights_sha256: dict[str, str]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A manifest and its networks, on the CPU and in evaluation mode; `second` has those of the second stage, if any."""
+    """A manifest and its networks, on the CPU and in evaluation mode; `second` has those of the second stage, if any.
+
+    `sha256`: as `ai.manifest.sha256_of` has it of the file; "" where it was read from none.
+    """
 
     manifest: Manifest
     networks: tuple[UNet, ...]
     second: tuple[ShapeNet, ...] = ()
+    sha256: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.second) != (self.manifest.second_stage is not None):
@@ -146,7 +150,9 @@ def load_bundle(folder: Path | str = DEFAULT_BUNDLE, flip: bool = False, *, any_
     `flip`: read the mirrored region as well, whatever the manifest says.  `any_format`: for who calibrates it anew.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder, any_format=any_format)
+    document = read_document(folder)
+    sha256 = sha256_of(document)
+    manifest = _checked(folder / MANIFEST, document, any_format)
     networks = tuple(
         _filled(UNet(manifest.network), folder / name, digest).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         for name, digest in manifest.weights_sha256.items()
@@ -158,12 +164,16 @@ def load_bundle(folder: Path | str = DEFAULT_BUNDLE, flip: bool = False, *, any_
         )
     if flip:
         manifest = replace(manifest, tiling=replace(manifest.tiling, flip=True))
-    return Bundle(manifest, networks, second)
+    return Bundle(manifest, networks, second, sha256)
 
 
 def read_manifest(folder: Path | str, *, any_format: bool = False) -> Manifest:
     """Return a bundle's manifest without touching its weights.  Raises BundleError."""
-    path, document = Path(folder) / MANIFEST, read_document(folder)
+    return _checked(Path(folder) / MANIFEST, read_document(folder), any_format)
+
+
+def _checked(path: Path, document: dict[str, Any], any_format: bool) -> Manifest:
+    document = dict(document)
     written = document.pop("format", None)
     if written == 1 and not any_format:
         raise BundleError(f"{path} is of format 1, not {FORMAT}: calibrate it anew with `python -m training.calibrate`")

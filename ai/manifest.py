@@ -1,5 +1,6 @@
 """Where a bundle is, and its manifest as it is written: read without torch, which takes seconds to import."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -24,3 +25,11 @@ def read_document(folder: Path | str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise BundleError(f"{path} is not a JSON object: copy the bundle again")
     return document
+
+
+def sha256_of(document: dict[str, Any]) -> str:
+    """The SHA-256 of all that a manifest's file says, the digests of its weights among it, however it is laid out.
+
+    Not of what this version of Willis makes of it: the next one has other defaults for what it does not say.
+    """
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -2,5 +2,5 @@
 
 from node.cli.main import app
 
-if __name__ == "__main__":  # it is imported where a process of ours starts another one
+if __name__ == "__main__":
     app()

@@ -1,14 +1,11 @@
 """The model bundle that the configuration names."""
 
-import hashlib
-import json
 import socket
-from dataclasses import asdict
 from importlib.metadata import version
 
-from ai.bundle import Bundle, Manifest, load_bundle, read_manifest
+from ai.bundle import Bundle, Manifest, load_bundle
 from ai.errors import BundleError
-from ai.manifest import DEFAULT_BUNDLE
+from ai.manifest import DEFAULT_BUNDLE, read_document, sha256_of
 from node.config.sections import Config
 from node.errors import ConfigError
 from node.results.document import Algorithm
@@ -29,19 +26,14 @@ def configured_shadow(config: Config) -> Bundle | None:
         return None
     try:
         bundle = load_bundle(config.ai.shadow, config.ai.flip)
-        first = read_manifest(config.ai.bundle or DEFAULT_BUNDLE)
+        first = read_document(config.ai.bundle or DEFAULT_BUNDLE)
     except BundleError as error:
         raise ConfigError(f"[ai] shadow: {error}") from None
-    if manifest_sha256(read_manifest(config.ai.shadow)) == manifest_sha256(first):
+    if bundle.sha256 == sha256_of(first):
         raise ConfigError(
-            f"[ai] shadow = {str(config.ai.shadow)!r}: it is the bundle that reports ({first.version}); name another or none"
+            f"[ai] shadow = {str(config.ai.shadow)!r}: it is the bundle that reports ({bundle.manifest.version}); name another or none"
         )
     return bundle
-
-
-def manifest_sha256(manifest: Manifest) -> str:
-    """The SHA-256 of all that the manifest says, the digests of its weights among it."""
-    return hashlib.sha256(json.dumps(asdict(manifest), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def algorithm_of(manifest: Manifest, model: str = "") -> Algorithm:
@@ -54,7 +46,7 @@ def algorithm_of(manifest: Manifest, model: str = "") -> Algorithm:
     return Algorithm(manifest.name, model, software, device_uid)
 
 
-def model_name(manifest: Manifest, flip: bool) -> str:
+def model_name(bundle: Bundle, flip: bool) -> str:
     """What a claimant and a worker must have in common: the same Willis and the same weights, read alike."""
-    digest = manifest_sha256(manifest)[:12]
-    return f"Willis {version('willis')} with model {manifest.version} ({digest}{', flipped too' if flip else ''})"
+    named = f"Willis {version('willis')} with model {bundle.manifest.version}"
+    return f"{named} ({bundle.sha256[:12]}{', flipped too' if flip else ''})"

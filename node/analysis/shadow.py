@@ -1,8 +1,8 @@
 """A second bundle answers what the first has reported, when nobody waits: what it says goes into a table of its own.
 
 Nothing of it is delivered or shown among reports, and whatever happens to it, the report of the first stays as it is.
-It works in a process of its own, one for each answer, which is killed as soon as anybody waits: a bundle that hangs,
-crashes or eats the memory holds up nobody.
+It works in a process of its own, one for each answer, which is killed as soon as anybody waits: a bundle that hangs or
+crashes holds up nobody.  Nor does one that eats the memory: that process is the first that the kernel ends.
 """
 
 import os
@@ -10,21 +10,26 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from node.analysis.analysis import AnalysisContext, Stopwatch, conclusion_of, see
-from node.analysis.bundle import configured_shadow, manifest_sha256
+from node.analysis.bundle import configured_shadow
 from node.config.files import files_of
 from node.config.sections import Config
 from node.errors import ConfigError
 from node.results.document import Algorithm
 from node.runtime import log
 from node.runtime.clock import utc_now
+from storage.queries.models import Models
 from storage.queries.shadow import Bundles, ShadowClaim
 from storage.records import Claim
 from storage.store import Store
@@ -36,19 +41,22 @@ def _read_only(values: Mapping[Any, Any]) -> MappingProxyType[Any, Any]:
 
 ForkingPickler.register(MappingProxyType, lambda proxy: (_read_only, (dict(proxy),)))  # of which a Config has some
 LOOK_SECONDS = 0.2
-"""So often it is asked, while the second bundle answers, whether anybody waits."""
+"""So often it is asked, while something is done that can wait, whether anybody does."""
+_GONE_WITHIN_SECONDS = 5.0
+_UNUSABLE = 3
+"""The exit status of a process whose bundle was exchanged or can be read no longer."""
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """The second bundle by its version and the digest of its manifest, or why there is none though one is configured."""
+    """The second bundle by the name of its version and its digest, or why there is none though one is configured."""
 
     version: str = ""
     sha256: str = ""
     trouble: str = ""
 
 
-def shadow_of(config: Config) -> Shadow:
+def shadow_of(config: Config, models: Models) -> Shadow:
     """That of [ai]; one that cannot be used is logged, and costs nothing else."""
     try:
         bundle = configured_shadow(config)
@@ -58,64 +66,94 @@ def shadow_of(config: Config) -> Shadow:
     except Exception as error:  # noqa: BLE001  the edge: whatever its folder holds, the first bundle goes on reporting
         log.get().error("shadow_unusable", error=type(error).__name__)
         return Shadow(trouble=f"[ai] shadow cannot be loaded ({type(error).__name__}): export the bundle again")
-    return Shadow() if bundle is None else Shadow(bundle.manifest.version, manifest_sha256(bundle.manifest))
+    if bundle is None:
+        return Shadow()
+    return Shadow(models.name_of(bundle.manifest.version, bundle.sha256), bundle.sha256)
 
 
 def claim_next(context: AnalysisContext, shadow: Shadow, lease: timedelta) -> ShadowClaim | None:
-    """The next reported series that it has to answer; None where somebody waits, or where nothing is due."""
+    """The next reported series that it has to answer; None where somebody waits, or where nothing is due.
+
+    None, too, while the kernel keeps an earlier process of it, though that was killed.
+    """
     shadows = context.store.shadows
-    if not shadow.sha256 or shadows.somebody_waits():
+    if not shadow.sha256 or active_children() or shadows.somebody_waits():
         return None
     return shadows.begin(Bundles(shadow.sha256, shadow.version, context.algorithm.version), context.clock(), lease)
 
 
 def answer_apart(
     context: AnalysisContext, shadow: Shadow, claim: ShadowClaim, gives_way: Callable[[], bool], seconds: float
-) -> None:
+) -> Shadow:
     """The second bundle has answered, in a process of its own, or has failed; or the attempt was given back.
 
     `gives_way` is asked every `LOOK_SECONDS` whether that process is to end at once; after so many `seconds` it has to.
+    Returns `shadow`; where its bundle can be used no longer, why: nothing is asked of it until the next reload.
     """
-    shadows = context.store.shadows
-    arguments = (context.config, shadow.sha256, context.algorithm, claim)
-    process = get_context("spawn").Process(target=answer, args=arguments, daemon=True)
-    error, until = "", time.monotonic() + seconds
-    try:
-        process.start()
-        while process.is_alive():
-            process.join(LOOK_SECONDS)
-            if gives_way():
-                process.kill()
-                process.join()
-                shadows.give_back(claim, context.clock())
-                return
-            if time.monotonic() > until:
-                error = "longer than time_limit_seconds"
-                break
-        else:
-            error = f"exit status {process.exitcode}" if process.exitcode else ""
-    except Exception as failure:  # noqa: BLE001  the edge: it costs this attempt and nothing else
-        error = type(failure).__name__
-    finally:
-        if process.pid is not None:
-            process.kill()
-            process.join()
-    if error:
+    shadows, spawn = context.store.shadows, get_context("spawn")
+    said, says = spawn.Pipe(duplex=False)
+    arguments = (context.config, shadow.sha256, context.algorithm, claim, says)
+    process = spawn.Process(target=answer, args=arguments, daemon=True)
+    gave_way, is_unusable, error, until = False, False, "", time.monotonic() + seconds
+    with said, says:
+        try:
+            process.start()
+            says.close()
+            while process.is_alive() and not gave_way and not error:
+                process.join(LOOK_SECONDS)
+                gave_way = gives_way()
+                error = "longer than time_limit_seconds" if time.monotonic() > until else ""
+            if not process.is_alive() and process.exitcode:
+                error = _heard(said) or f"exit status {process.exitcode}"
+                is_unusable = process.exitcode == _UNUSABLE
+        except Exception as failure:  # noqa: BLE001  the edge: it costs this attempt and nothing else
+            error = type(failure).__name__
+        finally:
+            _end(process, context)
+    if gave_way or is_unusable:
+        shadows.give_back(claim, context.clock())
+    elif error:
         log.get().error("shadow_failed", case=claim.series.id, attempt=claim.attempt, error=error)
         shadows.fail(claim, context.clock(), error)
+    if is_unusable:
+        log.get().error("shadow_unusable", error=error)
+        return Shadow(trouble=error)
+    return shadow
 
 
-def answer(config: Config, sha256: str, first: Algorithm, claim: ShadowClaim) -> None:
+def _heard(said: Connection) -> str:
+    with suppress(EOFError, OSError):
+        return str(said.recv()) if said.poll() else ""
+    return ""
+
+
+def _end(process: BaseProcess, context: AnalysisContext) -> None:
+    """It is gone, and what it has half written; or the log says that the kernel keeps it, as one that waits for a disk."""
+    if process.pid is None:
+        return
+    process.kill()
+    process.join(_GONE_WITHIN_SECONDS)
+    if process.is_alive():
+        log.get().error("shadow_stuck", pid=process.pid)
+        return
+    with suppress(OSError):  # a leftover costs room and nothing else
+        context.files.sweep_of(process.pid)
+
+
+def answer(config: Config, sha256: str, first: Algorithm, claim: ShadowClaim, says: Connection) -> None:
     """What the second bundle says of the series is kept; run in a process of its own, which ends with its parent.
 
-    Ends the process with status 1 where that fails, when the log has why.
+    Where that fails, `says` has why, and the process ends with a status: `_UNUSABLE` where the bundle cannot be used.
     """
     _end_with_parent()
+    _go_first()
     log.configure(config.log.format, config.log.level)
+    status = _UNUSABLE
     try:
         bundle = configured_shadow(config)
-        if bundle is None or manifest_sha256(bundle.manifest) != sha256:
+        if bundle is None or bundle.sha256 != sha256:
             raise ConfigError("[ai] shadow: the bundle was exchanged; `willis reload` takes the new one")
+        status = 1
         files = files_of(config)
         store = Store.open(config.storage.url, files.folder)
         algorithm = replace(first, name=bundle.manifest.name, version=bundle.manifest.version)
@@ -125,10 +163,10 @@ def answer(config: Config, sha256: str, first: Algorithm, claim: ShadowClaim) ->
         conclusion = conclusion_of(context, claim.series, seen.outcome, watch.seconds)
         kept = store.shadows.end(claim, conclusion)
     except ConfigError as error:
-        log.get().error("shadow_unusable", error=str(error))
-        raise SystemExit(1) from None
+        says.send(str(error))
+        raise SystemExit(status) from None
     except Exception as error:  # noqa: BLE001  the edge: its text may hold what no log may
-        log.get().error("shadow_failed", case=claim.series.id, attempt=claim.attempt, error=type(error).__name__)
+        says.send(type(error).__name__)
         raise SystemExit(1) from None
     log.get().info(
         "shadow_answered" if kept else "shadow_void",
@@ -136,6 +174,12 @@ def answer(config: Config, sha256: str, first: Algorithm, claim: ShadowClaim) ->
         outcome=conclusion.outcome,
         seconds=round(sum(watch.seconds.values()), 2),
     )
+
+
+def _go_first() -> None:
+    """Where the host has no memory left, the kernel ends this process before any other."""
+    with suppress(OSError):  # a system without /proc
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
 
 
 def _end_with_parent() -> None:

@@ -18,12 +18,12 @@ from typing import Any
 import ai.predict
 from ai.bundle import Bundle
 from node.analysis.analysis import AnalysisContext, analyse, order_of, record
-from node.analysis.bundle import algorithm_of, configured_bundle, manifest_sha256, model_name
+from node.analysis.bundle import algorithm_of, configured_bundle, model_name
 from node.analysis.device import configured_device
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.engine import Ended, Engine, How
 from node.analysis.read_ahead import ReadAhead
-from node.analysis.shadow import answer_apart, claim_next, shadow_of
+from node.analysis.shadow import LOOK_SECONDS, answer_apart, claim_next, shadow_of
 from node.config.files import files_of
 from node.config.reloading import Reloading, never
 from node.config.sections import Config
@@ -46,8 +46,6 @@ FULL_DISK = STORE_AWAY = Backoff(first_seconds=2.0, longest_seconds=60.0)
 PERIOD_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 2 * PERIOD_SECONDS
 """Between two looks at the queue, should no wakeup come."""
-LOOK_SECONDS = 0.5
-"""So often it is asked, while a canary is analysed, whether a patient's series waits."""
 
 
 class StopRequested(Exception):
@@ -92,7 +90,7 @@ class Worker:
         self._looked_at = 0.0
         self._early_case: int | None = None
         self._heartbeat: Heartbeat | None = None
-        self._shadow = shadow_of(config)
+        self._shadow = shadow_of(config, self._store.models)
         self._reloading = reloading or never()
         self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
         algorithm, ahead = self._algorithm_of(bundle), self._ahead.take
@@ -102,7 +100,7 @@ class Worker:
         self._news = threading.Event()
         self._engine: Engine | None = None
         if config.ai.engine != "local":
-            self._engine = Engine(config, model_name(bundle.manifest, config.ai.flip), self._news.set, monotonic)
+            self._engine = Engine(config, model_name(bundle, config.ai.flip), self._news.set, monotonic)
         self._early = Early(config, bundle, self._early_progress)
         longest_seconds = config.ai.time_limit_seconds + 2 * LEASE_SLACK_SECONDS
         self._job = Job("analyse", PERIOD_SECONDS, True, self._work_and_read_ahead, longest_seconds)
@@ -279,6 +277,8 @@ class Worker:
         self._somebody_waits = (lambda: queue.other_waits(None)) if claim.series.canary else None
         self._looked_at = self._monotonic()
         try:
+            if not claim.series.canary:
+                self._take_name()
             run()
             self._times_full = self._times_away = 0
         except GivesWay:
@@ -303,7 +303,8 @@ class Worker:
         if claim is None:
             return
         still_working()
-        answer_apart(self._context, self._shadow, claim, self._is_wanted, self._config.ai.time_limit_seconds)
+        seconds = self._config.ai.time_limit_seconds
+        self._shadow = answer_apart(self._context, self._shadow, claim, self._is_wanted, seconds)
         self._job.wake()
 
     def _is_wanted(self) -> bool:
@@ -351,16 +352,23 @@ class Worker:
         ai.predict.warm(bundle, config.ai.device)
         context = replace(self._context, config=config, bundle=bundle, algorithm=self._algorithm_of(bundle))
         early = Early(config, bundle, self._early_progress)
-        self._context, self._shadow, self._early = context, shadow_of(config), early
+        self._context, self._shadow, self._early = context, shadow_of(config, self._store.models), early
         if self._engine:
-            self._engine.model = model_name(bundle.manifest, config.ai.flip)
+            self._engine.model = model_name(bundle, config.ai.flip)
         self._ahead.forget_answers()
         second = f", second {self._shadow.version}" if self._shadow.version else ""
-        return f"model {bundle.manifest.version}{second}"
+        return f"model {context.algorithm.version}{second}"
 
     def _algorithm_of(self, bundle: Bundle) -> Algorithm:
         manifest = bundle.manifest
-        return algorithm_of(manifest, self._store.models.name_of(manifest.version, manifest_sha256(manifest)))
+        return algorithm_of(manifest, self._store.models.name_of(manifest.version, bundle.sha256))
+
+    def _take_name(self) -> None:
+        """The bundle has its name for good, as what it reports has it."""
+        bundle, algorithm = self._context.bundle, self._context.algorithm
+        name = self._store.models.take_name(bundle.manifest.version, bundle.sha256)
+        if name != algorithm.version:  # another one of its version has reported since it was loaded
+            self._context = replace(self._context, algorithm=algorithm_of(bundle.manifest, name))
 
     def _listen(self, wakeup: Wakeup) -> None:
         while not self._stopping.is_set():

@@ -42,14 +42,15 @@ def explain(
             raise ConfigError(f"--out {path} must be a .png file in a folder that exists")
         with console.status(f"analysing case {number} again"):
             images = _images(store, files_of(checked), number)
-            explanation, manifest = _explained(checked, number, images)
+            explanation, manifest, sha256 = _explained(checked, number, images)
         if not explanation.shown:
             raise NodeError(f"case {number}: there is not even a weak candidate to explain")
-        heading = f"Case {number}   {manifest.name} {manifest.version}   {_count(explanation)}"
+        model = store.models.name_of(manifest.version, sha256)
+        heading = f"Case {number}   {manifest.name} {model}   {_count(explanation)}"
         picture(explanation, heading).save(path)
         console.print(f"case {number}: {_count(explanation)}, {path}", soft_wrap=True)
-        if row["model"] not in ("", None, manifest.version):
-            console.print(f"reported by model {row['model']}, explained by {manifest.version}")
+        if row["model"] not in ("", None, model):
+            console.print(f"reported by model {row['model']}, explained by {model}")
 
 
 def _images(store: Store, files: Files, case: int) -> list[Path]:
@@ -74,8 +75,8 @@ def _path(files: Files, file: StoredFile) -> Path | None:
     return path if path.exists() else None
 
 
-def _explained(config: Config, case: int, paths: list[Path]) -> tuple["Explanation", "Manifest"]:
-    """What the configured model sees in these files, and what it says of itself.  Raises ConfigError and NodeError."""
+def _explained(config: Config, case: int, paths: list[Path]) -> tuple["Explanation", "Manifest", str]:
+    """What the configured model sees in these files, what it says of itself, and its bundle's digest.  Raises ConfigError and NodeError."""
     from ai.explain import explain as explained_by_ai
     from node.analysis.bundle import configured_bundle
     from node.analysis.device import configured_device
@@ -89,7 +90,7 @@ def _explained(config: Config, case: int, paths: list[Path]) -> tuple["Explanati
     except NotAnalysable as error:
         detail = f" ({error.detail})" if error.detail else ""
         raise NodeError(f"case {case} cannot be analysed: {error.reason.explained}{detail}") from None
-    return explanation, bundle.manifest
+    return explanation, bundle.manifest, bundle.sha256
 
 
 def _count(explanation: "Explanation") -> str:

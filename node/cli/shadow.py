@@ -3,7 +3,8 @@
 import csv
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,11 +30,9 @@ def shadow(
 
     Each pair of models has a comparison of its own, the one that answered last comes last.
     """
-    from storage.store import Store
-
     with one_line_errors():
         one_of(json=as_json, csv=as_csv)
-        answers = Store.open(settings(config).storage.url).shadows.answers()
+        answers = _answers(settings(config).storage.url)
         if as_csv:
             _write_csv(answers)
             return
@@ -46,6 +45,15 @@ def shadow(
             _print(key, group, within_mm)
         if not pairs:
             say("nothing was compared yet: name a second bundle in [ai] shadow; it answers when no series waits")
+
+
+def _answers(url: str) -> "list[ShadowAnswer]":
+    """With the second bundles' names as they are now: one of that version may have reported since."""
+    from storage.store import Store
+
+    store = Store.open(url)
+    name_of = cache(store.models.name_of)
+    return [replace(each, model=name_of(each.model, each.bundle_sha256)) for each in store.shadows.answers()]
 
 
 def _pairs(answers: "list[ShadowAnswer]") -> "dict[tuple[str, str, str], list[ShadowAnswer]]":
@@ -112,7 +120,8 @@ def _print(key: tuple[str, str, str], group: "list[ShadowAnswer]", within_mm: fl
     first, second, digest = key
     found = _comparison(group, within_mm)
     aside = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in _counts(group).items() if count)
-    say(f"{first} reports, {second} ({digest[:12]}) answers too: {found.series} series{f'; {aside}' if aside else ''}")
+    second = second if digest[:8] in second else f"{second} ({digest[:12]})"
+    say(f"{first} reports, {second} answers too: {found.series} series{f'; {aside}' if aside else ''}")
     table = Table("", "Both", "Only first", "Only second", "Neither", "Cohen's kappa (95 %)")
     for name, agreement in (("present", found.report), ("notify", found.notify)):
         counts = (agreement.both, agreement.only_first, agreement.only_second, agreement.neither)

@@ -44,7 +44,7 @@ def web(
         asked = threading.Event()
         if as_child:
             end_with_parent(asked.set)
-        else:
+        elif sys.stdin is None or not sys.stdin.isatty():  # else SIGHUP says that its terminal is gone
             on_hangup(asked.set)
         checked = configuration(config)
         with trouble_noted(checked, "web"):

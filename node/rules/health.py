@@ -320,8 +320,8 @@ def _drift(facts: Facts) -> Iterator[Reason]:
 
 
 def _certificates(facts: Facts) -> Iterator[Reason]:
-    if facts.certificate_error:
-        yield Reason("certificates", Verdict.DEGRADED, facts.certificate_error)
+    for error in facts.certificate_errors:
+        yield Reason("certificates", Verdict.DEGRADED, error, error.partition(" = ")[0])
     for each in facts.certificates:
         if trouble := certificate_trouble(each, facts.now):
             yield Reason("certificates", Verdict.DEGRADED, trouble, each.key)

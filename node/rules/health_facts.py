@@ -58,7 +58,7 @@ class Facts:
     processes: Sequence[ProcessFact] = ()
     peers: Sequence[PeerFact] = ()
     certificates: Sequence[CertificateFact] = ()
-    certificate_error: str = ""
+    certificate_errors: Sequence[str] = ()
     oldest_pending_at: datetime | None = None
     oldest_ready_at: datetime | None = None
     oldest_refused_at: datetime | None = None

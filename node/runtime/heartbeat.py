@@ -31,6 +31,7 @@ class Heartbeat:
         self._processes, self._details = processes, details
         self._first = _process(role, folder)
         self._stopping = threading.Event()
+        self._one_at_a_time = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._is_failing = False
 
@@ -46,13 +47,13 @@ class Heartbeat:
         self._thread.join(_LAST_SECONDS)
 
     def beat(self) -> None:
-        """What the process says of itself now is known at once."""
+        """What the process says of itself now is known at once; nothing, once it ends."""
         self._try(self._beat)
 
     def _run(self) -> None:
         while not self._stopping.wait(PERIOD_SECONDS):
             self._try(self._beat)
-        self._try(lambda: self._processes.end(self._first.name))  # here: after the last beat, however long that took
+        self._try(self._end)  # here: after the last beat, however long that took
 
     def _forget_others(self) -> None:
         first = self._first
@@ -61,8 +62,15 @@ class Heartbeat:
         )
 
     def _beat(self) -> None:
-        changes = {"beat_at": utc_now(), "details": self._details()}
-        self._processes.beat(Process(**{**vars(self._first), **changes}))
+        with self._one_at_a_time:
+            if self._stopping.is_set():
+                return
+            changes = {"beat_at": utc_now(), "details": self._details()}
+            self._processes.beat(Process(**{**vars(self._first), **changes}))
+
+    def _end(self) -> None:
+        with self._one_at_a_time:
+            self._processes.end(self._first.name)
 
     def _try(self, step: Callable[[], None]) -> None:
         """The step was made, or the log says once that it cannot be: health notices its absence."""

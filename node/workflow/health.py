@@ -5,7 +5,7 @@ Changes nothing, and needs no part of the node that may be what is ill.
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
     """What is known of it; `known`: its database, where that is open already and of this version."""
     folder, lately = config.storage.directory, timedelta(hours=config.delivery.give_up_hours) + GIVEN_UP_LATELY
     free_bytes, disk_error = room_in(folder)
-    certificates, certificate_error = _certificates(config)
+    certificates, certificate_errors = _certificates(config)
     processes: list[Process] = []
     peers: list[PeerAnswer] = []
     given_up: list[ResultsGivenUp] = []
@@ -73,13 +73,9 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         database_error=database_error,
         locked_by=locked_by,
         processes=[_process(each) for each in processes],
-        peers=[
-            PeerFact(each.peer, each.asked_at, each.answered_at, each.error)
-            for each in peers
-            if each.host == host and each.peer in config.peers and config.node.echo_seconds
-        ],
+        peers=_peers(config, peers, host, {each.host for each in processes if _serves(each, now)}),
         certificates=certificates,
-        certificate_error=certificate_error,
+        certificate_errors=certificate_errors,
         oldest_pending_at=waiting.oldest_pending_at,
         oldest_ready_at=waiting.oldest_ready_at,
         oldest_refused_at=waiting.oldest_refused_at,
@@ -117,11 +113,27 @@ def room_in(folder: Path, statvfs: Callable[[str | Path], os.statvfs_result] = o
 
 def _overdue(config: Config, last: CanaryEnd | None, unanswered: int, processes: list[Process], now: datetime) -> str:
     """Why no canary has had its turn for too long, as far as a node runs that could have sent one."""
-    started = [each.started_at for each in processes if each.role == "serve" and is_alive(_process(each), now)]
+    started = [each.started_at for each in processes if _serves(each, now)]
     if not started:
         return ""
     since = max(min(started), last.ended_at) if last else min(started)
     return overdue(since, unanswered, timedelta(minutes=config.canary.minutes), now)
+
+
+def _serves(process: Process, now: datetime) -> bool:
+    return process.role == "serve" and is_alive(_process(process), now)
+
+
+def _peers(config: Config, answers: list[PeerAnswer], host: str, serving: set[str]) -> list[PeerFact]:
+    """What the node of this host was answered; where none runs here, what those that run elsewhere were, the worst of each peer."""
+    asking = serving if serving and host not in serving else {host}
+    found: dict[str, PeerFact] = {}
+    for each in answers:
+        if each.host in asking and each.peer in config.peers and config.node.echo_seconds:
+            known = found.get(each.peer)
+            if known is None or not known.error:
+                found[each.peer] = PeerFact(each.peer, each.asked_at, each.answered_at, each.error)
+    return list(found.values())
 
 
 def _process(process: Process) -> ProcessFact:
@@ -129,33 +141,40 @@ def _process(process: Process) -> ProcessFact:
     return ProcessFact(process.role, process.host, process.pid, process.beat_at, is_gone, process.details)
 
 
-def _certificates(config: Config) -> tuple[list[CertificateFact], str]:
-    try:
-        return [*certificate_facts(config.node.tls), *_of_cas(config)], ""
-    except ConfigError as error:
-        return [], str(error)
+def _certificates(config: Config) -> tuple[list[CertificateFact], list[str]]:
+    """Those that can be read, and why the others cannot.
 
-
-def certificate_facts(tls: Tls | None) -> list[CertificateFact]:
-    """Every certificate that [node.tls] names, with its dates.  Raises ConfigError."""
-    if tls is None:
-        return []
-    return [
-        CertificateFact(key, str(path), each.not_before, each.not_after)
-        for key, path in ((OWN_CERTIFICATE, tls.certificate), ("[node.tls] ca", tls.ca))
-        for each in read_certificates(key, path)
-    ]
-
-
-def _of_cas(config: Config) -> Iterator[CertificateFact]:
-    """Those by which servers are known that we call: of each file the one that holds longest, as it may be one of all CAs."""
+    Of each file of CAs of a server that we call the one that holds longest, as it may be one of all CAs.
+    """
     oidc, ldap, objects = config.web.oidc, config.web.ldap, config.storage.objects_ca
     named = {
         "[web.oidc] ca": oidc.ca if oidc else None,
         "[web.ldap] ca": ldap.ca if ldap else None,
         "[storage] objects_ca": Path(objects) if objects else None,
     }
-    for key, path in named.items():
-        if path is not None and (found := read_certificates(key, path)):
-            last = max(found, key=lambda each: each.not_after)
-            yield CertificateFact(key, str(path), last.not_before, last.not_after)
+    found: list[CertificateFact] = []
+    errors: list[str] = []
+    ours = _of_tls(config.node.tls)
+    for key, path in {**ours, **named}.items():
+        if path is None:
+            continue
+        try:
+            facts = _read(key, path)
+        except ConfigError as error:
+            errors.append(str(error))
+        else:
+            found += facts if key in ours else sorted(facts, key=lambda each: each.not_after)[-1:]
+    return found, errors
+
+
+def certificate_facts(tls: Tls | None) -> list[CertificateFact]:
+    """Every certificate that [node.tls] names, with its dates.  Raises ConfigError."""
+    return [each for key, path in _of_tls(tls).items() for each in _read(key, path)]
+
+
+def _of_tls(tls: Tls | None) -> dict[str, Path]:
+    return {OWN_CERTIFICATE: tls.certificate, "[node.tls] ca": tls.ca} if tls else {}
+
+
+def _read(key: str, path: Path) -> list[CertificateFact]:
+    return [CertificateFact(key, str(path), each.not_before, each.not_after) for each in read_certificates(key, path)]

@@ -4,7 +4,9 @@ Those that have it open already notice neither: what they need of the file's beg
 waits for the lock says nothing meanwhile.
 """
 
+import os
 import sqlite3
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 
@@ -58,9 +60,7 @@ def require_no_lock(url: str, seconds: float = PATIENCE_SECONDS) -> None:
     except sqlite3.Error as error:
         if _code(error) == sqlite3.SQLITE_BUSY:
             pid = _writer_of(path)
-            who = (
-                f"the program {_name_of(pid)} (pid {pid})" if pid else "another program (`fuser` on the file finds it)"
-            )
+            who = _called(pid) if pid else "another program (`fuser` on the file finds it)"
             message = f"the database {url} takes no changes: it is locked by {who}; see what that does, and end it"
             raise DatabaseLocked(message, pid) from None
 
@@ -89,8 +89,16 @@ def _writer_of(database: Path) -> int:
     return 0
 
 
-def _name_of(pid: int) -> str:
+def _called(pid: int) -> str:
+    """Without its name where that is hidden from us, as by systemd's ProtectProc of programs of other users."""
+    with suppress(OSError):
+        return (
+            f"the program {Path(f'/proc/{pid}/comm').read_text(encoding='utf-8', errors='replace').strip()} (pid {pid})"
+        )
     try:
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return "that has just ended"
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return f"a program that has just ended (pid {pid})"
+    except PermissionError:
+        pass
+    return f"pid {pid}"

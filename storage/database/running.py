@@ -105,7 +105,7 @@ class DriftRow(Base):
 
 
 class ModelRow(Base):
-    """A bundle that has reported here, the first of its version first.  See `storage.queries.models`."""
+    """A bundle that was given a patient's series to report, the first of its version first.  See `storage.queries.models`."""
 
     __tablename__ = "model"
     __table_args__ = (UniqueConstraint("version", "sha256"),)

@@ -335,12 +335,25 @@ class Files:
         `has_died` is asked of "host:process id".  One with our own process id died too, before we began.  Another
         host's are gone after a day.  What cannot be removed, such as a folder that somebody made there, stays.
         """
+        ours = ":".join(self._writer)
+
+        def is_left(leftover: Path, writer: str) -> bool:
+            ended = writer == ours or has_died(writer)
+            return ended or is_older(leftover, time.time() - _LONGEST_WRITE_SECONDS)
+
+        return self._sweep(is_left)
+
+    def sweep_of(self, process_id: int) -> int:
+        """Half-written files of this process of our host, which has ended, are gone; returns how many."""
+        ended = f"{self._writer[0]}:{process_id}"
+        return self._sweep(lambda _leftover, writer: writer == ended)
+
+    def _sweep(self, is_left: Callable[[Path, str], bool]) -> int:
         count = 0
-        for leftover in (self.root / "incoming").iterdir():
+        for leftover in self._incoming.iterdir():
             host, _, process_id = leftover.name.rpartition("-")[0].rpartition("-")
-            ended = (host, process_id) == self._writer or has_died(f"{host}:{process_id}")
             with contextlib.suppress(OSError):  # a leftover is no reason not to receive
-                if ended or is_older(leftover, time.time() - _LONGEST_WRITE_SECONDS):
+                if is_left(leftover, f"{host}:{process_id}"):
                     leftover.unlink()
                     count += 1
         return count

@@ -1,13 +1,16 @@
 """Which processes of a node run: each says so every few seconds.  And which peers answered when they were last asked."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select, update
 
 from storage.database.running import PeerAnswerRow, ProcessRow
 from storage.database.transactions import Transactions
 from storage.running import Process
+
+_FORGOTTEN = timedelta(hours=1)
+"""What a host was answered is worth nothing once it has not asked for so long."""
 
 
 class Processes:
@@ -52,10 +55,15 @@ class Processes:
             return len(gone)
 
     def peer_answered(self, peer: str, host: str, now: datetime, error: str = "") -> None:
-        """The peer was asked `now` by this host and answered, or did not, with this error."""
+        """The peer was asked `now` by this host and answered, or did not, with this error.
+
+        What other hosts were answered that ask no longer is forgotten.
+        """
         answered = {} if error else {"answered_at": now}
         values = {"asked_at": now, "error": error, **answered}
+        old = (PeerAnswerRow.host != host, PeerAnswerRow.asked_at < now - _FORGOTTEN)
         with self._transactions.writing() as session:
+            session.execute(delete(PeerAnswerRow).where(*old))
             asked = PeerAnswerRow.peer == peer, PeerAnswerRow.host == host
             known = session.execute(update(PeerAnswerRow).where(*asked).values(**values).returning(PeerAnswerRow.peer))
             if known.first() is None:

@@ -9,7 +9,7 @@ from ai.bundle import Manifest, load_bundle, read_manifest, save_bundle
 from ai.decode import Calibration
 from ai.errors import BundleError
 from ai.inference import Tiling
-from ai.manifest import DEFAULT_BUNDLE, MANIFEST
+from ai.manifest import DEFAULT_BUNDLE, MANIFEST, read_document, sha256_of
 from ai.preprocess import Preprocessing
 from ai.unet import UNet, UNetSettings
 
@@ -65,6 +65,17 @@ def test_replacing_a_bundle_leaves_no_old_weights(folder: Path) -> None:
     save_bundle(folder, manifest(version="0.2"), (UNet(TINY),))
     assert load_bundle(folder).manifest.version == "0.2"
     assert len(list(folder.iterdir())) == 2
+
+
+def test_a_bundle_is_known_by_what_its_file_says_and_not_by_what_is_made_of_it(folder: Path) -> None:
+    known = load_bundle(folder).sha256
+    edit(folder)  # laid out anew
+    assert load_bundle(folder, flip=True).sha256 == known == sha256_of(read_document(folder))
+    document = read_document(folder)
+    del document["notify_threshold"]
+    (folder / MANIFEST).write_text(json.dumps(document))
+    assert load_bundle(folder).manifest == manifest(weights_sha256=document["weights_sha256"])
+    assert load_bundle(folder).sha256 != known, "the default that it now gets is this version's"
 
 
 def test_altered_weights_are_refused_by_their_digest(folder: Path) -> None:

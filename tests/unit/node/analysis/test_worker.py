@@ -3,10 +3,13 @@
 import itertools
 import os
 import signal
+import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import active_children
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
@@ -16,9 +19,11 @@ import ai
 from ai.bundle import save_bundle
 from ai.findings import Findings
 from ai.unet import UNet
+from node.analysis import shadow
 from node.analysis.bundle import algorithm_of
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.read_ahead import Ahead
+from node.analysis.shadow import claim_next
 from node.analysis.worker import GivesWay, Worker
 from node.cli import checks
 from node.config.reloading import Reloading
@@ -359,6 +364,20 @@ def test_a_reload_of_the_model_throws_away_what_the_old_one_answered_early(
     assert models == [manifest().version, "2.0"]
 
 
+def test_a_bundle_takes_its_name_when_it_is_first_given_a_patients_series_and_not_when_it_is_loaded(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series, version = keep(store, Files(config.storage.directory), clock, ct_series(6)), manifest().version
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    monkeypatch.setattr(ai, "analyse", lambda *_, **__: found(0.2), raising=False)
+    worker = Worker(config)
+    other = "f" * 64
+    assert store.models.name_of(version, other) == version
+    worker._next()
+    assert store.models.name_of(version, other) == f"{version} (ffffffff)"
+    assert [row["model"] for row in store.worklist.rows()] == [version]
+
+
 @pytest.fixture
 def with_a_second_bundle(config: Config, tmp_path: Path) -> Config:
     """The configuration with another bundle as shadow."""
@@ -404,16 +423,24 @@ def test_a_second_bundle_that_hangs_holds_up_nobody_and_its_failure_is_its_own(
     listed = with_a_second_bundle.ai.shadow / "manifest.json"
     listed.unlink()
     os.mkfifo(listed)  # whoever reads it waits for ever
-    came_at = list[float]()
+    came_at, incoming = list[float](), with_a_second_bundle.storage.directory / "incoming"
 
     def comes() -> None:
         datasets = ct_series(1, SeriesInstanceUID="2.25.901", StudyInstanceUID="2.25.902", SOPInstanceUID="2.25.903")
         keep(store, Files(with_a_second_bundle.storage.directory), clock, datasets)
         came_at.append(time.monotonic())
 
-    coming = threading.Timer(1.0, comes)
+    def comes_once_it_hangs() -> None:
+        wait_until(lambda: _oom_scores() == ["1000"], 20, "the kernel would end the second bundle's process first")
+        [process] = active_children()
+        (incoming / f"{socket.gethostname()}-{process.pid}-half").touch()
+        comes()
+
+    coming = threading.Thread(target=comes_once_it_hangs)
     coming.start()
     reported._work_in_the_shadow()
+    coming.join()
+    assert list(incoming.iterdir()) == [], "what that process had half written is gone with it"
     assert time.monotonic() - came_at[0] < 1.0
     assert [each.stage for each in store.shadows.answers()] == [ShadowStage.TRYING]
     assert store.settling.leave(series_now(store, "2.25.901"), Event.SET_ASIDE, "", utc_now())
@@ -422,8 +449,39 @@ def test_a_second_bundle_that_hangs_holds_up_nobody_and_its_failure_is_its_own(
     listed.write_text("no manifest", "utf-8")
     reported._work_in_the_shadow()
     [answer] = store.shadows.answers()
-    assert (answer.stage, answer.error) == (ShadowStage.TRYING, "exit status 1")
+    assert (answer.stage, answer.error) == (ShadowStage.TRYING, "")
+    assert reported._details()["shadow_trouble"] == f"[ai] shadow: {listed} is not JSON: copy the bundle again"
+    assert reported._shadow.sha256 == "", "nothing is asked of it until a reload"
     assert store.worklist.rows()[0]["outcome"] == "negative"
+
+
+def test_a_second_bundle_that_fails_is_kept_with_what_its_process_says_of_it(
+    reported: Worker, with_a_second_bundle: Config, store: Store
+) -> None:
+    for each in (with_a_second_bundle.storage.directory / "instances").rglob("*.dcm"):
+        each.unlink()
+    reported._work_in_the_shadow()
+    [answer] = store.shadows.answers()
+    assert (answer.stage, answer.error) == (ShadowStage.TRYING, "Damaged")
+
+
+def test_a_second_bundle_whose_process_the_kernel_keeps_holds_up_nobody(
+    reported: Worker, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "_GONE_WITHIN_SECONDS", 0.1)
+    monkeypatch.setattr(SpawnProcess, "kill", lambda _process: None)  # as where it waits for a disk that is away
+    monkeypatch.setattr(reported, "_is_wanted", lambda: True)
+    reported._work_in_the_shadow()
+    [kept] = active_children()
+    assert claim_next(reported._context, reported._shadow, LEASE) is None
+    monkeypatch.undo()
+    kept.kill()
+    kept.join()
+    assert claim_next(reported._context, reported._shadow, LEASE) is not None
+
+
+def _oom_scores() -> list[str]:
+    return [Path(f"/proc/{each.pid}/oom_score_adj").read_text().strip() for each in active_children()]
 
 
 @pytest.mark.parametrize("wrong", ["missing", "the same"])

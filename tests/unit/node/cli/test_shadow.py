@@ -48,6 +48,13 @@ def test_it_says_how_both_compare(config: Path) -> None:
     assert "no finding of these was accepted or rejected yet" in words
 
 
+def test_a_second_bundle_whose_version_another_one_has_taken_is_called_by_its_digest_too(config: Path) -> None:
+    store = Store.open(f"sqlite:///{config.parent / 'files' / 'willis.db'}")
+    assert store.models.take_name("2.0", "b" * 64) == "2.0"
+    store.close()
+    assert "0.1.0 reports, 2.0 (aaaaaaaa) answers too: 1 series" in printed(config)
+
+
 def test_json_and_csv_have_the_same(config: Path) -> None:
     [found] = json.loads(printed(config, "--json", "--within-mm", "3"))
     assert (found["second_model"], found["series"], found["within_mm"]) == ("2.0", 1, 3.0)

@@ -145,7 +145,7 @@ ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
         DEGRADED, "certificates", "`willis receive` still shows a certificate that expires on 2026-11-24, though [node.tls]",
     ),
     "a certificate of tomorrow": (certificate(DAY, 99 * DAY), DEGRADED, "certificates", "is this machine's clock right?"),
-    "a certificate that is not there": ({"certificate_error": "x.pem: gone"}, DEGRADED, "certificates", "x.pem: gone"),
+    "a certificate that is not there": ({"certificate_errors": ["x.pem: gone"]}, DEGRADED, "certificates", "x.pem: gone"),
     "a clock that was set back": (
         {"processes": without("serve", process("serve", -60))}, DEGRADED, "clock", "60 s in the future: this machine's clock"),
 }  # fmt: skip

@@ -13,6 +13,16 @@ from storage.store import Store
 from tests.support.running import wait_until
 
 
+def test_a_beat_that_is_asked_for_after_the_end_says_nothing(sqlite_store: Store, tmp_path: Path) -> None:
+    ours = Heartbeat(sqlite_store.processes, "web", tmp_path)
+    ours.start()
+    ours.beat()
+    assert len(processes(sqlite_store.transactions.reading_plainly)) == 1
+    ours.stop()
+    ours.beat()
+    assert processes(sqlite_store.transactions.reading_plainly) == []
+
+
 def test_a_beat_that_waits_for_the_database_is_not_the_last_word_of_a_process_that_ended(
     sqlite_store: Store, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

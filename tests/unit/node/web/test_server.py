@@ -1,5 +1,6 @@
 """`willis web` in a process of its own: it says that it runs, and when it ends nobody misses it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ def test_the_pages_say_that_they_run_until_they_are_stopped(tmp_path: Path) -> N
     port, path = free_port(), tmp_path / "config.toml"
     path.write_text(f"[storage]\ndirectory = {str(tmp_path)!r}\n[web]\nport = {port}\n")
     command = [sys.executable, "-m", "node", "web", "--config", str(path)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as pages:
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as pages:
         try:
             wait_until(lambda: (tmp_path / "willis.db").exists() and bool(known(tmp_path)), 60, "the pages run")
             [process] = known(tmp_path)
@@ -38,3 +39,19 @@ def test_the_pages_say_that_they_run_until_they_are_stopped(tmp_path: Path) -> N
         finally:
             pages.kill()
     assert [process.details.get("trouble", "")[:12] for process in known(tmp_path)] == ["[web] port ="]
+
+
+def test_pages_that_were_started_in_a_terminal_end_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"[storage]\ndirectory = {str(tmp_path)!r}\n[web]\nport = {free_port()}\n")
+    command = [sys.executable, "-m", "node", "web", "--config", str(path)]
+    terminal, its_end = os.openpty()
+    with subprocess.Popen(command, cwd=ROOT, stdin=its_end, stderr=subprocess.DEVNULL) as pages:
+        try:
+            wait_until(lambda: (tmp_path / "willis.db").exists() and bool(known(tmp_path)), 60, "the pages run")
+            pages.send_signal(signal.SIGHUP)
+            assert pages.wait(10) == -signal.SIGHUP
+        finally:
+            pages.kill()
+            os.close(terminal)
+            os.close(its_end)

@@ -15,6 +15,9 @@ from node.workflow.health import facts_of
 from storage.running import Process, ResultsGivenUp
 from storage.store import Store
 from tests.support.builders import FakeClock
+from tests.support.certificates import Certificates, certificates
+
+__all__ = ["certificates"]
 
 
 def test_results_that_were_given_up_are_known_until_the_peer_gets_one_or_for_some_days(
@@ -73,3 +76,30 @@ def test_health_of_a_host_says_what_that_host_was_answered(
     sqlite_store.processes.peer_answered("PACS", host, clock())
     sqlite_store.processes.peer_answered("PACS", "another", clock(), "connection refused")
     assert [each.error for each in facts_of(config, clock()).peers] == [""]
+
+
+def test_health_of_a_host_where_no_node_runs_says_what_those_that_run_were_answered(
+    sqlite_store: Store, clock: FakeClock, tmp_path: Path
+) -> None:
+    url = str(sqlite_store.transactions.engine.url)
+    peers = {"PACS": {"ae_title": "PACS", "host": "127.0.0.1", "port": 104}}
+    config = Config.model_validate({"storage": {"directory": tmp_path, "database_url": url}, "peers": peers})
+    for host in ("far", "away"):
+        sqlite_store.processes.beat(Process(host, "serve", host, 1, "", clock(), clock()))
+    for host, error in (("away", ""), ("far", "connection refused"), ("gone", "no route"), ("near", "")):
+        sqlite_store.processes.peer_answered("PACS", host, clock(), error)
+    assert [each.error for each in facts_of(config, clock()).peers] == ["connection refused"]
+    here = socket.gethostname()[:64]
+    sqlite_store.processes.beat(Process("here", "serve", here, os.getpid(), "", clock(), clock()))
+    assert facts_of(config, clock()).peers == []
+
+
+def test_a_ca_that_cannot_be_read_hides_no_certificate_of_another_file(
+    sqlite_store: Store, clock: FakeClock, tmp_path: Path, certificates: Certificates
+) -> None:
+    tls = certificates.of("node", ca=tmp_path / "gone.pem")
+    storage = {"directory": tmp_path, "database_url": str(sqlite_store.transactions.engine.url)}
+    facts = facts_of(Config.model_validate({"storage": storage, "node": {"tls": tls}}), clock())
+    assert [each.path for each in facts.certificates] == [str(tls.certificate)]
+    [error] = facts.certificate_errors
+    assert "gone.pem" in error

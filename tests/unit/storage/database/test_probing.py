@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.database import probing
 from storage.database.probing import require_no_lock, require_sqlite_file
 from storage.errors import DatabaseLocked, DatabaseUnusable
 from storage.store import Store
@@ -51,6 +52,16 @@ input()
         assert time.monotonic() - begun > 0.2
         other.communicate(b"\n")
     require_no_lock(sqlite_url)
+
+
+def test_a_program_whose_name_is_hidden_is_called_by_its_number_and_only_one_that_is_gone_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    assert probing._called(gone.pid) == f"a program that has just ended (pid {gone.pid})"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError))  # ProtectProc
+    assert probing._called(os.getpid()) == f"pid {os.getpid()}"
 
 
 def test_a_change_that_takes_a_moment_is_waited_for(sqlite_store: Store, sqlite_url: str) -> None:

@@ -272,6 +272,17 @@ def test_what_others_are_writing_in_the_same_folder_is_not_swept(files: Files, m
         alive.kill()
 
 
+def test_what_a_process_of_ours_left_half_written_is_swept_when_it_was_ended(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.begin_instance(PREAMBLE)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", lambda: 4_000_000)
+        Files(files.root).begin_instance(PREAMBLE)
+    assert (files.sweep_of(4_000_001), files.sweep_of(4_000_000)) == (0, 1)
+    assert len(list((files.root / "incoming").iterdir())) == 1, "ours is written still"
+
+
 def test_what_cannot_be_removed_stays_and_the_rest_is_swept(files: Files) -> None:
     folder = files.new_temporary()
     (folder / "of somebody").mkdir(parents=True)

@@ -62,6 +62,14 @@ def test_what_a_peer_answers_one_host_says_nothing_of_what_it_answers_another(st
     assert [(each.host, each.error) for each in found] == [("a", "connection refused"), ("b", "")]
 
 
+def test_what_a_host_was_answered_that_asks_no_longer_is_forgotten(store: Store) -> None:
+    store.processes.peer_answered("PACS", "a", START)
+    store.processes.peer_answered("PACS", "b", START)
+    store.processes.peer_answered("PACS", "b", START + timedelta(minutes=61), "silent")
+    [kept] = health.peers(store.transactions.reading_plainly)
+    assert (kept.host, kept.answered_at) == ("b", START), "when it last answered us is known still"
+
+
 def test_what_waits_is_the_oldest_and_what_is_dead_is_counted(store: Store, clock: FakeClock) -> None:
     assert health.waiting(store.transactions.reading_plainly).oldest_pending_at is None
     reported(store, clock, series="2.25.1")
