@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test peers test-faults soak test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-cost bench-notification bench-decode bench-engine bench-web validate deb setup clean
+.PHONY: run serve test peers test-faults soak simulate test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-cost bench-notification bench-decode bench-engine bench-web validate deb setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS; KEEP=1 leaves the triage page open
 	@$(BIN)/willis demo $(if $(KEEP),--keep)
@@ -24,6 +24,9 @@ test-faults: setup  ## kill it at every point, and KILLS=200 times at random und
 HOURS ?= 2
 soak: setup         ## a hospital's day in HOURS=2 with kills and outages: what is lost, doubled or grows; into var/soak
 	@$(BIN)/python -m tests.soak --hours $(HOURS) --to var/soak
+
+simulate: setup     ## a queueing model beside a real node, and what 1 to 1,000 hospitals need; into var/scale.png
+	@mkdir -p var && $(BIN)/python -m tests.scale --picture var/scale.png
 
 corpus: setup       ## what hospitals send, as a table: source, expected and measured end
 	@$(BIN)/python -m tests.corpus

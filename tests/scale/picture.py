@@ -26,7 +26,7 @@ def draw(path: Path, overhead: Overhead, both: tuple[Sequence[float], Sequence[f
     agreement.axhline(0.95, color="#999", linewidth=0.7, linestyle=":")
     agreement.set_xlabel("last slice to report, seconds")
     agreement.set_ylabel("share of the series")
-    agreement.set_title("the check: two workers, load .75", fontsize=10)
+    agreement.set_title("the check: a worker at a load of .6", fontsize=10)
     agreement.legend(frameon=False, loc="lower right")
     service = DEVICES["two processor cores"]
     for workers, colour in zip(WORKERS, COLOURS, strict=True):
