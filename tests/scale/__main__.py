@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from tests.scale.model import Arrival, Overhead, Service, day, percentile, turnarounds
-from tests.scale.played import MOST_SECONDS, fitted, node_with, play
+from tests.scale.played import MOST_SECONDS, fitted, play, sleeping_node
 
 LOAD = 0.6
-"""Of all workers, while the model is checked."""
+"""Of the worker, while the model is checked."""
 SLEPT = Service(0.8, 0.5)
 SITES = (1, 10, 100, 1000)
 SERIES_A_DAY = 12.0
@@ -33,23 +33,21 @@ LIMIT_SECONDS = 15.0
 DAYS = 5
 
 
-def checked(cases: int, alone: int, workers: int) -> tuple[Overhead, list[float], list[float]]:
+def checked(cases: int, alone: int) -> tuple[Overhead, list[float], list[float]]:
     """The overheads, and the turnarounds of the node and of the model."""
     random = np.random.default_rng(7)
     services = [min(seconds, MOST_SECONDS) for seconds in SLEPT.drawn(random, cases)]
-    gaps = random.exponential(float(np.mean(services)) / workers / LOAD, cases)
+    gaps = random.exponential(float(np.mean(services)) / LOAD, cases)
     arrivals = [Arrival(float(at), seconds) for at, seconds in zip(np.cumsum(gaps), services, strict=True)]
     with tempfile.TemporaryDirectory(prefix="willis-scale-") as named:
         folder = Path(named)
-        for name in ("alone", "loaded"):
-            (folder / name).mkdir()
-        with node_with(folder / "alone", 1) as node:
+        with sleeping_node(folder / "alone") as node:
             lonely = [Arrival(2.5 * number, 0.5) for number in range(alone)]
             _, clocks = play(node, lonely)
             overhead = fitted(clocks, [each.service for each in lonely])
-        with node_with(folder / "loaded", workers) as node:
+        with sleeping_node(folder / "loaded") as node:
             came, clocks = play(node, arrivals)
-    return overhead, [clock.total for clock in clocks], turnarounds(came, workers, overhead)
+    return overhead, [clock.total for clock in clocks], turnarounds(came, 1, overhead)
 
 
 def workers_for(sites: int, service: Service, overhead: Overhead) -> tuple[int, list[float], float]:
@@ -72,12 +70,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=150)
     parser.add_argument("--alone", type=int, default=12)
-    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
-    overhead, real, modelled = checked(options.cases, options.alone, options.workers)
+    overhead, real, modelled = checked(options.cases, options.alone)
     print("overhead, seconds: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in asdict(overhead).items()))
-    print(f"\n{options.cases} series, {options.workers} workers at a load of {LOAD:g}\n")
+    print(f"\n{options.cases} series, one worker at a load of {LOAD:g}\n")
     print("| turnaround, seconds | the node | the model | ratio |\n|---|---|---|---|")
     for share in (50, 95):
         one, other = percentile(real, share), percentile(modelled, share)

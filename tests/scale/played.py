@@ -1,14 +1,14 @@
-"""The same arrivals in a real node: `willis serve` and further `willis work` at one database, real sockets, a simulated PACS.
+"""The same arrivals in a real node: all its processes, SQLite, real sockets, a simulated PACS.
 
 The network is a stand-in that sleeps for as long as its series says, in the HU of its voxels: the queue is the subject.
 """
 
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +26,7 @@ from tests.benchmarks.bench_cost import ALWAYS, Series, numbered
 from tests.corpus.images import cta
 from tests.corpus.network import fullest
 from tests.scale.model import Arrival, Overhead
-from tests.support.running import ROOT, RunningNode, wait_until
+from tests.support.running import RunningNode, wait_until
 
 MODULE = "tests.scale.played"
 LEAST_HU, SECONDS_A_HU, MOST_SECONDS = 180, 0.01, 2.0
@@ -46,34 +46,20 @@ class SleepingNode(RunningNode):
 
 
 @contextmanager
-def node_with(folder: Path, workers: int, database_url: str = "") -> Iterator[SleepingNode]:
-    """A node with so many workers, all of which have loaded their bundle."""
-    node = SleepingNode(folder, database_url, **ALWAYS)
-    further: list[subprocess.Popen[bytes]] = []
+def sleeping_node(folder: Path) -> Iterator[SleepingNode]:
+    """A node whose worker has loaded its bundle."""
+    folder.mkdir()
+    node = SleepingNode(folder, **ALWAYS)
     try:
-        node.start()
-        with node.log.open("ab") as output:
-            further = [
-                subprocess.Popen(
-                    [sys.executable, "-m", MODULE, "work", "--config", str(node.path)],
-                    cwd=ROOT, stdin=subprocess.PIPE, stderr=output, stdout=output,
-                )
-                for _ in range(workers - 1)
-            ]  # fmt: skip
-        wait_until(lambda: _loaded(node) == workers, 120, "the bundles are loaded")
+        wait_until(partial(_is_loaded, node.start()), 120, "the bundle is loaded")
         yield node
     finally:
-        for process in further:
-            process.terminate()
-        for process in further:
-            process.wait(30)
         node.close()
 
 
-def _loaded(node: RunningNode) -> int:
-    """How many workers have their bundle."""
+def _is_loaded(node: RunningNode) -> bool:
     known = asked.processes(node.store.transactions.reading_plainly)
-    return sum(each.role == "work" and bool(each.details.get("model")) for each in known)
+    return any(each.role == "work" and each.details.get("model") for each in known)
 
 
 def prepared(arrivals: Sequence[Arrival], first: int = 0) -> list[Series]:
