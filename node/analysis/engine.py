@@ -20,6 +20,7 @@ from node.analysis.cluster import (
     FAILED,
     REACHED_WITHIN_SECONDS,
     TASK,
+    Loop,
     configure_library,
     look_at_scheduler,
     security_of,
@@ -41,6 +42,10 @@ AWAY = Backoff(first_seconds=2.0, longest_seconds=60.0)
 _LOOK_SECONDS, _STALE_SECONDS = 1.0, 10.0
 """Between two looks at the scheduler; without a look for so long it is away."""
 _LOST = ("cancelled", "lost")
+
+
+class _NotReached(Exception):
+    """No connection with the scheduler comes about; the message says why."""
 
 
 class How(Enum):
@@ -96,11 +101,13 @@ class Engine:
         self._look = _Look(-_STALE_SECONDS, 0, 0)
         self._away, self._refusal = "it was not reached yet", ""
         self._refusals, self._refused_until = 0, 0.0
+        self._loop = Loop()
         self._stopping, self._tried = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="engine", daemon=True)
 
     def start(self) -> None:
         """It was tried to reach it; it is looked at from now on."""
+        self._loop.start()
         self._thread.start()
         self._tried.wait(REACHED_WITHIN_SECONDS)
 
@@ -109,6 +116,7 @@ class Engine:
         self._stopping.set()
         self._thread.join(REACHED_WITHIN_SECONDS)
         self._leave()
+        self._loop.stop()
 
     @property
     def trouble(self) -> str:
@@ -155,13 +163,20 @@ class Engine:
         log.get().info("placed", case=claim.series.id, bytes=len(packed))
         return True
 
+    def forget(self) -> None:
+        """It has no task of ours any longer."""
+        for each in self._placed:
+            with suppress(Exception):
+                each.future.release()
+        self._placed.clear()
+
     def ended(self) -> Ended | None:
         """One of the tasks that are over, which is forgotten; None where none is."""
         for each in self._placed:
             if ended := self._ended(each):
                 self._placed.remove(each)
                 with suppress(Exception):
-                    each.future.release() if ended.how is How.ANSWERED else each.future.cancel()
+                    each.future.release()  # `cancel` waits for the client, for ever while that is being closed
                 return ended
         return None
 
@@ -211,7 +226,7 @@ class Engine:
             except Exception as error:  # noqa: BLE001  the edge: whatever the library raises, it is away
                 failures += 1
                 self._leave()
-                self._say(self._why_away(error))
+                self._say(str(error) if isinstance(error, _NotReached) else self._why_away(error))
             self._tried.set()
             self._stopping.wait(AWAY.after(failures) if failures else _LOOK_SECONDS)
 
@@ -226,8 +241,11 @@ class Engine:
         from distributed import Client
 
         configure_library()
+        if why := why_not_reached(self._config.ai):
+            raise _NotReached(why)
         self._client = Client(
             self._config.ai.engine_address,
+            loop=self._loop.running,
             security=self._security,
             timeout=REACHED_WITHIN_SECONDS,
             set_as_default=False,
@@ -246,7 +264,7 @@ class Engine:
         if client.status != "running":
             raise ConnectionError
         own = len(self._placed)
-        offered, undone = client.run_on_scheduler(look_at_scheduler)
+        offered, undone = client.run_on_scheduler(look_at_scheduler, self.model)
         workers = sum(self.model in each for each in offered)
         self._look = _Look(self._monotonic(), workers, max(0, undone - own))
         self._say(self._why_none(offered) if workers == 0 else "")
