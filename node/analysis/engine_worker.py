@@ -34,7 +34,7 @@ from node.runtime import log
 from node.runtime.backoff import Backoff
 from node.runtime.clock import utc_now
 from node.runtime.processes import NO_MEMORY
-from storage.errors import NotStored, ObjectsAway, StorageFull
+from storage.errors import NotStored, ObjectsAway, StorageError, StorageFull
 from storage.files.instances import Files
 from storage.records import StoredFile
 
@@ -128,6 +128,9 @@ def answer(model: str, packed: bytes) -> tuple[str, bytes | str]:
         return ANSWERED, _answer(served, order, settings)
     except CannotRead as error:
         return REFUSED, f"{host}: {error}"
+    except (OSError, StorageError) as error:  # this host's, as far as one can tell: the claimant finds out
+        log.get().error("files_not_read", case=order.claim.series.id, error=type(error).__name__)
+        return REFUSED, f"{host}: {safe_message(error)}"
     except MemoryError:
         os._exit(NO_MEMORY)
     except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs an attempt and nothing else

@@ -1,5 +1,6 @@
 """What a worker of the engine makes of a task, without an engine."""
 
+import errno
 import pickle
 import signal
 import socket
@@ -94,6 +95,24 @@ def test_a_worker_without_the_files_refuses_and_says_what_to_do(
     assert str(why).endswith("lacks images; let it be the node's folder, or set objects")
 
 
+def test_a_worker_whose_files_cannot_be_read_refuses(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = workshop()
+    _, packed = task(shop)
+    served(shop)
+    path = next(shop.context.files.root.rglob("*.dcm"))
+    path.write_bytes(path.read_bytes()[:100])
+    how, why = answer(MODEL, packed)
+    assert how == REFUSED and str(why).endswith("cannot be read")
+
+    def stale(_path: Path) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "exists", stale)
+    assert answer(MODEL, packed)[0] == REFUSED
+
+
 def test_a_failed_analysis_says_its_kind_and_nothing_of_what_it_read(workshop: Callable[..., Workshop]) -> None:
     shop = workshop(ValueError("Doe^Jane"))
     _, packed = task(shop)
@@ -102,7 +121,7 @@ def test_a_failed_analysis_says_its_kind_and_nothing_of_what_it_read(workshop: C
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-def test_only_our_tasks_that_are_not_done_are_counted() -> None:
+def test_only_our_tasks_for_the_model_that_are_not_done_are_counted() -> None:
     class Thing:
         def __init__(self, **values: Any) -> None:
             vars(self).update(values)
@@ -110,9 +129,10 @@ def test_only_our_tasks_that_are_not_done_are_counted() -> None:
     scheduler = Thing(
         workers={"a": Thing(resources={MODEL: 1.0}), "b": Thing(resources={})},
         tasks={
-            "willis-1": Thing(state="processing"),
-            "willis-2": Thing(state="memory"),
-            "other-1": Thing(state="processing"),
+            "willis-1": Thing(state="processing", resource_restrictions={MODEL: 1.0}),
+            "willis-2": Thing(state="memory", resource_restrictions={MODEL: 1.0}),
+            "willis-3": Thing(state="no-worker", resource_restrictions={"Willis 1 with model 1": 1.0}),
+            "other-1": Thing(state="processing", resource_restrictions=None),
         },
     )
-    assert look_at_scheduler(scheduler) == ([[MODEL], []], 1)
+    assert look_at_scheduler(MODEL, scheduler) == ([[MODEL], []], 1)
