@@ -92,7 +92,10 @@ class Engine:
     def __init__(
         self, config: Config, model: str, on_news: Callable[[], None], monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        """`model`: as `model_name` says; `on_news` is called, in any thread, when a task is over.  Raises ConfigError."""
+        """`model`: as `model_name` says; `on_news` is called, in any thread, when a task is over or it begins or ceases to take some.
+
+        Raises ConfigError.
+        """
         self.model = model
         self._security = security_of(config.ai)
         self._config, self._on_news, self._monotonic = config, on_news, monotonic
@@ -218,7 +221,7 @@ class Engine:
         return not self._away and self._monotonic() - self._look.at < _STALE_SECONDS
 
     def _watch(self) -> None:
-        failures = 0
+        failures, before = 0, (False, False)
         while not self._stopping.is_set():
             try:
                 self._look_at(self._client or self._join())
@@ -227,6 +230,9 @@ class Engine:
                 failures += 1
                 self._leave()
                 self._say(str(error) if isinstance(error, _NotReached) else self._why_away(error))
+            if (now := (self.serves, self.is_full)) != before:
+                before = now
+                self._on_news()
             self._tried.set()
             self._stopping.wait(AWAY.after(failures) if failures else _LOOK_SECONDS)
 
@@ -258,7 +264,6 @@ class Engine:
         if client is not None:
             with suppress(Exception):
                 client.close(timeout=1)
-        self._on_news()
 
     def _look_at(self, client: "Client") -> None:
         if client.status != "running":
@@ -284,4 +289,3 @@ class Engine:
         elif self._away and not away:
             log.get().info("engine_reached", count=self._look.workers)
         self._away = away
-        self._on_news()

@@ -4,13 +4,16 @@ import errno
 import pickle
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
+import ai
 from node.analysis import engine_worker
 from node.analysis.analysis import Means, order_of, record
 from node.analysis.cluster import ANSWERED, FAILED, REFUSED, look_at_scheduler
@@ -20,7 +23,7 @@ from node.analysis.task import answer
 from node.config.sections import Eligibility
 from storage.files.instances import Files
 from tests.unit.ai.test_bundle import manifest
-from tests.unit.node.analysis.conftest import POSITIVE, Workshop
+from tests.unit.node.analysis.conftest import NEGATIVE, POSITIVE, Workshop
 
 MODEL = "Willis 1 with model 2"
 
@@ -66,6 +69,22 @@ def test_the_claimants_settings_count_and_not_the_workers(workshop: Callable[...
     means.config = means.config.model_copy(update={"eligibility": Eligibility(require_contrast=True)})
     assert answer(MODEL, packed)[0] == ANSWERED
     assert [require_contrast for _, _, require_contrast in shop.seen] == [False]
+
+
+def test_a_report_is_dated_in_the_claimants_time_zone(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = workshop()
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    claim, packed = task(shop)
+    monkeypatch.undo()
+    time.tzset()
+    served(shop)
+    monkeypatch.setattr(ai, "analyse", lambda *_args, **_options: NEGATIVE, raising=False)
+    _, found = answer(MODEL, packed)
+    assert isinstance(found, bytes) and record(shop.context, claim, pickle.loads(found))
+    assert shop.report().ContentTime[:2] == f"{shop.clock().astimezone(ZoneInfo('Asia/Tokyo')):%H}"
 
 
 def test_a_worker_that_nobody_prepared_refuses() -> None:
