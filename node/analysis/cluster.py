@@ -25,6 +25,8 @@ ANSWERED, FAILED, REFUSED = "answered", "failed", "refused"
 """What comes of a task: the packed answer; the kind of the error; why this worker cannot do it."""
 TASK = "willis-"
 """What the names of our tasks begin with."""
+BEGUN = "willis-begun"
+"""The topic on which a worker says the name of the task that it begins, so that one knows of which it dies."""
 REACHED_WITHIN_SECONDS = 5.0
 _SILENT_SECONDS = 15
 """A connection that says nothing for so long is dead; the library wants eleven at least, and else fails at every one."""
@@ -110,7 +112,7 @@ class Loop:
     def start(self) -> None:
         """It runs, and `running` is what a client takes."""
         self._thread.start()
-        self._ready.wait()
+        self._ready.wait(REACHED_WITHIN_SECONDS)
 
     def stop(self) -> None:
         """It has ended, and what still ran in it was cancelled."""

@@ -58,9 +58,10 @@ class GivesWay(Exception):
 
 @dataclass(frozen=True)
 class GiveBack:
-    """How the claim of an attempt that has ended is given back, None: all that this worker holds; see `Queue.give_back`."""
+    """How the claim of an attempt that has ended is given back; see `Queue.give_back`."""
 
     claim: Claim | None
+    """None: all that this worker holds."""
     refund: bool
     why: str = ""
 
@@ -256,19 +257,16 @@ class Worker:
 
     def _place_or_analyse(self, claim: Claim) -> None:
         """The engine has it, or it was analysed, or it is given back until the engine has none of ours any longer."""
-        engine = self._engine
-        version = self._context.algorithm.version
-        if (
-            engine
-            and self._is_for_engine(engine, claim)
-            and engine.place(claim, order_of(self._context, claim), version)
-        ):
-            return
+        engine, context = self._engine, self._context
+        if engine and self._is_for_engine(engine, claim):
+            order = order_of(context, claim)
+            if engine.place(claim, order, context.algorithm.version):
+                return
         if engine and engine.has_any:
             self._drains, self._to_give_back = True, GiveBack(claim, refund=True)
             return
         self._refused.discard(claim.series.id)
-        analyse(self._context, claim)
+        analyse(context, claim)
 
     def _end(self, ended: Ended) -> None:
         """What the engine answered is recorded; all else is given back, and what it refused is analysed here."""
