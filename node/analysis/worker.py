@@ -58,11 +58,10 @@ class GivesWay(Exception):
 
 @dataclass(frozen=True)
 class GiveBack:
-    """How the claim of an attempt that has ended is given back; see `Queue.give_back`."""
+    """How the claim of an attempt that has ended is given back, without `token` all claims; see `Queue.give_back`."""
 
-    claim: Claim | None
-    """None: all that this worker holds."""
     refund: bool
+    token: str = ""
     why: str = ""
 
 
@@ -100,8 +99,7 @@ class Worker:
         )
         self._news = threading.Event()
         self._engine: Engine | None = None
-        self._drains = False
-        self._refused: set[int] = set()
+        self._drains, self._refused = False, set[int]()
         if config.ai.engine != "local":
             self._engine = Engine(config, model_name(bundle, config.ai.flip), self._news.set, monotonic)
         self._early = Early(config, bundle, self._early_progress)
@@ -257,13 +255,11 @@ class Worker:
 
     def _place_or_analyse(self, claim: Claim) -> None:
         """The engine has it, or it was analysed, or it is given back until the engine has none of ours any longer."""
-        engine, context = self._engine, self._context
-        if engine and self._is_for_engine(engine, claim):
-            order = order_of(context, claim)
-            if engine.place(claim, order, context.algorithm.version):
-                return
+        engine, context, version = self._engine, self._context, self._context.algorithm.version
+        if engine and self._is_for_engine(engine, claim) and engine.place(claim, order_of(context, claim), version):
+            return
         if engine and engine.has_any:
-            self._drains, self._to_give_back = True, GiveBack(claim, refund=True)
+            self._drains, self._to_give_back = True, GiveBack(True, claim.token)
             return
         self._refused.discard(claim.series.id)
         analyse(context, claim)
@@ -276,9 +272,9 @@ class Worker:
         elif ended.how is How.REFUSED:
             log.get().warning("engine_refused", case=claim.series.id, reason=ended.why)
             self._refused.add(claim.series.id)
-            self._to_give_back = GiveBack(claim, refund=True)
+            self._to_give_back = GiveBack(True, claim.token)
         else:
-            self._to_give_back = GiveBack(claim, refund=ended.how is How.LOST)
+            self._to_give_back = GiveBack(ended.how is How.LOST, claim.token)
             log.get().error("attempt_failed", case=claim.series.id, error=ended.why)
 
     def _wait_for_engine(self, engine: Engine) -> bool:
@@ -304,7 +300,7 @@ class Worker:
             run()
             self._times_full = self._times_away = 0
         except GivesWay:
-            self._to_give_back = GiveBack(claim, refund=True)
+            self._to_give_back = GiveBack(True, claim.token)
             log.get().info("canary_gives_way", case=claim.series.id)
         except (StopRequested, MemoryError):
             raise
@@ -313,7 +309,7 @@ class Worker:
         except ObjectsAway as error:
             self._wait_for_store(claim, str(error))
         except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs this attempt and nothing else
-            self._to_give_back = GiveBack(claim, refund=False)
+            self._to_give_back = GiveBack(False, claim.token)
             log.get().error("attempt_failed", case=claim.series.id, error=type(error).__name__)
         wake(self._config.storage.directory, NODE_PROCESS)
 
@@ -341,7 +337,7 @@ class Worker:
         """
         if self._engine:
             self._engine.forget()
-        self._to_give_back = GiveBack(None, refund=True, why=error)
+        self._to_give_back = GiveBack(True, why=error)
         self._times_full += 1
         seconds = FULL_DISK.after(self._times_full)
         self._resume_at = self._monotonic() + seconds
@@ -351,7 +347,7 @@ class Worker:
 
     def _wait_for_store(self, claim: Claim, error: str) -> None:
         """The attempt does not count, the case says why it waits, and for a while only what lies here is analysed."""
-        self._to_give_back = GiveBack(claim, refund=True, why=error)
+        self._to_give_back = GiveBack(True, claim.token, error)
         self._times_away += 1
         seconds = STORE_AWAY.after(self._times_away)
         self._ask_store_at = self._monotonic() + seconds
@@ -360,8 +356,7 @@ class Worker:
     def _give_back(self) -> None:
         """What an attempt that has ended left held is ready again.  Whatever the database raises, it is owed still."""
         if owed := self._to_give_back:
-            token = owed.claim.token if owed.claim else ""
-            self._store.queue.give_back(self._name, owed.refund, owed.why, token)
+            self._store.queue.give_back(self._name, owed.refund, owed.why, owed.token)
             self._to_give_back = None
             wake(self._config.storage.directory, NODE_PROCESS)
 
