@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,6 +131,7 @@ def order_of(context: AnalysisContext, claim: Claim) -> Order:
         tuple(context.store.settling.instances(series.id)),
         predecessors,
         getting,
+        context.config.report.zone or context.clock().astimezone().tzinfo or UTC,
     )
 
 
@@ -363,7 +364,7 @@ def _drafts(means: Means, order: Order, seen: Seen) -> Drafts | None:
     settings, outcome, datasets = means.config.report, seen.outcome, seen.datasets
     if (isinstance(outcome, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
         return None
-    created, series = means.clock().astimezone(settings.zone), order.claim.series
+    created, series = means.clock().astimezone(order.zone), order.claim.series
     maker = Maker(series, datasets, outcome, seen.volume, means.algorithm, created, settings.series_number)
     try:
         return drafts_of(maker, order, settings.region)

@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -24,19 +25,23 @@ ANSWERED, FAILED, REFUSED = "answered", "failed", "refused"
 """What comes of a task: the packed answer; the kind of the error; why this worker cannot do it."""
 TASK = "willis-"
 """What the names of our tasks begin with."""
+BEGUN = "willis-begun"
+"""The topic on which a worker says the name of the task that it begins, so that one knows of which it dies."""
 REACHED_WITHIN_SECONDS = 5.0
 _SILENT_SECONDS = 15
 """A connection that says nothing for so long is dead; the library wants eleven at least, and else fails at every one."""
 _UNDONE = ("waiting", "queued", "no-worker", "processing")
+_LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application")
+"""Those to which the library gives a level or a handler of their own."""
 HTTP_ADDRESS = "127.0.0.1:0"
 """Of the pages that the library serves without being asked, on every interface if it is not told another."""
 
 
-def look_at_scheduler(dask_scheduler: Any = None) -> tuple[list[list[str]], int]:
-    """Called by the scheduler: what each of its workers offers, and how many of our tasks are not done."""
+def look_at_scheduler(model: str, dask_scheduler: Any = None) -> tuple[list[list[str]], int]:
+    """Called by the scheduler: what each of its workers offers, and how many of our tasks for this model are not done."""
     offered = [list(worker.resources) for worker in dask_scheduler.workers.values()]
     ours = [task for key, task in dask_scheduler.tasks.items() if str(key).startswith(TASK)]
-    return offered, sum(task.state in _UNDONE for task in ours)
+    return offered, sum(task.state in _UNDONE and model in (task.resource_restrictions or ()) for task in ours)
 
 
 def security_of(settings: Ai) -> "Security":
@@ -80,7 +85,7 @@ def configure_library() -> None:
     """It gives up soon, hears nothing of the environment's profilers, and prints nothing: a task holds patients' names."""
     import dask
 
-    for name in ("distributed", "tornado"):
+    for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     dask.config.set(
         {
@@ -93,6 +98,34 @@ def configure_library() -> None:
             "distributed.admin.system-monitor.gil.enabled": False,
         }
     )
+
+
+class Loop:
+    """An event loop in a thread, for one client after the other: one that could not connect would never end its own."""
+
+    def __init__(self) -> None:
+        self._ready, self._is_over = threading.Event(), asyncio.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="engine's loop", daemon=True)
+        self._asyncio: asyncio.AbstractEventLoop | None = None
+        self.running: Any = None
+
+    def start(self) -> None:
+        """It runs, and `running` is what a client takes."""
+        self._thread.start()
+        self._ready.wait(REACHED_WITHIN_SECONDS)
+
+    def stop(self) -> None:
+        """It has ended, and what still ran in it was cancelled."""
+        if self._asyncio is not None and self._thread.is_alive():
+            self._asyncio.call_soon_threadsafe(self._is_over.set)
+            self._thread.join(REACHED_WITHIN_SECONDS)
+
+    async def _run(self) -> None:
+        from tornado.ioloop import IOLoop
+
+        self._asyncio, self.running = asyncio.get_running_loop(), IOLoop.current()
+        self._ready.set()
+        await self._is_over.wait()
 
 
 def schedule(settings: Ai) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 
 from pydicom import Dataset
 
@@ -27,6 +28,8 @@ class Order:
     instances: Sequence[tuple[Header, StoredFile]]
     predecessors: Mapping[str, str]
     getting: Mapping[ResultKind, Mapping[Region, tuple[str, ...]]]
+    zone: tzinfo
+    """In which the report says when it was made: the claimant's, not that of who works it out."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from ai.wording import counted
 from node.analysis.cluster import (
     ANSWERED,
+    BEGUN,
     FAILED,
     REACHED_WITHIN_SECONDS,
     TASK,
+    Loop,
     configure_library,
     look_at_scheduler,
     security_of,
@@ -43,6 +45,10 @@ _LOOK_SECONDS, _STALE_SECONDS = 1.0, 10.0
 _LOST = ("cancelled", "lost")
 
 
+class _NotReached(Exception):
+    """No connection with the scheduler comes about; the message says why."""
+
+
 class How(Enum):
     """What came of a task."""
 
@@ -52,7 +58,7 @@ class How(Enum):
     REFUSED = auto()
     """That worker cannot do it: it is for the claimant to do."""
     LOST = auto()
-    """The engine has forgotten it: it costs no attempt."""
+    """The engine has forgotten it, or never began it: it costs no attempt."""
 
 
 @dataclass(frozen=True)
@@ -87,20 +93,28 @@ class Engine:
     def __init__(
         self, config: Config, model: str, on_news: Callable[[], None], monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        """`model`: as `model_name` says; `on_news` is called, in any thread, when a task is over.  Raises ConfigError."""
+        """`model`: as `model_name` says.  Raises ConfigError.
+
+        `on_news` is called, in any thread, when a task is over, or when the engine begins or ceases to take more.
+        """
         self.model = model
         self._security = security_of(config.ai)
         self._config, self._on_news, self._monotonic = config, on_news, monotonic
         self._client: Client | None = None
         self._placed: list[_Placed] = []
+        self._own = f"{TASK}{secrets.token_hex(8)}-"
+        self._begun: set[str] = set()
+        self._spared: set[int] = set()
         self._look = _Look(-_STALE_SECONDS, 0, 0)
         self._away, self._refusal = "it was not reached yet", ""
         self._refusals, self._refused_until = 0, 0.0
+        self._loop = Loop()
         self._stopping, self._tried = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="engine", daemon=True)
 
     def start(self) -> None:
         """It was tried to reach it; it is looked at from now on."""
+        self._loop.start()
         self._thread.start()
         self._tried.wait(REACHED_WITHIN_SECONDS)
 
@@ -109,6 +123,7 @@ class Engine:
         self._stopping.set()
         self._thread.join(REACHED_WITHIN_SECONDS)
         self._leave()
+        self._loop.stop()
 
     @property
     def trouble(self) -> str:
@@ -144,7 +159,12 @@ class Engine:
         packed = pickle.dumps((order, Settings.of(config, model)))
         try:
             future = client.submit(
-                answer, self.model, packed, key=f"{TASK}{secrets.token_hex(8)}", resources={self.model: 1}, pure=False
+                answer,
+                self.model,
+                packed,
+                key=f"{self._own}{secrets.token_hex(8)}",
+                resources={self.model: 1},
+                pure=False,
             )
             future.add_done_callback(lambda _future: self._on_news())
         except Exception as error:  # noqa: BLE001  the edge: whatever the library raises, the claimant analyses
@@ -155,13 +175,22 @@ class Engine:
         log.get().info("placed", case=claim.series.id, bytes=len(packed))
         return True
 
+    def forget(self) -> None:
+        """It has no task of ours any longer."""
+        for each in self._placed:
+            with suppress(Exception):
+                each.future.release()
+        self._placed.clear()
+        self._begun.clear()
+
     def ended(self) -> Ended | None:
         """One of the tasks that are over, which is forgotten; None where none is."""
         for each in self._placed:
             if ended := self._ended(each):
                 self._placed.remove(each)
+                self._begun.discard(each.future.key)
                 with suppress(Exception):
-                    each.future.release() if ended.how is How.ANSWERED else each.future.cancel()
+                    each.future.release()  # `cancel` waits for the client, for ever while that is being closed
                 return ended
         return None
 
@@ -171,21 +200,31 @@ class Engine:
             return self._lost(placed.claim, "the engine has lost it")
         if status == "pending":
             late = self._monotonic() > placed.deadline
-            return Ended(placed.claim, How.FAILED, why="TimeLimit") if late else None
+            return Ended(placed.claim, self._cost(placed), why="TimeLimit") if late else None
         try:
             how, value = placed.future.result(timeout=REACHED_WITHIN_SECONDS)
             found = pickle.loads(value) if how == ANSWERED else None  # noqa: S301  from a worker of our CA and version
         except Exception as error:  # noqa: BLE001  the edge: a task of ours raises nothing, what comes is the library's
             kind = type(error).__name__
             if kind == "KilledWorker":
-                return Ended(placed.claim, How.FAILED, why=kind)
+                return Ended(placed.claim, self._cost(placed), why=kind)
             if placed.future.status in _LOST:
                 return self._lost(placed.claim, kind)
             return self._refused(placed.claim, f"what a worker answered cannot be used ({kind}); is its Willis ours?")
         if found is not None:
             self._refusals, self._refusal = 0, ""
+            self._spared.discard(placed.claim.series.id)
             return Ended(placed.claim, How.ANSWERED, found)
         return Ended(placed.claim, How.FAILED, why=value) if how == FAILED else self._refused(placed.claim, value)
+
+    def _cost(self, placed: _Placed) -> How:
+        """FAILED; LOST where it had not begun but waited behind another, which is believed of a series once."""
+        case = placed.claim.series.id
+        if placed.future.key in self._begun or case in self._spared:
+            self._spared.discard(case)
+            return How.FAILED
+        self._spared.add(case)
+        return How.LOST
 
     def _lost(self, claim: Claim, why: str) -> Ended:
         """Nothing is placed until the scheduler was looked at again."""
@@ -203,7 +242,7 @@ class Engine:
         return not self._away and self._monotonic() - self._look.at < _STALE_SECONDS
 
     def _watch(self) -> None:
-        failures = 0
+        failures, before = 0, (False, False)
         while not self._stopping.is_set():
             try:
                 self._look_at(self._client or self._join())
@@ -211,7 +250,10 @@ class Engine:
             except Exception as error:  # noqa: BLE001  the edge: whatever the library raises, it is away
                 failures += 1
                 self._leave()
-                self._say(self._why_away(error))
+                self._say(str(error) if isinstance(error, _NotReached) else self._why_away(error))
+            if (now := (self.serves, self.is_full)) != before:
+                before = now
+                self._on_news()
             self._tried.set()
             self._stopping.wait(AWAY.after(failures) if failures else _LOOK_SECONDS)
 
@@ -226,27 +268,35 @@ class Engine:
         from distributed import Client
 
         configure_library()
+        if why := why_not_reached(self._config.ai):
+            raise _NotReached(why)
         self._client = Client(
             self._config.ai.engine_address,
+            loop=self._loop.running,
             security=self._security,
             timeout=REACHED_WITHIN_SECONDS,
             set_as_default=False,
             direct_to_workers=False,
         )
+        self._client.subscribe_topic(BEGUN, self._has_begun)
         return self._client
+
+    def _has_begun(self, event: tuple[float, str]) -> None:
+        _, key = event
+        if key.startswith(self._own):
+            self._begun.add(key)
 
     def _leave(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             with suppress(Exception):
                 client.close(timeout=1)
-        self._on_news()
 
     def _look_at(self, client: "Client") -> None:
         if client.status != "running":
             raise ConnectionError
         own = len(self._placed)
-        offered, undone = client.run_on_scheduler(look_at_scheduler)
+        offered, undone = client.run_on_scheduler(look_at_scheduler, self.model)
         workers = sum(self.model in each for each in offered)
         self._look = _Look(self._monotonic(), workers, max(0, undone - own))
         self._say(self._why_none(offered) if workers == 0 else "")
@@ -266,4 +316,3 @@ class Engine:
         elif self._away and not away:
             log.get().info("engine_reached", count=self._look.workers)
         self._away = away
-        self._on_news()

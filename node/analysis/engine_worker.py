@@ -7,7 +7,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from node.analysis.analysis import Means, work_out
 from node.analysis.bundle import algorithm_of, configured_bundle, model_name
 from node.analysis.cluster import (
     ANSWERED,
+    BEGUN,
     FAILED,
     HTTP_ADDRESS,
     REFUSED,
@@ -34,7 +35,7 @@ from node.runtime import log
 from node.runtime.backoff import Backoff
 from node.runtime.clock import utc_now
 from node.runtime.processes import NO_MEMORY
-from storage.errors import NotStored, ObjectsAway, StorageFull
+from storage.errors import NotStored, ObjectsAway, StorageError, StorageFull
 from storage.files.instances import Files
 from storage.records import StoredFile
 
@@ -53,6 +54,8 @@ class Served:
 
     model: str
     means: Means
+    begins: Callable[[], None] = lambda: None
+    """Called when a task begins."""
     swept_at: float = 0.0
 
 
@@ -71,7 +74,7 @@ def run(config: Config, host: str) -> None:
     security, bundle = security_of(config.ai), configured_bundle(config)
     configured_device(config)
     means = Means(config, files_of(config), bundle, algorithm_of(bundle.manifest), utc_now)
-    served = Served(model_name(bundle, config.ai.flip), means)
+    served = Served(model_name(bundle, config.ai.flip), means, _say_begun)
     ai.predict.warm(bundle, config.ai.device)
     read_tables()
     _served[:] = [served]
@@ -110,6 +113,13 @@ async def _run(config: Config, host: str, security: "Security", model: str) -> N
     os._exit(0)  # an analysis that nobody waits for any longer is not waited for
 
 
+def _say_begun() -> None:
+    from distributed import get_worker
+
+    worker = get_worker()
+    worker.log_event(BEGUN, str(worker.get_current_task()))
+
+
 def answer(model: str, packed: bytes) -> tuple[str, bytes | str]:
     """ANSWERED and the packed answer; FAILED and the kind of the error; REFUSED and why not here.  Nothing is raised.
 
@@ -122,12 +132,16 @@ def answer(model: str, packed: bytes) -> tuple[str, bytes | str]:
     served = _served[0]
     if model != served.model:
         return REFUSED, f"{host} has {served.model}, and was asked for {model}: install the same on both"
+    served.begins()
     order, settings = pickle.loads(packed)  # noqa: S301  from whom the cluster lets in, who may run anything here
     signal.setitimer(signal.ITIMER_REAL, settings.time_limit_seconds)
     try:
         return ANSWERED, _answer(served, order, settings)
     except CannotRead as error:
         return REFUSED, f"{host}: {error}"
+    except (OSError, StorageError) as error:  # this host's, as far as one can tell: the claimant finds out
+        log.get().error("files_not_read", case=order.claim.series.id, error=type(error).__name__)
+        return REFUSED, f"{host}: {safe_message(error)}"
     except MemoryError:
         os._exit(NO_MEMORY)
     except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs an attempt and nothing else

@@ -58,10 +58,10 @@ class GivesWay(Exception):
 
 @dataclass(frozen=True)
 class GiveBack:
-    """How the claim of an attempt that has ended is given back; see `Queue.give_back`."""
+    """How the claim of an attempt that has ended is given back, without `token` all claims; see `Queue.give_back`."""
 
-    claim: Claim
     refund: bool
+    token: str = ""
     why: str = ""
 
 
@@ -99,6 +99,7 @@ class Worker:
         )
         self._news = threading.Event()
         self._engine: Engine | None = None
+        self._drains, self._refused = False, set[int]()
         if config.ai.engine != "local":
             self._engine = Engine(config, model_name(bundle, config.ai.flip), self._news.set, monotonic)
         self._early = Early(config, bundle, self._early_progress)
@@ -220,7 +221,6 @@ class Worker:
                 os._exit(NO_MEMORY)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            wake(self._config.storage.directory, NODE_PROCESS)
             self._reload()
 
     def _next(self) -> bool:
@@ -234,29 +234,47 @@ class Worker:
         queue.lies_here_only = self._monotonic() < self._ask_store_at
         now = utc_now()
         who = (self._name, now, lease, settings.attempts)
-        claim = queue.claim_exhausted(*who) or (None if engine and engine.is_full else queue.claim(*who))
+        claim = None
+        if engine is None or self._may_claim(engine):
+            claim = queue.claim_exhausted(*who) or (None if engine and engine.is_full else queue.claim(*who))
         if claim is None:
             return engine is not None and self._wait_for_engine(engine)
         log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)
-        self._attempt(claim, lambda: self._place(claim) or analyse(self._context, claim))
+        self._attempt(claim, lambda: self._place_or_analyse(claim))
         return True
 
-    def _place(self, claim: Claim) -> bool:
-        """Whether the engine has it; an exhausted claim is reported here."""
-        if self._engine is None or claim.exhausted or not self._engine.serves:
-            return False
-        return self._engine.place(claim, order_of(self._context, claim), self._context.algorithm.version)
+    def _may_claim(self, engine: Engine) -> bool:
+        """Not while the engine has tasks of ours and the next series is for here: their claims would age meanwhile."""
+        self._drains = self._drains and engine.has_any
+        return not engine.has_any or (engine.serves and not self._drains)
+
+    def _is_for_engine(self, engine: Engine, claim: Claim) -> bool:
+        """Whether it is to be placed.  The last attempt is the node's, and so is what a worker of the engine refused."""
+        is_last = claim.exhausted or claim.series.attempts >= self._config.ai.attempts
+        return engine.serves and not is_last and claim.series.id not in self._refused
+
+    def _place_or_analyse(self, claim: Claim) -> None:
+        """The engine has it, or it was analysed, or it is given back until the engine has none of ours any longer."""
+        engine, context, version = self._engine, self._context, self._context.algorithm.version
+        if engine and self._is_for_engine(engine, claim) and engine.place(claim, order_of(context, claim), version):
+            return
+        if engine and engine.has_any:
+            self._drains, self._to_give_back = True, GiveBack(True, claim.token)
+            return
+        self._refused.discard(claim.series.id)
+        analyse(context, claim)
 
     def _end(self, ended: Ended) -> None:
-        """What the engine answered is recorded; what it refused is analysed here; what failed or was lost is given back."""
+        """What the engine answered is recorded; all else is given back, and what it refused is analysed here."""
         claim, answer = ended.claim, ended.answer
         if answer is not None:
             self._attempt(claim, lambda: record(self._context, claim, answer))
         elif ended.how is How.REFUSED:
             log.get().warning("engine_refused", case=claim.series.id, reason=ended.why)
-            self._attempt(claim, lambda: analyse(self._context, claim))
+            self._refused.add(claim.series.id)
+            self._to_give_back = GiveBack(True, claim.token)
         else:
-            self._to_give_back = GiveBack(claim, refund=ended.how is How.LOST)
+            self._to_give_back = GiveBack(ended.how is How.LOST, claim.token)
             log.get().error("attempt_failed", case=claim.series.id, error=ended.why)
 
     def _wait_for_engine(self, engine: Engine) -> bool:
@@ -282,7 +300,7 @@ class Worker:
             run()
             self._times_full = self._times_away = 0
         except GivesWay:
-            self._to_give_back = GiveBack(claim, refund=True)
+            self._to_give_back = GiveBack(True, claim.token)
             log.get().info("canary_gives_way", case=claim.series.id)
         except (StopRequested, MemoryError):
             raise
@@ -291,8 +309,9 @@ class Worker:
         except ObjectsAway as error:
             self._wait_for_store(claim, str(error))
         except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs this attempt and nothing else
-            self._to_give_back = GiveBack(claim, refund=False)
+            self._to_give_back = GiveBack(False, claim.token)
             log.get().error("attempt_failed", case=claim.series.id, error=type(error).__name__)
+        wake(self._config.storage.directory, NODE_PROCESS)
 
     def _work_in_the_shadow(self) -> None:
         """The second bundle has answered one more reported series, unless somebody waits or comes meanwhile."""
@@ -312,11 +331,13 @@ class Worker:
         return self._stopping.is_set() or self._reloading.asked.is_set() or self._store.shadows.somebody_waits()
 
     def _wait_for_room(self, claim: Claim, error: str) -> None:
-        """The attempt does not count, the case says why it waits, and nothing is analysed for a while.
+        """No attempt counts, not of what the engine has either; cases say why they wait; nothing is analysed for a while.
 
         The database may be on that disk: what it does not take back now, it does before the next claim.
         """
-        self._to_give_back = GiveBack(claim, refund=True, why=error)
+        if self._engine:
+            self._engine.forget()
+        self._to_give_back = GiveBack(True, why=error)
         self._times_full += 1
         seconds = FULL_DISK.after(self._times_full)
         self._resume_at = self._monotonic() + seconds
@@ -326,7 +347,7 @@ class Worker:
 
     def _wait_for_store(self, claim: Claim, error: str) -> None:
         """The attempt does not count, the case says why it waits, and for a while only what lies here is analysed."""
-        self._to_give_back = GiveBack(claim, refund=True, why=error)
+        self._to_give_back = GiveBack(True, claim.token, error)
         self._times_away += 1
         seconds = STORE_AWAY.after(self._times_away)
         self._ask_store_at = self._monotonic() + seconds
@@ -335,8 +356,9 @@ class Worker:
     def _give_back(self) -> None:
         """What an attempt that has ended left held is ready again.  Whatever the database raises, it is owed still."""
         if owed := self._to_give_back:
-            self._store.queue.give_back(self._name, owed.refund, owed.why, owed.claim.token)
+            self._store.queue.give_back(self._name, owed.refund, owed.why, owed.token)
             self._to_give_back = None
+            wake(self._config.storage.directory, NODE_PROCESS)
 
     def _reload(self) -> None:
         """Between two series: the next one is analysed with the bundle that is configured now, where that can be used."""

@@ -14,6 +14,7 @@ import ai
 from ai.bundle import save_bundle
 from ai.findings import Findings
 from ai.unet import UNet
+from node.analysis.engine import Engine
 from node.cli import checks
 from tests.corpus.images import ANEURYSM_HU, FILLED_HU
 from tests.corpus.network import network
@@ -105,6 +106,23 @@ def test_a_worker_that_dies_costs_one_attempt_and_the_series_has_one_report(
     assert node.rows("stage", "outcome", "attempts") == [("reported", "positive", 2)]
     wait_until(lambda: node.engine.serves, 30, "the worker has come back")
     assert node.engine.trouble == ""
+
+
+def test_a_series_that_waited_behind_the_one_that_killed_its_worker_pays_nothing(
+    claimant: Any, running: Cluster, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "is_full", False)  # as where another claimant was not seen yet
+    node = claimant()
+    wait_until(lambda: node.engine.serves, 30)
+    running.hold.touch()
+    node.ready(clock, FILLED_HU, FILLED_HU)
+    thread = node.works()
+    pid = running.held_by()
+    wait_until(lambda: node.rows("stage") == [("analysing",), ("analysing",)] and len(node.engine._placed) == 2, 10)
+    os.kill(pid, signal.SIGKILL)
+    running.hold.unlink()
+    thread.join(30)
+    assert node.rows("stage", "attempts") == [("reported", 2), ("reported", 1)]
 
 
 def test_no_more_is_claimed_than_the_engine_has_workers(claimant: Any, running: Cluster, clock: FakeClock) -> None:

@@ -1,15 +1,19 @@
 """What a worker of the engine makes of a task, without an engine."""
 
+import errno
 import pickle
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
+import ai
 from node.analysis import engine_worker
 from node.analysis.analysis import Means, order_of, record
 from node.analysis.cluster import ANSWERED, FAILED, REFUSED, look_at_scheduler
@@ -19,7 +23,7 @@ from node.analysis.task import answer
 from node.config.sections import Eligibility
 from storage.files.instances import Files
 from tests.unit.ai.test_bundle import manifest
-from tests.unit.node.analysis.conftest import POSITIVE, Workshop
+from tests.unit.node.analysis.conftest import NEGATIVE, POSITIVE, Workshop
 
 MODEL = "Willis 1 with model 2"
 
@@ -67,6 +71,22 @@ def test_the_claimants_settings_count_and_not_the_workers(workshop: Callable[...
     assert [require_contrast for _, _, require_contrast in shop.seen] == [False]
 
 
+def test_a_report_is_dated_in_the_claimants_time_zone(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = workshop()
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    claim, packed = task(shop)
+    monkeypatch.undo()
+    time.tzset()
+    served(shop)
+    monkeypatch.setattr(ai, "analyse", lambda *_args, **_options: NEGATIVE, raising=False)
+    _, found = answer(MODEL, packed)
+    assert isinstance(found, bytes) and record(shop.context, claim, pickle.loads(found))
+    assert shop.report().ContentTime[:2] == f"{shop.clock().astimezone(ZoneInfo('Asia/Tokyo')):%H}"
+
+
 def test_a_worker_that_nobody_prepared_refuses() -> None:
     assert answer(MODEL, b"no pickle") == (
         REFUSED,
@@ -94,6 +114,24 @@ def test_a_worker_without_the_files_refuses_and_says_what_to_do(
     assert str(why).endswith("lacks images; let it be the node's folder, or set objects")
 
 
+def test_a_worker_whose_files_cannot_be_read_refuses(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = workshop()
+    _, packed = task(shop)
+    served(shop)
+    path = next(shop.context.files.root.rglob("*.dcm"))
+    path.write_bytes(path.read_bytes()[:100])
+    how, why = answer(MODEL, packed)
+    assert how == REFUSED and str(why).endswith("cannot be read")
+
+    def stale(_path: Path) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "exists", stale)
+    assert answer(MODEL, packed)[0] == REFUSED
+
+
 def test_a_failed_analysis_says_its_kind_and_nothing_of_what_it_read(workshop: Callable[..., Workshop]) -> None:
     shop = workshop(ValueError("Doe^Jane"))
     _, packed = task(shop)
@@ -102,7 +140,7 @@ def test_a_failed_analysis_says_its_kind_and_nothing_of_what_it_read(workshop: C
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-def test_only_our_tasks_that_are_not_done_are_counted() -> None:
+def test_only_our_tasks_for_the_model_that_are_not_done_are_counted() -> None:
     class Thing:
         def __init__(self, **values: Any) -> None:
             vars(self).update(values)
@@ -110,9 +148,10 @@ def test_only_our_tasks_that_are_not_done_are_counted() -> None:
     scheduler = Thing(
         workers={"a": Thing(resources={MODEL: 1.0}), "b": Thing(resources={})},
         tasks={
-            "willis-1": Thing(state="processing"),
-            "willis-2": Thing(state="memory"),
-            "other-1": Thing(state="processing"),
+            "willis-1": Thing(state="processing", resource_restrictions={MODEL: 1.0}),
+            "willis-2": Thing(state="memory", resource_restrictions={MODEL: 1.0}),
+            "willis-3": Thing(state="no-worker", resource_restrictions={"Willis 1 with model 1": 1.0}),
+            "other-1": Thing(state="processing", resource_restrictions=None),
         },
     )
-    assert look_at_scheduler(scheduler) == ([[MODEL], []], 1)
+    assert look_at_scheduler(MODEL, scheduler) == ([[MODEL], []], 1)
