@@ -119,7 +119,7 @@ def test_every_point_in_the_code_is_died_at() -> None:
         path.read_text("utf-8") for package in ("node", "storage") for path in sorted((ROOT / package).rglob("*.py"))
     )
     named = set(re.findall(r'\bkill_point\("(\w+)"\)', text))
-    commits = set(re.findall(r'\b(?:writing(?:_plainly)?\(|change\(\w+, )"(\w+)"\)', text))
+    commits = set(re.findall(r'\b(?:writing(?:_plainly)?\(|change\(\w+, )"(\w+)"[,)]', text))
     commits |= set(GROUP_NAMES)
     named |= {f"{when}_commit_of_{commit}" for when in ("before", "after") for commit in commits}
     assert named == {*POINTS, *BEYOND_THE_SMALL_NODE}

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from storage.database.plain import reading_sqlite
@@ -46,7 +47,10 @@ def test_pages_that_were_started_in_a_terminal_end_with_it(tmp_path: Path) -> No
     path.write_text(f"[storage]\ndirectory = {str(tmp_path)!r}\n[web]\nport = {free_port()}\n")
     command = [sys.executable, "-m", "node", "web", "--config", str(path)]
     terminal, its_end = os.openpty()
-    with subprocess.Popen(command, cwd=ROOT, stdin=its_end, stderr=subprocess.DEVNULL) as pages:
+    heed = partial(
+        signal.signal, signal.SIGHUP, signal.SIG_DFL
+    )  # who runs the tests may have it ignored, as nohup does
+    with subprocess.Popen(command, cwd=ROOT, stdin=its_end, stderr=subprocess.DEVNULL, preexec_fn=heed) as pages:
         try:
             wait_until(lambda: (tmp_path / "willis.db").exists() and bool(known(tmp_path)), 60, "the pages run")
             pages.send_signal(signal.SIGHUP)
