@@ -335,13 +335,8 @@ class Files:
         `has_died` is asked of "host:process id".  One with our own process id died too, before we began.  Another
         host's are gone after a day.  What cannot be removed, such as a folder that somebody made there, stays.
         """
-        ours = ":".join(self._writer)
-
-        def is_left(leftover: Path, writer: str) -> bool:
-            ended = writer == ours or has_died(writer)
-            return ended or is_older(leftover, time.time() - _LONGEST_WRITE_SECONDS)
-
-        return self._sweep(is_left)
+        ours, oldest = ":".join(self._writer), time.time() - _LONGEST_WRITE_SECONDS
+        return self._sweep(lambda left, writer: writer == ours or has_died(writer) or is_older(left, oldest))
 
     def sweep_of(self, process_id: int) -> int:
         """Half-written files of this process of our host, which has ended, are gone; returns how many."""
