@@ -74,9 +74,14 @@ _FOUND = (
 )
 
 
+def _joined(node: Claimant) -> None:
+    """The worker takes its ten seconds to start, again too, and more of them beside other tests."""
+    wait_until(lambda: node.engine.serves, 90, "a worker has joined the engine")
+
+
 def test_what_the_engine_answers_is_what_would_be_answered_here(claimant: Any, clock: FakeClock) -> None:
     node = claimant()
-    wait_until(lambda: node.engine.serves, 30, node.engine.trouble)
+    _joined(node)
     node.ready(clock, FILLED_HU, ANEURYSM_HU, -1000)
     node.worker._work()
     there = node.rows(*_FOUND)
@@ -96,15 +101,15 @@ def test_a_worker_that_dies_costs_one_attempt_and_the_series_has_one_report(
     claimant: Any, running: Cluster, clock: FakeClock
 ) -> None:
     node = claimant()
-    wait_until(lambda: node.engine.serves, 30)
+    _joined(node)
     running.hold.touch()
     node.ready(clock, ANEURYSM_HU)
     thread = node.works()
     os.kill(running.held_by(), signal.SIGKILL)
     running.hold.unlink()
-    thread.join(30)
+    thread.join(90)
     assert node.rows("stage", "outcome", "attempts") == [("reported", "positive", 2)]
-    wait_until(lambda: node.engine.serves, 30, "the worker has come back")
+    _joined(node)
     assert node.engine.trouble == ""
 
 
@@ -113,7 +118,7 @@ def test_a_series_that_waited_behind_the_one_that_killed_its_worker_pays_nothing
 ) -> None:
     monkeypatch.setattr(Engine, "is_full", False)  # as where another claimant was not seen yet
     node = claimant()
-    wait_until(lambda: node.engine.serves, 30)
+    _joined(node)
     running.hold.touch()
     node.ready(clock, FILLED_HU, FILLED_HU)
     thread = node.works()
@@ -121,20 +126,20 @@ def test_a_series_that_waited_behind_the_one_that_killed_its_worker_pays_nothing
     wait_until(lambda: node.rows("stage") == [("analysing",), ("analysing",)] and len(node.engine._placed) == 2, 10)
     os.kill(pid, signal.SIGKILL)
     running.hold.unlink()
-    thread.join(30)
+    thread.join(90)
     assert node.rows("stage", "attempts") == [("reported", 2), ("reported", 1)]
 
 
 def test_no_more_is_claimed_than_the_engine_has_workers(claimant: Any, running: Cluster, clock: FakeClock) -> None:
     node = claimant()
-    wait_until(lambda: node.engine.serves, 30)
+    _joined(node)
     running.hold.touch()
     node.ready(clock, FILLED_HU, FILLED_HU)
     thread = node.works()
     running.held_by()
     assert node.rows("stage") == [("analysing",), ("ready",)]
     running.hold.unlink()
-    thread.join(30)
+    thread.join(90)
     assert node.rows("stage", "attempts") == [("reported", 1), ("reported", 1)]
     assert node.here == 0
 
@@ -143,7 +148,7 @@ def test_a_node_that_stops_gives_back_what_it_placed_without_counting_it(
     claimant: Any, running: Cluster, clock: FakeClock
 ) -> None:
     node = claimant()
-    wait_until(lambda: node.engine.serves, 30)
+    _joined(node)
     running.hold.touch()
     node.ready(clock, FILLED_HU)
     thread = node.works()
@@ -162,7 +167,7 @@ def test_workers_with_another_model_are_given_nothing_and_both_are_named(
     node.ready(clock, FILLED_HU)
     node.worker._work()
     assert (node.here, node.rows("stage", "attempts")) == (1, [("reported", 1)])
-    wait_until(lambda: "with model" in node.engine.trouble, 30)
+    wait_until(lambda: "with model" in node.engine.trouble, 90)
     assert "with model 7.7" in node.engine.trouble
     assert f"with model {manifest().version}" in node.engine.trouble
 
@@ -207,13 +212,13 @@ def test_a_scheduler_that_dies_loses_nothing_and_health_says_so(
     claimant: Any, running: Cluster, clock: FakeClock
 ) -> None:
     node = claimant()
-    wait_until(lambda: node.engine.serves, 30)
+    _joined(node)
     running.hold.touch()
     node.ready(clock, ANEURYSM_HU, FILLED_HU)
     thread = node.works()
     running.held_by()
     running.scheduler.kill()
-    thread.join(30)
+    thread.join(90)
     assert node.rows("stage", "outcome", "attempts") == [("reported", "positive", 1), ("reported", "negative", 1)]
     assert node.here == 2
     assert node.engine.trouble.startswith(f"[ai] engine_address = '{running.address}': ")
