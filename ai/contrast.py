@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label, regionprops
 
+from ai.distances import within
 from ai.preprocess import Preprocessing, region_of_interest
 from ai.remembered import Remembered
 from ai.volume import Volume
@@ -117,22 +118,3 @@ def large(mask: NDArray[np.bool_], least_voxels: int) -> NDArray[np.bool_]:
     size[0] = 0
     kept: NDArray[np.bool_] = (size >= least_voxels)[labels]
     return kept
-
-
-def within(mask: NDArray[np.bool_], reach: float) -> NDArray[np.bool_]:
-    """The voxels no further than `reach` voxels, at most 15, from one that is set.
-
-    Squared distances are added up axis by axis, no further than they matter: a quarter of the time of the distances themselves.
-    """
-    limit = int(reach**2)
-    squared = np.where(mask, 0, limit + 1).astype(np.uint8)
-    for axis in range(mask.ndim):
-        line = np.moveaxis(squared, axis, 0)
-        nearest = line.copy()
-        for step in range(1, int(reach) + 1):
-            further = np.minimum(line, limit + 1 - step**2) + np.uint8(step**2)
-            np.minimum(nearest[step:], further[:-step], out=nearest[step:])
-            np.minimum(nearest[:-step], further[step:], out=nearest[:-step])
-        squared = np.moveaxis(nearest, 0, axis)
-    reached: NDArray[np.bool_] = squared <= limit
-    return reached

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ai.distances import depths, within
+
 Float32Array = NDArray[np.float32]
 
 SPACING_MM = 0.5
@@ -75,15 +77,15 @@ def measured(hu_DHW: NDArray[np.int16]) -> Float32Array:
     if lumen is None:
         return np.zeros(len(NAMES), np.float32)
     box = ndimage.find_objects(lumen.view(np.uint8))[0]
-    depth = np.zeros(lumen.shape, np.float32)
-    padded = np.pad(lumen[box], 1)  # where the cube ends, nothing is known of a wall: it counts as one
-    depth[box] = ndimage.distance_transform_edt(padded)[1:-1, 1:-1, 1:-1] * SPACING_MM
+    depth, ridge = np.zeros(lumen.shape, np.float32), np.zeros(lumen.shape, bool)
+    depth[box] = depths(lumen[box]) * np.float32(SPACING_MM)  # what ends with the cube counts as ending in a wall
+    ridge[box] = depth[box] == ndimage.maximum_filter(depth[box], 3)
     at = np.unravel_index(int(np.where(_FROM_MIDDLE <= _SEARCH_MM, depth, 0).argmax()), depth.shape)
     radius, ball = float(depth[at]), _POINTS[at]
     away = np.sqrt(sum((line - at_mm) ** 2 for line, at_mm in zip(_LINES, ball, strict=True)))
     filled = _Lumen.of(lumen, away, np.sort(away, axis=None))
     values = [density / 300.0, radius, float(depth[_FROM_MIDDLE < 1.0].max()), float(np.linalg.norm(ball))]
-    values += _elsewhere(depth, away, radius)
+    values += _elsewhere(depth, ridge, away, radius)
     shells = dict(zip(_SHELLS, (radius + 1.0, radius + 2.0, radius + 3.5, 2 * radius + 1, 6.0, 8.0), strict=True))
     turned: list[float] = []
     for name, at_mm in shells.items():
@@ -112,7 +114,7 @@ def measured(hu_DHW: NDArray[np.int16]) -> Float32Array:
 
 def _lumen(hu: Float32Array, bone: NDArray[np.bool_], least_hu: float) -> NDArray[np.bool_] | None:
     """What is as dense as a filled vessel and connected to the middle, clear of bone; None where there is nothing."""
-    filled = (hu > least_hu) & ~(ndimage.binary_dilation(bone) if bone.any() else bone)
+    filled = (hu > least_hu) & ~(within(bone, 1.0) if bone.any() else bone)
     labels, _ = ndimage.label(filled)
     inside = labels[_FROM_MIDDLE <= _CORE_MM]
     inside = inside[inside > 0]
@@ -122,11 +124,9 @@ def _lumen(hu: Float32Array, bone: NDArray[np.bool_], least_hu: float) -> NDArra
     return found
 
 
-def _elsewhere(depth: Float32Array, away: Float32Array, radius: float) -> list[float]:
+def _elsewhere(depth: Float32Array, ridge: NDArray[np.bool_], away: Float32Array, radius: float) -> list[float]:
     """How wide the lumen is beyond the ball, how the ball compares, and the part of it that is wider than the rest."""
-    ridge = (depth > 0.6) & (away > radius + 2.0) & (away < _AROUND_MM)
-    ridge &= depth == ndimage.maximum_filter(depth, 3)
-    widths = depth[ridge]
+    widths = depth[ridge & (depth > 0.6) & (away > radius + 2.0) & (away < _AROUND_MM)]
     wide, usual = (float(np.percentile(widths, 90)), float(np.median(widths))) if len(widths) else (0.0, 0.0)
     wider = (depth > 1.1 * wide + 0.1) & (away < radius + 3.0)
     part = float(np.cbrt(wider.sum() * SPACING_MM**3))

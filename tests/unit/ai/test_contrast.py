@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
-from ai.contrast import enhanced_tubes, within
+from ai.contrast import enhanced_tubes
 from ai.coverage import head_extent
 from ai.volume import Volume
 from tests.support.absent import absent
@@ -103,11 +102,3 @@ def test_a_real_scanner_s_plain_skull_phantom_has_no_contrast() -> None:
     datasets = [pydicom.dcmread(path) for path in sorted(PHILIPS.glob("I*"))]
     volume = volume_from_datasets([ds for ds in datasets if "PixelData" in ds])
     assert enhanced_tubes(volume, (-3.0, 85.0, 743.0)).volume_mm3 == 0.0
-
-
-@pytest.mark.parametrize("reach", [2.0, 4.5, 6.0])
-@pytest.mark.parametrize("share", [0.0, 0.002, 0.5])
-def test_what_lies_within_reach_is_what_the_distances_say(reach: float, share: float) -> None:
-    mask = np.random.default_rng(1).random((12, 15, 18)) < share
-    distances = ndimage.distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, np.inf)
-    np.testing.assert_array_equal(within(mask, reach), distances <= reach)
