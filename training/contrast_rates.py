@@ -1,8 +1,8 @@
-"""How often contrast is seen where there is some, and where there is none: `python -m training.contrast_rates [HEADS] [TURNS]`.
+"""How often contrast is seen where there is some, and where there is none: `python -m training.contrast_rates [HEADS] [TURNS] [FIRST]`.
 
-Each of HEADS regions about the circle of Willis is painted once without contrast (thin bone of 200 to 310 HU, marrow of 300 to 450
-HU, calcified carotids, bone islands) and once as weakly filled CT angiography (150 to 200 HU), then turned TURNS ways by up to 30°
-about each axis, with noise of its own.  A third of the filled ones holds a metal clip with streaks.
+Each of HEADS regions about the circle of Willis, from the FIRST on, is painted once without contrast (thin bone of 200 to 310 HU,
+marrow of 300 to 450 HU, calcified carotids, bone islands) and once as weakly filled CT angiography (150 to 200 HU), then turned
+TURNS ways by up to 30° about each axis, with noise of its own.  A third of the filled ones holds a metal clip with streaks.
 """
 
 import sys
@@ -138,16 +138,17 @@ def interval(hits: int, of: int) -> tuple[float, float]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print both rates with their 95 % intervals, and the volumes of tubes that they rest on."""
+    """Print both rates with their 95 % intervals, and the lengths of tubes that they rest on."""
     heads = int(arguments[0]) if arguments else 20
     turns = int(arguments[1]) if len(arguments) > 1 else 12
+    first = FIRST_SEED + (int(arguments[2]) if len(arguments) > 2 else 0)
     found: dict[str, list[Tubes]] = {"plain": [], "weak": [], "clip": []}
-    for seed in track(range(FIRST_SEED, FIRST_SEED + heads), "heads"):
+    for seed in track(range(first, first + heads), "heads"):
         for region in painted(seed):
             for turn in range(turns):
                 volume, centre = turned(region, seed, turn)
                 found[region.kind].append(enhanced_tubes(volume, (centre[0], centre[1], centre[2])))
-        print(f"phantom figures; {seed - FIRST_SEED + 1} heads, each turned {turns} ways")
+        print(f"phantom figures; {seed - first + 1} heads, each turned {turns} ways")
         for line in summary(found):
             print(line, flush=True)
     return 0
@@ -160,10 +161,10 @@ def summary(found: dict[str, list[Tubes]]) -> list[str]:
         if tubes:
             filled = sum(each.filled for each in tubes)
             low, high = interval(filled, len(tubes))
-            quantiles = np.quantile([each.volume_mm3 for each in tubes], [0, 0.05, 0.5, 0.95, 1])
-            mm3 = ", ".join(f"{value:.0f}" for value in quantiles)
+            quantiles = np.quantile([each.length_mm for each in tubes], [0, 0.05, 0.5, 0.95, 1])
+            mm = ", ".join(f"{value:.0f}" for value in quantiles)
             lines.append(
-                f"{kind}: contrast seen in {filled} of {len(tubes)} ({low:.3f} to {high:.3f}); mm3 at 0, 5, 50, 95, 100 %: {mm3}"
+                f"{kind}: contrast seen in {filled} of {len(tubes)} ({low:.3f} to {high:.3f}); mm at 0, 5, 50, 95, 100 %: {mm}"
             )
     return lines
 

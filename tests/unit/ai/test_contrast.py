@@ -59,7 +59,7 @@ def test_bone_as_thin_as_paper_is_a_sheet_and_no_artery(hu: int) -> None:
     for side in (-1, 1):  # the lesser wings: brain above and below
         wing = (np.abs(z - 4 - 0.15 * (y + 20)) <= 1.0) & (side * x > 12) & (side * x < 45) & (y > -32) & (y < -8)
         volume.hu_DHW[wing] = hu
-    assert enhanced_tubes(volume, CIRCLE).volume_mm3 == 0.0
+    assert enhanced_tubes(volume, CIRCLE).length_mm == 0.0
 
 
 def test_bone_beside_the_fat_of_an_orbit_is_no_artery() -> None:
@@ -101,4 +101,4 @@ def test_a_real_scanner_s_plain_skull_phantom_has_no_contrast() -> None:
 
     datasets = [pydicom.dcmread(path) for path in sorted(PHILIPS.glob("I*"))]
     volume = volume_from_datasets([ds for ds in datasets if "PixelData" in ds])
-    assert enhanced_tubes(volume, (-3.0, 85.0, 743.0)).volume_mm3 == 0.0
+    assert enhanced_tubes(volume, (-3.0, 85.0, 743.0)).length_mm == 0.0
