@@ -21,12 +21,12 @@ from ai.errors import BundleError
 from ai.inference import Tiling
 from ai.manifest import DEFAULT_BUNDLE, MANIFEST, read_document, sha256_of
 from ai.preprocess import Preprocessing
-from ai.second_stage import ShapeNet, ShapeSettings
+from ai.second_stage import FusionNet, FusionSettings, ShapeNet, ShapeSettings
 from ai.surroundings import NAMES as PLACES
 from ai.unet import UNet, UNetSettings
 
 T = TypeVar("T")
-N = TypeVar("N", UNet, ShapeNet)
+N = TypeVar("N", UNet, ShapeNet, FusionNet)
 
 FORMAT = 3
 """In format 1 the calibration of the locations was fitted to other scores; format 2 had one operating point and one stage."""
@@ -38,9 +38,21 @@ ADDED_LATER = (
     "second_stage.place_weights",
     "second_stage.place_limit",
     "second_stage.around",
+    "second_stage.fusion",
     "second_stage.shape.layers",
 )
 """Keys that older manifests may lack: their defaults are what older bundles meant."""
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What a bundle says of the networks that make one answer of all that both stages say of a candidate."""
+
+    network: FusionSettings
+    weights_sha256: dict[str, str]
+
+    def __post_init__(self) -> None:
+        _check_names(self.weights_sha256)
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,8 @@ class SecondStage:
 
     `place_weights`: what each of `ai.surroundings.NAMES` adds, by name; none in older bundles.  `place_limit`: what their sum
     must reach for a place to take nothing from the score.  `around`: so many of the best candidates are looked at from four more
-    places about their centres, and the mean counts; none in older bundles.
+    places about their centres, and the mean counts; none in older bundles.  `fusion`: instead all are, and it answers; none in
+    older bundles.
     """
 
     shape: ShapeSettings
@@ -60,6 +73,7 @@ class SecondStage:
     place_weights: dict[str, float] = field(default_factory=dict)
     place_limit: float = 0.0
     around: int = 0
+    fusion: Fusion | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.around, int) and self.around >= 0):
@@ -137,10 +151,12 @@ class Bundle:
     manifest: Manifest
     networks: tuple[UNet, ...]
     second: tuple[ShapeNet, ...] = ()
+    fusion: tuple[FusionNet, ...] = ()
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        if bool(self.second) != (self.manifest.second_stage is not None):
+        stage = self.manifest.second_stage
+        if bool(self.second) != (stage is not None) or bool(self.fusion) != bool(stage and stage.fusion):
             raise ValueError("networks of a second stage need a manifest that describes them, and the other way round")
 
 
@@ -158,13 +174,17 @@ def load_bundle(folder: Path | str = DEFAULT_BUNDLE, flip: bool = False, *, any_
         for name, digest in manifest.weights_sha256.items()
     )
     second: tuple[ShapeNet, ...] = ()
+    fusion: tuple[FusionNet, ...] = ()
     if (stage := manifest.second_stage) is not None:
         second = tuple(
             _filled(ShapeNet(stage.shape), folder / name, digest) for name, digest in stage.weights_sha256.items()
         )
+        if (fuses := stage.fusion) is not None:
+            files = fuses.weights_sha256.items()
+            fusion = tuple(_filled(FusionNet(fuses.network), folder / name, digest) for name, digest in files)
     if flip:
         manifest = replace(manifest, tiling=replace(manifest.tiling, flip=True))
-    return Bundle(manifest, networks, second, sha256)
+    return Bundle(manifest, networks, second, fusion, sha256)
 
 
 def read_manifest(folder: Path | str, *, any_format: bool = False) -> Manifest:
@@ -186,7 +206,11 @@ def _checked(path: Path, document: dict[str, Any], any_format: bool) -> Manifest
 
 
 def save_bundle(
-    folder: Path, manifest: Manifest, networks: tuple[UNet, ...], second: tuple[ShapeNet, ...] = ()
+    folder: Path,
+    manifest: Manifest,
+    networks: tuple[UNet, ...],
+    second: tuple[ShapeNet, ...] = (),
+    fusion: tuple[FusionNet, ...] = (),
 ) -> Manifest:
     """Write a bundle, its weights first and its manifest last, each file replaced in one step; return the final manifest.
 
@@ -194,20 +218,26 @@ def save_bundle(
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = replace(manifest, weights_sha256=_written(folder, "model", networks))
-    if final.second_stage is not None:
-        final = replace(
-            final, second_stage=replace(final.second_stage, weights_sha256=_written(folder, "second-stage", second))
-        )
+    kept = set(final.weights_sha256)
+    if (stage := final.second_stage) is not None:
+        stage = replace(stage, weights_sha256=_written(folder, "second-stage", second))
+        kept |= set(stage.weights_sha256)
+        if stage.fusion is not None:
+            digests = _written(folder, "fusion", fusion)
+            stage = replace(stage, fusion=replace(stage.fusion, weights_sha256=digests))
+            kept |= set(digests)
+        final = replace(final, second_stage=stage)
     text = json.dumps({"format": FORMAT, **asdict(final)}, indent=2) + "\n"
     _replace(folder / MANIFEST, text.encode())
-    kept = {*final.weights_sha256, *(final.second_stage.weights_sha256 if final.second_stage else ())}
     for old in folder.glob("*.safetensors"):
         if old.name not in kept:
             old.unlink()
     return final
 
 
-def _written(folder: Path, title: str, networks: tuple[UNet, ...] | tuple[ShapeNet, ...]) -> dict[str, str]:
+def _written(
+    folder: Path, title: str, networks: tuple[UNet, ...] | tuple[ShapeNet, ...] | tuple[FusionNet, ...]
+) -> dict[str, str]:
     """The names and digests of the files that now hold the networks' weights."""
     digests: dict[str, str] = {}
     for number, network in enumerate(networks):
@@ -274,7 +304,16 @@ def _second_stage(values: dict[str, Any] | None) -> SecondStage | None:
     if values is None:
         return None
     _only(values, SecondStage, "second_stage.")
-    return SecondStage(**{**values, "shape": _settings(ShapeSettings, values["shape"], "second_stage.shape.")})
+    shape = _settings(ShapeSettings, values["shape"], "second_stage.shape.")
+    return SecondStage(**{**values, "shape": shape, "fusion": _fusion(values.get("fusion"))})
+
+
+def _fusion(values: dict[str, Any] | None) -> Fusion | None:
+    if values is None:
+        return None
+    _only(values, Fusion, "second_stage.fusion.")
+    network = _settings(FusionSettings, values["network"], "second_stage.fusion.network.")
+    return Fusion(network, values["weights_sha256"])
 
 
 def _settings(kind: type[T], values: dict[str, Any], prefix: str) -> T:

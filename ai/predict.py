@@ -23,7 +23,7 @@ from ai.measures import quality_of
 from ai.preprocess import Region, coordinates, region_of_interest
 from ai.quality import MOST_SPREAD_MM
 from ai.remembered import Remembered
-from ai.second_stage import around, leading, looked_at
+from ai.second_stage import around, fused, fusion_input, leading, log_odds, measured_at
 from ai.surroundings import place_scores, surroundings
 from ai.volume import Volume
 
@@ -102,17 +102,37 @@ def looked_at_again(
     stage = bundle.manifest.second_stage
     if stage is None:
         return found
-    log_odds: list[float] = []
-    for one in found:
-        log_odds += looked_at(bundle.second, volume, [one.centre_lps_mm], remembered)
-        progress(1.0)
-    for best in leading(log_odds, stage.around):
-        more = looked_at(bundle.second, volume, around(found[best].centre_lps_mm), remembered)
-        log_odds[best] = fmean([log_odds[best], *more])
-        progress(1.0)
+    seconds = _second_opinions(found, volume, bundle, stage.around, progress, remembered)
     measures = surroundings(region, [one.centre_lps_mm for one in found], volume)
     places = place_scores(measures, tuple(stage.place_weights.values()), stage.place_limit)
-    return rescored(found, log_odds, stage.first_weight, stage.second_weight, places)
+    return rescored(found, seconds, stage.first_weight, stage.second_weight, places)
+
+
+def _second_opinions(
+    found: tuple[Candidate, ...],
+    volume: Volume,
+    bundle: Bundle,
+    around_best: int,
+    progress: Progress,
+    remembered: Remembered | None,
+) -> list[float]:
+    """The second stage's log odds of each candidate: of a fusion of all that is known, or the mean over places."""
+    measures = []
+    for one in found:
+        places = [one.centre_lps_mm, *(around(one.centre_lps_mm) if bundle.fusion else ())]
+        measures.append(measured_at(volume, places, remembered))
+        progress(1.0)
+    if not found:
+        return []
+    if bundle.fusion:
+        scores, diameters_mm = [one.score for one in found], [one.diameter_mm for one in found]
+        return fused(bundle.fusion, fusion_input(bundle.second, np.stack(measures), scores, diameters_mm))
+    odds = log_odds(bundle.second, np.concatenate(measures))
+    for best in leading(odds, around_best):
+        more = log_odds(bundle.second, measured_at(volume, around(found[best].centre_lps_mm), remembered))
+        odds[best] = fmean([odds[best], *more])
+        progress(1.0)
+    return odds
 
 
 def prepared_region(

@@ -1,6 +1,8 @@
 """The second stage: a cube around each candidate, finer than the region, is measured, and a small network says what it is.
 
-    cube ─ measured shape ─ standardised ─ hidden layers ─ kinds
+    cube ─ measured shape ─ standardised ─ hidden layers ─ kinds ┐
+    the same from four places about it ──────────────────────────┼─ fusion ─ log odds
+    what the first stage says ───────────────────────────────────┘
 
 The first stage localises well and takes bends and forks for sacs at 0.7 mm; the cube is cut from the volume itself.
 """
@@ -82,6 +84,47 @@ class ShapeNet(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
+@dataclass(frozen=True)
+class FusionSettings:
+    """What decides the shape of a fusion's weights; kept in a bundle's manifest.  `hidden`: width of its hidden layer."""
+
+    hidden: int = 64
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1:
+            raise ValueError(f"hidden must be at least 1, got {self.hidden}")
+
+
+FACTS = ("log_odds", "score", "diameter_mm", "rank", "below_best")
+"""What a fusion reads of a candidate before its measurements: the second stage's log odds, the mean over its five places; the first
+stage's score and diameter; how many of the scan's candidates have a higher score, and by how much its own is below the highest.
+"""
+
+
+class FusionNet(nn.Module):
+    """N×(5 + 2·M) in, as `fusion_input` has it, N log odds out: a sum of the two stages' and what the rest adds to it."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, settings: FusionSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        count = len(FACTS) + 2 * len(NAMES)
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("spread", torch.ones(count))
+        self.stages = nn.Linear(2, 1)
+        self.rest = nn.Sequential(nn.Linear(count, settings.hidden), nn.SiLU(), nn.Linear(settings.hidden, 1))
+
+    def forward(self, read: Tensor) -> Tensor:
+        log_odds: Tensor = self.stages(read[:, :2]) + self.rest(self.standardised(read))
+        return log_odds[:, 0]
+
+    def standardised(self, read: Tensor) -> Tensor:
+        """What is read with mean 0 and spread 1, the odd numbers clipped."""
+        return ((read - self.mean) / self.spread).clamp(-_FARTHEST, _FARTHEST)
+
+
 def sac_logits(kinds: Tensor) -> Tensor:
     """Log odds that the middle of a cube is an aneurysm, from the logits of `KINDS`; N."""
     return kinds[:, 0] - kinds[:, 1:].logsumexp(dim=1)
@@ -110,25 +153,41 @@ def leading(log_odds: Sequence[float], count: int) -> list[int]:
     return [int(index) for index in np.argsort(-np.asarray(log_odds, float), kind="stable")[:count]]
 
 
-def looked_at(
-    networks: Sequence[ShapeNet],
-    volume: Volume,
-    centres_lps_mm: Sequence[Place],
-    remembered: Remembered | None = None,
-) -> list[float]:
-    """The log odds that an aneurysm lies at each of the places, the mean over the weight sets, within ±`LARGEST_LOGIT`."""
-    if not networks or not centres_lps_mm:
-        return [0.0] * len(centres_lps_mm)
+def measured_at(
+    volume: Volume, places_lps_mm: Sequence[Place], remembered: Remembered | None = None
+) -> NDArray[np.float32]:
+    """What `ai.shape` measures in the cubes around P places; (P, M)."""
     known = remembered or Remembered()
-    cubes = [cube_around(volume, centre) for centre in centres_lps_mm]
-    return log_odds(networks, np.stack([known.answer("shape", (cube,), partial(measured, cube)) for cube in cubes]))
+    cubes = [cube_around(volume, place) for place in places_lps_mm]
+    return np.stack([known.answer("shape", (cube,), partial(measured, cube)) for cube in cubes])
 
 
 @torch.inference_mode()
 def log_odds(networks: Sequence[ShapeNet], measures: NDArray[np.float32]) -> list[float]:
-    """The same from N×M measurements."""
+    """The log odds that an aneurysm is what was measured, (N, M), the mean over the weight sets, within ±`LARGEST_LOGIT`."""
     if len(measures) == 0:
         return []
     read = torch.from_numpy(measures)
     logits = torch.stack([sac_logits(network(read)) for network in networks]).mean(dim=0)
+    return [float(logit) for logit in logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)]
+
+
+def fusion_input(
+    networks: Sequence[ShapeNet],
+    measures: NDArray[np.float32],
+    scores: Sequence[float],
+    diameters_mm: Sequence[float],
+) -> NDArray[np.float32]:
+    """What a fusion reads of all N candidates of a scan: `FACTS`, then means and spreads of their measurements (N, 5, M)."""
+    odds = np.mean([log_odds(networks, measures[:, place]) for place in range(measures.shape[1])], axis=0)
+    score = np.asarray(scores)
+    rank = (score[None, :] > score[:, None]).sum(axis=1)
+    facts = np.stack([odds, score, diameters_mm, rank, score - score.max(initial=-np.inf)], axis=1)
+    return np.concatenate([facts, measures.mean(axis=1), measures.std(axis=1)], axis=1).astype(np.float32)
+
+
+@torch.inference_mode()
+def fused(fusion: Sequence[FusionNet], read: NDArray[np.float32]) -> list[float]:
+    """The log odds that each candidate is an aneurysm, from its `fusion_input`, the mean over the weight sets, within ±`LARGEST_LOGIT`."""
+    logits = torch.stack([network(torch.from_numpy(read)) for network in fusion]).mean(dim=0)
     return [float(logit) for logit in logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)]

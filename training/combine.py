@@ -3,9 +3,10 @@ points are fitted.
 
 `python -m training.combine BUNDLE RUN CANDIDATES VERSION [FOLDER] [--learnt DRAWN ...]`: RUN is a file of `python -m training.second_stage`
 or `training.tuning`, CANDIDATES a folder of `python -m training.candidates` on scans that neither stage learned from.  `--learnt`: the
-folders that RUN was tuned on; weights, calibration and thresholds are fitted to them as well, each scan as networks see it that
-were tuned on the other four fifths.  Prints the figures of both bundles on CANDIDATES, with everything fitted on the other
-four fifths of them, but for a bundle of one stage, which is judged as it is; without FOLDER nothing is written.
+folders that RUN was tuned on; a fusion of both stages learns from them, and weights, calibration and thresholds are fitted to
+them as well, each scan as networks see it that were made on the other four fifths.  Prints the figures of both bundles on
+CANDIDATES, with everything fitted on the other four fifths of them, but for a bundle of one stage, which is judged as it is;
+without FOLDER nothing is written.
 """
 
 import argparse
@@ -20,15 +21,16 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from ai.bundle import Bundle, SecondStage, load_bundle, save_bundle
+from ai.bundle import Bundle, Fusion, SecondStage, load_bundle, save_bundle
 from ai.decode import rescored
-from ai.second_stage import ShapeNet, leading, log_odds
+from ai.second_stage import FusionNet, ShapeNet, fused, leading, log_odds
 from ai.surroundings import NAMES, place_scores
 from training.candidates import Marked, load_marked
 from training.cases import Case, Scored, case
 from training.evaluate import measure
 from training.export import NOTIFY_SPECIFICITY, calibrated, least_probability
 from training.figures import headline
+from training.fusion import learned, read_of
 from training.metrics import bootstrap
 from training.second_stage import trained
 from training.tuning import Learnt, tuned
@@ -65,15 +67,26 @@ class Weights:
     limit: float = 0.0
 
 
-def seconds_of(networks: Sequence[ShapeNet], marked: Sequence[Marked], count: int = 0) -> list[NDArray[np.float64]]:
-    """The second stage's log odds of each scan's candidates, the best `count` of which are looked at from around as well."""
+def seconds_of(
+    networks: Sequence[ShapeNet], marked: Sequence[Marked], count: int = 0, fusion: Sequence[FusionNet] = ()
+) -> list[NDArray[np.float64]]:
+    """The second stage's log odds of each scan's candidates: of the fusion, or with the best `count` looked at from around as well."""
     found = []
     for scan in marked:
-        seconds = log_odds(networks, scan.measures)
-        for best in leading(seconds, count):
-            seconds[best] = fmean([seconds[best], *log_odds(networks, scan.around[best])])
+        if fusion:
+            seconds = fused(fusion, read_of(networks, scan))
+        else:
+            seconds = log_odds(networks, scan.measures)
+            for best in leading(seconds, count):
+                seconds[best] = fmean([seconds[best], *log_odds(networks, scan.around[best])])
         found.append(np.array(seconds, float))
     return found
+
+
+def seen_by(bundle: Bundle, marked: Sequence[Marked]) -> list[NDArray[np.float64]]:
+    """The same of a bundle's second stage, if it has one."""
+    stage = bundle.manifest.second_stage
+    return seconds_of(bundle.second, marked, stage.around if stage else 0, bundle.fusion)
 
 
 def fitted_weights(
@@ -120,15 +133,25 @@ Seen = tuple[Sequence[Marked], Sequence[NDArray[np.float64]]]
 """Scans with the second stage's log odds of each one's candidates."""
 
 
-def out_of_fold(networks: Sequence[ShapeNet], marked: Sequence[Marked]) -> Seen:
-    """Scans as the networks see them after they were tuned on the other four fifths."""
-    found: list[NDArray[np.float64]] = [np.zeros(0)] * len(marked)
+def fused_out_of_fold(networks: Sequence[ShapeNet], marked: Sequence[Marked]) -> tuple[tuple[FusionNet, ...], Seen]:
+    """The fusion that learned from all scans, and the scans as others see them, each of which learned from four fifths without them.
+
+    What a fusion learns from is read by networks that were tuned on four fifths without it; they have seen other scans of its.
+    """
+    read: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(marked)
     for fold in range(FOLDS):
         others = Learnt.of([scan for number, scan in enumerate(marked) if number % FOLDS != fold])
         these = [tuned(network, others, seed) for seed, network in enumerate(networks)]
         for number in range(fold, len(marked), FOLDS):
-            [found[number]] = seconds_of(these, [marked[number]], AROUND)
-    return marked, found
+            read[number] = read_of(these, marked[number])
+    hits = [scan.hits for scan in marked]
+    seconds = [np.zeros(0)] * len(marked)
+    for fold in range(FOLDS):
+        others_of = [number for number in range(len(marked)) if number % FOLDS != fold]
+        fusion = learned([read[number] for number in others_of], [hits[number] for number in others_of])
+        for number in range(fold, len(marked), FOLDS):
+            seconds[number] = np.array(fused(fusion, read[number]))
+    return learned(read, hits), (marked, seconds)
 
 
 def cross_fitted(
@@ -174,6 +197,7 @@ def joined(
     marked: Sequence[Marked],
     seconds: Sequence[NDArray[np.float64]],
     learnt: Seen = ((), ()),
+    fusion: tuple[FusionNet, ...] = (),
 ) -> tuple[Bundle, list[Scored]]:
     """The bundle with its second stage, fitted to all scans and those `learnt`, and the scans as it scores them."""
     fitted = [*marked, *learnt[0]], [*seconds, *learnt[1]]
@@ -196,9 +220,10 @@ def joined(
             dict(zip(NAMES, weights.place, strict=True)),
             weights.limit,
             AROUND,
+            Fusion(fusion[0].settings, {"unsaved.safetensors": ""}) if fusion else None,
         ),
     )
-    return Bundle(manifest, bundle.networks, second), scored[: len(marked)]
+    return Bundle(manifest, bundle.networks, second, fusion), scored[: len(marked)]
 
 
 def compared(before: Sequence[Case], after: Sequence[Case], threshold: float) -> dict[str, tuple[float, float, float]]:
@@ -225,18 +250,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     bundle, second, marked = load_bundle(asked.bundle), trained(asked.run), load_marked(asked.candidates)
-    seconds = seconds_of(second, marked, AROUND)
     drawn = [scan for folder in asked.learnt for scan in load_marked(folder)]
-    learnt = out_of_fold(bundle.second, drawn) if drawn else ((), ())
+    fusion, learnt = fused_out_of_fold(bundle.second, drawn) if drawn else ((), ((), ()))
+    seconds = seconds_of(second, marked, AROUND, fusion)
     old = bundle.manifest
     if old.second_stage is None:
         before = [case(scan.scored, old.calibration, old.threshold) for scan in marked]
     else:
-        before, *_ = cross_fitted(
-            marked,
-            seconds_of(bundle.second, marked, old.second_stage.around),
-            with_place=bool(old.second_stage.place_weights),
-        )
+        with_place = bool(old.second_stage.place_weights)
+        before, *_ = cross_fitted(marked, seen_by(bundle, marked), with_place=with_place)
     after, report, notify = cross_fitted(marked, seconds, learnt=learnt)
     print(f"{len(marked)} scans, {sum(one.positive for one in before)} with an aneurysm")
     _print(
@@ -257,12 +279,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: sensitivity {np.mean(right):.3f} specificity {1 - np.mean(wrong):.3f}")
     for name, (value, low, high) in compared(before, after, middle).items():
         print(f"gain of {name:32s} {value:+.3f} ({low:+.3f} to {high:+.3f})")
-    final, scored = joined(bundle, second, asked.version, marked, seconds, learnt)
+    final, scored = joined(bundle, second, asked.version, marked, seconds, learnt, fusion)
     print(f"weights {final.manifest.second_stage.first_weight:.3f} {final.manifest.second_stage.second_weight:.3f}")  # type: ignore[union-attr]
     if asked.folder:
         figures = measure(scored, final) | {"steps": old.figures.get("steps", float("nan"))}
         kept = {name: round(value, 4) for name, value in figures.items() if np.isfinite(value)}
-        save_bundle(asked.folder, replace(final.manifest, figures=kept), final.networks, final.second)
+        save_bundle(asked.folder, replace(final.manifest, figures=kept), final.networks, second, fusion)
     return 0
 
 

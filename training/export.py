@@ -74,6 +74,7 @@ def write_calibrated(config: TrainConfig, bundle: Bundle, folder: Path, known: M
         replace(manifest, figures={name: round(value, 4) for name, value in figures.items() if np.isfinite(value)}),
         bundle.networks,
         bundle.second,
+        bundle.fusion,
     )
     return figures
 

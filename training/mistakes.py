@@ -20,7 +20,7 @@ from ai.second_stage import Place, cube_around
 from ai.volume import Volume
 from training.candidates import load_marked
 from training.cases import Case
-from training.combine import cross_fitted, seconds_of
+from training.combine import cross_fitted, seen_by
 from training.dataset import load_prepared
 from training.paint import NATIVE
 
@@ -86,8 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     bundle, marked = load_bundle(asked.bundle), load_marked(asked.candidates)
-    around = bundle.manifest.second_stage.around if bundle.manifest.second_stage else 0
-    cases, thresholds, _ = cross_fitted(marked, seconds_of(bundle.second, marked, around))
+    cases, thresholds, _ = cross_fitted(marked, seen_by(bundle, marked))
     wrong, missed = false_positives(cases, thresholds), misses(cases, thresholds)
     shown = [missed[round(at)] for at in np.linspace(0, len(missed) - 1, min(EACH, len(missed)))]
     asked.folder.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,24 @@ import torch
 
 import ai
 from ai import predict
-from ai.bundle import Bundle, SecondStage, load_bundle, save_bundle
+from ai.bundle import Bundle, Fusion, SecondStage, load_bundle, save_bundle
 from ai.decode import Candidate, rescored
 from ai.errors import BundleError
 from ai.manifest import MANIFEST
 from ai.preprocess import Region
-from ai.second_stage import LARGEST_LOGIT, Place, ShapeNet, ShapeSettings, around, cube_around, log_odds, looked_at
+from ai.second_stage import (
+    LARGEST_LOGIT,
+    FusionNet,
+    FusionSettings,
+    Place,
+    ShapeNet,
+    ShapeSettings,
+    around,
+    cube_around,
+    fused,
+    fusion_input,
+    log_odds,
+)
 from ai.shape import NAMES, SIDE
 from ai.surroundings import NAMES as PLACES
 from ai.unet import UNet
@@ -23,11 +35,22 @@ from tests.unit.ai.test_bundle import TINY, manifest
 
 SETTINGS = ShapeSettings(hidden=4, layers=2)
 STAGE = SecondStage(SETTINGS, 0.5, 0.25, {"unsaved.safetensors": ""}, dict.fromkeys(PLACES, 0.0))
+FUSION = Fusion(FusionSettings(hidden=4), {"unsaved.safetensors": ""})
 
 
 def second() -> ShapeNet:
     torch.manual_seed(1)
     return ShapeNet(SETTINGS).requires_grad_(False).eval()
+
+
+def fusion(seed: int = 2) -> FusionNet:
+    torch.manual_seed(seed)
+    return FusionNet(FUSION.network).requires_grad_(False).eval()
+
+
+def with_fusion(bundle: Bundle) -> Bundle:
+    stage = replace(STAGE, first_weight=0.0, second_weight=1.0, fusion=FUSION)
+    return replace(bundle, manifest=replace(bundle.manifest, second_stage=stage), fusion=(fusion(), fusion(3)))
 
 
 @pytest.fixture
@@ -55,7 +78,9 @@ def test_the_second_look_is_bounded_and_needs_no_candidates() -> None:
     odds = log_odds((second(),), np.full((3, len(NAMES)), 1e6, np.float32))
     assert len(odds) == 3 and all(abs(each) <= LARGEST_LOGIT for each in odds)
     assert log_odds((second(),), np.zeros((0, len(NAMES)), np.float32)) == []
-    assert looked_at((second(),), head(), ()) == []
+    read = fusion_input((second(),), np.zeros((0, 5, len(NAMES)), np.float32), [], [])
+    assert fused((fusion(),), read) == []
+    assert max(fused((fusion(),), np.full((3, read.shape[1]), 1e6, np.float32))) <= LARGEST_LOGIT
 
 
 def test_scores_are_the_weighted_sum_of_both_stages_and_the_place_best_first() -> None:
@@ -67,16 +92,24 @@ def test_an_analysis_looks_at_each_candidate_again(bundle: Bundle, monkeypatch: 
     cta = head()
     asked: list[int] = []
 
-    def look(networks: object, volume: object, centres: list[object], _remembered: object) -> list[float]:
-        asked.append(len(centres))
-        return [-LARGEST_LOGIT] * len(centres)
+    def nothing(_networks: object, measures: np.ndarray) -> list[float]:
+        asked.append(len(measures))
+        return [-LARGEST_LOGIT] * len(measures)
 
     alone = ai.analyse(cta, replace(bundle, manifest=replace(bundle.manifest, second_stage=None), second=()), "cpu")
-    monkeypatch.setattr(predict, "looked_at", look)
+    monkeypatch.setattr(predict, "log_odds", nothing)
     again = ai.analyse(cta, bundle, "cpu")
     assert asked and asked[0] > 0
     assert again.present < alone.present
     assert again.notify_threshold == 0.8
+
+
+def places_as_measures(_volume: object, places: list[Place], _remembered: object = None) -> np.ndarray:
+    """In place of what is measured there, x in all of it."""
+    return np.array([[place[0]] * len(NAMES) for place in places], np.float32)
+
+
+REGION = Region(np.full((96, 96, 96), 40, np.int16), affine((0.7,) * 3, (-33.0, -33.0, -33.0)), (0.0, 0.0, 0.0))
 
 
 def test_the_best_candidates_are_looked_at_from_around_too_and_the_mean_counts(
@@ -84,20 +117,42 @@ def test_the_best_candidates_are_looked_at_from_around_too_and_the_mean_counts(
 ) -> None:
     asked: list[object] = []
 
-    def look(_networks: object, _volume: object, centres: list[Place], _remembered: object) -> list[float]:
-        asked.append(centres)
-        return [centre[0] for centre in centres] if len(centres) == 1 else [5.0, 5.0, 5.0, -5.0]
+    def measured_at(volume: object, places: list[Place], _remembered: object) -> np.ndarray:
+        asked.append(places)
+        measures = places_as_measures(volume, places)
+        if len(places) > 1:
+            measures[:, 0] = (5.0, 5.0, 5.0, -5.0)
+        return measures
 
-    monkeypatch.setattr(predict, "looked_at", look)
+    monkeypatch.setattr(predict, "measured_at", measured_at)
+    monkeypatch.setattr(predict, "log_odds", lambda _networks, measures: measures[:, 0].tolist())
     stage = replace(STAGE, first_weight=0.0, second_weight=1.0, around=1)
     both = replace(bundle, manifest=replace(bundle.manifest, second_stage=stage))
-    region = Region(np.full((96, 96, 96), 40, np.int16), affine((0.7,) * 3, (-33.0, -33.0, -33.0)), (0.0, 0.0, 0.0))
-    found = predict.looked_at_again((candidate(9.0, x=1.0), candidate(0.0, x=3.0)), region, head(), both)
+    found = predict.looked_at_again((candidate(9.0, x=1.0), candidate(0.0, x=3.0)), REGION, head(), both)
     assert [(one.centre_lps_mm[0], one.score) for one in found] == [(3.0, pytest.approx(2.6)), (1.0, 1.0)]
     assert asked == [[(1.0, 0.0, 0.0)], [(3.0, 0.0, 0.0)], around((3.0, 0.0, 0.0))]
     apart = np.array(around((0.0, 0.0, 0.0)))
     assert np.linalg.norm(apart, axis=1) == pytest.approx(np.full(4, 0.52), abs=0.01)
     assert apart.sum(axis=0) == pytest.approx(np.zeros(3))
+
+
+def test_a_fusion_reads_both_stages_and_all_five_places_of_every_candidate(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = with_fusion(bundle)
+    candidates = (candidate(2.0, x=1.0), candidate(9.0, x=3.0))
+    measures = np.stack([places_as_measures(None, [(x, 0.0, 0.0), *around((x, 0.0, 0.0))]) for x in (1.0, 3.0)])
+    read = fusion_input(both.second, measures, [2.0, 9.0], [5.0, 5.0])
+    odds = np.mean([log_odds(both.second, measures[:, place]) for place in range(5)], axis=0)
+    np.testing.assert_allclose(read[:, :5], [[odds[0], 2.0, 5.0, 1, -7.0], [odds[1], 9.0, 5.0, 0, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(read[:, 5 : 5 + len(NAMES)], [[1.0] * len(NAMES), [3.0] * len(NAMES)], rtol=1e-6)
+    np.testing.assert_allclose(read[:, 5 + len(NAMES) :], np.full((2, len(NAMES)), 0.3 * np.sqrt(0.8)), rtol=1e-5)
+    expected = fused(both.fusion, read)
+    assert expected[0] != expected[1] and expected != fused(both.fusion[:1], read)
+    monkeypatch.setattr(predict, "measured_at", places_as_measures)
+    found = predict.looked_at_again(candidates, REGION, head(), both)
+    assert {one.centre_lps_mm[0]: one.score for one in found} == {1.0: expected[0], 3.0: expected[1]}
+    assert predict.looked_at_again((), REGION, head(), both) == ()
 
 
 def test_a_candidate_in_the_fat_of_an_orbit_loses_by_what_the_bundle_says_of_fat(bundle: Bundle) -> None:
@@ -138,9 +193,27 @@ def test_both_stages_come_back_from_a_bundle(bundle: Bundle, tmp_path: Path) -> 
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
 
 
-def test_an_altered_second_stage_is_refused_by_its_digest(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_fusion_comes_back_from_a_bundle_and_older_ones_have_none(bundle: Bundle, tmp_path: Path) -> None:
+    both = with_fusion(bundle)
+    saved = save_bundle(tmp_path, both.manifest, both.networks, both.second, both.fusion)
+    loaded = load_bundle(tmp_path)
+    read = np.random.default_rng(0).normal(0, 1, (5, 5 + 2 * len(NAMES))).astype(np.float32)
+    assert loaded.manifest == saved and fused(loaded.fusion, read) == fused(both.fusion, read)
     save_bundle(tmp_path, bundle.manifest, bundle.networks, bundle.second)
-    weights = next(tmp_path.glob("second-stage-*.safetensors"))
+    assert not list(tmp_path.glob("fusion-*"))
+    document = json.loads((tmp_path / MANIFEST).read_text())
+    del document["second_stage"]["fusion"]
+    (tmp_path / MANIFEST).write_text(json.dumps(document))
+    assert load_bundle(tmp_path).fusion == ()
+
+
+@pytest.mark.parametrize("kind", ["second-stage", "fusion"])
+def test_an_altered_network_of_the_second_stage_is_refused_by_its_digest(
+    bundle: Bundle, tmp_path: Path, kind: str
+) -> None:
+    both = with_fusion(bundle)
+    save_bundle(tmp_path, both.manifest, both.networks, both.second, both.fusion)
+    weights = next(tmp_path.glob(f"{kind}-*.safetensors"))
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
@@ -168,12 +241,16 @@ def test_a_bundle_of_format_2_has_one_stage_and_one_operating_point(tmp_path: Pa
         (lambda stage: stage["place_weights"].pop("bone_far"), "place_weights are not those of this version"),
         (lambda stage: stage["place_weights"].update(bone_far=float("nan")), "must be finite"),
         (lambda stage: stage.update(weights_sha256={"../x.safetensors": "0"}), "weights_sha256"),
+        (lambda stage: stage["fusion"].update(speed=1), "unknown key second_stage.fusion.speed"),
+        (lambda stage: stage["fusion"]["network"].update(hidden=0), "hidden must be at least 1"),
+        (lambda stage: stage["fusion"].update(weights_sha256={}), "weights_sha256 names no file"),
     ],
 )
 def test_a_second_stage_that_does_not_fit_is_refused(
     bundle: Bundle, tmp_path: Path, change: object, named: str
 ) -> None:
-    save_bundle(tmp_path, bundle.manifest, bundle.networks, bundle.second)
+    both = with_fusion(bundle)
+    save_bundle(tmp_path, both.manifest, both.networks, both.second, both.fusion)
     document = json.loads((tmp_path / MANIFEST).read_text())
     change(document["second_stage"])  # type: ignore[operator]
     (tmp_path / MANIFEST).write_text(json.dumps(document))
@@ -189,3 +266,5 @@ def test_an_alert_never_needs_less_than_a_report() -> None:
 def test_networks_without_their_description_are_refused() -> None:
     with pytest.raises(ValueError, match="second stage"):
         Bundle(manifest(), (UNet(TINY),), (second(),))
+    with pytest.raises(ValueError, match="second stage"):
+        Bundle(manifest(second_stage=STAGE), (UNet(TINY),), (second(),), (fusion(),))

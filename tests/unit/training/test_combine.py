@@ -8,7 +8,7 @@ import pytest
 from ai.bundle import Bundle, load_bundle
 from ai.decode import Candidate
 from ai.locations import Location
-from ai.second_stage import ShapeSettings, log_odds
+from ai.second_stage import ShapeSettings, fused, log_odds
 from ai.shape import NAMES
 from ai.surroundings import NAMES as PLACES
 from ai.surroundings import place_scores
@@ -18,8 +18,10 @@ from tests.unit.training.test_cubes import made_up_shapes
 from training import combine
 from training.candidates import Marked, load_marked, save_marked
 from training.cases import Scored
-from training.combine import Weights, combined, cross_fitted, fitted_weights, joined
+from training.combine import Weights, combined, cross_fitted, fitted_weights, fused_out_of_fold, joined
 from training.config import ConfigError
+from training.fusion import learned
+from training.metrics import auc
 from training.phantom.scan import TrueLesion
 from training.second_stage import save_trained, train
 
@@ -133,17 +135,53 @@ def test_a_scan_without_candidates_comes_back_too_and_one_of_before_is_refused(t
         load_marked(tmp_path)
 
 
+def test_a_fusion_learns_what_neither_stage_knows() -> None:
+    """Candidates of more than 5 mm are on an aneurysm, whatever both stages say of them."""
+    rng = np.random.default_rng(0)
+    read = rng.normal(0, 1, (4000, 5 + 2 * len(NAMES))).astype(np.float32)
+    read[:, 2] = 5.0 + rng.normal(0, 2, 4000)
+    hits = read[:, 2] > 5.0
+    fusion = learned([read[:1500], read[1500:3000]], [hits[:1500], hits[1500:3000]])
+    assert len(fusion) == 4
+    assert float(auc(fused(fusion, read[3000:]), hits[3000:].tolist())) > 0.95
+
+
+def test_a_scan_is_fused_by_what_learned_from_others() -> None:
+    hidden = replace(SCANS[0], scored=replace(SCANS[0].scored, lesions=()))
+    told, untold = (fused_out_of_fold((SECOND,), [first, *SCANS[1:]]) for first in (SCANS[0], hidden))
+    assert np.abs(told[1][1][0] - untold[1][1][0]).max() < 0.01  # what the others were read by has seen it
+    assert np.abs(told[1][1][1] - untold[1][1][1]).max() > 0.01
+    with_it, without = (combine.seconds_of((SECOND,), SCANS[:1], 0, fusion)[0] for fusion in (told[0], untold[0]))
+    assert np.abs(with_it - without).max() > 0.02
+
+
+def test_a_scan_without_a_candidate_has_none_to_fuse() -> None:
+    none = replace(
+        SCANS[0],
+        scored=replace(SCANS[0].scored, candidates=()),
+        measures=SCANS[0].measures[:0],
+        around=SCANS[0].around[:0],
+    )
+    fusion, (_, seconds) = fused_out_of_fold((SECOND,), [none, *SCANS[:20]])
+    assert len(seconds[0]) == 0
+    assert [len(each) for each in combine.seconds_of((SECOND,), [none], 0, fusion)] == [0]
+
+
+@pytest.mark.parametrize("learnt", [False, True])
 def test_the_command_says_what_is_gained_and_writes_the_bundle(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    learnt: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "marked").mkdir()
     for scan in SCANS:
         save_marked(tmp_path / "marked", scan)
     save_trained(tmp_path / "second.safetensors", [SECOND])
-    before = Bundle(manifest(), (UNet(TINY),))
+    before, _ = joined(Bundle(manifest(), (UNet(TINY),)), (SECOND,), "0.1", SCANS, SECONDS)
+    if not learnt:
+        before = Bundle(manifest(), (UNet(TINY),))
     monkeypatch.setattr(combine, "load_bundle", lambda folder: before)
     monkeypatch.setattr(combine, "DRAWS", 20)
     arguments = ["bundle", str(tmp_path / "second.safetensors"), str(tmp_path / "marked"), "0.2", str(tmp_path / "new")]
-    assert combine.main(arguments) == 0
+    assert combine.main([*arguments, "--learnt", str(tmp_path / "marked")] if learnt else arguments) == 0
     assert "gain of auc_present" in capsys.readouterr().out
-    assert load_bundle(tmp_path / "new").manifest.version == "0.2"
+    written = load_bundle(tmp_path / "new")
+    assert written.manifest.version == "0.2" and len(written.fusion) == (4 if learnt else 0)
