@@ -1,8 +1,8 @@
 """What the first stage marks on scans that are drawn for the second stage to learn from; the scans themselves are not kept.
 
 `python -m training.drawn_candidates BUNDLE ANATOMY FOLDER [--kind KIND] [--count N] [--first K]`: N scans as training draws them, on
-arteries that follow a real head's (tree), that are drawn like people's (people), or as they were first drawn (plain).  What is
-in FOLDER is not drawn again.
+arteries that follow a real head's (tree), that are drawn like people's (people), or as they were first drawn (plain); or N of the
+held-out scans (held-out), to judge by.  What is in FOLDER is not drawn again.
 """
 
 import argparse
@@ -22,16 +22,30 @@ from training.cases import Scored
 from training.config import ConfigError
 from training.dataset import enriched_lesions
 from training.evaluate import seen
+from training.held_out import held_out_set
 from training.paint import region_from, undivided
 from training.phantom import make_scan
 
 FIRST_SEEDS = {"tree": 8_000_000, "people": 8_500_000, "plain": 8_600_000}
 """Of each kind; neither training, validation, the held-out set nor the demo draws from here on."""
 LESIONS = (2, 3, 4)
+HELD_OUT = "held-out"
+
+
+def seeds_of(kind: str, first: int, count: int) -> Sequence[int]:
+    """Those of so many scans, after so many others of their kind."""
+    if kind == HELD_OUT:
+        return held_out_set().seeds[first : first + count]
+    return range(FIRST_SEEDS[kind] + first, FIRST_SEEDS[kind] + first + count)
 
 
 def options_of(kind: str, seed: int, anatomy: str) -> dict[str, Any]:
-    """The further arguments of `make_scan`: a third without an aneurysm, a third as they come, a third with several, smaller ones."""
+    """The further arguments of `make_scan`: a third without an aneurysm, a third as they come, a third with several, smaller ones.
+
+    Of held-out scans those that they are known by.
+    """
+    if kind == HELD_OUT:
+        return dict(held_out_set().drawn[seed])
     kinds: dict[str, dict[str, Any]] = {"tree": {"anatomy": anatomy}, "people": {"like_people": True}, "plain": {}}
     arteries = kinds[kind]
     if seed % 3 == 2:
@@ -52,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.drawn_candidates", description=__doc__)
     for name in ("bundle", "anatomy", "folder"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--kind", choices=tuple(FIRST_SEEDS), default="tree")
+    parser.add_argument("--kind", choices=(*FIRST_SEEDS, HELD_OUT), default="tree")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--first", type=int, default=0, help="so many scans are left out before them")
     asked = parser.parse_args(arguments)
@@ -64,8 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     asked.folder.mkdir(parents=True, exist_ok=True)
-    first = asked.first + FIRST_SEEDS[asked.kind]
-    seeds = range(first, first + asked.count)
+    seeds = seeds_of(asked.kind, asked.first, asked.count)
     missing = [seed for seed in seeds if not (asked.folder / f"{seed}.json").exists()]
     begun = time.monotonic()
     for number, seed in enumerate(missing, start=1):

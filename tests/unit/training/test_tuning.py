@@ -15,7 +15,8 @@ from tests.unit.training.test_combine import SCANS
 from training import mistakes, tuning
 from training.candidates import save_marked
 from training.cases import Case
-from training.drawn_candidates import options_of
+from training.drawn_candidates import options_of, seeds_of
+from training.held_out import held_out_set
 from training.phantom.scan import TrueLesion
 from training.second_stage import trained
 from training.tuning import Learnt, tuned
@@ -60,6 +61,13 @@ def test_a_third_of_the_drawn_scans_has_no_aneurysm_and_a_third_several() -> Non
     assert all(2 <= len(one["lesions"]) <= 4 for one in drawn[2::3])
     assert {one["anatomy"] for one in drawn} == {"there"}
     assert options_of("people", 0, "there") == {"like_people": True, "positive": False}
+
+
+def test_held_out_scans_are_marked_as_they_are_known() -> None:
+    held_out = held_out_set()
+    seeds = seeds_of("held-out", 2, 3)
+    assert tuple(seeds) == held_out.seeds[2:5] and tuple(seeds_of("tree", 2, 3)) == (8_000_002, 8_000_003, 8_000_004)
+    assert options_of("held-out", seeds[0], "there") == held_out.drawn[seeds[0]]
 
 
 def case(seed: int, marks: list[tuple[float, float]], lesions: list[tuple[float, float]]) -> Case:
