@@ -33,9 +33,10 @@ _SHEET_SHARE = 0.18
 _SHEET_MM3, _EDGE_MM = 60, 5
 _WIDE_SHARE, _WIDE_MM, _WIDE_HU = 0.40, 2.0, 225.0
 """A tube of 6 mm fills .35, and unlike thin bone it has a core so far from its wall that is so much brighter than brain."""
-_PIECE_MM, _PIECES_MM = 5.0, 36.0
-"""What is shorter is noise.  On 100 painted heads full of thin bone, each turned six ways, the pieces of plain ones are up to 34 mm
-long in all, 95 % of those filled to 150 to 200 HU 44 and more, half of them 90; by their volume they differ less.
+_PIECE_MM, _PIECES_MM, _LONGEST_MM = 5.0, 36.0, 16.0
+"""What is shorter than the first is noise.  On 100 painted heads full of thin bone, each turned six ways, the pieces of plain ones
+are up to 34 mm long in all, 95 % of those filled to 150 to 200 HU 44 and more, half of them 90; by their volume they differ less.
+One piece must be as long as the third: a plain head may hold many crumbs of bone.
 """
 _ARTERY_LENGTH_MM = 12.0
 _MARGIN = 8
@@ -49,12 +50,13 @@ _ABOVE_THE_BASE = np.s_[16:60, 22:104, 14:114]
 class Tubes:
     """What is seen of filled arteries above the base of the skull.
 
-    `length_mm`: of all pieces from 5 mm on.  `hu`: what the brightest tenth of the voxels reaches, of those from 12 mm on or else of
-    the longest, nan where there is nothing.  `tissue_hu`: the median of brain and fluid.  `left_mm3`, `right_mm3`: the volumes of the
-    same, more than 8 mm to the side of the circle.
+    `length_mm`: of all pieces from 5 mm on; `longest_mm`: of the longest.  `hu`: what the brightest tenth of the voxels reaches, of
+    pieces from 12 mm on or else of the longest, nan where there is none.  `tissue_hu`: the median of brain and fluid.  `left_mm3`,
+    `right_mm3`: the volumes of the same, more than 8 mm to the side of the circle.
     """
 
     length_mm: float
+    longest_mm: float
     hu: float
     tissue_hu: float
     left_mm3: float = 0.0
@@ -63,7 +65,7 @@ class Tubes:
     @property
     def filled(self) -> bool:
         """Whether there are enough of them for CT angiography."""
-        return self.length_mm >= _PIECES_MM
+        return self.length_mm >= _PIECES_MM and self.longest_mm >= _LONGEST_MM
 
 
 def enhanced_tubes(
@@ -87,7 +89,7 @@ def _tubes(hu_DHW: NDArray[np.int16]) -> Tubes:
     clear = ~(within(bone, _BONE_DISTANCE_MM) | within(hollow, _FAT_DISTANCE_MM))[own]
     shown = hu[_ABOVE_THE_BASE]
     if not clear.any():
-        return Tubes(0.0, np.nan, np.nan)
+        return Tubes(0.0, 0.0, np.nan, np.nan)
     tissue_hu = float(np.median(shown[clear]))
     bright = hu[near] >= tissue_hu + ENHANCED_OVER_TISSUE_HU
     share = ndimage.uniform_filter(bright.astype(np.float32), _CUBE_MM)
@@ -103,11 +105,12 @@ def _tubes(hu_DHW: NDArray[np.int16]) -> Tubes:
         if length_mm >= _PIECE_MM and part.area <= 0.25 * length_mm**3:
             lengths[part.label] = length_mm
     if not lengths.any():
-        return Tubes(0.0, np.nan, tissue_hu)
+        return Tubes(0.0, 0.0, np.nan, tissue_hu)
     tubes = lengths[labels] >= min(_ARTERY_LENGTH_MM, lengths.max())
     to_left_mm = np.flatnonzero(tubes) % tubes.shape[2] + _ABOVE_THE_BASE[2].start - (_AROUND.size_DHW[2] - 1) / 2.0
     return Tubes(
         float(lengths.sum()),
+        float(lengths.max()),
         float(np.quantile(shown[tubes], 0.9)),
         tissue_hu,
         float((to_left_mm > 8).sum()),
