@@ -4,9 +4,9 @@ set -euo pipefail
 
 # Real peers: dcmtk and Orthanc to talk to, dicom3tools and PixelMed to validate, PostgreSQL to store in,
 # strace to record what is flushed, chromium to look at the pages, promtool and amtool to try what monitors are given,
-# slapd to sign people in, haproxy to put before several hosts.
+# slapd to sign people in, haproxy to put before several hosts, Ceph's S3 gateway as an object store.
 peers=(dcmtk orthanc orthanc-dicomweb dicom3tools libpixelmed-java default-jre-headless postgresql strace chromium prometheus
-       prometheus-alertmanager slapd ldap-utils haproxy)
+       prometheus-alertmanager slapd ldap-utils haproxy radosgw ceph-mon ceph-osd ceph-common)
 missing=()
 for package in "${peers[@]}"; do
     dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -q '^installed$' || missing+=("$package")

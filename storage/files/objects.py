@@ -61,6 +61,10 @@ class AlreadyThere(Exception):
     """The key is taken; nothing was written."""
 
 
+class _Changed(ObjectsAway):
+    """The object is not what was known of it; nothing was written."""
+
+
 class Objects:
     """The objects below one prefix.  Every method raises ObjectsAway where the store does not do what it is asked."""
 
@@ -84,7 +88,11 @@ class Objects:
 
     def replace(self, key: str, content: bytes, sha256: str, known: Object) -> Object:
         """The object has this content in place of what is `known` of it.  Raises ObjectsAway too when another changed it."""
-        return self._put(key, content, sha256, {"e_tag": known.e_tag})
+        try:
+            return self._put(key, content, sha256, {"e_tag": known.e_tag})
+        except _Changed:  # or not: in this request Ceph's gateway (16.2.15) takes an ETag's quotes for a part of its value
+            pass
+        return self._put(key, content, sha256, {"e_tag": known.e_tag.strip('"')})
 
     def _put(self, key: str, content: bytes, sha256: str, mode: Any) -> Object:
         kept_beside: Any = {_META_SHA256: sha256}
@@ -95,6 +103,8 @@ class Objects:
                 )
             except self._exceptions.AlreadyExistsError:
                 raise AlreadyThere from None
+            except self._exceptions.PreconditionError as error:
+                raise _Changed(_message(error, self.bucket)) from None
         return Object(len(content), put["e_tag"] or "")
 
     def fetch(self, key: str, to: BinaryIO, size_bytes: int) -> tuple[Object, str]:
@@ -235,6 +245,7 @@ _REMEDIES = {
     "XMinioStorageFull": "it is full: make room",
     "BadDigest": "what arrived was not what was sent; look at the network if this stays",
     "XAmzContentSHA256Mismatch": "what arrived was not what was sent; look at the network if this stays",
+    "PreconditionFailed": "another has changed it meanwhile; nothing to do if this goes away",
     "SlowDown": "it is asked too often; nothing to do if this goes away",
 }
 _OF_TEXT = (
