@@ -236,7 +236,9 @@ class Worker:
         who = (self._name, now, lease, settings.attempts)
         claim = None
         if engine is None or self._may_claim(engine):
-            claim = queue.claim_exhausted(*who) or (None if engine and engine.is_full else queue.claim(*who))
+            claim = queue.claim_exhausted(*who) or (
+                None if engine and engine.is_full else queue.claim(*who, stat=settings.stat_calling_ae)
+            )
         if claim is None:
             return engine is not None and self._wait_for_engine(engine)
         log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)

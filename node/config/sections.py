@@ -125,6 +125,7 @@ class Ai(Section):
     flip: bool = False
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     early: bool = False
+    stat_calling_ae: tuple[AETitle, ...] = ()
     engine: Literal["local", "dask"] = "local"
     engine_address: Annotated[str, Field(pattern=r"^((tcp|tls)://([\w.-]+|\[[0-9a-fA-F:]+\]):\d{1,5})?$")] = ""
     engine_tls: Certificates | None = None
@@ -265,6 +266,16 @@ class Config(Section):
             if name and name not in self.peers:
                 known = ", ".join(self.peers) or "none"
                 raise ValueError(f"{key} = {name!r} is not a configured peer; peers are: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _stat_sites_may_send(self) -> "Config":
+        may = self.allowed_calling_ae
+        if may and (unknown := [name for name in self.ai.stat_calling_ae if name not in may]):
+            raise ValueError(
+                f"[ai] stat_calling_ae = {unknown[0]!r} may not send here, so none of its series would ever come first; write "
+                f"an AE title of [peers.NAME] or [node] allowed_calling_ae: {', '.join(may)}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -31,7 +31,15 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
 
 
-_OPEN, _SHORT = text("closed IS NULL"), text("shortfall <> ''")
+_OPEN, _SHORT, _READY = text("closed IS NULL"), text("shortfall <> ''"), text("stage = 'ready'")
+
+
+READY_IN_ORDER = {
+    "turn": ("canary", "turn", "ready_at"),
+    "site": ("calling_ae", "turn"),
+    "attempts": ("attempts",),
+}
+"""The indexes of the series that wait for analysis: few, whatever has ended."""
 
 
 class OfFile:
@@ -111,6 +119,8 @@ class SeriesRow(Base):
     first_instance_at: Mapped[datetime]
     last_instance_at: Mapped[datetime]
     ready_at: Mapped[datetime | None]
+    turn: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """In which turn it is claimed, since it was last ready: see `storage.queries.turns`."""
     claimed_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
     sent_again_at: Mapped[datetime | None]
@@ -132,6 +142,10 @@ class SeriesRow(Base):
 
     __table_args__ = (
         Index("ix_series_stage", "stage", "ready_at"),
+        *(
+            Index(f"ix_series_ready_{name}", *columns, sqlite_where=_READY, postgresql_where=_READY)
+            for name, columns in READY_IN_ORDER.items()
+        ),
         Index("ix_series_calling_ae", "calling_ae", "id"),
         Index("ix_series_urgent", "priority", "p_absent", "last_instance_at"),
         # For what is asked of us: whole values, and what they begin with.

@@ -4,9 +4,10 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from random import Random
 from typing import Any
 
-from sqlalchemy import case, select, update
+from sqlalchemy import select, update
 
 from storage.database.running import MeasuredRow, UploadRow
 from storage.database.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow, ReportRow, SeriesRow
@@ -15,58 +16,70 @@ from storage.database.wakeups import wake_hosts
 from storage.queries.receiving import CLOCKS_DIFFER
 from storage.queries.rows import as_series, reopen
 from storage.queries.tally import count_report
+from storage.queries.turns import IN_TURN, IS_READY, next_turn
 from storage.queries.uploads import images_of, lies_elsewhere, new_values, waits_elsewhere
 from storage.records import Claim, Conclusion, ReportObject, ResultObject, Series, StoredFile
 from storage.stages import DeliveryStage, Event, Stage, advance, sources
+
+STAT_SHARE = 0.75
+"""Of so many claims stat sites come first; the others are whoever's turn it is."""
 
 
 class Queue:
     """Claims on series that are ready.  Each public method is one transaction."""
 
-    def __init__(self, transactions: Transactions, folder: str = "") -> None:
+    def __init__(self, transactions: Transactions, folder: str = "", random: Random | None = None) -> None:
         """`transactions` are those of the store's database; files lie in this `folder` or an object store ("": all here)."""
-        self._transactions, self._folder = transactions, folder
+        self._transactions, self._folder, self._random = transactions, folder, random or Random()
         self.lies_here_only = False
         """True: the object store is away, and only what needs nothing of it is claimed."""
 
-    def claim(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
-        """The right to analyse the series that has waited longest, a canary last; None when none waits.  The attempt is counted.
+    def claim(
+        self, worker: str, now: datetime, lease: timedelta, max_attempts: int, stat: Sequence[str] = ()
+    ) -> Claim | None:
+        """The right to analyse the series whose turn it is, a canary last; None when none waits.  The attempt is counted.
 
-        Not one with an image that lies in another folder alone.
+        Three claims of four, drawn by lot, are of `stat` sites (`calling_ae`) where one waits that was never tried.  By lot:
+        a count would begin anew with every process that a series kills.  Not one with an image that lies in another
+        folder alone.
         """
-        return self._claim(SeriesRow.attempts < max_attempts, worker, now, lease)
+        waiting = [SeriesRow.attempts < max_attempts]
+        is_stat = [*waiting, SeriesRow.attempts == 0, SeriesRow.calling_ae.in_(stat), ~SeriesRow.canary]
+        first = [is_stat] if stat and self._random.random() < STAT_SHARE else []
+        return self._claim([*first, waiting], worker, now, lease)
 
     def claim_exhausted(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
         """The right to report a series that failed at its last attempt.  This attempt is counted too."""
-        return self._claim(SeriesRow.attempts >= max_attempts, worker, now, lease, exhausted=True)
+        return self._claim([[SeriesRow.attempts >= max_attempts]], worker, now, lease, exhausted=True)
 
     def _can_be_read(self) -> list[Any]:
         lacks = lies_elsewhere if self.lies_here_only else waits_elsewhere
         return [~lacks(images_of(SeriesRow.id), self._folder)] if self._folder else []
 
-    def _claim(self, which: Any, worker: str, now: datetime, lease: timedelta, exhausted: bool = False) -> Claim | None:
-        ready, token = SeriesRow.stage == Stage.READY.value, secrets.token_hex(16)
-        oldest = (
-            select(SeriesRow.id)
-            .where(ready, which, *self._can_be_read())
-            .order_by(SeriesRow.canary, SeriesRow.ready_at)
-            .limit(1)
-        )
+    def _claim(
+        self, whose: Sequence[Sequence[Any]], worker: str, now: datetime, lease: timedelta, exhausted: bool = False
+    ) -> Claim | None:
+        """Of the first of `whose` conditions that one meets."""
+        token = secrets.token_hex(16)
         with self._transactions.writing("claim") as session:
-            row = session.scalars(
-                update(SeriesRow)
-                .where(SeriesRow.id == oldest.with_for_update(skip_locked=True).scalar_subquery(), ready)
-                .values(
-                    stage=advance(Stage.READY, Event.CLAIMED).value,
-                    attempts=SeriesRow.attempts + 1,
-                    claim_token=token,
-                    claimed_by=worker,
-                    claimed_at=now,
-                    lease_until=now + lease,
-                )
-                .returning(SeriesRow)
-            ).first()
-            return Claim(as_series(row), token, now + lease, exhausted) if row else None
+            for which in whose:
+                next_one = select(SeriesRow.id).where(IS_READY, *which, *self._can_be_read()).order_by(*IN_TURN).limit(1)
+                row = session.scalars(
+                    update(SeriesRow)
+                    .where(SeriesRow.id == next_one.with_for_update(skip_locked=True).scalar_subquery(), IS_READY)
+                    .values(
+                        stage=advance(Stage.READY, Event.CLAIMED).value,
+                        attempts=SeriesRow.attempts + 1,
+                        claim_token=token,
+                        claimed_by=worker,
+                        claimed_at=now,
+                        lease_until=now + lease,
+                    )
+                    .returning(SeriesRow)
+                ).first()
+                if row:
+                    return Claim(as_series(row), token, now + lease, exhausted)
+        return None
 
     def other_waits(self, series_id: int | None) -> bool:
         """Whether a series of a patient waits for its analysis, besides this one, if any; not one that is not claimed here."""
@@ -100,13 +113,21 @@ class Queue:
             return {name for name in session.scalars(held) if name}
 
     def _give_back(self, which: Any, refund: bool, why: str = "") -> int:
-        detail = case((SeriesRow.outcome.is_(None), why), else_=SeriesRow.detail)  # with an outcome it is the report's
-        ready = advance(Stage.ANALYSING, Event.GIVEN_BACK).value
-        returned = update(SeriesRow).where(which, SeriesRow.stage == Stage.ANALYSING.value)
-        unclaimed = {"claim_token": None, "claimed_by": None, "lease_until": None}
-        counted = SeriesRow.attempts - (1 if refund else 0)
-        given_back = returned.values(**unclaimed, stage=ready, attempts=counted, detail=detail)
-        return self._transactions.change(given_back, wakes=True)
+        """An attempt that counts costs the series its turn: those that its site has waiting come first."""
+        held = select(SeriesRow).where(which, SeriesRow.stage == Stage.ANALYSING.value).order_by(SeriesRow.id)
+        with self._transactions.writing() as session:
+            rows = session.scalars(held.with_for_update()).all()
+            for row in rows:
+                if not refund:  # asked before the row is one of those that wait
+                    row.turn = session.scalars(select(next_turn(row.calling_ae))).one()
+                row.stage = advance(Stage.ANALYSING, Event.GIVEN_BACK).value
+                row.claim_token = row.claimed_by = row.lease_until = None
+                row.detail = why if row.outcome is None else row.detail  # with an outcome it is the report's
+                row.attempts -= int(refund)
+                session.flush()
+            if rows:
+                wake_hosts(session)
+            return len(rows)
 
     def predecessor(self, series_id: int) -> tuple[str, StoredFile] | None:
         """UID and file of the series' latest report."""
@@ -178,15 +199,19 @@ class Queue:
             return True
 
     def retry(self, series_id: int) -> bool:
-        """The series is READY again as a new revision.  False when it has not ended.  Its old report stays."""
+        """The series is READY again as a new revision, behind what its site has waiting.  False when it has not ended.
+
+        Its old report stays.
+        """
         with self._transactions.writing() as session:
             row = session.get_one(SeriesRow, series_id, with_for_update=True)
             if Stage(row.stage) not in sources(Event.RETRIED):
                 return False
+            turn = session.scalars(select(next_turn(row.calling_ae))).one()
             row.stage = advance(Stage(row.stage), Event.RETRIED)
             ready_at, evidence = row.ready_at, row.evidence
             reopen(row)
-            row.ready_at, row.evidence = ready_at, evidence
+            row.ready_at, row.evidence, row.turn = ready_at, evidence, turn
             wake_hosts(session)
             return True
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Update, func, select, update
 from sqlalchemy.orm import Session
@@ -9,6 +10,7 @@ from sqlalchemy.orm import Session
 from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, RefusalRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
 from storage.queries.rows import as_series
+from storage.queries.turns import next_turn
 from storage.queries.uploads import images_of, waits_elsewhere
 from storage.records import AssociationEnd, Contribution, Ending, Header, Missing, Series, StoredFile
 from storage.stages import Event, Outcome, Stage, advance
@@ -193,12 +195,15 @@ class Settling:
         was read.  Raises IllegalTransition for any other event.
         """
         stage = advance(Stage.RECEIVING, event)
-        decided = {"stage": stage.value, "evidence": evidence, "reason": reason, "detail": detail, "ready_at": now}
+        decided: dict[str, Any] = {"stage": stage.value, "evidence": evidence, "reason": reason, "detail": detail}
+        if stage is Stage.READY:
+            decided["turn"] = next_turn(series.calling_ae)
         left = (
             _of_receiving(series)
             .where(SeriesRow.instance_count == series.instance_count)
             .values(
                 **decided,
+                ready_at=now,
                 outcome=outcome.value if outcome else None,
                 ended_at=now if stage is Stage.SET_ASIDE else None,
                 retrievals=0,

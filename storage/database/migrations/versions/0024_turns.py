@@ -1,0 +1,30 @@
+"""In which turn a series that is ready is claimed, so that each site has one in a turn."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from storage.database.history import INTEGER, drop_columns
+
+revision, down_revision = "0024", "0023"
+
+_READY = sa.text("stage = 'ready'")
+_INDEXES = {"turn": ["canary", "turn", "ready_at"], "site": ["calling_ae", "turn"], "attempts": ["attempts"]}
+_IN_TURN = """
+UPDATE series SET turn = waiting.turn FROM (
+    SELECT id, ROW_NUMBER() OVER (PARTITION BY calling_ae ORDER BY ready_at, id) AS turn
+    FROM series WHERE stage = 'ready' AND NOT canary
+) AS waiting WHERE waiting.id = series.id
+"""
+
+
+def upgrade() -> None:
+    op.add_column("series", sa.Column("turn", INTEGER, nullable=False, server_default="0"))
+    op.execute(_IN_TURN)
+    for name, columns in _INDEXES.items():
+        op.create_index(f"ix_series_ready_{name}", "series", columns, sqlite_where=_READY, postgresql_where=_READY)
+
+
+def downgrade() -> None:
+    for name in _INDEXES:
+        op.drop_index(f"ix_series_ready_{name}", "series")
+    drop_columns("series", "turn")
