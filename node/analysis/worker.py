@@ -232,13 +232,10 @@ class Worker:
             return True
         lease = timedelta(seconds=settings.time_limit_seconds + LEASE_SLACK_SECONDS)
         queue.lies_here_only = self._monotonic() < self._ask_store_at
-        now = utc_now()
-        who = (self._name, now, lease, settings.attempts)
+        who, stat = (self._name, utc_now(), lease, settings.attempts), settings.stat_calling_ae
         claim = None
         if engine is None or self._may_claim(engine):
-            claim = queue.claim_exhausted(*who) or (
-                None if engine and engine.is_full else queue.claim(*who, stat=settings.stat_calling_ae)
-            )
+            claim = queue.claim_exhausted(*who) or (None if engine and engine.is_full else queue.claim(*who, stat))
         if claim is None:
             return engine is not None and self._wait_for_engine(engine)
         log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)

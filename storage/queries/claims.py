@@ -43,27 +43,31 @@ class Queue:
         a count would begin anew with every process that a series kills.  Not one with an image that lies in another
         folder alone.
         """
-        waiting = [SeriesRow.attempts < max_attempts]
-        is_stat = [*waiting, SeriesRow.attempts == 0, SeriesRow.calling_ae.in_(stat), ~SeriesRow.canary]
-        first = [is_stat] if stat and self._random.random() < STAT_SHARE else []
-        return self._claim([*first, waiting], worker, now, lease)
+        attempts = SeriesRow.attempts + 0  # no column: SQLite would sort all that wait, not read them in turn
+        is_stat = [attempts == 0, SeriesRow.calling_ae.in_(stat), SeriesRow.canary.is_not(True)]
+        first = [(is_stat, IN_TURN[1:])] if stat and self._random.random() < STAT_SHARE else []
+        return self._claim([*first, ([attempts < max_attempts], IN_TURN)], worker, now, lease)
 
     def claim_exhausted(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
-        """The right to report a series that failed at its last attempt.  This attempt is counted too."""
-        return self._claim([[SeriesRow.attempts >= max_attempts]], worker, now, lease, exhausted=True)
+        """The right to report a series that failed at its last attempt.  This attempt is counted too.
+
+        The fewest attempts first: one whose report itself kills the process does not come before the others again.
+        """
+        order = (SeriesRow.attempts, SeriesRow.turn)
+        return self._claim([([SeriesRow.attempts >= max_attempts], order)], worker, now, lease, exhausted=True)
 
     def _can_be_read(self) -> list[Any]:
         lacks = lies_elsewhere if self.lies_here_only else waits_elsewhere
         return [~lacks(images_of(SeriesRow.id), self._folder)] if self._folder else []
 
     def _claim(
-        self, whose: Sequence[Sequence[Any]], worker: str, now: datetime, lease: timedelta, exhausted: bool = False
+        self, ways: Sequence[tuple[Any, Any]], worker: str, now: datetime, lease: timedelta, exhausted: bool = False
     ) -> Claim | None:
-        """Of the first of `whose` conditions that one meets."""
+        """Of the first of these conditions that a series meets, each with its order."""
         token = secrets.token_hex(16)
         with self._transactions.writing("claim") as session:
-            for which in whose:
-                next_one = select(SeriesRow.id).where(IS_READY, *which, *self._can_be_read()).order_by(*IN_TURN).limit(1)
+            for which, order in ways:
+                next_one = select(SeriesRow.id).where(IS_READY, *which, *self._can_be_read()).order_by(*order).limit(1)
                 row = session.scalars(
                     update(SeriesRow)
                     .where(SeriesRow.id == next_one.with_for_update(skip_locked=True).scalar_subquery(), IS_READY)

@@ -15,7 +15,7 @@ from sqlalchemy.orm import aliased
 from storage.database.schema import SeriesRow
 
 IS_READY = SeriesRow.stage == literal_column("'ready'")
-"""As the partial indexes of `schema.READY_IN_ORDER` have it: with a parameter neither database would use them."""
+"""As the partial indexes `ix_series_ready_…` have it: with a parameter neither database would use them."""
 IN_TURN = (SeriesRow.canary, SeriesRow.turn, SeriesRow.ready_at)
 """The order of claims: a canary last, and within a turn who has waited longest."""
 
@@ -23,7 +23,7 @@ IN_TURN = (SeriesRow.canary, SeriesRow.turn, SeriesRow.ready_at)
 def next_turn(calling_ae: str) -> ScalarSelect[Any]:
     """In SQL, the turn of a series of this site that becomes ready now."""
     waiting = aliased(SeriesRow)  # else the subqueries would be about the row that is changed
-    is_ready = (waiting.stage == literal_column("'ready'"), ~waiting.canary)
-    of_site = select(func.max(waiting.turn)).where(*is_ready, waiting.calling_ae == calling_ae).scalar_subquery()
-    lowest = select(func.min(waiting.turn)).where(*is_ready).scalar_subquery()
+    is_ready = waiting.stage == literal_column("'ready'")
+    of_site = select(func.max(waiting.turn)).where(is_ready, waiting.calling_ae == calling_ae).scalar_subquery()
+    lowest = select(func.min(waiting.turn)).where(is_ready, ~waiting.canary).scalar_subquery()
     return select(func.coalesce(of_site, lowest, 0) + 1).scalar_subquery()

@@ -8,7 +8,7 @@ from storage.database.history import INTEGER, drop_columns
 revision, down_revision = "0024", "0023"
 
 _READY = sa.text("stage = 'ready'")
-_INDEXES = {"turn": ["canary", "turn", "ready_at"], "site": ["calling_ae", "turn"], "attempts": ["attempts"]}
+_OF_READY = {"site": ["stage", "calling_ae", "turn"], "attempts": ["stage", "attempts", "turn"]}
 _IN_TURN = """
 UPDATE series SET turn = waiting.turn FROM (
     SELECT id, ROW_NUMBER() OVER (PARTITION BY calling_ae ORDER BY ready_at, id) AS turn
@@ -20,11 +20,14 @@ UPDATE series SET turn = waiting.turn FROM (
 def upgrade() -> None:
     op.add_column("series", sa.Column("turn", INTEGER, nullable=False, server_default="0"))
     op.execute(_IN_TURN)
-    for name, columns in _INDEXES.items():
+    op.drop_index("ix_series_stage", "series")
+    op.create_index("ix_series_stage", "series", ["stage", "canary", "turn", "ready_at"])
+    for name, columns in _OF_READY.items():
         op.create_index(f"ix_series_ready_{name}", "series", columns, sqlite_where=_READY, postgresql_where=_READY)
 
 
 def downgrade() -> None:
-    for name in _INDEXES:
-        op.drop_index(f"ix_series_ready_{name}", "series")
+    for name in ("ready_site", "ready_attempts", "stage"):
+        op.drop_index(f"ix_series_{name}", "series")
     drop_columns("series", "turn")
+    op.create_index("ix_series_stage", "series", ["stage", "ready_at"])
