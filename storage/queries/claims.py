@@ -128,7 +128,6 @@ class Queue:
                 row.claim_token = row.claimed_by = row.lease_until = None
                 row.detail = why if row.outcome is None else row.detail  # with an outcome it is the report's
                 row.attempts -= int(refund)
-                session.flush()
             if rows:
                 wake_hosts(session)
             return len(rows)
