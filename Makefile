@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test peers test-faults soak simulate test-viewer corpus corpus-senders lint bench-database bench-receive bench-memory bench-latency bench-inference bench-cost bench-notification bench-decode bench-engine bench-web validate deb setup clean
+.PHONY: run serve test peers test-faults soak simulate test-viewer corpus corpus-senders lint bench-database bench-claims bench-receive bench-memory bench-latency bench-inference bench-cost bench-notification bench-decode bench-engine bench-web validate deb setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS; KEEP=1 leaves the triage page open
 	@$(BIN)/willis demo $(if $(KEEP),--keep)
@@ -54,6 +54,9 @@ bench-memory: setup  ## peak memory of a receiver: 100 associations, 2,000 slice
 
 bench-database: setup  ## state queries with a million finished series
 	@$(BIN)/python -m tests.benchmarks.bench_database
+
+bench-claims: setup  ## how many cases a second 1 to 200 workers share through one PostgreSQL
+	@$(BIN)/python -m tests.benchmarks.bench_claims
 
 bench-latency: setup  ## from the last slice to the report in the PACS
 	@$(BIN)/python -m tests.benchmarks.bench_latency

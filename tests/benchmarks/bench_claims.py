@@ -1,0 +1,200 @@
+"""How many cases a second workers can share through one PostgreSQL: `make bench-claims`.
+
+The server flushes every commit.  Workers (threads of four processes, each process a host with one connection that listens)
+claim and finish through the real store; their analysis takes no time, so that what is measured is the coordination.
+
+- backlog: all cases are ready before the workers begin.
+- one by one: as many cases are out as there are workers; when one is finished, the next is settled.  Wakeups: an idle
+  worker looks when NOTIFY was heard (decision 0020), and at its period.  Polling: at its period alone, as before.
+"""
+
+import argparse
+import itertools
+import multiprocessing
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from multiprocessing.synchronize import Event as EventOf
+from multiprocessing.synchronize import Semaphore
+from typing import Any
+
+import psycopg
+from sqlalchemy import create_engine, text
+
+from node.analysis.worker import PERIOD_SECONDS
+from storage.database.transactions import Transactions
+from storage.stages import Event
+from storage.store import Store
+from tests.benchmarks.bench_database import fill
+from tests.support.builders import conclusion, report_object
+from tests.support.postgresql import Programs
+
+HOSTS = 4
+WORKERS = (1, 8, 50, 200)
+LEASE = timedelta(minutes=5)
+CASES = 20_000
+_WAIT = """
+SELECT EXTRACT(epoch FROM percentile_cont(.5) WITHIN GROUP (ORDER BY claimed_at - ready_at))
+FROM series WHERE ended_at > '2026-01-01'
+"""
+
+
+def opened(url: str, threads: int) -> Store:
+    """A store with a connection for each thread."""
+    return Store(Transactions(create_engine(url, pool_size=threads + 2, pool_pre_ping=True)))
+
+
+class Host:
+    """Some workers, as threads, which are woken together."""
+
+    def __init__(self, url: str, name: int, workers: int, wakeups: bool, shared: "Shared") -> None:
+        self._store, self._name, self._shared = opened(url, workers), name, shared
+        self._bells = [threading.Event() for _ in range(workers)]
+        self._wakeups, self._looks = wakeups, itertools.count()
+
+    def run(self) -> None:
+        """Until it is to stop; what it has done is in the queue of answers."""
+        finished = [0] * len(self._bells)
+        threads = [threading.Thread(target=self._work, args=(number, finished)) for number in range(len(self._bells))]
+        if self._wakeups:
+            threads.append(threading.Thread(target=self._listen))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self._shared.answers.put((sum(finished), next(self._looks)))
+
+    def _listen(self) -> None:
+        listening = self._store.listening()
+        assert listening is not None
+        with listening:
+            while not self._shared.stop.is_set():
+                if listening.wait(0.2):
+                    for bell in self._bells:
+                        bell.set()
+
+    def _work(self, number: int, finished: list[int]) -> None:
+        queue, bell, who = self._store.queue, self._bells[number], f"{self._name}:{number}"
+        self._shared.start.wait()
+        time.sleep(PERIOD_SECONDS * number / len(self._bells) if not self._wakeups else 0)  # not all at once
+        while not self._shared.stop.is_set():
+            bell.clear()
+            now = datetime.now(UTC)
+            next(self._looks)
+            claim = queue.claim_exhausted(who, now, LEASE, 3) or queue.claim(who, now, LEASE, 3)
+            if claim is None:
+                bell.wait(PERIOD_SECONDS)
+                continue
+            report = report_object(f"2.25.77.{claim.series.id}")
+            queue.finish(claim, conclusion(), report, ("PACS",), datetime.now(UTC))
+            finished[number] += 1
+            self._shared.room.release()
+
+
+class Shared:
+    """What the processes of one measurement share."""
+
+    def __init__(self, workers: int) -> None:
+        self.start: EventOf = multiprocessing.Event()
+        self.stop: EventOf = multiprocessing.Event()
+        self.room: Semaphore = multiprocessing.Semaphore(workers)
+        self.answers: Any = multiprocessing.Queue()
+
+
+def feed(url: str, shared: Shared) -> None:
+    """A case is settled whenever there is room for one."""
+    store = opened(url, 1)
+    waiting = store.settling.receiving()
+    shared.start.wait()
+    for series in waiting:
+        while not shared.room.acquire(timeout=0.2):
+            if shared.stop.is_set():
+                return
+        store.settling.leave(series, Event.SETTLED, "count", datetime.now(UTC))
+
+
+def measured(url: str, workers: int, seconds: float, wakeups: bool, backlog: bool) -> tuple[float, float, float]:
+    """Cases a second, looks a case, and the median seconds that a case waited."""
+    store = opened(url, 1)
+    with store.transactions.writing() as session:
+        session.execute(
+            text("TRUNCATE association, series, report, delivery, report_object, tally RESTART IDENTITY CASCADE")
+        )
+    fill(store, CASES, CASES if backlog else 0)
+    if not backlog:
+        with store.transactions.writing() as session:
+            session.execute(
+                text("UPDATE series SET stage = 'receiving', report_id = NULL, outcome = NULL, ready_at = NULL")
+            )
+    with store.transactions.writing() as session:
+        session.execute(text("TRUNCATE report, delivery CASCADE"))
+    store.transactions.engine.dispose()  # nothing that the processes would inherit
+    shared, hosts = Shared(workers), min(HOSTS, workers)
+    shares = [workers // hosts + (number < workers % hosts) for number in range(hosts)]
+    processes = [
+        multiprocessing.Process(target=lambda n=n, share=share: Host(url, n, share, wakeups, shared).run())  # type: ignore[misc]
+        for n, share in enumerate(shares)
+    ]
+    if not backlog:
+        processes.append(multiprocessing.Process(target=feed, args=(url, shared)))
+    for process in processes:
+        process.start()
+    time.sleep(2 + workers / 50)  # every host is there
+    shared.start.set()
+    began = time.monotonic()
+    time.sleep(seconds)
+    shared.stop.set()
+    answers = [shared.answers.get() for _ in shares]
+    took = time.monotonic() - began
+    for process in processes:
+        process.join()
+    cases, looks = sum(answer[0] for answer in answers), sum(answer[1] for answer in answers)
+    with store.transactions.reading() as session:
+        wait = session.scalar(text(_WAIT)) or 0.0
+    store.close()
+    return cases / took, looks / max(1, cases), wait
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The URL of an empty database on a server that flushes."""
+    programs = Programs()
+    data = programs.folder / "data"
+    try:
+        programs.make(data)
+        programs.start(data, "-c fsync=on -c synchronous_commit=on -c max_connections=300")
+        with psycopg.connect(
+            host=str(programs.folder), user="postgres", dbname="postgres", autocommit=True
+        ) as connection:
+            connection.execute("CREATE DATABASE bench")
+        url = f"postgresql+psycopg://postgres@/bench?host={programs.folder}"
+        Store.open(url).close()
+        yield url
+    finally:
+        programs.stop(data)
+        shutil.rmtree(programs.folder, ignore_errors=True)
+
+
+def main() -> None:
+    """Prints the table."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--workers", type=int, nargs="+", default=WORKERS)
+    arguments.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    options = arguments.parse_args()
+    multiprocessing.set_start_method("fork")
+    print("| workers | backlog: cases/s | one by one, wakeups: cases/s (looks a case; wait) | polling | ratio |")
+    print("|---|---|---|---|---|")
+    with server() as url:
+        for workers in options.workers:
+            backlog, *_ = measured(url, workers, options.seconds, True, True)
+            woken, looks, wait = measured(url, workers, options.seconds, True, False)
+            polled, polls, late = measured(url, workers, options.seconds, False, False)
+            cells = f"{woken:.1f} ({looks:.1f}; {wait:.2f} s) | {polled:.1f} ({polls:.1f}; {late:.2f} s)"
+            print(f"| {workers} | {backlog:.1f} | {cells} | {woken / max(polled, 0.01):.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
