@@ -135,7 +135,7 @@ def measured(url: str, workers: int, seconds: float, wakeups: bool, backlog: boo
     shared, hosts = Shared(workers), min(HOSTS, workers)
     shares = [workers // hosts + (number < workers % hosts) for number in range(hosts)]
     processes = [
-        multiprocessing.Process(target=lambda n=n, share=share: Host(url, n, share, wakeups, shared).run())  # type: ignore[misc]
+        multiprocessing.Process(target=lambda n=n, share=share: Host(url, n, share, wakeups, shared).run())
         for n, share in enumerate(shares)
     ]
     if not backlog:

@@ -102,6 +102,7 @@ def test_an_unknown_or_missing_key_is_named_with_the_nearest(tmp_path: Path, con
         ('[eligibility]\nrequire_contrast = "perhaps"', "eligibility.require_contrast", "'perhaps'"),
         ('[report]\ntimezone = "Mars/Olympus"', "report.timezone", "'Mars/Olympus'"),
         ('[ai]\ndevice = "gpu"', "ai.device", "'gpu'"),
+        ('[ai]\nstat_calling_ae = ["A_TITLE_THAT_IS_TOO_LONG"]', "ai.stat_calling_ae.0", "'A_TITLE_THAT_IS_TOO_LONG'"),
         ("[ai]\nattempts = 0", "ai.attempts", "0"),
         ('[report]\nnot_analysed = "sometimes"', "report.not_analysed", "'sometimes'"),
         ("[delivery]\ngive_up_hours = 1", "delivery.give_up_hours", "1"),
@@ -114,6 +115,17 @@ def test_a_wrong_value_is_named_with_its_key(tmp_path: Path, content: str, key: 
     said = complaint(tmp_path, content)
     assert said.startswith(f"config.toml: {key} = {value}: "), said
     assert len(said) > len(f"config.toml: {key} = {value}: ")
+
+
+def test_a_stat_site_has_to_be_one_that_may_send(tmp_path: Path) -> None:
+    stat = '[ai]\nstat_calling_ae = ["PACS", "ED_CT"]\n'
+    assert complaint(tmp_path, stat + PACS) == (
+        "config.toml: [ai] stat_calling_ae = 'ED_CT' may not send here, so none of its series would ever come first; write an "
+        "AE title of [peers.NAME] or [node] allowed_calling_ae: PACS"
+    )
+    assert loaded(tmp_path, stat).ai.stat_calling_ae == ("PACS", "ED_CT"), "where everybody may"
+    allowed = '[node]\nallowed_calling_ae = ["ED_CT"]\n'
+    assert loaded(tmp_path, allowed + stat + PACS).ai.stat_calling_ae == ("PACS", "ED_CT")
 
 
 @pytest.mark.parametrize("key", ["excluded_descriptions", "sharp_kernels"])

@@ -20,7 +20,17 @@ from storage.errors import DatabaseUnusable, StorageFull
 from storage.records import Added
 from storage.store import Store
 from tests.conftest import BOTH_DATABASES
-from tests.support.builders import FakeClock, add, header, open_association, received, reported, series_now
+from tests.support.builders import (
+    LEASE,
+    FakeClock,
+    add,
+    header,
+    open_association,
+    ready,
+    received,
+    reported,
+    series_now,
+)
 
 
 @pytest.fixture(params=BOTH_DATABASES)
@@ -67,6 +77,19 @@ def test_names_that_are_there_already_can_be_asked_for(database_url: str, clock:
     assert [row["patient_name"] for row in store.cfind.find(Level.STUDY, {"name_key": ["müller^jörg"]}, 10)] == [
         "Müller^Jörg"
     ]
+    store.close()
+
+
+def test_what_waits_when_turns_come_in_takes_turns_from_then_on(database_url: str, clock: FakeClock) -> None:
+    store = Store.open(database_url)
+    for number, site in enumerate(("PACS", "PACS", "PACS", "ED_CT")):
+        ready(store, clock, count=1, series=f"2.25.{number}", calling_ae=site)
+        clock.advance(1)
+    with store.transactions.engine.begin() as connection:
+        migrate(connection, "0023")
+        migrate(connection, "head", command.upgrade)
+    claims = [store.queue.claim("worker:1", clock(), LEASE, 3) for _ in range(4)]
+    assert [claim and claim.series.calling_ae for claim in claims] == ["PACS", "ED_CT", "PACS", "PACS"]
     store.close()
 
 
