@@ -235,7 +235,8 @@ class Worker:
         who, stat = (self._name, utc_now(), lease, settings.attempts), settings.stat_calling_ae
         claim = None
         if engine is None or self._may_claim(engine):
-            claim = queue.claim_exhausted(*who) or (None if engine and engine.is_full else queue.claim(*who, stat))
+            full = engine is not None and engine.is_full
+            claim = queue.claim_exhausted(*who) if full else queue.claim_next(*who, stat)
         if claim is None:
             return engine is not None and self._wait_for_engine(engine)
         log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)

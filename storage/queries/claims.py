@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -25,6 +25,19 @@ STAT_SHARE = 0.75
 """Of so many claims stat sites come first; the others are whoever's turn it is."""
 
 
+@dataclass(frozen=True)
+class _Way:
+    """Of the series that are ready, which are looked at, and in what order."""
+
+    which: Sequence[Any]
+    order: Sequence[Any]
+    exhausted: bool = False
+
+
+def _exhausted(max_attempts: int) -> _Way:
+    return _Way([SeriesRow.attempts >= max_attempts], (SeriesRow.attempts, SeriesRow.turn), exhausted=True)
+
+
 class Queue:
     """Claims on series that are ready.  Each public method is one transaction."""
 
@@ -43,31 +56,40 @@ class Queue:
         a count would begin anew with every process that a series kills.  Not one with an image that lies in another
         folder alone.
         """
-        attempts = SeriesRow.attempts + 0  # no column: SQLite would sort all that wait, not read them in turn
-        is_stat = [attempts == 0, SeriesRow.calling_ae.in_(stat), SeriesRow.canary.is_not(True)]
-        first = [(is_stat, IN_TURN[1:])] if stat and self._random.random() < STAT_SHARE else []
-        return self._claim([*first, ([attempts < max_attempts], IN_TURN)], worker, now, lease)
+        return self._claim(self._in_turn(max_attempts, stat), worker, now, lease)
 
     def claim_exhausted(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
         """The right to report a series that failed at its last attempt.  This attempt is counted too.
 
         The fewest attempts first: one whose report itself kills the process does not come before the others again.
         """
-        order = (SeriesRow.attempts, SeriesRow.turn)
-        return self._claim([([SeriesRow.attempts >= max_attempts], order)], worker, now, lease, exhausted=True)
+        return self._claim([_exhausted(max_attempts)], worker, now, lease)
+
+    def claim_next(
+        self, worker: str, now: datetime, lease: timedelta, max_attempts: int, stat: Sequence[str] = ()
+    ) -> Claim | None:
+        """As `claim_exhausted`; where there is none, as `claim`: in one transaction."""
+        return self._claim([_exhausted(max_attempts), *self._in_turn(max_attempts, stat)], worker, now, lease)
+
+    def _in_turn(self, max_attempts: int, stat: Sequence[str]) -> list[_Way]:
+        attempts = SeriesRow.attempts + 0  # no column: SQLite would sort all that wait, not read them in turn
+        way = _Way([attempts < max_attempts], IN_TURN)
+        if not stat or self._random.random() >= STAT_SHARE:
+            return [way]
+        is_stat = [attempts == 0, SeriesRow.calling_ae.in_(stat), SeriesRow.canary.is_not(True)]
+        return [_Way(is_stat, IN_TURN[1:]), way]
 
     def _can_be_read(self) -> list[Any]:
         lacks = lies_elsewhere if self.lies_here_only else waits_elsewhere
         return [~lacks(images_of(SeriesRow.id), self._folder)] if self._folder else []
 
-    def _claim(
-        self, ways: Sequence[tuple[Any, Any]], worker: str, now: datetime, lease: timedelta, exhausted: bool = False
-    ) -> Claim | None:
-        """Of the first of these conditions that a series meets, each with its order."""
+    def _claim(self, ways: Sequence[_Way], worker: str, now: datetime, lease: timedelta) -> Claim | None:
+        """A series found in the first of these ways that finds one."""
         token = secrets.token_hex(16)
         with self._transactions.writing("claim") as session:
-            for which, order in ways:
-                next_one = select(SeriesRow.id).where(IS_READY, *which, *self._can_be_read()).order_by(*order).limit(1)
+            for way in ways:
+                which = (IS_READY, *way.which, *self._can_be_read())
+                next_one = select(SeriesRow.id).where(*which).order_by(*way.order).limit(1)
                 row = session.scalars(
                     update(SeriesRow)
                     .where(SeriesRow.id == next_one.with_for_update(skip_locked=True).scalar_subquery(), IS_READY)
@@ -82,7 +104,7 @@ class Queue:
                     .returning(SeriesRow)
                 ).first()
                 if row:
-                    return Claim(as_series(row), token, now + lease, exhausted)
+                    return Claim(as_series(row), token, now + lease, way.exhausted)
         return None
 
     def other_waits(self, series_id: int | None) -> bool:

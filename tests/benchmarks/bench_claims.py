@@ -84,7 +84,7 @@ class Host:
             bell.clear()
             now = datetime.now(UTC)
             next(self._looks)
-            claim = queue.claim_exhausted(who, now, LEASE, 3) or queue.claim(who, now, LEASE, 3)
+            claim = queue.claim_next(who, now, LEASE, 3)
             if claim is None:
                 bell.wait(PERIOD_SECONDS)
                 continue
