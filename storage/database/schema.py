@@ -31,7 +31,8 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
 
 
-_OPEN, _SHORT, _READY = text("closed IS NULL"), text("shortfall <> ''"), text("stage = 'ready'")
+_OPEN, _SHORT = text("closed IS NULL"), text("shortfall <> ''")
+_ANALYSIS = text("stage = 'ready' OR stage = 'analysing'")
 
 
 class OfFile:
@@ -134,9 +135,14 @@ class SeriesRow(Base):
 
     __table_args__ = (
         Index("ix_series_stage", "stage", "canary", "turn", "ready_at"),
-        # Small, whatever has ended; with the stage in front, else SQLite prefers the one above.
-        Index("ix_series_ready_site", "stage", "calling_ae", "turn", sqlite_where=_READY, postgresql_where=_READY),
-        Index("ix_series_ready_attempts", "stage", "attempts", "turn", sqlite_where=_READY, postgresql_where=_READY),
+        # Small, whatever has ended.  SQLite prefers the one above to one without the stage in front; PostgreSQL does not
+        # look for a stage that the index's own condition names alone.
+        Index(
+            "ix_series_ready_site", "stage", "calling_ae", "turn", sqlite_where=_ANALYSIS, postgresql_where=_ANALYSIS
+        ),
+        Index(
+            "ix_series_ready_attempts", "stage", "attempts", "turn", sqlite_where=_ANALYSIS, postgresql_where=_ANALYSIS
+        ),
         Index("ix_series_calling_ae", "calling_ae", "id"),
         Index("ix_series_urgent", "priority", "p_absent", "last_instance_at"),
         # For what is asked of us: whole values, and what they begin with.

@@ -7,8 +7,8 @@ from storage.database.history import INTEGER, drop_columns
 
 revision, down_revision = "0024", "0023"
 
-_READY = sa.text("stage = 'ready'")
-_OF_READY = {"site": ["stage", "calling_ae", "turn"], "attempts": ["stage", "attempts", "turn"]}
+_ANALYSIS = sa.text("stage = 'ready' OR stage = 'analysing'")
+_SMALL = {"site": ["stage", "calling_ae", "turn"], "attempts": ["stage", "attempts", "turn"]}
 _IN_TURN = """
 UPDATE series SET turn = waiting.turn FROM (
     SELECT id, ROW_NUMBER() OVER (PARTITION BY calling_ae ORDER BY ready_at, id) AS turn
@@ -22,8 +22,10 @@ def upgrade() -> None:
     op.execute(_IN_TURN)
     op.drop_index("ix_series_stage", "series")
     op.create_index("ix_series_stage", "series", ["stage", "canary", "turn", "ready_at"])
-    for name, columns in _OF_READY.items():
-        op.create_index(f"ix_series_ready_{name}", "series", columns, sqlite_where=_READY, postgresql_where=_READY)
+    for name, columns in _SMALL.items():
+        op.create_index(
+            f"ix_series_ready_{name}", "series", columns, sqlite_where=_ANALYSIS, postgresql_where=_ANALYSIS
+        )
 
 
 def downgrade() -> None:
