@@ -64,7 +64,7 @@ ORDER BY s.priority, s.p_absent, s.last_instance_at LIMIT :most
 """In the order of `ix_series_urgent`."""
 _CASE = (  # one after the other: together they would be a search through all cases
     "SELECT id FROM series WHERE series_instance_uid = :name",
-    "SELECT s.id FROM series s JOIN report r ON r.id = s.report_id WHERE r.sop_instance_uid = :name",
+    "SELECT s.id FROM report r JOIN series s ON s.id = r.series_id AND s.report_id = r.id WHERE r.sop_instance_uid = :name",
 )
 _REPORTS = """
 SELECT id, revision, sop_instance_uid, predecessor_uid, outcome, created_at, path
