@@ -11,14 +11,17 @@ claim and finish through the real store; their analysis takes no time, so that w
 import argparse
 import itertools
 import multiprocessing
+import os
 import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Event as EventOf
 from multiprocessing.synchronize import Semaphore
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -63,9 +66,11 @@ class Host:
             threads.append(threading.Thread(target=self._listen))
         for thread in threads:
             thread.start()
+        self._shared.start.wait()
+        began = time.process_time()
         for thread in threads:
             thread.join()
-        self._shared.answers.put((sum(finished), next(self._looks)))
+        self._shared.answers.put((sum(finished), next(self._looks), time.process_time() - began))
 
     def _listen(self) -> None:
         listening = self._store.listening()
@@ -116,8 +121,56 @@ def feed(url: str, shared: Shared) -> None:
         store.settling.leave(series, Event.SETTLED, "count", datetime.now(UTC))
 
 
-def measured(url: str, workers: int, seconds: float, wakeups: bool, backlog: bool) -> tuple[float, float, float]:
-    """Cases a second, looks a case, and the median seconds that a case waited."""
+class Server:
+    """A PostgreSQL server that flushes, with an empty database."""
+
+    def __init__(self, programs: Programs) -> None:
+        """It runs."""
+        self._data = programs.folder / "data"
+        programs.make(self._data)
+        programs.start(self._data, "-c fsync=on -c synchronous_commit=on -c max_connections=300")
+        with psycopg.connect(
+            host=str(programs.folder), user="postgres", dbname="postgres", autocommit=True
+        ) as connection:
+            connection.execute("CREATE DATABASE bench")
+        self.url = f"postgresql+psycopg://postgres@/bench?host={programs.folder}"
+        Store.open(self.url).close()
+
+    def processor_seconds(self) -> float:
+        """What all its processes have used so far, also those that have ended."""
+        postmaster = (self._data / "postmaster.pid").read_text().split()[0]
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        ticks = sum(sum(_times(pid)[:2]) for pid in children) + sum(_times(postmaster))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _times(pid: str) -> list[int]:
+    """utime, stime, cutime, cstime of a process; zeros when it has ended."""
+    with suppress(OSError):
+        return [int(each) for each in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]]
+    return [0, 0, 0, 0]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`wait`: the median seconds that a case waited.  The last two: processor milliseconds a case."""
+
+    cases_a_second: float
+    looks_a_case: float
+    wait: float
+    server_ms: float
+    workers_ms: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cases_a_second:.1f} ({self.wait:.2f} s; {self.looks_a_case:.1f}; "
+            f"{self.server_ms:.1f} + {self.workers_ms:.1f} ms)"
+        )
+
+
+def measured(at: "Server", workers: int, seconds: float, wakeups: bool, backlog: bool) -> Measured:
+    """What workers did in these seconds."""
+    url = at.url
     store = opened(url, 1)
     with store.transactions.writing() as session:
         session.execute(
@@ -144,37 +197,31 @@ def measured(url: str, workers: int, seconds: float, wakeups: bool, backlog: boo
         process.start()
     time.sleep(2 + workers / 50)  # every host is there
     shared.start.set()
-    began = time.monotonic()
+    began, server = time.monotonic(), at.processor_seconds()
     time.sleep(seconds)
     shared.stop.set()
     answers = [shared.answers.get() for _ in shares]
-    took = time.monotonic() - began
+    took, server = time.monotonic() - began, at.processor_seconds() - server
     for process in processes:
         process.join()
-    cases, looks = sum(answer[0] for answer in answers), sum(answer[1] for answer in answers)
+    cases, looks, clients = (sum(numbers) for numbers in zip(*answers, strict=True))
     with store.transactions.reading() as session:
         wait = session.scalar(text(_WAIT)) or 0.0
     store.close()
-    return cases / took, looks / max(1, cases), wait
+    of_case = 1 / max(1, cases)
+    return Measured(
+        cases / took, looks * of_case, max(0.0, float(wait)), 1000 * server * of_case, 1000 * clients * of_case
+    )
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """The URL of an empty database on a server that flushes."""
+def server() -> Iterator[Server]:
+    """One that is gone afterwards."""
     programs = Programs()
-    data = programs.folder / "data"
     try:
-        programs.make(data)
-        programs.start(data, "-c fsync=on -c synchronous_commit=on -c max_connections=300")
-        with psycopg.connect(
-            host=str(programs.folder), user="postgres", dbname="postgres", autocommit=True
-        ) as connection:
-            connection.execute("CREATE DATABASE bench")
-        url = f"postgresql+psycopg://postgres@/bench?host={programs.folder}"
-        Store.open(url).close()
-        yield url
+        yield Server(programs)
     finally:
-        programs.stop(data)
+        programs.stop(programs.folder / "data")
         shutil.rmtree(programs.folder, ignore_errors=True)
 
 
@@ -185,15 +232,15 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     options = arguments.parse_args()
     multiprocessing.set_start_method("fork")
-    print("| workers | backlog: cases/s | one by one, wakeups: cases/s (looks a case; wait) | polling | ratio |")
-    print("|---|---|---|---|---|")
-    with server() as url:
+    print("Cases a second (median wait; looks a case; processor time a case of server + workers)\n")
+    print("| workers | backlog | one by one, wakeups | one by one, polling | ratio |\n|---|---|---|---|---|")
+    with server() as at:
         for workers in options.workers:
-            backlog, *_ = measured(url, workers, options.seconds, True, True)
-            woken, looks, wait = measured(url, workers, options.seconds, True, False)
-            polled, polls, late = measured(url, workers, options.seconds, False, False)
-            cells = f"{woken:.1f} ({looks:.1f}; {wait:.2f} s) | {polled:.1f} ({polls:.1f}; {late:.2f} s)"
-            print(f"| {workers} | {backlog:.1f} | {cells} | {woken / max(polled, 0.01):.1f} |", flush=True)
+            backlog = measured(at, workers, options.seconds, True, True)
+            woken = measured(at, workers, options.seconds, True, False)
+            polled = measured(at, workers, options.seconds, False, False)
+            ratio = woken.cases_a_second / max(polled.cases_a_second, 0.01)
+            print(f"| {workers} | {backlog} | {woken} | {polled} | {ratio:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
