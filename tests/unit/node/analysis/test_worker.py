@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from multiprocessing import active_children
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ from storage.queries.shadow import ShadowStage
 from storage.records import Claim
 from storage.stages import Event
 from storage.store import Store
-from tests.support.builders import LEASE, FakeClock, keep, series_now
+from tests.support.builders import LEASE, FakeClock, keep, ready, series_now
 from tests.support.dicom_factory import ct_series
 from tests.support.running import wait_until
 from tests.unit.ai.test_bundle import TINY, manifest
@@ -100,6 +101,19 @@ def test_a_full_disk_costs_no_attempt_is_told_and_is_tried_again_ever_later(
     (row,) = store.worklist.rows()
     assert (row["stage"], row["outcome"], row["attempts"]) == ("reported", "not_analysed", 1)
     assert "no space" not in row["detail"]
+
+
+def test_what_a_stat_site_sent_is_analysed_first(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, site in enumerate(["ARCHIVE"] * 9 + ["ED_CT"]):
+        ready(store, clock, count=1, series=f"2.25.{number}", calling_ae=site)
+    ai_settings = config.ai.model_copy(update={"stat_calling_ae": ("ED_CT",)})
+    worker, begun = Worker(config.model_copy(update={"ai": ai_settings})), list[str]()
+    monkeypatch.setattr(worker._store.queue, "_random", Random(1))  # whose first lot is one of the three of four
+    monkeypatch.setattr(worker, "_place_or_analyse", lambda claim: begun.append(claim.series.calling_ae))
+    worker._work()
+    assert (begun[0], len(begun)) == ("ED_CT", 10)
 
 
 def test_a_claim_that_the_database_does_not_take_back_is_given_back_at_the_next_beat(
