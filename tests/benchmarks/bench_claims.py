@@ -9,7 +9,6 @@ claim and finish through the real store; their analysis takes no time, so that w
 """
 
 import argparse
-import itertools
 import multiprocessing
 import os
 import shutil
@@ -39,9 +38,11 @@ HOSTS = 4
 WORKERS = (1, 8, 50, 200)
 LEASE = timedelta(minutes=5)
 CASES = 20_000
+WARM_SECONDS = 8.0
+"""Until every process has made each statement once."""
 _WAIT = """
 SELECT EXTRACT(epoch FROM percentile_cont(.5) WITHIN GROUP (ORDER BY claimed_at - ready_at))
-FROM series WHERE ended_at > '2026-01-01'
+FROM series WHERE ended_at > '2026-01-01' AND ready_at > '2026-01-01'
 """
 
 
@@ -56,21 +57,17 @@ class Host:
     def __init__(self, url: str, name: int, workers: int, wakeups: bool, shared: "Shared") -> None:
         self._store, self._name, self._shared = opened(url, workers), name, shared
         self._bells = [threading.Event() for _ in range(workers)]
-        self._wakeups, self._looks = wakeups, itertools.count()
+        self._wakeups = wakeups
 
     def run(self) -> None:
-        """Until it is to stop; what it has done is in the queue of answers."""
-        finished = [0] * len(self._bells)
-        threads = [threading.Thread(target=self._work, args=(number, finished)) for number in range(len(self._bells))]
+        """Until it is to stop."""
+        threads = [threading.Thread(target=self._work, args=(number,)) for number in range(len(self._bells))]
         if self._wakeups:
             threads.append(threading.Thread(target=self._listen))
         for thread in threads:
             thread.start()
-        self._shared.start.wait()
-        began = time.process_time()
         for thread in threads:
             thread.join()
-        self._shared.answers.put((sum(finished), next(self._looks), time.process_time() - began))
 
     def _listen(self) -> None:
         listening = self._store.listening()
@@ -81,21 +78,23 @@ class Host:
                     for bell in self._bells:
                         bell.set()
 
-    def _work(self, number: int, finished: list[int]) -> None:
+    def _work(self, number: int) -> None:
         queue, bell, who = self._store.queue, self._bells[number], f"{self._name}:{number}"
         self._shared.start.wait()
         time.sleep(PERIOD_SECONDS * number / len(self._bells) if not self._wakeups else 0)  # not all at once
         while not self._shared.stop.is_set():
             bell.clear()
             now = datetime.now(UTC)
-            next(self._looks)
+            with self._shared.looks:
+                self._shared.looks.value += 1
             claim = queue.claim_next(who, now, LEASE, 3)
             if claim is None:
                 bell.wait(PERIOD_SECONDS)
                 continue
             report = report_object(f"2.25.77.{claim.series.id}")
             queue.finish(claim, conclusion(), report, ("PACS",), datetime.now(UTC))
-            finished[number] += 1
+            with self._shared.cases:
+                self._shared.cases.value += 1
             self._shared.room.release()
 
 
@@ -106,7 +105,8 @@ class Shared:
         self.start: EventOf = multiprocessing.Event()
         self.stop: EventOf = multiprocessing.Event()
         self.room: Semaphore = multiprocessing.Semaphore(workers)
-        self.answers: Any = multiprocessing.Queue()
+        self.cases: Any = multiprocessing.Value("q")
+        self.looks: Any = multiprocessing.Value("q")
 
 
 def feed(url: str, shared: Shared) -> None:
@@ -149,6 +149,11 @@ def _times(pid: str) -> list[int]:
     with suppress(OSError):
         return [int(each) for each in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]]
     return [0, 0, 0, 0]
+
+
+def _used(processes: list[multiprocessing.Process]) -> float:
+    """Processor seconds of these processes so far."""
+    return sum(sum(_times(str(process.pid))[:2]) for process in processes) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -195,16 +200,15 @@ def measured(at: "Server", workers: int, seconds: float, wakeups: bool, backlog:
         processes.append(multiprocessing.Process(target=feed, args=(url, shared)))
     for process in processes:
         process.start()
-    time.sleep(2 + workers / 50)  # every host is there
     shared.start.set()
-    began, server = time.monotonic(), at.processor_seconds()
+    time.sleep(WARM_SECONDS)
+    numbers = [shared.cases.value, shared.looks.value, at.processor_seconds(), _used(processes), time.monotonic()]
     time.sleep(seconds)
+    later = [shared.cases.value, shared.looks.value, at.processor_seconds(), _used(processes), time.monotonic()]
     shared.stop.set()
-    answers = [shared.answers.get() for _ in shares]
-    took, server = time.monotonic() - began, at.processor_seconds() - server
     for process in processes:
         process.join()
-    cases, looks, clients = (sum(numbers) for numbers in zip(*answers, strict=True))
+    cases, looks, server, clients, took = (after - before for before, after in zip(numbers, later, strict=True))
     with store.transactions.reading() as session:
         wait = session.scalar(text(_WAIT)) or 0.0
     store.close()
