@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run serve test peers test-faults soak simulate test-viewer corpus corpus-senders lint bench-database bench-claims bench-receive bench-memory bench-latency bench-inference bench-cost bench-notification bench-decode bench-engine bench-web validate deb setup clean
+.PHONY: run serve test peers test-faults soak simulate scale-demo test-viewer corpus corpus-senders lint bench-database bench-claims bench-receive bench-memory bench-latency bench-inference bench-cost bench-notification bench-decode bench-engine bench-web validate deb setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS; KEEP=1 leaves the triage page open
 	@$(BIN)/willis demo $(if $(KEEP),--keep)
@@ -27,6 +27,10 @@ soak: setup         ## a hospital's day in HOURS=2 with kills and outages: what 
 
 simulate: setup     ## a queueing model beside a real node, and what 1 to 1,000 hospitals need; into var/scale.png
 	@mkdir -p var && $(BIN)/python -m tests.scale --picture var/scale.png
+
+scale-demo: setup   ## two hosts, PostgreSQL, S3, a balancer and the engine on this machine, of which some are killed
+	@tests/peers.sh openssl haproxy postgresql
+	@$(BIN)/python -m tests.scale_demo
 
 corpus: setup       ## what hospitals send, as a table: source, expected and measured end
 	@$(BIN)/python -m tests.corpus

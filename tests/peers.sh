@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests need besides Python is installed, where that may be done here.
+# What the tests need besides Python is installed, where that may be done here; with arguments, those packages alone.
 set -euo pipefail
 
 # Real peers: dcmtk and Orthanc to talk to, dicom3tools and PixelMed to validate, PostgreSQL to store in,
@@ -7,6 +7,7 @@ set -euo pipefail
 # slapd to sign people in, haproxy to put before several hosts, Ceph's S3 gateway as an object store.
 peers=(dcmtk orthanc orthanc-dicomweb dicom3tools libpixelmed-java default-jre-headless postgresql strace chromium prometheus
        prometheus-alertmanager slapd ldap-utils haproxy radosgw ceph-mon ceph-osd ceph-common)
+(($# == 0)) || peers=("$@")
 missing=()
 for package in "${peers[@]}"; do
     dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -q '^installed$' || missing+=("$package")
@@ -17,6 +18,7 @@ if ((${#missing[@]})); then
         apt-get update -qq
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
     else
-        echo "not installed, and not root: ${missing[*]}; the tests that need them are left out and named below"
+        echo "not installed, and not root: ${missing[*]} (sudo apt-get install ${missing[*]}); what needs them is left out" \
+             "and named below"
     fi
 fi

@@ -186,7 +186,7 @@ def test_a_certificate_of_another_ca_lets_nobody_in_and_the_series_is_analysed_h
 
 def test_the_engine_listens_on_loopback_alone(running: Cluster) -> None:
     """The scheduler and the worker, the pages that their library serves too."""
-    processes = [running.scheduler.pid, *_children(running.worker.pid)]
+    processes = [running.scheduler.process.pid, *running.worker.children()]
     assert len(processes) == 2
     sockets = {
         str(each.readlink())[8:-1]
@@ -204,10 +204,6 @@ def test_the_engine_listens_on_loopback_alone(running: Cluster) -> None:
     assert len(listening) >= 2
 
 
-def _children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def test_a_scheduler_that_dies_loses_nothing_and_health_says_so(
     claimant: Any, running: Cluster, clock: FakeClock
 ) -> None:
@@ -217,7 +213,7 @@ def test_a_scheduler_that_dies_loses_nothing_and_health_says_so(
     node.ready(clock, ANEURYSM_HU, FILLED_HU)
     thread = node.works()
     running.held_by()
-    running.scheduler.kill()
+    running.scheduler.process.kill()
     thread.join(90)
     assert node.rows("stage", "outcome", "attempts") == [("reported", "positive", 1), ("reported", "negative", 1)]
     assert node.here == 2

@@ -4,7 +4,6 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,40 +11,19 @@ import httpx
 import pytest
 from pydicom.uid import CTImageStorage
 
-from node.config.peer import Peer
 from node.scu import dimse, storage_scu
 from node.scu.outgoing import Outgoing
 from tests.conftest import PostgreSQL
-from tests.corpus import stub_node
 from tests.faults.senders import small_series
 from tests.support.builders import known_file
 from tests.support.dicom_factory import ct_series, save
-from tests.support.haproxy import Balancer, balanced
-from tests.support.object_store import BUCKET, ObjectStore, s3_server
+from tests.support.hosts import Hosts, running_hosts
+from tests.support.object_store import ObjectStore, s3_server
 from tests.support.raw_scu import RawScu, associate_rq
-from tests.support.running import RunningNode, free_port, wait_until
+from tests.support.running import wait_until
 
 __all__ = ["s3_server"]
 pytestmark = pytest.mark.postgresql
-ADDRESSES = {"a": "127.0.0.2", "b": "127.0.0.3"}
-
-
-class StubNode(RunningNode):
-    """One whose network is quick and stands in for the real one; all else is as it is shipped."""
-
-    module = stub_node.MODULE
-
-
-@dataclass
-class Hosts:
-    """Two nodes by their names, and what is before them."""
-
-    nodes: dict[str, RunningNode]
-    balancer: Balancer
-
-    @property
-    def address(self) -> Peer:
-        return Peer(ae_title="WILLIS", host="127.0.0.1", port=self.balancer.port)
 
 
 @pytest.fixture(scope="module")
@@ -55,49 +33,12 @@ def hosts(
     s3_server: ObjectStore,
 ) -> Iterator[Hosts]:
     """Two for all tests: they take seconds to start."""
-    folder = tmp_path_factory.mktemp("hosts")
     s3_server.begin_anew()
-    credentials = folder / "credentials"
-    credentials.write_text("[default]\naws_access_key_id = willis\naws_secret_access_key = secret\n")
-    dicom_port, web_port = free_port(), free_port()
     with postgresql_server.database(template="migrated") as url:
-        nodes: dict[str, RunningNode] = {}
-        for name, address in ADDRESSES.items():
-            (folder / name).mkdir()
-            nodes[name] = StubNode(
-                folder / name,
-                url,
-                node__host=repr(address),
-                node__port=str(dicom_port),
-                node__allowed_calling_ae='["RAW"]',
-                node__failed_associations="0",
-                node__drain_seconds="2",
-                node__stop_seconds="1",
-                completion__quiet_seconds="2",
-                eligibility__minimum_slices="4",
-                web__enabled="true",
-                web__host=repr(address),
-                web__port=str(web_port),
-                storage__objects=repr(f"s3://{BUCKET}/site-a"),
-                storage__objects_endpoint=repr(f"http://127.0.0.1:{s3_server.port}"),
-                storage__objects_credentials=repr(str(credentials)),
-            )
-        try:
-            with ThreadPoolExecutor() as threads:
-                list(threads.map(RunningNode.start, nodes.values()))
-            with balanced(folder, list(ADDRESSES.values()), dicom_port, web_port) as balancer:
-                yield Hosts(nodes, balancer)
-        finally:
-            for node in nodes.values():
-                if node.process is not None:
-                    node.process.terminate()
-            for node in nodes.values():
-                node.close()  # the second signal: without draining
-
-
-def received(node: RunningNode) -> int:
-    """How many instances came to this host."""
-    return len(list((node.config.storage.directory / "instances").rglob("*.dcm")))
+        draining = {"node__drain_seconds": "2", "node__stop_seconds": "1"}
+        folder = tmp_path_factory.mktemp("hosts")
+        with running_hosts(folder, url, s3_server, **draining, eligibility__minimum_slices="4") as hosts:
+            yield hosts
 
 
 def test_one_series_over_two_receivers_is_one_case_that_is_analysed_once(hosts: Hosts, tmp_path: Path) -> None:
@@ -110,10 +51,10 @@ def test_one_series_over_two_receivers_is_one_case_that_is_analysed_once(hosts: 
         assert storage_scu.store(association, each) == "success"
     for association in associations:
         association.release()
-    assert (received(a), received(b)) == (6, 6)
+    assert (a.received(), b.received()) == (6, 6)
     (row,) = a.wait_for_delivered()
     assert (row["instance_count"], row["revision"], row["outcome"]) == (12, 1, "positive")
-    assert len(a.pacs.requests) + len(b.pacs.requests) == 1
+    assert len(hosts.pacs.requests) == 1
 
 
 def test_a_worker_is_woken_by_another_host(hosts: Hosts) -> None:
@@ -169,10 +110,10 @@ def restart(hosts: Hosts, name: str) -> None:
     assert node._listens(), "while it drains it accepts"
     assert node.process.wait(20) == 0
     assert not hosts.balancer.is_up(name)
-    before = received(node)
+    before = node.received()
     node.start()
     wait_until(lambda: hosts.balancer.is_up(name), 30, "HAProxy has it back")
-    wait_until(lambda: received(node) > before, 10, "it receives again")
+    wait_until(lambda: node.received() > before, 10, "it receives again")
 
 
 def test_hosts_are_restarted_one_after_the_other_and_no_association_is_refused_or_aborted(hosts: Hosts) -> None:
@@ -187,9 +128,7 @@ def test_hosts_are_restarted_one_after_the_other_and_no_association_is_refused_o
     for thread in threads:
         thread.join(20)
     assert [failed for sender in senders for failed in sender.failed] == []
-    store, folders = hosts.nodes["a"].store, [node.config.storage.directory for node in hosts.nodes.values()]
     for uid, dataset in [pair for sender in senders for pair in sender.acknowledged.items()]:
-        file = known_file(store, uid)
+        file = known_file(hosts.store, uid)
         assert file is not None
-        [path] = [folder / file.path for folder in folders if (folder / file.path).exists()]
-        assert path.read_bytes().endswith(dataset)
+        assert hosts.where(file.path).read_bytes().endswith(dataset)

@@ -5,7 +5,7 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -73,9 +73,12 @@ class Sent:
 class Load:
     """Senders in threads of this process, until they are stopped."""
 
-    def __init__(self, node: Peer, requester: Peer, seconds_between: float, seed: int, senders: int = 3) -> None:
+    def __init__(
+        self, node: Peer, requester: Peer, seconds_between: float, seed: int, senders: int = 3,
+        shares: Mapping[str, float] = SHARES,
+    ) -> None:  # fmt: skip
         """Studies begin `seconds_between` apart on average; `requester` is the peer as which commitment is asked for."""
-        self.sent = Sent()
+        self.sent, self._shares = Sent(), shares
         self._node, self._requester, self._seconds = node, requester, seconds_between * senders
         self._stopping, self._lock = threading.Event(), threading.Lock()
         self._numbers = itertools.count(1)
@@ -103,7 +106,7 @@ class Load:
             "commitment": self._commitment,
         }  # fmt: skip
         while not self._stopping.wait(random.expovariate(1 / self._seconds)):
-            task = random.choices(list(SHARES), list(SHARES.values()))[0]
+            task = random.choices(list(self._shares), list(self._shares.values()))[0]
             try:
                 tasks[task](random)
                 self._note(task)
@@ -146,15 +149,10 @@ class Load:
         self._until_acknowledged([(made, encoded(made))], random)
 
     def _made(self, kind: str, hu: int) -> tuple[SentSeries, list[tuple[Dataset, bytes]]]:
-        root = _root(next(self._numbers))
-        slices = [
-            change(ds, StudyInstanceUID=f"{root}.1", SeriesInstanceUID=f"{root}.2", FrameOfReferenceUID=f"{root}.4",
-                   SOPInstanceUID=UID(f"{root}.3.{number}"), PatientID=f"P-{root.rpartition('.')[2]}")
-            for number, ds in enumerate(cta(hu), 1)
-        ]  # fmt: skip
-        series = SentSeries(f"{root}.2", kind, len(slices))
+        slices = angiography(next(self._numbers), hu)
+        series = SentSeries(str(slices[0][0].SeriesInstanceUID), kind, len(slices))
         self.sent.series[series.uid] = series
-        return series, [(ds, encoded(ds)) for ds in slices]
+        return series, slices
 
     def _until_acknowledged(self, slices: Sequence[tuple[Dataset, bytes]], random: Random) -> None:
         while not self._send(slices):
@@ -210,6 +208,17 @@ class Load:
 
     def _asking(self, calling: str, proposals: Sequence[tuple[str, str]]) -> AbstractContextManager[Requestor]:
         return dimse.associate(dimse.Entity(calling, dimse.Timeouts(5, 30, 30)), self._node, proposals)
+
+
+def angiography(number: int, hu: int) -> list[tuple[Dataset, bytes]]:
+    """The slices of a small one, each with its bytes on the wire."""
+    root = _root(number)
+    slices = [
+        change(ds, StudyInstanceUID=f"{root}.1", SeriesInstanceUID=f"{root}.2", FrameOfReferenceUID=f"{root}.4",
+               SOPInstanceUID=UID(f"{root}.3.{position}"), PatientID=f"P-{root.rpartition('.')[2]}")
+        for position, ds in enumerate(cta(hu), 1)
+    ]  # fmt: skip
+    return [(ds, encoded(ds)) for ds in slices]
 
 
 def _root(number: int) -> str:

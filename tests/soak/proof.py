@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,29 +54,39 @@ def verdict(
 
     `pacs`: the folder of what it holds; `mails`: their texts; `results`: of commitments, by their Transaction UID.
     """
-    found = Verdict()
-    held = _series_of_reports(pacs)
+    found = of_cases(store, lambda path: files.root / path, sent, pacs)
     with store.transactions.reading() as session:
-        known = {row.sop_instance_uid: row for row in session.scalars(select(InstanceRow))}
-        series = {row.series_instance_uid: row for row in session.scalars(select(SeriesRow))}
-        reports = {row.id: row for row in session.scalars(select(ReportRow))}
-        deliveries = list(session.scalars(select(DeliveryRow)))
-        session.expunge_all()
-    paths = {uid: files.root / row.path for uid, row in known.items()}
-    found.lost += _lost_instances(sent, paths)
-    found.lost += _unended(sent, series, reports, held)
-    found.lost += [
-        f"delivery {each.id} is {each.stage}: {each.last_error}" for each in deliveries if each.stage not in DONE
-    ]
-    found.doubled += _doubled_reports(series, reports, held)
+        positive = Counter(map(str, session.scalars(select(ReportRow.series_id).where(ReportRow.notify.is_(True)))))
     told = Counter(case for text in mails for case in re.findall(r"case (\d+), not acknowledged", text))
-    positive = Counter(str(row.series_id) for row in reports.values() if row.notify)
     found.doubled += [
         f"case {case}: {n} mails for {positive[case]} reports" for case, n in told.items() if n > positive[case]
     ]
     found.lost += [f"case {case}: nobody was told" for case in positive if not told[case]]
     found.lost += [f"commitment {uid} has no result" for uid in sent.commitments if uid not in results]
     found.lost += [f"commitment {uid}: {len(each.failed)} refused" for uid, each in results.items() if each.failed]
+    found.counts |= {
+        "notifications": sum(told.values()),
+        "commitments with their result": len(sent.commitments & set(results)),
+    }
+    return found
+
+
+def of_cases(store: Store, where: Callable[[str], Path], sent: Sent, pacs: Path) -> Verdict:
+    """The same of instances, series, reports and deliveries alone.  `where` a file of this name lies, by whichever host."""
+    found = Verdict()
+    held = series_of_reports(pacs)
+    with store.transactions.reading() as session:
+        known = {row.sop_instance_uid: row for row in session.scalars(select(InstanceRow))}
+        series = {row.series_instance_uid: row for row in session.scalars(select(SeriesRow))}
+        reports = {row.id: row for row in session.scalars(select(ReportRow))}
+        deliveries = list(session.scalars(select(DeliveryRow)))
+        session.expunge_all()
+    found.lost += _lost_instances(sent, {uid: where(row.path) for uid, row in known.items()})
+    found.lost += _unended(sent, series, reports, held)
+    found.lost += [
+        f"delivery {each.id} is {each.stage}: {each.last_error}" for each in deliveries if each.stage not in DONE
+    ]
+    found.doubled += _doubled_reports(series, reports, held)
     found.counts = {
         "instances acknowledged": len(sent.acknowledged),
         "series begun": len(sent.series),
@@ -84,13 +94,11 @@ def verdict(
         "series ended": sum(row.stage in ENDED for row in series.values()),
         "later revisions": sum(row.revision - 1 for row in series.values()),
         "reports at the PACS": len(held),
-        "notifications": sum(told.values()),
-        "commitments with their result": len(sent.commitments & set(results)),
     }
     return found
 
 
-def _series_of_reports(pacs: Path) -> dict[str, str]:
+def series_of_reports(pacs: Path) -> dict[str, str]:
     """SOP Instance UID → the series that it is about, of each report that the PACS holds."""
     held = {}
     for path in pacs.glob("*.dcm"):

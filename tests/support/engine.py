@@ -1,8 +1,5 @@
 """A Dask scheduler and a worker of ours in processes of their own, over TLS on loopback, and claimants in this one."""
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +18,8 @@ from storage.store import Store
 from tests.corpus.images import cta
 from tests.support.builders import FakeClock, keep
 from tests.support.certificates import Certificates
-from tests.support.running import ROOT, free_port, wait_until
+from tests.support.engine_parts import Part, as_toml, settings
+from tests.support.running import free_port, wait_until
 
 
 @dataclass
@@ -31,50 +29,17 @@ class Cluster:
     folder: Path
     address: str
     certificates: Certificates
-    scheduler: subprocess.Popen[bytes]
-    worker: subprocess.Popen[bytes]
+    scheduler: Part
+    worker: Part
 
     @property
     def hold(self) -> Path:
         """While this file is there, the worker's network waits."""
-        return self.folder / "hold"
+        return self.worker.hold
 
     def held_by(self) -> int:
         """The process that waits for the file to go."""
-        said = self.hold.with_suffix(".pid")
-        pid = int(wait_until(lambda: said.exists() and said.read_text(), 20, "a task has begun"))
-        said.unlink()
-        return pid
-
-
-def settings(folder: Path, address: str, certificates: Certificates, who: str = "node", **of_ai: Any) -> dict[str, Any]:
-    """The configuration of a part of the engine, as `who`."""
-    named = {"certificate": certificates.folder / f"{who}.pem", "key": certificates.folder / f"{who}.key"}
-    engine = {"engine": "dask", "engine_address": address, "engine_tls": named | {"ca": certificates.folder / "ca.pem"}}
-    bundle = {"bundle": folder / "bundle"} if (folder / "bundle").exists() else {}
-    return {"storage": {"directory": folder / "files"}, "ai": {**bundle, **engine, **of_ai}}
-
-
-def as_toml(values: dict[str, Any], name: str = "") -> str:
-    """Tables of strings and paths."""
-    plain = [f"{key} = {str(value)!r}" for key, value in values.items() if not isinstance(value, dict)]
-    tables = [as_toml(value, f"{name}.{key}".strip(".")) for key, value in values.items() if isinstance(value, dict)]
-    return "\n".join([*([f"[{name}]"] if name else []), *plain, *tables])
-
-
-@contextmanager
-def _command(*arguments: str, folder: Path, module: str) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {**os.environ, "WILLIS_TEST_HOLD": str(folder / "hold"), "WILLIS_CONFIG": str(folder / "config.toml")}
-    with (folder / f"{arguments[0]}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment,
-            stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(20)
+        return self.worker.held_by()
 
 
 @contextmanager
@@ -84,11 +49,8 @@ def running_cluster(
     """A scheduler and a worker; the bundle is that of the folder, or the shipped one."""
     address = f"tls://127.0.0.1:{free_port()}"
     (folder / "config.toml").write_text(as_toml(settings(folder, address, certificates)))
-    with (
-        _command("scheduler", folder=folder, module=module) as scheduler,
-        _command("worker", folder=folder, module=module) as worker,
-    ):
-        wait_until(lambda: b"worker_started" in (folder / "worker.log").read_bytes(), 60, "the worker has joined")
+    with Part("scheduler", folder, module) as scheduler, Part("worker", folder, module) as worker:
+        wait_until(lambda: b"worker_started" in worker.log.read_bytes(), 60, "the worker has joined")
         yield Cluster(folder, address, certificates, scheduler, worker)
 
 

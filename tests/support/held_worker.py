@@ -1,26 +1,26 @@
 """`willis` with the corpus's stand-in for the network, which waits as long as a file of the tests is there.
 
 `python -m tests.support.held_worker worker …`, with the file's path in WILLIS_TEST_HOLD.  What it then works on, it says
-beside: the process id in FILE.pid.
+beside: the process id in FILE.pid.  With WILLIS_TEST_HOST it runs on a host of that name, as far as it can tell.
 """
 
 import os
+import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import ai
-from ai.findings import Findings
 from node.cli.main import app
 from node.runtime import processes
-from tests.corpus.network import fullest, network
 
 MODULE = "tests.support.held_worker"
 
 
-def held_network(*args: Any, **options: Any) -> Findings:
+def held_network(*args: Any, **options: Any) -> Any:
     """As `network`, once it is let."""
+    from tests.corpus.network import network
+
     hold = Path(os.environ["WILLIS_TEST_HOLD"])
     if hold.exists():
         hold.with_suffix(".pid").write_text(str(os.getpid()))
@@ -29,9 +29,22 @@ def held_network(*args: Any, **options: Any) -> Findings:
     return network(*args, **options)
 
 
+def _stand_in() -> None:
+    """In a process that analyses; all others start as soon as the shipped ones."""
+    import ai
+    import ai.predict
+    from tests.corpus.network import fullest
+
+    vars(ai).update(analyse=held_network, fullest=fullest)
+    vars(ai.predict).update(warm=lambda *_args: None)  # nothing will use the network
+
+
 def main() -> None:
     """The command ran; the processes that it starts have the stand-in too."""
-    vars(ai).update(analyse=held_network, fullest=fullest)
+    if sys.argv[1] == "work" or ("--as-child" in sys.argv and sys.argv[1] == "worker"):
+        _stand_in()
+    if name := os.environ.get("WILLIS_TEST_HOST"):
+        vars(socket)["gethostname"] = lambda: name
     processes.PROGRAM = (sys.executable, "-m", MODULE)
     app()
 

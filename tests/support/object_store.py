@@ -1,10 +1,11 @@
 """An S3 server on loopback (moto) with a bucket, a TCP proxy before it that spoils what passes, and hosts that use both."""
 
+import logging
 import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -147,13 +148,24 @@ class Host:
 HostFactory = Callable[..., Host]
 
 
+@contextmanager
+def running_object_store() -> Iterator[ObjectStore]:
+    """One with an empty bucket, which is gone afterwards.  It writes no line for each request."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ObjectStore()
+    try:
+        server.begin_anew()
+        yield server
+    finally:
+        server.proxy.close()
+        server.stop()
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[ObjectStore]:
     """One for all tests: it takes a second to start."""
-    server = ObjectStore()
-    yield server
-    server.proxy.close()
-    server.stop()
+    with running_object_store() as server:
+        yield server
 
 
 @pytest.fixture

@@ -22,12 +22,15 @@ COMMAND, LAST = 1, 2
 
 
 def associate_rq(
-    maximum_bytes: int = 16_384, sop_class: str = CTImageStorage, syntax: str = ExplicitVRLittleEndian
+    maximum_bytes: int = 16_384,
+    sop_class: str = CTImageStorage,
+    syntax: str = ExplicitVRLittleEndian,
+    calling: str = "RAW",
 ) -> bytes:
     """An A-ASSOCIATE-RQ with a storage context (1) and one for C-ECHO (3)."""
     primitive = A_ASSOCIATE()
     primitive.application_context_name = "1.2.840.10008.3.1.1.1"
-    primitive.calling_ae_title, primitive.called_ae_title = "RAW", "WILLIS"
+    primitive.calling_ae_title, primitive.called_ae_title = calling, "WILLIS"
     contexts = [build_context(sop_class, [syntax]), build_context(Verification)]
     for number, context in zip((STORE_CONTEXT, ECHO_CONTEXT), contexts, strict=True):
         context.context_id = number

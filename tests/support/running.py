@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from node.config.loading import load
@@ -54,6 +55,8 @@ class RunningNode:
 
     module = "node"
     """Which Python module is run as the command."""
+    environment: Mapping[str, str] = MappingProxyType({})
+    """What it has besides ours."""
 
     def __init__(self, folder: Path, database_url: str = "", **settings: str) -> None:
         """`settings`: `section__key` → TOML value, for example completion__quiet_seconds="2"."""
@@ -94,15 +97,20 @@ class RunningNode:
 
     def start(self) -> "RunningNode":
         """The receiver accepts associations."""
+        self.begin()
+        wait_until(self._listens, 60, "the receiver listens")
+        return self
+
+    def begin(self) -> None:
+        """It was started, and will listen."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.module, "serve", "--config", str(self.path)],
                 cwd=ROOT,
+                env={**os.environ, **self.environment},
                 stderr=output,
                 stdout=output,
             )
-        wait_until(self._listens, 60, "the receiver listens")
-        return self
 
     def _listens(self) -> bool:
         assert self.process is not None

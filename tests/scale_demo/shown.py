@@ -1,0 +1,133 @@
+"""What happens at the site, in lines as it happens and in a table at the end."""
+
+import json
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.table import Table
+
+from node.cli.app import console
+from tests.scale_demo.site import Site
+from tests.soak.load import SentSeries
+from tests.soak.proof import Verdict, series_of_reports
+
+LOOK_SECONDS = 0.2
+
+
+class Clock:
+    """Says a line with the seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.monotonic() - self._began
+
+    def say(self, text: str) -> None:
+        """The line is shown."""
+        console.print(f"{self.seconds:5.1f} s  {text}", highlight=False, soft_wrap=True)
+
+
+class Watch:
+    """Says, in a thread of its own, who analysed what and when each report is in the PACS, from `start` to `stop`."""
+
+    def __init__(self, site: Site, clock: Clock) -> None:
+        """`answered`: the workers of the engine that answered, by case."""
+        self.answered: dict[int, list[str]] = defaultdict(list)
+        self._site, self._clock = site, clock
+        self._delivered: set[int] = set()
+        self._read = {worker.log: 0 for worker in site.workers}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """It looks."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """It has looked once more."""
+        self._stopping.set()
+        self._thread.join()
+        self._look()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        for worker in self._site.workers:
+            for case, seconds in self._answers(worker.log):
+                self.answered[case].append(worker.folder.name)
+                self._clock.say(f"{worker.folder.name} analysed case {case} in {seconds:.1f} s")
+        for row in self._site.hosts.store.worklist.rows():
+            if row["delivered_at"] and row["case_id"] not in self._delivered:
+                self._delivered.add(row["case_id"])
+                seconds = (row["delivered_at"] - row["last_instance_at"]).total_seconds()
+                text = f"the report of case {row['case_id']} ({row['outcome']}) is in the PACS"
+                self._clock.say(f"{text}, {seconds:.1f} s after the last slice")
+
+    def _answers(self, log: Path) -> Iterator[tuple[int, float]]:
+        with log.open("rb") as lines:
+            lines.seek(self._read[log])
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                self._read[log] += len(line)
+                if b'"answered"' in line:
+                    said = json.loads(line)
+                    yield said["case"], said["seconds"]
+
+
+def waits(site: Site) -> dict[int, float]:
+    """Of each case the seconds from its last slice to its report in the PACS."""
+    rows = site.hosts.store.worklist.rows()
+    return {
+        row["case_id"]: (row["delivered_at"] - row["last_instance_at"]).total_seconds()
+        for row in rows
+        if row["delivered_at"]
+    }
+
+
+def slices_at(site: Site, series: str) -> dict[str, int]:
+    """How many files of the series came to each host."""
+    found = dict.fromkeys(site.hosts.nodes, 0)
+    known = next(row for row in site.hosts.store.worklist.rows() if row["series_instance_uid"] == series)
+    for _, file in site.hosts.store.settling.instances(known["case_id"]):
+        for name, node in site.hosts.nodes.items():
+            found[name] += (node.config.storage.directory / file.path).exists()
+    return found
+
+
+def table(site: Site, senders: Mapping[str, str], sent: Mapping[str, SentSeries], watch: Watch) -> Table:
+    """A row for each case.  `senders`: who sent each series."""
+    shown, held, waited = Table(), list(series_of_reports(site.hosts.pacs.folder).values()), waits(site)
+    for heading in ("case", "from", "slices (at a, at b)", "analysed by", "attempts", "outcome", "reports", "waited"):
+        shown.add_column(heading, no_wrap=True)
+    for row in sorted(site.hosts.store.worklist.rows(), key=lambda row: int(row["case_id"])):
+        uid, case = row["series_instance_uid"], row["case_id"]
+        at = slices_at(site, uid)
+        by = ", ".join(dict.fromkeys(watch.answered[case])) or "a host itself"
+        seconds = f"{waited[case]:.1f} s" if case in waited else "no report"
+        shown.add_row(
+            str(case), senders.get(uid, "?"), f"{row['instance_count']} of {sent[uid].count} ({at['a']}, {at['b']})",
+            by, str(row["attempts"]), row["outcome"] or row["stage"], str(held.count(uid)), seconds,
+        )  # fmt: skip
+    return shown
+
+
+def summary(verdict: Verdict, cases: int, longest: float) -> list[str]:
+    """The verdict in lines."""
+    counts = verdict.counts
+    said = {
+        "cases": cases,
+        "reports in the PACS": counts["reports at the PACS"],
+        "lost": len(verdict.lost),
+        "doubled": len(verdict.doubled),
+        "the longest wait for a report": f"{longest:.1f} s",
+    }
+    return ["; ".join(f"{name}: {value}" for name, value in said.items()), *verdict.lost, *verdict.doubled]
