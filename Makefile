@@ -18,8 +18,9 @@ peers:
 	@tests/peers.sh
 
 KILLS ?= 200
-test-faults: setup  ## kill it at every point, and KILLS=200 times at random under load
-	WILLIS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults
+HOST_KILLS ?= 50
+test-faults: setup  ## kill it at every point, and KILLS=200 times at random under load; parts of two hosts HOST_KILLS=50 times
+	WILLIS_KILLS=$(KILLS) WILLIS_HOST_KILLS=$(HOST_KILLS) $(BIN)/python -m pytest tests/faults
 
 HOURS ?= 2
 soak: setup         ## a hospital's day in HOURS=2 with kills and outages: what is lost, doubled or grows; into var/soak

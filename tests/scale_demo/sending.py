@@ -15,6 +15,9 @@ from tests.scale_demo.site import SITES, Site
 from tests.soak.load import Sent, SentSeries, angiography
 from tests.support.raw_scu import RawScu, associate_rq
 
+FIRST_NUMBER = 9_000_001
+"""Of the studies: other senders number theirs from 1."""
+
 
 @dataclass
 class Sending:
@@ -37,7 +40,7 @@ class Sending:
 
     def _made(self, name: str) -> list[tuple[Dataset, bytes]]:
         """A study, every other one with an aneurysm."""
-        number = len(self.senders) + 1
+        number = FIRST_NUMBER + len(self.senders)
         slices = angiography(number, ANEURYSM_HU if number % 2 else FILLED_HU)
         uid = str(slices[0][0].SeriesInstanceUID)
         self.sent.series[uid] = SentSeries(uid, "positive" if number % 2 else "negative", len(slices))

@@ -33,9 +33,15 @@ class Site:
 
     def joined(self) -> bool:
         """Whether both hosts know of both workers."""
+        return self._known_workers() == [len(self.workers)] * len(self.hosts.nodes)
+
+    def serves(self) -> bool:
+        """Whether a host knows of a worker."""
+        return any(count for count in self._known_workers())
+
+    def _known_workers(self) -> list[int]:
         known = asked.processes(self.hosts.store.transactions.reading_plainly)
-        counts = [each.details.get("engine", {}).get("workers") for each in known if each.role == "work"]
-        return counts == [len(self.workers)] * len(self.hosts.nodes)
+        return [each.details.get("engine", {}).get("workers", 0) for each in known if each.role == "work"]
 
     def kill_a_busy_worker(self) -> Part:
         """A worker of the engine was killed in the middle of an analysis; something has to come for it."""
@@ -43,7 +49,7 @@ class Site:
             worker.hold.with_suffix(".pid").unlink(missing_ok=True)
             worker.hold.touch()
         try:
-            busy = wait_until(self._busy, 60, "a worker is at an analysis")
+            busy = wait_until(self._busy, 120, "a worker is at an analysis")
             os.kill(busy.held_by(), signal.SIGKILL)
         finally:
             for worker in self.workers:

@@ -137,7 +137,13 @@ class RunningNode:
 
     def worker(self) -> int:
         """The process id of the analysis process."""
-        return next(pid for pid in self.children() if b"work" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+        return next(pid for pid in self.children() if _is(pid, b"work"))
+
+    def child(self, role: bytes) -> int | None:
+        """The process id of that of this role, where it runs."""
+        with suppress(FileNotFoundError, ProcessLookupError):
+            return next((pid for pid in self.children() if _is(pid, role)), None)
+        return None
 
     def kill(self) -> None:
         """SIGKILL to every process of the node at once."""
@@ -191,6 +197,10 @@ class RunningNode:
         """The PACS listens again on its port."""
         self.pacs.fault = fault
         self.pacs.start(self.pacs_port)
+
+
+def _is(pid: int, role: bytes) -> bool:
+    return role in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
 
 
 def cached_phantom(name: str, **arguments: Any) -> list[Path]:
