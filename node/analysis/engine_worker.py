@@ -80,6 +80,7 @@ def run(config: Config, host: str) -> None:
     _served[:] = [served]
     configure_library()
     _wait_for_scheduler(config)
+    _wait_for_objects(means.files)
     asyncio.run(_run(config, host, security, served.model))
 
 
@@ -90,6 +91,25 @@ def _wait_for_scheduler(config: Config) -> None:
         failures += 1
         log.get().error("engine_away", reason=f"[ai] engine_address = {config.ai.engine_address!r}: {why}")
         time.sleep(_AWAY.after(failures))
+
+
+def _wait_for_objects(files: Files) -> None:
+    """The object store lets us in, where there is one; until then the log says why not, and no task comes here to fail."""
+    failures = 0
+    while why := _why_not_let_in(files):
+        failures += 1
+        seconds = _AWAY.after(failures)
+        log.get().error("objects_away", error=why, next_attempt_seconds=seconds)
+        time.sleep(seconds)
+
+
+def _why_not_let_in(files: Files) -> str:
+    try:
+        if files.objects:
+            files.objects.check()
+    except ObjectsAway as error:
+        return str(error)
+    return ""
 
 
 async def _run(config: Config, host: str, security: "Security", model: str) -> None:
@@ -138,6 +158,7 @@ def answer(model: str, packed: bytes) -> tuple[str, bytes | str]:
     try:
         return ANSWERED, _answer(served, order, settings)
     except CannotRead as error:
+        log.get().error("files_not_read", case=order.claim.series.id, error=str(error))
         return REFUSED, f"{host}: {error}"
     except (OSError, StorageError) as error:  # this host's, as far as one can tell: the claimant finds out
         log.get().error("files_not_read", case=order.claim.series.id, error=type(error).__name__)

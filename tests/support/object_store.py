@@ -12,6 +12,7 @@ from random import Random
 
 import obstore
 import pytest
+from moto import settings
 from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
@@ -54,6 +55,20 @@ class ObjectStore:
         self._ask("POST", "moto-api/reset")
         self._ask("PUT", BUCKET)
         self.proxy.spoil = None
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """It knows no access key."""
+        checked_from = settings.INITIAL_NO_AUTH_ACTION_COUNT
+        settings.INITIAL_NO_AUTH_ACTION_COUNT = 0
+        try:
+            yield
+        finally:
+            settings.INITIAL_NO_AUTH_ACTION_COUNT = checked_from
+
+    def remove_bucket(self) -> None:
+        """The bucket is gone with all that it held."""
+        self._ask("POST", "moto-api/reset")
 
     def _ask(self, method: str, path: str) -> None:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{path}", method=method)
