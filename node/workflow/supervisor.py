@@ -43,6 +43,7 @@ from node.workflow import (
 )
 from node.workflow.context import Context
 from node.workflow.health import room_in
+from node.workflow.namesakes import require_own_name
 from node.workflow.service import Service
 from storage.errors import DatabaseAway
 from storage.store import Store
@@ -66,6 +67,8 @@ class Supervisor:
         self._files = files_of(config)
         migration.migrate_by_itself(config, utc_now())
         self._store = Store.open(config.storage.url, self._files.folder)
+        if config.storage.database_url:
+            require_own_name(self._store)
         self._trail = open_trail(config)
         self._context = Context(
             config, self._store, self._files, lambda: wake(directory, WORKER_PROCESS), trail=self._trail
