@@ -23,7 +23,7 @@ def require_own_name(store: Store, wait: Callable[[float], object] = time.sleep)
         return
     wait(_BEATS_WITHIN_SECONDS)
     after = _not_here(store)
-    if lively := sorted(name for name, beat_at in after.items() if beat_at != before.get(name, beat_at)):
+    if lively := sorted(name for name, beat_at in after.items() if beat_at != before.get(name)):
         raise ConfigError(
             f"another host is called {socket.gethostname()!r} too and works at this database ({', '.join(lively)}): each "
             "would take away what the other analyses; give each a name of its own (`hostnamectl set-hostname`) and start again"

@@ -7,7 +7,6 @@ PACS, of the right kind, and every acknowledged slice is there bit for bit.
 What stands in for something: the network (it finds what the voxels say, at once), the PACS, and moto for an object store.
 """
 
-import os
 import shutil
 import signal
 import sys
@@ -29,22 +28,19 @@ HOST_AWAY_SECONDS = 3.0
 WAIT_SECONDS = 120.0
 BROKEN_OFF = 128 + signal.SIGINT
 PROGRAMS = {
-    "openssl": ("openssl", "makes the engine's certificates"),
-    "haproxy": ("haproxy", "is the balancer"),
-    "postgresql": ("initdb", "holds the state of both hosts"),
+    "openssl": ("openssl", "/usr/bin:/usr/local/bin", "makes the engine's certificates"),
+    "haproxy": ("haproxy", "/usr/sbin:/usr/bin", "is the balancer"),
+    "postgresql": ("initdb", "/usr/lib/postgresql/*/bin", "is of the database of both hosts"),
 }
-"""Debian package → a program of it, and what for."""
-_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin"
+"""Debian package → a program of it, where that is looked for, and what it does."""
 
 
 def missing() -> list[str]:
     """What this machine lacks, and what to do."""
-    versions = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")))
-    path = ":".join([_PATH, *versions])
     return [
-        f"{program} was not found: it {duty}; apt-get install {package}"
-        for package, (program, duty) in PROGRAMS.items()
-        if shutil.which(program, path=path) is None
+        f"{program} was not found in {path}: it {duty}; apt-get install {package}"
+        for package, (program, path, duty) in PROGRAMS.items()
+        if not any(found for folder in path.split(":") for found in Path("/").glob(f"{folder[1:]}/{program}"))
     ]
 
 
@@ -71,7 +67,7 @@ def demonstrate(site: Site, clock: Clock) -> Verdict:
         watch.stop()
     found = of_cases(site.hosts.store, site.hosts.where, sending.sent, site.hosts.pacs.folder)
     console.print(table(site, sending.senders, sending.sent.series, watch))
-    for line in summary(found, len(sending.senders), max(waits(site).values())):
+    for line in summary(found, len(sending.senders), waits(site, sending.senders)):
         console.print(line, highlight=False, soft_wrap=True)
     return found
 
@@ -80,7 +76,7 @@ def _reported(site: Site, sending: Sending, senders: list[threading.Thread]) -> 
     """The senders have ended, and every report is in the PACS."""
     for sender in senders:
         sender.join(WAIT_SECONDS)
-    site.hosts.nodes["a"].wait_for_delivered(len(sending.senders), WAIT_SECONDS)
+    wait_until(lambda: len(waits(site, sending.senders)) == len(sending.senders), WAIT_SECONDS, "every report has come")
 
 
 def main() -> int:

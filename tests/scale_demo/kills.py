@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from random import Random
 
+from tests.scale_demo.shown import waits
 from tests.scale_demo.site import Say, Site
 from tests.soak.load import Load
 from tests.soak.proof import Verdict, of_cases, waiting
@@ -64,8 +65,8 @@ class Kills:
         self._site.s3.start()
 
 
-def killed_under_load(site: Site, count: int, seed: int, say: Say) -> tuple[Verdict, Counter[str]]:
-    """What is wrong after so many kills, when nothing is under way any longer; and what was killed, how often."""
+def killed_under_load(site: Site, count: int, seed: int, say: Say) -> tuple[Verdict, dict[str, float]]:
+    """What is wrong after so many kills, when nothing is under way any longer; and how long each report was waited for."""
     random = Random(seed)
     kills, load = (
         Kills(site, random),
@@ -79,4 +80,6 @@ def killed_under_load(site: Site, count: int, seed: int, say: Say) -> tuple[Verd
     finally:
         load.stop()
     wait_until(lambda: not any(waiting(site.hosts.store).values()), DRAINED_SECONDS, "nothing is under way")
-    return of_cases(site.hosts.store, site.hosts.where, load.sent, site.hosts.pacs.folder), kills.done
+    say(", ".join(f"{kind}: {number}" for kind, number in kills.done.items()))
+    found = of_cases(site.hosts.store, site.hosts.where, load.sent, site.hosts.pacs.folder)
+    return found, waits(site, load.sent.series)

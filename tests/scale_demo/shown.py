@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 from rich.table import Table
@@ -40,8 +40,8 @@ class Watch:
         """`answered`: the workers of the engine that answered, by case."""
         self.answered: dict[int, list[str]] = defaultdict(list)
         self._site, self._clock = site, clock
-        self._delivered: set[int] = set()
-        self._read = {worker.log: 0 for worker in site.workers}
+        self._delivered = {row["case_id"] for row in site.hosts.store.worklist.rows()}
+        self._read = {worker.log: worker.log.stat().st_size for worker in site.workers}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -83,13 +83,12 @@ class Watch:
                     yield said["case"], said["seconds"]
 
 
-def waits(site: Site) -> dict[int, float]:
-    """Of each case the seconds from its last slice to its report in the PACS."""
-    rows = site.hosts.store.worklist.rows()
+def waits(site: Site, series: Container[str]) -> dict[str, float]:
+    """Of each of these series that is reported, the seconds from its last slice to its report in the PACS."""
     return {
-        row["case_id"]: (row["delivered_at"] - row["last_instance_at"]).total_seconds()
-        for row in rows
-        if row["delivered_at"]
+        row["series_instance_uid"]: (row["delivered_at"] - row["last_instance_at"]).total_seconds()
+        for row in site.hosts.store.worklist.rows()
+        if row["series_instance_uid"] in series and row["delivered_at"]
     }
 
 
@@ -105,29 +104,27 @@ def slices_at(site: Site, series: str) -> dict[str, int]:
 
 def table(site: Site, senders: Mapping[str, str], sent: Mapping[str, SentSeries], watch: Watch) -> Table:
     """A row for each case.  `senders`: who sent each series."""
-    shown, held, waited = Table(), list(series_of_reports(site.hosts.pacs.folder).values()), waits(site)
+    shown, held, waited = Table(), list(series_of_reports(site.hosts.pacs.folder).values()), waits(site, senders)
     for heading in ("case", "from", "slices (at a, at b)", "analysed by", "attempts", "outcome", "reports", "waited"):
         shown.add_column(heading, no_wrap=True)
-    for row in sorted(site.hosts.store.worklist.rows(), key=lambda row: int(row["case_id"])):
+    rows = [row for row in site.hosts.store.worklist.rows() if row["series_instance_uid"] in senders]
+    for row in sorted(rows, key=lambda row: int(row["case_id"])):
         uid, case = row["series_instance_uid"], row["case_id"]
         at = slices_at(site, uid)
         by = ", ".join(dict.fromkeys(watch.answered[case])) or "a host itself"
-        seconds = f"{waited[case]:.1f} s" if case in waited else "no report"
+        seconds = f"{waited[uid]:.1f} s" if uid in waited else "no report"
         shown.add_row(
-            str(case), senders.get(uid, "?"), f"{row['instance_count']} of {sent[uid].count} ({at['a']}, {at['b']})",
+            str(case), senders[uid], f"{row['instance_count']} of {sent[uid].count} ({at['a']}, {at['b']})",
             by, str(row["attempts"]), row["outcome"] or row["stage"], str(held.count(uid)), seconds,
         )  # fmt: skip
     return shown
 
 
-def summary(verdict: Verdict, cases: int, longest: float) -> list[str]:
+def summary(verdict: Verdict, studies: int, waited: Mapping[str, float]) -> list[str]:
     """The verdict in lines."""
-    counts = verdict.counts
-    said = {
-        "cases": cases,
-        "reports in the PACS": counts["reports at the PACS"],
-        "lost": len(verdict.lost),
-        "doubled": len(verdict.doubled),
-        "the longest wait for a report": f"{longest:.1f} s",
-    }
-    return ["; ".join(f"{name}: {value}" for name, value in said.items()), *verdict.lost, *verdict.doubled]
+    return [
+        f"studies: {studies}; lost: {len(verdict.lost)}; doubled: {len(verdict.doubled)}",
+        f"the longest wait for a report: {max(waited.values()):.1f} s",
+        *verdict.lost,
+        *verdict.doubled,
+    ]

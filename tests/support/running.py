@@ -132,8 +132,11 @@ class RunningNode:
     def children(self) -> list[int]:
         """Process ids of receiver and worker."""
         assert self.process is not None
-        task = Path(f"/proc/{self.process.pid}/task")
-        return [int(pid) for thread in task.iterdir() for pid in (thread / "children").read_text().split()]
+        found: list[int] = []
+        for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                found += map(int, (thread / "children").read_text().split())
+        return found
 
     def worker(self) -> int:
         """The process id of the analysis process."""
@@ -150,7 +153,8 @@ class RunningNode:
         assert self.process is not None
         pids = [*self.children(), self.process.pid]
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
 
     def close(self) -> None:

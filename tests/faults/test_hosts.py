@@ -1,11 +1,17 @@
-"""Two hosts on one PostgreSQL and one object store, behind HAProxy: whole nodes, real sockets."""
+"""Two hosts with PostgreSQL, an object store, HAProxy and an engine of two workers: whole nodes, real sockets.
 
+`make scale-demo` is one of the tests; `WILLIS_HOST_KILLS` says how often a part is killed under load, a few times without it.
+"""
+
+import importlib.util
 import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 import httpx
 import pytest
@@ -15,45 +21,55 @@ from node.scu import dimse, storage_scu
 from node.scu.outgoing import Outgoing
 from tests.conftest import PostgreSQL
 from tests.faults.senders import small_series
+from tests.scale_demo import __main__ as command
+from tests.scale_demo.__main__ import demonstrate
+from tests.scale_demo.kills import killed_under_load
+from tests.scale_demo.shown import Clock
+from tests.scale_demo.site import SITES, Site, running_site
+from tests.support.absent import absent
 from tests.support.builders import known_file
 from tests.support.dicom_factory import ct_series, save
-from tests.support.hosts import Hosts, running_hosts
+from tests.support.hosts import Hosts
 from tests.support.object_store import ObjectStore, s3_server
 from tests.support.raw_scu import RawScu, associate_rq
 from tests.support.running import wait_until
 
 __all__ = ["s3_server"]
-pytestmark = pytest.mark.postgresql
+pytestmark = [pytest.mark.faults, pytest.mark.postgresql]
+KILLS = int(os.environ.get("WILLIS_HOST_KILLS", "2"))
 
 
 @pytest.fixture(scope="module")
-def hosts(
-    tmp_path_factory: pytest.TempPathFactory,
-    postgresql_server: PostgreSQL,
-    s3_server: ObjectStore,
-) -> Iterator[Hosts]:
-    """Two for all tests: they take seconds to start."""
+def site(
+    tmp_path_factory: pytest.TempPathFactory, postgresql_server: PostgreSQL, s3_server: ObjectStore
+) -> Iterator[Site]:
+    """One for all tests: it takes half a minute to start."""
+    if importlib.util.find_spec("distributed") is None:
+        absent("distributed is not installed: pip install --constraint constraints.txt '.[engine]'")
     s3_server.begin_anew()
-    with postgresql_server.database(template="migrated") as url:
-        draining = {"node__drain_seconds": "2", "node__stop_seconds": "1"}
-        folder = tmp_path_factory.mktemp("hosts")
-        with running_hosts(folder, url, s3_server, **draining, eligibility__minimum_slices="4") as hosts:
-            yield hosts
+    folder = tmp_path_factory.mktemp("hosts")
+    with running_site(folder, postgresql_server, s3_server, node__drain_seconds="2", node__stop_seconds="1") as running:
+        yield running
+
+
+@pytest.fixture
+def hosts(site: Site) -> Hosts:
+    return site.hosts
 
 
 def test_one_series_over_two_receivers_is_one_case_that_is_analysed_once(hosts: Hosts, tmp_path: Path) -> None:
     a, b = hosts.nodes.values()
     entity = dimse.Entity("PACS", dimse.Timeouts(10, 30, 30))
-    outgoing = [Outgoing.read(path) for path in save(ct_series(12, rows=128, columns=128), tmp_path)]
+    outgoing = [Outgoing.read(path) for path in save(ct_series(24, rows=128, columns=128), tmp_path)]
     ways = storage_scu.ways(CTImageStorage, outgoing[0].transfer_syntax)
     associations = [dimse.associate(entity, hosts.address, ways) for _ in range(2)]
     for association, each in zip(itertools.cycle(associations), outgoing):
         assert storage_scu.store(association, each) == "success"
     for association in associations:
         association.release()
-    assert (a.received(), b.received()) == (6, 6)
+    assert (a.received(), b.received()) == (12, 12)
     (row,) = a.wait_for_delivered()
-    assert (row["instance_count"], row["revision"], row["outcome"]) == (12, 1, "positive")
+    assert (row["instance_count"], row["revision"], row["outcome"]) == (24, 1, "positive")
     assert len(hosts.pacs.requests) == 1
 
 
@@ -132,3 +148,37 @@ def test_hosts_are_restarted_one_after_the_other_and_no_association_is_refused_o
         file = known_file(hosts.store, uid)
         assert file is not None
         assert hosts.where(file.path).read_bytes().endswith(dataset)
+
+
+def test_with_a_worker_and_a_host_killed_every_study_has_one_report(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = demonstrate(site, Clock())
+    assert (found.lost, found.doubled) == ([], [])
+    said = capsys.readouterr().out
+    assert "studies: 12; lost: 0; doubled: 0" in said
+    assert all(f"worker-{number} analysed case" in said for number in (1, 2))
+    attempts = [row["attempts"] for row in site.hosts.store.worklist.rows() if row["calling_ae"] in SITES]
+    assert max(attempts) >= 2, "the worker was killed in the middle of an analysis"
+    for worker in site.workers:
+        files = worker.folder / "files"
+        assert not list((files / "instances").rglob("*.dcm"))
+        assert list((files / "fetched").rglob("*.dcm")), "what it analysed came from the object store"
+
+
+@pytest.mark.timeout(300 + 60 * KILLS)
+def test_kills_of_every_part_under_load_lose_nothing_and_make_no_second_report(site: Site) -> None:
+    seed = int(os.environ.get("WILLIS_SEED", "0")) or Random().randrange(1 << 30)
+    print(f"WILLIS_SEED={seed}")
+    found, waited = killed_under_load(site, KILLS, seed, Clock().say)
+    print(f"{found.counts}, the longest waits {sorted(waited.values())[-5:]}")
+    assert (found.lost, found.doubled) == ([], [])
+
+
+def test_what_the_command_lacks_it_names_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(command.PROGRAMS, "haproxy", ("haproxy", "/opt:/srv", "is the balancer"))
+    assert command.main() == 2
+    said = "haproxy was not found in /opt:/srv: it is the balancer; apt-get install haproxy\n"
+    assert said in capsys.readouterr().err
