@@ -56,7 +56,7 @@ class Sending:
                 time.sleep(0.5)
             self.sent.series[uid].is_whole = True
             at = " and ".join(f"{count} at {host}" for host, count in slices_at(self.site, uid).items() if count)
-            again = "" if tries == 1 else f", at the {tries}nd attempt" if tries == 2 else f", at the {tries}th attempt"
+            again = f", {counted(tries, 'attempt')}" if tries > 1 else ""
             seconds = time.monotonic() - began
             self.clock.say(f"{name} sent a study: {counted(len(slices), 'slice')} in {seconds:.1f} s{again}; {at}")
 
