@@ -90,7 +90,9 @@ class Objects:
         """The object has this content in place of what is `known` of it.  Raises ObjectsAway too when another changed it."""
         try:
             return self._put(key, content, sha256, {"e_tag": known.e_tag})
-        except _Changed:  # or not: in this request Ceph's gateway (16.2.15) takes an ETag's quotes for a part of its value
+        except (
+            _Changed
+        ):  # or not: in this request Ceph's gateway (16.2.15) takes an ETag's quotes for a part of its value
             pass
         return self._put(key, content, sha256, {"e_tag": known.e_tag.strip('"')})
 
