@@ -44,6 +44,7 @@ from node.workflow import (
 from node.workflow.context import Context
 from node.workflow.health import room_in
 from node.workflow.namesakes import require_own_name
+from node.workflow.own_clock import ClockDiffers, require_clock_of_server
 from node.workflow.service import Service
 from storage.errors import DatabaseAway
 from storage.store import Store
@@ -68,6 +69,11 @@ class Supervisor:
         migration.migrate_by_itself(config, utc_now())
         self._store = Store.open(config.storage.url, self._files.folder)
         if config.storage.database_url:
+            try:
+                require_clock_of_server(self._store)
+            except ClockDiffers:
+                self._store.close()
+                raise
             require_own_name(self._store)
         self._trail = open_trail(config)
         self._context = Context(
@@ -294,13 +300,14 @@ def serve(config: Config, arguments: list[str], read: Callable[[], Config] | Non
 
 
 def _waited_for(make: Callable[[], Supervisor], sleep: Callable[[float], None] = time.sleep) -> Supervisor:
-    """The node, once its database is there: after a power failure the server may start later than we do."""
+    """The node, once its database is there and has its time: after a power failure both may come later than we do."""
     for attempts in itertools.count(1):
         try:
             return make()
-        except DatabaseAway as error:
+        except (DatabaseAway, ClockDiffers) as error:
             seconds = RESTARTS.after(attempts)
-            log.get().error("database_away", error=str(error), next_attempt_seconds=seconds)
+            event = "database_away" if isinstance(error, DatabaseAway) else "clock_differs"
+            log.get().error(event, error=str(error), next_attempt_seconds=seconds)
             ServiceManager().status(f"waits for its database: {error}")
             sleep(seconds)
     raise AssertionError  # the count never ends
