@@ -366,11 +366,12 @@ def is_expired(certificate: CertificateFact, now: datetime) -> bool:
 
 
 def _clock(facts: Facts) -> Iterator[Reason]:
-    ahead = max((process.beat_at - facts.now for process in facts.processes), default=timedelta())
-    if ahead > CLOCKS_DIFFER:
+    latest = max(facts.processes, key=lambda process: process.beat_at, default=None)
+    ahead = latest.beat_at - facts.now if latest else timedelta()
+    if latest and ahead > CLOCKS_DIFFER:
         message = (
-            f"a process was last heard of {ahead.total_seconds():.0f} s in the future: this machine's clock was set back, or "
-            "the clocks of two hosts differ; look at `timedatectl` on each"
+            f"a process of {latest.host} was last heard of {ahead.total_seconds():.0f} s in the future: this machine's clock was "
+            "set back, or the clocks of two hosts differ; look at `timedatectl` on each"
         )
         yield Reason("clock", Verdict.DEGRADED, message)
 

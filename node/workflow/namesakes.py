@@ -17,25 +17,32 @@ _BEATS_WITHIN_SECONDS = PERIOD_SECONDS + 2.0
 def require_own_name(store: Store, wait: Callable[[float], object] = time.sleep) -> None:
     """No other host that runs is called like ours.  Raises ConfigError.
 
-    It takes seconds only after a crash: then processes are known that are not here, and one sees whether they beat on.
+    It takes seconds only after a crash: then processes are known that are not here, and one sees whether they beat on.  Twice:
+    one of ours may beat for the last time and end between two looks.
     """
-    if not (before := _not_here(store)):
+    before, lively = _beats(store), []
+    if not any(_is_gone(name) for name in before):
         return
-    wait(_BEATS_WITHIN_SECONDS)
-    after = _not_here(store)
-    if lively := sorted(name for name, beat_at in after.items() if beat_at != before.get(name)):
-        raise ConfigError(
-            f"another host is called {socket.gethostname()!r} too and works at this database ({', '.join(lively)}): each "
-            "would take away what the other analyses; give each a name of its own (`hostnamectl set-hostname`) and start again"
-        )
+    for _ in range(2):
+        wait(_BEATS_WITHIN_SECONDS)
+        after = _beats(store)
+        lively = sorted(name for name, at in after.items() if _is_gone(name) and at > before.get(name, at))
+        if not lively:
+            return
+        before = after
+    raise ConfigError(
+        f"another host is called {socket.gethostname()!r} too and works at this database ({', '.join(lively)}): each "
+        "would take away what the other analyses; give each a name of its own (`hostnamectl set-hostname`) and start again"
+    )
 
 
-def _not_here(store: Store) -> dict[str, datetime]:
-    """When the processes last beat that say they are of this host and are not, by their names."""
+def _beats(store: Store) -> dict[str, datetime]:
+    """When the processes last beat that say they are of this host, by their names; not what never began."""
     host = socket.gethostname()[:64]
     known = processes(store.transactions.reading_plainly)
-    return {
-        each.name: each.beat_at
-        for each in known
-        if each.host == host and has_died(f"{socket.gethostname()}:{each.pid}")
-    }
+    return {each.name: each.beat_at for each in known if each.host == host and "trouble" not in each.details}
+
+
+def _is_gone(name: str) -> bool:
+    """Whether no process of this host has the id that is last in the name."""
+    return has_died(f"{socket.gethostname()}:{name.rpartition(':')[2]}")

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from storage.database.running import MeasuredRow, UploadRow
 from storage.database.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow, ReportRow, SeriesRow
@@ -16,7 +16,7 @@ from storage.database.wakeups import wake_hosts
 from storage.queries.receiving import CLOCKS_DIFFER
 from storage.queries.rows import as_series, reopen
 from storage.queries.tally import count_report
-from storage.queries.turns import IN_TURN, IS_READY, next_turn
+from storage.queries.turns import IN_TURN, IS_READY, lowest_turn, next_turn
 from storage.queries.uploads import images_of, lies_elsewhere, new_values, waits_elsewhere
 from storage.records import Claim, Conclusion, ReportObject, ResultObject, Series, StoredFile
 from storage.stages import DeliveryStage, Event, Stage, advance, sources
@@ -139,13 +139,16 @@ class Queue:
             return {name for name in session.scalars(held) if name}
 
     def _give_back(self, which: Any, refund: bool, why: str = "") -> int:
-        """An attempt that counts costs the series its turn: those that its site has waiting come first."""
+        """An attempt that counts costs the series its turn: those that its site has waiting come first.
+
+        One that does not count had its turn, whose number may mean another turn by now: numbers begin anew where nobody waits.
+        """
         held = select(SeriesRow).where(which, SeriesRow.stage == Stage.ANALYSING.value).order_by(SeriesRow.id)
         with self._transactions.writing() as session:
             rows = session.scalars(held.with_for_update()).all()
             for row in rows:
-                if not refund:  # asked before the row is one of those that wait
-                    row.turn = session.scalars(select(next_turn(row.calling_ae))).one()
+                turn = func.coalesce(lowest_turn(), row.turn) if refund else next_turn(row.calling_ae)
+                row.turn = session.scalars(select(turn)).one()  # asked before the row is one of those that wait
                 row.stage = advance(Stage.ANALYSING, Event.GIVEN_BACK).value
                 row.claim_token = row.claimed_by = row.lease_until = None
                 row.detail = why if row.outcome is None else row.detail  # with an outcome it is the report's

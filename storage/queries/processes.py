@@ -38,9 +38,10 @@ class Processes:
     def drains(self, host: str, folder: str) -> bool:
         """Whether the node of this host with this folder is about to stop, and wants no new associations."""
         mine = (ProcessRow.role == "serve", ProcessRow.host == host, ProcessRow.folder == folder)
-        latest = select(ProcessRow.details).where(*mine).order_by(ProcessRow.started_at.desc()).limit(1)
         with self._transactions.reading() as session:
-            return bool((session.scalar(latest) or {}).get("drains"))
+            said = session.scalars(select(ProcessRow.details).where(*mine).order_by(ProcessRow.started_at.desc()))
+            runs = next((details for details in said if "trouble" not in (details or {})), None)  # others never began
+            return bool((runs or {}).get("drains"))
 
     def forget(self, role: str, folder: str, is_gone: Callable[[str, int], bool], before: datetime) -> int:
         """Those of a role at this folder that are gone, or silent since `before`, are no longer missed: how many.

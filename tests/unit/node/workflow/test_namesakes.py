@@ -63,3 +63,33 @@ def test_a_host_that_ended_as_it_should_starts_at_once(store: Store, clock: Fake
     beats(store, clock, gone, host="another")
     beats(store, clock, os.getpid())
     require_own_name(store, lambda _seconds: pytest.fail("it waits"))
+
+
+def test_what_beats_for_the_last_time_and_ends_meanwhile_keeps_nobody_from_starting(
+    store: Store, clock: FakeClock, gone: int
+) -> None:
+    beats(store, clock, gone)
+    waits = 0
+
+    def wait(seconds: float) -> None:
+        nonlocal waits
+        waits += 1
+        clock.advance(seconds)
+        if waits == 1:
+            beats(store, clock, gone)
+
+    require_own_name(store, wait)
+    assert waits == 2
+
+
+def test_what_never_began_keeps_nobody_from_starting(store: Store, clock: FakeClock, gone: int) -> None:
+    beats(store, clock, gone)
+
+    def wait(seconds: float) -> None:
+        clock.advance(seconds)
+        host = socket.gethostname()[:64]
+        said = {"trouble": "another host is called so too"}
+        refused = Process(f"serve:{host}:{gone}", "serve", host, gone, "/var/lib/willis", clock(), clock(), said)
+        store.processes.beat(refused)
+
+    require_own_name(store, wait)

@@ -246,3 +246,28 @@ def test_a_canary_is_last_and_has_no_turn_among_patients(hospital: Hospital) -> 
     hospital.sends("WILLIS", canary=True)
     hospital.sends("CT_EAST")
     assert hospital.order(5, ["WILLIS"]) == ["PACS", "PACS", "CT_EAST", "WILLIS", "WILLIS"]
+
+
+def test_what_is_given_back_unharmed_comes_first_though_turns_were_numbered_anew(hospital: Hospital) -> None:
+    hospital.sends(FLOOD, 40)
+    claims = [hospital.claims(worker=f"worker:{number}") for number in range(40)]
+    last = claims[-1]
+    assert last is not None
+    for site in SMALL:
+        hospital.sends(site, 30)
+    assert hospital.queue.give_back("worker:39", refund=True) == 1
+    again = hospital.claims()
+    assert again is not None and again.series.id == last.series.id
+
+
+def test_what_is_given_back_unharmed_lets_nobody_overtake_who_waits(hospital: Hospital) -> None:
+    hospital.sends(FLOOD, 60)
+    first = hospital.claims(worker="worker:2")
+    assert first is not None
+    hospital.order(40)
+    [lone] = hospital.sends("LONE")
+    assert hospital.queue.give_back("worker:2", refund=True) == 1
+    for site in SMALL:
+        hospital.sends(site, 20)
+    order = hospital.order(MOST_TURNS * (len(SMALL) + 1) + 2)
+    assert "LONE" in order and lone.calling_ae == "LONE"
