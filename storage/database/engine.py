@@ -23,6 +23,10 @@ LOST_SERVER = {
 A server that vanished without a word (its host lost power, a firewall forgot the connection) is given up after about
 half a minute; the kernel alone would wait for hours.
 """
+RECYCLED_SECONDS = 600
+"""A connection is made anew after so long, and the one that was used last is used first: each of SQLite's keeps up to 2 MiB of
+pages, and many that are used in turn would fill theirs over hours as the database grows.
+"""
 MIGRATION_LOCK_SECONDS = 30
 """So long a migration waits on PostgreSQL for a table that another program holds; everybody would wait behind it."""
 _LOCK_KEY = 0x57494C4C4953  # "WILLIS": one migration at a time on PostgreSQL
@@ -45,7 +49,10 @@ def open_database(url: str, may_migrate: bool = False) -> Engine:
 def engine_of(url: str) -> Engine:
     """An engine, not yet connected.  Raises DatabaseUnusable when there can be none for such a URL."""
     try:
-        engine = create_engine(_with_timeouts(url), pool_pre_ping=not url.startswith("sqlite"))
+        is_sqlite = url.startswith("sqlite")
+        engine = create_engine(
+            _with_timeouts(url), pool_pre_ping=not is_sqlite, pool_use_lifo=True, pool_recycle=RECYCLED_SECONDS
+        )
     except (ArgumentError, ImportError, ValueError):
         raise DatabaseUnusable(f"[storage] database_url = {make_safe(url)!r}: {_no_url(url)}") from None
     if engine.dialect.name == "sqlite":
