@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 from storage.queries import health as asked
 from tests.conftest import PostgreSQL
 from tests.support import held_worker
@@ -83,6 +85,8 @@ def running_site(
     certificates = Certificates(_made(folder / "certificates"))
     address = f"tls://127.0.0.1:{free_port()}"
     with ExitStack() as running, postgresql.database(template="migrated") as url:
+        # the tests' server answers a commit before it has written it: not to these hosts
+        postgresql.run(f"ALTER DATABASE {make_url(url).database} SET synchronous_commit = on")
         scheduler, *workers = (
             Part(
                 name.partition("-")[0], _part(folder / name, address, certificates, s3), held_worker.MODULE,

@@ -52,6 +52,15 @@ class Balancer:
         with self._log.open("wb") as log:
             self.process = subprocess.Popen([program, "-db", "-f", str(path)], stdout=log, stderr=log)
 
+    def stop(self) -> None:
+        """It has ended."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+
     def is_up(self, server: str) -> bool:
         """Whether it has asked the server of this name, and sends new associations to it."""
         assert self.process.poll() is None, self._log.read_text()
@@ -74,5 +83,4 @@ def balanced(folder: Path, hosts: Sequence[str], dicom_port: int, web_port: int)
         wait_until(lambda: balancer.is_up("a") and balancer.is_up("b"), 30, "HAProxy finds both hosts")
         yield balancer
     finally:
-        balancer.process.terminate()
-        balancer.process.wait(10)
+        balancer.stop()

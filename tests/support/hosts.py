@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,8 +95,8 @@ def running_hosts(folder: Path, database_url: str, s3: ObjectStore, **settings: 
         with balanced(folder, list(ADDRESSES.values()), dicom_port, web_port) as balancer:
             yield Hosts(nodes, balancer)
     finally:
-        for node in nodes.values():
-            if node.process is not None:
-                node.process.terminate()
-        for node in nodes.values():
-            node.close()  # the second signal: without draining
+        with ExitStack() as closing:
+            for node in nodes.values():
+                closing.callback(node.close)  # the second signal: without draining
+                if node.process is not None:
+                    node.process.terminate()
