@@ -84,7 +84,7 @@ def running_site(
     """It runs inside, and nothing of it does afterwards.  `more` of the hosts' settings, as of `RunningNode`."""
     certificates = Certificates(_made(folder / "certificates"))
     address = f"tls://127.0.0.1:{free_port()}"
-    with ExitStack() as running, postgresql.database(template="migrated") as url:
+    with postgresql.database(template="migrated") as url, ExitStack() as running:
         # the tests' server answers a commit before it has written it: not to these hosts
         postgresql.run(f"ALTER DATABASE {make_url(url).database} SET synchronous_commit = on")
         scheduler, *workers = (
