@@ -133,7 +133,7 @@ class Manifest:
 
 
 def _check_names(weights_sha256: dict[str, str]) -> None:
-    if not weights_sha256:
+    if not weights_sha256 or not isinstance(weights_sha256, dict):
         raise ValueError("weights_sha256 names no file")
     if any(Path(name).name != name or not name.endswith(".safetensors") for name in weights_sha256):
         raise ValueError(
@@ -275,6 +275,8 @@ def _filled(network: N, path: Path, sha256: str) -> N:
     for name, tensor in weights.items():
         if not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{path} holds values in {name} that are not finite: train and export the bundle again")
+        if name == "spread" and not bool((tensor > 0).all()):
+            raise BundleError(f"{path} holds a spread that is not above 0: train and export the bundle again")
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network.eval()

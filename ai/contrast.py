@@ -39,6 +39,7 @@ are up to 34 mm long in all, 95 % of those filled to 150 to 200 HU 44 and more, 
 One piece must be as long as the third: a plain head may hold many crumbs of bone.
 """
 _ARTERY_LENGTH_MM = 12.0
+"""What is shorter may be a crumb of bone: its HU are no artery's."""
 _MARGIN = 8
 """Voxels of 1 mm beside what is judged: bone, fat and air that are further away do not count."""
 _AROUND = Preprocessing(spacing_mm=1.0, size_DHW=(80, 128, 128), offset_lps_mm=(0.0, 12.0, 24.0))
@@ -51,8 +52,8 @@ class Tubes:
     """What is seen of filled arteries above the base of the skull.
 
     `length_mm`: of all pieces from 5 mm on; `longest_mm`: of the longest.  `hu`: what the brightest tenth of the voxels reaches, of
-    pieces from 12 mm on or else of the longest, nan where there is none.  `tissue_hu`: the median of brain and fluid.  `left_mm3`,
-    `right_mm3`: the volumes of the same, more than 8 mm to the side of the circle.
+    pieces from 12 mm on, nan where there is none.  `tissue_hu`: the median of brain and fluid.  `left_mm3`, `right_mm3`: the volumes
+    of the same pieces, more than 8 mm to the side of the circle.
     """
 
     length_mm: float
@@ -104,14 +105,13 @@ def _tubes(hu_DHW: NDArray[np.int16]) -> Tubes:
         length_mm = max(part.bbox[axis + 3] - part.bbox[axis] for axis in range(3))
         if length_mm >= _PIECE_MM and part.area <= 0.25 * length_mm**3:
             lengths[part.label] = length_mm
-    if not lengths.any():
-        return Tubes(0.0, 0.0, np.nan, tissue_hu)
-    tubes = lengths[labels] >= min(_ARTERY_LENGTH_MM, lengths.max())
+    tubes = lengths[labels] >= _ARTERY_LENGTH_MM
+    hu = float(np.quantile(shown[tubes], 0.9)) if tubes.any() else np.nan
     to_left_mm = np.flatnonzero(tubes) % tubes.shape[2] + _ABOVE_THE_BASE[2].start - (_AROUND.size_DHW[2] - 1) / 2.0
     return Tubes(
         float(lengths.sum()),
         float(lengths.max()),
-        float(np.quantile(shown[tubes], 0.9)),
+        hu,
         tissue_hu,
         float((to_left_mm > 8).sum()),
         float((to_left_mm < -8).sum()),

@@ -46,8 +46,8 @@ class ShapeSettings:
     def __post_init__(self) -> None:
         if self.measures != NAMES:
             raise ValueError("measures are not those of this version of Willis: export the bundle again")
-        if self.hidden < 1 or self.layers < 1:
-            raise ValueError(f"hidden and layers must be at least 1, got {self.hidden} and {self.layers}")
+        if any(type(each) is not int or each < 1 for each in (self.hidden, self.layers)):
+            raise ValueError(f"hidden and layers must be whole numbers from 1 on, got {self.hidden} and {self.layers}")
 
 
 _CORNERS_MM = 0.3 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], float)
@@ -91,8 +91,8 @@ class FusionSettings:
     hidden: int = 64
 
     def __post_init__(self) -> None:
-        if self.hidden < 1:
-            raise ValueError(f"hidden must be at least 1, got {self.hidden}")
+        if type(self.hidden) is not int or self.hidden < 1:
+            raise ValueError(f"hidden must be a whole number from 1 on, got {self.hidden}")
 
 
 FACTS = ("log_odds", "score", "diameter_mm", "rank", "below_best")

@@ -21,14 +21,17 @@ from training.candidates import Marked, load_marked
 from training.cases import Case, case
 from training.combine import (
     AROUND,
+    FOLDS,
     Seen,
     combined,
     compared,
     cross_fitted,
     fitted_weights,
     fused_out_of_fold,
+    require_unseen,
     seconds_of,
 )
+from training.config import ConfigError
 from training.export import calibrated
 from training.figures import headline
 from training.second_stage import trained
@@ -73,15 +76,27 @@ class Parts:
 
     def without_fusion(self, count: int = AROUND) -> Judged:
         """The fusion: a weighted sum of both stages takes its place, the best `count` candidates seen from five places."""
-        return self._judged([seconds_of(self._after, each, count) for each in self._sets])
+        learnt = self._tuned_out_of_fold(count)
+        return self._judged([seconds_of(self._after, each, count) for each in self._sets], learnt)
 
     def without_tuning(self, count: int = AROUND) -> Judged:
         """All drawn scans: the second stage knows drawn cubes alone."""
         return self._judged([seconds_of(self._before, each, count) for each in self._sets])
 
     def without_second_stage(self) -> Judged:
-        """All that comes after the first stage but the tissue around."""
+        """All that comes after the first stage."""
         return self._judged([[np.zeros(len(scan.hits)) for scan in each] for each in self._sets], with_place=False)
+
+    def _tuned_out_of_fold(self, count: int) -> Seen:
+        """The drawn scans as networks see them that were tuned on the other four fifths."""
+        scans = [scan for of_kind in self._drawn.values() for scan in of_kind]
+        seconds: list[NDArray[np.float64]] = [np.zeros(0)] * len(scans)
+        for fold in range(FOLDS):
+            others = Learnt.of([scan for number, scan in enumerate(scans) if number % FOLDS != fold])
+            these = [tuned(network, others, seed) for seed, network in enumerate(self._before)]
+            for number in range(fold, len(scans), FOLDS):
+                [seconds[number]] = seconds_of(these, [scans[number]], count)
+        return scans, seconds
 
     def _fused(self, networks: Sequence[ShapeNet], drawn: Sequence[Marked], with_place: bool = True) -> Judged:
         fusion, learnt = fused_out_of_fold(self._before, drawn)
@@ -127,14 +142,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     drawn = {folder.name: load_marked(folder) for folder in asked.learnt}
-    marked, held_out = load_marked(asked.candidates), load_marked(asked.held_out)
-    parts = Parts(load_bundle(asked.bundle).second, trained(asked.run), marked, held_out, drawn)
+    if len(drawn) < len(asked.learnt):
+        raise ConfigError("each folder of --learnt is a kind of scans, and needs a name of its own")
+    marked, held_out, bundle = load_marked(asked.candidates), load_marked(asked.held_out), load_bundle(asked.bundle)
+    require_unseen(bundle, [scan for scans in drawn.values() for scan in scans], marked, held_out)
+    parts = Parts(bundle.second, trained(asked.run), marked, held_out, drawn)
     whole = parts.whole()
     print("| left out | real-tree: AUC | CPM | held-out: AUC | CPM |\n|---|---|---|---|---|")
     print(row("nothing", whole, whole), flush=True)
     rows: list[tuple[str, Callable[[], Judged]]] = [
         ("the tissue around", parts.without_place),
-        *((f"the drawn scans of kind {name}", lambda name=name: parts.without_drawn(name)) for name in drawn),
+        *(
+            (f"the drawn scans of kind {name}", lambda name=name: parts.without_drawn(name))
+            for name in drawn
+            if len(drawn) > 1
+        ),
         ("the fusion", parts.without_fusion),
         ("the fusion and the four places about a centre", lambda: parts.without_fusion(0)),
         ("all drawn scans, and with them the fusion", parts.without_tuning),

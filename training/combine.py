@@ -27,6 +27,7 @@ from ai.second_stage import FusionNet, ShapeNet, fused, leading, log_odds
 from ai.surroundings import NAMES, place_scores
 from training.candidates import Marked, load_marked
 from training.cases import Case, Scored, case
+from training.config import ConfigError
 from training.evaluate import measure
 from training.export import NOTIFY_SPECIFICITY, calibrated, least_probability
 from training.figures import headline
@@ -86,7 +87,9 @@ def seconds_of(
 def seen_by(bundle: Bundle, marked: Sequence[Marked]) -> list[NDArray[np.float64]]:
     """The same of a bundle's second stage, if it has one."""
     stage = bundle.manifest.second_stage
-    return seconds_of(bundle.second, marked, stage.around if stage else 0, bundle.fusion)
+    if stage is None:
+        return [np.zeros(len(scan.hits)) for scan in marked]
+    return seconds_of(bundle.second, marked, stage.around, bundle.fusion)
 
 
 def fitted_weights(
@@ -131,6 +134,17 @@ def combined(marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]], w
 
 Seen = tuple[Sequence[Marked], Sequence[NDArray[np.float64]]]
 """Scans with the second stage's log odds of each one's candidates."""
+
+
+def require_unseen(bundle: Bundle, learnt: Sequence[Marked], *judged: Sequence[Marked]) -> None:
+    """No scan is judged that is learned from, and the bundle has not learned from any yet.  Raises ConfigError."""
+    seeds = {scan.scored.seed for scan in learnt}
+    if both := sorted(seeds & {scan.scored.seed for scans in judged for scan in scans}):
+        raise ConfigError(f"scan {both[0]} is learned from and judged ({len(both)} such scans): name other folders")
+    if learnt and bundle.fusion:
+        raise ConfigError(
+            f"{bundle.manifest.version} has learned from drawn scans already: begin with the bundle before its tuning"
+        )
 
 
 def fused_out_of_fold(networks: Sequence[ShapeNet], marked: Sequence[Marked]) -> tuple[tuple[FusionNet, ...], Seen]:
@@ -251,6 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     bundle, second, marked = load_bundle(asked.bundle), trained(asked.run), load_marked(asked.candidates)
     drawn = [scan for folder in asked.learnt for scan in load_marked(folder)]
+    require_unseen(bundle, drawn, marked)
     fusion, learnt = fused_out_of_fold(bundle.second, drawn) if drawn else ((), ((), ()))
     seconds = seconds_of(second, marked, AROUND, fusion)
     old = bundle.manifest

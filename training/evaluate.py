@@ -64,7 +64,8 @@ def score_all(
 def identity_of(bundle: Bundle, scans: ScanSet, mode: str) -> dict[str, Any]:
     """What a bundle's uncalibrated answers depend on."""
     manifest = bundle.manifest
-    second = {} if manifest.second_stage is None else {"second_stage": asdict(manifest.second_stage)}
+    stage = asdict(manifest.second_stage) if manifest.second_stage else {}
+    second = {"second_stage": {key: value for key, value in stage.items() if value is not None}} if stage else {}
     return second | {
         "weights": manifest.weights_sha256,
         "preprocessing": asdict(manifest.preprocessing),

@@ -102,3 +102,12 @@ def test_a_real_scanner_s_plain_skull_phantom_has_no_contrast() -> None:
     datasets = [pydicom.dcmread(path) for path in sorted(PHILIPS.glob("I*"))]
     volume = volume_from_datasets([ds for ds in datasets if "PixelData" in ds])
     assert enhanced_tubes(volume, (-3.0, 85.0, 743.0)).length_mm == 0.0
+
+
+def test_a_crumb_of_bone_is_no_artery_whose_filling_could_be_told() -> None:
+    volume = fine(None)
+    left, back, up = about(volume)
+    volume.hu_DHW[(np.abs(left - 20) < 1.2) & (np.abs(back + 5) < 1.2) & (np.abs(up - 20) < 4)] = 400
+    seen = enhanced_tubes(volume, CIRCLE)
+    assert 5 <= seen.length_mm < 12 and not seen.filled
+    assert np.isnan(seen.hu) and (seen.left_mm3, seen.right_mm3) == (0, 0)

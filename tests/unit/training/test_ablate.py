@@ -18,7 +18,7 @@ HELD_OUT = [marked(seed) for seed in range(100, 140)]
 
 
 def test_without_the_stage_that_knows_more_less_is_known() -> None:
-    parts = Parts((SECOND,), (SECOND,), SCANS, HELD_OUT, {})
+    parts = Parts((SECOND,), (SECOND,), SCANS, HELD_OUT, {"tree": [marked(seed) for seed in range(200, 240)]})
     with_it, without = (
         [headline(cases, 0.5)["auc_present"] for cases in judged]
         for judged in (parts.without_fusion(), parts.without_second_stage())
@@ -29,7 +29,7 @@ def test_without_the_stage_that_knows_more_less_is_known() -> None:
 def test_the_table_has_a_row_for_each_part_and_says_what_is_lost(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, scans in {"candidates": SCANS[:20], "held": HELD_OUT, "tree": SCANS[:20], "plain": SCANS[20:]}.items():
+    for name, scans in {"candidates": SCANS[:20], "held": HELD_OUT, "tree": SCANS[20:40], "plain": SCANS[40:]}.items():
         (tmp_path / name).mkdir()
         for scan in scans:
             save_marked(tmp_path / name, scan)

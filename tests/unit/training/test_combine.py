@@ -18,7 +18,7 @@ from tests.unit.training.test_cubes import made_up_shapes
 from training import combine
 from training.candidates import Marked, load_marked, save_marked
 from training.cases import Scored
-from training.combine import Weights, combined, cross_fitted, fitted_weights, fused_out_of_fold, joined
+from training.combine import Weights, combined, cross_fitted, fitted_weights, fused_out_of_fold, joined, require_unseen
 from training.config import ConfigError
 from training.fusion import learned
 from training.metrics import auc
@@ -167,13 +167,26 @@ def test_a_scan_without_a_candidate_has_none_to_fuse() -> None:
     assert [len(each) for each in combine.seconds_of((SECOND,), [none], 0, fusion)] == [0]
 
 
+def test_what_is_judged_is_not_learned_from() -> None:
+    bundle, _ = joined(Bundle(manifest(), (UNet(TINY),)), (SECOND,), "0.1", SCANS, SECONDS)
+    require_unseen(bundle, SCANS[:5], SCANS[5:])
+    with pytest.raises(ConfigError, match=r"scan 4 is learned from and judged \(1 such scans\): name other folders"):
+        require_unseen(bundle, SCANS[:5], SCANS[6:], SCANS[4:6])
+    fusion, learnt = fused_out_of_fold((SECOND,), SCANS[:10])
+    again, _ = joined(bundle, (SECOND,), "0.2", SCANS, SECONDS, learnt, fusion)
+    with pytest.raises(ConfigError, match="0.2 has learned from drawn scans already"):
+        require_unseen(again, SCANS[:5], SCANS[5:])
+
+
 @pytest.mark.parametrize("learnt", [False, True])
 def test_the_command_says_what_is_gained_and_writes_the_bundle(
     learnt: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "marked").mkdir()
+    (tmp_path / "drawn").mkdir()
     for scan in SCANS:
         save_marked(tmp_path / "marked", scan)
+        save_marked(tmp_path / "drawn", replace(scan, scored=replace(scan.scored, seed=scan.scored.seed + 100)))
     save_trained(tmp_path / "second.safetensors", [SECOND])
     before, _ = joined(Bundle(manifest(), (UNet(TINY),)), (SECOND,), "0.1", SCANS, SECONDS)
     if not learnt:
@@ -181,7 +194,7 @@ def test_the_command_says_what_is_gained_and_writes_the_bundle(
     monkeypatch.setattr(combine, "load_bundle", lambda folder: before)
     monkeypatch.setattr(combine, "DRAWS", 20)
     arguments = ["bundle", str(tmp_path / "second.safetensors"), str(tmp_path / "marked"), "0.2", str(tmp_path / "new")]
-    assert combine.main([*arguments, "--learnt", str(tmp_path / "marked")] if learnt else arguments) == 0
+    assert combine.main([*arguments, "--learnt", str(tmp_path / "drawn")] if learnt else arguments) == 0
     assert "gain of auc_present" in capsys.readouterr().out
     written = load_bundle(tmp_path / "new")
     assert written.manifest.version == "0.2" and len(written.fusion) == (4 if learnt else 0)
