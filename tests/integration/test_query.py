@@ -194,7 +194,9 @@ def test_nobody_may_ask_who_is_not_configured(site: SiteFactory) -> None:
     open_to_all = site()
     assoc = entity.associate("127.0.0.1", open_to_all.config.node.port)
     assert (assoc.is_established, assoc.is_aborted) == (False, True)  # no context was accepted
-    assert entity.associate("127.0.0.1", site(peers=peers(11113)).config.node.port).is_rejected
+    with RawScu(site(peers=peers(11113)).config.node.port) as scu:
+        scu.send(associate_rq(calling="STRANGER"))
+        assert scu.pdu() == (3, b"\0\1\1\3")  # PS3.8 9.3.4: permanent, service user, calling AE title
 
 
 # --- C-CANCEL, with a peer that decides itself what it sends when
