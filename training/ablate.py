@@ -21,7 +21,6 @@ from training.candidates import Marked, load_marked
 from training.cases import Case, case
 from training.combine import (
     AROUND,
-    FOLDS,
     Seen,
     combined,
     compared,
@@ -30,6 +29,7 @@ from training.combine import (
     fused_out_of_fold,
     require_unseen,
     seconds_of,
+    tuned_without,
 )
 from training.config import ConfigError
 from training.export import calibrated
@@ -91,11 +91,8 @@ class Parts:
         """The drawn scans as networks see them that were tuned on the other four fifths."""
         scans = [scan for of_kind in self._drawn.values() for scan in of_kind]
         seconds: list[NDArray[np.float64]] = [np.zeros(0)] * len(scans)
-        for fold in range(FOLDS):
-            others = Learnt.of([scan for number, scan in enumerate(scans) if number % FOLDS != fold])
-            these = [tuned(network, others, seed) for seed, network in enumerate(self._before)]
-            for number in range(fold, len(scans), FOLDS):
-                [seconds[number]] = seconds_of(these, [scans[number]], count)
+        for these, number in tuned_without(self._before, scans):
+            [seconds[number]] = seconds_of(these, [scans[number]], count)
         return scans, seconds
 
     def _fused(self, networks: Sequence[ShapeNet], drawn: Sequence[Marked], with_place: bool = True) -> Judged:

@@ -11,7 +11,7 @@ without FOLDER nothing is written.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -147,17 +147,23 @@ def require_unseen(bundle: Bundle, learnt: Sequence[Marked], *judged: Sequence[M
         )
 
 
+def tuned_without(networks: Sequence[ShapeNet], marked: Sequence[Marked]) -> Iterator[tuple[list[ShapeNet], int]]:
+    """For each scan, by its number, the networks as they were tuned on four fifths of the scans without it."""
+    for fold in range(FOLDS):
+        others = Learnt.of([scan for number, scan in enumerate(marked) if number % FOLDS != fold])
+        these = [tuned(network, others, seed) for seed, network in enumerate(networks)]
+        for number in range(fold, len(marked), FOLDS):
+            yield these, number
+
+
 def fused_out_of_fold(networks: Sequence[ShapeNet], marked: Sequence[Marked]) -> tuple[tuple[FusionNet, ...], Seen]:
     """The fusion that learned from all scans, and the scans as others see them, each of which learned from four fifths without them.
 
     What a fusion learns from is read by networks that were tuned on four fifths without it; they have seen other scans of its.
     """
     read: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(marked)
-    for fold in range(FOLDS):
-        others = Learnt.of([scan for number, scan in enumerate(marked) if number % FOLDS != fold])
-        these = [tuned(network, others, seed) for seed, network in enumerate(networks)]
-        for number in range(fold, len(marked), FOLDS):
-            read[number] = read_of(these, marked[number])
+    for these, number in tuned_without(networks, marked):
+        read[number] = read_of(these, marked[number])
     hits = [scan.hits for scan in marked]
     seconds = [np.zeros(0)] * len(marked)
     for fold in range(FOLDS):

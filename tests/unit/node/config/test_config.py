@@ -117,17 +117,6 @@ def test_a_wrong_value_is_named_with_its_key(tmp_path: Path, content: str, key: 
     assert len(said) > len(f"config.toml: {key} = {value}: ")
 
 
-def test_a_stat_site_has_to_be_one_that_may_send(tmp_path: Path) -> None:
-    stat = '[ai]\nstat_calling_ae = ["PACS", "ED_CT"]\n'
-    assert complaint(tmp_path, stat + PACS) == (
-        "config.toml: [ai] stat_calling_ae = 'ED_CT' may not send here, so none of its series would ever come first; write an "
-        "AE title of [peers.NAME] or [node] allowed_calling_ae: PACS"
-    )
-    assert loaded(tmp_path, stat).ai.stat_calling_ae == ("PACS", "ED_CT"), "where everybody may"
-    allowed = '[node]\nallowed_calling_ae = ["ED_CT"]\n'
-    assert loaded(tmp_path, allowed + stat + PACS).ai.stat_calling_ae == ("PACS", "ED_CT")
-
-
 @pytest.mark.parametrize("key", ["excluded_descriptions", "sharp_kernels"])
 def test_a_regular_expression_that_is_none_is_named(tmp_path: Path, key: str) -> None:
     said = complaint(tmp_path, f"[eligibility]\n{key} = ['good', '(']")
