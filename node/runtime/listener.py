@@ -1,4 +1,4 @@
-"""Wakes this process when any host at the same PostgreSQL has made something due, or changed what the pages show."""
+"""Hears what any host at the same PostgreSQL has made due, or changed of what the pages show."""
 
 import threading
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from node.errors import safe_message
 from node.runtime import log
 from node.runtime.backoff import Backoff
-from storage.database.wakeups import Listening
+from storage.database.wakeups import Heard, Listening, Whom
 
 RECONNECTS = Backoff(first_seconds=1.0, longest_seconds=30.0)
 """The pauses before the database is connected to again."""
@@ -17,7 +17,7 @@ _LOOK_SECONDS = 0.5
 class Listener:
     """Listens in a thread of its own from `start` to `stop`.  What it does not hear is found at the next look, as without it."""
 
-    def __init__(self, connect: Callable[[], Listening | None], wake: Callable[[], None]) -> None:
+    def __init__(self, connect: Callable[[], Listening | None], wake: Callable[[Heard], None]) -> None:
         """`connect` is `Store.listening`; where that is None there is no other host.  `wake` is called in the thread."""
         self._connect, self._wake = connect, wake
         self._stopping = threading.Event()
@@ -59,7 +59,8 @@ class Listener:
     def _listen(self, connected: Listening) -> None:
         """Until it is to stop."""
         self._hears = True
-        self._wake()  # for what was said while nobody listened
+        for whom in Whom:  # for what was said while nobody listened
+            self._wake(Heard(whom))
         while not self._stopping.is_set():
-            if connected.wait(_LOOK_SECONDS):
-                self._wake()
+            for heard in connected.wait(_LOOK_SECONDS):
+                self._wake(heard)

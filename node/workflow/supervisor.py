@@ -46,6 +46,7 @@ from node.workflow.health import room_in
 from node.workflow.namesakes import require_own_name
 from node.workflow.own_clock import ClockDiffers, require_clock_of_server
 from node.workflow.service import Service
+from storage.database.wakeups import Heard, Whom
 from storage.errors import DatabaseAway
 from storage.store import Store
 
@@ -94,7 +95,7 @@ class Supervisor:
         self._drained_at: float | None = None
         self._is_hurried = False
         self._jobs = _jobs_of(self._context, self._rescue)
-        self._listener = Listener(self._store.listening, self._wake_all)
+        self._listener = Listener(self._store.listening, self._wake)
         self._service = Service(config, self._store.transactions.reading_plainly, ServiceManager())
         self._progress = Progress("supervise", LATE_AFTER_SECONDS)
 
@@ -132,9 +133,13 @@ class Supervisor:
         log.get().info("node_stopped", exit_code=status)
         return status
 
-    def _wake_all(self) -> None:
-        for name in (NODE_PROCESS, WORKER_PROCESS):
-            wake(self._config.storage.directory, name)
+    def _wake(self, heard: Heard) -> None:
+        """What was heard of another host wakes the process here that it concerns, a worker only by lot."""
+        directory = self._config.storage.directory
+        if heard.whom is Whom.NODES:
+            wake(directory, NODE_PROCESS)
+        elif heard.whom is Whom.WORKERS and heard.is_drawn(self._context.random):
+            wake(directory, WORKER_PROCESS)
 
     def _details(self) -> dict[str, Any]:
         """For its heartbeat: when each job last got on, and what room there is on this host."""

@@ -12,7 +12,7 @@ from sqlalchemy import func, select, update
 from storage.database.running import MeasuredRow, UploadRow
 from storage.database.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
-from storage.database.wakeups import wake_hosts
+from storage.database.wakeups import Whom, wake_hosts
 from storage.queries.receiving import CLOCKS_DIFFER
 from storage.queries.rows import as_series, reopen
 from storage.queries.tally import count_report
@@ -154,7 +154,7 @@ class Queue:
                 row.detail = why if row.outcome is None else row.detail  # with an outcome it is the report's
                 row.attempts -= int(refund)
             if rows:
-                wake_hosts(session)
+                wake_hosts(session, Whom.WORKERS)
             return len(rows)
 
     def predecessor(self, series_id: int) -> tuple[str, StoredFile] | None:
@@ -196,7 +196,7 @@ class Queue:
             row = session.scalar(select(SeriesRow).where(*mine, *now_as_then).with_for_update())
             if row is None:
                 return False
-            wake_hosts(session)
+            wake_hosts(session, Whom.PAGES)
             row.stage = advance(Stage(row.stage), event)
             row.outcome, row.reason, row.detail = conclusion.outcome.value, conclusion.reason, conclusion.detail
             row.claim_token = row.claimed_by = row.lease_until = None
@@ -240,7 +240,7 @@ class Queue:
             ready_at, evidence = row.ready_at, row.evidence
             reopen(row)
             row.ready_at, row.evidence, row.turn = ready_at, evidence, turn
-            wake_hosts(session)
+            wake_hosts(session, Whom.WORKERS)
             return True
 
 
