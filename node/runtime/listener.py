@@ -2,16 +2,27 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from random import Random
 
 from node.errors import safe_message
 from node.runtime import log
 from node.runtime.backoff import Backoff
+from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, wake
 from storage.database.wakeups import Heard, Listening, Whom
 
 RECONNECTS = Backoff(first_seconds=1.0, longest_seconds=30.0)
 """The pauses before the database is connected to again."""
 _LOOK_SECONDS = 0.5
 """So often it is asked whether it is to stop."""
+
+
+def wake_process(directory: Path, heard: Heard, random: Random) -> None:
+    """The process of this installation that it concerns wakes, a worker by lot; the pages listen themselves."""
+    if heard.whom is Whom.NODES:
+        wake(directory, NODE_PROCESS)
+    elif heard.whom is Whom.WORKERS and heard.is_drawn(random):
+        wake(directory, WORKER_PROCESS)
 
 
 class Listener:

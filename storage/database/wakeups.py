@@ -94,5 +94,5 @@ def _known(payloads: Iterator[str]) -> Iterator[Heard]:
     """Not what another version of Willis says and this one does not know: it is found at the next look."""
     for payload in payloads:
         whom, _, idle = payload.partition(" ")
-        if whom in Whom:
+        if whom in list(Whom):
             yield Heard(Whom(whom), int(idle or 0))

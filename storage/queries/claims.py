@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, null, select, update
 
 from storage.database.running import MeasuredRow, UploadRow
 from storage.database.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow, ReportRow, SeriesRow
@@ -31,11 +31,10 @@ class _Way:
 
     which: Sequence[Any]
     order: Sequence[Any]
-    exhausted: bool = False
 
 
 def _exhausted(max_attempts: int) -> _Way:
-    return _Way([SeriesRow.attempts >= max_attempts], (SeriesRow.attempts, SeriesRow.turn), exhausted=True)
+    return _Way([SeriesRow.attempts >= max_attempts], (SeriesRow.attempts, SeriesRow.turn))
 
 
 class Queue:
@@ -56,20 +55,21 @@ class Queue:
         a count would begin anew with every process that a series kills.  Not one with an image that lies in another
         folder alone.
         """
-        return self._claim(self._in_turn(max_attempts, stat), worker, now, lease)
+        return self._claim(self._in_turn(max_attempts, stat), worker, now, lease, max_attempts)
 
     def claim_exhausted(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
         """The right to report a series that failed at its last attempt.  This attempt is counted too.
 
         The fewest attempts first: one whose report itself kills the process does not come before the others again.
         """
-        return self._claim([_exhausted(max_attempts)], worker, now, lease)
+        return self._claim([_exhausted(max_attempts)], worker, now, lease, max_attempts)
 
     def claim_next(
         self, worker: str, now: datetime, lease: timedelta, max_attempts: int, stat: Sequence[str] = ()
     ) -> Claim | None:
-        """As `claim_exhausted`; where there is none, as `claim`: in one transaction."""
-        return self._claim([_exhausted(max_attempts), *self._in_turn(max_attempts, stat)], worker, now, lease)
+        """As `claim_exhausted`; where there is none, as `claim`: in one statement."""
+        ways = [_exhausted(max_attempts), *self._in_turn(max_attempts, stat)]
+        return self._claim(ways, worker, now, lease, max_attempts)
 
     def _in_turn(self, max_attempts: int, stat: Sequence[str]) -> list[_Way]:
         attempts = SeriesRow.attempts + 0  # no column: SQLite would sort all that wait, not read them in turn
@@ -83,29 +83,36 @@ class Queue:
         lacks = lies_elsewhere if self.lies_here_only else waits_elsewhere
         return [~lacks(images_of(SeriesRow.id), self._folder)] if self._folder else []
 
-    def _claim(self, ways: Sequence[_Way], worker: str, now: datetime, lease: timedelta) -> Claim | None:
-        """A series found in the first of these ways that finds one."""
-        token = secrets.token_hex(16)
+    def _claim(
+        self, ways: Sequence[_Way], worker: str, now: datetime, lease: timedelta, max_attempts: int
+    ) -> Claim | None:
+        """A series found in the first of these ways that finds one; the others are not tried then."""
+        token, can_be_read = secrets.token_hex(16), self._can_be_read()
+        found = [
+            select(SeriesRow.id)
+            .where(IS_READY, *way.which, *can_be_read)
+            .order_by(*way.order)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+            for way in ways
+        ]
+        claimed = (
+            update(SeriesRow)
+            .where(SeriesRow.id == func.coalesce(*found, null()), IS_READY)
+            .values(
+                stage=advance(Stage.READY, Event.CLAIMED).value,
+                attempts=SeriesRow.attempts + 1,
+                claim_token=token,
+                claimed_by=worker,
+                claimed_at=now,
+                lease_until=now + lease,
+            )
+            .returning(SeriesRow)
+        )
         with self._transactions.writing("claim") as session:
-            for way in ways:
-                which = (IS_READY, *way.which, *self._can_be_read())
-                next_one = select(SeriesRow.id).where(*which).order_by(*way.order).limit(1)
-                row = session.scalars(
-                    update(SeriesRow)
-                    .where(SeriesRow.id == next_one.with_for_update(skip_locked=True).scalar_subquery(), IS_READY)
-                    .values(
-                        stage=advance(Stage.READY, Event.CLAIMED).value,
-                        attempts=SeriesRow.attempts + 1,
-                        claim_token=token,
-                        claimed_by=worker,
-                        claimed_at=now,
-                        lease_until=now + lease,
-                    )
-                    .returning(SeriesRow)
-                ).first()
-                if row:
-                    return Claim(as_series(row), token, now + lease, way.exhausted)
-        return None
+            row = session.scalars(claimed).first()
+            return Claim(as_series(row), token, now + lease, row.attempts > max_attempts) if row else None
 
     def other_waits(self, series_id: int | None) -> bool:
         """Whether a series of a patient waits for its analysis, besides this one, if any; not one that is not claimed here."""
