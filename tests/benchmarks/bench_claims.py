@@ -4,8 +4,10 @@ The server flushes every commit.  Workers (threads of four processes, each proce
 claim and finish through the real store; their analysis takes no time, so that what is measured is the coordination.
 
 - backlog: all cases are ready before the workers begin.
-- one by one: as many cases are out as there are workers; when one is finished, the next is settled.  Wakeups: an idle
-  worker looks when NOTIFY was heard (decision 0020), and at its period.  Polling: at its period alone, as before.
+- one by one: as many cases are out as there are workers; when one is finished, the next is settled.  Wakeups: of the
+  idle workers that hear of it some look, by lot (decision 0020), and each at its period.  Polling: at its period alone.
+
+Measured once each worker has had some cases, so that every connection has prepared its statements.
 """
 
 import argparse
@@ -63,7 +65,7 @@ def opened(url: str, threads: int) -> Store:
 
 
 class Host:
-    """Some workers, as threads, which are woken together."""
+    """Some workers, as threads, and what listens for them."""
 
     def __init__(self, url: str, name: int, workers: int, wakeups: bool, shared: "Shared") -> None:
         self._store, self._name, self._shared = opened(url, workers), name, shared
@@ -72,7 +74,9 @@ class Host:
 
     def run(self) -> None:
         """Until it is to stop."""
-        self._store.queue.claim_exhausted("", datetime.now(UTC), LEASE, 1000)  # SQLAlchemy makes its classes in one thread
+        self._store.queue.claim_exhausted(
+            "", datetime.now(UTC), LEASE, 1000
+        )  # SQLAlchemy makes its classes in one thread
         threads = [threading.Thread(target=self._work, args=(number,)) for number in range(len(self._bells))]
         if self._wakeups:
             threads.append(threading.Thread(target=self._listen))
@@ -192,7 +196,9 @@ def measured(at: "Server", workers: int, seconds: float, wakeups: bool, backlog:
     store = opened(url, 1)
     with store.transactions.writing() as session:
         session.execute(
-            text("TRUNCATE association, series, report, delivery, report_object, tally, process RESTART IDENTITY CASCADE")
+            text(
+                "TRUNCATE association, series, report, delivery, report_object, tally, process RESTART IDENTITY CASCADE"
+            )
         )
     fill(store, CASES, CASES if backlog else WARM_CASES * workers)
     with store.transactions.writing() as session:
