@@ -15,10 +15,6 @@ from sqlalchemy.orm import Session
 
 LOOKERS = 4
 """So many of the idle workers, on average, look for a series that has become ready; none does once in e⁴ = 55 times."""
-_CHANNEL = "willis"
-"""Each database has its own."""
-_ALIVE_SECONDS = 30
-"""A worker that has not said for so long that it runs is none."""
 
 
 class Whom(StrEnum):
@@ -32,13 +28,13 @@ class Whom(StrEnum):
     """Nothing is due."""
 
 
-_NOTIFY = text(f"SELECT pg_notify('{_CHANNEL}', :whom)")
-_NOTIFY_WORKERS = text(f"""
-SELECT pg_notify('{_CHANNEL}', '{Whom.WORKERS} ' || greatest(0,
-    (SELECT count(*) FROM process
-     WHERE role = 'work' AND beat_at > timezone('utc', now()) - interval '{_ALIVE_SECONDS} s')
+_NOTIFY = text("SELECT pg_notify('willis', :whom)")
+_NOTIFY_WORKERS = text("""
+SELECT pg_notify('willis', 'workers ' || greatest(0,
+    (SELECT count(*) FROM process WHERE role = 'work' AND beat_at > timezone('utc', now()) - interval '30 s')
     - (SELECT count(*) FROM series WHERE stage = 'analysing')))
 """)
+"""A worker that has not said for 30 s that it runs is none."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +63,14 @@ def wake_hosts(transaction: Connection | Session, whom: Whom) -> None:
 
 
 class Listening:
-    """A connection that hears what is committed from now on."""
+    """A connection that hears what is committed from now on, on the channel `willis`, of which each database has its own."""
 
     def __init__(self, engine: Engine) -> None:
         """`engine` is one on PostgreSQL, of whose pool the connection is none.  Raises the driver's errors."""
         arguments, keywords = engine.dialect.create_connect_args(engine.url)
         self._connection: Any = engine.dialect.connect(*arguments, **keywords)
         self._connection.autocommit = True
-        self._connection.execute(f"LISTEN {_CHANNEL}")
+        self._connection.execute("LISTEN willis")
 
     def wait(self, timeout_seconds: float) -> list[Heard]:
         """What was heard before the timeout, as soon as something was.  Raises the driver's errors."""
