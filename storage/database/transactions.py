@@ -33,7 +33,9 @@ class Transactions:
         """`engine` comes from `open_database`."""
         self.engine = engine
         self._operational_error: type[Exception] = engine.dialect.loaded_dbapi.OperationalError
-        self._reader = engine.execution_options(reads_only=True)
+        # A statement of PostgreSQL sees what is committed when it begins: BEGIN and ROLLBACK around it are two ways for nothing.
+        alone = {"isolation_level": "AUTOCOMMIT"} if engine.dialect.name == "postgresql" else {}
+        self._reader = engine.execution_options(reads_only=True, **alone)
         # SQLite has one writer: threads queue here, fairly and without polling for its lock.
         self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 

@@ -24,6 +24,8 @@ from storage.stages import DeliveryStage, Event, Stage, advance, sources
 STAT_SHARE = 0.75
 """Of so many claims stat sites come first; the others are whoever's turn it is."""
 
+_ANY_READY = select(SeriesRow.id).where(IS_READY).limit(1)
+
 
 @dataclass(frozen=True)
 class _Way:
@@ -67,7 +69,7 @@ class Queue:
     def claim_next(
         self, worker: str, now: datetime, lease: timedelta, max_attempts: int, stat: Sequence[str] = ()
     ) -> Claim | None:
-        """As `claim_exhausted`; where there is none, as `claim`: in one statement."""
+        """As `claim_exhausted`; where there is none, as `claim`: in one transaction."""
         ways = [_exhausted(max_attempts), *self._in_turn(max_attempts, stat)]
         return self._claim(ways, worker, now, lease, max_attempts)
 
@@ -86,7 +88,13 @@ class Queue:
     def _claim(
         self, ways: Sequence[_Way], worker: str, now: datetime, lease: timedelta, max_attempts: int
     ) -> Claim | None:
-        """A series found in the first of these ways that finds one; the others are not tried then."""
+        """A series found in the first of these ways that finds one; the others are not tried then.
+
+        Where none is ready, that is read and no more: most looks are in vain, and of many workers.
+        """
+        with self._transactions.reading() as session:
+            if session.scalar(_ANY_READY) is None:
+                return None
         token, can_be_read = secrets.token_hex(16), self._can_be_read()
         found = [
             select(SeriesRow.id)
