@@ -33,7 +33,7 @@ class Transactions:
         """`engine` comes from `open_database`."""
         self.engine = engine
         self._operational_error: type[Exception] = engine.dialect.loaded_dbapi.OperationalError
-        # A statement of PostgreSQL sees what is committed when it begins: BEGIN and ROLLBACK around it are two ways for nothing.
+        # Each statement of PostgreSQL sees what is committed when it begins: BEGIN and ROLLBACK would change nothing of that.
         alone = {"isolation_level": "AUTOCOMMIT"} if engine.dialect.name == "postgresql" else {}
         self._reader = engine.execution_options(reads_only=True, **alone)
         # SQLite has one writer: threads queue here, fairly and without polling for its lock.

@@ -39,7 +39,7 @@ SELECT pg_notify('willis', 'workers ' || greatest(0,
 
 @dataclass(frozen=True)
 class Heard:
-    """A wakeup, and for workers how many of all hosts were idle when it was sent, as far as the database knew."""
+    """A wakeup, and for workers how many of all hosts were idle when it was sent, as far as the database knew (0: all look)."""
 
     whom: Whom
     idle: int = 0
