@@ -221,7 +221,7 @@ def measured(at: "Server", workers: int, seconds: float, wakeups: bool, backlog:
     for process in processes:
         process.start()
     shared.start.set()
-    while shared.cases.value < WARM_CASES * workers:
+    while shared.cases.value < (WARM_CASES if backlog else WARM_CASES + 4) * workers:
         time.sleep(0.1)
     since = datetime.now(UTC).replace(tzinfo=None)
     numbers = [shared.cases.value, shared.looks.value, at.processor_seconds(), _used(processes), time.monotonic()]
