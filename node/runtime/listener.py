@@ -1,12 +1,15 @@
-"""Wakes this process when any host at the same PostgreSQL has made something due, or changed what the pages show."""
+"""Hears what any host at the same PostgreSQL has made due, or changed of what the pages show."""
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from random import Random
 
 from node.errors import safe_message
 from node.runtime import log
 from node.runtime.backoff import Backoff
-from storage.database.wakeups import Listening
+from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, wake
+from storage.database.wakeups import Heard, Listening, Whom
 
 RECONNECTS = Backoff(first_seconds=1.0, longest_seconds=30.0)
 """The pauses before the database is connected to again."""
@@ -14,10 +17,18 @@ _LOOK_SECONDS = 0.5
 """So often it is asked whether it is to stop."""
 
 
+def wake_process(directory: Path, heard: Heard, random: Random) -> None:
+    """The process of this installation that it concerns wakes, a worker by lot; the pages listen themselves."""
+    if heard.whom is Whom.NODES:
+        wake(directory, NODE_PROCESS)
+    elif heard.whom is Whom.WORKERS and heard.is_drawn(random):
+        wake(directory, WORKER_PROCESS)
+
+
 class Listener:
     """Listens in a thread of its own from `start` to `stop`.  What it does not hear is found at the next look, as without it."""
 
-    def __init__(self, connect: Callable[[], Listening | None], wake: Callable[[], None]) -> None:
+    def __init__(self, connect: Callable[[], Listening | None], wake: Callable[[Heard], None]) -> None:
         """`connect` is `Store.listening`; where that is None there is no other host.  `wake` is called in the thread."""
         self._connect, self._wake = connect, wake
         self._stopping = threading.Event()
@@ -59,7 +70,8 @@ class Listener:
     def _listen(self, connected: Listening) -> None:
         """Until it is to stop."""
         self._hears = True
-        self._wake()  # for what was said while nobody listened
+        for whom in Whom:  # for what was said while nobody listened
+            self._wake(Heard(whom))
         while not self._stopping.is_set():
-            if connected.wait(_LOOK_SECONDS):
-                self._wake()
+            for heard in connected.wait(_LOOK_SECONDS):
+                self._wake(heard)

@@ -22,7 +22,7 @@ from node.runtime import log
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
 from node.runtime.job import LATE_AFTER_SECONDS, Job, Progress, scheduler_of
-from node.runtime.listener import Listener
+from node.runtime.listener import Listener, wake_process
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
 from node.runtime.processes import CONFIG_ERROR, RESTARTS, Child, worker_name
 from node.runtime.service_manager import VARIABLES, ServiceManager
@@ -94,7 +94,9 @@ class Supervisor:
         self._drained_at: float | None = None
         self._is_hurried = False
         self._jobs = _jobs_of(self._context, self._rescue)
-        self._listener = Listener(self._store.listening, self._wake_all)
+        self._listener = Listener(
+            self._store.listening, lambda heard: wake_process(directory, heard, self._context.random)
+        )
         self._service = Service(config, self._store.transactions.reading_plainly, ServiceManager())
         self._progress = Progress("supervise", LATE_AFTER_SECONDS)
 
@@ -131,10 +133,6 @@ class Supervisor:
         self._trail.close()
         log.get().info("node_stopped", exit_code=status)
         return status
-
-    def _wake_all(self) -> None:
-        for name in (NODE_PROCESS, WORKER_PROCESS):
-            wake(self._config.storage.directory, name)
 
     def _details(self) -> dict[str, Any]:
         """For its heartbeat: when each job last got on, and what room there is on this host."""

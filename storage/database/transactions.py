@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import UpdateBase
 
 from storage.database.plain import Select
-from storage.database.wakeups import wake_hosts
+from storage.database.wakeups import Whom, wake_hosts
 from storage.errors import StorageFull
 from storage.killpoints import kill_point
 
@@ -33,7 +33,9 @@ class Transactions:
         """`engine` comes from `open_database`."""
         self.engine = engine
         self._operational_error: type[Exception] = engine.dialect.loaded_dbapi.OperationalError
-        self._reader = engine.execution_options(reads_only=True)
+        # Each statement of PostgreSQL sees what is committed when it begins: BEGIN and ROLLBACK would change nothing of that.
+        alone = {"isolation_level": "AUTOCOMMIT"} if engine.dialect.name == "postgresql" else {}
+        self._reader = engine.execution_options(reads_only=True, **alone)
         # SQLite has one writer: threads queue here, fairly and without polling for its lock.
         self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
@@ -53,15 +55,15 @@ class Transactions:
                 kill_point(f"before_commit_of_{what}")
             kill_point(f"after_commit_of_{what}")
 
-    def change(self, statement: UpdateBase, what: str = "", wakes: bool = False) -> int:
+    def change(self, statement: UpdateBase, what: str = "", wakes: Whom | None = None) -> int:
         """One transaction with this statement alone; returns how many rows it changed.
 
-        `wakes`: other hosts are to look at once at what it changed; see `wake_hosts`.
+        `wakes`: who is to look at once at what it changed; see `wake_hosts`.
         """
         with self.writing_plainly(what) as connection:
             changed = connection.execute(statement).rowcount
             if wakes and changed:
-                wake_hosts(connection)
+                wake_hosts(connection, wakes)
             return changed
 
     @contextmanager

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, null, select, update
 
 from storage.database.running import MeasuredRow, UploadRow
 from storage.database.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
-from storage.database.wakeups import wake_hosts
+from storage.database.wakeups import Whom, wake_hosts
 from storage.queries.receiving import CLOCKS_DIFFER
 from storage.queries.rows import as_series, reopen
 from storage.queries.tally import count_report
@@ -24,6 +24,8 @@ from storage.stages import DeliveryStage, Event, Stage, advance, sources
 STAT_SHARE = 0.75
 """Of so many claims stat sites come first; the others are whoever's turn it is."""
 
+_ANY_READY = select(SeriesRow.id).where(IS_READY).limit(1)
+
 
 @dataclass(frozen=True)
 class _Way:
@@ -31,11 +33,10 @@ class _Way:
 
     which: Sequence[Any]
     order: Sequence[Any]
-    exhausted: bool = False
 
 
 def _exhausted(max_attempts: int) -> _Way:
-    return _Way([SeriesRow.attempts >= max_attempts], (SeriesRow.attempts, SeriesRow.turn), exhausted=True)
+    return _Way([SeriesRow.attempts >= max_attempts], (SeriesRow.attempts, SeriesRow.turn))
 
 
 class Queue:
@@ -56,20 +57,21 @@ class Queue:
         a count would begin anew with every process that a series kills.  Not one with an image that lies in another
         folder alone.
         """
-        return self._claim(self._in_turn(max_attempts, stat), worker, now, lease)
+        return self._claim(self._in_turn(max_attempts, stat), worker, now, lease, max_attempts)
 
     def claim_exhausted(self, worker: str, now: datetime, lease: timedelta, max_attempts: int) -> Claim | None:
         """The right to report a series that failed at its last attempt.  This attempt is counted too.
 
         The fewest attempts first: one whose report itself kills the process does not come before the others again.
         """
-        return self._claim([_exhausted(max_attempts)], worker, now, lease)
+        return self._claim([_exhausted(max_attempts)], worker, now, lease, max_attempts)
 
     def claim_next(
         self, worker: str, now: datetime, lease: timedelta, max_attempts: int, stat: Sequence[str] = ()
     ) -> Claim | None:
         """As `claim_exhausted`; where there is none, as `claim`: in one transaction."""
-        return self._claim([_exhausted(max_attempts), *self._in_turn(max_attempts, stat)], worker, now, lease)
+        ways = [_exhausted(max_attempts), *self._in_turn(max_attempts, stat)]
+        return self._claim(ways, worker, now, lease, max_attempts)
 
     def _in_turn(self, max_attempts: int, stat: Sequence[str]) -> list[_Way]:
         attempts = SeriesRow.attempts + 0  # no column: SQLite would sort all that wait, not read them in turn
@@ -83,29 +85,42 @@ class Queue:
         lacks = lies_elsewhere if self.lies_here_only else waits_elsewhere
         return [~lacks(images_of(SeriesRow.id), self._folder)] if self._folder else []
 
-    def _claim(self, ways: Sequence[_Way], worker: str, now: datetime, lease: timedelta) -> Claim | None:
-        """A series found in the first of these ways that finds one."""
-        token = secrets.token_hex(16)
+    def _claim(
+        self, ways: Sequence[_Way], worker: str, now: datetime, lease: timedelta, max_attempts: int
+    ) -> Claim | None:
+        """A series found in the first of these ways that finds one; the others are not tried then.
+
+        Where none is ready, that is read and no more: most looks are in vain, and of many workers.
+        """
+        with self._transactions.reading() as session:
+            if session.scalar(_ANY_READY) is None:
+                return None
+        token, can_be_read = secrets.token_hex(16), self._can_be_read()
+        found = [
+            select(SeriesRow.id)
+            .where(IS_READY, *way.which, *can_be_read)
+            .order_by(*way.order)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+            for way in ways
+        ]
+        claimed = (
+            update(SeriesRow)
+            .where(SeriesRow.id == func.coalesce(*found, null()), IS_READY)
+            .values(
+                stage=advance(Stage.READY, Event.CLAIMED).value,
+                attempts=SeriesRow.attempts + 1,
+                claim_token=token,
+                claimed_by=worker,
+                claimed_at=now,
+                lease_until=now + lease,
+            )
+            .returning(SeriesRow)
+        )
         with self._transactions.writing("claim") as session:
-            for way in ways:
-                which = (IS_READY, *way.which, *self._can_be_read())
-                next_one = select(SeriesRow.id).where(*which).order_by(*way.order).limit(1)
-                row = session.scalars(
-                    update(SeriesRow)
-                    .where(SeriesRow.id == next_one.with_for_update(skip_locked=True).scalar_subquery(), IS_READY)
-                    .values(
-                        stage=advance(Stage.READY, Event.CLAIMED).value,
-                        attempts=SeriesRow.attempts + 1,
-                        claim_token=token,
-                        claimed_by=worker,
-                        claimed_at=now,
-                        lease_until=now + lease,
-                    )
-                    .returning(SeriesRow)
-                ).first()
-                if row:
-                    return Claim(as_series(row), token, now + lease, way.exhausted)
-        return None
+            row = session.scalars(claimed).first()
+            return Claim(as_series(row), token, now + lease, row.attempts > max_attempts) if row else None
 
     def other_waits(self, series_id: int | None) -> bool:
         """Whether a series of a patient waits for its analysis, besides this one, if any; not one that is not claimed here."""
@@ -154,7 +169,7 @@ class Queue:
                 row.detail = why if row.outcome is None else row.detail  # with an outcome it is the report's
                 row.attempts -= int(refund)
             if rows:
-                wake_hosts(session)
+                wake_hosts(session, Whom.WORKERS)
             return len(rows)
 
     def predecessor(self, series_id: int) -> tuple[str, StoredFile] | None:
@@ -196,7 +211,7 @@ class Queue:
             row = session.scalar(select(SeriesRow).where(*mine, *now_as_then).with_for_update())
             if row is None:
                 return False
-            wake_hosts(session)
+            wake_hosts(session, Whom.PAGES)
             row.stage = advance(Stage(row.stage), event)
             row.outcome, row.reason, row.detail = conclusion.outcome.value, conclusion.reason, conclusion.detail
             row.claim_token = row.claimed_by = row.lease_until = None
@@ -240,7 +255,7 @@ class Queue:
             ready_at, evidence = row.ready_at, row.evidence
             reopen(row)
             row.ready_at, row.evidence, row.turn = ready_at, evidence, turn
-            wake_hosts(session)
+            wake_hosts(session, Whom.WORKERS)
             return True
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from storage.database.schema import CommitmentRow, DeliveryRow, ObjectRow, ReportRow
 from storage.database.transactions import Transactions
-from storage.database.wakeups import wake_hosts
+from storage.database.wakeups import Whom, wake_hosts
 from storage.queries.due import Due
 from storage.queries.outbox import commitment_row, delivery_of, reach_of
 from storage.records import Commitment, Reported
@@ -132,5 +132,5 @@ def _advance(session: Session, delivery_id: int, event: DeliveryEvent, **values:
     changed = update(DeliveryRow).where(*delivered).values(stage=stage, **values).returning(DeliveryRow.id)
     if session.scalar(changed) is None:
         return False
-    wake_hosts(session)
+    wake_hosts(session, Whom.PAGES)
     return True

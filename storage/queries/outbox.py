@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, aliased
 from storage.database.running import UploadRow
 from storage.database.schema import CommitmentRow, DeliveryRow, ObjectRow, ReportRow
 from storage.database.transactions import Transactions
-from storage.database.wakeups import wake_hosts
+from storage.database.wakeups import Whom, wake_hosts
 from storage.queries.due import Due, Reach
 from storage.queries.rows import alike
 from storage.queries.tally import count_acceptance
@@ -59,7 +59,7 @@ class Outbox:
                 .returning(DeliveryRow.id)
             )
             if ended is not None:
-                wake_hosts(session)
+                wake_hosts(session, Whom.PAGES)
             if ended is not None and delivered_at is not None:
                 count_acceptance(session, ended, delivered_at)
             if ended is not None and transaction_uid is not None and delivered_at is not None:
@@ -70,7 +70,7 @@ class Outbox:
         stage = advance_delivery(DeliveryStage.DEAD, DeliveryEvent.REQUEUED)
         dead = (DeliveryRow.report_id == report_id, DeliveryRow.stage == DeliveryStage.DEAD.value)
         as_new = {"stage": stage.value, "attempts": 0, "created_at": now, "next_attempt_at": now}
-        return self._transactions.change(update(DeliveryRow).where(*dead).values(as_new), wakes=True)
+        return self._transactions.change(update(DeliveryRow).where(*dead).values(as_new), wakes=Whom.NODES)
 
 
 def reach_of(delivery_id: Any, table: Any, folder: str) -> Reach | None:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, RefusalRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
+from storage.database.wakeups import Whom
 from storage.queries.rows import as_series
 from storage.queries.turns import next_turn
 from storage.queries.uploads import images_of, waits_elsewhere
@@ -210,7 +211,8 @@ class Settling:
                 retrieve_until=None,
             )
         )
-        return self._transactions.change(left, "settling", wakes=True) == 1
+        wakes = Whom.WORKERS if stage is Stage.READY else Whom.PAGES
+        return self._transactions.change(left, "settling", wakes=wakes) == 1
 
 
 def _of_receiving(series: Series) -> Update:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from storage.database.running import UploadRow
 from storage.database.schema import AccountRow, DeliveryRow, ObjectRow, ReportRow, ReviewRow, SeriesRow
 from storage.database.transactions import Transactions
-from storage.database.wakeups import wake_hosts
+from storage.database.wakeups import Whom, wake_hosts
 from storage.queries.reviews import Verdict, verdicts_of
 from storage.queries.uploads import new_values
 from storage.records import ResultObject, StoredFile
@@ -109,7 +109,7 @@ class ReviewDocuments:
                     )
                     for name in each.destinations
                 )  # fmt: skip
-            wake_hosts(session)
+            wake_hosts(session, Whom.NODES)
             return True
 
     def postponed(self, owed: OwedReview, now: datetime) -> None:

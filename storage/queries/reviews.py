@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from storage.database.schema import ReportRow, ReviewEntryRow, ReviewRow, SeriesRow
 from storage.database.transactions import Transactions
-from storage.database.wakeups import wake_hosts
+from storage.database.wakeups import Whom, wake_hosts
 from storage.errors import StorageError
 from storage.queries.rows import alike
 from storage.stages import Stage
@@ -156,7 +156,7 @@ class Reviews:
             row = _write(session, series, row, replace(after, version=version + 1))
             if wanted.action is not Action.ASSIGNED:
                 row.changed_at = now
-            wake_hosts(session)
+            wake_hosts(session, Whom.PAGES)
             return replace(after, version=version + 1)
 
 

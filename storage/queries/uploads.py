@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from storage.database.running import UploadRow
 from storage.database.schema import InstanceRow, ObjectRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
-from storage.database.wakeups import wake_hosts
+from storage.database.wakeups import Whom, wake_hosts
 from storage.files.objects import Object
 from storage.queries.rows import alike
 from storage.records import StoredFile
@@ -107,9 +107,9 @@ class Uploads:
         return bool(self._transactions.change(done, "upload"))
 
     def wake_hosts(self) -> None:
-        """Other hosts look at once at what they can read now."""
+        """Workers of other hosts look at once at what they can read now; what is to be delivered, this host delivers."""
         with self._transactions.writing_plainly() as connection:
-            wake_hosts(connection)
+            wake_hosts(connection, Whom.WORKERS)
 
     def postponed(self, upload: Upload, error: str, next_attempt_at: datetime) -> None:
         """It could not be uploaded, or removed, and is due again then."""

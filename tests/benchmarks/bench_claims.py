@@ -4,8 +4,10 @@ The server flushes every commit.  Workers (threads of four processes, each proce
 claim and finish through the real store; their analysis takes no time, so that what is measured is the coordination.
 
 - backlog: all cases are ready before the workers begin.
-- one by one: as many cases are out as there are workers; when one is finished, the next is settled.  Wakeups: an idle
-  worker looks when NOTIFY was heard (decision 0020), and at its period.  Polling: at its period alone, as before.
+- one by one: as many cases are out as there are workers; when one is finished, the next is settled.  Wakeups: of the
+  idle workers that hear of it some look, by lot (decision 0020), and each at its period.  Polling: at its period alone.
+
+Measured once each worker has had some cases, so that every connection has prepared its statements.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Event as EventOf
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psycopg
@@ -28,6 +31,7 @@ from sqlalchemy import create_engine, text
 
 from node.analysis.worker import PERIOD_SECONDS
 from storage.database.transactions import Transactions
+from storage.database.wakeups import Whom
 from storage.stages import Event
 from storage.store import Store
 from tests.benchmarks.bench_database import fill
@@ -37,13 +41,24 @@ from tests.support.postgresql import Programs
 HOSTS = 4
 WORKERS = (1, 8, 50, 200)
 LEASE = timedelta(minutes=5)
-CASES = 20_000
-WARM_SECONDS = 8.0
-"""Until every process has made each statement once."""
+CASES = 5_000
+FED = "PACS"
+"""Who sent what is settled one by one; what is ready before is of others (`fill`)."""
+WARM_CASES = 7
+"""So many of each worker come first: by then its connection has prepared each statement."""
 _WAIT = """
 SELECT EXTRACT(epoch FROM percentile_cont(.5) WITHIN GROUP (ORDER BY claimed_at - ready_at))
-FROM series WHERE ended_at > '2026-01-01' AND ready_at > '2026-01-01'
+FROM series WHERE ended_at > :since AND ready_at > :since
 """
+
+_RECEIVED = text("""
+UPDATE series SET stage = 'receiving', report_id = NULL, outcome = NULL, ready_at = NULL WHERE stage <> 'ready'
+""")
+_RUN = text("""
+INSERT INTO process (name, role, host, pid, folder, started_at, beat_at, details)
+SELECT 'work:' || i, 'work', 'h', i, '', '2100-01-01', '2100-01-01', '{}' FROM generate_series(1, :workers) AS n(i)
+""")
+"""All workers say that they run."""
 
 
 def opened(url: str, threads: int) -> Store:
@@ -52,15 +67,18 @@ def opened(url: str, threads: int) -> Store:
 
 
 class Host:
-    """Some workers, as threads, which are woken together."""
+    """Some workers, as threads, and what listens for them."""
 
     def __init__(self, url: str, name: int, workers: int, wakeups: bool, shared: "Shared") -> None:
         self._store, self._name, self._shared = opened(url, workers), name, shared
         self._bells = [threading.Event() for _ in range(workers)]
-        self._wakeups = wakeups
+        self._wakeups, self._random = wakeups, Random()
 
     def run(self) -> None:
         """Until it is to stop."""
+        self._store.queue.claim_exhausted(
+            "", datetime.now(UTC), LEASE, 1000
+        )  # SQLAlchemy makes its classes in one thread
         threads = [threading.Thread(target=self._work, args=(number,)) for number in range(len(self._bells))]
         if self._wakeups:
             threads.append(threading.Thread(target=self._listen))
@@ -74,9 +92,10 @@ class Host:
         assert listening is not None
         with listening:
             while not self._shared.stop.is_set():
-                if listening.wait(0.2):
-                    for bell in self._bells:
-                        bell.set()
+                for heard in listening.wait(0.2):
+                    for bell in self._bells if heard.whom is Whom.WORKERS else ():
+                        if heard.is_drawn(self._random):
+                            bell.set()
 
     def _work(self, number: int) -> None:
         queue, bell, who = self._store.queue, self._bells[number], f"{self._name}:{number}"
@@ -95,7 +114,8 @@ class Host:
             queue.finish(claim, conclusion(), report, ("PACS",), datetime.now(UTC))
             with self._shared.cases:
                 self._shared.cases.value += 1
-            self._shared.room.release()
+            if claim.series.calling_ae == FED:
+                self._shared.room.release()
 
 
 class Shared:
@@ -109,12 +129,12 @@ class Shared:
         self.looks: Any = multiprocessing.Value("q")
 
 
-def feed(url: str, shared: Shared) -> None:
-    """A case is settled whenever there is room for one."""
+def feed(url: str, number: int, of: int, shared: Shared) -> None:
+    """A case is settled whenever there is room for one, by one host of several."""
     store = opened(url, 1)
     waiting = store.settling.receiving()
     shared.start.wait()
-    for series in waiting:
+    for series in waiting[number::of]:
         while not shared.room.acquire(timeout=0.2):
             if shared.stop.is_set():
                 return
@@ -179,16 +199,15 @@ def measured(at: "Server", workers: int, seconds: float, wakeups: bool, backlog:
     store = opened(url, 1)
     with store.transactions.writing() as session:
         session.execute(
-            text("TRUNCATE association, series, report, delivery, report_object, tally RESTART IDENTITY CASCADE")
-        )
-    fill(store, CASES, CASES if backlog else 0)
-    if not backlog:
-        with store.transactions.writing() as session:
-            session.execute(
-                text("UPDATE series SET stage = 'receiving', report_id = NULL, outcome = NULL, ready_at = NULL")
+            text(
+                "TRUNCATE association, series, report, delivery, report_object, tally, process RESTART IDENTITY CASCADE"
             )
+        )
+    fill(store, CASES, CASES if backlog else WARM_CASES * workers)
     with store.transactions.writing() as session:
         session.execute(text("TRUNCATE report, delivery CASCADE"))
+        session.execute(_RECEIVED)
+        session.execute(_RUN, {"workers": workers})
     store.transactions.engine.dispose()  # nothing that the processes would inherit
     shared, hosts = Shared(workers), min(HOSTS, workers)
     shares = [workers // hosts + (number < workers % hosts) for number in range(hosts)]
@@ -197,11 +216,14 @@ def measured(at: "Server", workers: int, seconds: float, wakeups: bool, backlog:
         for n, share in enumerate(shares)
     ]
     if not backlog:
-        processes.append(multiprocessing.Process(target=feed, args=(url, shared)))
+        feeders = [(url, number, hosts, shared) for number in range(hosts)]
+        processes += [multiprocessing.Process(target=feed, args=each) for each in feeders]
     for process in processes:
         process.start()
     shared.start.set()
-    time.sleep(WARM_SECONDS)
+    while shared.cases.value < (WARM_CASES if backlog else WARM_CASES + 4) * workers:
+        time.sleep(0.1)
+    since = datetime.now(UTC).replace(tzinfo=None)
     numbers = [shared.cases.value, shared.looks.value, at.processor_seconds(), _used(processes), time.monotonic()]
     time.sleep(seconds)
     later = [shared.cases.value, shared.looks.value, at.processor_seconds(), _used(processes), time.monotonic()]
@@ -210,7 +232,7 @@ def measured(at: "Server", workers: int, seconds: float, wakeups: bool, backlog:
         process.join()
     cases, looks, server, clients, took = (after - before for before, after in zip(numbers, later, strict=True))
     with store.transactions.reading() as session:
-        wait = session.scalar(text(_WAIT)) or 0.0
+        wait = session.scalar(text(_WAIT), {"since": since}) or 0.0
     store.close()
     of_case = 1 / max(1, cases)
     return Measured(

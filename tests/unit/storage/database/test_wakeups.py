@@ -1,15 +1,18 @@
-"""Other hosts hear of what has become due, once it is committed, and of nothing that comes with every instance."""
+"""Other hosts hear whom it concerns that something was committed, and nothing of what comes with every instance."""
 
 from collections.abc import Callable
 from datetime import timedelta
+from random import Random
 
 import pytest
 from sqlalchemy import text
 
-from storage.database.wakeups import wake_hosts
+from node.runtime.clock import utc_now
+from storage.database.wakeups import LOOKERS, Heard, Whom, wake_hosts
 from storage.queries.reviews import Action, Wanted
 from storage.records import AssociationEnd
-from storage.stages import Event
+from storage.running import Process
+from storage.stages import Event, Outcome
 from storage.store import Store
 from tests.support.builders import (
     LEASE,
@@ -35,6 +38,11 @@ def settled(store: Store, clock: FakeClock) -> Callable[[], object]:
     return lambda: store.settling.leave(series_now(store), Event.SETTLED, "count", clock())
 
 
+def set_aside(store: Store, clock: FakeClock) -> Callable[[], object]:
+    received(store, clock)
+    return lambda: store.settling.leave(series_now(store), Event.SET_ASIDE, "", clock(), Outcome.NOT_ELIGIBLE)
+
+
 def analysed(store: Store, clock: FakeClock) -> Callable[[], object]:
     claim = claimed(store, clock)
     return lambda: finish(store, clock, claim)
@@ -57,6 +65,14 @@ def delivered(store: Store, clock: FakeClock) -> Callable[[], object]:
     return lambda: store.outbox.accepted(delivery, clock(), None)
 
 
+def requeued(store: Store, clock: FakeClock) -> Callable[[], object]:
+    reported(store, clock)
+    delivery = store.outbox.due.claim(clock(), LEASE)
+    assert delivery is not None
+    store.outbox.refused(delivery, "0xA900")
+    return lambda: store.outbox.requeue(1, clock())
+
+
 def reviewed(store: Store, clock: FakeClock) -> Callable[[], object]:
     reported(store, clock)
     return lambda: store.reviews.change(Wanted(1, 0, Action.ACKNOWLEDGED, "dr.a"), clock())
@@ -67,15 +83,30 @@ def uploaded(store: Store, _clock: FakeClock) -> Callable[[], object]:
 
 
 @pytest.mark.postgresql
-@pytest.mark.parametrize("step", [settled, analysed, given_back, retried, delivered, reviewed, uploaded])
-def test_what_becomes_due_or_changes_the_pages_is_heard(postgresql_store: Store, clock: FakeClock, step: Step) -> None:
+@pytest.mark.parametrize(
+    ("step", "whom"),
+    [
+        (settled, Whom.WORKERS),
+        (given_back, Whom.WORKERS),
+        (retried, Whom.WORKERS),
+        (uploaded, Whom.WORKERS),
+        (requeued, Whom.NODES),
+        (set_aside, Whom.PAGES),
+        (analysed, Whom.PAGES),
+        (delivered, Whom.PAGES),
+        (reviewed, Whom.PAGES),
+    ],
+)
+def test_what_becomes_due_or_changes_the_pages_is_heard_by_whom_it_concerns(
+    postgresql_store: Store, clock: FakeClock, step: Step, whom: Whom
+) -> None:
     do = step(postgresql_store, clock)
     connected = postgresql_store.listening()
     assert connected is not None
     with connected:
         do()
-        assert connected.wait(5)
-        assert not connected.wait(0), "several count once"
+        assert [heard.whom for heard in connected.wait(5)] == [whom]
+        assert not connected.wait(0), "of one transaction once"
 
 
 def instance(store: Store, clock: FakeClock) -> Callable[[], object]:
@@ -109,13 +140,53 @@ def test_what_makes_nothing_due_is_not_heard(postgresql_store: Store, clock: Fak
         assert not connected.wait(0.05)
 
 
+def run(store: Store, number: int, role: str = "work", silent_seconds: float = 0) -> None:
+    """A process of this role runs, or has said nothing for so long."""
+    now = utc_now()
+    beat_at = now - timedelta(seconds=silent_seconds)
+    store.processes.beat(Process(f"{role}:h:{number}", role, "h", number, "/f", now, beat_at))
+
+
+@pytest.mark.postgresql
+def test_a_series_that_is_ready_says_how_many_workers_are_idle(postgresql_store: Store, clock: FakeClock) -> None:
+    claimed(postgresql_store, clock, series="2.25.2")
+    for number in range(3):
+        run(postgresql_store, number)
+    run(postgresql_store, 4, silent_seconds=60)
+    run(postgresql_store, 5, role="serve")
+    do = settled(postgresql_store, clock)
+    connected = postgresql_store.listening()
+    assert connected is not None
+    with connected:
+        do()
+        assert connected.wait(5) == [Heard(Whom.WORKERS, 2)]
+
+
+@pytest.mark.postgresql
+def test_what_another_version_says_is_found_at_the_next_look(postgresql_store: Store) -> None:
+    connected = postgresql_store.listening()
+    assert connected is not None
+    with connected, postgresql_store.transactions.engine.connect() as connection:
+        for payload in ("", "somebody 7", "nodes"):
+            connection.execute(text("SELECT pg_notify('willis', :payload)"), {"payload": payload})
+        connection.commit()
+        assert connected.wait(5) == [Heard(Whom.NODES)]
+
+
+@pytest.mark.parametrize(("idle", "looking"), [(0, 1), (1, 1), (4, 1), (8, 0.5), (200, LOOKERS / 200)])
+def test_of_few_idle_workers_all_look_and_of_many_some(idle: int, looking: float) -> None:
+    random, times = Random(1), 20_000
+    drawn = sum(Heard(Whom.WORKERS, idle).is_drawn(random) for _ in range(times))
+    assert drawn / times == pytest.approx(looking, rel=0.1)
+
+
 @pytest.mark.postgresql
 def test_what_is_rolled_back_is_not_heard(postgresql_store: Store) -> None:
     connected = postgresql_store.listening()
     assert connected is not None
     with connected:
         with postgresql_store.transactions.writing() as session:
-            wake_hosts(session)
+            wake_hosts(session, Whom.WORKERS)
             session.rollback()
         assert not connected.wait(0.05)
 
@@ -123,5 +194,5 @@ def test_what_is_rolled_back_is_not_heard(postgresql_store: Store) -> None:
 def test_on_sqlite_there_is_no_other_host(sqlite_store: Store) -> None:
     assert sqlite_store.listening() is None
     with sqlite_store.transactions.writing() as session:
-        wake_hosts(session)
+        wake_hosts(session, Whom.WORKERS)
         session.execute(text("SELECT 1"))
