@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 
 import httpx
+import numpy as np
 import pytest
 from pydicom.uid import CTImageStorage
 
@@ -24,9 +25,13 @@ from node.scu import dimse, storage_scu
 from node.scu.outgoing import Outgoing
 from tests.conftest import PostgreSQL
 from tests.faults.senders import small_series
+from tests.scale.day import play, table
+from tests.scale.model import Overhead
+from tests.scale.sites import ANGIOGRAPHY, PRIVATE, drawn, peers
 from tests.scale_demo import __main__ as command
+from tests.scale_demo import kills
 from tests.scale_demo.__main__ import demonstrate
-from tests.scale_demo.kills import killed_under_load
+from tests.scale_demo.kills import evenly, killed_under_load
 from tests.scale_demo.shown import Clock
 from tests.scale_demo.site import SITES, Site, running_site
 from tests.soak.proof import waiting
@@ -42,6 +47,7 @@ __all__ = ["s3_server"]
 pytestmark = [pytest.mark.faults, pytest.mark.postgresql, pytest.mark.timeout(900)]
 KILLS = int(os.environ.get("WILLIS_HOST_KILLS", "2"))
 WAKEUPS = 6
+DAY_SITES, DAY_HOUR_SECONDS, DAY_PLAN = 20, 0.5, ((9.0, kills.RECEIVER), (15.0, kills.STORE_AWAY))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +59,8 @@ def site(
         absent("distributed is not installed: pip install --constraint constraints.txt '.[engine]'")
     s3_server.begin_anew()
     folder = tmp_path_factory.mktemp("hosts")
-    with running_site(folder, postgresql_server, s3_server, node__drain_seconds="6", node__stop_seconds="1") as running:
+    more = {"node__drain_seconds": "6", "node__stop_seconds": "1"} | peers(DAY_SITES)
+    with running_site(folder, postgresql_server, s3_server, **more) as running:
         yield running
 
 
@@ -195,13 +202,24 @@ def test_with_a_worker_and_a_host_killed_every_study_has_one_report(
         assert list((files / "fetched").rglob("*.dcm")), "what it analysed came from the object store"
 
 
+def test_a_day_of_many_sites_in_seconds_loses_nothing_and_makes_no_second_report(site: Site) -> None:
+    studies = drawn(np.random.default_rng(3), DAY_SITES, 0.8, DAY_HOUR_SECONDS)
+    beside = Overhead(settle=0.6, claim=0.3, deliver=0.1)
+    played = play(site, studies, DAY_HOUR_SECONDS, DAY_PLAN, beside, Clock().say)
+    print("\n".join(table(played)))
+    assert played.is_good
+    assert [each.kind for each in played.happened] == [kind for _, kind in DAY_PLAN]
+    assert len(played.cases) == sum(study.kind == ANGIOGRAPHY for study in studies) >= 10
+    assert played.done["refused"] == sum(study.kind == PRIVATE for study in studies) >= 2
+
+
 @pytest.mark.timeout(900 + 60 * KILLS)
 def test_kills_of_every_part_under_load_lose_nothing_and_make_no_second_report(site: Site) -> None:
     seed = int(os.environ.get("WILLIS_SEED", "0")) or Random().randrange(1 << 30)
     print(f"WILLIS_SEED={seed}")
-    found, waited = killed_under_load(site, KILLS, seed, Clock().say)
-    print(f"{found.counts}, the longest waits {sorted(waited.values())[-5:]}")
-    assert (found.lost, found.doubled) == ([], [])
+    found = killed_under_load(site, evenly(KILLS, Random(seed)), seed, Clock().say)
+    print(f"{found.done}, {found.verdict.counts}, the longest waits {sorted(found.waited.values())[-5:]}")
+    assert (found.verdict.lost, found.verdict.doubled) == ([], [])
 
 
 def test_what_the_command_lacks_it_names_with_the_remedy(

@@ -32,6 +32,7 @@ class Site:
     scheduler: Part
     workers: Sequence[Part]
     s3: ObjectStore
+    postgresql: PostgreSQL
 
     def joined(self) -> bool:
         """Whether both hosts know of both workers."""
@@ -51,7 +52,7 @@ class Site:
             worker.hold.with_suffix(".pid").unlink(missing_ok=True)
             worker.hold.touch()
         try:
-            busy = wait_until(self._busy, 120, "a worker is at an analysis")
+            busy = wait_until(self._busy, 240, "a worker is at an analysis")
             os.kill(busy.held_by(), signal.SIGKILL)
         finally:
             for worker in self.workers:
@@ -68,6 +69,18 @@ class Site:
         self.scheduler.process.wait()
         time.sleep(away_seconds)
         self.scheduler.start()
+
+    def kill_postgresql(self, away_seconds: float) -> None:
+        """Every process of the database's server was killed at once, and was started again after so long."""
+        self.postgresql.kill()
+        time.sleep(away_seconds)
+        self.postgresql.start()
+
+    def take_store_away(self, away_seconds: float) -> None:
+        """Nothing answered where the object store is, for so long."""
+        self.s3.stop()
+        time.sleep(away_seconds)
+        self.s3.start()
 
     def kill_host(self, name: str, away_seconds: float) -> None:
         """Every process of the host was killed at once, and was started again after so long; it will listen."""
@@ -100,7 +113,7 @@ def running_site(
         engine = settings(folder, address, certificates)["ai"]
         hosts = running.enter_context(running_hosts(folder, url, s3, **_of_hosts(engine), **more))
         say("hosts a (127.0.0.2) and b (127.0.0.3) listen, and HAProxy has found both")
-        site = Site(hosts, scheduler, workers, s3)
+        site = Site(hosts, scheduler, workers, s3, postgresql)
         wait_until(site.joined, 120, "both hosts know of both workers")
         say("both hosts know of both workers, and the workers can read the object store")
         try:
