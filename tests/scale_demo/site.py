@@ -21,7 +21,12 @@ from tests.support.running import free_port, wait_until
 
 SITES = ("NORTH", "EAST", "SOUTH")
 """AE titles of the hospitals that send."""
+BUSY_WITHIN_SECONDS = 120.0
 Say = Callable[[str], None]
+
+
+class NoneBusy(AssertionError):
+    """No worker of the engine began an analysis in time."""
 
 
 @dataclass
@@ -47,12 +52,15 @@ class Site:
         return [each.details.get("engine", {}).get("workers", 0) for each in known if each.role == "work"]
 
     def kill_a_busy_worker(self) -> Part:
-        """A worker of the engine was killed in the middle of an analysis; something has to come for it."""
+        """A worker of the engine was killed in the middle of an analysis; something has to come for it.  Raises NoneBusy."""
         for worker in self.workers:
             worker.hold.with_suffix(".pid").unlink(missing_ok=True)
             worker.hold.touch()
         try:
-            busy = wait_until(self._busy, 240, "a worker is at an analysis")
+            try:
+                busy = wait_until(self._busy, BUSY_WITHIN_SECONDS, "a worker is at an analysis")
+            except AssertionError as error:
+                raise NoneBusy(str(error)) from None
             os.kill(busy.held_by(), signal.SIGKILL)
         finally:
             for worker in self.workers:
