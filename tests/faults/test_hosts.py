@@ -60,7 +60,7 @@ def site(
     s3_server.begin_anew()
     folder = tmp_path_factory.mktemp("hosts")
     more = {"node__drain_seconds": "6", "node__stop_seconds": "1"} | peers(DAY_SITES)
-    with running_site(folder, postgresql_server, s3_server, **more) as running:
+    with running_site(folder, postgresql_server, s3_server, Clock().say, **more) as running:
         yield running
 
 

@@ -217,15 +217,13 @@ def _percentiles(where: str, cases: Sequence[Case]) -> list[tuple[str, float, fl
 
 def _of_sites(cases: Sequence[Case]) -> list[tuple[str, float, float]]:
     """Of the 95th percentiles of the sites that sent any, the median and the most."""
-    both = []
-    for seconds in (lambda case: case.waited, lambda case: case.modelled):
-        sites = {case.site for case in cases}
-        late = [percentile([seconds(case) for case in cases if case.site == site]) for site in sites]
-        both.append((percentile(late, 50), max(late, default=0.0)))
-    (middle, slowest), (said_middle, said_slowest) = both
+    of_sites = [[case for case in cases if case.site == site] for site in {case.site for case in cases}]
+    real = [percentile([case.waited for case in own]) for own in of_sites]
+    said = [percentile([case.modelled for case in own]) for own in of_sites]
     return [
-        ("the median site's 95th percentile", middle, said_middle), ("the slowest site's", slowest, said_slowest),
-    ]  # fmt: skip
+        ("the median site's 95th percentile", percentile(real, 50), percentile(said, 50)),
+        ("the slowest site's", max(real, default=0.0), max(said, default=0.0)),
+    ]
 
 
 def main() -> int:

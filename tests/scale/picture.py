@@ -54,7 +54,7 @@ def draw_day(path: Path, played: "Played") -> None:
     """A PNG: studies an hour, and how many angiographies wait for their report, with what happened."""
     from matplotlib.figure import Figure
 
-    from tests.scale.day import ANGIOGRAPHY
+    from tests.scale.sites import ANGIOGRAPHY
 
     figure = Figure(figsize=(11, 5.5), layout="constrained")
     arriving, waiting = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
+from typing import Any
 
 import numpy as np
 from pydicom import Dataset
@@ -134,7 +135,11 @@ class Senders:
 def _others(number: int, kind: str) -> Sequence[Dataset]:
     """A plain CT of thick slices, or one object of another modality."""
     root = f"2.25.78{number:07d}"
-    named = {"StudyInstanceUID": f"{root}.1", "SeriesInstanceUID": f"{root}.2", "PatientID": f"P-{number}"}
+    named: dict[str, Any] = {
+        "StudyInstanceUID": f"{root}.1",
+        "SeriesInstanceUID": f"{root}.2",
+        "PatientID": f"P-{number}",
+    }
     if kind != PLAIN:
         return [other(CLASSES[kind], SOPInstanceUID=f"{root}.3.1", Modality=MODALITIES[kind], **named)]
     slices = cta(PLAIN_HU, count=8, spacing_mm=5.0, SliceThickness=5.0)

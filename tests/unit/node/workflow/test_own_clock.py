@@ -53,10 +53,11 @@ def test_a_node_waits_until_its_clock_is_set(
 def test_a_node_waits_for_a_database_that_is_lost_while_it_looks_for_hosts_of_its_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], postgresql_server: PostgreSQL, tmp_path: Path
 ) -> None:
-    tries = iter([postgresql_server.kill, lambda: None])
+    dies = iter([True, False])
 
     def look_as_it_dies(look: Look) -> None:
-        next(tries)()
+        if next(dies):
+            postgresql_server.kill()
         require_own_name(look)
 
     monkeypatch.setattr(supervisor, "require_own_name", look_as_it_dies)
