@@ -16,7 +16,6 @@ from pathlib import Path
 from random import Random
 
 import httpx
-import numpy as np
 import pytest
 from pydicom.uid import CTImageStorage
 
@@ -25,11 +24,7 @@ from node.scu import dimse, storage_scu
 from node.scu.outgoing import Outgoing
 from tests.conftest import PostgreSQL
 from tests.faults.senders import small_series
-from tests.scale.day import play, table
-from tests.scale.model import Overhead
-from tests.scale.sites import ANGIOGRAPHY, PRIVATE, drawn, peers
 from tests.scale_demo import __main__ as command
-from tests.scale_demo import kills
 from tests.scale_demo.__main__ import demonstrate
 from tests.scale_demo.kills import evenly, killed_under_load
 from tests.scale_demo.shown import Clock
@@ -47,7 +42,6 @@ __all__ = ["s3_server"]
 pytestmark = [pytest.mark.faults, pytest.mark.postgresql, pytest.mark.timeout(900)]
 KILLS = int(os.environ.get("WILLIS_HOST_KILLS", "2"))
 WAKEUPS = 6
-DAY_SITES, DAY_HOUR_SECONDS, DAY_PLAN = 20, 0.5, ((9.0, kills.RECEIVER), (15.0, kills.STORE_AWAY))
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +53,7 @@ def site(
         absent("distributed is not installed: pip install --constraint constraints.txt '.[engine]'")
     s3_server.begin_anew()
     folder = tmp_path_factory.mktemp("hosts")
-    more = {"node__drain_seconds": "6", "node__stop_seconds": "1"} | peers(DAY_SITES)
-    with running_site(folder, postgresql_server, s3_server, Clock().say, **more) as running:
+    with running_site(folder, postgresql_server, s3_server, node__drain_seconds="6", node__stop_seconds="1") as running:
         yield running
 
 
@@ -200,17 +193,6 @@ def test_with_a_worker_and_a_host_killed_every_study_has_one_report(
         files = worker.folder / "files"
         assert not list((files / "instances").rglob("*.dcm"))
         assert list((files / "fetched").rglob("*.dcm")), "what it analysed came from the object store"
-
-
-def test_a_day_of_many_sites_in_seconds_loses_nothing_and_makes_no_second_report(site: Site) -> None:
-    studies = drawn(np.random.default_rng(3), DAY_SITES, 0.8, DAY_HOUR_SECONDS)
-    beside = Overhead(settle=0.6, claim=0.3, deliver=0.1)
-    played = play(site, studies, DAY_HOUR_SECONDS, DAY_PLAN, beside, Clock().say)
-    print("\n".join(table(played)))
-    assert played.is_good
-    assert [each.kind for each in played.happened] == [kind for _, kind in DAY_PLAN]
-    assert len(played.cases) == sum(study.kind == ANGIOGRAPHY for study in studies) >= 10
-    assert played.done["refused"] == sum(study.kind == PRIVATE for study in studies) >= 2
 
 
 @pytest.mark.timeout(900 + 60 * KILLS)

@@ -6,7 +6,7 @@ are kept, and objects of a vendor's own class, which are refused.  Each part is 
 doubled, how long reports took, of which site the longest, and what the queueing model says of the same arrivals, to which
 nothing happens.  Its overheads are fitted to a few angiographies that came one by one before.
 
-The network is a stand-in that sleeps; the angiographies are small.  Status 1: something is lost or doubled.
+The network is a stand-in that sleeps; the angiographies are small.  Status 1: something is lost or doubled, or was not as planned.
 """
 
 import argparse
@@ -82,12 +82,14 @@ class Played:
     happened: Sequence[Happened]
     verdict: Verdict
     done: Mapping[str, int]
+    trouble: Sequence[str] = ()
+    """What was not as planned."""
 
     @property
     def is_good(self) -> bool:
-        """Nothing is lost, nothing doubled, and nothing was taken that should be refused."""
+        """Nothing is lost, nothing doubled, nothing was taken that should be refused, and all was as planned."""
         was_refused = self.done.get("refused", 0) == self.done.get(PRIVATE, 0)
-        return was_refused and not (self.verdict.lost or self.verdict.doubled)
+        return was_refused and not (self.verdict.lost or self.verdict.doubled or self.trouble)
 
 
 def overhead(site: Site, alone: int, say: Say) -> Overhead:
@@ -146,18 +148,19 @@ def play(
             try:
                 each.result()
             except AssertionError as error:
-                trouble.append(f"not as planned: {error}")
+                trouble.append(str(error))
     try:
         wait_until(lambda: not any(waiting(site.hosts.store).values()), DRAINED_SECONDS, "nothing is under way")
     except AssertionError as error:
         trouble.append(str(error))
     found = of_cases(site.hosts.store, site.hosts.where, senders.sent, site.hosts.pacs.folder)
-    found.lost += trouble
     happened = [
         Happened(each.kind, (each.begun - begun).total_seconds(), (each.ended - begun).total_seconds())
         for each in kills.done
     ]
-    return Played(hour_seconds, studies, _cases(site, senders, happened, begun, beside), happened, found, senders.done)
+    return Played(
+        hour_seconds, studies, _cases(site, senders, happened, begun, beside), happened, found, senders.done, trouble
+    )
 
 
 def _clock(hour: float) -> str:
@@ -201,7 +204,7 @@ def table(played: Played) -> list[str]:
         *(f"| {kind}{' (refused, as it should be)' if kind == 'private object' else ''} | {sent[kind]} |" for kind in sent),
         f"| attempts that failed and were made again | {played.done.get('again', 0)} |", "",
         f"lost {len(played.verdict.lost)}, doubled {len(played.verdict.doubled)}, {played.verdict.counts}",
-        *played.verdict.lost, *played.verdict.doubled,
+        *played.verdict.lost, *played.verdict.doubled, *(f"not as planned: {each}" for each in played.trouble),
     ]  # fmt: skip
 
 

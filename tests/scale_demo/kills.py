@@ -120,7 +120,7 @@ class Kills:
 
     def _process_of_a_host(self, role: bytes) -> None:
         node = self._site.hosts.nodes[self._host()]
-        os.kill(wait_until(lambda: node.child(role), 90, f"{node.folder.name} has {role.decode()}"), signal.SIGKILL)
+        os.kill(wait_until(lambda: node.child(role), 300, f"{node.folder.name} has {role.decode()}"), signal.SIGKILL)
 
 
 def evenly(count: int, random: Random) -> Counter[str]:

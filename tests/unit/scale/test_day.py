@@ -52,6 +52,9 @@ def test_what_is_lost_and_what_was_taken_that_should_be_refused_fail_the_day(pla
     assert played.is_good
     taken = Played(**vars(played) | {"done": {PRIVATE: 1}})
     lost = Played(**vars(played) | {"verdict": Verdict(lost=["instance 2.25.1"])})
+    late = Played(**vars(played) | {"trouble": ["not within 300 s: nothing is under way"]})
     assert not taken.is_good
+    assert not late.is_good
+    assert "not as planned: not within 300 s: nothing is under way" in table(late)
     assert not lost.is_good
     assert "instance 2.25.1" in table(lost)
