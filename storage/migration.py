@@ -9,11 +9,10 @@ from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import make_url
-from sqlalchemy.exc import DatabaseError
 
 from storage.backup import NoBackup, copy_sqlite
 from storage.database import revision
-from storage.database.engine import engine_of, make_safe, open_database, unusable
+from storage.database.engine import engine_of, make_safe, named, open_database
 from storage.database.inspection import inspect_database
 from storage.database.transactions import Transactions
 from storage.errors import DatabaseUnusable
@@ -63,11 +62,10 @@ def processes_of(url: str) -> list[Process]:
     """The processes that said of themselves that they use the database, whatever version made it."""
     engine = engine_of(url)
     try:
-        with engine.connect() as connection:
-            is_known = engine.dialect.has_table(connection, "process")
-        return health.processes(Transactions(engine).reading_plainly) if is_known else []
-    except DatabaseError as error:
-        raise unusable(error, url) from None
+        with named(url):
+            with engine.connect() as connection:
+                is_known = engine.dialect.has_table(connection, "process")
+            return health.processes(Transactions(engine).reading_plainly) if is_known else []
     finally:
         engine.dispose()
 

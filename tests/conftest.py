@@ -5,7 +5,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -109,10 +109,36 @@ def postgresql_kept_store(postgresql_server: "PostgreSQL") -> Iterator[Store]:
 
 @dataclass
 class PostgreSQL:
-    """A PostgreSQL server of the tests' own."""
+    """A PostgreSQL server of the tests' own, which answers a commit before it has written it unless a database says otherwise."""
 
-    folder: Path
-    numbers: Iterator[int]
+    programs: Programs
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def folder(self) -> Path:
+        """Of its socket."""
+        return self.programs.folder
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    def make(self) -> None:
+        """It runs, and has nothing."""
+        self.programs.make(self._data)
+        self.start()
+
+    def start(self) -> None:
+        """It answers."""
+        self.programs.start(self._data, "-c synchronous_commit=off")
+
+    def kill(self) -> None:
+        """All that it ran was killed at once; what is committed is there after `start`."""
+        self.programs.kill(self._data)
+
+    def stop(self) -> None:
+        """It does not run."""
+        self.programs.stop(self._data)
 
     def url(self, database: str) -> str:
         """The SQLAlchemy URL of a database."""
@@ -146,18 +172,15 @@ def postgresql_server() -> Iterator[PostgreSQL]:
 @contextmanager
 def running_postgresql() -> Iterator[PostgreSQL]:
     """The same for whoever is no test."""
-    programs = Programs()
-    data = programs.folder / "data"
-    programs.make(data)
-    programs.start(data, "-c synchronous_commit=off")
+    server = PostgreSQL(Programs())
+    server.make()
     try:
-        server = PostgreSQL(programs.folder, itertools.count())
         server.run("CREATE DATABASE migrated")
         Store.open(server.url("migrated")).close()
         yield server
     finally:
-        programs.stop(data)
-        shutil.rmtree(programs.folder, ignore_errors=True)
+        server.stop()
+        shutil.rmtree(server.folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ ALLOWED_KEYS = frozenset(
         "slices", "signal", "free_bytes", "sop_class", "transfer_syntax", "bytes", "where", "remedy",
     }
 )  # fmt: skip
-# Enough for our own messages with their remedies, among them `[section] key`, "the file's" and "does `willis serve` run?";
-# what a person's name has (^) is not in it.
-_PLAIN = re.compile(r"[\w .,:;/+='()\[\]?`*@\-]{0,500}\Z", re.ASCII)
+# Enough for our own messages with their remedies, among them `[section] key`, "the file's", "does `willis serve` run?" and a
+# database's URL (%2F, &); what a person's name has (^) is not in it.
+_PLAIN = re.compile(r"[\w .,:;/+='()\[\]?`*@%&\-]{0,500}\Z", re.ASCII)
 
 
 def _allow_only(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -18,6 +18,14 @@ from storage.records import Series
 from storage.store import Store
 
 
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Something leased: how to give it back, and how to renew its lease, where that is needed, each at this time."""
+
+    give_back: Callable[[datetime], None]
+    renew: Callable[[datetime], None] = lambda _now: None
+
+
 @dataclass
 class Context:
     """What the jobs work with.  `wake_worker` is called when a series has become ready."""
@@ -36,8 +44,8 @@ class Context:
     """Set: nothing more is begun."""
     lacking: dict[int, Series] = field(default_factory=dict)
     """The series, by id, whose sender is to be asked for what they may lack."""
-    held: list[Callable[[datetime], None]] = field(default_factory=list)
-    """How to give back what is leased to this process now."""
+    held: list[Held] = field(default_factory=list)
+    """What is leased to this process now."""
     trail: Trail = field(default_factory=Trail)
     """The audit trail of what is sent and asked."""
 
@@ -53,15 +61,20 @@ class Context:
         return timedelta(seconds=backoff.after(attempts, self.random.random()))
 
     @contextmanager
-    def holding(self, give_back: Callable[[datetime], None]) -> Iterator[None]:
-        """Should the node stop within, `give_back` makes due at once what would else wait for the end of its lease."""
-        self.held.append(give_back)
+    def holding(self, held: Held) -> Iterator[None]:
+        """Should the node stop within, what is held is due at once, and as long as it does not, its lease is renewed."""
+        self.held.append(held)
         try:
             yield
         finally:
-            self.held.remove(give_back)
+            self.held.remove(held)
 
     def give_back(self) -> None:
         """What this process had begun and not ended is due at once."""
-        for give_back in tuple(self.held):
-            give_back(self.clock())
+        for held in tuple(self.held):
+            held.give_back(self.clock())
+
+    def renew(self) -> None:
+        """What this process has begun and not ended is still nobody else's."""
+        for held in tuple(self.held):
+            held.renew(self.clock())

@@ -1,5 +1,6 @@
 """The outbox is emptied: each report reaches its destination, or becomes a dead letter that a person sees."""
 
+from datetime import timedelta
 from typing import Any
 
 from node.audit.recording import sending
@@ -62,4 +63,4 @@ def _logger(delivery: Delivery) -> Any:
     )
 
 
-_DELIVERIES = Attempts("delivery", _deliver_one, _give_up, _logger)
+_DELIVERIES = Attempts("delivery", _deliver_one, _give_up, _logger, renewed=timedelta(seconds=30))

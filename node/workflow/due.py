@@ -1,17 +1,17 @@
 """One round of attempts at what is due; the same for deliveries, commitments, the results of commitment requests and notifications."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import partial
+from datetime import datetime, timedelta
 from typing import Any, Generic
 
 from node.errors import Unavailable, safe_message
 from node.runtime import log
 from node.runtime.job import still_working
-from node.workflow.context import Context
+from node.workflow.context import Context, Held
 from storage.errors import ObjectsAway
-from storage.queries.due import Attempt, Record, WithDue
+from storage.queries.due import Attempt, Due, Record, WithDue
 
 
 @dataclass(frozen=True)
@@ -24,25 +24,48 @@ class Attempts(Generic[Record]):
     give_up: Callable[[Context, Record, str], None]
     """Instead of postponing what is too old; gets the message of what `attempt` raised."""
     logger: Callable[[Record], Any]
+    renewed: timedelta | None = None
+    """For what may be made twice: the lease is so short and renewed, so that a process that died keeps nobody waiting for longer."""
+
+
+class _Leased(Generic[Record]):
+    """What this process attempts; two threads use it."""
+
+    def __init__(self, due: Due[Record], claimed: Record, lease: timedelta, until: datetime) -> None:
+        self._due, self._claimed, self._lease, self._until = due, claimed, lease, until
+        self._one_at_a_time = threading.Lock()
+
+    def give_back(self, at: datetime) -> None:
+        """It is due then, and the attempt does not count."""
+        with self._one_at_a_time:
+            self._due.give_back(self._claimed, at)
+
+    def renew(self, now: datetime) -> None:
+        """It is nobody else's for another lease, unless an attempt cannot take so long."""
+        with self._one_at_a_time:
+            if now < self._until:
+                self._claimed = self._due.renew(self._claimed, min(now + self._lease, self._until)) or self._claimed
 
 
 def each_due(context: Context, queue: WithDue[Record], kind: Attempts[Record], lease: timedelta) -> int:
-    """Each that is due was attempted once; returns how many attempts succeeded.
+    """Each that is due was attempted once; returns how many attempts succeeded.  `lease`: longer than one can take.
 
     A peer that cannot be had is asked for nothing else in this round: its timeouts must not hold up the others.  Where the
-    database fails, whatever the peer answered, the attempt does not count, and is made again after the `lease`.  What the
+    database fails, whatever the peer answered, the attempt does not count, and is made again after its lease.  What the
     object store would have to give while it is away is left to who has it: now and then one is tried, and none given up.
     """
     succeeded, away, due = 0, set[str](), queue.due
-    while not context.stopping.is_set() and (claimed := due.claim(context.clock(), lease, away)):
-        with context.holding(partial(due.give_back, claimed)):
+    short = kind.renewed or lease
+    while not context.stopping.is_set() and (claimed := due.claim(context.clock(), short, away)):
+        leased = _Leased(due, claimed, short, context.clock() + lease)
+        with context.holding(Held(leased.give_back, leased.renew)):
             still_working()
             try:
                 succeeded += kind.attempt(context, claimed)
             except Exception as error:  # noqa: BLE001  the edge: whatever it is, the others go on
                 if due.is_of_database(error):
                     log.get().error("attempt_not_recorded", peer=claimed.peer, error=type(error).__name__)
-                    due.give_back(claimed, context.clock() + lease)
+                    leased.give_back(context.clock() + short)
                     continue
                 if isinstance(error, Unavailable):
                     away.add(claimed.peer)

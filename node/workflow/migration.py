@@ -1,5 +1,7 @@
 """The database gets the tables of this version while no node works on it."""
 
+import time
+from collections.abc import Callable
 from datetime import datetime
 
 from node.config.sections import Config
@@ -8,6 +10,7 @@ from node.rules.health import is_alive
 from node.rules.health_facts import ProcessFact
 from node.runtime import log
 from node.runtime.processes import has_died
+from node.workflow.namesakes import require_own_name
 from storage import migration
 from storage.migration import Plan
 
@@ -17,10 +20,20 @@ def plan(config: Config, now: datetime | None) -> Plan:
     return migration.plan(config.storage.url, config.storage.directory, now)
 
 
-def migrate(config: Config, planned: Plan, now: datetime, with_copy: bool = True) -> None:
-    """What was planned is done.  Raises Unavailable where a node runs, and what `storage.migration.migrate` raises."""
+def migrate(
+    config: Config,
+    planned: Plan,
+    now: datetime,
+    with_copy: bool = True,
+    wait: Callable[[float], object] = time.sleep,
+) -> None:
+    """What was planned is done.  Raises Unavailable where a node runs, ConfigError where one does on another host of our name,
+    and what `storage.migration.migrate` raises.
+    """
     url = config.storage.url
     if planned.found is not None and planned.steps:
+        if config.storage.database_url:  # whose processes are not here, but beat on, has not died
+            require_own_name(lambda: migration.processes_of(url), wait)
         for process in migration.processes_of(url):
             is_gone = has_died(f"{process.host}:{process.pid}")
             fact = ProcessFact(process.role, process.host, process.pid, process.beat_at, is_gone, process.details)

@@ -2,30 +2,33 @@
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from node.errors import ConfigError
 from node.runtime.heartbeat import PERIOD_SECONDS
 from node.runtime.processes import has_died
-from storage.queries.health import processes
-from storage.store import Store
+from storage.running import Process
 
 _BEATS_WITHIN_SECONDS = PERIOD_SECONDS + 2.0
 
 
-def require_own_name(store: Store, wait: Callable[[float], object] = time.sleep) -> None:
-    """No other host that runs is called like ours.  Raises ConfigError.
+Look = Callable[[], Iterable[Process]]
+"""Asks for the processes that say that they work at the database."""
+
+
+def require_own_name(look: Look, wait: Callable[[float], object] = time.sleep) -> None:
+    """No other host that runs is called like ours.  Raises ConfigError, and what `look` raises.
 
     It takes seconds only after a crash: then processes are known that are not here, and one sees whether they beat on.  Twice:
     one of ours may beat for the last time and end between two looks.
     """
-    before, lively = _beats(store), []
+    before, lively = _beats(look), []
     if not any(_is_gone(name) for name in before):
         return
     for _ in range(2):
         wait(_BEATS_WITHIN_SECONDS)
-        after = _beats(store)
+        after = _beats(look)
         lively = sorted(name for name, at in after.items() if _is_gone(name) and at > before.get(name, at))
         if not lively:
             return
@@ -36,11 +39,10 @@ def require_own_name(store: Store, wait: Callable[[float], object] = time.sleep)
     )
 
 
-def _beats(store: Store) -> dict[str, datetime]:
+def _beats(look: Look) -> dict[str, datetime]:
     """When the processes last beat that say they are of this host, by their names; not what never began."""
     host = socket.gethostname()[:64]
-    known = processes(store.transactions.reading_plainly)
-    return {each.name: each.beat_at for each in known if each.host == host and "trouble" not in each.details}
+    return {each.name: each.beat_at for each in look() if each.host == host and "trouble" not in each.details}
 
 
 def _is_gone(name: str) -> bool:

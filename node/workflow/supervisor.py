@@ -46,7 +46,9 @@ from node.workflow.health import room_in
 from node.workflow.namesakes import require_own_name
 from node.workflow.own_clock import ClockDiffers, require_clock_of_server
 from node.workflow.service import Service
+from storage.database.engine import named
 from storage.errors import DatabaseAway
+from storage.queries.health import processes
 from storage.store import Store
 
 ALARM_SLACK_SECONDS = 5
@@ -69,12 +71,7 @@ class Supervisor:
         migration.migrate_by_itself(config, utc_now())
         self._store = Store.open(config.storage.url, self._files.folder)
         if config.storage.database_url:
-            try:
-                require_clock_of_server(self._store)
-            except ClockDiffers:
-                self._store.close()
-                raise
-            require_own_name(self._store)
+            _require_place(self._store, config.storage.url)
         self._trail = open_trail(config)
         self._context = Context(
             config, self._store, self._files, lambda: wake(directory, WORKER_PROCESS), trail=self._trail
@@ -271,6 +268,7 @@ def _jobs_of(context: Context, rescue: Callable[[], None]) -> list[Job]:
         Job("deliver",        1.0, True,  lambda: delivery.deliver(context), one_attempt),
         Job("commitments",    1.0, True,  lambda: (commitments.ask(context), commitments.tell(context)), one_attempt),
         Job("retrieve",       1.0, False, lambda: retrieval.retrieve(context), one_retrieval),
+        Job("renew",         10.0, False, context.renew),
         Job("rescue",        10.0, False, rescue),
         Job("reviews",       10.0, False, lambda: reviews.send(context)),
         Job("retain",        60.0, False, lambda: retention.retain(context)),
@@ -295,6 +293,20 @@ def _jobs_of(context: Context, rescue: Callable[[], None]) -> list[Job]:
 def serve(config: Config, arguments: list[str], read: Callable[[], Config] | None = None) -> int:
     """Runs the node; returns the exit status: 2 when a child found at its first start that it cannot run."""
     return _waited_for(lambda: Supervisor(config, arguments, read)).run()
+
+
+def _require_place(store: Store, url: str) -> None:
+    """This host has the time of the database at `url`, and its name there for itself.
+
+    Raises ClockDiffers, DatabaseAway and ConfigError; then the store is closed.
+    """
+    try:
+        with named(url):
+            require_clock_of_server(store)
+            require_own_name(lambda: processes(store.transactions.reading_plainly))
+    except Exception:
+        store.close()
+        raise
 
 
 def _waited_for(make: Callable[[], Supervisor], sleep: Callable[[float], None] = time.sleep) -> Supervisor:

@@ -9,7 +9,7 @@ from functools import partial
 from node.errors import safe_message
 from node.runtime import log
 from node.runtime.job import still_working
-from node.workflow.context import Context
+from node.workflow.context import Context, Held
 from storage.errors import ObjectsAway, StorageError
 from storage.files.objects import Object, Objects
 from storage.files.uploading import secured, upload
@@ -72,7 +72,7 @@ class Uploader:
         context, done, errors = self._context, 0, list[str]()
         with ExitStack() as held, ThreadPoolExecutor(_AT_ONCE) as threads:
             for each in claimed:
-                held.enter_context(context.holding(partial(context.store.uploads.give_back, each)))
+                held.enter_context(context.holding(Held(partial(context.store.uploads.give_back, each))))
             for some in _in_memory(claimed):
                 for each, found in zip(some, threads.map(self._attempt, some), strict=True):
                     done += self._record(each, found)

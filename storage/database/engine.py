@@ -1,6 +1,8 @@
 """Opens the database: SQLite (WAL, flushed at every commit) or PostgreSQL, with the tables of this version."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
@@ -39,10 +41,8 @@ def open_database(url: str, may_migrate: bool = False) -> Engine:
     DatabaseUnusable, saying what to do.
     """
     engine = engine_of(url)
-    try:
+    with named(url):
         _with_tables(engine, make_safe(url), may_migrate)
-    except DatabaseError as error:
-        raise unusable(error, url) from None
     return engine
 
 
@@ -61,10 +61,16 @@ def engine_of(url: str) -> Engine:
     return engine
 
 
-def unusable(error: DatabaseError, url: str) -> DatabaseUnusable:
-    """The error in one line, with cause and remedy; DatabaseAway where it may come back by itself."""
-    kind = DatabaseAway if messages.is_away(error) else DatabaseUnusable
-    return kind(f"the database {make_safe(url)} cannot be opened: {messages.of_database(error)}")
+@contextmanager
+def named(url: str) -> Iterator[None]:
+    """An error inside, of the database at `url`, becomes DatabaseUnusable with cause and remedy, or DatabaseAway where it may come
+    back by itself.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        kind = DatabaseAway if messages.is_away(error) else DatabaseUnusable
+        raise kind(f"the database {make_safe(url)} cannot be opened: {messages.of_database(error)}") from None
 
 
 def _no_url(url: str) -> str:

@@ -27,21 +27,17 @@ def inspect_database(url: str) -> Inspected:
     """What is at `url`.  Raises DatabaseUnusable, or DatabaseAway where it may come back by itself."""
     if url.startswith(_SCHEME) and "?" not in url:
         return _sqlite(Path(url.removeprefix(_SCHEME)))
-    from storage.database.engine import engine_of, unusable  # and with them SQLAlchemy
+    from storage.database.engine import engine_of, named  # and with them SQLAlchemy
 
     engine = engine_of(url)
-    from sqlalchemy.exc import DatabaseError
-
     try:
-        with engine.connect() as connection:
+        with named(url), engine.connect() as connection:
             found = connection.exec_driver_sql(
                 "SELECT version_num FROM alembic_version"
                 if engine.dialect.has_table(connection, "alembic_version")
                 else "SELECT NULL"
             ).scalar()
             connection.rollback()
-    except DatabaseError as error:
-        raise unusable(error, url) from None
     finally:
         engine.dispose()
     return Inspected(found)

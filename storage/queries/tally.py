@@ -61,11 +61,14 @@ def count_report(session: Session, series: SeriesRow, report: ReportRow) -> None
 def count_acceptance(session: Session, delivery_id: int, now: datetime) -> None:
     """A destination has accepted a report: how long it took from the report, and from the last slice.
 
-    Not where a person had it analysed or delivered again, and once for the report: not for the objects beside it.
+    Not where a person had it analysed or delivered again, nor where a slice has come since; and once for the report: not for
+    the objects beside it.
     """
     delivery = session.get_one(DeliveryRow, delivery_id)
     report = session.get_one(ReportRow, delivery.report_id)
     series = session.get_one(SeriesRow, report.series_id)
+    if series.ready_at is None:  # a slice has come since
+        return
     earlier = select(ReportRow.id).where(
         ReportRow.series_id == series.id, ReportRow.id != report.id, ReportRow.created_at >= series.ready_at
     )

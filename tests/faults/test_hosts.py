@@ -26,7 +26,7 @@ from tests.conftest import PostgreSQL
 from tests.faults.senders import small_series
 from tests.scale_demo import __main__ as command
 from tests.scale_demo.__main__ import demonstrate
-from tests.scale_demo.kills import killed_under_load
+from tests.scale_demo.kills import evenly, killed_under_load
 from tests.scale_demo.shown import Clock
 from tests.scale_demo.site import SITES, Site, running_site
 from tests.soak.proof import waiting
@@ -199,9 +199,9 @@ def test_with_a_worker_and_a_host_killed_every_study_has_one_report(
 def test_kills_of_every_part_under_load_lose_nothing_and_make_no_second_report(site: Site) -> None:
     seed = int(os.environ.get("WILLIS_SEED", "0")) or Random().randrange(1 << 30)
     print(f"WILLIS_SEED={seed}")
-    found, waited = killed_under_load(site, KILLS, seed, Clock().say)
-    print(f"{found.counts}, the longest waits {sorted(waited.values())[-5:]}")
-    assert (found.lost, found.doubled) == ([], [])
+    found = killed_under_load(site, evenly(KILLS, Random(seed)), seed, Clock().say)
+    print(f"{found.done}, {found.verdict.counts}, the longest waits {sorted(found.waited.values())[-5:]}")
+    assert (found.verdict.lost, found.verdict.doubled) == ([], [])
 
 
 def test_what_the_command_lacks_it_names_with_the_remedy(

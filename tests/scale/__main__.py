@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.scale.model import Arrival, Overhead, Service, day, percentile, turnarounds
-from tests.scale.played import MOST_SECONDS, fitted, play, sleeping_node
+from tests.scale.played import fitted, play, sleeping_node
+from tests.scale.sleeper import MOST_SECONDS
 
 LOAD = 0.6
 """Of the worker, while the model is checked."""

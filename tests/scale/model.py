@@ -25,10 +25,11 @@ class Overhead:
 
 @dataclass(frozen=True)
 class Arrival:
-    """`at`: seconds at which the last slice came.  `service`: seconds of a worker that its analysis takes."""
+    """`at`: seconds at which the last slice came.  `service`: seconds of a worker that its analysis takes.  `site`: its number."""
 
     at: float
     service: float
+    site: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,11 @@ def day(random: Random, sites: int, series_a_day: float, service: Service) -> li
     ends = np.array(list(accumulate(HOURS))) / sum(HOURS)
     count = int(random.poisson(sizes.sum()))
     hours = np.interp(np.sort(random.random(count)), [0.0, *ends], np.arange(25))
+    services = service.drawn(random, count)
+    [apart] = random.spawn(1)
+    of = apart.choice(sites, count, p=sizes / sizes.sum())
     return [
-        Arrival(float(hour * 3600), seconds) for hour, seconds in zip(hours, service.drawn(random, count), strict=True)
+        Arrival(float(hour * 3600), seconds, int(site)) for hour, seconds, site in zip(hours, services, of, strict=True)
     ]
 
 

@@ -11,13 +11,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-import numpy as np
 
 import ai
-from ai.findings import Findings
-from ai.volume import Volume
 from node.cli.main import app
 from node.runtime import processes
 from storage.queries import health as asked
@@ -26,17 +21,10 @@ from tests.benchmarks.bench_cost import ALWAYS, Series, numbered
 from tests.corpus.images import cta
 from tests.corpus.network import fullest
 from tests.scale.model import Arrival, Overhead
+from tests.scale.sleeper import level_hu, sleeper
 from tests.support.running import RunningNode, wait_until
 
 MODULE = "tests.scale.played"
-LEAST_HU, SECONDS_A_HU, MOST_SECONDS = 180, 0.01, 2.0
-
-
-def sleeper(volume: Volume, _bundle: Any, _device: str, *, progress: Any, **_: Any) -> Findings:
-    """Stands in for `ai.analyse`: it takes the time that the voxels say and finds nothing."""
-    progress(0.0)
-    time.sleep(max(0.0, (float(np.median(volume.hu_DHW)) - LEAST_HU) * SECONDS_A_HU))
-    return Findings((0.02,) * 14, (), 0.5)
 
 
 class SleepingNode(RunningNode):
@@ -64,8 +52,7 @@ def _is_loaded(node: RunningNode) -> bool:
 
 def prepared(arrivals: Sequence[Arrival], first: int = 0) -> list[Series]:
     """A series to be sent for each arrival."""
-    levels = [LEAST_HU + round(arrival.service / SECONDS_A_HU) for arrival in arrivals]
-    return [numbered(cta(level), first + number) for number, level in enumerate(levels)]
+    return [numbered(cta(level_hu(arrival.service)), first + number) for number, arrival in enumerate(arrivals)]
 
 
 def play(node: RunningNode, arrivals: Sequence[Arrival]) -> tuple[list[Arrival], list[Clock]]:
@@ -94,7 +81,7 @@ def fitted(clocks: Sequence[Clock], services: Sequence[float]) -> Overhead:
     slept = median(services)
     return Overhead(
         settle=median(clock.settle + clock.wait for clock in clocks),
-        claim=median(clock.volume + clock.inference + clock.report for clock in clocks) - slept,
+        claim=median(clock.total - clock.settle - clock.wait - clock.delivery for clock in clocks) - slept,
         deliver=median(clock.delivery for clock in clocks),
     )
 

@@ -50,7 +50,7 @@ class Sending:
     def _send_all(self, name: str, studies: Sequence[Sequence[tuple[Dataset, bytes]]], pause_seconds: float) -> None:
         for slices in studies:
             uid, began, tries = str(slices[0][0].SeriesInstanceUID), time.monotonic(), 1
-            while not self._send(name, slices, pause_seconds):
+            while not is_acknowledged(self.site.hosts.balancer.port, name, slices, self.sent, pause_seconds):
                 self.clock.say(f"{name}'s association broke off; what was not acknowledged comes again")
                 tries += 1
                 time.sleep(0.5)
@@ -60,16 +60,20 @@ class Sending:
             seconds = time.monotonic() - began
             self.clock.say(f"{name} sent a study: {counted(len(slices), 'slice')} in {seconds:.1f} s{again}; {at}")
 
-    def _send(self, name: str, slices: Sequence[tuple[Dataset, bytes]], pause_seconds: float) -> bool:
-        """Whether all was acknowledged on one association."""
-        try:
-            with RawScu(self.site.hosts.balancer.port, 30).associate(associate_rq(calling=name)) as scu:
-                for ds, dataset in slices:
-                    assert scu.store(ds, dataset) == 0
-                    digest = hashlib.sha256(dataset).hexdigest()
-                    self.sent.acknowledged[str(ds.SOPInstanceUID)] = (str(ds.SOPClassUID), digest)
-                    time.sleep(pause_seconds)
-                scu.release()
-        except (OSError, AssertionError):
-            return False
-        return True
+
+def is_acknowledged(
+    port: int, calling: str, slices: Sequence[tuple[Dataset, bytes]], sent: Sent, pause_seconds: float = 0.0
+) -> bool:
+    """Whether all was acknowledged on one association, with such pauses between; what was is known."""
+    request = associate_rq(sop_class=slices[0][0].SOPClassUID, calling=calling)
+    try:
+        with RawScu(port, 30).associate(request) as scu:
+            for ds, dataset in slices:
+                assert scu.store(ds, dataset) == 0
+                digest = hashlib.sha256(dataset).hexdigest()
+                sent.acknowledged[str(ds.SOPInstanceUID)] = (str(ds.SOPClassUID), digest)
+                time.sleep(pause_seconds)
+            scu.release()
+    except (OSError, AssertionError):
+        return False
+    return True

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from rich.table import Table
@@ -85,8 +86,13 @@ class Watch:
 
 def waits(site: Site, series: Container[str]) -> dict[str, float]:
     """Of each of these series that is reported, the seconds from its last slice to its report in the PACS."""
+    return {uid: (there - last).total_seconds() for uid, (last, there) in reported(site, series).items()}
+
+
+def reported(site: Site, series: Container[str]) -> dict[str, tuple[datetime, datetime]]:
+    """Of each of these series that is reported, when its last slice came and when its report was in the PACS."""
     return {
-        row["series_instance_uid"]: (row["delivered_at"] - row["last_instance_at"]).total_seconds()
+        row["series_instance_uid"]: (row["last_instance_at"], row["delivered_at"])
         for row in site.hosts.store.worklist.rows()
         if row["series_instance_uid"] in series and row["delivered_at"]
     }

@@ -21,7 +21,12 @@ from tests.support.running import free_port, wait_until
 
 SITES = ("NORTH", "EAST", "SOUTH")
 """AE titles of the hospitals that send."""
+BUSY_WITHIN_SECONDS = 120.0
 Say = Callable[[str], None]
+
+
+class NoneBusy(AssertionError):
+    """No worker of the engine began an analysis in time."""
 
 
 @dataclass
@@ -32,6 +37,7 @@ class Site:
     scheduler: Part
     workers: Sequence[Part]
     s3: ObjectStore
+    postgresql: PostgreSQL
 
     def joined(self) -> bool:
         """Whether both hosts know of both workers."""
@@ -46,12 +52,15 @@ class Site:
         return [each.details.get("engine", {}).get("workers", 0) for each in known if each.role == "work"]
 
     def kill_a_busy_worker(self) -> Part:
-        """A worker of the engine was killed in the middle of an analysis; something has to come for it."""
+        """A worker of the engine was killed in the middle of an analysis; something has to come for it.  Raises NoneBusy."""
         for worker in self.workers:
             worker.hold.with_suffix(".pid").unlink(missing_ok=True)
             worker.hold.touch()
         try:
-            busy = wait_until(self._busy, 120, "a worker is at an analysis")
+            try:
+                busy = wait_until(self._busy, BUSY_WITHIN_SECONDS, "a worker is at an analysis")
+            except AssertionError as error:
+                raise NoneBusy(str(error)) from None
             os.kill(busy.held_by(), signal.SIGKILL)
         finally:
             for worker in self.workers:
@@ -68,6 +77,18 @@ class Site:
         self.scheduler.process.wait()
         time.sleep(away_seconds)
         self.scheduler.start()
+
+    def kill_postgresql(self, away_seconds: float) -> None:
+        """Every process of the database's server was killed at once, and was started again after so long."""
+        self.postgresql.kill()
+        time.sleep(away_seconds)
+        self.postgresql.start()
+
+    def take_store_away(self, away_seconds: float) -> None:
+        """Nothing answered where the object store is, for so long."""
+        self.s3.stop()
+        time.sleep(away_seconds)
+        self.s3.start()
 
     def kill_host(self, name: str, away_seconds: float) -> None:
         """Every process of the host was killed at once, and was started again after so long; it will listen."""
@@ -100,7 +121,7 @@ def running_site(
         engine = settings(folder, address, certificates)["ai"]
         hosts = running.enter_context(running_hosts(folder, url, s3, **_of_hosts(engine), **more))
         say("hosts a (127.0.0.2) and b (127.0.0.3) listen, and HAProxy has found both")
-        site = Site(hosts, scheduler, workers, s3)
+        site = Site(hosts, scheduler, workers, s3, postgresql)
         wait_until(site.joined, 120, "both hosts know of both workers")
         say("both hosts know of both workers, and the workers can read the object store")
         try:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from random import Random
 
 from pydicom import Dataset
@@ -30,6 +31,7 @@ from node.dicom import commitment
 from node.dicom.commitment import CONTEXTS, INSTANCE_UID
 from node.errors import NodeError
 from node.net.requestor import Requestor
+from node.runtime.clock import utc_now
 from node.scu import dimse
 from node.scu.source import identifier
 from tests.corpus.images import ANEURYSM_HU, COUNT, FILLED_HU, cta, other
@@ -68,6 +70,8 @@ class Sent:
     series: dict[str, SentSeries] = field(default_factory=dict)
     done: Counter[str] = field(default_factory=Counter)
     """How often something was done, and how often it failed and was tried again."""
+    sendings: list[tuple[datetime, datetime]] = field(default_factory=list)
+    """From when until when something was sent until all of it was acknowledged."""
 
 
 class Load:
@@ -155,9 +159,11 @@ class Load:
         return series, slices
 
     def _until_acknowledged(self, slices: Sequence[tuple[Dataset, bytes]], random: Random) -> None:
+        begun = utc_now()
         while not self._send(slices):
             self._note("tried_again")
             time.sleep(random.uniform(0.5, 3.0))
+        self.sent.sendings.append((begun, utc_now()))
 
     def _send(self, slices: Sequence[tuple[Dataset, bytes]], then_aborts: bool = False) -> bool:
         """Whether all was acknowledged on one association; what was is known."""

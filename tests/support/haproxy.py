@@ -80,7 +80,7 @@ def balanced(folder: Path, hosts: Sequence[str], dicom_port: int, web_port: int)
     """One that has found both hosts, and is gone afterwards."""
     balancer = Balancer(folder, hosts, dicom_port, web_port)
     try:
-        wait_until(lambda: balancer.is_up("a") and balancer.is_up("b"), 30, "HAProxy finds both hosts")
+        wait_until(lambda: balancer.is_up("a") and balancer.is_up("b"), 120, "HAProxy finds both hosts")
         yield balancer
     finally:
         balancer.stop()

@@ -2,6 +2,7 @@
 
 `python -m tests.support.held_worker worker …`, with the file's path in WILLIS_TEST_HOLD.  What it then works on, it says
 beside: the process id in FILE.pid.  With WILLIS_TEST_HOST it runs on a host of that name, as far as it can tell.
+WILLIS_TEST_NETWORK names another stand-in, as MODULE:FUNCTION.
 """
 
 import os
@@ -9,6 +10,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from node.cli.main import app
@@ -18,9 +20,8 @@ MODULE = "tests.support.held_worker"
 
 
 def held_network(*args: Any, **options: Any) -> Any:
-    """As `network`, once it is let."""
-    from tests.corpus.network import network
-
+    """As the stand-in, once it is let."""
+    network = resolve_name(os.environ.get("WILLIS_TEST_NETWORK", "tests.corpus.network:network"))
     hold = Path(os.environ["WILLIS_TEST_HOLD"])
     if hold.exists():
         hold.with_suffix(".pid").write_text(str(os.getpid()))

@@ -72,7 +72,7 @@ class ObjectStore:
 
     def _ask(self, method: str, path: str) -> None:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{path}", method=method)
-        urllib.request.urlopen(request, timeout=5).close()
+        urllib.request.urlopen(request, timeout=30).close()
 
     def object(self, path: str) -> bytes | None:
         """What it has of the file; None where it has nothing."""

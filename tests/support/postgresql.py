@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,10 +55,33 @@ class Programs:
         options = f"{_QUICK} -k {self.folder} -p {port} {settings}"
         self.run("pg_ctl", data, "start", "-w", "-l", str(data.with_name(f"{data.name}.log")), "-o", options)
 
+    def kill(self, data: Path) -> None:
+        """Its host is gone, as far as a process can tell: all that it ran is killed at once.  It can be started again."""
+        pid_file = data / "postmaster.pid"
+        number, _, _, port, sockets, *_ = pid_file.read_text().splitlines()
+        postmaster = int(number)
+        os.kill(postmaster, signal.SIGSTOP)  # it starts nobody any longer
+        pids = [*map(int, Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()), postmaster]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        while any(_runs(pid) for pid in pids):
+            time.sleep(0.01)
+        # In a container nobody may bury the dead, and a server takes whoever has the id in these files for alive.
+        for left in (pid_file, Path(sockets) / f".s.PGSQL.{port}.lock"):
+            left.unlink()
+
     def stop(self, data: Path) -> None:
         """Its server does not run."""
         if (data / "postmaster.pid").exists():
             self.run("pg_ctl", data, "stop", "-m", "immediate", check=False)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class Replicated:
@@ -90,12 +114,8 @@ class Replicated:
         self.run("SELECT pg_reload_conf()", 5433)
 
     def kill_primary(self) -> None:
-        """Its host is gone, as far as a process can tell: all that it ran is killed at once."""
-        postmaster = int((self.primary / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        for pid in (postmaster, *map(int, children)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """Its host is gone."""
+        self._programs.kill(self.primary)
 
     def promote(self) -> None:
         """The standby is the primary."""

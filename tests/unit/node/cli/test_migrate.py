@@ -1,6 +1,7 @@
 """`willis migrate`: what it says, what it copies, when it refuses; and a node that does it by itself."""
 
 import shutil
+import socket
 import sqlite3
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from alembic.config import Config as AlembicConfig
 from sqlalchemy import create_engine
 
 from node.config.loading import load
+from node.errors import ConfigError
 from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
 from node.workflow import migration, supervisor
@@ -228,3 +230,25 @@ def test_a_dump_that_fails_changes_nothing(config: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NoBackup, match="pg_dump ended with status 3, and nothing was changed"):
         _copy("postgresql+psycopg://willis:secret@127.0.0.1:1/willis", tmp_path / "dump")
+
+
+@pytest.mark.postgresql
+def test_a_host_of_our_name_that_works_on_the_older_database_keeps_it_from_being_migrated(
+    config: Path, postgresql_url: str
+) -> None:
+    opened = Store.open(postgresql_url)
+    Heartbeat(opened.processes, "serve", config.parent)._beat()
+    gone, host = 2**22 + 1, socket.gethostname()[:64]  # no process has such an id
+
+    def beats(_seconds: float) -> None:
+        with opened.transactions.writing_plainly() as connection:
+            now, name = f"beat_at = beat_at + interval '{_seconds} s'", f"name = 'serve:{host}:{gone}'"
+            connection.exec_driver_sql(f"UPDATE process SET pid = {gone}, {name}, {now}")
+
+    beats(0)
+    made_older(postgresql_url)
+    checked = load(config, {"WILLIS_STORAGE__DATABASE_URL": postgresql_url})
+    with pytest.raises(ConfigError, match=f"another host is called '{socket.gethostname()}' too"):
+        migration.migrate(checked, migration.plan(checked, utc_now()), utc_now(), wait=beats)
+    opened.close()
+    assert revision_of(postgresql_url) == "0012"

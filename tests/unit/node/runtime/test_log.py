@@ -118,6 +118,10 @@ def test_an_enumeration_whose_value_is_odd_is_replaced(capsys: pytest.CaptureFix
         "SOPInstanceUID differs from the command's",
         "reports/ab/0123456789abcdef0123456789abcdef-0123456789abcdef.dcm has 5 bytes, the database says 6",
         "cannot store now: OperationalError",
+        (
+            "the database postgresql+psycopg://willis:***@/willis?host=%2Frun%2Fpg-a,pg-b&target_session_attrs=read-write cannot be "
+            "opened: no server listens there; start the server, or correct host and port in [storage] database_url"
+        ),
         "MY_16_CHAR_TITLE at pacs-server-01.radiology.hospital.example:11112 rejected the association",
         (
             "MY_16_CHAR_TITLE answered C-MOVE with 0xA801: it does not know the destination MY_16_CHAR_TITLE; configure this AE title with "

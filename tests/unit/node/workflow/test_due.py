@@ -26,13 +26,13 @@ def context(sqlite_store: Store, files: Files, clock: FakeClock) -> Context:
     return Context(Config.model_validate({}), sqlite_store, files, lambda: None, clock)
 
 
-def deliver(context: Context, attempt: Callable[[Context, Delivery], bool]) -> int:
+def deliver(context: Context, attempt: Callable[[Context, Delivery], bool], renewed: timedelta | None = None) -> int:
     """One round of attempts; what is too old becomes a dead letter."""
 
     def give_up(context: Context, delivery: Delivery, error: str) -> None:
         context.store.outbox.refused(delivery, f"too old: {error}")
 
-    kind = Attempts("delivery", attempt, give_up, lambda _delivery: log.get())
+    kind = Attempts("delivery", attempt, give_up, lambda _delivery: log.get(), renewed)
     return each_due(context, context.store.outbox, kind, LEASE)
 
 
@@ -95,6 +95,23 @@ def test_an_outcome_that_the_database_does_not_take_is_no_failed_attempt(context
     away = [each for case in (1, 2) for each in context.store.worklist.deliveries(case) if each.destination == "AWAY"]
     due_at = context.clock() + LEASE
     assert [(each.attempts, each.last_error, each.next_attempt_at) for each in away] == [(0, "", due_at)] * 2
+
+
+def test_what_a_process_died_with_is_due_for_others_after_a_short_lease_which_is_renewed_while_it_lives(
+    context: Context, clock: FakeClock
+) -> None:
+    due, others = context.store.outbox.due, list[object]()
+
+    def attempt(context: Context, delivery: Delivery) -> bool:
+        for _ in range(4):
+            clock.advance(20)
+            context.renew()
+            others.append([each.id for each in iter(lambda: due.claim(clock(), LEASE), None) if each.id == delivery.id])
+        raise KeyboardInterrupt  # the process ends
+
+    with pytest.raises(KeyboardInterrupt):
+        deliver(context, attempt, renewed=timedelta(seconds=30))
+    assert others == [[], [], [1], []], "an attempt takes no longer than the whole lease, which is of a minute"
 
 
 def test_a_node_that_stops_begins_no_attempt_and_what_it_holds_is_due_at_once(context: Context) -> None:

@@ -9,7 +9,8 @@ from datetime import timedelta
 import pytest
 
 from node.errors import ConfigError
-from node.workflow.namesakes import require_own_name
+from node.workflow.namesakes import Look, require_own_name
+from storage.queries.health import processes
 from storage.running import Process
 from storage.store import Store
 from tests.support.builders import FakeClock
@@ -21,6 +22,11 @@ def gone() -> int:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     return ended.pid
+
+
+def known(store: Store) -> Look:
+    """Asks for the processes that say that they run."""
+    return lambda: processes(store.transactions.reading_plainly)
 
 
 def beats(store: Store, clock: FakeClock, pid: int, host: str = "") -> None:
@@ -39,7 +45,7 @@ def test_a_host_of_the_same_name_that_runs_is_named_with_the_remedy(store: Store
     with pytest.raises(
         ConfigError, match=rf"another host is called '{socket.gethostname()}' too .*work:.*:{gone}\)"
     ) as said:
-        require_own_name(store, wait)
+        require_own_name(known(store), wait)
     assert "hostnamectl set-hostname" in str(said.value)
 
 
@@ -55,14 +61,14 @@ def test_what_a_crash_left_here_and_hosts_of_other_names_keep_nobody_from_starti
         beats(store, clock, gone, host="another")
         beats(store, clock, os.getpid())
 
-    require_own_name(store, wait)
+    require_own_name(known(store), wait)
     assert len(waited) == 1
 
 
 def test_a_host_that_ended_as_it_should_starts_at_once(store: Store, clock: FakeClock, gone: int) -> None:
     beats(store, clock, gone, host="another")
     beats(store, clock, os.getpid())
-    require_own_name(store, lambda _seconds: pytest.fail("it waits"))
+    require_own_name(known(store), lambda _seconds: pytest.fail("it waits"))
 
 
 def test_what_beats_for_the_last_time_and_ends_meanwhile_keeps_nobody_from_starting(
@@ -78,7 +84,7 @@ def test_what_beats_for_the_last_time_and_ends_meanwhile_keeps_nobody_from_start
         if waits == 1:
             beats(store, clock, gone)
 
-    require_own_name(store, wait)
+    require_own_name(known(store), wait)
     assert waits == 2
 
 
@@ -92,4 +98,4 @@ def test_what_never_began_keeps_nobody_from_starting(store: Store, clock: FakeCl
         refused = Process(f"serve:{host}:{gone}", "serve", host, gone, "/var/lib/willis", clock(), clock(), said)
         store.processes.beat(refused)
 
-    require_own_name(store, wait)
+    require_own_name(known(store), wait)

@@ -1,12 +1,14 @@
 """A host whose clock is not the database server's waits until it is set."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from node.config.sections import Config
 from node.runtime.clock import utc_now
 from node.workflow import supervisor
+from node.workflow.namesakes import Look, require_own_name
 from node.workflow.own_clock import ClockDiffers, require_clock_of_server
 from storage.store import Store
 from tests.conftest import PostgreSQL
@@ -45,3 +47,26 @@ def test_a_node_waits_until_its_clock_is_set(
     assert len(waited) == 1
     assert "clock_differs" in "".join(capsys.readouterr())
     node._store.close()
+
+
+@pytest.mark.postgresql
+def test_a_node_waits_for_a_database_that_is_lost_while_it_looks_for_hosts_of_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], postgresql_server: PostgreSQL, tmp_path: Path
+) -> None:
+    dies = iter([True, False])
+
+    def look_as_it_dies(look: Look) -> None:
+        if next(dies):
+            postgresql_server.kill()
+        require_own_name(look)
+
+    monkeypatch.setattr(supervisor, "require_own_name", look_as_it_dies)
+    with postgresql_server.database(template="migrated") as url:
+        values = {"storage": {"directory": tmp_path, "database_url": url}, "audit": {"file": ""}}
+        node = supervisor._waited_for(
+            lambda: supervisor.Supervisor(Config.model_validate(values), []), lambda _seconds: postgresql_server.start()
+        )
+        said = "".join(capsys.readouterr())
+        assert "database_away" in said
+        assert "cannot be opened" in said
+        node._store.close()

@@ -14,6 +14,7 @@ from tests.support.builders import (
     conclusion,
     finish,
     next_attempt_at,
+    received,
     report_object,
     reported,
 )
@@ -87,6 +88,15 @@ def test_a_delivery_that_has_ended_cannot_be_given_back(store: Store, clock: Fak
     store.outbox.accepted(delivery, clock())
     store.outbox.due.give_back(delivery, clock())
     assert (only(store, case).stage, only(store, case).attempts) == (DeliveryStage.DELIVERED, 1)
+
+
+def test_a_report_that_is_accepted_after_a_late_slice_has_come_is_delivered(store: Store, clock: FakeClock) -> None:
+    case = outbox(store, clock)
+    delivery = due(store, clock)
+    received(store, clock, count=1, first=9)
+    store.outbox.accepted(delivery, clock.advance(1))
+    assert only(store, case).stage == DeliveryStage.DELIVERED
+    assert not [label for _, label, _ in store.tally.all() if label in ("delivery", "total")]
 
 
 def test_an_accepted_delivery_is_never_due_again(store: Store, clock: FakeClock) -> None:
