@@ -144,12 +144,12 @@ def postgresql_server() -> Iterator[PostgreSQL]:
 
 
 @contextmanager
-def running_postgresql() -> Iterator[PostgreSQL]:
-    """The same for whoever is no test."""
+def running_postgresql(settings: str = "") -> Iterator[PostgreSQL]:
+    """The same for whoever is no test, with these settings too."""
     programs = Programs()
     data = programs.folder / "data"
     programs.make(data)
-    programs.start(data, "-c synchronous_commit=off")
+    programs.start(data, f"-c synchronous_commit=off {settings}")
     try:
         server = PostgreSQL(programs.folder, itertools.count())
         server.run("CREATE DATABASE migrated")

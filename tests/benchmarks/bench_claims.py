@@ -30,7 +30,7 @@ from node.analysis.worker import PERIOD_SECONDS
 from storage.database.transactions import Transactions
 from storage.stages import Event
 from storage.store import Store
-from tests.benchmarks.bench_database import fill
+from tests.benchmarks.filled_database import fill
 from tests.support.builders import conclusion, report_object
 from tests.support.postgresql import Programs
 
