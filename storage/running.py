@@ -74,5 +74,4 @@ class Waiting:
     oldest_refused_at: datetime | None = None
     dead: int = 0
     dead_notifications: int = 0
-    failed: int = 0
     held_up: str = ""

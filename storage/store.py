@@ -5,6 +5,7 @@ from storage.database.engine import open_database
 from storage.database.transactions import Transactions
 from storage.database.wakeups import Listening
 from storage.queries.accounts import Accounts
+from storage.queries.at_end import AtEnd
 from storage.queries.canaries import Canaries
 from storage.queries.cfind import CFind
 from storage.queries.claims import Queue
@@ -43,6 +44,7 @@ class Store:
         self.commitments = Commitments(transactions, folder)
         self.commitment_requests = CommitmentRequests(transactions)
         self.worklist = Worklist(transactions.reading_plainly)
+        self.at_end = AtEnd(transactions)
         self.cfind = CFind(transactions)
         self.retention = Retention(transactions, folder)
         self.accounts = Accounts(transactions)

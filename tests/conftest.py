@@ -112,6 +112,7 @@ class PostgreSQL:
     """A PostgreSQL server of the tests' own, which answers a commit before it has written it unless a database says otherwise."""
 
     programs: Programs
+    settings: str = ""
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -130,7 +131,7 @@ class PostgreSQL:
 
     def start(self) -> None:
         """It answers."""
-        self.programs.start(self._data, "-c synchronous_commit=off")
+        self.programs.start(self._data, f"-c synchronous_commit=off {self.settings}")
 
     def kill(self) -> None:
         """All that it ran was killed at once; what is committed is there after `start`."""
@@ -170,9 +171,9 @@ def postgresql_server() -> Iterator[PostgreSQL]:
 
 
 @contextmanager
-def running_postgresql() -> Iterator[PostgreSQL]:
-    """The same for whoever is no test."""
-    server = PostgreSQL(Programs())
+def running_postgresql(settings: str = "") -> Iterator[PostgreSQL]:
+    """The same for whoever is no test, with these settings too."""
+    server = PostgreSQL(Programs(), settings)
     server.make()
     try:
         server.run("CREATE DATABASE migrated")

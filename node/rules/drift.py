@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from statistics import median
 
 from storage.records import Measured
@@ -52,10 +52,13 @@ COMPARISONS = len(NUMBERS) + len(SHARES)
 
 def baseline_of(cases: Sequence[Measured], weeks: float) -> int:
     """How many of a scanner's cases, in the order of time, are its baseline; 0 while it is not whole."""
-    if not cases:
-        return 0
-    until = cases[0].at + timedelta(weeks=weeks)
-    return baseline_size(len(cases), sum(case.at < until for case in cases))
+    return baseline_size(len(cases), _within(cases, weeks))
+
+
+def _within(cases: Sequence[Measured], weeks: float) -> int:
+    """How many came in the first weeks."""
+    until = cases[0].at + timedelta(weeks=weeks) if cases else None
+    return 0 if until is None else sum(case.at < until for case in cases)
 
 
 def baseline_size(count: int, within: int) -> int:
@@ -66,15 +69,30 @@ def baseline_size(count: int, within: int) -> int:
 
 def split(cases: Sequence[Measured], weeks: float) -> tuple[Sequence[Measured], Sequence[Measured]] | None:
     """A scanner's baseline and its last whole block; None where there is none of either yet."""
-    begun = baseline_of(cases, weeks)
-    blocks = (len(cases) - begun) // BLOCK if begun else 0
-    end = begun + blocks * BLOCK
-    return (cases[:begun], cases[end - BLOCK : end]) if blocks else None
+    begun, last = ends_of(len(cases), _within(cases, weeks))
+    start = len(cases) - last
+    return (cases[:begun], cases[start : start + BLOCK]) if begun else None
 
 
-def shifts(scanners: Mapping[tuple[str, str], Sequence[Measured]], weeks: float) -> dict[tuple[str, str], list[Shift]]:
-    """What has shifted in the last whole block of each scanner, those without any left out."""
-    largest_p = threshold(scanners.values())
+def ends_of(count: int, within: int) -> tuple[int, int]:
+    """How many of a scanner's first cases are its baseline, and how many of its last begin with its last whole block.
+
+    `count` in all, `within` of them in its first weeks.  (0, 0) where there is none of either yet.
+    """
+    begun = baseline_size(count, within)
+    blocks = (count - begun) // BLOCK if begun else 0
+    return (begun, count - begun - (blocks - 1) * BLOCK) if blocks else (0, 0)
+
+
+def shifts(
+    scanners: Mapping[tuple[str, str], Sequence[Measured]], weeks: float, largest_p: float | None = None
+) -> dict[tuple[str, str], list[Shift]]:
+    """What has shifted in the last whole block of each scanner, those without any left out.
+
+    `largest_p`: their `threshold`, where not all cases of each are given, but its `ends_of` alone.
+    """
+    if largest_p is None:
+        largest_p = threshold(map(span_of, scanners.values()))
     found = {}
     for scanner, cases in scanners.items():
         if parts := split(cases, weeks):
@@ -82,16 +100,23 @@ def shifts(scanners: Mapping[tuple[str, str], Sequence[Measured]], weeks: float)
     return {scanner: each for scanner, each in found.items() if each}
 
 
-def threshold(scanners: Iterable[Sequence[Measured]]) -> float:
+Span = tuple[int, datetime, datetime]
+"""How many cases a scanner has, and when the first and the last came."""
+
+
+def span_of(cases: Sequence[Measured]) -> Span:
+    """Of a scanner that has cases, in the order of time."""
+    return len(cases), cases[0].at, cases[-1].at
+
+
+def threshold(scanners: Iterable[Span]) -> float:
     """The largest p of one test that is an alarm: so that a year's tests of all scanners raise as few as they may."""
-    tests_a_year = sum(_cases_a_year(cases) / BLOCK * COMPARISONS for cases in scanners)
+    tests_a_year = sum(_cases_a_year(*span) / BLOCK * COMPARISONS for span in scanners)
     return min(LARGEST_P, FALSE_ALARMS_A_YEAR / tests_a_year) if tests_a_year else LARGEST_P
 
 
-def _cases_a_year(cases: Sequence[Measured]) -> float:
-    if len(cases) < 2:
-        return 0.0
-    return (len(cases) - 1) * (YEAR / max(cases[-1].at - cases[0].at, timedelta(days=1)))
+def _cases_a_year(count: int, first_at: datetime, last_at: datetime) -> float:
+    return (count - 1) * (YEAR / max(last_at - first_at, timedelta(days=1)))
 
 
 def compare(baseline: Sequence[Measured], block: Sequence[Measured], largest_p: float) -> list[Shift]:

@@ -160,7 +160,7 @@ class Board:
             rows |= {row["case_id"]: row for row in self._triage.cases()}
             self._read_at = now
         else:
-            in_work = [case for case, row in self._snapshot.cases.items() if row["stage"] in NOT_ENDED]
+            in_work = {case: row for case, row in self._snapshot.cases.items() if row["stage"] in NOT_ENDED}
             mark, rows = self._triage.changed(self._mark, in_work)
         changed = self._snapshot.changed(rows)
         self._snapshot = changed if changed.number else Snapshot(1, 0, {})

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from node.rules.drift import BLOCK, LEAST_BASELINE, Shift, shifts
+from node.rules.drift import BLOCK, LEAST_BASELINE, Shift, ends_of, shifts, threshold
 from node.runtime import log
 from node.workflow.context import Context
 from storage.queries.drift import Drifted
@@ -11,11 +11,20 @@ from storage.records import Measured
 
 
 def look(context: Context) -> int:
-    """What has drifted now is in the database; returns how much."""
+    """What has drifted now is in the database; returns how much.
+
+    Of each scanner what is compared is read, and not all that it ever measured.
+    """
     store, weeks = context.store.drift, context.config.drift.baseline_weeks
-    if store.count() < LEAST_BASELINE + BLOCK:
+    scanners = store.scanners(weeks)
+    if sum(each.count for each in scanners) < LEAST_BASELINE + BLOCK:
         return 0
-    found = shifts(by_scanner(store.measured()), weeks)
+    compared = dict[tuple[str, str], list[Measured]]()
+    for each in scanners:
+        first, last = ends_of(each.count, each.within)
+        if first:
+            compared[each.site, each.scanner] = store.first_and_last(each, first, last)
+    found = shifts(compared, weeks, threshold((each.count, each.first_at, each.last_at) for each in scanners))
     now = context.clock()
     drifted = [
         Drifted(site, scanner, shift.what, in_words(shift), now)

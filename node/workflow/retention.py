@@ -14,7 +14,7 @@ from storage.queries.retention import Removal, Why
 YOUNGEST_REMOVED = timedelta(days=1)
 """A full disk removes nothing younger: it may just have been delivered, and somebody may look into it."""
 AT_ONCE = 50
-ASSOCIATIONS_AT_ONCE = 5000
+ASSOCIATIONS_AT_ONCE = NOTED_AT_ONCE = 5000
 
 
 def retain(context: Context) -> int:
@@ -23,6 +23,7 @@ def retain(context: Context) -> int:
     Their files are deleted at the next run.  With `retention_days` the associations that brought nothing else go too.
     """
     _end_earlier(context)
+    context.store.at_end.fold()
     settings, now = context.config.storage, context.clock()
     removed = _remove_others(context, now)
     if settings.retention_days:
@@ -50,6 +51,8 @@ def _remove_others(context: Context, now: datetime) -> int:
     if not hours:
         return 0
     before, why = now - timedelta(hours=hours), Why.OTHER_OBJECTS
+    while context.store.retention.note_images(before, NOTED_AT_ONCE, IMAGE_CLASSES) == NOTED_AT_ONCE:
+        still_working()
     cases = context.store.retention.candidates(before, AT_ONCE, why, IMAGE_CLASSES)
     return sum(remove(context, case, why, before) is not None for case in cases)
 

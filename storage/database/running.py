@@ -3,10 +3,12 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Double, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Double, Index, Integer, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from storage.database.schema import Base
+
+_IS_IMAGE = text("path LIKE 'instances/%'")
 
 
 class ProcessRow(Base):
@@ -47,6 +49,17 @@ class TallyRow(Base):
     value: Mapped[float] = mapped_column(Double)
 
 
+class AtEndRow(Base):
+    """So many more, or fewer, series or deliveries stand at an end.  See `storage.queries.at_end`."""
+
+    __tablename__ = "at_end"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    what: Mapped[str] = mapped_column(String(16))
+    stage: Mapped[str] = mapped_column(String(16))
+    number: Mapped[int]
+
+
 class CanaryRow(Base):
     """A synthetic series that was sent to see whether it is answered rightly.  See `storage.queries.canaries`."""
 
@@ -78,6 +91,8 @@ class MeasuredRow(Base):
     noise_hu: Mapped[float | None] = mapped_column(Double)
     spread_mm: Mapped[float | None] = mapped_column(Double)
     dose_mgy: Mapped[float | None] = mapped_column(Double)
+
+    __table_args__ = (Index("ix_measured_scanner", "site", "scanner", "at", "id"),)
 
 
 class BaselineRow(Base):
@@ -205,5 +220,5 @@ class UploadRow(Base):
     __table_args__ = (
         Index("ix_upload_due", "next_attempt_at"),
         Index("ix_upload_series", "series_id", "uploaded_at"),
-        Index("ix_upload_folder", "folder", "uploaded_at"),
+        Index("ix_upload_image", "folder", "uploaded_at", sqlite_where=_IS_IMAGE, postgresql_where=_IS_IMAGE),
     )

@@ -33,6 +33,8 @@ class Base(DeclarativeBase):
 
 _OPEN, _SHORT = text("closed IS NULL"), text("shortfall <> ''")
 _ANALYSIS = text("stage = 'ready' OR stage = 'analysing'")
+_ERROR, _SEVERAL = text("last_error <> ''"), text("instance_count > 1")
+_OTHERS = "outcome = 'not_eligible' AND {} AND promised_at IS NULL"
 
 
 class OfFile:
@@ -67,6 +69,7 @@ class AssociationRow(Base):
     __table_args__ = (
         Index("ix_association_open", "receiver", sqlite_where=_OPEN, postgresql_where=_OPEN),
         Index("ix_association_short", "id", sqlite_where=_SHORT, postgresql_where=_SHORT),
+        Index("ix_association_closed_at", "closed_at"),
     )
 
 
@@ -128,6 +131,8 @@ class SeriesRow(Base):
     """When a sender was last promised that we keep instances of it (storage commitment)."""
     canary: Mapped[bool] = mapped_column(default=False, server_default=false())
     """It is synthetic, and nobody's: see `storage.queries.canaries`."""
+    holds_images: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Retention has seen that it holds more than other objects; until something comes (`reopen`)."""
     p_present: Mapped[float | None]
     """As its report says; here, so that the worklist is read in the order of an index."""
     priority: Mapped[int | None] = mapped_column(Integer, Computed(PRIORITY))
@@ -143,7 +148,14 @@ class SeriesRow(Base):
         Index(
             "ix_series_ready_attempts", "stage", "attempts", "turn", sqlite_where=_ANALYSIS, postgresql_where=_ANALYSIS
         ),
-        Index("ix_series_calling_ae", "calling_ae", "id"),
+        Index("ix_series_calling_ae", "calling_ae", "id", sqlite_where=_SEVERAL, postgresql_where=_SEVERAL),
+        Index("ix_series_canary", "id", sqlite_where=text("canary = 1"), postgresql_where=text("canary")),
+        Index(
+            "ix_series_other_objects",
+            "ended_at",
+            sqlite_where=text(_OTHERS.format("holds_images = 0")),
+            postgresql_where=text(_OTHERS.format("NOT holds_images")),
+        ),
         Index("ix_series_urgent", "priority", "p_absent", "last_instance_at"),
         # For what is asked of us: whole values, and what they begin with.
         *(
@@ -205,6 +217,15 @@ class ReportRow(OfFile, Base):
     inference_seconds: Mapped[float | None] = mapped_column(Float)
     report_seconds: Mapped[float | None] = mapped_column(Float)
 
+    __table_args__ = (
+        Index(
+            "ix_report_notify",
+            "created_at",
+            sqlite_where=text("notify IS 1"),
+            postgresql_where=text("notify IS true"),
+        ),
+    )
+
 
 PROBABILITY_COLUMNS = (
     "p_left_infraclinoid_ica", "p_right_infraclinoid_ica", "p_left_supraclinoid_ica", "p_right_supraclinoid_ica",
@@ -247,7 +268,10 @@ class DeliveryRow(Base):
     delivered_at: Mapped[datetime | None]
     committed_at: Mapped[datetime | None]
 
-    __table_args__ = (Index("ix_delivery_due", "stage", "next_attempt_at"),)
+    __table_args__ = (
+        Index("ix_delivery_due", "stage", "next_attempt_at"),
+        Index("ix_delivery_error", "id", sqlite_where=_ERROR, postgresql_where=_ERROR),
+    )
 
 
 class RemovalRow(Base):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import and_, delete, func, or_, select
 
@@ -13,6 +14,8 @@ from storage.records import Measured
 from storage.stages import Outcome
 
 _MEASURED = [each.name for each in fields(Measured)]
+_COLUMNS = [getattr(MeasuredRow, name) for name in _MEASURED]
+"""Not whole rows: a year of cases in a moment."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +75,26 @@ class Drift:
 
     def measured(self, site: str | None = None, scanner: str | None = None) -> list[Measured]:
         """All of them, or a scanner's, in the order of time, those before the beginning of its baseline left out."""
-        columns = [getattr(MeasuredRow, name) for name in _MEASURED]  # not whole rows: a year of cases in a moment
-        asked = select(*columns).order_by(MeasuredRow.at, MeasuredRow.id)
+        asked = select(*_COLUMNS).order_by(MeasuredRow.at, MeasuredRow.id)
         if site is not None:
             asked = asked.where(MeasuredRow.site == site, MeasuredRow.scanner == scanner)
         with self._transactions.reading() as session:
             begun = {(row.site, row.scanner): row.begun_at for row in session.scalars(select(BaselineRow))}
-            rows = [dict(zip(_MEASURED, row, strict=True)) for row in session.execute(asked)]
-            found = [Measured(**row | {"outcome": Outcome(row["outcome"])}) for row in rows]
+            found = [_measured(row) for row in session.execute(asked)]
         return [each for each in found if each.at >= begun.get((each.site, each.scanner), each.at)]
+
+    def first_and_last(self, of: ScannerCases, first: int, last: int) -> list[Measured]:
+        """So many of the scanner's first cases and of its last, without those between, in the order of time."""
+        mine = (
+            MeasuredRow.site == of.site,
+            MeasuredRow.scanner == of.scanner,
+            MeasuredRow.at.between(of.first_at, of.last_at),
+        )
+        asked = select(*_COLUMNS).where(*mine)
+        with self._transactions.reading() as session:
+            baseline = session.execute(asked.order_by(MeasuredRow.at, MeasuredRow.id).limit(first)).all()
+            newest = session.execute(asked.order_by(MeasuredRow.at.desc(), MeasuredRow.id.desc()).limit(last)).all()
+        return [_measured(row) for row in (*baseline, *reversed(newest))]
 
     def add(self, measured: Sequence[Measured]) -> None:
         """They are kept too."""
@@ -107,3 +121,8 @@ class Drift:
             for each in now_drifted:
                 since = known.get((each.site, each.scanner, each.what), each.noticed_at)
                 session.add(DriftRow(**vars(each) | {"noticed_at": since}))
+
+
+def _measured(row: Sequence[Any]) -> Measured:
+    values = dict(zip(_MEASURED, row, strict=True))
+    return Measured(**values | {"outcome": Outcome(values["outcome"])})

@@ -14,7 +14,6 @@ SELECT
     (SELECT COUNT(*) FROM notification WHERE stage = 'dead') AS dead_notifications,
     (SELECT MIN(created_at) FROM notification WHERE stage = 'pending' AND last_error <> '') AS oldest_refused_at,
     (SELECT MIN(ready_at) FROM series WHERE NOT canary AND stage = 'ready') AS oldest_ready_at,
-    (SELECT COUNT(*) FROM series WHERE NOT canary AND stage = 'failed') AS failed,
     (SELECT MAX(detail) FROM series WHERE NOT canary AND stage = 'ready' AND outcome IS NULL AND detail <> '') AS held_up
 """
 _CANARY = "SELECT * FROM canary WHERE ended_at IS NOT NULL AND (seconds IS NOT NULL OR trouble <> '') ORDER BY id DESC LIMIT 1"
@@ -108,7 +107,7 @@ def waiting(reading: Reading) -> Waiting:
         [row] = select(_WAITING)
     times = ("oldest_pending_at", "oldest_ready_at", "oldest_refused_at")
     oldest: dict[str, Any] = {name: row[name] and _time(row[name]) for name in times}
-    numbers = {name: row[name] for name in ("dead", "dead_notifications", "failed")}
+    numbers = {name: row[name] for name in ("dead", "dead_notifications")}
     return Waiting(**oldest, **numbers, held_up=row["held_up"] or "")
 
 

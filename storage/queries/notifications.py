@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from storage.database.running import NotificationRow
@@ -128,23 +128,23 @@ class Notifications:
         """The cases worth an alert that were reported since then and that nobody has acknowledged."""
         found = (
             select(SeriesRow.id, SeriesRow.revision, ReportRow.created_at)
-            .join(ReportRow, ReportRow.id == SeriesRow.report_id)
+            .join(ReportRow, _its_report())
             .where(ReportRow.created_at >= since, ReportRow.notify.is_(True), ~SeriesRow.canary, ~_acknowledged())
         )
         return self._noteworthy(found)
 
     def late(self, before: datetime, since: datetime) -> list[Noteworthy]:
-        """The cases whose last slice came between these times and whose report is not where it belongs."""
+        """The cases whose last slice came between these times and whose report is not where it belongs.
+
+        Found from what is in work and from deliveries that have not ended well, not among all cases.
+        """
         in_work = SeriesRow.stage.in_((Stage.RECEIVING.value, Stage.READY.value, Stage.ANALYSING.value))
         open_or_dead = DeliveryRow.stage.in_((DeliveryStage.PENDING.value, DeliveryStage.DEAD.value))
-        undelivered = exists().where(DeliveryRow.report_id == SeriesRow.report_id, open_or_dead)
-        found = select(SeriesRow.id, SeriesRow.revision, SeriesRow.last_instance_at).where(
-            SeriesRow.last_instance_at < before,
-            SeriesRow.last_instance_at >= since,
-            ~SeriesRow.canary,
-            or_(in_work, undelivered),
+        case = select(SeriesRow.id, SeriesRow.revision, SeriesRow.last_instance_at).where(
+            SeriesRow.last_instance_at < before, SeriesRow.last_instance_at >= since, ~SeriesRow.canary
         )
-        return self._noteworthy(found)
+        undelivered = case.join(ReportRow, _its_report()).join(DeliveryRow, DeliveryRow.report_id == ReportRow.id)
+        return self._noteworthy(union(case.where(in_work), undelivered.where(open_or_dead)))
 
     def is_open(self, notification: Notification) -> bool:
         """Whether its case is still there as it was, and not acknowledged."""
@@ -191,6 +191,11 @@ class Notifications:
     def _noteworthy(self, statement: Any) -> list[Noteworthy]:
         with self._transactions.reading() as session:
             return [Noteworthy(*row) for row in session.execute(statement)]
+
+
+def _its_report() -> ColumnElement[bool]:
+    """It is the series' last report; found by the number of the series, which has an index."""
+    return and_(ReportRow.series_id == SeriesRow.id, ReportRow.id == SeriesRow.report_id)
 
 
 def _acknowledged() -> ColumnElement[bool]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Update, func, select, update
+from sqlalchemy import Update, func, literal_column, select, union, update
 from sqlalchemy.orm import Session
 
 from storage.database.schema import AssociationRow, InstanceRow, ObjectRow, RefusalRow, ReportRow, SeriesRow
@@ -19,6 +19,8 @@ from storage.stages import Event, Outcome, Stage, advance
 CLOCKS_DIFFER = timedelta(seconds=5)
 """Between two hosts; more than that and the clock was set back."""
 _RECEIVING = SeriesRow.stage == Stage.RECEIVING.value
+_OF_SEVERAL = SeriesRow.instance_count > literal_column("1")
+"""As the index `ix_series_calling_ae` has it: who sends series of one instance has none there."""
 
 
 class Settling:
@@ -60,11 +62,9 @@ class Settling:
             again = select(SeriesRow.sent_again_by).where(
                 SeriesRow.id == series.id, SeriesRow.sent_again_by.is_not(None)
             )
-            rows = session.scalars(
-                select(AssociationRow)
-                .where(AssociationRow.id.in_(brought) | AssociationRow.id.in_(again))
-                .order_by(AssociationRow.id)
-            )
+            # A union: of two IN with OR between them PostgreSQL reads all associations.
+            mine = AssociationRow.id.in_(union(brought, again))
+            rows = session.scalars(select(AssociationRow).where(mine).order_by(AssociationRow.id))
             return [_ending(session, series, row, sop_classes) for row in rows.all()]
 
     def instances(self, series_id: int) -> list[tuple[Header, StoredFile]]:
@@ -128,8 +128,10 @@ class Settling:
     def habits(self, calling_ae: str, last: int) -> list[tuple[int, int]]:
         """(revision, associations that contributed) of the last settled series of a peer, newest first."""
         with self._transactions.reading() as session:
-            settled = (SeriesRow.calling_ae == calling_ae, ~_RECEIVING, SeriesRow.instance_count > 1)
-            recent = select(SeriesRow.id, SeriesRow.revision).where(*settled).order_by(SeriesRow.id.desc()).limit(last)
+            # Between, not equal: else PostgreSQL may go through the series of all peers, in the order of their ids.
+            settled = (SeriesRow.calling_ae.between(calling_ae, calling_ae), ~_RECEIVING, _OF_SEVERAL)
+            newest = (SeriesRow.calling_ae.desc(), SeriesRow.id.desc())
+            recent = select(SeriesRow.id, SeriesRow.revision).where(*settled).order_by(*newest).limit(last)
             count = func.count(func.distinct(InstanceRow.association_id))
             return [
                 (revision, session.scalar(select(count).where(InstanceRow.series_id == id_)) or 0)

@@ -15,7 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, literal_column, or_, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.running import UploadRow
@@ -83,7 +83,7 @@ class Retention:
         What a sender was promised to be kept (storage commitment) is old only so long after the promise, and is removed
         for its age alone.
         """
-        others = [_holds_none_of(kept_classes)] if why is Why.OTHER_OBJECTS else []
+        others = [*_MAY_HOLD_NONE, ~_holds_one_of(kept_classes)] if why is Why.OTHER_OBJECTS else []
         if self._folder:  # what lies in another folder alone is for whoever has that
             of_case = exists().where(UploadRow.series_id == SeriesRow.id)
             here = of_case.where(UploadRow.folder.in_([self._folder, ""]))
@@ -96,6 +96,19 @@ class Retention:
                 *old, ~SeriesRow.canary, _owes_nothing(why), _is_free(before, why), *others
             )
             return list(session.scalars(found.order_by(SeriesRow.ended_at).limit(limit)))
+
+    def note_images(self, before: datetime, limit: int, kept_classes: Collection[str]) -> int:
+        """What ended before this time and holds an instance of these classes is not looked at as OTHER_OBJECTS again.
+
+        The oldest first; returns how many.
+        """
+        some = select(SeriesRow.id).where(*_MAY_HOLD_NONE, SeriesRow.ended_at < before, _holds_one_of(kept_classes))
+        oldest = some.order_by(SeriesRow.ended_at).limit(limit)
+        noted = update(SeriesRow).where(SeriesRow.id.in_(oldest), *_MAY_HOLD_NONE).values(holds_images=True)
+        with self._transactions.reading() as session:
+            if session.scalar(oldest.limit(1)) is None:
+                return 0
+        return self._transactions.change(noted)
 
     def begin(self, case_id: int, why: Why, before: datetime, now: datetime) -> Removal | None:
         """The removal is recorded; None when it is no longer one of the `candidates` before this time."""
@@ -148,7 +161,8 @@ class Retention:
     def forget_associations(self, before: datetime, limit: int) -> int:
         """Associations that were closed before this time and brought nothing that is still here are forgotten: how many."""
         brought = exists().where(InstanceRow.association_id == AssociationRow.id)
-        idle = select(AssociationRow.id).where(AssociationRow.closed_at < before, ~brought).limit(limit)
+        old = select(AssociationRow.id).where(AssociationRow.closed_at < before, ~brought)
+        idle = old.order_by(AssociationRow.closed_at).limit(limit)
         with self._transactions.reading() as session:
             found = session.scalars(idle).all()
         if found:  # the search has locked nobody out
@@ -182,25 +196,40 @@ def _owes_nothing(why: Why) -> ColumnElement[bool]:
     Or it ended without a report because none was wanted.  Where nobody has a report, because no report could be made or no
     destination is to get it, what is here is all there is: it goes by age alone.
     """
-    mine = exists().where(DeliveryRow.report_id == ReportRow.id, ReportRow.series_id == SeriesRow.id)
-    open_ones = mine.where(DeliveryRow.stage.not_in(_ACCEPTED))
-    unanswered = mine.where(CommitmentRow.delivery_id == DeliveryRow.id, CommitmentRow.next_attempt_at.is_not(None))
-    delivered = exists().where(DeliveryRow.report_id == SeriesRow.report_id, DeliveryRow.stage.in_(_ACCEPTED))
+    mine = select(DeliveryRow.id).join(ReportRow, ReportRow.id == DeliveryRow.report_id)
+    mine = mine.where(ReportRow.series_id == SeriesRow.id)
+    open_ones = _is_there(mine.where(DeliveryRow.stage.not_in(_ACCEPTED)))
+    asked = mine.join(CommitmentRow, CommitmentRow.delivery_id == DeliveryRow.id)
+    unanswered = _is_there(asked.where(CommitmentRow.next_attempt_at.is_not(None)))
+    of_report = select(DeliveryRow.id).where(DeliveryRow.report_id == SeriesRow.report_id)
+    delivered = _is_there(of_report.where(DeliveryRow.stage.in_(_ACCEPTED)))
     stage = SeriesRow.stage.concat("")  # no column: SQLite would leave the index of the order for that of the stage
     ended = (Stage.REPORTED.value, Stage.FAILED.value)
     unreported = and_(stage.in_(ended[:1] if why is Why.SPACE else ended), SeriesRow.report_id.is_(None))
-    received = (
-        delivered if why is Why.SPACE else or_(delivered, ~exists().where(DeliveryRow.report_id == SeriesRow.report_id))
-    )
+    received = delivered if why is Why.SPACE else or_(delivered, ~_is_there(of_report))
     reported = and_(stage.in_(ended), received)
     return and_(or_(stage == Stage.SET_ASIDE.value, unreported, reported), ~open_ones, ~unanswered)
 
 
-def _holds_none_of(sop_classes: Collection[str]) -> ColumnElement[bool]:
-    """It is not eligible, and no instance of it is of one of these classes."""
+_MAY_HOLD_NONE = (
+    SeriesRow.outcome == literal_column(f"'{Outcome.NOT_ELIGIBLE.value}'"),
+    ~SeriesRow.holds_images,
+    SeriesRow.promised_at.is_(None),
+)
+"""It may be removed as OTHER_OBJECTS, for all that its row says: as the index `ix_series_other_objects` has it."""
+
+
+def _holds_one_of(sop_classes: Collection[str]) -> ColumnElement[bool]:
+    """An instance of it is of one of these classes."""
     sop_class = InstanceRow.header["sop_class_uid"].as_string()
-    held = exists().where(InstanceRow.series_id == SeriesRow.id, sop_class.in_(list(sop_classes)))
-    return and_(SeriesRow.outcome == Outcome.NOT_ELIGIBLE.value, ~held)
+    return _is_there(
+        select(InstanceRow.id).where(InstanceRow.series_id == SeriesRow.id, sop_class.in_(list(sop_classes)))
+    )
+
+
+def _is_there(some: Select[Any]) -> ColumnElement[bool]:
+    """Whether there is one, looked for at each case: without OFFSET PostgreSQL may read the whole table first, to join it."""
+    return some.limit(1).offset(0).exists()
 
 
 def _is_free(before: datetime, why: Why) -> ColumnElement[bool]:

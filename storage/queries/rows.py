@@ -34,3 +34,4 @@ def reopen(series: SeriesRow) -> None:
     series.outcome = series.claim_token = series.claimed_by = series.lease_until = series.report_id = None
     series.ready_at = series.claimed_at = series.ended_at = series.p_present = None
     series.reason = series.detail = series.evidence = ""
+    series.holds_images = False

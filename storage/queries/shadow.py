@@ -211,12 +211,13 @@ def _new(bundles: Bundles, now: datetime) -> Select[ReportRow]:
     answered = exists().where(
         ShadowAnswerRow.report_uid == ReportRow.sop_instance_uid, ShadowAnswerRow.bundle_sha256 == bundles.sha256
     )
-    is_last = exists().where(  # no join: it would be begun at the series, all of which are reported
+    last = select(SeriesRow.id).where(
         SeriesRow.id == ReportRow.series_id,
         SeriesRow.report_id == ReportRow.id,
         SeriesRow.stage == Stage.REPORTED.value,
         ~SeriesRow.canary,
     )
+    is_last = last.limit(1).offset(0).exists()  # OFFSET: else it may be begun at the series, all of which are reported
     return (
         select(ReportRow)
         .where(ReportRow.model == bundles.first_model, ReportRow.outcome.in_(_CONCLUDED), is_last)

@@ -33,7 +33,7 @@ _REPORTED = (
 )
 _TIMES = f"""
 SELECT s.last_instance_at, MAX(d.delivered_at) AS delivered_at, SUM(CASE WHEN d.delivered_at IS NULL THEN 1 ELSE 0 END) AS open
-FROM report r JOIN series s ON s.report_id = r.id JOIN delivery d ON d.report_id = r.id
+FROM report r JOIN series s ON s.id = r.series_id AND s.report_id = r.id JOIN delivery d ON d.report_id = r.id
 WHERE r.created_at >= :since AND r.outcome IN ('positive', 'negative')
     AND NOT EXISTS (SELECT 1 FROM report e WHERE e.series_id = s.id AND e.revision < r.revision AND e.created_at >= s.ready_at)
     AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.report_id = r.id AND d.created_at > r.created_at AND {NOT_A_REVIEW})

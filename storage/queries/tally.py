@@ -67,13 +67,13 @@ def count_acceptance(session: Session, delivery_id: int, now: datetime) -> None:
     delivery = session.get_one(DeliveryRow, delivery_id)
     report = session.get_one(ReportRow, delivery.report_id)
     series = session.get_one(SeriesRow, report.series_id)
-    if series.ready_at is None:  # a slice has come since
+    is_of_now = series.report_id == report.id and delivery.created_at == report.created_at
+    if delivery.object_id is not None or not is_of_now or series.ready_at is None:  # which a late slice has undone
         return
     earlier = select(ReportRow.id).where(
         ReportRow.series_id == series.id, ReportRow.id != report.id, ReportRow.created_at >= series.ready_at
     )
-    is_of_now = series.report_id == report.id and delivery.created_at == report.created_at
-    if delivery.object_id is not None or not is_of_now or session.scalar(earlier.limit(1)) is not None:
+    if session.scalar(earlier.limit(1)) is not None:
         return
     changes = Counter[_Key](_observed("delivery", (now - report.created_at).total_seconds()))
     changes.update(_observed("total", (now - series.last_instance_at).total_seconds()))

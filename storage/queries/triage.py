@@ -1,7 +1,7 @@
 """The cases as the triage page lists them: all that it ranks, filters and shows, in one statement without the view's counts."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,15 +33,17 @@ SELECT COALESCE((SELECT MAX(id) FROM series), 0) AS cases, COALESCE((SELECT MAX(
     COALESCE((SELECT MAX(id) FROM review_entry), 0) AS entries, COALESCE((SELECT MAX(id) FROM removal), 0) AS removals
 """
 NOT_ENDED = ("receiving", "ready", "analysing")
-"""The stages that a case may leave without a report, a review or a removal; `_TOUCHED` has them too."""
+"""The stages that a case may leave without a report, a review or a removal; `_TOUCHED` and `_READY` have them too."""
 _TOUCHED = """
 SELECT id AS case_id FROM series WHERE id > :cases
-UNION SELECT id FROM series WHERE stage IN ('receiving', 'ready', 'analysing')
+UNION SELECT id FROM series WHERE stage IN ('receiving', 'analysing')
 UNION SELECT series_id FROM report WHERE id > :reports
 UNION SELECT case_id FROM review_entry WHERE id > :entries
 UNION SELECT case_id FROM removal WHERE id > :removals
 """
 """From indexes alone, but for the few rows that it finds."""
+_READY = "SELECT id AS case_id, stage, outcome, reason, detail, conflicts, revision, instance_count FROM series WHERE stage = 'ready'"
+"""What may differ of those that wait, of which there may be thousands: the rest of a row is read where one of these does."""
 _AGAIN, _REMOVALS_AGAIN = 8, 64
 """So many of the last rows of each table are looked at again: two transactions may commit in another order than they got
 their numbers, and a removal is recorded before its case is gone.
@@ -79,17 +81,19 @@ class Triage:
         with self._reading() as select:
             return Mark(**select(_MARK)[0])
 
-    def changed(self, since: Mark, in_work: Iterable[int]) -> tuple[Mark, dict[int, Row | None]]:
+    def changed(self, since: Mark, in_work: Mapping[int, Row]) -> tuple[Mark, dict[int, Row | None]]:
         """The cases that may differ from what was read at `since`, None for one that is gone, and the mark to go on from.
 
-        `in_work`: those that had not ended then.  Not among them is a case that ended long ago and changed without a new
-        report or a review, as one does whose instance came again with other content.
+        `in_work`: those that had not ended then, as they were.  Not among them is a case that ended long ago and changed
+        without a new report or a review, as one does whose instance came again with other content.
         """
         with self._reading() as select:
             mark = Mark(**select(_MARK)[0])
             values = {name: value - _AGAIN for name, value in vars(since).items()}
             values["removals"] = since.removals - _REMOVALS_AGAIN
-            touched = {row["case_id"] for row in select(_TOUCHED, **values)}.union(in_work)
+            ready = {row["case_id"]: row for row in select(_READY)}
+            still = {case for case, row in ready.items() if case in in_work and _is_alike(row, in_work[case])}
+            touched = {row["case_id"] for row in select(_TOUCHED, **values)} | ((in_work.keys() | ready.keys()) - still)
             rows = select(_SOME.format(numbers=", ".join(map(str, map(int, touched))))) if touched else []
         found: dict[int, Row | None] = dict.fromkeys(touched)
         return mark, found | {row["case_id"]: _whole(row) for row in rows}
@@ -110,6 +114,10 @@ def _whole(row: dict[str, Any]) -> Row:
     row["notify"] = None if row["notify"] is None else bool(row["notify"])
     row["conflicts"], row["verdicts"] = _decoded(row["conflicts"]), _decoded(row["verdicts"])
     return row
+
+
+def _is_alike(row: Row, known: Row) -> bool:
+    return all(known[name] == (_decoded(value) if name == "conflicts" else value) for name, value in row.items())
 
 
 def _decoded(value: Any) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, func, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, exists, func, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.running import UploadRow
@@ -22,6 +22,8 @@ from storage.records import StoredFile
 from storage.stages import Stage
 
 _NOT_UPLOADED = (UploadRow.uploaded_at.is_(None), UploadRow.removed_at.is_(None))
+_IS_IMAGE = UploadRow.path.like(literal_column("'instances/%'"))
+"""As the index `ix_upload_image` has it."""
 _ENDED = (Stage.REPORTED.value, Stage.SET_ASIDE.value, Stage.FAILED.value)
 
 
@@ -61,7 +63,7 @@ class Place:
 
 def images_of(series_id: Any) -> ColumnElement[bool]:
     """The files that came of the series: what its analysis reads, and a host that is lost does not keep from others for ever."""
-    return and_(UploadRow.series_id == series_id, UploadRow.path.like("instances/%"))
+    return and_(UploadRow.series_id == series_id, _IS_IMAGE)
 
 
 def waits_elsewhere(which: ColumnElement[bool], folder: str) -> ColumnElement[bool]:
@@ -178,7 +180,7 @@ class Uploads:
 
     def evictable(self, before: datetime, limit: int) -> list[Upload]:
         """Instances in this folder that the store has, of cases that ended, both before this time."""
-        found = select(UploadRow).where(*self._may_go(before), UploadRow.path.like("instances/%")).limit(limit)
+        found = select(UploadRow).where(*self._may_go(before), _IS_IMAGE).limit(limit)
         with self._transactions.reading() as session:
             return [Upload(**alike(Upload, row)) for row in session.scalars(found)]
 

@@ -78,6 +78,16 @@ SELECT d.id, d.destination, d.stage, d.attempts, d.created_at, d.next_attempt_at
 FROM delivery d JOIN report r ON r.id = d.report_id LEFT JOIN report_object o ON o.id = d.object_id
 WHERE r.series_id = :case_id ORDER BY d.id
 """
+_STAGES = """
+SELECT stage, SUM(number) AS number FROM at_end WHERE what = 'series' GROUP BY stage HAVING SUM(number) <> 0
+UNION ALL SELECT stage, COUNT(*) FROM series
+    WHERE NOT canary AND stage IN ('receiving', 'ready', 'analysing') GROUP BY stage
+"""
+_DELIVERY_STAGES = """
+SELECT stage, SUM(number) AS number FROM at_end WHERE what = 'delivery' GROUP BY stage HAVING SUM(number) <> 0
+UNION ALL SELECT stage, COUNT(*) FROM delivery WHERE stage = 'pending' GROUP BY stage
+"""
+"""What stands at an end is a sum (`storage.queries.at_end`); one statement, so that nothing is counted twice or not at all."""
 _EMPTY = "SELECT COUNT(*) AS number FROM series WHERE NOT canary AND stage = 'receiving' AND instance_count = 0"
 _DELIVERY_ERRORS = """
 SELECT MAX(created_at) AS last_at, destination, last_error, COUNT(*) AS number FROM delivery WHERE last_error <> ''
@@ -87,18 +97,20 @@ _HELD_UP = "(stage = 'ready' AND outcome IS NULL AND detail <> '')"
 _ANALYSIS_ERRORS = f"""
 SELECT claimed_at, id,
     CASE WHEN {_HELD_UP} THEN detail ELSE CAST(attempts AS TEXT) || ' failed attempts of analysis' END AS error
-FROM series WHERE NOT canary AND stage IN ('failed', 'ready') AND (attempts > 0 OR {_HELD_UP}) ORDER BY id DESC LIMIT 5
+FROM series WHERE NOT canary AND stage IN ('failed', 'ready') AND (attempts > 0 OR {_HELD_UP}) ORDER BY id + 0 DESC LIMIT 5
 """  # noqa: S608
+"""In no index's order: PostgreSQL would go through all cases for the last that failed."""
 _SHORTFALLS = """
 SELECT closed_at, calling_ae, shortfall FROM association WHERE shortfall <> '' ORDER BY id DESC LIMIT 10
 """
 # Not what a person had analysed or delivered again (`willis retry`): how long that took says nothing of the node.
+# With OFFSET, and so looked for at each case: without, PostgreSQL reads whole tables first, to join them.
 _DELIVERED = f"""
 SELECT w.* FROM worklist w WHERE w.delivery IN ('delivered', 'committed')
 AND NOT EXISTS (SELECT 1 FROM report r WHERE r.series_id = w.case_id AND r.revision < w.revision
-    AND r.created_at >= w.ready_at)
+    AND r.created_at >= w.ready_at LIMIT 1 OFFSET 0)
 AND NOT EXISTS (SELECT 1 FROM report r JOIN delivery d ON d.report_id = r.id
-    WHERE r.sop_instance_uid = w.report_uid AND d.created_at > r.created_at AND {NOT_A_REVIEW})
+    WHERE r.sop_instance_uid = w.report_uid AND d.created_at > r.created_at AND {NOT_A_REVIEW} LIMIT 1 OFFSET 0)
 ORDER BY w.case_id DESC LIMIT :most
 """  # noqa: S608
 
@@ -166,17 +178,15 @@ def is_empty(row: Row) -> bool:
 
 
 def _counts(select: Select) -> Counts:
-    rows = select("SELECT stage, COUNT(*) AS number FROM series WHERE NOT canary GROUP BY stage")
-    stages = {Stage(row["stage"]): row["number"] for row in rows}
+    stages = {Stage(row["stage"]): row["number"] for row in select(_STAGES)}
     if empty := select(_EMPTY)[0]["number"]:
         stages[Stage.RECEIVING] -= empty
-    deliveries = select("SELECT stage, COUNT(*) AS number FROM delivery GROUP BY stage")
     [ready] = select("SELECT MIN(ready_at) AS oldest_at FROM series WHERE stage = 'ready' AND NOT canary")
     [pending] = select("SELECT MIN(created_at) AS oldest_at FROM delivery WHERE stage = 'pending'")
     return Counts(
         stages=stages,
         empty=empty,
-        deliveries={DeliveryStage(row["stage"]): row["number"] for row in deliveries},
+        deliveries={DeliveryStage(row["stage"]): row["number"] for row in select(_DELIVERY_STAGES)},
         oldest_ready_at=as_time(ready["oldest_at"]),
         oldest_pending_at=as_time(pending["oldest_at"]),
     )

@@ -34,7 +34,7 @@ from storage.database.transactions import Transactions
 from storage.database.wakeups import Whom
 from storage.stages import Event
 from storage.store import Store
-from tests.benchmarks.bench_database import fill
+from tests.benchmarks.filled_database import fill
 from tests.support.builders import conclusion, report_object
 from tests.support.postgresql import Programs
 

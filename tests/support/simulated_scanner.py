@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from node.rules.drift import BLOCK, baseline_of, compare, threshold
+from node.rules.drift import BLOCK, baseline_of, compare, span_of, threshold
 from storage.records import Measured
 from storage.stages import Outcome
 
@@ -45,5 +45,5 @@ def alarms(known: list[Measured], weeks: float = 4.0) -> Iterator[int]:
     """After how many cases since the baseline each block alarmed, as an hourly look at it would have."""
     begun = baseline_of(known, weeks)
     for end in range(begun + BLOCK, len(known) + 1, BLOCK):
-        if compare(known[:begun], known[end - BLOCK : end], threshold([known[:end]])):
+        if compare(known[:begun], known[end - BLOCK : end], threshold([span_of(known[:end])])):
             yield end - begun

@@ -6,7 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from node.rules.drift import BLOCK, FALSE_ALARMS_A_YEAR, LEAST_BASELINE, baseline_of, shifts, threshold
+from node.rules.drift import BLOCK, FALSE_ALARMS_A_YEAR, LEAST_BASELINE, baseline_of, shifts, span_of, threshold
 from storage.stages import Outcome
 from tests.support.builders import START
 from tests.support.simulated_scanner import CASES_A_DAY, alarms, cases
@@ -36,8 +36,8 @@ def test_a_year_in_which_nothing_changes_has_at_most_one_false_alarm_on_average(
 
 def test_the_threshold_leaves_as_many_false_alarms_to_a_year_however_many_scanners_there_are() -> None:
     rng = np.random.default_rng(9)
-    one = threshold([cases(rng, START, 2000)])
-    assert threshold([cases(rng, START, 2000)] * 4) == pytest.approx(one / 4)
+    one = threshold([span_of(cases(rng, START, 2000))])
+    assert threshold([span_of(cases(rng, START, 2000))] * 4) == pytest.approx(one / 4)
     assert one * CASES_A_DAY * 365.25 / BLOCK * 8 == pytest.approx(FALSE_ALARMS_A_YEAR, rel=0.01)
 
 

@@ -115,6 +115,26 @@ def test_a_case_declined_before_its_analysis_is_followed_to_its_end_without_a_re
     assert case(board, 1)["stage"] == "reported"
 
 
+def test_what_changes_of_a_case_while_it_waits_is_found_and_those_that_wait_unchanged_are_not_read_again(
+    store: Store, board: Board, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        ready(store, clock, series=f"2.25.9{number}")
+    board.current()
+    mark, in_work = board._mark, dict(board.current().cases)
+    monkeypatch.setattr(store.triage, "cases", refuse)
+    assert store.queue.claim("worker:1", clock(), LEASE, 3)
+    store.queue.give_back("worker:1", refund=False, why="no GPU")  # between two looks
+    assert case(board, 1)["detail"] == "no GPU"
+    add(store, clock, header(1, "2.25.91"), content="other")
+    assert case(board, 2)["conflicts"] == ["instances_differ"]
+    assert 3 not in store.triage.changed(mark, in_work)[1]
+    claim = store.queue.claim("worker:1", clock(), LEASE, 3)
+    assert claim and finish(store, clock, claim)
+    assert store.queue.retry(claim.series.id)
+    assert case(board, claim.series.id)["revision"] == 2
+
+
 def test_more_slices_of_a_case_in_work_are_no_news(store: Store, board: Board, clock: FakeClock) -> None:
     received(store, clock, closed=None)
     first = board.current()

@@ -4,17 +4,21 @@ import pytest
 from pydicom.uid import CTImageStorage, KeyObjectSelectionDocumentStorage
 from sqlalchemy import func, select
 
+from node.dicom.conformance import IMAGE_CLASSES
+from node.workflow import retention
 from node.workflow.context import Context
 from node.workflow.retention import retain
-from storage.database.schema import AssociationRow
+from storage.database.schema import AssociationRow, SeriesRow
 from storage.files.instances import Files
 from storage.records import AssociationEnd, ReportObject, Series
 from storage.stages import Event, Outcome, Stage
 from tests.support.builders import (
     LEASE,
     FakeClock,
+    add,
     close_association,
     conclusion,
+    header,
     open_association,
     series_now,
 )
@@ -192,6 +196,28 @@ def test_other_objects_go_after_their_hours_and_images_stay(context: DeskFactory
     assert retain(node) == 1
     assert cases(node) == [2, 3]
     assert [record.reason for record in removals(node)] == ["other_objects"]
+
+
+def test_what_holds_an_image_is_looked_at_once_as_another_object_and_again_when_something_comes(
+    context: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = context(other_objects_hours=2)
+    monkeypatch.setattr(retention, "NOTED_AT_ONCE", 1)
+    for number in (1, 2):
+        set_aside(node, clock, number, CTImageStorage)
+    set_aside(node, clock, 3, KeyObjectSelectionDocumentStorage)
+    clock.advance(2 * 3600 + 1)
+    assert retain(node) == 1
+    assert noted(node) == [1, 2]
+    before = clock.advance(60)
+    assert node.store.retention.note_images(before, 10, IMAGE_CLASSES) == 0
+    add(node.store, clock, header(9, "2.25.882"))
+    assert noted(node) == [1]
+
+
+def noted(node: Context) -> list[int]:
+    with node.store.transactions.reading() as session:
+        return list(session.scalars(select(SeriesRow.id).where(SeriesRow.holds_images).order_by(SeriesRow.id)))
 
 
 @pytest.mark.parametrize("kept", ["promised", "never"])

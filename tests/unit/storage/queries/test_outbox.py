@@ -10,9 +10,11 @@ from storage.store import Store
 from tests.support.builders import (
     LEASE,
     FakeClock,
+    add,
     claimed,
     conclusion,
     finish,
+    header,
     next_attempt_at,
     received,
     report_object,
@@ -109,6 +111,17 @@ def test_an_accepted_delivery_is_never_due_again(store: Store, clock: FakeClock)
     clock.advance(1_000_000)
     assert store.outbox.due.claim(clock(), LEASE) is None
     assert next_attempt_at(store) is None
+
+
+def test_what_is_accepted_while_a_late_slice_has_opened_its_case_again_is_delivered(
+    store: Store, clock: FakeClock
+) -> None:
+    case = reported(store, clock).series.id
+    delivery = store.outbox.due.claim(clock(), LEASE)
+    assert delivery is not None
+    add(store, clock, header(9))
+    store.outbox.accepted(delivery, clock())
+    assert [each.stage for each in store.worklist.deliveries(case)] == [DeliveryStage.DELIVERED]
 
 
 def test_a_postponed_delivery_is_due_when_it_was_said(store: Store, clock: FakeClock) -> None:
