@@ -16,8 +16,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from ai.decode import Calibration, Platt
+from ai.decode import MOST_PEAKS, Calibration, Platt
 from ai.errors import BundleError
+from ai.findings import MAX_LESIONS
 from ai.inference import Tiling
 from ai.manifest import DEFAULT_BUNDLE, MANIFEST, read_document, sha256_of
 from ai.preprocess import Preprocessing
@@ -37,6 +38,7 @@ ADDED_LATER = (
     "second_stage",
     "second_stage.place_weights",
     "second_stage.place_limit",
+    "second_stage.candidates",
     "second_stage.around",
     "second_stage.fusion",
     "second_stage.shape.layers",
@@ -61,9 +63,9 @@ class SecondStage:
     score.
 
     `place_weights`: what each of `ai.surroundings.NAMES` adds, by name; none in older bundles.  `place_limit`: what their sum
-    must reach for a place to take nothing from the score.  `around`: so many of the best candidates are looked at from four more
-    places about their centres, and the mean counts; none in older bundles.  `fusion`: instead all are, and it answers; none in
-    older bundles.
+    must reach for a place to take nothing from the score.  `candidates`: so many of the first stage's are looked at at most; 10
+    in older bundles.  `around`: so many of these, the best ones, are looked at from four more places about their centres, and the
+    mean counts; none in older bundles.  `fusion`: it answers in place of the mean; none in older bundles.
     """
 
     shape: ShapeSettings
@@ -72,12 +74,15 @@ class SecondStage:
     weights_sha256: dict[str, str]
     place_weights: dict[str, float] = field(default_factory=dict)
     place_limit: float = 0.0
+    candidates: int = MAX_LESIONS
     around: int = 0
     fusion: Fusion | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.around, int) and self.around >= 0):
             raise ValueError(f"around must be a whole number from 0 on, got {self.around}")
+        if not (type(self.candidates) is int and 1 <= self.candidates <= MOST_PEAKS):
+            raise ValueError(f"candidates must be a whole number from 1 to {MOST_PEAKS}, got {self.candidates}")
         if self.place_weights and tuple(self.place_weights) != PLACES:
             raise ValueError("place_weights are not those of this version of Willis: export the bundle again")
         if not all(np.isfinite(weight) for weight in (*self.place_weights.values(), self.place_limit)):
@@ -130,6 +135,11 @@ class Manifest:
     def notify_from(self) -> float:
         """The probability from which a scan is worth an alert."""
         return self.threshold if self.notify_threshold is None else self.notify_threshold
+
+    @property
+    def candidates(self) -> int:
+        """So many of the first stage's peaks count at most."""
+        return MAX_LESIONS if self.second_stage is None else self.second_stage.candidates
 
 
 def _check_names(weights_sha256: dict[str, str]) -> None:
@@ -307,7 +317,10 @@ def _second_stage(values: dict[str, Any] | None) -> SecondStage | None:
         return None
     _only(values, SecondStage, "second_stage.")
     shape = _settings(ShapeSettings, values["shape"], "second_stage.shape.")
-    return SecondStage(**{**values, "shape": shape, "fusion": _fusion(values.get("fusion"))})
+    fusion = _fusion(values.get("fusion"))
+    if fusion and "candidates" not in values:  # older fusions read every candidate from around, whatever `around` said
+        values = {**values, "around": MAX_LESIONS}
+    return SecondStage(**{**values, "shape": shape, "fusion": fusion})
 
 
 def _fusion(values: dict[str, Any] | None) -> Fusion | None:

@@ -64,8 +64,9 @@ class Candidate:
 NO_LESION_SCORE = -12.0
 """The score of a scan without a single candidate."""
 
-_MIN_PEAK_LOGIT, _MOST_PEAKS = -9.0, 30
-"""So many of the highest peaks above this logit are measured; the second stage looks at the best of them."""
+MOST_PEAKS = 30
+"""So many of the highest peaks are measured; the second stage looks at the best of them."""
+_MIN_PEAK_LOGIT = -9.0
 _CORE_CELLS = 5
 _SMOOTHING_CELLS = 0.6
 _MIN_APART_MM = 4.0
@@ -73,8 +74,8 @@ _CLEARLY_ASIDE_MM = 8.0
 _LEAST_PROBABILITY = 1e-6
 
 
-def candidates(maps: Maps) -> tuple[Candidate, ...]:
-    """Return at most `MAX_LESIONS` peaks of the lesion map, best first, none within another's radius."""
+def candidates(maps: Maps, most: int = MAX_LESIONS) -> tuple[Candidate, ...]:
+    """Return at most so many peaks of the lesion map, best first, none within another's radius."""
     logit_DHW = np.maximum(maps.lesion_DHW, -15.0)
     smooth_DHW = ndimage.gaussian_filter(logit_DHW, _SMOOTHING_CELLS)
     found: list[Candidate] = []
@@ -83,9 +84,9 @@ def candidates(maps: Maps) -> tuple[Candidate, ...]:
         if any(_apart(centre, other.centre_lps_mm) < max(_MIN_APART_MM, 0.6 * other.diameter_mm) for other in found):
             continue
         found.append(_candidate(maps, logit_DHW, at))
-        if len(found) == _MOST_PEAKS:
+        if len(found) == MOST_PEAKS:
             break
-    return tuple(sorted(found, key=lambda candidate: -candidate.score)[:MAX_LESIONS])
+    return tuple(sorted(found, key=lambda candidate: -candidate.score)[:most])
 
 
 def findings(
@@ -100,7 +101,7 @@ def findings(
     present = max((lesion.probability for lesion in lesions), default=calibration.present(NO_LESION_SCORE))
     listed = sorted(
         (lesion for lesion in lesions if lesion.probability >= threshold), key=lambda lesion: -lesion.probability
-    )
+    )[:MAX_LESIONS]
     located = [
         max([calibration.location(score), *(one.probability for one in listed if one.location is location)])
         for location, score in zip(LOCATIONS, location_scores(found, calibration), strict=True)

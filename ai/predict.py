@@ -1,12 +1,13 @@
 """The whole room in one call: a volume, or a folder of DICOM files, to findings."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ai.affine import lps_of, voxel_of
 from ai.bundle import Bundle, load_bundle
@@ -23,7 +24,7 @@ from ai.measures import quality_of
 from ai.preprocess import Region, coordinates, region_of_interest
 from ai.quality import MOST_SPREAD_MM
 from ai.remembered import Remembered
-from ai.second_stage import around, fused, fusion_input, leading, log_odds, measured_at
+from ai.second_stage import around, looked_at, measured_at, opinions
 from ai.surroundings import place_scores, surroundings
 from ai.volume import Volume
 
@@ -66,7 +67,7 @@ def analyse(
     step = ("maps", bundle.networks, bundle.manifest.tiling, bundle.manifest.preprocessing, where)
     maps = known.answer(step, (region.hu_DHW, *lines), lambda: _maps(region, bundle, where, progress), _is_usual)
     maps = replace(maps, affine_lps=output_affine(region.affine_lps))
-    found = looked_at_again(candidates(maps), region, volume, bundle, heard, known)
+    found = looked_at_again(candidates(maps, bundle.manifest.candidates), region, volume, bundle, heard, known)
     return replace(
         calibrated_findings(found, bundle),
         note=maps.note,
@@ -102,37 +103,34 @@ def looked_at_again(
     stage = bundle.manifest.second_stage
     if stage is None:
         return found
-    seconds = _second_opinions(found, volume, bundle, stage.around, progress, remembered)
+    seen = _looked_at(found, volume, bundle, stage.around, progress, remembered)
+    first = [one.score for one in found], [one.diameter_mm for one in found]
+    seconds = opinions(bundle.second, bundle.fusion, seen, *first)
     measures = surroundings(region, [one.centre_lps_mm for one in found], volume)
     places = place_scores(measures, tuple(stage.place_weights.values()), stage.place_limit)
     return rescored(found, seconds, stage.first_weight, stage.second_weight, places)
 
 
-def _second_opinions(
+def _looked_at(
     found: tuple[Candidate, ...],
     volume: Volume,
     bundle: Bundle,
     around_best: int,
     progress: Progress,
     remembered: Remembered | None,
-) -> list[float]:
-    """The second stage's log odds of each candidate: of a fusion of all that is known, or the mean over places."""
-    measures = []
-    for one in found:
-        places = [one.centre_lps_mm, *(around(one.centre_lps_mm) if bundle.fusion else ())]
-        measures.append(measured_at(volume, places, remembered))
+) -> list[NDArray[np.float32]]:
+    """What is measured of each candidate, as `ai.second_stage.looked_at` returns it."""
+
+    def measured(places: Sequence[tuple[float, float, float]]) -> NDArray[np.float32]:
         progress(1.0)
-    if not found:
+        return measured_at(volume, places, remembered)
+
+    centres = [measured([one.centre_lps_mm]) for one in found]
+    if not centres:
         return []
-    if bundle.fusion:
-        scores, diameters_mm = [one.score for one in found], [one.diameter_mm for one in found]
-        return fused(bundle.fusion, fusion_input(bundle.second, np.stack(measures), scores, diameters_mm))
-    odds = log_odds(bundle.second, np.concatenate(measures))
-    for best in leading(odds, around_best):
-        more = log_odds(bundle.second, measured_at(volume, around(found[best].centre_lps_mm), remembered))
-        odds[best] = fmean([odds[best], *more])
-        progress(1.0)
-    return odds
+    return looked_at(
+        bundle.second, np.concatenate(centres), around_best, lambda index: measured(around(found[index].centre_lps_mm))
+    )
 
 
 def prepared_region(
@@ -186,13 +184,15 @@ def found_candidates(
     device: str = "auto",
     progress: Progress | None = None,
     volume: Volume | None = None,
+    most: int | None = None,
 ) -> tuple[Candidate, ...]:
     """Return the uncalibrated candidates.  When a GPU's memory does not suffice: smaller tiles, then the CPU.
 
-    `volume`: where the second stage looks again; without it the candidates are those of the first stage.
+    `volume`: where the second stage looks again; without it the candidates are those of the first stage.  `most`: in place of
+    so many as the bundle looks at.
     """
     where = chosen_device(device)
-    found = candidates(_maps(region, bundle, where, progress))
+    found = candidates(_maps(region, bundle, where, progress), most or bundle.manifest.candidates)
     return found if volume is None else looked_at_again(found, region, volume, bundle)
 
 

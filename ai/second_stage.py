@@ -1,16 +1,17 @@
 """The second stage: a cube around each candidate, finer than the region, is measured, and a small network says what it is.
 
     cube ─ measured shape ─ standardised ─ hidden layers ─ kinds ┐
-    the same from four places about it ──────────────────────────┼─ fusion ─ log odds
+    the best also from four places about it ─────────────────────┼─ fusion ─ log odds
     what the first stage says ───────────────────────────────────┘
 
 The first stage localises well and takes bends and forks for sacs at 0.7 mm; the cube is cut from the volume itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -96,7 +97,7 @@ class FusionSettings:
 
 
 FACTS = ("log_odds", "score", "diameter_mm", "rank", "below_best")
-"""What a fusion reads of a candidate before its measurements: the second stage's log odds, the mean over its five places; the first
+"""What a fusion reads of a candidate before its measurements: the second stage's log odds, the mean over its places; the first
 stage's score and diameter; how many of the scan's candidates have a higher score, and by how much its own is below the highest.
 """
 
@@ -172,18 +173,53 @@ def log_odds(networks: Sequence[ShapeNet], measures: NDArray[np.float32]) -> lis
     return [float(logit) for logit in logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)]
 
 
+def looked_at(
+    networks: Sequence[ShapeNet],
+    centres: NDArray[np.float32],
+    count: int,
+    measured_around: Callable[[int], NDArray[np.float32]],
+) -> list[NDArray[np.float32]]:
+    """What is measured of each candidate, (places, M): at its centre, and around it too where it is among the best `count`.
+
+    `centres`: (N, M), measured at the centres.  `measured_around`: of a candidate by its index, (4, M).
+    """
+    seen = list(centres[:, None])
+    for best in leading(log_odds(networks, centres), count):
+        seen[best] = np.concatenate([seen[best], measured_around(best)])
+    return seen
+
+
+def opinions(
+    networks: Sequence[ShapeNet],
+    fusion: Sequence[FusionNet],
+    seen: Sequence[NDArray[np.float32]],
+    scores: Sequence[float],
+    diameters_mm: Sequence[float],
+) -> list[float]:
+    """The log odds that each candidate is an aneurysm: what a fusion says, or the mean over its places where there is none.
+
+    `seen` as `looked_at` returns it; `scores` and `diameters_mm` are the first stage's.
+    """
+    if fusion:
+        return fused(fusion, fusion_input(networks, seen, scores, diameters_mm))
+    return [fmean(log_odds(networks, each)) for each in seen]
+
+
 def fusion_input(
     networks: Sequence[ShapeNet],
-    measures: NDArray[np.float32],
+    seen: Sequence[NDArray[np.float32]],
     scores: Sequence[float],
     diameters_mm: Sequence[float],
 ) -> NDArray[np.float32]:
-    """What a fusion reads of all N candidates of a scan: `FACTS`, then means and spreads of their measurements (N, 5, M)."""
-    odds = np.mean([log_odds(networks, measures[:, place]) for place in range(measures.shape[1])], axis=0)
+    """What a fusion reads of all N candidates of a scan: `FACTS`, then means and spreads of what was measured, (places, M) each."""
+    odds = [fmean(log_odds(networks, each)) for each in seen]
     score = np.asarray(scores)
     rank = (score[None, :] > score[:, None]).sum(axis=1)
     facts = np.stack([odds, score, diameters_mm, rank, score - score.max(initial=-np.inf)], axis=1)
-    return np.concatenate([facts, measures.mean(axis=1), measures.std(axis=1)], axis=1).astype(np.float32)
+    means, spreads = (
+        np.array([over(each, axis=0) for each in seen]).reshape(len(seen), len(NAMES)) for over in (np.mean, np.std)
+    )
+    return np.concatenate([facts, means, spreads], axis=1).astype(np.float32)
 
 
 @torch.inference_mode()

@@ -97,7 +97,7 @@ class Parts:
 
     def _fused(self, networks: Sequence[ShapeNet], drawn: Sequence[Marked], with_place: bool = True) -> Judged:
         fusion, learnt = fused_out_of_fold(self._before, drawn)
-        return self._judged([seconds_of(networks, each, 0, fusion) for each in self._sets], learnt, with_place)
+        return self._judged([seconds_of(networks, each, fusion=fusion) for each in self._sets], learnt, with_place)
 
     def _judged(
         self,

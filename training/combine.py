@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from scipy.optimize import minimize
 
 from ai.bundle import Bundle, Fusion, SecondStage, load_bundle, save_bundle
 from ai.decode import rescored
-from ai.second_stage import FusionNet, ShapeNet, fused, leading, log_odds
+from ai.second_stage import FusionNet, ShapeNet, fused, fusion_input, looked_at, opinions
 from ai.surroundings import NAMES, place_scores
 from training.candidates import Marked, load_marked
 from training.cases import Case, Scored, case
@@ -31,7 +30,7 @@ from training.config import ConfigError
 from training.evaluate import measure
 from training.export import NOTIFY_SPECIFICITY, calibrated, least_probability
 from training.figures import headline
-from training.fusion import learned, read_of
+from training.fusion import learned
 from training.metrics import bootstrap
 from training.second_stage import trained
 from training.tuning import Learnt, tuned
@@ -69,19 +68,24 @@ class Weights:
 
 
 def seconds_of(
-    networks: Sequence[ShapeNet], marked: Sequence[Marked], count: int = 0, fusion: Sequence[FusionNet] = ()
+    networks: Sequence[ShapeNet], marked: Sequence[Marked], count: int = AROUND, fusion: Sequence[FusionNet] = ()
 ) -> list[NDArray[np.float64]]:
-    """The second stage's log odds of each scan's candidates: of the fusion, or with the best `count` looked at from around as well."""
-    found = []
-    for scan in marked:
-        if fusion:
-            seconds = fused(fusion, read_of(networks, scan))
-        else:
-            seconds = log_odds(networks, scan.measures)
-            for best in leading(seconds, count):
-                seconds[best] = fmean([seconds[best], *log_odds(networks, scan.around[best])])
-        found.append(np.array(seconds, float))
-    return found
+    """The second stage's log odds of each scan's candidates, the best `count` of which are looked at from around too."""
+    return [np.array(opinions(networks, fusion, *_told(networks, scan, count)), float) for scan in marked]
+
+
+def read_of(networks: Sequence[ShapeNet], scan: Marked, count: int = AROUND) -> NDArray[np.float32]:
+    """What a fusion reads of the candidates of a scan."""
+    return fusion_input(networks, *_told(networks, scan, count))
+
+
+def _told(
+    networks: Sequence[ShapeNet], scan: Marked, count: int
+) -> tuple[list[NDArray[np.float32]], list[float], list[float]]:
+    """What is measured of each candidate, as `looked_at` returns it, its score and its diameter in mm."""
+    found = scan.scored.candidates
+    seen = looked_at(networks, scan.measures, count, lambda index: scan.around[index])
+    return seen, [one.score for one in found], [one.diameter_mm for one in found]
 
 
 def seen_by(bundle: Bundle, marked: Sequence[Marked]) -> list[NDArray[np.float64]]:
@@ -219,7 +223,10 @@ def joined(
     learnt: Seen = ((), ()),
     fusion: tuple[FusionNet, ...] = (),
 ) -> tuple[Bundle, list[Scored]]:
-    """The bundle with its second stage, fitted to all scans and those `learnt`, and the scans as it scores them."""
+    """The bundle with its second stage, fitted to all scans and those `learnt`, and the scans as it scores them.
+
+    It looks at as many candidates as the scans have at most.
+    """
     fitted = [*marked, *learnt[0]], [*seconds, *learnt[1]]
     weights = fitted_weights(*fitted)
     scored = combined(*fitted, weights)
@@ -239,6 +246,7 @@ def joined(
             {"unsaved.safetensors": ""},
             dict(zip(NAMES, weights.place, strict=True)),
             weights.limit,
+            max(len(scan.hits) for scan in fitted[0]),
             AROUND,
             Fusion(fusion[0].settings, {"unsaved.safetensors": ""}) if fusion else None,
         ),
@@ -273,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     drawn = [scan for folder in asked.learnt for scan in load_marked(folder)]
     require_unseen(bundle, drawn, marked)
     fusion, learnt = fused_out_of_fold(bundle.second, drawn) if drawn else ((), ((), ()))
-    seconds = seconds_of(second, marked, AROUND, fusion)
+    seconds = seconds_of(second, marked, fusion=fusion)
     old = bundle.manifest
     if old.second_stage is None:
         before = [case(scan.scored, old.calibration, old.threshold) for scan in marked]

@@ -17,7 +17,7 @@ import torch
 from ai.bundle import Bundle, load_bundle
 from ai.predict import found_candidates
 from training.anatomy import read_arteries
-from training.candidates import Marked, mark, save_marked
+from training.candidates import MOST_MARKED, Marked, mark, save_marked
 from training.cases import Scored
 from training.config import ConfigError
 from training.dataset import enriched_lesions
@@ -57,7 +57,8 @@ def drawn(kind: str, seed: int, bundle: Bundle, anatomy: str) -> Marked:
     """The candidates of a scan that is painted for them."""
     box = undivided(make_scan(seed, extent="native", **options_of(kind, seed, anatomy)))
     scan = region_from(box, bundle.manifest.preprocessing)
-    scored = Scored(seed, seen(scan), found_candidates(scan.region, bundle, "cpu"), scan.confounders)
+    found = found_candidates(scan.region, bundle, "cpu", most=MOST_MARKED)
+    scored = Scored(seed, seen(scan), found, scan.confounders)
     return mark(box, scan.region, scored)
 
 

@@ -12,20 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ai.second_stage import FusionNet, FusionSettings, ShapeNet, fusion_input
-from training.candidates import Marked
+from ai.second_stage import FusionNet, FusionSettings
 from training.second_stage import with_dropout
 
 NETWORKS, EPOCHS, BATCH, RATE, DECAY, DROPPED = 4, 12, 128, 2e-3, 0.3, 0.2
 AT_FIRST = ((0.9, 0.2), -1.0)
 """What the second and the first stage's log odds weigh, and what is added, before anything is learned."""
-
-
-def read_of(networks: Sequence[ShapeNet], scan: Marked) -> NDArray[np.float32]:
-    """What a fusion reads of the candidates of a scan."""
-    measures = np.concatenate([scan.measures[:, None], scan.around], axis=1)
-    found = scan.scored.candidates
-    return fusion_input(networks, measures, [one.score for one in found], [one.diameter_mm for one in found])
 
 
 def learned(read: Sequence[NDArray[np.float32]], hits: Sequence[NDArray[np.bool_]]) -> tuple[FusionNet, ...]:

@@ -89,6 +89,17 @@ def test_at_most_ten_lesions_are_reported() -> None:
     assert len(findings(found, Calibration(), 0.5).lesions) == MAX_LESIONS
 
 
+def test_of_more_candidates_than_are_listed_each_counts_and_the_most_probable_are_listed() -> None:
+    cells = [(d, h, 8 * w + 6) for d in (8, 20, 32) for h in (8, 28) for w in range(2)]
+    found = candidates(maps([(cell, 3.0 + 0.1 * n, 4.0, Location.LEFT_ACA) for n, cell in enumerate(cells)]), 12)
+    result = findings(found[::-1], Calibration(), 0.5)
+    assert (
+        len(found) == 12
+        and [one.probability for one in result.lesions]
+        == sorted((Calibration().present(one.score) for one in found), reverse=True)[:MAX_LESIONS]
+    )
+
+
 def test_a_quiet_map_is_negative_and_says_so_with_fourteen_low_probabilities() -> None:
     result = findings(candidates(maps([])), Calibration(), 0.5)
     assert not result.positive and result.lesions == ()

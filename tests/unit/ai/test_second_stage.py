@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ai
-from ai import predict
+from ai import predict, second_stage
 from ai.bundle import Bundle, Fusion, SecondStage, load_bundle, save_bundle
 from ai.decode import Candidate, rescored
 from ai.errors import BundleError
@@ -48,8 +48,8 @@ def fusion(seed: int = 2) -> FusionNet:
     return FusionNet(FUSION.network).requires_grad_(False).eval()
 
 
-def with_fusion(bundle: Bundle) -> Bundle:
-    stage = replace(STAGE, first_weight=0.0, second_weight=1.0, fusion=FUSION)
+def with_fusion(bundle: Bundle, around: int = 0) -> Bundle:
+    stage = replace(STAGE, first_weight=0.0, second_weight=1.0, around=around, fusion=FUSION)
     return replace(bundle, manifest=replace(bundle.manifest, second_stage=stage), fusion=(fusion(), fusion(3)))
 
 
@@ -78,7 +78,7 @@ def test_the_second_look_is_bounded_and_needs_no_candidates() -> None:
     odds = log_odds((second(),), np.full((3, len(NAMES)), 1e6, np.float32))
     assert len(odds) == 3 and all(abs(each) <= LARGEST_LOGIT for each in odds)
     assert log_odds((second(),), np.zeros((0, len(NAMES)), np.float32)) == []
-    read = fusion_input((second(),), np.zeros((0, 5, len(NAMES)), np.float32), [], [])
+    read = fusion_input((second(),), [], [], [])
     assert fused((fusion(),), read) == []
     assert max(fused((fusion(),), np.full((3, read.shape[1]), 1e6, np.float32))) <= LARGEST_LOGIT
 
@@ -97,7 +97,7 @@ def test_an_analysis_looks_at_each_candidate_again(bundle: Bundle, monkeypatch: 
         return [-LARGEST_LOGIT] * len(measures)
 
     alone = ai.analyse(cta, replace(bundle, manifest=replace(bundle.manifest, second_stage=None), second=()), "cpu")
-    monkeypatch.setattr(predict, "log_odds", nothing)
+    monkeypatch.setattr(second_stage, "log_odds", nothing)
     again = ai.analyse(cta, bundle, "cpu")
     assert asked and asked[0] > 0
     assert again.present < alone.present
@@ -125,7 +125,7 @@ def test_the_best_candidates_are_looked_at_from_around_too_and_the_mean_counts(
         return measures
 
     monkeypatch.setattr(predict, "measured_at", measured_at)
-    monkeypatch.setattr(predict, "log_odds", lambda _networks, measures: measures[:, 0].tolist())
+    monkeypatch.setattr(second_stage, "log_odds", lambda _networks, measures: measures[:, 0].tolist())
     stage = replace(STAGE, first_weight=0.0, second_weight=1.0, around=1)
     both = replace(bundle, manifest=replace(bundle.manifest, second_stage=stage))
     found = predict.looked_at_again((candidate(9.0, x=1.0), candidate(0.0, x=3.0)), REGION, head(), both)
@@ -136,17 +136,22 @@ def test_the_best_candidates_are_looked_at_from_around_too_and_the_mean_counts(
     assert apart.sum(axis=0) == pytest.approx(np.zeros(3))
 
 
-def test_a_fusion_reads_both_stages_and_all_five_places_of_every_candidate(
+def test_a_fusion_reads_both_stages_and_of_the_best_candidates_all_five_places(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = with_fusion(bundle)
+    both = with_fusion(bundle, around=1)
     candidates = (candidate(2.0, x=1.0), candidate(9.0, x=3.0))
-    measures = np.stack([places_as_measures(None, [(x, 0.0, 0.0), *around((x, 0.0, 0.0))]) for x in (1.0, 3.0)])
-    read = fusion_input(both.second, measures, [2.0, 9.0], [5.0, 5.0])
-    odds = np.mean([log_odds(both.second, measures[:, place]) for place in range(5)], axis=0)
+    places = [[(1.0, 0.0, 0.0)], [(3.0, 0.0, 0.0)]]
+    best = int(np.argmax([log_odds(both.second, places_as_measures(None, each)) for each in places]))
+    places[best] += around(places[best][0])
+    seen = [places_as_measures(None, each) for each in places]
+    read = fusion_input(both.second, seen, [2.0, 9.0], [5.0, 5.0])
+    odds = [np.mean(log_odds(both.second, each)) for each in seen]
+    spread = np.zeros((2, len(NAMES)))
+    spread[best] = 0.3 * np.sqrt(0.8)
     np.testing.assert_allclose(read[:, :5], [[odds[0], 2.0, 5.0, 1, -7.0], [odds[1], 9.0, 5.0, 0, 0.0]], rtol=1e-6)
     np.testing.assert_allclose(read[:, 5 : 5 + len(NAMES)], [[1.0] * len(NAMES), [3.0] * len(NAMES)], rtol=1e-6)
-    np.testing.assert_allclose(read[:, 5 + len(NAMES) :], np.full((2, len(NAMES)), 0.3 * np.sqrt(0.8)), rtol=1e-5)
+    np.testing.assert_allclose(read[:, 5 + len(NAMES) :], spread, rtol=1e-5)
     expected = fused(both.fusion, read)
     assert expected[0] != expected[1] and expected != fused(both.fusion[:1], read)
     monkeypatch.setattr(predict, "measured_at", places_as_measures)
@@ -205,6 +210,16 @@ def test_a_fusion_comes_back_from_a_bundle_and_older_ones_have_none(bundle: Bund
     del document["second_stage"]["fusion"]
     (tmp_path / MANIFEST).write_text(json.dumps(document))
     assert load_bundle(tmp_path).fusion == ()
+
+
+def test_a_fusion_of_before_reads_ten_candidates_and_all_of_them_from_around(bundle: Bundle, tmp_path: Path) -> None:
+    both = with_fusion(bundle, around=5)
+    save_bundle(tmp_path, both.manifest, both.networks, both.second, both.fusion)
+    document = json.loads((tmp_path / MANIFEST).read_text())
+    del document["second_stage"]["candidates"]
+    (tmp_path / MANIFEST).write_text(json.dumps(document))
+    stage = load_bundle(tmp_path).manifest.second_stage
+    assert stage is not None and (stage.candidates, stage.around) == (10, 10)
 
 
 @pytest.mark.parametrize("kind", ["second-stage", "fusion"])

@@ -44,7 +44,7 @@ def marked(seed: int) -> Marked:
 
 
 SCANS = [marked(seed) for seed in range(60)]
-SECONDS = combine.seconds_of((SECOND,), SCANS)
+SECONDS = combine.seconds_of((SECOND,), SCANS, 0)
 
 
 def test_the_best_candidates_count_by_the_mean_of_five_places() -> None:
