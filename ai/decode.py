@@ -101,7 +101,7 @@ def findings(
     present = max((lesion.probability for lesion in lesions), default=calibration.present(NO_LESION_SCORE))
     listed = sorted(
         (lesion for lesion in lesions if lesion.probability >= threshold), key=lambda lesion: -lesion.probability
-    )[:MAX_LESIONS]
+    )
     located = [
         max([calibration.location(score), *(one.probability for one in listed if one.location is location)])
         for location, score in zip(LOCATIONS, location_scores(found, calibration), strict=True)
@@ -140,12 +140,15 @@ def rescored(
     second_weight: float,
     places: Sequence[float],
 ) -> tuple[Candidate, ...]:
-    """The candidates with the weighted sum of both stages' log odds, and what their places add, as score, best first."""
+    """At most `MAX_LESIONS` candidates, best first: the score is the weighted sum of both stages' log odds, and what a place adds.
+
+    Those of little probability that come behind would only blur where an aneurysm is said to lie.
+    """
     scored = [
         replace(candidate, score=first_weight * candidate.score + second_weight * second + place)
         for candidate, second, place in zip(found, seconds, places, strict=True)
     ]
-    return tuple(sorted(scored, key=lambda candidate: -candidate.score))
+    return tuple(sorted(scored, key=lambda candidate: -candidate.score)[:MAX_LESIONS])
 
 
 def present_score(found: tuple[Candidate, ...]) -> float:

@@ -12,6 +12,7 @@ from ai.decode import (
     findings,
     location_scores,
     present_score,
+    rescored,
 )
 from ai.findings import MAX_LESIONS
 from ai.inference import Maps
@@ -89,15 +90,12 @@ def test_at_most_ten_lesions_are_reported() -> None:
     assert len(findings(found, Calibration(), 0.5).lesions) == MAX_LESIONS
 
 
-def test_of_more_candidates_than_are_listed_each_counts_and_the_most_probable_are_listed() -> None:
+def test_of_more_candidates_that_are_looked_at_again_the_best_ten_count() -> None:
     cells = [(d, h, 8 * w + 6) for d in (8, 20, 32) for h in (8, 28) for w in range(2)]
-    found = candidates(maps([(cell, 3.0 + 0.1 * n, 4.0, Location.LEFT_ACA) for n, cell in enumerate(cells)]), 12)
-    result = findings(found[::-1], Calibration(), 0.5)
-    assert (
-        len(found) == 12
-        and [one.probability for one in result.lesions]
-        == sorted((Calibration().present(one.score) for one in found), reverse=True)[:MAX_LESIONS]
-    )
+    found = candidates(maps([(cell, 3.0, 4.0, Location.LEFT_ACA) for cell in cells]), 12)
+    seconds = [float(number) for number in range(12)]
+    again = rescored(found, seconds, 0.0, 1.0, [0.0] * 12)
+    assert len(found) == 12 and [one.score for one in again] == seconds[:1:-1]
 
 
 def test_a_quiet_map_is_negative_and_says_so_with_fourteen_low_probabilities() -> None:
