@@ -55,10 +55,10 @@ def each_due(context: Context, queue: WithDue[Record], kind: Attempts[Record], l
     object store would have to give while it is away is left to who has it: now and then one is tried, and none given up.
     """
     succeeded, away, due = 0, set[str](), queue.due
-    short = kind.renewed or lease
+    short = min(kind.renewed or lease, lease)
     while not context.stopping.is_set() and (claimed := due.claim(context.clock(), short, away)):
         leased = _Leased(due, claimed, short, context.clock() + lease)
-        with context.holding(Held(leased.give_back, leased.renew)):
+        with context.holding(Held(leased.give_back, leased.renew) if kind.renewed else Held(leased.give_back)):
             still_working()
             try:
                 succeeded += kind.attempt(context, claimed)

@@ -270,7 +270,7 @@ def _jobs_of(context: Context, rescue: Callable[[], None]) -> list[Job]:
         Job("deliver",        1.0, True,  lambda: delivery.deliver(context), one_attempt),
         Job("commitments",    1.0, True,  lambda: (commitments.ask(context), commitments.tell(context)), one_attempt),
         Job("retrieve",       1.0, False, lambda: retrieval.retrieve(context), one_retrieval),
-        Job("renew",         10.0, False, context.renew),
+        Job("renew",          5.0, False, context.renew),
         Job("rescue",        10.0, False, rescue),
         Job("reviews",       10.0, False, lambda: reviews.send(context)),
         Job("retain",        60.0, False, lambda: retention.retain(context)),
