@@ -68,7 +68,7 @@ class Supervisor:
         self._held = held_until(config.node.tls)
         directory = config.storage.directory
         self._files = files_of(config)
-        migration.migrate_by_itself(config, utc_now())
+        migration.migrate_by_itself(config, utc_now)
         self._store = Store.open(config.storage.url, self._files.folder)
         if config.storage.database_url:
             _require_place(self._store, config.storage.url)
