@@ -33,18 +33,23 @@ class _Leased(Generic[Record]):
 
     def __init__(self, due: Due[Record], claimed: Record, lease: timedelta, until: datetime) -> None:
         self._due, self._claimed, self._lease, self._until = due, claimed, lease, until
+        self._unanswered: list[datetime] = []
+        """The ends of leases for which the database was asked and gave no answer: it may have one of them."""
         self._one_at_a_time = threading.Lock()
 
     def give_back(self, at: datetime) -> None:
         """It is due then, and the attempt does not count."""
         with self._one_at_a_time:
-            self._due.give_back(self._claimed, at)
+            self._due.give_back(self._claimed, at, self._unanswered)
 
     def renew(self, now: datetime) -> None:
         """It is nobody else's for another lease, unless an attempt cannot take so long."""
         with self._one_at_a_time:
             if now < self._until:
-                self._claimed = self._due.renew(self._claimed, min(now + self._lease, self._until)) or self._claimed
+                until, maybe = min(now + self._lease, self._until), tuple(self._unanswered)
+                self._unanswered.append(until)
+                self._claimed = self._due.renew(self._claimed, until, maybe) or self._claimed
+                self._unanswered.clear()
 
 
 def each_due(context: Context, queue: WithDue[Record], kind: Attempts[Record], lease: timedelta) -> int:

@@ -1,5 +1,7 @@
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -129,6 +131,37 @@ def test_what_a_process_died_with_is_due_for_others_after_a_short_lease_which_is
     assert others == [False, False, True, False], (
         "an attempt takes no longer than the whole lease, which is of a minute"
     )
+
+
+def test_a_renewal_whose_answer_was_lost_is_renewed_and_given_back(
+    context: Context, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due, renew = context.store.outbox.due, context.store.outbox.due.renew
+
+    def unanswered(*arguments: Any) -> None:
+        renew(*arguments)
+        raise OperationalError("COMMIT", None, Exception("the server is gone"))
+
+    def attempt(context: Context, delivery: Delivery) -> bool:
+        for lost in (True, True, False, True):
+            clock.advance(10)
+            monkeypatch.setattr(due, "renew", unanswered if lost else renew)
+            with suppress(OperationalError):
+                context.renew()
+            [now] = [each for each in context.store.worklist.deliveries(1) if each.id == delivery.id]
+            assert now.next_attempt_at == min(clock() + timedelta(seconds=30), began + LEASE)
+        context.stopping.set()
+        context.give_back()
+        return False
+
+    began = clock()
+    deliver(context, attempt, renewed=timedelta(seconds=30))
+    assert [
+        (each.attempts, each.next_attempt_at, each.last_error) for each in context.store.worklist.deliveries(1)
+    ] == [
+        (0, clock(), ""),
+        (0, began, ""),
+    ]
 
 
 def test_the_leases_of_deliveries_are_renewed_well_before_they_end(context: Context) -> None:
