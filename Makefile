@@ -27,8 +27,8 @@ soak: setup         ## a hospital's day in HOURS=2 with kills and outages: what 
 	@$(BIN)/python -m tests.soak --hours $(HOURS) --to var/soak
 
 simulate: setup     ## a queueing model beside a real node, and what 1 to 1,000 hospitals need; DAY=1: a day of 100 sites with kills
-	@$(if $(DAY),tests/peers.sh openssl haproxy postgresql)
-	@mkdir -p var && $(BIN)/python -m tests.scale$(if $(DAY),.day --picture var/day.png, --picture var/scale.png)
+	@$(if $(filter-out 0,$(DAY)),tests/peers.sh openssl haproxy postgresql)
+	@mkdir -p var && $(BIN)/python -m tests.scale$(if $(filter-out 0,$(DAY)),.day --picture var/day.png, --picture var/scale.png)
 
 scale-demo: setup   ## two hosts, PostgreSQL, S3, a balancer and the engine on this machine, of which some are killed
 	@tests/peers.sh openssl haproxy postgresql

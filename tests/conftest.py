@@ -134,7 +134,7 @@ class PostgreSQL:
         self.programs.start(self._data, f"-c synchronous_commit=off {self.settings}")
 
     def kill(self) -> None:
-        """All that it ran was killed at once; what is committed is there after `start`."""
+        """All that it ran was killed at once; after `start`, what was committed is there where the database commits synchronously."""
         self.programs.kill(self._data)
 
     def stop(self) -> None:

@@ -23,8 +23,8 @@ def migrate(
     from node.workflow import migration
 
     with one_line_errors():
-        checked, now = settings(config), utc_now()
-        planned = migration.plan(checked, now)
+        checked = settings(config)
+        planned = migration.plan(checked, utc_now())
         if not planned.steps:
             say(f"the database has the tables of this version ({planned.found}): nothing to do")
             return
@@ -35,7 +35,7 @@ def migrate(
             for number, what in planned.steps.items():
                 say(f"would make revision {number}: {what}")
             return
-        migration.migrate(checked, planned, now, with_copy=not no_backup)
+        migration.migrate(checked, planned, utc_now, with_copy=not no_backup)
         say(f"{counted(len(planned.steps), 'revision')} made; the tables are those of {max(planned.steps)}")
         if copy:
             say(f"as it was before: {copy}")

@@ -33,18 +33,23 @@ class _Leased(Generic[Record]):
 
     def __init__(self, due: Due[Record], claimed: Record, lease: timedelta, until: datetime) -> None:
         self._due, self._claimed, self._lease, self._until = due, claimed, lease, until
+        self._unanswered: list[datetime] = []
+        """The ends of leases for which the database was asked and gave no answer: it may have one of them."""
         self._one_at_a_time = threading.Lock()
 
     def give_back(self, at: datetime) -> None:
         """It is due then, and the attempt does not count."""
         with self._one_at_a_time:
-            self._due.give_back(self._claimed, at)
+            self._due.give_back(self._claimed, at, self._unanswered)
 
     def renew(self, now: datetime) -> None:
         """It is nobody else's for another lease, unless an attempt cannot take so long."""
         with self._one_at_a_time:
             if now < self._until:
-                self._claimed = self._due.renew(self._claimed, min(now + self._lease, self._until)) or self._claimed
+                until, maybe = min(now + self._lease, self._until), tuple(self._unanswered)
+                self._unanswered.append(until)
+                self._claimed = self._due.renew(self._claimed, until, maybe) or self._claimed
+                self._unanswered.clear()
 
 
 def each_due(context: Context, queue: WithDue[Record], kind: Attempts[Record], lease: timedelta) -> int:
@@ -55,10 +60,10 @@ def each_due(context: Context, queue: WithDue[Record], kind: Attempts[Record], l
     object store would have to give while it is away is left to who has it: now and then one is tried, and none given up.
     """
     succeeded, away, due = 0, set[str](), queue.due
-    short = kind.renewed or lease
+    short = min(kind.renewed or lease, lease)
     while not context.stopping.is_set() and (claimed := due.claim(context.clock(), short, away)):
         leased = _Leased(due, claimed, short, context.clock() + lease)
-        with context.holding(Held(leased.give_back, leased.renew)):
+        with context.holding(Held(leased.give_back, leased.renew) if kind.renewed else Held(leased.give_back)):
             still_working()
             try:
                 succeeded += kind.attempt(context, claimed)

@@ -23,7 +23,7 @@ def plan(config: Config, now: datetime | None) -> Plan:
 def migrate(
     config: Config,
     planned: Plan,
-    now: datetime,
+    clock: Callable[[], datetime],
     with_copy: bool = True,
     wait: Callable[[float], object] = time.sleep,
 ) -> None:
@@ -37,18 +37,18 @@ def migrate(
         for process in migration.processes_of(url):
             is_gone = has_died(f"{process.host}:{process.pid}")
             fact = ProcessFact(process.role, process.host, process.pid, process.beat_at, is_gone, process.details)
-            if is_alive(fact, now):
+            if is_alive(fact, clock()):
                 where = f"`willis {process.role}`, pid {process.pid} on {process.host}"
                 raise Unavailable(f"a node of another version works on the database ({where}): stop it first")
     migration.migrate(url, planned, with_copy)
 
 
-def migrate_by_itself(config: Config, now: datetime) -> None:
+def migrate_by_itself(config: Config, clock: Callable[[], datetime]) -> None:
     """With [storage] migrate = "by_itself" an older database is migrated, and the log says so; else nothing is done."""
     if config.storage.migrate != "by_itself":
         return
     planned = plan(config, None)
     if planned.found is None or not planned.steps:
         return
-    migrate(config, planned, now)
+    migrate(config, planned, clock)
     log.get().warning("database_migrated", count=len(planned.steps), where=str(planned.copy))

@@ -68,7 +68,7 @@ class Supervisor:
         self._held = held_until(config.node.tls)
         directory = config.storage.directory
         self._files = files_of(config)
-        migration.migrate_by_itself(config, utc_now())
+        migration.migrate_by_itself(config, utc_now)
         self._store = Store.open(config.storage.url, self._files.folder)
         if config.storage.database_url:
             _require_place(self._store, config.storage.url)
@@ -268,7 +268,7 @@ def _jobs_of(context: Context, rescue: Callable[[], None]) -> list[Job]:
         Job("deliver",        1.0, True,  lambda: delivery.deliver(context), one_attempt),
         Job("commitments",    1.0, True,  lambda: (commitments.ask(context), commitments.tell(context)), one_attempt),
         Job("retrieve",       1.0, False, lambda: retrieval.retrieve(context), one_retrieval),
-        Job("renew",         10.0, False, context.renew),
+        Job("renew",          5.0, False, context.renew),
         Job("rescue",        10.0, False, rescue),
         Job("reviews",       10.0, False, lambda: reviews.send(context)),
         Job("retain",        60.0, False, lambda: retention.retain(context)),

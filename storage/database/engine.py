@@ -1,5 +1,6 @@
 """Opens the database: SQLite (WAL, flushed at every commit) or PostgreSQL, with the tables of this version."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ pages, and many that are used in turn would fill theirs over hours as the databa
 """
 MIGRATION_LOCK_SECONDS = 30
 """So long a migration waits on PostgreSQL for a table that another program holds; everybody would wait behind it."""
+_PASSWORD_OF_QUERY = re.compile(r"(?<=password=)[^&]*", re.IGNORECASE)
 _LOCK_KEY = 0x57494C4C4953  # "WILLIS": one migration at a time on PostgreSQL
 
 
@@ -95,11 +97,12 @@ def _with_timeouts(url: str) -> URL:
 
 
 def make_safe(url: str) -> str:
-    """`url` without its password, for messages."""
+    """`url` without its passwords, those of its query (`password=`, `sslpassword=`) among them, for messages."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        shown = make_url(url).render_as_string(hide_password=True)
     except (ArgumentError, ValueError):
-        return url.split("@")[-1]
+        shown = url.split("@")[-1]
+    return _PASSWORD_OF_QUERY.sub("***", shown)
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

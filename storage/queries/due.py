@@ -99,27 +99,30 @@ class Due(Generic[Record]):
             return []
         return [self._reach.lies_here if self._lies_here_only(now) else self._reach.can_be_had]
 
-    def renew(self, claimed: Record, until: datetime) -> Record | None:
-        """It is due again `until` then at the earliest: who makes it is still at it.  None: it ended, or was claimed again."""
+    def renew(self, claimed: Record, until: datetime, unanswered: Collection[datetime] = ()) -> Record | None:
+        """It is due again `until` then at the earliest: who makes it is still at it.  None: it ended, or was claimed again.
+
+        `unanswered`: for these ends it was renewed without an answer, so that one of them may be its lease's.
+        """
         with self._transactions.writing() as session:
-            renewed = update(self._table).where(*self._as_claimed(claimed)).values(next_attempt_at=until)
+            renewed = update(self._table).where(*self._as_claimed(claimed, unanswered)).values(next_attempt_at=until)
             row = session.scalar(renewed.returning(self._table))
             return None if row is None else self._record(session, row)
 
-    def give_back(self, claimed: Record, now: datetime) -> None:
+    def give_back(self, claimed: Record, now: datetime, unanswered: Collection[datetime] = ()) -> None:
         """It is due at once and the attempt does not count: who made it has stopped.
 
-        Not when it ended, was postponed, or was claimed again.
+        Not when it ended, was postponed, or was claimed again.  `unanswered`: as of `renew`.
         """
         returned = {"attempts": claimed.attempts - 1, "next_attempt_at": now}
-        self._transactions.change(update(self._table).where(*self._as_claimed(claimed)).values(returned))
+        self._transactions.change(update(self._table).where(*self._as_claimed(claimed, unanswered)).values(returned))
 
-    def _as_claimed(self, claimed: Record) -> list[ColumnElement[bool]]:
+    def _as_claimed(self, claimed: Record, unanswered: Collection[datetime]) -> list[ColumnElement[bool]]:
         table = self._table
         return [
             table.id == claimed.id,
             table.attempts == claimed.attempts,
-            table.next_attempt_at == claimed.next_attempt_at,
+            table.next_attempt_at.in_([claimed.next_attempt_at, *unanswered]),
         ]
 
     @staticmethod

@@ -49,12 +49,18 @@ class Outbox:
         delivered_at: datetime | None = None,
         transaction_uid: str | None = None,
     ) -> None:
-        """The delivery after `event`; nothing changes when it is no longer pending: another sender was faster."""
+        """The delivery after `event`; nothing changes when it is no longer pending: another sender was faster.
+
+        What was accepted is, whoever has it now; else it is left to who claimed it since.
+        """
         stage = advance_delivery(DeliveryStage.PENDING, event)
+        mine = [DeliveryRow.id == delivery.id, DeliveryRow.stage == DeliveryStage.PENDING.value]
+        if event is not DeliveryEvent.ACCEPTED:
+            mine.append(DeliveryRow.attempts == delivery.attempts)
         with self._transactions.writing("delivery") as session:
             ended = session.scalar(
                 update(DeliveryRow)
-                .where(DeliveryRow.id == delivery.id, DeliveryRow.stage == DeliveryStage.PENDING.value)
+                .where(*mine)
                 .values(stage=stage.value, last_error=error, next_attempt_at=next_attempt_at, delivered_at=delivered_at)
                 .returning(DeliveryRow.id)
             )

@@ -195,7 +195,7 @@ def test_with_a_worker_and_a_host_killed_every_study_has_one_report(
         assert list((files / "fetched").rglob("*.dcm")), "what it analysed came from the object store"
 
 
-@pytest.mark.timeout(900 + 60 * KILLS)
+@pytest.mark.timeout(2400 + 60 * KILLS)
 def test_kills_of_every_part_under_load_lose_nothing_and_make_no_second_report(site: Site) -> None:
     seed = int(os.environ.get("WILLIS_SEED", "0")) or Random().randrange(1 << 30)
     print(f"WILLIS_SEED={seed}")

@@ -1,6 +1,6 @@
 """Sites that send for a day: what, when, and until it was acknowledged."""
 
-import time
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -88,10 +88,12 @@ class Senders:
     services: dict[str, float] = field(default_factory=dict)
     done: Counter[str] = field(default_factory=Counter)
     """How many of each kind were acknowledged whole; "refused": of those, what the hosts took none of; "again": attempts that failed."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set: what fails is not sent again."""
 
     def send(self, number: int, study: Study) -> None:
-        """It was acknowledged, or refused as it should be."""
-        again = partial(self._again, Random(number))
+        """It was acknowledged, or refused as it should be.  Raises AssertionError where it was not when sending was to stop."""
+        again = partial(self._again, Random(number), study)
         if study.kind == PRIVATE:
             while not self._is_refused(study):
                 again()
@@ -103,9 +105,10 @@ class Senders:
             self.sent.series[uid].is_whole = study.kind == ANGIOGRAPHY
         self.done[study.kind] += 1
 
-    def _again(self, random: Random) -> None:
+    def _again(self, random: Random, study: Study) -> None:
         self.done["again"] += 1
-        time.sleep(random.uniform(0.5, 1.5))
+        if self.stopping.wait(random.uniform(0.5, 1.5)):
+            raise AssertionError(f"{title(study.site)} could not send its {study.kind} whole")
 
     def _made(self, number: int, study: Study) -> list[tuple[Dataset, bytes]]:
         """The study, which is known from now on."""

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +40,7 @@ SECONDS_BETWEEN = 3.0
 """Between the beginnings of two studies."""
 AHEAD = 0.2
 """So much more of what is wanted of it no kind may have behind it than another."""
+MOST_TRIES = 5
 DRAINED_SECONDS = 900.0
 
 
@@ -97,14 +97,23 @@ class Kills:
         self.done.append(Event(kind, begun, utc_now()))
 
     def some(self, wanted: Mapping[str, int], seconds: float) -> Iterator[str]:
-        """Each kind has happened so often, in a drawn order, or so much time has passed; each is named before it happens."""
-        left, end = Counter(wanted), time.monotonic() + seconds
+        """Each kind has happened so often, in a drawn order, or so much time has passed; each is named before it happens.
+
+        Raises NoneBusy where one of a kind could not happen `MOST_TRIES` times in a row.
+        """
+        left, end, tries = Counter(wanted), time.monotonic() + seconds, Counter[str]()
         while (left := +left) and time.monotonic() < end:
             kind = wait_until(lambda: self._next(left, wanted), 300, f"one of {list(left)} can happen")
             yield kind
-            with suppress(NoneBusy):
+            tries[kind] += 1
+            try:
                 self.happen(kind)
+            except NoneBusy:
+                if tries[kind] == MOST_TRIES:
+                    raise
+            else:
                 left[kind] -= 1
+                tries[kind] = 0
 
     def _next(self, left: Mapping[str, int], wanted: Mapping[str, int]) -> str | None:
         """One that can happen now: what the engine suffers waits until it serves, and the others go ahead a little meanwhile."""
@@ -149,7 +158,7 @@ def killed_under_load(
         try:
             for number, kind in enumerate(kills.some(wanted, seconds), 1):
                 time.sleep(random.uniform(0.5, 3.0))
-                say(f"{number}: kill -9: {kind}; {len(load.sent.acknowledged)} instances acknowledged up to now")
+                say(f"{number}: {kind}; {len(load.sent.acknowledged)} instances acknowledged up to now")
             if long_away_seconds:
                 say(f"the object store is away for {long_away_seconds:g} s")
                 kills.happen(STORE_LONG_AWAY)
@@ -157,8 +166,8 @@ def killed_under_load(
             load.stop()
         say("nothing more is sent; what is under way comes to its end")
         wait_until(lambda: not any(waiting(site.hosts.store).values()), DRAINED_SECONDS, "nothing is under way")
-    except (AssertionError, TimeoutError) as error:
-        trouble = f"it did not come to its end: {error}"
+    except Exception as error:  # noqa: BLE001  whatever it is, what came of the rest is told
+        trouble = f"it did not come to its end: {type(error).__name__}: {error}"
     verdict = of_cases(site.hosts.store, site.hosts.where, load.sent, site.hosts.pacs.folder)
     verdict.lost += filter(None, [trouble])
     there = reported(site, load.sent.series)
@@ -183,7 +192,7 @@ def _longest(events: Sequence[Event], kind: str, spans: Sequence[tuple[datetime,
 def main() -> int:
     """What happens, in lines; at the end a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--each", type=int, default=50, help="kills of each part")
+    parser.add_argument("--each", type=int, default=50, help="kills of each part; of a host and its own worker a fifth")
     parser.add_argument("--minutes", type=float, default=math.inf, help="fewer kills where they would take longer")
     parser.add_argument(
         "--away-minutes", type=float, default=10.0, help="at the end, the object store is away for so long"
@@ -215,10 +224,11 @@ def _table(found: Found) -> list[str]:
         for kind, (report, sending) in found.longest.items()
     ]
     waited = sorted(found.waited.values())
+    middle = f"{waited[len(waited) // 2]:.1f} s" if waited else "none came"
     return [
         "| what | times | longest report, s | longest sending, s |", "|---|---|---|---|", *rows, "",
         f"lost {len(found.verdict.lost)}, doubled {len(found.verdict.doubled)}, {found.verdict.counts}",
-        f"last slice to report: median {waited[len(waited) // 2]:.1f} s, the longest {[round(each, 1) for each in waited[-8:]]}",
+        f"last slice to report: median {middle}, the longest {[round(each, 1) for each in waited[-8:]]}",
         *found.verdict.lost, *found.verdict.doubled,
     ]  # fmt: skip
 

@@ -4,9 +4,10 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -41,7 +42,7 @@ class Watch:
         """`answered`: the workers of the engine that answered, by case."""
         self.answered: dict[int, list[str]] = defaultdict(list)
         self._site, self._clock = site, clock
-        self._delivered = {row["case_id"] for row in site.hosts.store.worklist.rows()}
+        self._delivered = {row["case_id"] for row in _all(site)}
         self._read = {worker.log: worker.log.stat().st_size for worker in site.workers}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -65,7 +66,7 @@ class Watch:
             for case, seconds in self._answers(worker.log):
                 self.answered[case].append(worker.folder.name)
                 self._clock.say(f"{worker.folder.name} analysed case {case} in {seconds:.1f} s")
-        for row in self._site.hosts.store.worklist.rows():
+        for row in _all(self._site):
             if row["delivered_at"] and row["case_id"] not in self._delivered:
                 self._delivered.add(row["case_id"])
                 seconds = (row["delivered_at"] - row["last_instance_at"]).total_seconds()
@@ -84,6 +85,11 @@ class Watch:
                     yield said["case"], said["seconds"]
 
 
+def _all(site: Site) -> Sequence[Mapping[str, Any]]:
+    """Of each case its row in the worklist."""
+    return site.hosts.store.worklist.rows(limit=1_000_000)
+
+
 def waits(site: Site, series: Container[str]) -> dict[str, float]:
     """Of each of these series that is reported, the seconds from its last slice to its report in the PACS."""
     return {uid: (there - last).total_seconds() for uid, (last, there) in reported(site, series).items()}
@@ -93,7 +99,7 @@ def reported(site: Site, series: Container[str]) -> dict[str, tuple[datetime, da
     """Of each of these series that is reported, when its last slice came and when its report was in the PACS."""
     return {
         row["series_instance_uid"]: (row["last_instance_at"], row["delivered_at"])
-        for row in site.hosts.store.worklist.rows()
+        for row in _all(site)
         if row["series_instance_uid"] in series and row["delivered_at"]
     }
 
@@ -101,7 +107,7 @@ def reported(site: Site, series: Container[str]) -> dict[str, tuple[datetime, da
 def slices_at(site: Site, series: str) -> dict[str, int]:
     """How many files of the series came to each host."""
     found = dict.fromkeys(site.hosts.nodes, 0)
-    known = next(row for row in site.hosts.store.worklist.rows() if row["series_instance_uid"] == series)
+    known = next(row for row in _all(site) if row["series_instance_uid"] == series)
     for _, file in site.hosts.store.settling.instances(known["case_id"]):
         for name, node in site.hosts.nodes.items():
             found[name] += (node.config.storage.directory / file.path).exists()
@@ -113,7 +119,7 @@ def table(site: Site, senders: Mapping[str, str], sent: Mapping[str, SentSeries]
     shown, held, waited = Table(), list(series_of_reports(site.hosts.pacs.folder).values()), waits(site, senders)
     for heading in ("case", "from", "slices (at a, at b)", "analysed by", "attempts", "outcome", "reports", "waited"):
         shown.add_column(heading, no_wrap=True)
-    rows = [row for row in site.hosts.store.worklist.rows() if row["series_instance_uid"] in senders]
+    rows = [row for row in _all(site) if row["series_instance_uid"] in senders]
     for row in sorted(rows, key=lambda row: int(row["case_id"])):
         uid, case = row["series_instance_uid"], row["case_id"]
         at = slices_at(site, uid)
@@ -130,7 +136,7 @@ def summary(verdict: Verdict, studies: int, waited: Mapping[str, float]) -> list
     """The verdict in lines."""
     return [
         f"studies: {studies}; lost: {len(verdict.lost)}; doubled: {len(verdict.doubled)}",
-        f"the longest wait for a report: {max(waited.values()):.1f} s",
+        f"the longest wait for a report: {max(waited.values(), default=0.0):.1f} s",
         *verdict.lost,
         *verdict.doubled,
     ]

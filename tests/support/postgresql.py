@@ -53,7 +53,8 @@ class Programs:
     def start(self, data: Path, settings: str = "", port: int = 5432) -> None:
         """Its server answers on a socket in the folder."""
         options = f"{_QUICK} -k {self.folder} -p {port} {settings}"
-        self.run("pg_ctl", data, "start", "-w", "-l", str(data.with_name(f"{data.name}.log")), "-o", options)
+        log = str(data.with_name(f"{data.name}.log"))
+        self.run("pg_ctl", data, "start", "-w", "-t", "300", "-l", log, "-o", options)
 
     def kill(self, data: Path) -> None:
         """Its host is gone, as far as a process can tell: all that it ran is killed at once.  It can be started again."""

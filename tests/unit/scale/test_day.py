@@ -1,14 +1,18 @@
 """A day of many sites: what they send, and what is said of it."""
 
 from collections import Counter
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from tests.scale.day import Case, Happened, Played, table
 from tests.scale.model import Service, day
-from tests.scale.sites import ANGIOGRAPHY, BESIDE, PRIVATE, Study, drawn
+from tests.scale.sites import ANGIOGRAPHY, BESIDE, PRIVATE, Senders, Study, drawn
+from tests.scale_demo.site import Site
 from tests.soak.proof import Verdict
+from tests.support.running import free_port
 
 
 def test_sites_send_angiographies_and_other_studies_in_their_shares_within_the_day() -> None:
@@ -25,6 +29,15 @@ def test_sites_send_angiographies_and_other_studies_in_their_shares_within_the_d
 def test_a_site_that_is_larger_sends_more() -> None:
     sent = Counter(each.site for each in day(np.random.default_rng(2), 100, 200.0, Service(1.0, 0.5)))
     assert np.std(list(sent.values())) / np.mean(list(sent.values())) == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_site_that_cannot_send_ends_when_sending_is_to_stop() -> None:
+    hosts = SimpleNamespace(balancer=SimpleNamespace(port=free_port()))
+    senders = Senders(cast("Site", SimpleNamespace(hosts=hosts)))
+    senders.stopping.set()
+    with pytest.raises(AssertionError, match="SITE003 could not send its radiograph whole"):
+        senders.send(1, Study(0.0, 3, "radiograph"))
+    assert senders.done == {"again": 1}
 
 
 @pytest.fixture

@@ -152,15 +152,15 @@ def test_a_node_that_fails_to_migrate_again_and_again_keeps_one_copy_and_makes_a
         failing.setattr("storage.migration.open_database", fail)
         for _ in range(3):
             with pytest.raises(DatabaseUnusable):
-                migration.migrate_by_itself(checked, utc_now())
+                migration.migrate_by_itself(checked, utc_now)
         assert len(copied) == 1
         with sqlite3.connect(database) as connection:
             connection.execute("UPDATE series SET detail = 'later'")
         connection.close()
         with pytest.raises(DatabaseUnusable):
-            migration.migrate_by_itself(checked, utc_now())
+            migration.migrate_by_itself(checked, utc_now)
     assert len(copied) == 2
-    migration.migrate_by_itself(checked, utc_now())
+    migration.migrate_by_itself(checked, utc_now)
     [left] = database.parent.glob("willis.db.*")
     with sqlite3.connect(left) as connection:
         assert connection.execute("SELECT detail FROM series").fetchall() == [("later",)]
@@ -192,14 +192,14 @@ def test_a_process_that_died_does_not_keep_the_database_from_being_migrated(conf
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     store = Store.open  # the process table is there since 0011
-    migration.migrate(load(config), migration.plan(load(config), utc_now()), utc_now())
+    migration.migrate(load(config), migration.plan(load(config), utc_now()), utc_now)
     opened = store(url)
     Heartbeat(opened.processes, "serve", config.parent)._beat()
     with opened.transactions.writing_plainly() as connection:
         connection.exec_driver_sql(f"UPDATE process SET pid = {ended.pid}")
     opened.close()
     made_older(url)
-    migration.migrate(load(config), migration.plan(load(config), utc_now()), utc_now())
+    migration.migrate(load(config), migration.plan(load(config), utc_now()), utc_now)
     assert revision_of(url) == revision.newest()
 
 
@@ -249,6 +249,6 @@ def test_a_host_of_our_name_that_works_on_the_older_database_keeps_it_from_being
     made_older(postgresql_url)
     checked = load(config, {"WILLIS_STORAGE__DATABASE_URL": postgresql_url})
     with pytest.raises(ConfigError, match=f"another host is called '{socket.gethostname()}' too"):
-        migration.migrate(checked, migration.plan(checked, utc_now()), utc_now(), wait=beats)
+        migration.migrate(checked, migration.plan(checked, utc_now()), utc_now, wait=beats)
     opened.close()
     assert revision_of(postgresql_url) == "0012"

@@ -122,6 +122,7 @@ def test_an_enumeration_whose_value_is_odd_is_replaced(capsys: pytest.CaptureFix
             "the database postgresql+psycopg://willis:***@/willis?host=%2Frun%2Fpg-a,pg-b&target_session_attrs=read-write cannot be "
             "opened: no server listens there; start the server, or correct host and port in [storage] database_url"
         ),
+        "the database postgresql+psycopg://willis@db/willis?password=***&sslpassword=*** cannot be opened: no server listens there",
         "MY_16_CHAR_TITLE at pacs-server-01.radiology.hospital.example:11112 rejected the association",
         (
             "MY_16_CHAR_TITLE answered C-MOVE with 0xA801: it does not know the destination MY_16_CHAR_TITLE; configure this AE title with "

@@ -1,5 +1,7 @@
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -7,8 +9,10 @@ from sqlalchemy.exc import OperationalError
 from node.config.sections import Config
 from node.errors import Refused, Unavailable
 from node.runtime import log
+from node.workflow import delivery as deliveries
 from node.workflow.context import Context
 from node.workflow.due import Attempts, each_due
+from node.workflow.supervisor import _jobs_of
 from storage.errors import ObjectsAway, StorageFull
 from storage.files.instances import Files
 from storage.files.objects import Object
@@ -100,18 +104,81 @@ def test_an_outcome_that_the_database_does_not_take_is_no_failed_attempt(context
 def test_what_a_process_died_with_is_due_for_others_after_a_short_lease_which_is_renewed_while_it_lives(
     context: Context, clock: FakeClock
 ) -> None:
-    due, others = context.store.outbox.due, list[object]()
+    due, others, short = context.store.outbox.due, list[bool](), timedelta(seconds=30)
+    died: list[int] = []
+
+    def dies_at_once(_context: Context, delivery: Delivery) -> bool:
+        died.append(delivery.id)
+        raise KeyboardInterrupt  # the process ends
+
+    with pytest.raises(KeyboardInterrupt):
+        deliver(context, dies_at_once, renewed=short)
+    clock.advance(29)
+    assert not [each.id for each in iter(lambda: due.claim(clock(), LEASE), None) if each.id in died]
+    clock.advance(1)
+    assert [each.id for each in iter(lambda: due.claim(clock(), LEASE), None)] == died
+    clock.advance(LEASE.total_seconds())
 
     def attempt(context: Context, delivery: Delivery) -> bool:
         for _ in range(4):
             clock.advance(20)
             context.renew()
-            others.append([each.id for each in iter(lambda: due.claim(clock(), LEASE), None) if each.id == delivery.id])
-        raise KeyboardInterrupt  # the process ends
+            others.append(delivery.id in [each.id for each in iter(lambda: due.claim(clock(), LEASE), None)])
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        deliver(context, attempt, renewed=timedelta(seconds=30))
-    assert others == [[], [], [1], []], "an attempt takes no longer than the whole lease, which is of a minute"
+        deliver(context, attempt, renewed=short)
+    assert others == [False, False, True, False], (
+        "an attempt takes no longer than the whole lease, which is of a minute"
+    )
+
+
+def test_a_renewal_whose_answer_was_lost_is_renewed_and_given_back(
+    context: Context, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due, renew = context.store.outbox.due, context.store.outbox.due.renew
+
+    def unanswered(*arguments: Any) -> None:
+        renew(*arguments)
+        raise OperationalError("COMMIT", None, Exception("the server is gone"))
+
+    def attempt(context: Context, delivery: Delivery) -> bool:
+        for lost in (True, True, False, True):
+            clock.advance(10)
+            monkeypatch.setattr(due, "renew", unanswered if lost else renew)
+            with suppress(OperationalError):
+                context.renew()
+            [now] = [each for each in context.store.worklist.deliveries(1) if each.id == delivery.id]
+            assert now.next_attempt_at == min(clock() + timedelta(seconds=30), began + LEASE)
+        context.stopping.set()
+        context.give_back()
+        return False
+
+    began = clock()
+    deliver(context, attempt, renewed=timedelta(seconds=30))
+    assert [
+        (each.attempts, each.next_attempt_at, each.last_error) for each in context.store.worklist.deliveries(1)
+    ] == [
+        (0, clock(), ""),
+        (0, began, ""),
+    ]
+
+
+def test_the_leases_of_deliveries_are_renewed_well_before_they_end(context: Context) -> None:
+    [seconds] = [job.seconds for job in _jobs_of(context, lambda: None) if job.name == "renew"]
+    renewed = deliveries._DELIVERIES.renewed
+    assert renewed is not None
+    assert seconds is not None
+    assert 3 * seconds < renewed.total_seconds()
+
+
+def test_a_short_lease_is_not_longer_than_the_whole(context: Context, clock: FakeClock) -> None:
+    def attempt(_context: Context, delivery: Delivery) -> bool:
+        assert delivery.next_attempt_at == clock() + LEASE
+        context.store.outbox.accepted(delivery, clock())
+        return True
+
+    assert deliver(context, attempt, renewed=2 * LEASE) == 4
 
 
 def test_a_node_that_stops_begins_no_attempt_and_what_it_holds_is_due_at_once(context: Context) -> None:

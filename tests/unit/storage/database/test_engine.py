@@ -203,6 +203,9 @@ def test_a_url_that_is_none_is_one_line_without_the_password(url: str) -> None:
 def test_a_url_is_shown_without_its_password() -> None:
     assert make_safe("postgresql+psycopg://u:secret@h/d") == "postgresql+psycopg://u:***@h/d"
     assert make_safe("u:secret@nowhere") == "nowhere"
+    shown = make_safe("postgresql+psycopg://u@/d?host=a&password=secret&sslpassword=secret&sslmode=require")
+    assert shown == "postgresql+psycopg://u@/d?host=a&password=***&sslmode=require&sslpassword=***"
+    assert make_safe("d?password=secret") == "d?password=***"
 
 
 def test_sqlite_flushes_every_commit(sqlite_store: Store) -> None:

@@ -156,6 +156,21 @@ def test_what_has_ended_stays_as_it_ended_whoever_comes_late(store: Store, clock
     assert only(store, case) == before
 
 
+def test_who_lost_the_lease_cannot_postpone_or_refuse_for_the_next_one_but_can_accept(
+    store: Store, clock: FakeClock
+) -> None:
+    case = outbox(store, clock)
+    lost = due(store, clock)
+    clock.advance(LEASE.total_seconds())
+    due(store, clock)
+    before = only(store, case)
+    store.outbox.postponed(lost, "status 0xA700", clock())
+    store.outbox.refused(lost, "status 0x0122")
+    assert only(store, case) == before
+    store.outbox.accepted(lost, clock())
+    assert only(store, case).stage == DeliveryStage.DELIVERED
+
+
 def test_requeueing_revives_the_dead_letters_of_one_report_as_if_new(store: Store, clock: FakeClock) -> None:
     case = outbox(store, clock, "PACS", "ARCHIVE", "THIRD")
     first, second = due(store, clock), due(store, clock)
