@@ -13,7 +13,7 @@ from node.dicom.conformance import IMAGE_CLASSES
 from storage.database.schema import SeriesRow
 from storage.store import Store
 from tests.benchmarks.bench_database import RARE, asked
-from tests.benchmarks.filled_database import fill
+from tests.benchmarks.filled_database import fill, is_filled
 from tests.conftest import BOTH_DATABASES, PostgreSQL
 from tests.support.plans import effort, plans
 
@@ -85,3 +85,10 @@ def test_what_is_asked_again_and_again_costs_no_more_with_many_cases(stores: lis
                 grown[name] = f"from {before} to {after}"
                 print(name, *plans(stores[1], asked(stores[1], MANY)[name]), sep="\n")
     assert grown == {}
+
+
+def test_a_database_that_holds_anything_is_not_filled(stores: list[Store]) -> None:
+    assert is_filled(stores[0])
+    with pytest.raises(ValueError, match="is not empty"):
+        fill(stores[0], 10, 1)
+    assert is_filled(stores[0])
