@@ -58,7 +58,7 @@ bench-receive: setup  ## receiving, beside storescp and Orthanc
 bench-memory: setup  ## peak memory of a receiver: 100 associations, 2,000 slices, 1 GiB in one instance
 	@$(BIN)/python -m tests.benchmarks.bench_memory
 
-bench-database: setup  ## state queries with a million cases held
+bench-database: setup  ## PostgreSQL with a million cases held: what a case costs, and what is asked again and again
 	@$(BIN)/python -m tests.benchmarks.bench_database
 
 bench-claims: setup  ## how many cases a second 1 to 200 workers share through one PostgreSQL

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 
 from node.dicom.conformance import IMAGE_CLASSES
@@ -22,8 +22,14 @@ def retain(context: Context) -> int:
 
     Their files are deleted at the next run.  With `retention_days` the associations that brought nothing else go too.
     """
-    _end_earlier(context)
-    context.store.at_end.fold()
+    with ExitStack() as afterwards:  # each happens, whatever of this fails
+        afterwards.callback(context.store.at_end.fold)
+        afterwards.callback(_note_images, context)
+        _end_earlier(context)
+        return _make_room(context)
+
+
+def _make_room(context: Context) -> int:
     settings, now = context.config.storage, context.clock()
     removed = _remove_others(context, now)
     if settings.retention_days:
@@ -51,10 +57,16 @@ def _remove_others(context: Context, now: datetime) -> int:
     if not hours:
         return 0
     before, why = now - timedelta(hours=hours), Why.OTHER_OBJECTS
-    while context.store.retention.note_images(before, NOTED_AT_ONCE, IMAGE_CLASSES) == NOTED_AT_ONCE:
-        still_working()
     cases = context.store.retention.candidates(before, AT_ONCE, why, IMAGE_CLASSES)
     return sum(remove(context, case, why, before) is not None for case in cases)
+
+
+def _note_images(context: Context) -> None:
+    """What holds an image is not looked at by `_remove_others` again."""
+    if hours := context.config.storage.other_objects_hours:
+        before = context.clock() - timedelta(hours=hours)
+        while context.store.retention.note_images(before, NOTED_AT_ONCE, IMAGE_CLASSES) == NOTED_AT_ONCE:
+            still_working()
 
 
 def remove(context: Context, case: int, why: Why, before: datetime) -> int | None:

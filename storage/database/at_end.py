@@ -44,8 +44,9 @@ def _trigger(kind: str, table: str, change: str) -> list[str]:
     of = "UPDATE OF stage" if change == "update" else change.upper()
     if kind == "sqlite":
         return [f"CREATE TRIGGER {name} AFTER {of} ON {table} WHEN {when} BEGIN {body} END"]
+    function = f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT"
     return [
-        f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NULL; END $$",
+        f"{function} AS $$ BEGIN {body} RETURN NULL; END $$",
         f"CREATE TRIGGER {name} AFTER {of} ON {table} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION {name}()",
     ]
 

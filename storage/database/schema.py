@@ -132,7 +132,10 @@ class SeriesRow(Base):
     canary: Mapped[bool] = mapped_column(default=False, server_default=false())
     """It is synthetic, and nobody's: see `storage.queries.canaries`."""
     holds_images: Mapped[bool] = mapped_column(default=False, server_default=false())
-    """Retention has seen that it holds more than other objects; until something comes (`reopen`)."""
+    """Retention has seen that it holds more than other objects; until something comes (`reopen`).
+
+    It stays so if a later version takes fewer classes for images.
+    """
     p_present: Mapped[float | None]
     """As its report says; here, so that the worklist is read in the order of an index."""
     priority: Mapped[int | None] = mapped_column(Integer, Computed(PRIORITY))

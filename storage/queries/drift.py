@@ -48,11 +48,6 @@ class Drift:
         """`transactions` are those of the store's database."""
         self._transactions = transactions
 
-    def count(self) -> int:
-        """How many analyses were measured."""
-        with self._transactions.reading() as session:
-            return session.scalar(select(func.count()).select_from(MeasuredRow)) or 0
-
     def scanners(self, weeks: float) -> list[ScannerCases]:
         """Each in the order of site and scanner, counted by the database: no case is read."""
         of_it = and_(BaselineRow.site == MeasuredRow.site, BaselineRow.scanner == MeasuredRow.scanner)

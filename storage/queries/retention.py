@@ -100,11 +100,12 @@ class Retention:
     def note_images(self, before: datetime, limit: int, kept_classes: Collection[str]) -> int:
         """What ended before this time and holds an instance of these classes is not looked at as OTHER_OBJECTS again.
 
-        The oldest first; returns how many.
+        The oldest first, without those in which somebody writes now; returns how many.
         """
         some = select(SeriesRow.id).where(*_MAY_HOLD_NONE, SeriesRow.ended_at < before, _holds_one_of(kept_classes))
         oldest = some.order_by(SeriesRow.ended_at).limit(limit)
-        noted = update(SeriesRow).where(SeriesRow.id.in_(oldest), *_MAY_HOLD_NONE).values(holds_images=True)
+        unlocked = oldest.with_for_update(skip_locked=True, key_share=True)
+        noted = update(SeriesRow).where(SeriesRow.id.in_(unlocked), *_MAY_HOLD_NONE).values(holds_images=True)
         with self._transactions.reading() as session:
             if session.scalar(oldest.limit(1)) is None:
                 return 0

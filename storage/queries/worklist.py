@@ -180,7 +180,7 @@ def is_empty(row: Row) -> bool:
 def _counts(select: Select) -> Counts:
     stages = {Stage(row["stage"]): row["number"] for row in select(_STAGES)}
     if empty := select(_EMPTY)[0]["number"]:
-        stages[Stage.RECEIVING] -= empty
+        stages[Stage.RECEIVING] = stages.get(Stage.RECEIVING, empty) - empty  # two statements: it may have gone on
     [ready] = select("SELECT MIN(ready_at) AS oldest_at FROM series WHERE stage = 'ready' AND NOT canary")
     [pending] = select("SELECT MIN(created_at) AS oldest_at FROM delivery WHERE stage = 'pending'")
     return Counts(

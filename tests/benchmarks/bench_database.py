@@ -1,8 +1,8 @@
 """What the database takes with so many cases held: `make bench-database`.
 
-Fills PostgreSQL where its programs are, and SQLite in a temporary folder, with finished cases (`filled_database`); then times
-what a case costs from its first instance to its delivery, what the node asks again and again, and prints the query plans of
-what took longer than the goal.
+Fills a new PostgreSQL database, or with `--database SQLite` one in a temporary folder, with finished cases
+(`filled_database`); then times what a case costs from its first instance to its delivery and what the node asks again and
+again, and prints the query plans of what took longer than the goal.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from storage.queries.triage import NOT_ENDED
 from storage.records import AssociationEnd, Ended, Opened, Received
 from storage.stages import Event, Outcome
 from storage.store import Store
-from tests.benchmarks.filled_database import SINGLE_IMAGES, fill
+from tests.benchmarks.filled_database import SINGLE_IMAGES, fill, is_filled
 from tests.support.builders import conclusion, header, report_object, stored_file
 from tests.support.plans import plans
 
@@ -123,10 +123,10 @@ def asked(store: Store, held: int) -> dict[str, Callable[[], Any]]:
         "every 60 s: what is old": lambda: candidates(old, 50),
         "every 60 s: what is old, where all is": lambda: candidates(now, 50),
         "every 60 s: what the full disk may lose": lambda: candidates(now - day, 50, Why.SPACE),
-        "every 60 s: what holds an image": lambda: store.retention.note_images(now - day, 5000, IMAGE_CLASSES),
         "every 60 s: what holds no image": lambda: candidates(now - day, 50, Why.OTHER_OBJECTS, IMAGE_CLASSES),
+        "every 60 s: what holds an image": lambda: store.retention.note_images(now - day, 5000, IMAGE_CLASSES),
         "every 60 s: old associations": lambda: store.retention.forget_associations(old, 5000),
-        "every hour: how many analyses were measured": store.drift.count,
+        "every hour: cases of each scanner (and pages)": lambda: store.drift.scanners(4.0),
         "second bundle: whether somebody waits": store.shadows.somebody_waits,
         "second bundle: its next attempt": lambda: store.shadows.begin(bundles, now - 3650 * day, _HOUR),
         "worklist: the most urgent 100": store.worklist.rows,
@@ -137,7 +137,6 @@ def asked(store: Store, held: int) -> dict[str, Callable[[], Any]]:
         "pages: a case's deliveries": lambda: store.worklist.deliveries(number),
         "pages: a case's earlier ones": lambda: store.earlier.cases(case),
         "pages: how good it is, 30 days": lambda: store.statistics.since(now - 30 * day),
-        "pages: scanners": lambda: store.drift.scanners(4.0),
         "health: what waits": lambda: health.waiting(reading),
         "metrics: counts": store.worklist.counts,
         "willis status": lambda: store.worklist.status(1000),
@@ -147,7 +146,7 @@ def asked(store: Store, held: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-RARE = ("query:", "start:", "every hour", "pages: how good", "pages: scanners", "pages: all cases", "willis status")
+RARE = ("query:", "start:", "every hour", "pages: how good", "pages: all cases", "willis status")
 """What nobody asks all the time is printed, and not held to the goal."""
 
 
@@ -241,7 +240,7 @@ def main() -> None:
     for held in options.cases:
         with opened(options.database, options.url) as store:
             began = time.monotonic()
-            if store.worklist.case("1") is None:
+            if not is_filled(store):
                 fill(store, held, min(options.waiting, held // 3))
             print(f"{held} cases, there in {time.monotonic() - began:.0f} s; load {os.getloadavg()[0]:.1f}", flush=True)
             for name, ask in asked(store, held).items():

@@ -1,4 +1,7 @@
-"""How a database finds what it is asked for: the plans of the statements that a call makes, and how much it goes through."""
+"""How a database finds what it is asked for: the plans of the statements that a call makes, and how much it goes through.
+
+What the receiver prepares itself (`storage.database.prepared`) goes past the engine, and is not seen.
+"""
 
 import json
 from collections.abc import Callable, Iterator

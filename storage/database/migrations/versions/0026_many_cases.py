@@ -31,9 +31,9 @@ _OLD = [
 def upgrade() -> None:
     kind = op.get_bind().dialect.name
     create_table("at_end", required(WORD, "what", "stage"), required(INTEGER, "number"))
-    op.execute(at_end.counted())
-    for statement in at_end.triggers(kind):
+    for statement in at_end.triggers(kind):  # whose locks keep others from writing until this is committed
         op.execute(statement)
+    op.execute(at_end.counted())
     op.add_column("series", sa.Column("holds_images", BOOLEAN, nullable=False, server_default=sa.false()))
     for name, table, _ in _OLD:
         op.drop_index(name, table)

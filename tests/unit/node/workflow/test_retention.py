@@ -8,8 +8,10 @@ from node.dicom.conformance import IMAGE_CLASSES
 from node.workflow import retention
 from node.workflow.context import Context
 from node.workflow.retention import retain
+from storage.database.running import AtEndRow
 from storage.database.schema import AssociationRow, SeriesRow
 from storage.files.instances import Files
+from storage.queries import at_end
 from storage.records import AssociationEnd, ReportObject, Series
 from storage.stages import Event, Outcome, Stage
 from tests.support.builders import (
@@ -213,6 +215,28 @@ def test_what_holds_an_image_is_looked_at_once_as_another_object_and_again_when_
     assert node.store.retention.note_images(before, 10, IMAGE_CLASSES) == 0
     add(node.store, clock, header(9, "2.25.882"))
     assert noted(node) == [1]
+
+
+def test_what_fails_beside_it_keeps_nothing_from_going_and_the_counts_are_folded(
+    context: DeskFactory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = context(retention_days=30, other_objects_hours=2)
+    monkeypatch.setattr(at_end, "FEW", 0)
+    for number in (1, 2):
+        reported(node, clock, number)
+    clock.advance(31 * DAY)
+    with node.store.transactions.reading() as session:
+        before = session.scalar(select(func.count()).select_from(AtEndRow))
+
+    def fail(*_: object) -> int:
+        raise RuntimeError
+
+    monkeypatch.setattr(node.store.retention, "note_images", fail)
+    with pytest.raises(RuntimeError):
+        retain(node)
+    assert cases(node) == []
+    with node.store.transactions.reading() as session:
+        assert (session.scalar(select(func.count()).select_from(AtEndRow)) or 0) < (before or 0)
 
 
 def noted(node: Context) -> list[int]:

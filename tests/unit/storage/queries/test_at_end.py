@@ -10,11 +10,12 @@ import pytest
 from alembic import command
 from sqlalchemy import delete, func, select, text, update
 
+from storage.database.at_end import ENDS
 from storage.database.running import AtEndRow
 from storage.database.schema import DeliveryRow, SeriesRow
 from storage.queries import at_end
 from storage.queries.retention import Why
-from storage.stages import Event, Outcome
+from storage.stages import DeliveryStage, Event, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import LEASE, FakeClock, add, finish, header, ready, received, reported, series_now
 from tests.unit.storage.database.test_engine import migrate
@@ -37,6 +38,11 @@ def kept(store: Store) -> tuple[dict[str, int], dict[str, int]]:
 def rows(store: Store) -> int:
     with store.transactions.reading() as session:
         return session.scalar(select(func.count()).select_from(AtEndRow)) or 0
+
+
+def test_each_stage_is_counted_as_an_end_or_when_it_is_asked_for() -> None:
+    assert sorted((*ENDS["series"], "receiving", "ready", "analysing")) == sorted(Stage)
+    assert sorted((*ENDS["delivery"], "pending")) == sorted(DeliveryStage)
 
 
 class Life:
@@ -168,19 +174,22 @@ def test_hosts_that_fold_at_once_while_others_write_lose_nothing(
         try:
             while not stop.is_set():
                 host.at_end.fold()
+                stop.wait(0.005)
         except BaseException as error:  # noqa: BLE001  told below
             errors.append(error)
 
     threads = [threading.Thread(target=fold, args=(host,)) for host in hosts]
     for thread in threads:
         thread.start()
-    for number in range(150):
-        with store.transactions.writing() as session:
-            session.execute(update(SeriesRow).values(stage="failed" if number % 2 else "reported"))
-        assert sum(kept(store)[0].values()) == 1
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for number in range(150):
+            with store.transactions.writing() as session:
+                session.execute(update(SeriesRow).values(stage="failed" if number % 2 else "reported"))
+            assert sum(kept(store)[0].values()) == 1
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert errors == []
     assert kept(store) == counted(store)
     for each in (store, *hosts):

@@ -2,21 +2,22 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, select, update
 
 from node.dicom.conformance import IMAGE_CLASSES
+from storage.database.schema import SeriesRow
 from storage.store import Store
 from tests.benchmarks.bench_database import RARE, asked
-from tests.benchmarks.filled_database import fill
+from tests.benchmarks.filled_database import fill, is_filled
 from tests.conftest import BOTH_DATABASES, PostgreSQL
 from tests.support.plans import effort, plans
 
-FEW, MANY, WAITING = 3_000, 15_000, 40
+FEW, MANY, WAITING, UNSEEN = 3_000, 15_000, 40, 100
 SLACK = {"sqlite": 5_000, "postgresql": 300}
 """Steps, or rows, that say nothing: a scan of what `MANY` have more is several times as much."""
 
@@ -58,9 +59,19 @@ def _filled(stores: list[Store]) -> list[Store]:
             event.listen(store.transactions.engine, "connect", _as_with_millions)
             store.transactions.engine.dispose()
         fill(store, held, WAITING)
-        while store.retention.note_images(datetime.now(UTC), 5000, IMAGE_CLASSES):  # as after an update
-            pass
+        _note_images(store)
     return stores
+
+
+def _note_images(store: Store) -> None:
+    """As some time after an update: all but `UNSEEN` old ones, in either, have been looked at."""
+    now = datetime.now(UTC)
+    while store.retention.note_images(now, 5000, IMAGE_CLASSES):
+        pass
+    old = now - timedelta(days=2)
+    oldest = select(SeriesRow.id).where(SeriesRow.holds_images).order_by(SeriesRow.id).limit(UNSEEN)
+    unseen = update(SeriesRow).where(SeriesRow.id.in_(oldest))
+    assert store.transactions.change(unseen.values(holds_images=False, ended_at=old, last_instance_at=old)) == UNSEEN
 
 
 def test_what_is_asked_again_and_again_costs_no_more_with_many_cases(stores: list[Store]) -> None:
@@ -74,3 +85,10 @@ def test_what_is_asked_again_and_again_costs_no_more_with_many_cases(stores: lis
                 grown[name] = f"from {before} to {after}"
                 print(name, *plans(stores[1], asked(stores[1], MANY)[name]), sep="\n")
     assert grown == {}
+
+
+def test_a_database_that_holds_anything_is_not_filled(stores: list[Store]) -> None:
+    assert is_filled(stores[0])
+    with pytest.raises(ValueError, match="is not empty"):
+        fill(stores[0], 10, 1)
+    assert is_filled(stores[0])
