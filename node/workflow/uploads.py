@@ -54,6 +54,7 @@ class Uploader:
 
     def _run(self) -> int:
         context, uploads, done = self._context, self._context.store.uploads, 0
+        has_images = False
         while not context.stopping.is_set():
             claimed = uploads.claim(context.clock(), LEASE, 1 if self._is_away else _AT_ONCE)
             if not claimed:
@@ -61,21 +62,24 @@ class Uploader:
                     break
                 continue
             still_working()
-            done += self._round(claimed)
+            ended = self._round(claimed)
+            done += len(ended)
+            has_images = has_images or any(each.is_image for each in ended)
             if self._is_away:
                 break
-        if done:
+        if has_images:
             uploads.wake_hosts()
         return done
 
-    def _round(self, claimed: Sequence[Upload]) -> int:
-        context, done, errors = self._context, 0, list[str]()
+    def _round(self, claimed: Sequence[Upload]) -> list[Upload]:
+        """Those that are done."""
+        context, done, errors = self._context, list[Upload](), list[str]()
         with ExitStack() as held, ThreadPoolExecutor(_AT_ONCE) as threads:
             for each in claimed:
                 held.enter_context(context.holding(Held(partial(context.store.uploads.give_back, each))))
             for some in _in_memory(claimed):
                 for each, found in zip(some, threads.map(self._attempt, some), strict=True):
-                    done += self._record(each, found)
+                    done += [each] if self._record(each, found) else []
                     errors += [str(found)] if isinstance(found, ObjectsAway) else []
         if errors and not done:
             if not self._is_away:  # once an outage: health says it as long as it lasts

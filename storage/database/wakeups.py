@@ -23,7 +23,7 @@ class Whom(StrEnum):
     WORKERS = "workers"
     """A series is ready."""
     NODES = "nodes"
-    """Something is to be delivered."""
+    """Something is to be settled or delivered."""
     PAGES = "pages"
     """Nothing is due."""
 
@@ -49,14 +49,15 @@ class Heard:
         return self.idle * random.random() < LOOKERS
 
 
-def wake_hosts(transaction: Connection | Session, whom: Whom) -> None:
+def wake_hosts(transaction: Connection | Session, whom: Whom, all_look: bool = False) -> None:
     """Whoever listens hears of it when this transaction is committed; on SQLite nobody does.
 
+    `all_look`: all idle workers, because several series may be ready.
     Not for what is written with every instance: PostgreSQL commits one transaction with a NOTIFY at a time, flush included.
     """
     bound = transaction.get_bind() if isinstance(transaction, Session) else transaction
     if bound.dialect.name == "postgresql":
-        if whom is Whom.WORKERS:
+        if whom is Whom.WORKERS and not all_look:
             transaction.execute(_NOTIFY_WORKERS)
         else:
             transaction.execute(_NOTIFY, {"whom": whom})

@@ -51,6 +51,11 @@ class Upload:
         """Whether the object is to go."""
         return self.removed_at is not None
 
+    @property
+    def is_image(self) -> bool:
+        """Whether it is a file that came, for which settling and analysis wait."""
+        return not self.is_removal and self.path.startswith("instances/")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -109,9 +114,10 @@ class Uploads:
         return bool(self._transactions.change(done, "upload"))
 
     def wake_hosts(self) -> None:
-        """Workers of other hosts look at once at what they can read now; what is to be delivered, this host delivers."""
+        """Other hosts look at once at the images that they can read now, to settle or analyse their series."""
         with self._transactions.writing_plainly() as connection:
-            wake_hosts(connection, Whom.WORKERS)
+            wake_hosts(connection, Whom.NODES)
+            wake_hosts(connection, Whom.WORKERS, all_look=True)
 
     def postponed(self, upload: Upload, error: str, next_attempt_at: datetime) -> None:
         """It could not be uploaded, or removed, and is due again then."""

@@ -78,10 +78,6 @@ def reviewed(store: Store, clock: FakeClock) -> Callable[[], object]:
     return lambda: store.reviews.change(Wanted(1, 0, Action.ACKNOWLEDGED, "dr.a"), clock())
 
 
-def uploaded(store: Store, _clock: FakeClock) -> Callable[[], object]:
-    return store.uploads.wake_hosts
-
-
 @pytest.mark.postgresql
 @pytest.mark.parametrize(
     ("step", "whom"),
@@ -89,7 +85,6 @@ def uploaded(store: Store, _clock: FakeClock) -> Callable[[], object]:
         (settled, Whom.WORKERS),
         (given_back, Whom.WORKERS),
         (retried, Whom.WORKERS),
-        (uploaded, Whom.WORKERS),
         (requeued, Whom.NODES),
         (set_aside, Whom.PAGES),
         (analysed, Whom.PAGES),
@@ -107,6 +102,18 @@ def test_what_becomes_due_or_changes_the_pages_is_heard_by_whom_it_concerns(
         do()
         assert [heard.whom for heard in connected.wait(5)] == [whom]
         assert not connected.wait(0), "of one transaction once"
+
+
+@pytest.mark.postgresql
+def test_images_in_the_object_store_are_heard_by_nodes_and_by_all_idle_workers(postgresql_store: Store) -> None:
+    for number in range(3):
+        run(postgresql_store, number)
+    connected = postgresql_store.listening()
+    assert connected is not None
+    with connected:
+        postgresql_store.uploads.wake_hosts()
+        heard = [each for _ in range(2) for each in connected.wait(5)]
+        assert heard == [Heard(Whom.NODES), Heard(Whom.WORKERS)]
 
 
 def instance(store: Store, clock: FakeClock) -> Callable[[], object]:
