@@ -146,7 +146,7 @@ def test_a_fusion_reads_both_stages_and_of_the_best_candidates_all_five_places(
     places[best] += around(places[best][0])
     seen = [places_as_measures(None, each) for each in places]
     read = fusion_input(both.second, seen, [2.0, 9.0], [5.0, 5.0])
-    odds = [np.mean(log_odds(both.second, each)) for each in seen]
+    odds = [float(np.mean(log_odds(both.second, each))) for each in seen]
     spread = np.zeros((2, len(NAMES)))
     spread[best] = 0.3 * np.sqrt(0.8)
     np.testing.assert_allclose(read[:, :5], [[odds[0], 2.0, 5.0, 1, -7.0], [odds[1], 9.0, 5.0, 0, 0.0]], rtol=1e-6)
