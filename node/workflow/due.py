@@ -76,6 +76,7 @@ def each_due(context: Context, queue: WithDue[Record], kind: Attempts[Record], l
                     away.add(claimed.peer)
                 if isinstance(error, ObjectsAway) and due.store_is_away(context.clock()):
                     queue.postponed(claimed, safe_message(error), context.clock())
+                    due.wake_hosts()
                     kind.logger(claimed).warning(f"{kind.name}_left_to_others", error=safe_message(error))
                     continue
                 _postpone(context, queue, kind, claimed, safe_message(error))

@@ -31,10 +31,11 @@ class Whom(StrEnum):
 _NOTIFY = text("SELECT pg_notify('willis', :whom)")
 _NOTIFY_WORKERS = text("""
 SELECT pg_notify('willis', 'workers ' || greatest(0,
-    (SELECT count(*) FROM process WHERE role = 'work' AND beat_at > timezone('utc', now()) - interval '30 s')
+    (SELECT count(*) FROM process WHERE role = 'work' AND details->>'trouble' IS NULL
+     AND beat_at > timezone('utc', now()) - interval '12 s')
     - (SELECT count(*) FROM series WHERE stage = 'analysing')))
 """)
-"""A worker that has not said for 30 s that it runs is none."""
+"""A worker that has not said for 12 s (four beats) that it runs, or has said what ended it, is none."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,10 @@ class Listening:
 
 
 def _known(payloads: Iterator[str]) -> Iterator[Heard]:
-    """Not what another version of Willis says and this one does not know: it is found at the next look."""
+    """What an earlier version says is for everybody; what a later one says and this one does not know is found at the next look."""
     for payload in payloads:
         whom, _, idle = payload.partition(" ")
         if whom in list(Whom):
-            yield Heard(Whom(whom), int(idle or 0))
+            yield Heard(Whom(whom), int(idle) if idle.isdecimal() else 0)
+        elif not payload:
+            yield from map(Heard, Whom)

@@ -40,7 +40,7 @@ def _exhausted(max_attempts: int) -> _Way:
 
 
 class Queue:
-    """Claims on series that are ready.  Each public method is one transaction."""
+    """Claims on series that are ready.  Each public method is one transaction; before that of a claim is a read."""
 
     def __init__(self, transactions: Transactions, folder: str = "", random: Random | None = None) -> None:
         """`transactions` are those of the store's database; files lie in this `folder` or an object store ("": all here)."""
@@ -69,7 +69,7 @@ class Queue:
     def claim_next(
         self, worker: str, now: datetime, lease: timedelta, max_attempts: int, stat: Sequence[str] = ()
     ) -> Claim | None:
-        """As `claim_exhausted`; where there is none, as `claim`: in one transaction."""
+        """As `claim_exhausted`; where there is none, as `claim`: after the same read, in the same transaction."""
         ways = [_exhausted(max_attempts), *self._in_turn(max_attempts, stat)]
         return self._claim(ways, worker, now, lease, max_attempts)
 
@@ -169,7 +169,7 @@ class Queue:
                 row.detail = why if row.outcome is None else row.detail  # with an outcome it is the report's
                 row.attempts -= int(refund)
             if rows:
-                wake_hosts(session, Whom.WORKERS)
+                wake_hosts(session, Whom.WORKERS, all_look=len(rows) > 1)
             return len(rows)
 
     def predecessor(self, series_id: int) -> tuple[str, StoredFile] | None:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from storage.database.transactions import Transactions
+from storage.database.wakeups import Whom, wake_hosts
 from storage.errors import StorageFull
 
 ASK_STORE_AGAIN = timedelta(seconds=30)
@@ -93,6 +94,11 @@ class Due(Generic[Record]):
                 .returning(table)
             )
             return None if row is None else self._record(session, row)
+
+    def wake_hosts(self) -> None:
+        """Other hosts look at once at what is left to them."""
+        with self._transactions.writing_plainly() as connection:
+            wake_hosts(connection, Whom.NODES)
 
     def _in_reach(self, now: datetime) -> list[ColumnElement[bool]]:
         if self._reach is None:

@@ -29,7 +29,7 @@ class Outbox:
         self.due = Due(transactions, DeliveryRow, DeliveryRow.destination, delivery_of, pending, reach)
 
     def accepted(self, delivery: Delivery, now: datetime, transaction_uid: str | None = None) -> None:
-        """The destination has the object; with a transaction UID it is to be asked for storage commitment at once."""
+        """The destination has the object; with a transaction UID some host asks it for storage commitment at once."""
         self._end(delivery, DeliveryEvent.ACCEPTED, "", delivered_at=now, transaction_uid=transaction_uid)
 
     def postponed(self, delivery: Delivery, error: str, next_attempt_at: datetime) -> None:
@@ -65,7 +65,7 @@ class Outbox:
                 .returning(DeliveryRow.id)
             )
             if ended is not None:
-                wake_hosts(session, Whom.PAGES)
+                wake_hosts(session, Whom.PAGES if transaction_uid is None else Whom.NODES)
             if ended is not None and delivered_at is not None:
                 count_acceptance(session, ended, delivered_at)
             if ended is not None and transaction_uid is not None and delivered_at is not None:

@@ -195,16 +195,16 @@ def s3(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
 @pytest.fixture
 def host(tmp_path: Path, sqlite_url: str, s3: ObjectStore, clock: FakeClock) -> Iterator[HostFactory]:
     """Makes hosts, each with a folder of its own, over the test's one SQLite database and one bucket."""
-    yield from _hosts(tmp_path, sqlite_url, s3, clock)
+    yield from hosts_over(tmp_path, sqlite_url, s3, clock)
 
 
 @pytest.fixture
 def host_on_either(tmp_path: Path, database_url: str, s3: ObjectStore, clock: FakeClock) -> Iterator[HostFactory]:
     """The same; the test runs once on each kind of database."""
-    yield from _hosts(tmp_path, database_url, s3, clock)
+    yield from hosts_over(tmp_path, database_url, s3, clock)
 
 
-def _hosts(tmp_path: Path, database_url: str, s3: ObjectStore, clock: FakeClock) -> Iterator[HostFactory]:
+def hosts_over(tmp_path: Path, database_url: str, s3: ObjectStore, clock: FakeClock) -> Iterator[HostFactory]:
     stores: list[Store] = []
 
     def make(name: str = "a", **storage: object) -> Host:

@@ -65,6 +65,17 @@ def delivered(store: Store, clock: FakeClock) -> Callable[[], object]:
     return lambda: store.outbox.accepted(delivery, clock(), None)
 
 
+def delivered_to_be_committed(store: Store, clock: FakeClock) -> Callable[[], object]:
+    reported(store, clock)
+    delivery = store.outbox.due.claim(clock(), LEASE)
+    assert delivery is not None
+    return lambda: store.outbox.accepted(delivery, clock(), "2.25.1")
+
+
+def left_to_others(store: Store, _clock: FakeClock) -> Callable[[], object]:
+    return store.outbox.due.wake_hosts
+
+
 def requeued(store: Store, clock: FakeClock) -> Callable[[], object]:
     reported(store, clock)
     delivery = store.outbox.due.claim(clock(), LEASE)
@@ -86,6 +97,8 @@ def reviewed(store: Store, clock: FakeClock) -> Callable[[], object]:
         (given_back, Whom.WORKERS),
         (retried, Whom.WORKERS),
         (requeued, Whom.NODES),
+        (delivered_to_be_committed, Whom.NODES),
+        (left_to_others, Whom.NODES),
         (set_aside, Whom.PAGES),
         (analysed, Whom.PAGES),
         (delivered, Whom.PAGES),
@@ -147,11 +160,11 @@ def test_what_makes_nothing_due_is_not_heard(postgresql_store: Store, clock: Fak
         assert not connected.wait(0.05)
 
 
-def run(store: Store, number: int, role: str = "work", silent_seconds: float = 0) -> None:
-    """A process of this role runs, or has said nothing for so long."""
+def run(store: Store, number: int, role: str = "work", silent_seconds: float = 0, trouble: str = "") -> None:
+    """A process of this role runs, or has said nothing for so long, or at last what ended it."""
     now = utc_now()
-    beat_at = now - timedelta(seconds=silent_seconds)
-    store.processes.beat(Process(f"{role}:h:{number}", role, "h", number, "/f", now, beat_at))
+    beat_at, details = now - timedelta(seconds=silent_seconds), {"trouble": trouble} if trouble else {}
+    store.processes.beat(Process(f"{role}:h:{number}", role, "h", number, "/f", now, beat_at, details))
 
 
 @pytest.mark.postgresql
@@ -159,7 +172,8 @@ def test_a_series_that_is_ready_says_how_many_workers_are_idle(postgresql_store:
     claimed(postgresql_store, clock, series="2.25.2")
     for number in range(3):
         run(postgresql_store, number)
-    run(postgresql_store, 4, silent_seconds=60)
+    run(postgresql_store, 4, silent_seconds=15)
+    run(postgresql_store, 6, trouble="no room")
     run(postgresql_store, 5, role="serve")
     do = settled(postgresql_store, clock)
     connected = postgresql_store.listening()
@@ -170,14 +184,33 @@ def test_a_series_that_is_ready_says_how_many_workers_are_idle(postgresql_store:
 
 
 @pytest.mark.postgresql
-def test_what_another_version_says_is_found_at_the_next_look(postgresql_store: Store) -> None:
+def test_several_series_that_are_given_back_are_looked_for_by_all_idle_workers(
+    postgresql_store: Store, clock: FakeClock
+) -> None:
+    for number in range(2):
+        claimed(postgresql_store, clock, series=f"2.25.{number}")
+    for number in range(9):
+        run(postgresql_store, number)
+    connected = postgresql_store.listening()
+    assert connected is not None
+    with connected:
+        assert postgresql_store.queue.give_back("worker:1", refund=True) == 2
+        assert connected.wait(5) == [Heard(Whom.WORKERS, 0)]
+
+
+@pytest.mark.postgresql
+def test_what_another_version_says_is_for_everybody_or_found_at_the_next_look(postgresql_store: Store) -> None:
     connected = postgresql_store.listening()
     assert connected is not None
     with connected, postgresql_store.transactions.engine.connect() as connection:
-        for payload in ("", "somebody 7", "nodes"):
+        for payload in ("", "somebody 7", "workers abc", "workers 7 x", "workers 7", "nodes"):
             connection.execute(text("SELECT pg_notify('willis', :payload)"), {"payload": payload})
         connection.commit()
-        assert connected.wait(5) == [Heard(Whom.NODES)]
+        heard = list[Heard]()
+        while Heard(Whom.NODES) not in heard[len(Whom) :]:
+            heard += connected.wait(5)
+        workers = [Heard(Whom.WORKERS, idle) for idle in (0, 0, 7)]
+        assert heard == [*map(Heard, Whom), *workers, Heard(Whom.NODES)]
 
 
 @pytest.mark.parametrize(("idle", "looking"), [(0, 1), (1, 1), (4, 1), (8, 0.5), (200, LOOKERS / 200)])

@@ -255,7 +255,8 @@ def test_what_has_not_ended_is_not_retried(store: Store, clock: FakeClock, reach
     assert series_now(store) == before
 
 
-def test_two_workers_never_claim_the_same_series(store: Store, clock: FakeClock) -> None:
+@pytest.mark.parametrize("stat", [None, ("PACS",)], ids=["claim", "claim_next"])
+def test_two_workers_never_claim_the_same_series(store: Store, clock: FakeClock, stat: tuple[str, ...] | None) -> None:
     uids = [f"2.25.{number}" for number in range(12)]
     for uid in uids:
         ready(store, clock, series=uid, count=1)
@@ -265,7 +266,8 @@ def test_two_workers_never_claim_the_same_series(store: Store, clock: FakeClock)
         barrier.wait()
         claims: list[Claim] = []
         for _ in range(100):  # on PostgreSQL a claim may find only rows that others are about to take
-            if claim := store.queue.claim(worker, clock(), LEASE, 3):
+            who = (worker, clock(), LEASE, 3)
+            if claim := store.queue.claim(*who) if stat is None else store.queue.claim_next(*who, stat):
                 claims.append(claim)
             elif not any(series_now(store, uid).stage is Stage.READY for uid in uids):
                 break
