@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 from storage.backup import NoBackup, copy_sqlite
 from storage.database import revision
@@ -81,11 +81,18 @@ def _copy(url: str, to: Path) -> None:
             "other means and run `willis migrate --no-backup`"
         )
     address = make_url(url)
-    name = address.set(drivername="postgresql", password=None).render_as_string()
-    environment = os.environ | ({"PGPASSWORD": str(address.password)} if address.password else {})
+    if "sslpassword" in address.query:
+        raise NoBackup(
+            "pg_dump can be told sslpassword only where everybody on this machine sees it: make a backup by other means and run "
+            "`willis migrate --no-backup`"
+        )
+    password = address.password or address.query.get("password")
+    query = address.difference_update_query(["password"]).query
+    name = URL.create("postgresql", address.username, None, address.host, address.port, address.database, query)
+    environment = os.environ | ({"PGPASSWORD": str(password)} if password else {})
     to.parent.mkdir(parents=True, exist_ok=True)
     new = to.with_name(f"{to.name}.new")
-    command = [program, "--format=custom", f"--file={new}", f"--dbname={name}"]
+    command = [program, "--format=custom", f"--file={new}", f"--dbname={name.render_as_string()}"]
     ended = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
     if ended.returncode:
         new.unlink(missing_ok=True)

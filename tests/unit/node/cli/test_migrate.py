@@ -232,6 +232,23 @@ def test_a_dump_that_fails_changes_nothing(config: Path, monkeypatch: pytest.Mon
         _copy("postgresql+psycopg://willis:secret@127.0.0.1:1/willis", tmp_path / "dump")
 
 
+@pytest.mark.parametrize("url", ["willis:secret@h/willis?port=1", "willis@h/willis?port=1&password=secret"])
+def test_a_password_is_not_on_the_command_line_of_the_dump(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
+) -> None:
+    from storage.migration import _copy
+
+    (tmp_path / "pg_dump").write_text('#!/bin/sh\necho "$@" "knows $PGPASSWORD" >"$0.said"\nexit 3\n')
+    (tmp_path / "pg_dump").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoBackup):
+        _copy(f"postgresql+psycopg://{url}", tmp_path / "dump")
+    said = (tmp_path / "pg_dump.said").read_text()
+    assert said.endswith("--dbname=postgresql://willis@h/willis?port=1 knows secret\n"), said
+    with pytest.raises(NoBackup, match="pg_dump can be told sslpassword only where everybody on this machine sees it"):
+        _copy(f"postgresql+psycopg://{url}&sslpassword=x", tmp_path / "dump")
+
+
 @pytest.mark.postgresql
 def test_a_host_of_our_name_that_works_on_the_older_database_keeps_it_from_being_migrated(
     config: Path, postgresql_url: str
