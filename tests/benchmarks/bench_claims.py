@@ -76,9 +76,8 @@ class Host:
 
     def run(self) -> None:
         """Until it is to stop."""
-        self._store.queue.claim_exhausted(
-            "", datetime.now(UTC), LEASE, 1000
-        )  # SQLAlchemy makes its classes in one thread
+        # SQLAlchemy makes its classes in one thread
+        self._store.queue.claim_exhausted("", datetime.now(UTC), LEASE, 1000)
         threads = [threading.Thread(target=self._work, args=(number,)) for number in range(len(self._bells))]
         if self._wakeups:
             threads.append(threading.Thread(target=self._listen))
@@ -222,6 +221,7 @@ def measured(at: "Server", workers: int, seconds: float, wakeups: bool, backlog:
         process.start()
     shared.start.set()
     while shared.cases.value < (WARM_CASES if backlog else WARM_CASES + 4) * workers:
+        assert all(process.exitcode in (None, 0) for process in processes), "a process died"
         time.sleep(0.1)
     since = datetime.now(UTC).replace(tzinfo=None)
     numbers = [shared.cases.value, shared.looks.value, at.processor_seconds(), _used(processes), time.monotonic()]

@@ -1,4 +1,4 @@
-"""A wakeup that is lost, or heard by a worker that is dead or busy, costs no more than the wait for the next look."""
+"""A worker that no wakeup reaches claims what is ready at its next look: by its scheduler, or by its pause while it reads ahead."""
 
 import threading
 from contextlib import suppress
@@ -44,11 +44,13 @@ def test_a_series_of_which_no_worker_heard_is_claimed_at_the_next_look(
     worker._job.wake()
 
     def comes() -> None:
-        has_looked.wait(60)
-        ready(store, clock)
-        with suppress(AssertionError):
-            wait_until(lambda: claims, 40 * PERIOD_SECONDS)
-        worker._job.stop()
+        try:
+            assert has_looked.wait(60)
+            ready(store, clock)
+            with suppress(AssertionError):
+                wait_until(lambda: claims, 40 * PERIOD_SECONDS)
+        finally:
+            worker._job.stop()
 
     threading.Thread(target=comes).start()
     worker._job.run()
