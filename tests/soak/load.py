@@ -172,7 +172,8 @@ class Load:
                 scu.send(all_of(store_pdus(ds.SOPClassUID, ds.SOPInstanceUID, dataset)))
                 assert scu.status() == 0
                 digest = hashlib.sha256(dataset).hexdigest()
-                self.sent.acknowledged[str(ds.SOPInstanceUID)] = (str(ds.SOPClassUID), digest)
+                with self._lock:
+                    self.sent.acknowledged[str(ds.SOPInstanceUID)] = (str(ds.SOPClassUID), digest)
             scu.send(ABORT if then_aborts else RELEASE_RQ)
             if not then_aborts:
                 scu.pdu()
@@ -197,7 +198,8 @@ class Load:
             list(assoc.ask(find, assoc.contexts_of(FIND)[0], query))
 
     def _commitment(self, random: Random) -> None:
-        known = list(self.sent.acknowledged.items())[-500:]
+        with self._lock:
+            known = list(self.sent.acknowledged.items())[-500:]
         if not known:
             return
         items = [(sop_class, uid) for uid, (sop_class, _) in random.sample(known, min(10, len(known)))]
