@@ -18,6 +18,7 @@ from node.cli.app import (
     trouble_noted,
 )
 from node.errors import ConfigError
+from node.runtime.memory import keep_few_heaps
 
 if TYPE_CHECKING:
     from node.config.sections import Config
@@ -29,6 +30,7 @@ app.add_typer(config_app, name="config")
 @app.command(epilog="Example: willis serve --config /etc/willis/config.toml")
 def serve(config: ConfigOption = None) -> None:
     """Run the node until SIGTERM or Ctrl-C."""
+    keep_few_heaps()
     with one_line_errors():
         path = config_path(config)
         arguments = ["--config", str(path)] if path else []
