@@ -199,7 +199,8 @@ def measured(at: "Server", workers: int, seconds: float, wakeups: bool, backlog:
     with store.transactions.writing() as session:
         session.execute(
             text(
-                "TRUNCATE association, series, report, delivery, report_object, tally, process RESTART IDENTITY CASCADE"
+                "TRUNCATE association, series, report, delivery, report_object, review, measured, tally, at_end, process "
+                "RESTART IDENTITY CASCADE"
             )
         )
     fill(store, CASES, CASES if backlog else WARM_CASES * workers)

@@ -22,7 +22,7 @@ from pydicom.uid import CTImageStorage
 from node.analysis.worker import PERIOD_SECONDS
 from node.scu import dimse, storage_scu
 from node.scu.outgoing import Outgoing
-from tests.conftest import PostgreSQL
+from tests.conftest import running_postgresql
 from tests.faults.senders import small_series
 from tests.scale_demo import __main__ as command
 from tests.scale_demo.__main__ import demonstrate
@@ -45,15 +45,16 @@ WAKEUPS = 6
 
 
 @pytest.fixture(scope="module")
-def site(
-    tmp_path_factory: pytest.TempPathFactory, postgresql_server: PostgreSQL, s3_server: ObjectStore
-) -> Iterator[Site]:
-    """One for all tests: it takes half a minute to start."""
+def site(tmp_path_factory: pytest.TempPathFactory, s3_server: ObjectStore) -> Iterator[Site]:
+    """One for all tests: it takes half a minute to start.  Its PostgreSQL is its own: it is killed."""
     if importlib.util.find_spec("distributed") is None:
         absent("distributed is not installed: pip install --constraint constraints.txt '.[engine]'")
     s3_server.begin_anew()
     folder = tmp_path_factory.mktemp("hosts")
-    with running_site(folder, postgresql_server, s3_server, node__drain_seconds="6", node__stop_seconds="1") as running:
+    with (
+        running_postgresql() as server,
+        running_site(folder, server, s3_server, node__drain_seconds="6", node__stop_seconds="1") as running,
+    ):
         yield running
 
 

@@ -11,7 +11,7 @@ from node.workflow import supervisor
 from node.workflow.namesakes import Look, require_own_name
 from node.workflow.own_clock import ClockDiffers, require_clock_of_server
 from storage.store import Store
-from tests.conftest import PostgreSQL
+from tests.conftest import PostgreSQL, running_postgresql
 
 
 @pytest.mark.postgresql
@@ -51,26 +51,21 @@ def test_a_node_waits_until_its_clock_is_set(
 
 @pytest.mark.postgresql
 def test_a_node_waits_for_a_database_that_is_lost_while_it_looks_for_hosts_of_its_name(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], postgresql_server: PostgreSQL, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    dies = iter([True, False])
+    with running_postgresql() as server:
+        dies = iter([True, False])
 
-    def look_as_it_dies(look: Look) -> None:
-        if next(dies):
-            postgresql_server.kill()
-        require_own_name(look)
+        def look_as_it_dies(look: Look) -> None:
+            if next(dies):
+                server.kill()
+            require_own_name(look)
 
-    monkeypatch.setattr(supervisor, "require_own_name", look_as_it_dies)
-    with postgresql_server.database(template="migrated") as url:
-        values = {"storage": {"directory": tmp_path, "database_url": url}, "audit": {"file": ""}}
-        try:
-            node = supervisor._waited_for(
-                lambda: supervisor.Supervisor(Config.model_validate(values), []),
-                lambda _seconds: postgresql_server.start(),
-            )
-        finally:
-            if not (postgresql_server.folder / "data" / "postmaster.pid").exists():
-                postgresql_server.start()  # others need it
+        monkeypatch.setattr(supervisor, "require_own_name", look_as_it_dies)
+        values = {"storage": {"directory": tmp_path, "database_url": server.url("migrated")}, "audit": {"file": ""}}
+        node = supervisor._waited_for(
+            lambda: supervisor.Supervisor(Config.model_validate(values), []), lambda _seconds: server.start()
+        )
         said = "".join(capsys.readouterr())
         assert "database_away" in said
         assert "cannot be opened" in said
