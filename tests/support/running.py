@@ -98,7 +98,7 @@ class RunningNode:
     def start(self) -> "RunningNode":
         """The receiver accepts associations."""
         self.begin()
-        wait_until(self._listens, 300, "the receiver listens")
+        wait_until(self._listens, 240, "the receiver listens")
         return self
 
     def begin(self) -> None:
