@@ -155,7 +155,8 @@ def _check_names(weights_sha256: dict[str, str]) -> None:
 class Bundle:
     """A manifest and its networks, on the CPU and in evaluation mode; `second` has those of the second stage, if any.
 
-    `sha256`: as `ai.manifest.sha256_of` has it of the file; "" where it was read from none.
+    `sha256`: as `ai.manifest.sha256_of` has it of the file; "" where it was read from none.  `precision`: of a pass, "float32", or
+    "auto" for what `ai.device.passes_in_bfloat16` chooses.
     """
 
     manifest: Manifest
@@ -163,6 +164,7 @@ class Bundle:
     second: tuple[ShapeNet, ...] = ()
     fusion: tuple[FusionNet, ...] = ()
     sha256: str = ""
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         stage = self.manifest.second_stage
@@ -170,10 +172,13 @@ class Bundle:
             raise ValueError("networks of a second stage need a manifest that describes them, and the other way round")
 
 
-def load_bundle(folder: Path | str = DEFAULT_BUNDLE, flip: bool = False, *, any_format: bool = False) -> Bundle:
+def load_bundle(
+    folder: Path | str = DEFAULT_BUNDLE, flip: bool = False, precision: str = "float32", *, any_format: bool = False
+) -> Bundle:
     """Return the bundle in a folder, every file checked against its digest.  Raises BundleError.
 
-    `flip`: read the mirrored region as well, whatever the manifest says.  `any_format`: for who calibrates it anew.
+    `flip`: read the mirrored region as well, whatever the manifest says.  `precision`: as `Bundle` has it.  `any_format`: for
+    who calibrates it anew.
     """
     folder = Path(folder)
     document = read_document(folder)
@@ -194,7 +199,7 @@ def load_bundle(folder: Path | str = DEFAULT_BUNDLE, flip: bool = False, *, any_
             fusion = tuple(_filled(FusionNet(fuses.network), folder / name, digest) for name, digest in files)
     if flip:
         manifest = replace(manifest, tiling=replace(manifest.tiling, flip=True))
-    return Bundle(manifest, networks, second, fusion, sha256)
+    return Bundle(manifest, networks, second, fusion, sha256, precision)
 
 
 def read_manifest(folder: Path | str, *, any_format: bool = False) -> Manifest:

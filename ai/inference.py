@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ai.affine import lps_of
+from ai.device import passes_in_bfloat16
 from ai.heap import kept_heap
 from ai.locations import LOCATIONS
 from ai.preprocess import Preprocessing, Region, channels, coordinates
@@ -92,8 +93,12 @@ def infer(
     tiling: Tiling,
     device: torch.device,
     progress: Progress | None = None,
+    precision: str = "float32",
 ) -> Maps:
-    """Return the maps of a region.  Raises what `progress` raises, and torch.OutOfMemoryError when a tile does not fit."""
+    """Return the maps of a region.  `precision`: as `ai.device.passes_in_bfloat16` reads it.
+
+    Raises what `progress` raises, and torch.OutOfMemoryError when a tile does not fit.
+    """
     shape = region.hu_DHW.shape
     lines = coordinates(region, preprocessing)
     half = tuple(-(-side // OUTPUT_STRIDE) for side in shape)
@@ -103,6 +108,7 @@ def infer(
     tiles = list(_tiles(shape, tiling))
     passes = [(network, flip) for network in networks for flip in ((False, True) if tiling.flip else (False,))]
     done = 0
+    bfloat16 = passes_in_bfloat16(precision, device)
 
     def tell() -> None:
         if progress is not None:
@@ -120,7 +126,7 @@ def infer(
         ramp = _ramp(extent, tiling.overlap // OUTPUT_STRIDE)
         for network, flip in passes:
             with _called_before_each_level(network, tell):
-                answer = _forward(network, tile, flip, preprocessing.coordinates)
+                answer = _forward(network, tile, flip, preprocessing.coordinates, bfloat16)
             if total is None:  # where the network answers
                 total = answer.new_zeros((FINDING_MAPS, *half))
             total[(slice(None), *target)] += answer[:, : extent[0], : extent[1], : extent[2]] * ramp.to(total.device)
@@ -152,13 +158,13 @@ def _called_before_each_level(network: UNet, verb: Callable[[], None]) -> Iterat
             hook.remove()
 
 
-def _forward(network: UNet, tile: Tensor, flip: bool, with_x: bool) -> Tensor:
+def _forward(network: UNet, tile: Tensor, flip: bool, with_x: bool, bfloat16: bool) -> Tensor:
     """`UNet.finding_maps` of one tile, (15, d, h, w); mirrored in and back when `flip`."""
     if flip:
         tile = tile.flip(-1)
         if with_x:
             tile[:, -1] *= -1.0  # the x coordinate
-    maps = network.finding_maps(tile.contiguous(memory_format=torch.channels_last_3d))[0].float()
+    maps = network.finding_maps(tile.contiguous(memory_format=torch.channels_last_3d), bfloat16)[0]
     return maps[_MIRRORED_MAPS].flip(-1) if flip else maps
 
 

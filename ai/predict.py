@@ -63,11 +63,12 @@ def analyse(
     known, heard = remembered or Remembered(), progress or _unheard
     region = prepared_region(volume, bundle, **checks, progress=heard, remembered=known)
     where = chosen_device(device)
-    lines = coordinates(region, bundle.manifest.preprocessing)
-    step = ("maps", bundle.networks, bundle.manifest.tiling, bundle.manifest.preprocessing, where)
+    manifest = bundle.manifest
+    lines = coordinates(region, manifest.preprocessing)
+    step = ("maps", bundle.networks, manifest.tiling, manifest.preprocessing, where, bundle.precision)
     maps = known.answer(step, (region.hu_DHW, *lines), lambda: _maps(region, bundle, where, progress), _is_usual)
     maps = replace(maps, affine_lps=output_affine(region.affine_lps))
-    found = looked_at_again(candidates(maps, bundle.manifest.candidates), region, volume, bundle, heard, known)
+    found = looked_at_again(candidates(maps, manifest.candidates), region, volume, bundle, heard, known)
     return replace(
         calibrated_findings(found, bundle),
         note=maps.note,
@@ -198,11 +199,8 @@ def found_candidates(
 
 def warm(bundle: Bundle, device: str = "auto") -> None:
     """The networks are on the device and have run once, on nothing: the first scan waits for neither."""
-    where, settings = chosen_device(device), bundle.manifest
-    with torch.inference_mode():
-        for network in bundle.networks:
-            network.to(where)
-            network(torch.zeros((1, settings.network.in_channels, *settings.tiling.size_DHW), device=where))
+    size = bundle.manifest.preprocessing.size_DHW
+    _maps(Region(np.zeros(size, np.int16), np.eye(4), (0.0, 0.0, 0.0)), bundle, chosen_device(device), None)
 
 
 def _maps(region: Region, bundle: Bundle, device: torch.device, progress: Progress | None) -> Maps:
@@ -223,7 +221,7 @@ def _maps(region: Region, bundle: Bundle, device: torch.device, progress: Progre
 def _maps_on(device: torch.device, region: Region, bundle: Bundle, tiling: Tiling, progress: Progress | None) -> Maps:
     for network in bundle.networks:
         network.to(device)
-    return infer(bundle.networks, region, bundle.manifest.preprocessing, tiling, device, progress)
+    return infer(bundle.networks, region, bundle.manifest.preprocessing, tiling, device, progress, bundle.precision)
 
 
 def predict_single_scan(model: Bundle | Path | str, series_dir: Path | str, device: str = "auto") -> dict[str, float]:

@@ -161,12 +161,14 @@ class UNet(nn.Module):
         x = self.features(channels)
         return Outputs(self.lesion(x), self.vessel(x), self.location(x), self.log_diameter(x))
 
-    def finding_maps(self, channels: Tensor) -> Tensor:
+    def finding_maps(self, channels: Tensor, bfloat16: bool = False) -> Tensor:
         """What findings are read from: lesion logit, log diameter and the 13 location logits, N×15×D×H×W.
 
         The same numbers as `forward` gives, as one matrix product; the vessel head, which only teaches, is left out.
+        `bfloat16`: all but the heads passes in it; their sums would be rounded to 2 % of an odds.
         """
-        x = self.features(channels)
+        with torch.autocast(channels.device.type, torch.bfloat16, enabled=bfloat16):
+            x = self.features(channels)
         heads = (
             self.lesion,
             self.log_diameter,
@@ -174,7 +176,7 @@ class UNet(nn.Module):
         )  # in the order of LESION_MAP, LOG_DIAMETER_MAP, LOCATION_MAPS
         weight = torch.cat([head.weight.flatten(1) for head in heads])
         bias = torch.cat([_bias(head) for head in heads])
-        return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
+        return F.linear(x.float().movedim(1, -1), weight, bias).movedim(-1, 1)
 
     def features(self, channels: Tensor) -> Tensor:
         """What the heads read, at half resolution."""

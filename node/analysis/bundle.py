@@ -15,7 +15,7 @@ from node.results.identity import derive_uid
 def configured_bundle(config: Config) -> Bundle:
     """The bundle of [ai], the shipped one where that names none.  Raises ConfigError when it cannot be used."""
     try:
-        return load_bundle(config.ai.bundle or DEFAULT_BUNDLE, config.ai.flip)
+        return load_bundle(config.ai.bundle or DEFAULT_BUNDLE, config.ai.flip, config.ai.precision)
     except BundleError as error:
         raise ConfigError(f"[ai] bundle: {error}") from None
 
@@ -25,7 +25,7 @@ def configured_shadow(config: Config) -> Bundle | None:
     if config.ai.shadow is None:
         return None
     try:
-        bundle = load_bundle(config.ai.shadow, config.ai.flip)
+        bundle = load_bundle(config.ai.shadow, config.ai.flip, config.ai.precision)
         first = read_document(config.ai.bundle or DEFAULT_BUNDLE)
     except BundleError as error:
         raise ConfigError(f"[ai] shadow: {error}") from None
@@ -46,7 +46,8 @@ def algorithm_of(manifest: Manifest, model: str = "") -> Algorithm:
     return Algorithm(manifest.name, model, software, device_uid)
 
 
-def model_name(bundle: Bundle, flip: bool) -> str:
+def model_name(bundle: Bundle) -> str:
     """What a claimant and a worker must have in common: the same Willis and the same weights, read alike."""
     named = f"Willis {version('willis')} with model {bundle.manifest.version}"
-    return f"{named} ({bundle.sha256[:12]}{', flipped too' if flip else ''})"
+    flipped, precise = bundle.manifest.tiling.flip, bundle.precision == "float32"
+    return f"{named} ({bundle.sha256[:12]}{', flipped too' if flipped else ''}{', in float32' if precise else ''})"

@@ -74,7 +74,7 @@ def run(config: Config, host: str) -> None:
     security, bundle = security_of(config.ai), configured_bundle(config)
     configured_device(config)
     means = Means(config, files_of(config), bundle, algorithm_of(bundle.manifest), utc_now)
-    served = Served(model_name(bundle, config.ai.flip), means, _say_begun)
+    served = Served(model_name(bundle), means, _say_begun)
     ai.predict.warm(bundle, config.ai.device)
     read_tables()
     _served[:] = [served]

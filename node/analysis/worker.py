@@ -101,7 +101,7 @@ class Worker:
         self._engine: Engine | None = None
         self._drains, self._refused = False, set[int]()
         if config.ai.engine != "local":
-            self._engine = Engine(config, model_name(bundle, config.ai.flip), self._news.set, monotonic)
+            self._engine = Engine(config, model_name(bundle), self._news.set, monotonic)
         self._early = Early(config, bundle, self._early_progress)
         longest_seconds = config.ai.time_limit_seconds + 2 * LEASE_SLACK_SECONDS
         self._job = Job("analyse", PERIOD_SECONDS, True, self._work_and_read_ahead, longest_seconds)
@@ -376,7 +376,7 @@ class Worker:
         early = Early(config, bundle, self._early_progress)
         self._context, self._shadow, self._early = context, shadow_of(config, self._store.models), early
         if self._engine:
-            self._engine.model = model_name(bundle, config.ai.flip)
+            self._engine.model = model_name(bundle)
         self._ahead.forget_answers()
         second = f", second {self._shadow.version}" if self._shadow.version else ""
         return f"model {context.algorithm.version}{second}"

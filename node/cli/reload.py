@@ -32,8 +32,8 @@ def reload(
 ) -> None:
     """Have the running node of this host take model and certificates anew, without breaking an association or analysis.
 
-    It reads [ai] bundle, shadow and flip, and the files of [node.tls].  What else has changed is named and needs a
-    restart.  What cannot be used is named, and what is in service stays: exit status 1.
+    It reads [ai] bundle, shadow, flip and precision, and the files of [node.tls].  What else has changed is named and
+    needs a restart.  What cannot be used is named, and what is in service stays: exit status 1.
     """
     with one_line_errors():
         checked = settings(config)

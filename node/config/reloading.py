@@ -11,7 +11,7 @@ from node.errors import ConfigError, safe_message
 from node.runtime import log
 from node.runtime.clock import utc_now
 
-_OF_AI = ("bundle", "shadow", "flip")
+_OF_AI = ("bundle", "shadow", "flip", "precision")
 _OF_TLS = ("certificate", "key", "ca")
 
 

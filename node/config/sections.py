@@ -123,6 +123,7 @@ class Ai(Section):
     bundle: Path | None = None
     shadow: Path | None = None
     flip: bool = False
+    precision: Literal["auto", "float32"] = "auto"
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     early: bool = False
     stat_calling_ae: tuple[AETitle, ...] = ()

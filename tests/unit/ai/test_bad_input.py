@@ -77,12 +77,12 @@ class FullGpu(UNet):
     def to(self, *args: object, **_: object) -> "FullGpu":
         return self
 
-    def finding_maps(self, channels: torch.Tensor) -> torch.Tensor:
+    def finding_maps(self, channels: torch.Tensor, bfloat16: bool = False) -> torch.Tensor:
         if channels.device.type == "meta":
             if channels.shape[2] >= self.fits:
                 raise torch.OutOfMemoryError("full")
             channels = torch.zeros(channels.shape)
-        return super().finding_maps(channels)
+        return super().finding_maps(channels, bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,13 @@ def test_weights_that_cannot_be_trusted_stop_the_node_with_one_line(
         Worker(load(config))
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_the_mirrored_region_is_read_when_the_configuration_says_so(
-    tmp_path: Path,
-    flip: bool,
+@pytest.mark.parametrize(("flip", "precision"), [(False, "auto"), (True, "float32")])
+def test_the_region_is_read_mirrored_and_in_the_precision_that_the_configuration_says(
+    tmp_path: Path, flip: bool, precision: str
 ) -> None:
     save_bundle(tmp_path / "bundle", manifest(), (UNet(TINY),))
-    settings = {"bundle": tmp_path / "bundle", "flip": flip}
+    settings = {"bundle": tmp_path / "bundle", "flip": flip, "precision": precision}
     worker = Worker(Config.model_validate({"storage": {"directory": tmp_path}, "ai": settings}))
     assert worker._context.bundle.manifest.tiling.flip is flip
+    assert worker._context.bundle.precision == precision
     worker._store.close()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ai import device
 from ai.inference import MIRRORED_LOCATIONS, Tiling, infer, output_affine
 from ai.locations import LOCATIONS
 from ai.preprocess import Preprocessing, Region
@@ -41,6 +42,27 @@ def test_an_analysis_joins_the_levels_as_training_does_only_with_fewer_multiplic
     learned_from = net.finding_maps(channels)
     with torch.inference_mode():
         torch.testing.assert_close(net.finding_maps(channels), learned_from.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "has_tiles"), [("float32", True), ("auto", False), ("auto", True)])
+def test_a_pass_is_in_bfloat16_where_the_processor_multiplies_tiles_of_it_and_nobody_asks_for_float32(
+    precision: str, has_tiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "_multiplies_tiles", lambda: has_tiles)
+    cut, net = region(), network()
+    exact = infer([net], cut, SETTINGS, Tiling(size=64), CPU)
+    maps = infer([net], cut, SETTINGS, Tiling(size=64), CPU, None, precision)
+    apart = np.abs(maps.lesion_DHW - exact.lesion_DHW)
+    assert (apart.max() > 0) == (precision == "auto" and has_tiles)
+    assert apart.max() < 0.05 and apart.mean() < 0.01
+    assert maps.lesion_DHW.dtype == np.float32
+
+
+def test_what_adds_up_to_a_logit_is_not_rounded_to_bfloat16() -> None:
+    net = network()
+    with torch.inference_mode():
+        maps = net.finding_maps(torch.randn(1, 6, 32, 32, 32), bfloat16=True)
+    assert maps.dtype == torch.float32 and not torch.equal(maps, maps.bfloat16().float())
 
 
 def test_attention_gates_are_a_setting() -> None:

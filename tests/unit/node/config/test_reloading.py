@@ -18,13 +18,14 @@ def test_model_and_certificates_are_taken_and_all_else_is_named() -> None:
     old = config(node={"tls": TLS}, peers={"A": {"ae_title": "A", "host": "a", "port": 1}})
     new = config(
         node={"tls": TLS | {"key": "b.key", "port": 2763}, "port": 104},
-        ai={"bundle": "new", "shadow": "old", "flip": True, "threads": 2},
+        ai={"bundle": "new", "shadow": "old", "flip": True, "precision": "float32", "threads": 2},
         completion={"quiet_seconds": 5},
         peers={"A": {"ae_title": "A", "host": "b", "port": 1}, "B": {"ae_title": "B", "host": "b", "port": 1}},
         notifications=[{"name": "n", "kind": "apprise", "url": "json://127.0.0.1", "events": ["positive"]}],
     )
     taken, needs_restart = reloaded(old, new)
     assert (str(taken.ai.bundle), str(taken.ai.shadow), taken.ai.flip, taken.ai.threads) == ("new", "old", True, 0)
+    assert taken.ai.precision == "float32"
     assert taken.node.tls is not None
     assert (str(taken.node.tls.key), taken.node.tls.port, taken.node.port) == ("b.key", 2762, 11112)
     assert (taken.completion, taken.peers) == (old.completion, old.peers)
