@@ -21,7 +21,7 @@ from ai.findings import Findings
 from ai.inference import Maps, Progress, Tiling, infer, output_affine
 from ai.locations import COLUMNS
 from ai.measures import quality_of
-from ai.preprocess import Region, coordinates, region_of_interest
+from ai.preprocess import Preprocessing, Region, coordinates, region_affine, region_of_interest
 from ai.quality import MOST_SPREAD_MM
 from ai.remembered import Remembered
 from ai.second_stage import around, looked_at, measured_at, opinions
@@ -147,20 +147,22 @@ def prepared_region(
 ) -> Region:
     """Return what the network will read.  Raises NotAnalysable (NOT_A_HEAD, COVERAGE or NO_CONTRAST)."""
     extent = located_extent(volume, sure=check_coverage)
-    if check_coverage or extent.circle_centre_lps_mm is None:
+    located = extent.circle_centre_lps_mm
+    if located is None:
         require_coverage(extent)
-    if extent.circle_centre_lps_mm is None:
         raise NotAnalysable(Reason.COVERAGE)
-    centre = steady_centre(volume, extent.circle_centre_lps_mm) if steady else extent.circle_centre_lps_mm
+    centre = steady_centre(volume, located) if steady else located
     settings = bundle.manifest.preprocessing
     if extent.spread_mm > MOST_SPREAD_MM:  # a larger region, which holds the circle wherever it lies
         d, h, w = settings.size_DHW
         settings = replace(settings, size_DHW=(d + GROWN_VOXELS, h + GROWN_VOXELS, w + GROWN_VOXELS))
-    region = region_of_interest(volume, centre, settings)
     if whole_region:
-        missing = max(_missing(region, volume), window_about(volume, extent.circle_centre_lps_mm).missing)
+        missing = max(_missing(volume, centre, settings), window_about(volume, located).missing)
         if missing > 0:
             raise NotShownYet(missing * volume.spacing_mm_DHW[0])
+    if check_coverage:
+        require_coverage(extent)
+    region = region_of_interest(volume, centre, settings)
     progress(0.0)
     tubes = enhanced_tubes(volume, centre, remembered)
     progress(0.0)
@@ -171,11 +173,11 @@ def prepared_region(
     return replace(region, quality=quality)
 
 
-def _missing(region: Region, volume: Volume) -> float:
+def _missing(volume: Volume, centre_lps_mm: tuple[float, float, float], settings: Preprocessing) -> float:
     """How many slices must still come, at the end where most do, until all that interpolation reads for the region is shown."""
-    corners = np.array(list(product(*((0, side - 1) for side in region.hu_DHW.shape))))
-    slices = voxel_of(volume.affine_lps, lps_of(region.affine_lps, corners))[:, 0]
-    beyond = 1.0 + region.affine_lps[2, 0] / volume.spacing_mm_DHW[0]
+    corners = np.array(list(product(*((0, side - 1) for side in settings.size_DHW))))
+    slices = voxel_of(volume.affine_lps, lps_of(region_affine(centre_lps_mm, settings), corners))[:, 0]
+    beyond = 1.0 + settings.spacing_mm / volume.spacing_mm_DHW[0]
     return float(max(0.0, beyond - slices.min(), slices.max() + beyond - (len(volume.hu_DHW) - 1)))
 
 

@@ -74,6 +74,12 @@ def region_of_interest(
 
     Beyond the volume the region holds air.
     """
+    affine = region_affine(circle_centre_lps_mm, settings)
+    return Region(resample(volume, affine, settings.size_DHW), affine, circle_centre_lps_mm)
+
+
+def region_affine(circle_centre_lps_mm: tuple[float, float, float], settings: Preprocessing) -> NDArray[np.float64]:
+    """Return where the region lies around the circle of Willis: (d, h, w, 1) to LPS mm."""
     step = settings.spacing_mm
     middle = np.array(circle_centre_lps_mm) + np.array(settings.offset_lps_mm)
     affine = np.zeros((4, 4))
@@ -81,7 +87,7 @@ def region_of_interest(
         affine[row, column] = step
         affine[row, 3] = middle[row] - step * (size - 1) / 2.0
     affine[3, 3] = 1.0
-    return Region(resample(volume, affine, settings.size_DHW), affine, circle_centre_lps_mm)
+    return affine
 
 
 def resample(volume: Volume, affine_lps: NDArray[np.float64], size_DHW: tuple[int, int, int]) -> NDArray[np.int16]:

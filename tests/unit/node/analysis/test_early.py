@@ -15,8 +15,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 import ai
 from ai import circle, inference, predict
 from ai.bundle import Bundle
+from ai.errors import NotShownYet
 from ai.findings import Findings
 from ai.inference import Tiling
+from ai.preprocess import region_of_interest
 from ai.unet import UNet
 from ai.volume import ReadSlice, Volume, read_slice, volume_from_slices
 from node.analysis import early as module
@@ -189,6 +191,23 @@ def test_what_comes_after_the_claim_is_analysed_anew_where_it_changes_anything(p
     first = analysed(most, ahead)
     same(first, analysed(most))
     same(analysed(slices(), ahead), expected())
+
+
+def test_slices_that_show_the_circle_tell_how_far_they_must_reach_and_nothing_is_resampled_before(
+    passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regions: list[int] = []
+
+    def made(volume: Volume, *arguments: Any) -> Any:
+        regions.append(len(volume.hu_DHW))
+        return region_of_interest(volume, *arguments)
+
+    monkeypatch.setattr(predict, "region_of_interest", made)
+    volume = volume_from_slices([each for *_, each in slices()[:35]])
+    assert not circle.located_extent(volume).covers_circle_of_willis()
+    with pytest.raises(NotShownYet) as told:
+        ai.analyse(volume, bundle(), steady=True, whole_region=True)
+    assert told.value.missing_mm == pytest.approx(24, abs=1) and regions == []
 
 
 def test_a_region_that_moves_is_analysed_once_more_and_no_more_often(
