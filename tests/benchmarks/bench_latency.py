@@ -4,7 +4,9 @@ Full phantom series, half of them with an aneurysm, go through a whole node (thr
 simulated PACS, one after the other, so that no case waits for another (`--senders 2`: two at once).  The seconds are those
 that the node keeps in its database, which `willis status` shows too.
 
-`--beside-late`: each study goes to a second node as well, which begins to analyse when the series is whole.
+`--beside-late`: each study goes to a second node as well, which begins to analyse when the series is whole.  `--beside FOLDER`:
+and to the node of an older Willis whose source lies there, which keeps its seconds otherwise; so the last table has of every
+node how long after the answer to the last slice its PACS has the report.
 
 `--orthanc 2`: the first two series go to a real Orthanc as well, and its stable-series event, at the default StableAge, is
 when a script there would call the same model; its clock is that event plus the seconds of inference measured in the node.
@@ -17,6 +19,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from node.scu.dimse import Entity, Timeouts
@@ -26,6 +29,7 @@ from tests.support.running import RunningNode, cached_phantom
 
 FIRST_SEED = 9_100_000
 """Neither training nor the demo draws from here."""
+LIMIT_SECONDS = 300
 PARTS = ("settle", "wait", "volume", "inference", "report", "delivery", "total")
 
 
@@ -34,16 +38,20 @@ def main() -> None:
     options = _options()
     stable_seconds: list[float] = []
     clocks: dict[str, list[dict[str, float]]] = {}
+    reported: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="willis-bench-") as folder:
         early = {"early": "true"}, {"early": "false"}
         settings = early if options.beside_late else early[:1]
-        nodes = {
+        ours = {
             f"[ai] early = {each['early']}": RunningNode(Path(folder) / each["early"], ai__early=each["early"])
             for each in settings
         }
+        nodes = dict(ours)
+        if options.beside:
+            nodes["the Willis beside it"] = _OlderNode(Path(folder) / "older", options.beside)
         try:
-            slices = _send_all(list(nodes.values()), options)
-            for name, node in nodes.items():
+            slices, reported = _send_all(nodes, options)
+            for name, node in ours.items():
                 rounds = _rounds(
                     [asdict(clock) for clock in node.store.worklist.status().clocks][::-1], options.senders
                 )
@@ -63,6 +71,9 @@ def main() -> None:
     )
     for name, those in clocks.items():
         _table(name, those)
+    print("\n| last slice answered to report in the PACS | median | 95th percentile | most |\n|---|---|---|---|")
+    for name, seconds in reported.items():
+        _row(name, seconds)
     if stable_seconds:
         first = next(iter(clocks.values()))
         _row("Orthanc: last slice to stable series", stable_seconds)
@@ -81,27 +92,45 @@ def _options() -> argparse.Namespace:
     arguments.add_argument(
         "--beside-late", action="store_true", help="each study goes to a node without [ai] early too"
     )
+    arguments.add_argument("--beside", type=Path, help="the source of an older Willis")
     arguments.add_argument("--orthanc", type=int, default=0, help="so many series go to Orthanc too, a minute each")
     return arguments.parse_args()
 
 
-def _send_all(nodes: list[RunningNode], options: argparse.Namespace) -> list[int]:
-    """Every node has delivered every study, each while the others rest; returns how many slices the studies have."""
+class _OlderNode(RunningNode):
+    """A node of another source, which may know no other keys than these and keeps its database in its own way."""
+
+    def __init__(self, folder: Path, source: Path) -> None:
+        super().__init__(folder)
+        self.root = source.resolve()
+        self.path.write_text(self.path.read_text("utf-8").replace("[web]\nenabled = false\n", ""), "utf-8")
+
+
+def _send_all(nodes: dict[str, RunningNode], options: argparse.Namespace) -> tuple[list[int], dict[str, list[float]]]:
+    """Every node has delivered every study, each while the others rest.
+
+    Returns how many slices the studies have, and of each node the seconds until its PACS had the report of each, of those
+    that are sent at once the later one's.
+    """
     studies = [_study(number, options.spacing_mm, options.matrix) for number in range(1, options.studies + 1)]
-    for node in nodes:
+    reported: dict[str, list[float]] = {name: [] for name in nodes}
+    for node in nodes.values():
         node.start()
     rounds = [studies[first : first + options.senders] for first in range(0, len(studies), options.senders)]
     for number, together in enumerate(rounds, start=1):
-        for node in nodes[:: 1 if number % 2 else -1]:
+        for name, node in list(nodes.items())[:: 1 if number % 2 else -1]:
             with ThreadPoolExecutor(len(together)) as senders:
-                list(senders.map(lambda paths, to=node: _send(to, paths, options.slices_per_second), together))
-            node.wait_for_delivered(min(number * options.senders, len(studies)))
+                last = max(senders.map(partial(_send, node, options.slices_per_second), together))
+            count = min(number * options.senders, len(studies))
+            reported[name].append(_reported_at(node, count) - last)
+            if not isinstance(node, _OlderNode):
+                node.wait_for_delivered(count)
         print(f"  round {number} of {len(rounds)}: delivered", file=sys.stderr)
-    return [len(paths) for paths in studies]
+    return [len(paths) for paths in studies], reported
 
 
-def _send(node: RunningNode, paths: list[Path], slices_per_second: float) -> None:
-    """One study was sent at the pace of a sender."""
+def _send(node: RunningNode, slices_per_second: float, paths: list[Path]) -> float:
+    """One study was sent at the pace of a sender; returns when the last slice was answered."""
     start = time.monotonic()
     sent = send_files(Entity("PACS", Timeouts(acse=30, dimse=60)), node.address, paths)
     for number, each in enumerate(sent, start=1):
@@ -109,6 +138,17 @@ def _send(node: RunningNode, paths: list[Path], slices_per_second: float) -> Non
             raise SystemExit(f"the node refused a slice: {each.error}")
         if slices_per_second:
             time.sleep(max(0.0, start + number / slices_per_second - time.monotonic()))
+    return time.monotonic()
+
+
+def _reported_at(node: RunningNode, count: int) -> float:
+    """When its PACS had so many reports."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while len(node.pacs.requests) < count:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no report within {LIMIT_SECONDS} s: {node.log.read_text()[-2000:]}")
+        time.sleep(0.005)
+    return time.monotonic()
 
 
 def _rounds(clocks: list[dict[str, float]], senders: int) -> list[list[dict[str, float]]]:

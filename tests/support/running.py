@@ -55,6 +55,8 @@ class RunningNode:
 
     module = "node"
     """Which Python module is run as the command."""
+    root = ROOT
+    """Where that module's source lies."""
     environment: Mapping[str, str] = MappingProxyType({})
     """What it has besides ours."""
 
@@ -106,7 +108,7 @@ class RunningNode:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.module, "serve", "--config", str(self.path)],
-                cwd=ROOT,
+                cwd=self.root,
                 env={**os.environ, **self.environment},
                 stderr=output,
                 stdout=output,
