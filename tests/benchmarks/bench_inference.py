@@ -3,8 +3,9 @@
 `make bench-inference`.  A 400-slice 512² phantom; everything is measured several times, and before and after each forward
 pass large float32 matrices are multiplied, so that whatever else the machine does slows both alike.  Floating-point
 operations are those of the convolutions as the network defines them, for the voxels of the region: what overlapping tiles
-compute twice, and what a pass saves by other means, does not count.  The memory is that of a worker's process that
-analyses 800 slices and writes their report (VmHWM).
+compute twice, and what a pass saves by other means, does not count.  Where a pass is in bfloat16 (`ai.device`), so are the
+matrices, and pass and analysis in float32 stand beside them.  The memory is that of a worker's process that analyses 800
+slices and writes their report (VmHWM).
 
 With `--device cuda` the forward pass runs on a GPU, beside matrix products in the precision that its convolutions use
 there (TF32), and its time is compared with the roofline: for each convolution the longer of its operations at that rate
@@ -27,13 +28,15 @@ import numpy as np
 import torch
 from torch import nn
 
+import ai
 from ai.bundle import Bundle, load_bundle
 from ai.contrast import enhanced_tubes
 from ai.coverage import head_extent
 from ai.decode import candidates, findings
-from ai.inference import infer
+from ai.device import passes_in_bfloat16
+from ai.inference import Maps, infer
 from ai.manifest import DEFAULT_BUNDLE
-from ai.preprocess import region_of_interest
+from ai.preprocess import Region, region_of_interest
 from ai.unet import UNet, UNetSettings
 from ai.volume import Volume
 from training.phantom import make_scan, write_series
@@ -43,7 +46,8 @@ T = TypeVar("T")
 SEED = 9_200_001
 """Neither training nor the demo draws from here."""
 MATRIX = 2048
-PARTS = ("coverage", "contrast check", "resample", "forward", "decode", "total")
+PARTS = ("coverage", "contrast check", "resample", "forward", "decode", "analysis")
+IN_FLOAT32 = " in float32"
 
 
 def main() -> None:
@@ -61,7 +65,7 @@ def main() -> None:
         return _work(options.worker, options.bundle)
     print("painting the phantom", file=sys.stderr)
     scan = _with_slices(make_scan(SEED, positive=True, matrix=512, spacing_mm=0.8), options.slices)
-    bundle = load_bundle(options.bundle)
+    bundle = load_bundle(options.bundle, precision="auto")
     if options.tile:
         tiling = replace(bundle.manifest.tiling, size=tuple(options.tile))
         bundle = replace(bundle, manifest=replace(bundle.manifest, tiling=tiling))
@@ -86,18 +90,19 @@ def _print_speed(volume: Volume, bundle: Bundle, repeats: int, device: torch.dev
         network.to(device)
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
-        _one_run(volume, bundle, device)  # the first pass loads kernels
         print(f"{torch.cuda.get_device_name(device)}; ", end="")
     teraflop = flops(manifest.network, manifest.preprocessing.size_DHW) * len(bundle.networks) / 1e12
+    _one_run(volume, bundle, device)  # the first loads kernels and takes memory
     runs = [_one_run(volume, bundle, device) for _ in range(repeats)]
     print(
         f"{volume.hu_DHW.shape} voxels, {torch.get_num_threads()} threads, tiles of {manifest.tiling.size_DHW}, ",
         end="",
     )
     print(f"{repeats} repeats; seconds\n\n| part | median | least |\n|---|---|---|")
-    for part in PARTS:
-        values = [run[part] for run in runs]
-        print(f"| {part} | {statistics.median(values):.2f} | {min(values):.2f} |")
+    for part in [*PARTS, *(each + IN_FLOAT32 for each in PARTS)]:
+        values = [run[part] for run in runs if part in run]
+        if values:
+            print(f"| {part} | {statistics.median(values):.2f} | {min(values):.2f} |")
     shares = [teraflop / run["forward"] / run["rate"] for run in runs]
     rate = statistics.median(run["rate"] for run in runs)
     print(f"\nforward pass: {teraflop:.3f} TFLOP; matrix products run at {rate:.3f} TFLOP/s")
@@ -129,25 +134,33 @@ def _one_run(volume: Volume, bundle: Bundle, device: torch.device) -> dict[str, 
     assert centre is not None
     timed("contrast check", lambda: enhanced_tubes(volume, centre))
     region = timed("resample", lambda: region_of_interest(volume, centre, manifest.preprocessing))
-    before = product_rate(device)
-    maps = timed(
-        "forward",
-        lambda: infer(bundle.networks, region, manifest.preprocessing, manifest.tiling, device),
-    )
-    rate = (before + product_rate(device)) / 2.0
+    bfloat16 = passes_in_bfloat16(bundle.precision, device)
+    before = product_rate(device, bfloat16)
+    maps = timed("forward", lambda: _maps(bundle, region, device))
+    rate = (before + product_rate(device, bfloat16)) / 2.0
     timed("decode", lambda: findings(candidates(maps), manifest.calibration, manifest.threshold))
-    total = sum(seconds.values())
+    timed("analysis", lambda: ai.analyse(volume, bundle, device.type))
+    if bfloat16:
+        exact = replace(bundle, precision="float32")
+        timed("forward" + IN_FLOAT32, lambda: _maps(exact, region, device))
+        timed("analysis" + IN_FLOAT32, lambda: ai.analyse(volume, exact, device.type))
     shown = torch.randn(1, manifest.network.in_channels, *manifest.preprocessing.size_DHW, device=device)
     shown = shown.contiguous(memory_format=torch.channels_last_3d)
     with torch.inference_mode():
-        alone = _seconds(lambda: [network.finding_maps(shown) for network in bundle.networks], device)
-    return {**seconds, "total": total, "rate": rate, "network": alone}
+        alone = _seconds(lambda: [network.finding_maps(shown, bfloat16) for network in bundle.networks], device)
+    return {**seconds, "rate": rate, "network": alone}
 
 
-def product_rate(device: torch.device) -> float:
-    """TFLOP/s of large matrix products now, the median of several: float32 on a CPU, TF32 on a GPU."""
+def _maps(bundle: Bundle, region: Region, device: torch.device) -> Maps:
+    manifest = bundle.manifest
+    return infer(bundle.networks, region, manifest.preprocessing, manifest.tiling, device, None, bundle.precision)
+
+
+def product_rate(device: torch.device, bfloat16: bool) -> float:
+    """TFLOP/s of large matrix products now, the median of several: float32 or bfloat16 on a CPU, TF32 on a GPU."""
     side = MATRIX if device.type == "cpu" else 4 * MATRIX
-    one, other = torch.randn(side, side, device=device), torch.randn(side, side, device=device)
+    kind = torch.bfloat16 if bfloat16 else torch.float32
+    one, other = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
     rates = [2.0 * side**3 / _seconds(lambda: torch.mm(one, other), device) / 1e12 for _ in range(7)]
     return statistics.median(rates[1:])
 
@@ -230,7 +243,7 @@ def _work(folder: Path, bundle_folder: Path) -> None:
     from storage.store import Store
     from tests.support.builders import LEASE, FakeClock
 
-    store, bundle = Store.open(f"sqlite:///{folder / 'willis.db'}"), load_bundle(bundle_folder)
+    store, bundle = Store.open(f"sqlite:///{folder / 'willis.db'}"), load_bundle(bundle_folder, precision="auto")
     clock = FakeClock()
     claim = store.queue.claim("worker:1", clock(), LEASE, 3)
     assert claim is not None
