@@ -20,7 +20,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ai.errors import NotAnalysable, Reason
-from ai.frames import AIR_HU, GARBLED, Frame, check_described, frame_hu, frames, text_of, transfer_syntax
+from ai.frames import AIR_HU, GARBLED, Frame, check_described, frame_count, frame_hu, frames, text_of, transfer_syntax
 from ai.limits import bytes_when_read, check_bytes, check_coarse, check_headers, plane_stride
 from ai.stack import Stack, stack_geometry
 from ai.wording import counted, unpadded
@@ -63,7 +63,7 @@ class Volume:
         return float(d), float(h), float(w)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ReadSlice:
     """An instance whose file was read.
 
@@ -73,6 +73,12 @@ class ReadSlice:
     ds: Dataset
     frames: tuple[Frame, ...] = ()
     hu: NDArray[np.int16] | None = None
+
+    def let_go_of_pixels(self) -> None:
+        """Those of one frame are held no longer, once a volume has them; of several, another volume may be made."""
+        if frame_count(self.ds) == 1:
+            self.hu = None
+            self.ds.pop("PixelData", None)
 
 
 def read_slice(ds: Dataset) -> ReadSlice:

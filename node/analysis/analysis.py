@@ -249,6 +249,8 @@ def _look(context: Means, watch: Stopwatch, ahead: Ahead, slices: Sequence[ReadS
     config = context.config
     with watch.step("volume"):
         volume = volume_from_slices(slices, config.ai.threads)
+        for each in slices:
+            each.let_go_of_pixels()
     with watch.step("inference"):
         return ai.analyse(
             volume,

@@ -1,6 +1,6 @@
 """The worker's verb with a real store and real files; the network's findings are made up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -8,9 +8,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydicom import dcmread
 
+import ai
 from ai.errors import NotAnalysable, Reason
+from ai.findings import Findings
 from ai.quality import Quality
-from ai.volume import ReadSlice
+from ai.volume import ReadSlice, Volume, read_slice, volume_from_slices
+from node.analysis import analysis
 from node.analysis.analysis import Stopwatch, _read, analyse
 from node.analysis.read_ahead import Ahead
 from storage.queries.retention import Why
@@ -32,6 +35,33 @@ def test_a_negative_series_is_reported_and_the_report_waits_for_delivery(worksho
     assert "No intracranial aneurysm was detected" in words(shop.report())
     [delivery] = shop.context.store.worklist.deliveries(1)
     assert delivery.destination == "PACS"
+
+
+@pytest.mark.parametrize("read_ahead", [False, True])
+def test_while_the_network_runs_the_slices_hold_no_pixels_beside_the_volume(
+    read_ahead: bool, workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = workshop()
+    claim = shop.claim()
+    held: list[ReadSlice] = []
+
+    def volume_of(slices: Sequence[ReadSlice], threads: int) -> Volume:
+        held.extend(slices)
+        assert all((each.hu is not None) == read_ahead and ("PixelData" in each.ds) != read_ahead for each in slices)
+        return volume_from_slices(slices, threads)
+
+    def nothing_but_the_volume(*_: object, **__: object) -> Findings:
+        assert [each.hu for each in held] == [None] * 6 and not any("PixelData" in each.ds for each in held)
+        return NEGATIVE
+
+    def ahead(case: int) -> Ahead:
+        stored = shop.context.store.settling.instances(case) if read_ahead else []
+        return Ahead(case, slices={file: read_slice(dcmread(shop.context.files.path(file))) for _, file in stored})
+
+    monkeypatch.setattr(analysis, "volume_from_slices", volume_of)
+    monkeypatch.setattr(ai, "analyse", nothing_but_the_volume)
+    assert analyse(replace(shop.context, read_ahead=ahead), claim)
+    assert shop.row()["outcome"] == "negative"
 
 
 def test_what_limits_a_negative_is_kept_with_it_and_in_its_report(workshop: Callable[..., Workshop]) -> None:
