@@ -121,12 +121,13 @@ _ENLARGED = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.
 def _joined(below: Tensor, skip: Tensor, weight: Tensor) -> Tensor:
     """A 3×3×3 convolution of `below`, enlarged twofold, and `skip` behind it, with a third of the multiplications of `below`.
 
-    Each of its values meets 8 sums of weights instead of 27 weights, because 2×2×2 enlarged voxels are one.
+    Each of its values meets 8 sums of weights instead of 27 weights, because 2×2×2 enlarged voxels are one.  The answer, and
+    with it normalisation and SiLU, is float32 also where the convolutions are in bfloat16: half of the rounding of a pass.
     """
     of_below, of_skip = weight[:, : below.shape[1]], weight[:, below.shape[1] :]
     enlarged = _ENLARGED.to(weight)
     sums = torch.einsum("oiabc,xa,yb,zc->ioxyz", of_below, enlarged, enlarged, enlarged)
-    answered = F.conv3d(skip, of_skip, padding=1)
+    answered = F.conv3d(skip, of_skip, padding=1).float()
     answered += F.conv_transpose3d(below, sums, stride=2, padding=1)
     return answered
 
