@@ -19,7 +19,7 @@ from ai.unet import FINDING_MAPS, LESION_MAP, LOCATION_MAPS, LOG_DIAMETER_MAP, O
 
 Float32Array = NDArray[np.float32]
 Progress = Callable[[float], None]
-"""Called before each level of a network with the share of the tiles done, and at the end with 1; may raise to cancel."""
+"""Called before each level of a network with the share of all levels done, and at the end with 1; may raise to cancel."""
 
 MIRRORED_LOCATIONS = tuple(LOCATIONS.index(location.mirrored) for location in LOCATIONS)
 """At position i, the index that location i becomes when left and right are exchanged."""
@@ -107,12 +107,15 @@ def infer(
     weight = torch.zeros(half)
     tiles = list(_tiles(shape, tiling))
     passes = [(network, flip) for network in networks for flip in ((False, True) if tiling.flip else (False,))]
-    done = 0
+    levels = len(tiles) * sum(len(network.levels) + len(network.decoders) for network, _ in passes)
+    begun = 0
     bfloat16 = passes_in_bfloat16(precision, device)
 
     def tell() -> None:
+        nonlocal begun
         if progress is not None:
-            progress(done / (len(tiles) * len(passes)))
+            progress(begun / levels)
+        begun += 1
 
     for corner in tiles:
         box = tuple(
@@ -131,7 +134,6 @@ def infer(
                 total = answer.new_zeros((FINDING_MAPS, *half))
             total[(slice(None), *target)] += answer[:, : extent[0], : extent[1], : extent[2]] * ramp.to(total.device)
             weight[target] += ramp
-            done += 1
     tell()
     assert total is not None
     total /= weight.to(total.device)

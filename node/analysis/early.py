@@ -44,14 +44,16 @@ class Early:
 
     def analyse(self, ahead: Ahead) -> bool:
         """Whether the series was looked at.  Raises what `progress` raises, and nothing else: the claim will see whatever it is."""
-        slices = list(ahead.slices.values())
-        if ahead.passes >= MOST_PASSES or not self._is_wanted(ahead, slices):
+        if ahead.passes >= MOST_PASSES or len(ahead.slices) == ahead.judged:
             return False
-        reach_mm = _reach_mm(slices)
+        slices = list(ahead.slices.values())
+        ahead.judged, reach_mm = len(slices), _reach_mm(slices)
         if reach_mm < max(ahead.next_look_mm, self._region_mm):
             return False
-        start = time.perf_counter()
         ahead.next_look_mm = reach_mm + EVERY_MM
+        if not self._is_wanted(ahead, slices):
+            return False
+        start = time.perf_counter()
         settings = self._config
         try:
             ai.analyse(
@@ -76,10 +78,10 @@ class Early:
         return True
 
     def _is_wanted(self, ahead: Ahead, slices: Sequence[ReadSlice]) -> bool:
-        """Whether it is one acquisition, of the kind that is analysed, whose pixels no decoder needs to be asked for."""
-        if len(slices) == ahead.judged:
-            return False
-        ahead.judged = len(slices)
+        """Whether it is one acquisition, of the kind that is analysed, whose pixels no decoder needs to be asked for.
+
+        Of a long series that takes a tenth of a second.
+        """
         return (
             all(each.hu is not None for each in slices)
             and eligibility.ineligibility(ahead.headers, self._config.eligibility) is None

@@ -194,13 +194,17 @@ class Worker:
                 ahead.passes = MOST_PASSES
                 log.get().warning("early_analysis_failed", case=ahead.case, error=type(error).__name__)
 
-    def _early_progress(self, _share: float) -> None:
-        """Work that is not due yet ends when a series that is due waits; for its own only where that was seen before."""
+    def _early_progress(self, share: float) -> None:
+        """Work that is not due yet ends when a series that is due waits.
+
+        For its own only before the network has begun, or where that has answered before: what it answers is used.
+        """
         if self._stopping.is_set():
             raise StopRequested
-        if self._monotonic() - self._looked_at >= LOOK_SECONDS:
+        begins = share == 0.0
+        if begins or self._monotonic() - self._looked_at >= LOOK_SECONDS:
             self._looked_at = self._monotonic()
-            if self._store.queue.other_waits(self._early_case):
+            if self._store.queue.other_waits(None if begins else self._early_case):
                 raise GivesWay
 
     def _work(self) -> None:

@@ -120,6 +120,7 @@ def test_progress_ends_at_one_and_may_cancel() -> None:
     shares: list[float] = []
     infer([network()], region(), SETTINGS, Tiling(size=32), CPU, shares.append)
     assert shares == sorted(shares) and shares[-1] == 1.0
+    assert shares.count(0.0) == 1, "whoever gives way before anything is computed is asked no more often"
 
     def cancel(share: float) -> None:
         raise KeyboardInterrupt

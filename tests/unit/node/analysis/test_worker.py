@@ -268,17 +268,20 @@ def test_a_canary_in_work_gives_way_to_a_patients_series(
 
 
 @pytest.mark.parametrize(
-    ("due", "passes", "end"),
+    ("due", "passes", "share", "end"),
     [
-        ("2.25.901", 0, "gave way"),
-        ("2.25.900", 0, "went on"),
-        ("2.25.900", 1, "gave way"),
-        (None, 1, "went on"),
+        ("2.25.901", 0, 0.2, "gave way"),
+        ("2.25.900", 0, 0.2, "went on"),
+        ("2.25.900", 0, 0.0, "gave way"),
+        ("2.25.900", 1, 0.2, "gave way"),
+        (None, 1, 0.2, "went on"),
+        (None, 0, 0.0, "went on"),
     ],
 )
-def test_what_is_analysed_early_gives_way_to_another_series_that_is_due_or_to_its_own_where_that_was_seen_before(
+def test_early_work_gives_way_to_another_series_that_is_due_or_to_its_own_before_the_network_begins_or_where_it_was_seen_before(
     due: str | None,
     passes: int,
+    share: float,
     end: str,
     config: Config,
     store: Store,
@@ -307,7 +310,7 @@ def test_what_is_analysed_early_gives_way_to_another_series_that_is_due_or_to_it
             assert store.settling.leave(series_now(store, due), Event.SETTLED, "count", clock())
         seconds.now += 1
         try:
-            worker._early_progress(0.2)
+            worker._early_progress(share)
         except GivesWay:
             ended.append("gave way")
             raise
