@@ -168,6 +168,18 @@ def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even() -> None:
     assert stack_geometry(positions, AXIAL).spacing_mm == pytest.approx(0.625, abs=1e-3)
 
 
+@pytest.mark.parametrize("decimals", [3, 6])
+@pytest.mark.parametrize("shown", [slice(0, 345), slice(55, 400)])
+def test_what_has_come_of_rounded_positions_lies_where_it_will_when_all_are_there(decimals: int, shown: slice) -> None:
+    z_mm = np.round(-81.2071 + 0.41233 * np.arange(400), decimals)
+    positions = np.stack([np.full(400, -120.3), np.full(400, -90.1), z_mm], axis=1)
+    whole, part = stack_geometry(positions, AXIAL), stack_geometry(positions[shown], AXIAL)
+    assert part.spacing_mm == whole.spacing_mm
+    lowest = whole.origin_lps_mm + shown.start * whole.step_lps_mm
+    assert np.allclose(part.origin_lps_mm, lowest, rtol=0, atol=1e-9)
+    assert np.abs(whole.origin_lps_mm + np.arange(400)[:, None] * whole.step_lps_mm - positions).max() < 2e-3
+
+
 @pytest.mark.parametrize(("count", "detail"), [(0, "0 slices"), (1, "1 slice")])
 def test_fewer_than_two_slices_are_no_volume(count: int, detail: str) -> None:
     caught = refusal(ct_series(count))
