@@ -39,7 +39,6 @@ def analyse(
     *,
     require_contrast: bool = True,
     check_coverage: bool = True,
-    steady: bool = False,
     whole_region: bool = False,
     progress: Progress | None = None,
     remembered: Remembered | None = None,
@@ -47,8 +46,7 @@ def analyse(
     """Return the findings of a head CT angiography.
 
     `device`: "auto" (a CUDA GPU when there is one, else the CPU), "cpu", "cuda" or "cuda:N".  When a GPU's memory does
-    not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  `steady`: the circle is placed
-    once more in the slices about it (`steady_centre`).  `whole_region`: of slices that
+    not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  `whole_region`: of slices that
     are not all there yet, NotShownYet until they show all that the network will read.  `progress` hears of the
     network's share, before it of each step (0) and after it of each candidate (1).  `remembered`: what was answered of
     this series before; the findings are the same bit for bit without it.  Raises
@@ -57,7 +55,6 @@ def analyse(
     checks = {
         "require_contrast": require_contrast,
         "check_coverage": check_coverage,
-        "steady": steady,
         "whole_region": whole_region,
     }
     known, heard = remembered or Remembered(), progress or _unheard
@@ -140,7 +137,6 @@ def prepared_region(
     *,
     require_contrast: bool = True,
     check_coverage: bool = True,
-    steady: bool = False,
     whole_region: bool = False,
     progress: Progress = _unheard,
     remembered: Remembered | None = None,
@@ -151,7 +147,7 @@ def prepared_region(
     if located is None:
         require_coverage(extent)
         raise NotAnalysable(Reason.COVERAGE)
-    centre = steady_centre(volume, located) if steady else located
+    centre = steady_centre(volume, located)
     settings = bundle.manifest.preprocessing
     if extent.spread_mm > MOST_SPREAD_MM:  # a larger region, which holds the circle wherever it lies
         d, h, w = settings.size_DHW

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import track
 
-from ai.circle import located_extent
+from ai.circle import located_extent, steady_centre
 from ai.contrast import enhanced_tubes
 from ai.errors import NotAnalysable
 from ai.measures import quality_of
@@ -63,13 +63,14 @@ def audit(seed: int, settings: Preprocessing) -> Audited:
         return Audited(seed, kind, False, False, False, nowhere, len(scan.lesions), 0)
     if extent.circle_centre_lps_mm is None:
         return Audited(seed, kind, False, False, False, nowhere, len(scan.lesions), 0)
+    centre = steady_centre(scan.volume, extent.circle_centre_lps_mm)
     half_mm = settings.spacing_mm * np.array(settings.size_DHW[::-1]) / 2.0 - MARGIN_MM
-    middle = np.array(extent.circle_centre_lps_mm) + np.array(settings.offset_lps_mm)
+    middle = np.array(centre) + np.array(settings.offset_lps_mm)
     inside = sum(bool((np.abs(np.array(each.centre_lps_mm) - middle) <= half_mm).all()) for each in scan.lesions)
     error = np.full(3, np.nan)
     if kind == "whole":  # a cropped one may lack the carotids whose middle is the truth
-        error = np.array(extent.circle_centre_lps_mm) - np.array(circle_centre(scan.vessel_DHW, scan.volume.affine_lps))
-    tubes = enhanced_tubes(scan.volume, extent.circle_centre_lps_mm)
+        error = np.array(centre) - np.array(circle_centre(scan.vessel_DHW, scan.volume.affine_lps))
+    tubes = enhanced_tubes(scan.volume, centre)
     return Audited(
         seed,
         kind,
@@ -79,7 +80,7 @@ def audit(seed: int, settings: Preprocessing) -> Audited:
         (float(error[2]), float(error[1]), float(error[0])),
         len(scan.lesions),
         inside,
-        quality_of(scan.volume, extent.circle_centre_lps_mm, tubes, extent.spread_mm).limits,
+        quality_of(scan.volume, centre, tubes, extent.spread_mm).limits,
     )
 
 

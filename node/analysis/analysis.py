@@ -258,7 +258,6 @@ def _look(context: Means, watch: Stopwatch, ahead: Ahead, slices: Sequence[ReadS
             config.ai.device,
             require_contrast=config.eligibility.require_contrast,
             progress=context.progress,
-            steady=config.ai.early,
             remembered=ahead.remembered,
         ), volume
 

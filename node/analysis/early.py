@@ -61,7 +61,6 @@ class Early:
                 self._bundle,
                 settings.ai.device,
                 require_contrast=settings.eligibility.require_contrast,
-                steady=True,
                 whole_region=True,
                 progress=self._progress,
                 remembered=ahead.remembered,

@@ -125,7 +125,7 @@ class Ai(Section):
     flip: bool = False
     precision: Literal["auto", "float32"] = "auto"
     threads: Annotated[int, Field(ge=0, le=256)] = 0
-    early: bool = False
+    early: bool = True
     stat_calling_ae: tuple[AETitle, ...] = ()
     engine: Literal["local", "dask"] = "local"
     engine_address: Annotated[str, Field(pattern=r"^((tcp|tls)://([\w.-]+|\[[0-9a-fA-F:]+\]):\d{1,5})?$")] = ""

@@ -83,7 +83,7 @@ def analysed(those: Sequence[Slice], ahead: Ahead | None = None, by: Bundle | No
     """What is found after the claim."""
     remembered = ahead.remembered if ahead else None
     found: Findings = ai.analyse(
-        volume_from_slices([each for *_, each in those]), by or bundle(), steady=True, remembered=remembered
+        volume_from_slices([each for *_, each in those]), by or bundle(), remembered=remembered
     )
     return asdict(found)
 
@@ -206,7 +206,7 @@ def test_slices_that_show_the_circle_tell_how_far_they_must_reach_and_nothing_is
     volume = volume_from_slices([each for *_, each in slices()[:35]])
     assert not circle.located_extent(volume).covers_circle_of_willis()
     with pytest.raises(NotShownYet) as told:
-        ai.analyse(volume, bundle(), steady=True, whole_region=True)
+        ai.analyse(volume, bundle(), whole_region=True)
     assert told.value.missing_mm == pytest.approx(24, abs=1) and regions == []
 
 
@@ -337,8 +337,6 @@ def test_slices_from_a_store_are_read_and_analysed_as_they_come(
     taken = reader.take(case)
     assert (len(taken.slices), len(passes)) == (COUNT, 1)
     assert [file for _, file in sqlite_store.settling.instances(case)] == list(taken.slices)
-    found = ai.analyse(
-        volume_from_slices(list(taken.slices.values())), bundle(), steady=True, remembered=taken.remembered
-    )
+    found = ai.analyse(volume_from_slices(list(taken.slices.values())), bundle(), remembered=taken.remembered)
     assert len(passes) == 1
     same(asdict(found), expected())
