@@ -229,7 +229,7 @@ def window_about(volume: Volume, centre_lps_mm: tuple[float, float, float]) -> W
     first = math.ceil(round((level_mm - WINDOW_BELOW_MM - lowest_mm) / step_mm, 4))
     last = math.floor(round((level_mm + WINDOW_ABOVE_MM - lowest_mm) / step_mm, 4))
     top = len(volume.hu_DHW) - 1
-    return Window(max(0, first), min(top, last), max(0, 1 - first, last + 1 - top))
+    return Window(max(0, first), max(-1, min(top, last)), max(0, 1 - first, last + 1 - top))
 
 
 def steady_centre(volume: Volume, centre_lps_mm: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -25,7 +25,7 @@ def chosen_device(name: str = "auto") -> torch.device:
 def passes_in_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether a network passes through a scan in bfloat16.  `precision`: "auto" or "float32".
 
-    With "auto" on a CPU that multiplies tiles of it (AMX): there a pass takes two fifths of the time.  Without such tiles it is slower.
+    With "auto" on a CPU that multiplies tiles of it (AMX): there a pass takes a third of the time.  Without such tiles it is slower.
     """
     return precision == "auto" and device.type == "cpu" and _multiplies_tiles()
 

@@ -19,7 +19,8 @@ from ai.unet import FINDING_MAPS, LESION_MAP, LOCATION_MAPS, LOG_DIAMETER_MAP, O
 
 Float32Array = NDArray[np.float32]
 Progress = Callable[[float], None]
-"""Called before each level of a network with the share of all levels done, and at the end with 1; may raise to cancel."""
+"""Called before each level of a network with the share of all levels done (0: nothing is computed yet), and at the end
+with 1; may raise to cancel."""
 
 MIRRORED_LOCATIONS = tuple(LOCATIONS.index(location.mirrored) for location in LOCATIONS)
 """At position i, the index that location i becomes when left and right are exchanged."""

@@ -198,17 +198,15 @@ def _check_even(along_mm: Vector, z_mm: Vector) -> None:
 def _fit_line(ordered_mm: Vector) -> tuple[Vector, Vector]:
     """Origin and step of the least-squares line through the positions: exact where they are even.
 
-    Along it the step counts in 10⁻⁵ mm, and the origin in micrometres beside a multiple of it: where a scanner rounds positions,
-    the slices that have come lie where they will when all are there.
+    The step counts in 10⁻⁵ mm along each axis, and the origin in micrometres beside a multiple of it: where a scanner rounds
+    positions, the slices that have come lie where they will when all are there.
     """
     k = np.arange(len(ordered_mm)) - (len(ordered_mm) - 1) / 2.0
     step: Vector = (k[:, None] * ordered_mm).sum(axis=0) / (k @ k)
     origin: Vector = ordered_mm.mean(axis=0) + k[0] * step
-    length = float(np.linalg.norm(step))
-    along, rounded = step / length, round(length, 5)
-    at = float(origin @ along)
-    beside = at - rounded * round(at / rounded)
-    return origin + along * (round(beside, 3) - beside), along * rounded
+    step = step.round(5)
+    multiple = step * round(float(origin @ step / (step @ step)))
+    return multiple + (origin - multiple).round(3), step
 
 
 def _check_straight(ordered_mm: Vector, origin: Vector, step: Vector, normal: Vector) -> float:

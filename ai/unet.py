@@ -123,6 +123,7 @@ def _joined(below: Tensor, skip: Tensor, weight: Tensor) -> Tensor:
 
     Each of its values meets 8 sums of weights instead of 27 weights, because 2×2×2 enlarged voxels are one.  The answer, and
     with it normalisation and SiLU, is float32 also where the convolutions are in bfloat16: half of the rounding of a pass.
+    (A decoder with a gate goes another way, and stays in bfloat16.)
     """
     of_below, of_skip = weight[:, : below.shape[1]], weight[:, below.shape[1] :]
     enlarged = _ENLARGED.to(weight)

@@ -68,6 +68,7 @@ class ReadSlice:
     """An instance whose file was read.
 
     `frames`: empty when nobody has looked yet.  `hu`: the pixels, int16 HU (rows, columns); where None, `ds` has them.
+    Nothing but `let_go_of_pixels` changes it.
     """
 
     ds: Dataset

@@ -39,7 +39,6 @@ class Settings:
     eligibility: Eligibility
     report: Reporting
     attempts: int
-    early: bool
     time_limit_seconds: float
     model: str
     """What the claimant's database calls its version, "" for as the bundle does."""
@@ -48,11 +47,11 @@ class Settings:
     def of(cls, config: Config, model: str = "") -> "Settings":
         """Those of this configuration."""
         ai = config.ai
-        return cls(config.eligibility, config.report, ai.attempts, ai.early, ai.time_limit_seconds, model)
+        return cls(config.eligibility, config.report, ai.attempts, ai.time_limit_seconds, model)
 
     def taken_by(self, config: Config) -> Config:
         """Another host's configuration, with these."""
-        of_ai = {key: getattr(self, key) for key in ("attempts", "early", "time_limit_seconds")}
+        of_ai = {key: getattr(self, key) for key in ("attempts", "time_limit_seconds")}
         sections = {"eligibility": self.eligibility, "report": self.report}
         return config.model_copy(update={**sections, "ai": config.ai.model_copy(update=of_ai)})
 

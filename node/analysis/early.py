@@ -28,7 +28,7 @@ MOST_PASSES = 2
 """Of one series: its region may move once, when more of the head is seen."""
 LEAST_MM, EVERY_MM, AGAIN_MM = 2.0, 10.0, 40.0
 """By so much the slices must reach further until one looks again: where it was told how far, but at least this; where the
-circle could not be placed; where the region was shown."""
+circle could not be placed, or the series was not wanted; where the region was shown."""
 LEAST_FREE_BYTES = 3 << 30
 """Of memory.  Below that the claim has it all."""
 

@@ -22,7 +22,7 @@ from node.analysis.bundle import algorithm_of, configured_bundle, model_name
 from node.analysis.device import configured_device
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.engine import Ended, Engine, How
-from node.analysis.read_ahead import ReadAhead
+from node.analysis.read_ahead import Ahead, ReadAhead
 from node.analysis.shadow import LOOK_SECONDS, answer_apart, claim_next, shadow_of
 from node.config.files import files_of
 from node.config.reloading import Reloading, never
@@ -88,7 +88,7 @@ class Worker:
         self._to_give_back: GiveBack | None = None
         self._somebody_waits: Callable[[], bool] | None = None
         self._looked_at = 0.0
-        self._early_case: int | None = None
+        self._early_of: Ahead | None = None
         self._heartbeat: Heartbeat | None = None
         self._shadow = shadow_of(config, self._store.models)
         self._reloading = reloading or never()
@@ -179,13 +179,13 @@ class Worker:
     def _analyse_early(self) -> None:
         """What is shown whole of a series that is still received was analysed.  Nothing is raised."""
         for ahead in self._ahead.held():
-            self._early_case = None if ahead.passes else ahead.case
+            self._early_of = ahead
             self._looked_at = self._monotonic()
             try:
                 if self._early.analyse(ahead):
                     return
             except (StopRequested, GivesWay):
-                ahead.next_look_mm = 0.0
+                ahead.judged, ahead.next_look_mm = 0, 0.0
                 return
             except MemoryError:
                 ahead.give_up()
@@ -195,16 +195,18 @@ class Worker:
                 log.get().warning("early_analysis_failed", case=ahead.case, error=type(error).__name__)
 
     def _early_progress(self, share: float) -> None:
-        """Work that is not due yet ends when a series that is due waits.
+        """Work that is not due yet ends when a series that is due waits, or another worker has claimed this one.
 
-        For its own only before the network has begun, or where that has answered before: what it answers is used.
+        For its own only before the network has begun, or where it has answered once: else its answer will be used.
         """
+        assert self._early_of is not None
         if self._stopping.is_set():
             raise StopRequested
-        begins = share == 0.0
-        if begins or self._monotonic() - self._looked_at >= LOOK_SECONDS:
-            self._looked_at = self._monotonic()
-            if self._store.queue.other_waits(None if begins else self._early_case):
+        not_begun = share == 0.0
+        if not_begun or self._monotonic() - self._looked_at >= LOOK_SECONDS:
+            self._looked_at, queue = self._monotonic(), self._store.queue
+            case, passes = self._early_of.case, self._early_of.passes
+            if queue.other_waits(None if not_begun or passes else case) or queue.is_claimed(case):
                 raise GivesWay
 
     def _work(self) -> None:

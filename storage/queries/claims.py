@@ -128,6 +128,12 @@ class Queue:
         with self._transactions.reading() as session:
             return session.scalar(select(SeriesRow.id).where(*ready, *self._can_be_read()).limit(1)) is not None
 
+    def is_claimed(self, series_id: int) -> bool:
+        """Whether somebody analyses it."""
+        claimed = select(SeriesRow.id).where(SeriesRow.id == series_id, SeriesRow.stage == Stage.ANALYSING.value)
+        with self._transactions.reading() as session:
+            return session.scalar(claimed) is not None
+
     def give_back(self, worker: str, refund: bool, why: str = "", token: str = "") -> int:
         """What `worker` holds is READY again; with `refund` the attempt does not count.  Returns how many.
 

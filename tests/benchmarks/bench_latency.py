@@ -133,12 +133,14 @@ def _send(node: RunningNode, slices_per_second: float, paths: list[Path]) -> flo
     """One study was sent at the pace of a sender; returns when the last slice was answered."""
     start = time.monotonic()
     sent = send_files(Entity("PACS", Timeouts(acse=30, dimse=60)), node.address, paths)
+    answered = start
     for number, each in enumerate(sent, start=1):
+        answered = time.monotonic()
         if each.error:
             raise SystemExit(f"the node refused a slice: {each.error}")
         if slices_per_second:
             time.sleep(max(0.0, start + number / slices_per_second - time.monotonic()))
-    return time.monotonic()
+    return answered
 
 
 def _reported_at(node: RunningNode, count: int) -> float:

@@ -15,6 +15,9 @@ from tests.support.running import RunningNode, wait_until
 
 pytestmark = pytest.mark.faults
 
+LATE = {**SHIPPED, "ai__early": "false"}
+"""All of the analysis is after the claim, so that there is time to stop it."""
+
 
 def from_now_on(node: RunningNode, without_finding: dict[str, str]) -> None:
     """The worker that starts next has the small model, which is quick: it is the analysis before that is to be stopped."""
@@ -27,7 +30,7 @@ def from_now_on(node: RunningNode, without_finding: dict[str, str]) -> None:
 def test_a_worker_killed_in_mid_analysis_costs_one_attempt_and_nothing_else(
     node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in(**SHIPPED)
+    node = node_in(**LATE)
     node.send(negative_series)
     node.wait_for_stage("analysing")
     from_now_on(node, without_finding)
@@ -80,7 +83,8 @@ def test_an_analysis_beyond_its_time_limit_is_killed_and_ends_as_not_analysed_in
     node_in: NodeFactory, negative_series: list[Path]
 ) -> None:
     # mirror images on one thread take longer than the limit on any machine, the report that follows does not
-    node = node_in(ai__time_limit_seconds="3", ai__attempts="1", ai__flip="true", ai__threads="1", **SHIPPED)
+    slow = {"ai__flip": "true", "ai__threads": "1", "ai__precision": '"float32"'}
+    node = node_in(ai__time_limit_seconds="3", ai__attempts="1", **slow, **LATE)
     node.send(negative_series)
     (row,) = node.wait_for_delivered(seconds=180)
     assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
@@ -104,7 +108,7 @@ def test_a_worker_without_memory_ends_at_once_and_its_case_ends_as_not_analysed(
 def test_a_clean_stop_in_mid_analysis_gives_the_claim_back_within_ten_seconds(
     node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:
-    node = node_in(**SHIPPED)
+    node = node_in(**LATE)
     node.send(negative_series)
     node.wait_for_stage("analysing")
     assert node.stop() < 10

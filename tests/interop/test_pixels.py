@@ -112,7 +112,7 @@ def test_a_jpeg_ls_study_is_received_and_gives_the_findings_of_its_uncompressed_
     node = node_in(
         ai__threads=torch.get_num_threads(), **SHIPPED
     )  # as many as here: floats are added in the same order
-    expected = ai.analyse(volume_from_datasets(datasets), load_bundle())
+    expected = ai.analyse(volume_from_datasets(datasets), load_bundle(precision=node.config.ai.precision))
     save(by_codec(datasets, JPEGLSLossless), tmp_path)
     run(program("dcmsend"), "+sd", "-aet", "PACS", "-aec", "WILLIS", "127.0.0.1", str(node.config.node.port), tmp_path)
     (row,) = node.wait_for_delivered()

@@ -14,8 +14,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import ai
+from ai.bundle import load_bundle
 from node.analysis import engine_worker
 from node.analysis.analysis import Means, order_of, record
+from node.analysis.bundle import model_name
 from node.analysis.cluster import ANSWERED, FAILED, REFUSED, look_at_scheduler
 from node.analysis.drafts import Settings
 from node.analysis.engine_worker import Served
@@ -101,6 +103,16 @@ def test_a_worker_with_another_model_names_both(workshop: Callable[..., Workshop
         REFUSED,
         f"{socket.gethostname()} has {MODEL}, and was asked for Willis 9 with model 9: install the same on both",
     )
+
+
+def test_a_model_that_is_read_otherwise_has_another_name() -> None:
+    read = [load_bundle(flip=flip, precision=precision) for flip in (False, True) for precision in ("auto", "float32")]
+    assert [model_name(each).partition(each.sha256[:12])[2] for each in read] == [
+        ")",
+        ", in float32)",
+        ", flipped too)",
+        ", flipped too, in float32)",
+    ]
 
 
 def test_a_worker_without_the_files_refuses_and_says_what_to_do(

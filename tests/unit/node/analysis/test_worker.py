@@ -270,6 +270,7 @@ def test_a_canary_in_work_gives_way_to_a_patients_series(
 @pytest.mark.parametrize(
     ("due", "passes", "share", "end"),
     [
+        ("claimed by another", 0, 0.2, "gave way"),
         ("2.25.901", 0, 0.2, "gave way"),
         ("2.25.900", 0, 0.2, "went on"),
         ("2.25.900", 0, 0.0, "gave way"),
@@ -307,7 +308,10 @@ def test_early_work_gives_way_to_another_series_that_is_due_or_to_its_own_before
                 ds.SOPInstanceUID = f"{due}.{number}"
             keep(store, files, clock, datasets)
         if due:
-            assert store.settling.leave(series_now(store, due), Event.SETTLED, "count", clock())
+            uid = "2.25.900" if due == "claimed by another" else due
+            assert store.settling.leave(series_now(store, uid), Event.SETTLED, "count", clock())
+        if due == "claimed by another":
+            assert store.queue.claim("elsewhere:1", clock(), LEASE, 3)
         seconds.now += 1
         try:
             worker._early_progress(share)
@@ -321,6 +325,25 @@ def test_early_work_gives_way_to_another_series_that_is_due_or_to_its_own_before
     worker._analyse_early()
     assert ended == [end]
     assert held.next_look_mm == (0.0 if end == "gave way" else 10.0)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_what_arrives_is_analysed_early_unless_the_configuration_says_otherwise(
+    early: bool, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.ai.early, "by default"
+    keep(store, Files(config.storage.directory), clock, ct_series(6), closed=None)
+    worker = Worker(config.model_copy(update={"ai": config.ai.model_copy(update={"early": early})}))
+    looked: list[int] = []
+
+    def look(_early: Early, ahead: Ahead) -> bool:
+        looked.append(ahead.case)
+        return True
+
+    monkeypatch.setattr(Early, "analyse", look)
+    monkeypatch.setattr(worker._job, "woken_within", lambda _seconds: bool(looked) or worker._ahead.held())
+    worker._work_and_read_ahead()
+    assert looked == ([1] if early else [])
 
 
 def test_an_early_analysis_that_fails_is_left_for_after_the_claim(
