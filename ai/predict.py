@@ -47,9 +47,9 @@ def analyse(
 
     `device`: "auto" (a CUDA GPU when there is one, else the CPU), "cpu", "cuda" or "cuda:N".  When a GPU's memory does
     not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  `whole_region`: of slices that
-    are not all there yet, NotShownYet until they show all that the network will read.  `progress` hears of the
-    network's share, before it of each step (0) and after it of each candidate (1).  `remembered`: what was answered of
-    this series before; the findings are the same bit for bit without it.  Raises
+    are not all there yet, NotShownYet until they show all that the network will read; neither contrast nor quality is
+    judged.  `progress` hears of the network's share, before it of each step (0) and after it of each candidate (1).
+    `remembered`: what was answered of this series before; the findings are the same bit for bit without it.  Raises
     NotAnalysable(NOT_A_HEAD, COVERAGE or NO_CONTRAST), and whatever `progress` raises.
     """
     checks = {
@@ -160,6 +160,8 @@ def prepared_region(
         require_coverage(extent)
     region = region_of_interest(volume, centre, settings)
     progress(0.0)
+    if whole_region:  # contrast and quality are judged by slices further up, which have not come
+        return region
     tubes = enhanced_tubes(volume, centre, remembered)
     progress(0.0)
     if require_contrast and not tubes.filled:

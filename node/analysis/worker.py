@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import ai.predict
+from ai import heap
 from ai.bundle import Bundle
 from node.analysis.analysis import AnalysisContext, analyse, order_of, record
 from node.analysis.bundle import algorithm_of, configured_bundle, model_name
@@ -89,6 +90,7 @@ class Worker:
         self._somebody_waits: Callable[[], bool] | None = None
         self._looked_at = 0.0
         self._early_of: Ahead | None = None
+        self._keeps_heap = False
         self._heartbeat: Heartbeat | None = None
         self._shadow = shadow_of(config, self._store.models)
         self._reloading = reloading or never()
@@ -166,15 +168,23 @@ class Worker:
         self._work()
         self._work_in_the_shadow()
         if self._engine and self._engine.serves:
+            self._keep_heap(False)
             return
         until = self._monotonic() + LONGEST_PAUSE_SECONDS
         seconds: float | None = 0.0
         while seconds is not None and self._monotonic() < until and not self._job.woken_within(seconds):
             signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
             seconds = self._ahead.read_some()
+            self._keep_heap(seconds is not None)
             if self._config.ai.early:
                 self._analyse_early()
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _keep_heap(self, busy: bool) -> None:
+        """From a series' first slices to its report, memory that one step frees is the next one's; then the kernel has it back."""
+        if busy != self._keeps_heap:
+            self._keeps_heap = busy
+            (heap.keep if busy else heap.let_go)()
 
     def _analyse_early(self) -> None:
         """What is shown whole of a series that is still received was analysed.  Nothing is raised."""
@@ -246,6 +256,7 @@ class Worker:
         if claim is None:
             return engine is not None and self._wait_for_engine(engine)
         log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)
+        self._keep_heap(True)
         self._attempt(claim, lambda: self._place_or_analyse(claim))
         return True
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import ai
+from ai import heap
 from ai.bundle import save_bundle
 from ai.findings import Findings
 from ai.unet import UNet
@@ -344,6 +345,26 @@ def test_what_arrives_is_analysed_early_unless_the_configuration_says_otherwise(
     monkeypatch.setattr(worker._job, "woken_within", lambda _seconds: bool(looked) or worker._ahead.held())
     worker._work_and_read_ahead()
     assert looked == ([1] if early else [])
+
+
+def test_the_heap_is_kept_from_a_series_first_slices_to_its_report(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(heap, "keep", lambda: done.append("kept"))
+    monkeypatch.setattr(heap, "let_go", lambda: done.append("let go"))
+    worker = Worker(config)
+    worker._work_and_read_ahead()
+    assert done == []
+    series = keep(store, Files(config.storage.directory), clock, ct_series(6), closed=None)
+    monkeypatch.setattr(worker._job, "woken_within", lambda _seconds: bool(worker._ahead.held()))
+    worker._work_and_read_ahead()
+    assert done == ["kept"]
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+    monkeypatch.setattr("node.analysis.worker.analyse", lambda *_: done.append("analysed"))
+    monkeypatch.setattr(worker._job, "woken_within", lambda _seconds: False)
+    worker._work_and_read_ahead()
+    assert done == ["kept", "analysed", "let go"]
 
 
 def test_an_early_analysis_that_fails_is_left_for_after_the_claim(
