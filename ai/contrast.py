@@ -14,7 +14,6 @@ from skimage.measure import label, regionprops
 
 from ai.distances import within
 from ai.preprocess import Preprocessing, region_of_interest
-from ai.remembered import Remembered
 from ai.volume import Volume
 
 ENHANCED_OVER_TISSUE_HU = 60.0
@@ -69,19 +68,12 @@ class Tubes:
         return self.length_mm >= _PIECES_MM and self.longest_mm >= _LONGEST_MM
 
 
-def enhanced_tubes(
-    volume: Volume, circle_centre_lps_mm: tuple[float, float, float], remembered: Remembered | None = None
-) -> Tubes:
+def enhanced_tubes(volume: Volume, circle_centre_lps_mm: tuple[float, float, float]) -> Tubes:
     """The tubes denser than brain by `ENHANCED_OVER_TISSUE_HU` in the 44 mm above the circle of Willis, judged at 1 mm.
 
     They lie away from dense bone, fat and air and are no sheets.
     """
     hu_DHW = region_of_interest(volume, circle_centre_lps_mm, _AROUND).hu_DHW
-    return (remembered or Remembered()).answer("tubes", (hu_DHW,), lambda: _tubes(hu_DHW))
-
-
-def _tubes(hu_DHW: NDArray[np.int16]) -> Tubes:
-    """Those of `_AROUND`, of which these are the HU."""
     hu = ndimage.gaussian_filter(hu_DHW.astype(np.float32), 0.6)
     near = tuple(slice(side.start - _MARGIN, side.stop + _MARGIN) for side in _ABOVE_THE_BASE)
     own = (slice(_MARGIN, -_MARGIN),) * 3

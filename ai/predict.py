@@ -58,7 +58,7 @@ def analyse(
         "whole_region": whole_region,
     }
     known, heard = remembered or Remembered(), progress or _unheard
-    region = prepared_region(volume, bundle, **checks, progress=heard, remembered=known)
+    region = prepared_region(volume, bundle, **checks, progress=heard)
     where = chosen_device(device)
     manifest = bundle.manifest
     lines = coordinates(region, manifest.preprocessing)
@@ -139,7 +139,6 @@ def prepared_region(
     check_coverage: bool = True,
     whole_region: bool = False,
     progress: Progress = _unheard,
-    remembered: Remembered | None = None,
 ) -> Region:
     """Return what the network will read.  Raises NotAnalysable (NOT_A_HEAD, COVERAGE or NO_CONTRAST)."""
     extent = located_extent(volume, sure=check_coverage)
@@ -162,7 +161,7 @@ def prepared_region(
     progress(0.0)
     if whole_region:  # contrast and quality are judged by slices further up, which have not come
         return region
-    tubes = enhanced_tubes(volume, centre, remembered)
+    tubes = enhanced_tubes(volume, centre)
     progress(0.0)
     if require_contrast and not tubes.filled:
         raise NotAnalysable(Reason.NO_CONTRAST)
