@@ -140,7 +140,10 @@ def prepared_region(
     whole_region: bool = False,
     progress: Progress = _unheard,
 ) -> Region:
-    """Return what the network will read.  Raises NotAnalysable (NOT_A_HEAD, COVERAGE or NO_CONTRAST)."""
+    """Return what the network will read.
+
+    Raises NotAnalysable (NOT_A_HEAD, COVERAGE or NO_CONTRAST), and with `whole_region` NotShownYet.
+    """
     extent = located_extent(volume, sure=check_coverage)
     located = extent.circle_centre_lps_mm
     if located is None:

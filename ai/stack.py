@@ -196,7 +196,7 @@ def _check_even(along_mm: Vector, z_mm: Vector) -> None:
 
 
 def _fit_line(ordered_mm: Vector) -> tuple[Vector, Vector]:
-    """Origin and step of the least-squares line through the positions: exact where they are even.
+    """Origin and step of the least-squares line through the positions, to a few micrometres where they are even.
 
     The step counts in 10⁻⁵ mm along each axis, and the origin in micrometres beside a multiple of it: where a scanner rounds
     positions, the slices that have come lie where they will when all are there.

@@ -7,6 +7,7 @@ not done again, and every other is.  So no finding can differ from what it would
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,14 @@ LEAST_FREE_BYTES = 3 << 30
 
 
 class Early:
-    """Belongs to the worker's one thread.  `progress` is called often and may raise to end what is being done."""
+    """Belongs to the worker's one thread."""
 
-    def __init__(self, config: Config, bundle: "Bundle", progress: Callable[[float], None]) -> None:
-        """`bundle`: what the claim will be analysed with."""
+    def __init__(self, config: Config, bundle: "Bundle", progress: Callable[[Ahead, float], None]) -> None:
+        """`bundle`: what the claim will be analysed with.
+
+        `progress` is called before anything is done for a series and often meanwhile, with the network's share (0: it has not
+        begun), and may raise to end it.
+        """
         self._config, self._bundle, self._progress = config, bundle, progress
         size, spacing_mm = bundle.manifest.preprocessing.size_DHW, bundle.manifest.preprocessing.spacing_mm
         self._region_mm = size[0] * spacing_mm
@@ -50,6 +55,7 @@ class Early:
         ahead.judged, reach_mm = len(slices), _reach_mm(slices)
         if reach_mm < max(ahead.next_look_mm, self._region_mm):
             return False
+        self._progress(ahead, 0.0)
         ahead.next_look_mm = reach_mm + EVERY_MM
         if not self._is_wanted(ahead, slices):
             return False
@@ -60,9 +66,8 @@ class Early:
                 volume_from_slices(slices, settings.ai.threads),
                 self._bundle,
                 settings.ai.device,
-                require_contrast=settings.eligibility.require_contrast,
                 whole_region=True,
-                progress=self._progress,
+                progress=partial(self._progress, ahead),
                 remembered=ahead.remembered,
             )
         except NotShownYet as error:

@@ -89,7 +89,6 @@ class Worker:
         self._to_give_back: GiveBack | None = None
         self._somebody_waits: Callable[[], bool] | None = None
         self._looked_at = 0.0
-        self._early_of: Ahead | None = None
         self._keeps_heap = False
         self._heartbeat: Heartbeat | None = None
         self._shadow = shadow_of(config, self._store.models)
@@ -165,10 +164,12 @@ class Worker:
         Where nothing arrives either, the second bundle answers one series; then all begins anew.  What the engine will
         analyse is not read here.
         """
-        self._work()
+        try:
+            self._work()
+        finally:
+            self._keep_heap(bool(self._ahead.held()))
         self._work_in_the_shadow()
         if self._engine and self._engine.serves:
-            self._keep_heap(False)
             return
         until = self._monotonic() + LONGEST_PAUSE_SECONDS
         seconds: float | None = 0.0
@@ -181,15 +182,19 @@ class Worker:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _keep_heap(self, busy: bool) -> None:
-        """From a series' first slices to its report, memory that one step frees is the next one's; then the kernel has it back."""
+        """From a series' first slices to its report, memory that one step frees is the next one's; then the kernel has it back.
+
+        What is free at a heartbeat's minute goes back meanwhile.
+        """
         if busy != self._keeps_heap:
             self._keeps_heap = busy
             (heap.keep if busy else heap.let_go)()
 
     def _analyse_early(self) -> None:
         """What is shown whole of a series that is still received was analysed.  Nothing is raised."""
+        if self._monotonic() < self._resume_at:
+            return
         for ahead in self._ahead.held():
-            self._early_of = ahead
             self._looked_at = self._monotonic()
             try:
                 if self._early.analyse(ahead):
@@ -204,19 +209,18 @@ class Worker:
                 ahead.passes = MOST_PASSES
                 log.get().warning("early_analysis_failed", case=ahead.case, error=type(error).__name__)
 
-    def _early_progress(self, share: float) -> None:
+    def _early_progress(self, ahead: Ahead, share: float) -> None:
         """Work that is not due yet ends when a series that is due waits, or another worker has claimed this one.
 
         For its own only before the network has begun, or where it has answered once: else its answer will be used.
         """
-        assert self._early_of is not None
         if self._stopping.is_set():
             raise StopRequested
         not_begun = share == 0.0
         if not_begun or self._monotonic() - self._looked_at >= LOOK_SECONDS:
             self._looked_at, queue = self._monotonic(), self._store.queue
-            case, passes = self._early_of.case, self._early_of.passes
-            if queue.other_waits(None if not_begun or passes else case) or queue.is_claimed(case):
+            own = None if not_begun or ahead.passes else ahead.case
+            if queue.other_waits(own) or queue.has_left(ahead.case):
                 raise GivesWay
 
     def _work(self) -> None:
@@ -256,7 +260,6 @@ class Worker:
         if claim is None:
             return engine is not None and self._wait_for_engine(engine)
         log.get().info("claimed", case=claim.series.id, attempt=claim.series.attempts)
-        self._keep_heap(True)
         self._attempt(claim, lambda: self._place_or_analyse(claim))
         return True
 
@@ -279,6 +282,7 @@ class Worker:
             self._drains, self._to_give_back = True, GiveBack(True, claim.token)
             return
         self._refused.discard(claim.series.id)
+        self._keep_heap(True)
         analyse(context, claim)
 
     def _end(self, ended: Ended) -> None:

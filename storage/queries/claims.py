@@ -128,11 +128,11 @@ class Queue:
         with self._transactions.reading() as session:
             return session.scalar(select(SeriesRow.id).where(*ready, *self._can_be_read()).limit(1)) is not None
 
-    def is_claimed(self, series_id: int) -> bool:
-        """Whether somebody analyses it."""
-        claimed = select(SeriesRow.id).where(SeriesRow.id == series_id, SeriesRow.stage == Stage.ANALYSING.value)
+    def has_left(self, series_id: int) -> bool:
+        """Whether it neither arrives nor waits for its analysis any longer: somebody has claimed it, or more."""
         with self._transactions.reading() as session:
-            return session.scalar(claimed) is not None
+            stage = session.scalar(select(SeriesRow.stage).where(SeriesRow.id == series_id))
+        return stage not in (Stage.RECEIVING.value, Stage.READY.value)
 
     def give_back(self, worker: str, refund: bool, why: str = "", token: str = "") -> int:
         """What `worker` holds is READY again; with `refund` the attempt does not count.  Returns how many.

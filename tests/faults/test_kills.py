@@ -15,8 +15,8 @@ from tests.support.running import RunningNode, wait_until
 
 pytestmark = pytest.mark.faults
 
-LATE = {**SHIPPED, "ai__early": "false"}
-"""All of the analysis is after the claim, so that there is time to stop it."""
+LATE = {**SHIPPED, "ai__early": "false", "ai__precision": '"float32"'}
+"""All of the analysis is after the claim, and takes its time, so that it can be stopped."""
 
 
 def from_now_on(node: RunningNode, without_finding: dict[str, str]) -> None:
@@ -83,8 +83,7 @@ def test_an_analysis_beyond_its_time_limit_is_killed_and_ends_as_not_analysed_in
     node_in: NodeFactory, negative_series: list[Path]
 ) -> None:
     # mirror images on one thread take longer than the limit on any machine, the report that follows does not
-    slow = {"ai__flip": "true", "ai__threads": "1", "ai__precision": '"float32"'}
-    node = node_in(ai__time_limit_seconds="3", ai__attempts="1", **slow, **LATE)
+    node = node_in(ai__time_limit_seconds="3", ai__attempts="1", ai__flip="true", ai__threads="1", **LATE)
     node.send(negative_series)
     (row,) = node.wait_for_delivered(seconds=180)
     assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")

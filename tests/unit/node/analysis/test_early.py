@@ -117,7 +117,7 @@ def passes(a_wide_same_place: None, monkeypatch: pytest.MonkeyPatch) -> list[int
     return runs
 
 
-def an_early(progress: Callable[[float], None] = lambda _share: None, **sections: Any) -> Early:
+def an_early(progress: Callable[[Ahead, float], None] = lambda *_: None, **sections: Any) -> Early:
     return Early(Config.model_validate({**SECTIONS, **sections}), bundle(), progress)
 
 
@@ -314,7 +314,7 @@ def test_it_gives_way_at_once_and_nothing_is_counted(passes: list[int]) -> None:
     class Waits(Exception):
         pass
 
-    def give_way(_share: float) -> None:
+    def give_way(_ahead: Ahead, _share: float) -> None:
         raise Waits
 
     ahead = Ahead(1)

@@ -301,8 +301,8 @@ def test_early_work_gives_way_to_another_series_that_is_due_or_to_its_own_before
 
     def analysed(_early: Early, ahead: Ahead) -> bool:
         assert ahead.case == arriving.id
-        ahead.next_look_mm = 10.0
-        worker._early_progress(0.1)
+        ahead.judged, ahead.next_look_mm = 6, 10.0
+        worker._early_progress(ahead, 0.1)
         if due == "2.25.901":
             datasets = ct_series(6, SeriesInstanceUID=due, StudyInstanceUID="2.25.902")
             for number, ds in enumerate(datasets):
@@ -315,7 +315,7 @@ def test_early_work_gives_way_to_another_series_that_is_due_or_to_its_own_before
             assert store.queue.claim("elsewhere:1", clock(), LEASE, 3)
         seconds.now += 1
         try:
-            worker._early_progress(share)
+            worker._early_progress(ahead, share)
         except GivesWay:
             ended.append("gave way")
             raise
@@ -325,7 +325,7 @@ def test_early_work_gives_way_to_another_series_that_is_due_or_to_its_own_before
     monkeypatch.setattr(Early, "analyse", analysed)
     worker._analyse_early()
     assert ended == [end]
-    assert held.next_look_mm == (0.0 if end == "gave way" else 10.0)
+    assert (held.judged, held.next_look_mm) == ((0, 0.0) if end == "gave way" else (6, 10.0))
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -365,6 +365,25 @@ def test_the_heap_is_kept_from_a_series_first_slices_to_its_report(
     monkeypatch.setattr(worker._job, "woken_within", lambda _seconds: False)
     worker._work_and_read_ahead()
     assert done == ["kept", "analysed", "let go"]
+
+
+@pytest.mark.parametrize("where", ["_work", "_work_in_the_shadow"])
+def test_the_heap_is_not_kept_while_the_database_is_away_or_the_second_bundle_answers(
+    where: str, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(heap, "let_go", lambda: done.append("let go"))
+    worker = Worker(config)
+    worker._keeps_heap = True
+
+    def fails() -> None:
+        assert done == ([] if where == "_work" else ["let go"])
+        raise OSError
+
+    monkeypatch.setattr(worker, where, fails)
+    with pytest.raises(OSError):
+        worker._work_and_read_ahead()
+    assert done == ["let go"]
 
 
 def test_an_early_analysis_that_fails_is_left_for_after_the_claim(
