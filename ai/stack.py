@@ -198,13 +198,13 @@ def _check_even(along_mm: Vector, z_mm: Vector) -> None:
 def _fit_line(ordered_mm: Vector) -> tuple[Vector, Vector]:
     """Origin and step of the least-squares line through the positions, to a few micrometres where they are even.
 
-    The step counts in 10⁻⁵ mm along each axis, and the origin in micrometres beside a multiple of it: where a scanner rounds
+    The step counts in 10⁻⁶ mm along each axis, and the origin in micrometres beside a multiple of it: where a scanner rounds
     positions, the slices that have come lie where they will when all are there.
     """
     k = np.arange(len(ordered_mm)) - (len(ordered_mm) - 1) / 2.0
     step: Vector = (k[:, None] * ordered_mm).sum(axis=0) / (k @ k)
     origin: Vector = ordered_mm.mean(axis=0) + k[0] * step
-    step = step.round(5)
+    step = step.round(6)
     multiple = step * round(float(origin @ step / (step @ step)))
     return multiple + (origin - multiple).round(3), step
 

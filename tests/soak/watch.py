@@ -19,12 +19,6 @@ first half (`python -m tests.soak.inside` shows what rises).  A leak goes on in 
 """
 MEMORY_SHARE, MEMORY_MIB, DESCRIPTORS = 0.01, 1.0, 1.0
 """Growth: the fitted line rises by more than the larger of these over what is judged, and its interval excludes none."""
-ONE_STEP_MIB = 4.0
-"""One step of memory from one block of samples to the next is left out, at most so much of it.
-
-CPython's table of interned strings is laid out anew once in the life of a process that goes on making some and dropping them: 3.7
-MiB more in the worker, 1.8 in the receiver, and then no more (`tests.soak.interned`).
-"""
 
 
 @dataclass(frozen=True)
@@ -132,28 +126,20 @@ def growths(samples: Iterable[Sample]) -> list[Growth]:
         at = [each.at for each in judged]
         for measure in ("memory_mib", "descriptors"):
             values = [float(getattr(each, measure)) for each in judged]
-            change, low, high = rise(at, values, ONE_STEP_MIB if measure == "memory_mib" else 0.0)
+            change, low, high = rise(at, values)
             found.append(Growth(role, measure, _seconds(judged) / 3600, float(np.median(values)), change, low, high))
     return found
 
 
-def rise(
-    at: Sequence[float], values: Sequence[float], one_step: float = 0.0, blocks: int = 12
-) -> tuple[float, float, float]:
+def rise(at: Sequence[float], values: Sequence[float], blocks: int = 12) -> tuple[float, float, float]:
     """By how much the line through the medians of `blocks` equal stretches rises from end to end, with its 95 % interval.
 
-    Medians of blocks, as neighbouring samples are not independent and a busy moment is no trend.  `one_step`: so much is left out of
-    that by which the largest rise from one block to the next but one is above the usual; a step within a block is seen in two.
+    Medians of blocks, as neighbouring samples are not independent and a busy moment is no trend.
     """
     x, y = np.asarray(at, dtype=float), np.asarray(values, dtype=float)
     parts = np.array_split(np.arange(len(x)), min(blocks, len(x) // 2))
     middle_x = np.array([x[part].mean() for part in parts])
     middle_y = np.array([np.median(y[part]) for part in parts])
-    if one_step:
-        steps = middle_y[2:] - middle_y[:-2]
-        largest, usual = int(steps.argmax()), float(np.median(steps))
-        middle_y[largest + 2 :] -= min(one_step, steps[largest] - usual)
-        middle_y[largest + 1] = (middle_y[largest] + middle_y[largest + 2]) / 2.0
     count, span = len(parts), float(x[-1] - x[0])
     deviation = middle_x - middle_x.mean()
     slope = float(deviation @ (middle_y - middle_y.mean()) / (deviation @ deviation))
