@@ -183,6 +183,7 @@ def test_hosts_are_restarted_one_after_the_other_and_no_association_is_refused_o
 def test_with_a_worker_and_a_host_killed_every_study_has_one_report(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    wait_until(lambda: not any(waiting(site.hosts.store).values()), 120, "nothing of other tests is under way")
     found = demonstrate(site, Clock())
     assert (found.lost, found.doubled) == ([], [])
     said = capsys.readouterr().out

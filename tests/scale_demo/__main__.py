@@ -19,7 +19,7 @@ from tests.conftest import running_postgresql
 from tests.scale_demo.sending import Sending
 from tests.scale_demo.shown import Clock, Watch, summary, table, waits
 from tests.scale_demo.site import Site, running_site
-from tests.soak.proof import Verdict, of_cases
+from tests.soak.proof import Verdict, of_cases, waiting
 from tests.support.object_store import running_object_store
 from tests.support.running import wait_until
 
@@ -63,6 +63,7 @@ def demonstrate(site: Site, clock: Clock) -> Verdict:
         site.kill_host("b", HOST_AWAY_SECONDS)
         clock.say("host b is started again, as by its service manager")
         _reported(site, sending, senders)
+        wait_until(lambda: not any(waiting(site.hosts.store).values()), WAIT_SECONDS, "nothing is under way")
     finally:
         watch.stop()
     found = of_cases(site.hosts.store, site.hosts.where, sending.sent, site.hosts.pacs.folder)
