@@ -13,10 +13,10 @@ from tests.corpus.network import fullest, network
 MODULE = "tests.corpus.stub_node"
 
 
-def main() -> None:
-    """The command ran; the processes that it starts have the stand-in too."""
+def main(module: str = MODULE) -> None:
+    """The command ran; the processes that it starts are of `module` and have the stand-in too."""
     vars(ai).update(analyse=network, fullest=fullest)
-    processes.PROGRAM = (sys.executable, "-m", MODULE)
+    processes.PROGRAM = (sys.executable, "-m", module)
     app()
 
 

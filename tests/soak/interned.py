@@ -22,13 +22,18 @@ def main(module: str) -> None:
     mallinfo = ctypes.CDLL(None).mallinfo2
     mallinfo.restype = _Mallinfo
     before = _in_use(mallinfo())
-    for number in range(STRINGS):
+    for number in range(0, STRINGS, EVERY):
+        intern_and_drop(EVERY, number)
+        now = _in_use(mallinfo())
+        if now - before > STEP_MIB:
+            print(f"after {number + EVERY:,} strings: {now - before:.2f} MiB more in use")
+        before = now
+
+
+def intern_and_drop(count: int, first: int = 0) -> None:
+    """So many strings that nobody else has were interned, one after the other, and none was kept."""
+    for number in range(first, first + count):
         sys.intern(f"a string that nobody else has {number}")
-        if number % EVERY == 0:
-            now = _in_use(mallinfo())
-            if now - before > STEP_MIB:
-                print(f"after {number:,} strings: {now - before:.2f} MiB more in use")
-            before = now
 
 
 def _in_use(info: _Mallinfo) -> float:

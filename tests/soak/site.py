@@ -19,7 +19,7 @@ from node.config.peer import Peer
 from node.dicom import commitment
 from node.dicom.commitment import Result
 from node.simulated_pacs import Fault
-from tests.corpus import stub_node
+from tests.soak import stub_node
 from tests.support.receivers import Mailbox
 from tests.support.running import RunningNode, free_port, wait_until
 
