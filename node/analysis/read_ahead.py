@@ -132,7 +132,8 @@ class ReadAhead:
         try:
             for number, header, file in arrived if ahead.is_wanted else ():
                 if self._files.objects and not self._files.path(file).exists():
-                    return False  # received elsewhere: what is fetched is fetched for the claim
+                    ahead.is_wanted = False  # received elsewhere: what is fetched is fetched for the claim
+                    return False
                 is_slice = bool(eligibility.ct_slices([header], self._rules))
                 if is_slice and header.number_of_frames == 1 and header.transfer_syntax_uid != _DEFLATED:
                     if (room_bytes := room_bytes - file.size_bytes) < 0:

@@ -155,6 +155,19 @@ def test_a_file_that_cannot_be_read_ends_the_reading_ahead_of_its_series_and_of_
     assert (len(ahead.take(good).slices), len(ahead.take(bad).slices)) == (6, 0)
 
 
+def test_who_has_read_up_to_what_another_host_received_does_not_look_again_and_again(
+    ahead: ReadAhead, arrive: Callable[..., Series], store: Store, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = arrive(ct_series(5)).id
+    _, elsewhere = store.settling.instances(case)[3]
+    monkeypatch.setattr(files, "objects", object())
+    files.path(elsewhere).unlink()
+    assert [ahead.read_some() for _ in range(2)] == [PAUSE_SECONDS, None]
+    arrive(ct_series(6)[-1:])
+    assert ahead.read_some() is None
+    assert len(ahead.take(case).slices) == 3
+
+
 def test_what_was_read_is_kept_while_the_database_does_not_answer(
     ahead: ReadAhead, arrive: Callable[..., Series], monkeypatch: pytest.MonkeyPatch
 ) -> None:
