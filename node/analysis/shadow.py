@@ -23,6 +23,7 @@ from typing import Any
 
 from node.analysis.analysis import AnalysisContext, Stopwatch, conclusion_of, see
 from node.analysis.bundle import configured_shadow
+from node.analysis.interruptions import LOOK_SECONDS
 from node.config.files import files_of
 from node.config.sections import Config
 from node.errors import ConfigError
@@ -40,8 +41,6 @@ def _read_only(values: Mapping[Any, Any]) -> MappingProxyType[Any, Any]:
 
 
 ForkingPickler.register(MappingProxyType, lambda proxy: (_read_only, (dict(proxy),)))  # of which a Config has some
-LOOK_SECONDS = 0.2
-"""So often it is asked, while something is done that can wait, whether anybody does."""
 _GONE_WITHIN_SECONDS = 5.0
 _UNUSABLE = 3
 """The exit status of a process whose bundle was exchanged or can be read no longer."""

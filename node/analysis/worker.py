@@ -19,12 +19,12 @@ import ai.predict
 from ai import heap
 from ai.bundle import Bundle
 from node.analysis.analysis import AnalysisContext, analyse, order_of, record
+from node.analysis.arriving import Arriving
 from node.analysis.bundle import algorithm_of, configured_bundle, model_name
 from node.analysis.device import configured_device
-from node.analysis.early import MOST_PASSES, Early
 from node.analysis.engine import Ended, Engine, How
-from node.analysis.read_ahead import Ahead, ReadAhead
-from node.analysis.shadow import LOOK_SECONDS, answer_apart, claim_next, shadow_of
+from node.analysis.interruptions import LOOK_SECONDS, GivesWay, StopRequested
+from node.analysis.shadow import answer_apart, claim_next, shadow_of
 from node.config.files import files_of
 from node.config.reloading import Reloading, never
 from node.config.sections import Config
@@ -47,14 +47,6 @@ FULL_DISK = STORE_AWAY = Backoff(first_seconds=2.0, longest_seconds=60.0)
 PERIOD_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 2 * PERIOD_SECONDS
 """Between two looks at the queue, should no wakeup come."""
-
-
-class StopRequested(Exception):
-    """The worker was asked to stop while it analysed."""
-
-
-class GivesWay(Exception):
-    """What is in work is a canary or is not due yet, and a patient's series waits."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +85,8 @@ class Worker:
         self._heartbeat: Heartbeat | None = None
         self._shadow = shadow_of(config, self._store.models)
         self._reloading = reloading or never()
-        self._ahead = ReadAhead(self._store.settling, files, config.eligibility, monotonic)
-        algorithm, ahead = self._algorithm_of(bundle), self._ahead.take
+        self._arriving = Arriving(config, bundle, self._store, files, self._stopping.is_set, monotonic)
+        algorithm, ahead = self._algorithm_of(bundle), self._arriving.take
         self._context = AnalysisContext(
             config, files, bundle, algorithm, utc_now, self._progress, ahead, store=self._store
         )
@@ -103,7 +95,6 @@ class Worker:
         self._drains, self._refused = False, set[int]()
         if config.ai.engine != "local":
             self._engine = Engine(config, model_name(bundle), self._news.set, monotonic)
-        self._early = Early(config, bundle, self._early_progress)
         longest_seconds = config.ai.time_limit_seconds + 2 * LEASE_SLACK_SECONDS
         self._job = Job("analyse", PERIOD_SECONDS, True, self._work_and_read_ahead, longest_seconds)
 
@@ -167,7 +158,7 @@ class Worker:
         try:
             self._work()
         finally:
-            self._keep_heap(bool(self._ahead.held()))
+            self._keep_heap(bool(self._arriving.held()))
         self._work_in_the_shadow()
         if self._engine and self._engine.serves:
             return
@@ -175,10 +166,10 @@ class Worker:
         seconds: float | None = 0.0
         while seconds is not None and self._monotonic() < until and not self._job.woken_within(seconds):
             signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
-            seconds = self._ahead.read_some()
+            seconds = self._arriving.read_some()
             self._keep_heap(seconds is not None)
-            if self._config.ai.early:
-                self._analyse_early()
+            if self._monotonic() >= self._resume_at:
+                self._arriving.analyse_early()
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _keep_heap(self, busy: bool) -> None:
@@ -189,39 +180,6 @@ class Worker:
         if busy != self._keeps_heap:
             self._keeps_heap = busy
             (heap.keep if busy else heap.let_go)()
-
-    def _analyse_early(self) -> None:
-        """What is shown whole of a series that is still received was analysed.  Nothing is raised."""
-        if self._monotonic() < self._resume_at:
-            return
-        for ahead in self._ahead.held():
-            self._looked_at = self._monotonic()
-            try:
-                if self._early.analyse(ahead):
-                    return
-            except (StopRequested, GivesWay):
-                ahead.judged, ahead.next_look_mm = 0, 0.0
-                return
-            except MemoryError:
-                ahead.give_up()
-                log.get().warning("early_analysis_failed", case=ahead.case, error=MemoryError.__name__)
-            except Exception as error:  # noqa: BLE001  the edge: the claim will see whatever it is
-                ahead.passes = MOST_PASSES
-                log.get().warning("early_analysis_failed", case=ahead.case, error=type(error).__name__)
-
-    def _early_progress(self, ahead: Ahead, share: float) -> None:
-        """Work that is not due yet ends when a series that is due waits, or another worker has claimed this one.
-
-        For its own only before the network has begun, or where it has answered once: else its answer will be used.
-        """
-        if self._stopping.is_set():
-            raise StopRequested
-        not_begun = share == 0.0
-        if not_begun or self._monotonic() - self._looked_at >= LOOK_SECONDS:
-            self._looked_at, queue = self._monotonic(), self._store.queue
-            own = None if not_begun or ahead.passes else ahead.case
-            if queue.other_waits(own) or queue.has_left(ahead.case):
-                raise GivesWay
 
     def _work(self) -> None:
         """Nothing waits for analysis any longer, or the worker is asked to stop, or the disk is full.
@@ -394,11 +352,10 @@ class Worker:
         bundle = configured_bundle(config)
         ai.predict.warm(bundle, config.ai.device)
         context = replace(self._context, config=config, bundle=bundle, algorithm=self._algorithm_of(bundle))
-        early = Early(config, bundle, self._early_progress)
-        self._context, self._shadow, self._early = context, shadow_of(config, self._store.models), early
+        self._context, self._shadow = context, shadow_of(config, self._store.models)
         if self._engine:
             self._engine.model = model_name(bundle)
-        self._ahead.forget_answers()
+        self._arriving.use(config, bundle)
         second = f", second {self._shadow.version}" if self._shadow.version else ""
         return f"model {context.algorithm.version}{second}"
 

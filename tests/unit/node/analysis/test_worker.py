@@ -23,10 +23,10 @@ from ai.findings import Findings
 from ai.unet import UNet
 from node.analysis import shadow
 from node.analysis.bundle import algorithm_of
-from node.analysis.early import MOST_PASSES, Early
+from node.analysis.early import Early
 from node.analysis.read_ahead import Ahead
 from node.analysis.shadow import claim_next
-from node.analysis.worker import GivesWay, Worker
+from node.analysis.worker import Worker
 from node.cli import checks
 from node.config.reloading import Reloading
 from node.config.sections import Config
@@ -172,7 +172,7 @@ def test_slices_that_arrive_while_nothing_is_to_be_analysed_are_read_and_not_rea
     worker = Worker(config)
 
     def all_are_read() -> bool:
-        return [len(each.slices) for each in list(worker._ahead._series.values())] == [20]
+        return [len(each.slices) for each in list(worker._arriving._ahead._series.values())] == [20]
 
     def ring_once_all_are_read() -> None:
         wait_until(all_are_read)
@@ -196,7 +196,7 @@ def test_whoever_reads_ahead_looks_at_the_queue_again_even_if_nobody_rings(
     keep(store, Files(config.storage.directory), clock, ct_series(4))
     worker = Worker(config, itertools.count(1000.0, 0.5).__next__)
     worker._work_and_read_ahead()
-    assert sum(len(each.slices) for each in worker._ahead._series.values()) == 4
+    assert sum(len(each.slices) for each in worker._arriving._ahead._series.values()) == 4
 
 
 class Ended(BaseException):
@@ -268,66 +268,6 @@ def test_a_canary_in_work_gives_way_to_a_patients_series(
     assert series_now(store, "2.25.900").attempts == 0
 
 
-@pytest.mark.parametrize(
-    ("due", "passes", "share", "end"),
-    [
-        ("claimed by another", 0, 0.2, "gave way"),
-        ("2.25.901", 0, 0.2, "gave way"),
-        ("2.25.900", 0, 0.2, "went on"),
-        ("2.25.900", 0, 0.0, "gave way"),
-        ("2.25.900", 1, 0.2, "gave way"),
-        (None, 1, 0.2, "went on"),
-        (None, 0, 0.0, "went on"),
-    ],
-)
-def test_early_work_gives_way_to_another_series_that_is_due_or_to_its_own_before_the_network_begins_or_where_it_was_seen_before(
-    due: str | None,
-    passes: int,
-    share: float,
-    end: str,
-    config: Config,
-    store: Store,
-    clock: FakeClock,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    files = Files(config.storage.directory)
-    arriving = keep(store, files, clock, ct_series(6, SeriesInstanceUID="2.25.900"), closed=None)
-    seconds = Seconds()
-    worker = Worker(config, seconds)
-    worker._ahead.read_some()
-    (held,) = worker._ahead.held()
-    held.passes = passes
-    ended: list[str] = []
-
-    def analysed(_early: Early, ahead: Ahead) -> bool:
-        assert ahead.case == arriving.id
-        ahead.judged, ahead.next_look_mm = 6, 10.0
-        worker._early_progress(ahead, 0.1)
-        if due == "2.25.901":
-            datasets = ct_series(6, SeriesInstanceUID=due, StudyInstanceUID="2.25.902")
-            for number, ds in enumerate(datasets):
-                ds.SOPInstanceUID = f"{due}.{number}"
-            keep(store, files, clock, datasets)
-        if due:
-            uid = "2.25.900" if due == "claimed by another" else due
-            assert store.settling.leave(series_now(store, uid), Event.SETTLED, "count", clock())
-        if due == "claimed by another":
-            assert store.queue.claim("elsewhere:1", clock(), LEASE, 3)
-        seconds.now += 1
-        try:
-            worker._early_progress(ahead, share)
-        except GivesWay:
-            ended.append("gave way")
-            raise
-        ended.append("went on")
-        return True
-
-    monkeypatch.setattr(Early, "analyse", analysed)
-    worker._analyse_early()
-    assert ended == [end]
-    assert (held.judged, held.next_look_mm) == ((0, 0.0) if end == "gave way" else (6, 10.0))
-
-
 @pytest.mark.parametrize("early", [True, False])
 def test_what_arrives_is_analysed_early_unless_the_configuration_says_otherwise(
     early: bool, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
@@ -342,7 +282,7 @@ def test_what_arrives_is_analysed_early_unless_the_configuration_says_otherwise(
         return True
 
     monkeypatch.setattr(Early, "analyse", look)
-    monkeypatch.setattr(worker._job, "woken_within", lambda _seconds: bool(looked) or worker._ahead.held())
+    monkeypatch.setattr(worker._job, "woken_within", lambda _seconds: bool(looked) or worker._arriving.held())
     worker._work_and_read_ahead()
     assert looked == ([1] if early else [])
 
@@ -357,7 +297,7 @@ def test_the_heap_is_kept_from_a_series_first_slices_to_its_report(
     worker._work_and_read_ahead()
     assert done == []
     series = keep(store, Files(config.storage.directory), clock, ct_series(6), closed=None)
-    monkeypatch.setattr(worker._job, "woken_within", lambda _seconds: bool(worker._ahead.held()))
+    monkeypatch.setattr(worker._job, "woken_within", lambda _seconds: bool(worker._arriving.held()))
     worker._work_and_read_ahead()
     assert done == ["kept"]
     assert store.settling.leave(series, Event.SETTLED, "count", clock())
@@ -386,38 +326,6 @@ def test_the_heap_is_not_kept_while_the_database_is_away_or_the_second_bundle_an
     assert done == ["let go"]
 
 
-def test_an_early_analysis_that_fails_is_left_for_after_the_claim(
-    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep(store, Files(config.storage.directory), clock, ct_series(6), closed=None)
-    worker = Worker(config)
-    worker._ahead.read_some()
-
-    def fails(_early: Early, _ahead: Ahead) -> bool:
-        raise ValueError("whatever it is")
-
-    monkeypatch.setattr(Early, "analyse", fails)
-    worker._analyse_early()
-    (ahead,) = worker._ahead.held()
-    assert ahead.passes == MOST_PASSES
-
-
-def test_an_early_analysis_without_memory_lets_go_of_all_that_was_read(
-    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep(store, Files(config.storage.directory), clock, ct_series(6), closed=None)
-    worker = Worker(config)
-    worker._ahead.read_some()
-
-    def fails(_early: Early, _ahead: Ahead) -> bool:
-        raise MemoryError
-
-    monkeypatch.setattr(Early, "analyse", fails)
-    worker._analyse_early()
-    (ahead,) = worker._ahead.held()
-    assert (ahead.slices, ahead.headers, ahead.is_wanted) == ({}, [], False)
-
-
 def test_a_reload_of_the_model_throws_away_what_the_old_one_answered_early(
     with_a_second_bundle: Config, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,15 +340,15 @@ def test_a_reload_of_the_model_throws_away_what_the_old_one_answered_early(
 
     monkeypatch.setattr(Early, "analyse", analysed)
     worker = Worker(config, reloading=Reloading(asked, lambda: new))
-    worker._ahead.read_some()
-    worker._analyse_early()
-    (ahead,) = worker._ahead.held()
+    worker._arriving.read_some()
+    worker._arriving.analyse_early()
+    (ahead,) = worker._arriving.held()
     before = ahead.remembered
     asked.set()
     worker._reload()
     assert (ahead.passes, ahead.next_look_mm, len(ahead.slices)) == (0, 0.0, 6)
     assert ahead.remembered is not before
-    worker._analyse_early()
+    worker._arriving.analyse_early()
     assert models == [manifest().version, "2.0"]
 
 
