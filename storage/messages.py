@@ -43,9 +43,18 @@ _SQLITE = {
 }
 _START_SERVER = "start the server, or correct host and port in [storage] database_url"
 _PROMOTE = "start the primary, or promote a standby that [storage] database_url names too"
+_RECOVERS = "the server recovers from a crash; wait a moment"
 _POSTGRESQL = (  # what libpq says before a session exists, when there is no SQLSTATE
     ("session is read-only", f"no server that can be had takes changes; {_PROMOTE}", True),
     ("password authentication failed", "wrong user or password; correct them in [storage] database_url", False),
+    (
+        "certificate",
+        "the server cannot prove who it is; correct sslrootcert or sslmode in [storage] database_url",
+        False,
+    ),
+    ("not support ssl", "the server speaks no TLS; let it, or correct sslmode in [storage] database_url", False),
+    ("invalid response", f"what listens there is no PostgreSQL server; {_START_SERVER}", False),
+    ("invalid ", "an option of [storage] database_url has a value that libpq does not know; correct it", False),
     ("no password supplied", "the server wants a password; write it into [storage] database_url", False),
     ("does not exist", "", False),
     ("no pg_hba.conf entry", "the server lets nobody in from here; add a line for us to its pg_hba.conf", False),
@@ -56,6 +65,9 @@ _POSTGRESQL = (  # what libpq says before a session exists, when there is no SQL
     ("could not translate host name", _UNRESOLVABLE, True),
     ("timeout", f"the server does not answer; {_START_SERVER}, or look at the firewall", True),
     ("starting up", "the server is still starting; wait a moment", True),
+    ("recovery mode", _RECOVERS, True),
+    ("not yet accepting", _RECOVERS, True),
+    ("closed the connection", "the server closed the connection, as when it crashes; look at its log", True),
     ("shutting down", "the server is shutting down; start it again", True),
     ("too many clients", "the server has no connection left; raise its max_connections or end other programs", True),
     ("remaining connection slots", "the server has no connection left; raise its max_connections", True),
@@ -105,7 +117,11 @@ def of_database(error: Exception) -> str | None:
 
 
 def is_away(error: Exception) -> bool:
-    """Whether the database cannot be had now and may come back by itself: no server, no connection left, locked."""
+    """Whether the database cannot be had now and may come back by itself: no server, no connection left, locked.
+
+    So may whatever a server says before a session exists that is not known: it says it in its own language, and has no
+    SQLSTATE then.
+    """
     driver = _of_driver(error)
     if driver is None:
         return False
@@ -114,7 +130,7 @@ def is_away(error: Exception) -> bool:
     if name := _sqlite_name(driver):
         return name in _AWAY_NAMES
     found = _known_text(driver)
-    return found is not None and found[1]
+    return found[1] if found else type(driver).__name__ == "OperationalError"
 
 
 def _sqlite_name(driver: Exception) -> str:

@@ -3,6 +3,9 @@
 import errno
 import socket
 import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,65 @@ def test_no_server_and_an_unresolvable_server_are_away_and_told_apart() -> None:
     assert (kind, "no server listens there; start the server" in said) == (DatabaseAway, True)
     kind, said = said_of(f"postgresql+psycopg://u:{SECRET}@no.such.host.invalid/x")
     assert (kind, "the host name cannot be resolved" in said) == (DatabaseAway, True)
+
+
+@contextmanager
+def server_that_answers(answer: bytes) -> Iterator[str]:
+    """Its address; it closes each connection after its answer to what comes first."""
+
+    def run() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                with connection, suppress(OSError):
+                    connection.recv(1024)
+                    connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=run, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def fatal(code: bytes, text: str) -> bytes:
+    """PostgreSQL's ErrorResponse to who wants a session."""
+    fields = b"SFATAL\0VFATAL\0C" + code + b"\0M" + text.encode() + b"\0\0"
+    return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (b"", "the server closed the connection, as when it crashes"),
+        (fatal(b"57P03", "the database system is in recovery mode"), "the server recovers from a crash"),
+        (fatal(b"57P03", "the database system is not yet accepting connections"), "the server recovers from a crash"),
+        (
+            fatal(b"57P03", "das Datenbanksystem startet"),
+            "the database failed (OperationalError); look at its server's log",
+        ),
+    ],
+)
+def test_a_server_that_has_crashed_and_one_that_speaks_another_language_are_away(answer: bytes, cause: str) -> None:
+    pytest.importorskip("psycopg")
+
+    with server_that_answers(answer) as address:
+        kind, said = said_of(f"postgresql+psycopg://u:{SECRET}@{address}/x?sslmode=disable")
+    assert (kind, cause in said) == (DatabaseAway, True)
+
+
+@pytest.mark.parametrize(
+    ("option", "cause"),
+    [
+        ("sslmode=require", "what listens there is no PostgreSQL server"),
+        ("sslmode=bogus", "an option of [storage] database_url has a value that libpq does not know"),
+        ("sslmode=verify-full&sslrootcert=/nowhere", "the server cannot prove who it is; correct sslrootcert"),
+        ("sslmode=verify-full&sslrootcert=/dev/null", "the server cannot prove who it is; correct sslrootcert"),
+    ],
+)
+def test_what_is_wrong_with_the_url_is_not_taken_for_a_server_that_is_away(option: str, cause: str) -> None:
+    pytest.importorskip("psycopg")
+    with server_that_answers(b"X" if "require" in option else b"S") as address:
+        kind, said = said_of(f"postgresql+psycopg://u:{SECRET}@{address}/x?{option}")
+    assert (kind, cause in said) == (DatabaseUnusable, True)
 
 
 @pytest.mark.postgresql
