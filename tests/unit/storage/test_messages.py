@@ -91,6 +91,7 @@ def fatal(code: bytes, text: str) -> bytes:
             "the database failed (OperationalError); look at its server's log",
         ),
     ],
+    ids=["it closes", "it recovers", "not yet", "in German"],
 )
 def test_a_server_that_has_crashed_and_one_that_speaks_another_language_are_away(answer: bytes, cause: str) -> None:
     pytest.importorskip("psycopg")
