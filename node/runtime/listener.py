@@ -14,7 +14,7 @@ from storage.database.wakeups import Heard, Listening, Whom
 RECONNECTS = Backoff(first_seconds=1.0, longest_seconds=30.0)
 """The pauses before the database is connected to again."""
 _LOOK_SECONDS = 0.5
-"""So often it is asked whether it is to stop."""
+"""So often it is asked whether it is to stop, and whether it is wanted."""
 
 
 def wake_process(directory: Path, heard: Heard, random: Random) -> None:
@@ -28,9 +28,17 @@ def wake_process(directory: Path, heard: Heard, random: Random) -> None:
 class Listener:
     """Listens in a thread of its own from `start` to `stop`.  What it does not hear is found at the next look, as without it."""
 
-    def __init__(self, connect: Callable[[], Listening | None], wake: Callable[[Heard], None]) -> None:
-        """`connect` is `Store.listening`; where that is None there is no other host.  `wake` is called in the thread."""
-        self._connect, self._wake = connect, wake
+    def __init__(
+        self,
+        connect: Callable[[], Listening | None],
+        wake: Callable[[Heard], None],
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`connect` is `Store.listening`; where that is None there is no other host.  `wake` is called in the thread.
+
+        While it is not wanted there is no connection: each one costs the server something at every change.
+        """
+        self._connect, self._wake, self._is_wanted = connect, wake, is_wanted
         self._stopping = threading.Event()
         self._hears = False
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
@@ -52,6 +60,9 @@ class Listener:
     def _run(self) -> None:
         failures = 0
         while not self._stopping.is_set():
+            if not self._is_wanted():
+                self._stopping.wait(_LOOK_SECONDS)
+                continue
             try:
                 connected = self._connect()
                 if connected is None:
@@ -68,10 +79,10 @@ class Listener:
             self._stopping.wait(RECONNECTS.after(failures) if failures else 0)
 
     def _listen(self, connected: Listening) -> None:
-        """Until it is to stop."""
+        """Until it is to stop, or is not wanted."""
         self._hears = True
         for whom in Whom:  # for what was said while nobody listened
             self._wake(Heard(whom))
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and self._is_wanted():
             for heard in connected.wait(_LOOK_SECONDS):
                 self._wake(heard)

@@ -30,6 +30,8 @@ PAUSE_SECONDS = 0.25
 """Between two events."""
 GROWTH_SECONDS = 5.0
 """The same where cases in work have got more slices or got on, to be analysed say, and nothing else has changed."""
+WATCHED_SECONDS = 60.0
+"""After the last page has left it counts as watched: the next one may be on its way."""
 _GROWING = frozenset(("instance_count", "last_instance_at", "conflicts", "stage"))
 _IN_WORK = 3
 _MOST_KEPT = 64
@@ -129,6 +131,7 @@ class Board:
         self._deliveries: dict[Sequence[int], Mapping[int, str]] = {}
         self._lock = threading.Lock()
         self._waiting: set[asyncio.Queue[str]] = set()
+        self._left_at = -WATCHED_SECONDS
 
     def current(self) -> Snapshot:
         """The cases as the database has them now.  Raises the database's errors."""
@@ -168,6 +171,11 @@ class Board:
         self._deliveries.clear()
         return self._snapshot
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether a page waits for what changes, or did a moment ago."""
+        return bool(self._waiting) or time.monotonic() - self._left_at < WATCHED_SECONDS
+
     def subscribe(self) -> "asyncio.Queue[str]":
         """A queue that gets the name of each event from now on."""
         mine: asyncio.Queue[str] = asyncio.Queue()
@@ -177,6 +185,7 @@ class Board:
     def unsubscribe(self, mine: "asyncio.Queue[str]") -> None:
         """The queue gets nothing more."""
         self._waiting.discard(mine)
+        self._left_at = time.monotonic()
 
     async def watch(self, stopping: Callable[[], bool]) -> None:
         """Notifies whoever waits; goes on until cancelled.

@@ -34,7 +34,7 @@ def serve_pages(config: Config, reloading: Reloading | None = None) -> None:
     files = files_of(config)
     store = Store.open(config.storage.url, files.folder)
     board = Board(store.triage, store.changes, lambda: listener.hears)
-    listener = Listener(store.listening, lambda _heard: board.look())
+    listener = Listener(store.listening, lambda _heard: board.look(), lambda: board.is_watched)
     context = Context(
         config,
         store,

@@ -1,6 +1,7 @@
 """A process is woken by other hosts, also after its connection was lost; what was said meanwhile counts as heard."""
 
 import queue
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -69,6 +70,29 @@ def test_a_database_that_is_away_at_first_is_connected_to_when_it_is_there(
     listens = Listener(connect, lambda _heard: None)  # type: ignore[arg-type]
     listens.start()
     wait_until(lambda: listens.hears, 5)
+    listens.stop()
+
+
+@pytest.mark.postgresql
+def test_there_is_a_connection_only_while_it_is_wanted(
+    postgresql_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_LOOK_SECONDS", 0.02)
+    wanted, heard = threading.Event(), queue.Queue[Heard]()
+    listens = Listener(postgresql_store.listening, heard.put, wanted.is_set)
+
+    def connections() -> int:
+        with postgresql_store.transactions.reading() as session:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN willis' AND pid != pg_backend_pid()"
+            return int(session.scalar(text(query)) or 0)
+
+    listens.start()
+    for _ in range(2):
+        wanted.set()
+        assert all_of(heard), "what was said before is heard too"
+        assert (listens.hears, connections()) == (True, 1)
+        wanted.clear()
+        wait_until(lambda: not listens.hears and not connections(), 5)
     listens.stop()
 
 

@@ -234,3 +234,20 @@ def test_where_every_host_says_what_it_changes_the_database_is_looked_at_when_th
 
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, heard()).result()
+
+
+def test_it_is_watched_from_the_first_page_on_until_a_while_after_the_last(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [1000.0]
+    monkeypatch.setattr("node.web.board.time.monotonic", lambda: seconds[0])
+    board = Board(store.triage, store.changes)
+    assert not board.is_watched
+    one, other = board.subscribe(), board.subscribe()
+    board.unsubscribe(one)
+    seconds[0] += 2 * board_module.WATCHED_SECONDS
+    assert board.is_watched
+    board.unsubscribe(other)
+    assert board.is_watched
+    seconds[0] += board_module.WATCHED_SECONDS
+    assert not board.is_watched
