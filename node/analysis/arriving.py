@@ -10,6 +10,7 @@ from node.analysis.read_ahead import Ahead, ReadAhead
 from node.config.sections import Config
 from node.runtime import log
 from storage.files.instances import Files
+from storage.killpoints import kill_point
 from storage.store import Store
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Arriving:
 
         For its own only before the network has begun, or where it has answered once: else its answer will be used.
         """
+        if share:
+            kill_point("in_early_inference")
         if self._is_stopping():
             raise StopRequested
         not_begun = share == 0.0

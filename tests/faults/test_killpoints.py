@@ -31,7 +31,7 @@ FULL = "WILLIS_KILLS" in os.environ
 SHORT = ("after_publish", "after_commit_of_instances", "after_answer", "after_report_file", "after_acceptance")
 ONCE_AN_INSTANCE = POINTS[2:9]
 BEYOND_THE_SMALL_NODE = {
-    "in_inference", "before_commit_of_review", "after_commit_of_review", "before_commit_of_uploads",
+    "in_inference", "in_early_inference", "before_commit_of_review", "after_commit_of_review", "before_commit_of_uploads",
     "after_commit_of_uploads", "after_upload", "before_commit_of_upload", "after_commit_of_upload",
 }  # fmt: skip
 """Of an analysis with torch: tests/faults/test_kills.py kills that.  Of a review: tests/unit/node/workflow/test_reviews.py.

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from node.errors import Unavailable
 from node.runtime.processes import NO_MEMORY
+from node.scu.dimse import Entity, Timeouts
+from node.scu.storage_scu import send_files
 from tests.support.node_fixtures import SHIPPED, NodeFactory
 from tests.support.running import RunningNode, wait_until
 
@@ -40,6 +43,22 @@ def test_a_worker_killed_in_mid_analysis_costs_one_attempt_and_nothing_else(
     assert node.pacs.requests == [row["report_uid"]]
 
 
+def test_a_worker_killed_in_mid_early_analysis_costs_no_attempt(
+    node_in: NodeFactory, negative_series: list[Path]
+) -> None:
+    node = node_in(start=False)
+    node.environment = {"WILLIS_KILL_AT": "in_early_inference"}
+    node.start()
+    entity, killed = Entity("PACS", Timeouts(acse=3, dimse=60)), b'"process": "work", "exit_code": -9'
+    for number, sent in enumerate(send_files(entity, node.address, sorted(negative_series)), 1):
+        assert not sent.error
+        if number == len(negative_series) - 3:
+            wait_until(lambda: killed in node.log.read_bytes(), 120, "the worker dies while it analyses early")
+    (row,) = node.wait_for_delivered()
+    assert (row["outcome"], row["attempts"], row["instance_count"]) == ("negative", 1, len(negative_series))
+    assert node.pacs.requests == [row["report_uid"]]
+
+
 def test_a_node_killed_in_mid_receive_keeps_what_it_acknowledged_and_ends_right(
     node_in: NodeFactory, negative_series: list[Path]
 ) -> None:
@@ -48,10 +67,6 @@ def test_a_node_killed_in_mid_receive_keeps_what_it_acknowledged_and_ends_right(
     enough = threading.Event()
 
     def send() -> None:
-        from node.errors import Unavailable
-        from node.scu.dimse import Entity, Timeouts
-        from node.scu.storage_scu import send_files
-
         try:
             for sent in send_files(Entity("PACS", Timeouts(acse=3, dimse=10)), node.address, negative_series):
                 if not sent.error:
