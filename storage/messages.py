@@ -5,6 +5,7 @@ The libraries are not imported: their errors are known by their attributes.
 """
 
 import errno
+from collections.abc import Mapping
 
 _SYSTEM = {
     errno.ENOSPC: "no space left on the disk; free some, or move [storage] directory",
@@ -43,41 +44,72 @@ _SQLITE = {
 }
 _START_SERVER = "start the server, or correct host and port in [storage] database_url"
 _PROMOTE = "start the primary, or promote a standby that [storage] database_url names too"
-_RECOVERS = "the server recovers from a crash; wait a moment"
-_POSTGRESQL = (  # what libpq says before a session exists, when there is no SQLSTATE
-    ("session is read-only", f"no server that can be had takes changes; {_PROMOTE}", True),
-    ("password authentication failed", "wrong user or password; correct them in [storage] database_url", False),
-    (
-        "certificate",
-        "the server cannot prove who it is; correct sslrootcert or sslmode in [storage] database_url",
-        False,
-    ),
-    ("not support ssl", "the server speaks no TLS; let it, or correct sslmode in [storage] database_url", False),
-    ("invalid response", f"what listens there is no PostgreSQL server; {_START_SERVER}", False),
-    ("invalid ", "an option of [storage] database_url has a value that libpq does not know; correct it", False),
-    ("no password supplied", "the server wants a password; write it into [storage] database_url", False),
-    ("does not exist", "", False),
-    ("no pg_hba.conf entry", "the server lets nobody in from here; add a line for us to its pg_hba.conf", False),
-    ("authentication failed", "the server does not let this user in; correct the user or its pg_hba.conf", False),
-    ("connection refused", f"no server listens there; {_START_SERVER}", True),
-    ("no such file or directory", f"no server listens on that socket; {_START_SERVER}", True),
-    ("failed to resolve host", _UNRESOLVABLE, True),
-    ("could not translate host name", _UNRESOLVABLE, True),
-    ("timeout", f"the server does not answer; {_START_SERVER}, or look at the firewall", True),
-    ("starting up", "the server is still starting; wait a moment", True),
-    ("recovery mode", _RECOVERS, True),
-    ("not yet accepting", _RECOVERS, True),
-    ("closed the connection", "the server closed the connection, as when it crashes; look at its log", True),
-    ("shutting down", "the server is shutting down; start it again", True),
-    ("too many clients", "the server has no connection left; raise its max_connections or end other programs", True),
-    ("remaining connection slots", "the server has no connection left; raise its max_connections", True),
-)
+_NOT_READY = "the server is not ready yet: it starts, or recovers from a crash; wait a moment"
+_CONNECTIONS = "the server has no connection left; raise its max_connections or end other programs"
+_NOT_LET_IN = "the server does not let this user in; correct the user, what it may do, or the server's pg_hba.conf"
+_UNPROVEN = "the server cannot prove who it is; correct sslrootcert or sslmode in [storage] database_url"
+_OUR_KEY = "the certificate or key that we show cannot be used; correct sslcert and sslkey in [storage] database_url"
+_OPTION = "an option of [storage] database_url cannot be used; correct it (`psql` with the same URL says which)"
+_NO_POSTGRESQL = f"what listens there is no PostgreSQL server; {_START_SERVER}"
+_NO_DATABASE = "the server has no database of that name; make it (`createdb NAME`) or correct [storage] database_url"
+_AWAY_TEXTS = {
+    "session is read-only": f"no server that can be had takes changes; {_PROMOTE}",
+    "connection refused": f"no server listens there; {_START_SERVER}",
+    "failed: no such file or directory": f"no server listens on that socket; {_START_SERVER}",
+    "failed to resolve host": _UNRESOLVABLE,
+    "could not translate host name": _UNRESOLVABLE,
+    "timeout expired": f"the server does not answer; {_START_SERVER}, or look at the firewall",
+    "timed out": f"the server does not answer; {_START_SERVER}, or look at the firewall",
+    "starting up": _NOT_READY,
+    "recovery mode": _NOT_READY,
+    "not yet accepting": _NOT_READY,
+    "shutting down": "the server is shutting down; start it again",
+    "too many clients": _CONNECTIONS,
+    "remaining connection slots": _CONNECTIONS,
+    "closed the connection unexpectedly": "the server closed the connection, as when it crashes; look at its log",
+}
+"""What libpq and psycopg say before a session exists, when there is no SQLSTATE; of what may come back by itself."""
+_FOR_GOOD_TEXTS = {
+    "password authentication failed": "wrong user or password; correct them in [storage] database_url",
+    "no password supplied": "the server wants a password; write it into [storage] database_url",
+    "root certificate": _UNPROVEN,
+    "server certificate": _UNPROVEN,
+    "certificate verify failed": _UNPROVEN,
+    "not support ssl": "the server speaks no TLS; let it, or correct sslmode in [storage] database_url",
+    "authentication failed": _NOT_LET_IN,
+    "client certificate": _OUR_KEY,
+    "certificate file": _OUR_KEY,
+    "private key": _OUR_KEY,
+    " alert ": _OUR_KEY,
+    "not permitted to log in": _NOT_LET_IN,
+    'role "': "the server has no user of that name; make it (`createuser NAME`) or correct [storage] database_url",
+    "no such database": _NO_DATABASE,
+    "does not exist": _NO_DATABASE,
+    "pg_hba.conf": "the server lets nobody in from here; add a line for us to its pg_hba.conf",
+    "permission denied for database": _NOT_LET_IN,
+    "not currently accepting": "the server lets nobody into that database; ALTER DATABASE … ALLOW_CONNECTIONS true",
+    "invalid response": _NO_POSTGRESQL,
+    "expected authentication request": _NO_POSTGRESQL,
+    ' value: "': _OPTION,
+    "bad value for": _OPTION,
+    "connection option": _OPTION,
+    "invalid port number": _OPTION,
+    "could not match": _OPTION,
+    "network address": _OPTION,
+    "may not be used with": _OPTION,
+    "require_auth": _OPTION,
+    "channel binding": _OPTION,
+    'of service "': _OPTION,
+    "service file": _OPTION,
+    "configuration parameter": _OPTION,
+}
+"""The same of what a person has to mend."""
 _SQLSTATES = {
     "53100": "no space left for the database; free some where the PostgreSQL server has its data",
-    "53300": "the server has no connection left; raise its max_connections or end other programs",
+    "53300": _CONNECTIONS,
     "55P03": "another session holds a table for too long; find it (`SELECT * FROM pg_stat_activity`) and end it",
     "57P01": "the server ended the connection, as at a restart; it is tried again",
-    "57P03": "the server is still starting; wait a moment",
+    "57P03": _NOT_READY,
     "28P01": "wrong user or password; correct them in [storage] database_url",
     "3D000": "the server has no database of that name; make it (`createdb NAME`) or correct [storage] database_url",
     "25006": "the server takes no changes now (read-only, a standby); name the primary in [storage] database_url",
@@ -112,15 +144,19 @@ def of_database(error: Exception) -> str | None:
         return _SQLITE.get(name, f"SQLite says {name}")
     if state := getattr(driver, "sqlstate", None):
         return _SQLSTATES.get(state, f"the server answered SQLSTATE {state}")
-    found = _known_text(driver)
-    return found[0] if found else f"the database failed ({type(driver).__name__}); look at its server's log"
+    text = str(driver).lower()
+    if known := _known(_AWAY_TEXTS, text) or _known(_FOR_GOOD_TEXTS, text):
+        return known
+    if _is_unknown(driver):
+        return "it says something that is not known here; try `psql` with the same URL, or look at the server's log"
+    return f"the database failed ({type(driver).__name__}); look at its server's log"
 
 
 def is_away(error: Exception) -> bool:
     """Whether the database cannot be had now and may come back by itself: no server, no connection left, locked.
 
-    So may whatever a server says before a session exists that is not known: it says it in its own language, and has no
-    SQLSTATE then.
+    Of several servers in a URL one that may come back is enough.  What is said before a session exists has no SQLSTATE and is
+    in the server's language: what is not known here may come back, too.
     """
     driver = _of_driver(error)
     if driver is None:
@@ -129,28 +165,23 @@ def is_away(error: Exception) -> bool:
         return bool(state.startswith(_AWAY_STATES)) and state != "53100"
     if name := _sqlite_name(driver):
         return name in _AWAY_NAMES
-    found = _known_text(driver)
-    return found[1] if found else type(driver).__name__ == "OperationalError"
+    text = str(driver).lower()
+    return bool(_known(_AWAY_TEXTS, text)) or (_is_unknown(driver) and not _known(_FOR_GOOD_TEXTS, text))
+
+
+def _is_unknown(driver: Exception) -> bool:
+    """Whether only its text says what is the matter with a connection to PostgreSQL."""
+    return type(driver).__name__ == "OperationalError" and type(driver).__module__.startswith("psycopg")
+
+
+def _known(texts: Mapping[str, str], text: str) -> str:
+    """Cause and remedy by the first of these that is part of the text; "" where none is."""
+    return next((cause for part, cause in texts.items() if part in text), "")
 
 
 def _sqlite_name(driver: Exception) -> str:
     """The name of SQLite's result code, without what an extended code adds; "" where it is none of SQLite's."""
     return "_".join(str(getattr(driver, "sqlite_errorname", None) or "").split("_")[:2])
-
-
-def _known_text(driver: Exception) -> tuple[str, bool] | None:
-    text = str(driver).lower()
-    for part, cause, is_temporary in _POSTGRESQL:
-        if part in text:
-            if part != "does not exist":
-                return cause, is_temporary
-            what = "user" if "role " in text else "database"
-            make = "createuser" if what == "user" else "createdb"
-            return (
-                f"the server has no {what} of that name; make it (`{make} NAME`) or correct [storage] database_url",
-                False,
-            )
-    return None
 
 
 def _of_driver(error: Exception) -> Exception | None:

@@ -70,8 +70,11 @@ def server_that_answers(answer: bytes) -> Iterator[str]:
                     connection.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=run, daemon=True).start()
+        thread = threading.Thread(target=run)
+        thread.start()
         yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)  # else it goes on to accept
+    thread.join()
 
 
 def fatal(code: bytes, text: str) -> bytes:
@@ -84,11 +87,11 @@ def fatal(code: bytes, text: str) -> bytes:
     ("answer", "cause"),
     [
         (b"", "the server closed the connection, as when it crashes"),
-        (fatal(b"57P03", "the database system is in recovery mode"), "the server recovers from a crash"),
-        (fatal(b"57P03", "the database system is not yet accepting connections"), "the server recovers from a crash"),
+        (fatal(b"57P03", "the database system is in recovery mode"), "the server is not ready yet"),
+        (fatal(b"57P03", "the database system is not yet accepting connections"), "the server is not ready yet"),
         (
             fatal(b"57P03", "das Datenbanksystem startet"),
-            "the database failed (OperationalError); look at its server's log",
+            "it says something that is not known here; try `psql` with the same URL, or look at the server's log",
         ),
     ],
     ids=["it closes", "it recovers", "not yet", "in German"],
@@ -105,16 +108,69 @@ def test_a_server_that_has_crashed_and_one_that_speaks_another_language_are_away
     ("option", "cause"),
     [
         ("sslmode=require", "what listens there is no PostgreSQL server"),
-        ("sslmode=bogus", "an option of [storage] database_url has a value that libpq does not know"),
+        ("sslmode=bogus", "an option of [storage] database_url cannot be used"),
+        ("service=nowhere", "an option of [storage] database_url cannot be used"),
+        ("hostaddr=here", "an option of [storage] database_url cannot be used"),
+        ("connect_timeout=soon", "an option of [storage] database_url cannot be used"),
+        ("sslmode=require&sslrootcert=system", "an option of [storage] database_url cannot be used"),
+        ("sslmode=require&sslcert=/dev/null", "the certificate or key that we show cannot be used"),
         ("sslmode=verify-full&sslrootcert=/nowhere", "the server cannot prove who it is; correct sslrootcert"),
         ("sslmode=verify-full&sslrootcert=/dev/null", "the server cannot prove who it is; correct sslrootcert"),
     ],
 )
 def test_what_is_wrong_with_the_url_is_not_taken_for_a_server_that_is_away(option: str, cause: str) -> None:
     pytest.importorskip("psycopg")
-    with server_that_answers(b"X" if "require" in option else b"S") as address:
+    with server_that_answers(b"X" if option == "sslmode=require" else b"S") as address:
         kind, said = said_of(f"postgresql+psycopg://u:{SECRET}@{address}/x?{option}")
     assert (kind, cause in said) == (DatabaseUnusable, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ('FATAL:  certificate authentication failed for user "u"', "the server does not let this user in"),
+        ('FATAL:  role "u" is not permitted to log in', "the server does not let this user in"),
+        ('FATAL:  permission denied for database "d"', "the server does not let this user in"),
+        ('FATAL:  pg_hba.conf rejects connection for host "h", user "u"', "the server lets nobody in from here"),
+        ('FATAL:  database "d" is not currently accepting connections', "the server lets nobody into that database"),
+        ("SSL error: tlsv1 alert unknown ca", "the certificate or key that we show cannot be used"),
+        ('private key file "k" has group or world access', "the certificate or key that we show cannot be used"),
+        ("SSL error: certificate verify failed", "the server cannot prove who it is"),
+        ('server certificate for "a" does not match host name "b"', "the server cannot prove who it is"),
+        ("server does not support SSL, but SSL was required", "the server speaks no TLS"),
+    ],
+)
+def test_what_a_person_has_to_mend_is_away_where_one_of_several_servers_is(text: str, cause: str) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    here = f'connection failed: connection to server at "10.0.0.2", port 5432 failed: {text}'
+    for_good = psycopg.OperationalError(here)
+    assert (messages.is_away(for_good), cause in str(messages.of_database(for_good))) == (False, True)
+    there = 'connection to server at "10.0.0.1", port 5432 failed: Connection refused'
+    one_is_away = psycopg.OperationalError(f"connection failed: {there}\n{here}")
+    assert messages.is_away(one_is_away)
+    assert "no server listens there" in str(messages.of_database(one_is_away))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Connection timed out",
+        "could not connect: No route to host",
+        "SSL SYSCALL error: EOF detected",
+        "Connection reset by peer",
+    ],
+)
+def test_what_happens_to_a_connection_may_come_back(text: str) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    assert messages.is_away(psycopg.OperationalError(f'connection to server at "10.0.0.2", port 5432 failed: {text}'))
+
+
+def test_an_error_of_sqlite_without_a_code_is_none_of_a_server_that_is_away() -> None:
+    connection = sqlite3.connect(":memory:")
+    with pytest.raises(sqlite3.OperationalError) as raised:
+        connection.execute("SELECT CAST(x'ff' AS TEXT)").fetchone()
+    connection.close()
+    assert not messages.is_away(raised.value)
 
 
 @pytest.mark.postgresql
