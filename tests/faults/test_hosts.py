@@ -26,7 +26,7 @@ from tests.conftest import running_postgresql
 from tests.faults.senders import small_series
 from tests.scale_demo import __main__ as command
 from tests.scale_demo.__main__ import demonstrate
-from tests.scale_demo.kills import evenly, killed_under_load
+from tests.scale_demo.kills import DRAINED_SECONDS, evenly, killed_under_load
 from tests.scale_demo.shown import Clock
 from tests.scale_demo.site import SITES, Site, running_site
 from tests.soak.proof import waiting
@@ -183,7 +183,8 @@ def test_hosts_are_restarted_one_after_the_other_and_no_association_is_refused_o
 def test_with_a_worker_and_a_host_killed_every_study_has_one_report(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wait_until(lambda: not any(waiting(site.hosts.store).values()), 120, "nothing of other tests is under way")
+    under_way = "nothing of other tests is under way"
+    wait_until(lambda: not any(waiting(site.hosts.store).values()), DRAINED_SECONDS, under_way)
     found = demonstrate(site, Clock())
     assert (found.lost, found.doubled) == ([], [])
     said = capsys.readouterr().out

@@ -3,7 +3,8 @@
 A whole node (supervisor, receiver, worker, pages; SQLite; real sockets) gets small angiographies, broken off, repeated and
 late ones, other modalities, echoes, queries and requests for commitment, while its processes are killed, the PACS is away,
 refuses, aborts, is slow or does not commit, the mail server is away, and another program locks the database.  What stands in
-for something: the network of the analysis (`tests.corpus.network`), the PACS and the mail server.
+for something: the network of the analysis (`tests.corpus.network`), the PACS and the mail server.  Otherwise than in a
+shipped node, CPython's table of interned strings is laid out anew soon, and not at some time (`tests.soak.stub_node`).
 The hours of the day pass faster, by 24 over `--hours`; the node's own clocks do not.
 
 FOLDER has at the end: result.json, samples.jsonl, sent.json, soak.png, and the node with its log.  Status 1: something is lost, doubled

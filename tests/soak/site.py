@@ -66,7 +66,10 @@ class Happened:
 
 
 class StubNode(RunningNode):
-    """The node whose network is the corpus's stand-in: a worker with the shipped bundle in it all the same."""
+    """The node whose network is the corpus's stand-in: a worker with the shipped bundle in it all the same.
+
+    What CPython would do once at some time, its processes do soon: `tests.soak.stub_node`.
+    """
 
     module = stub_node.MODULE
 
