@@ -48,6 +48,11 @@ class Arriving:
         """What was read of each series that was being received when one last looked."""
         return self._ahead.held()
 
+    @property
+    def has_slices(self) -> bool:
+        """Whether any was read of a series that was being received when one last looked."""
+        return any(each.slices for each in self.held())
+
     def read_some(self) -> float | None:
         """As `ReadAhead.read_some`."""
         return self._ahead.read_some()

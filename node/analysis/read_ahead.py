@@ -99,7 +99,7 @@ class ReadAhead:
             each.forget_answers()
 
     def read_some(self) -> float | None:
-        """A few more slices were read; returns the seconds after which to come back, None if nothing is received.
+        """A few more slices were read; returns the seconds after which to come back, None if nothing is received that is read here.
 
         Nothing is raised.  A series with a file that cannot be read is left to the analysis.
         """

@@ -158,7 +158,7 @@ class Worker:
         try:
             self._work()
         finally:
-            self._keep_heap(bool(self._arriving.held()))
+            self._keep_heap(self._arriving.has_slices)
         self._work_in_the_shadow()
         if self._engine and self._engine.serves:
             return
@@ -167,7 +167,7 @@ class Worker:
         while seconds is not None and self._monotonic() < until and not self._job.woken_within(seconds):
             signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
             seconds = self._arriving.read_some()
-            self._keep_heap(seconds is not None)
+            self._keep_heap(self._arriving.has_slices)
             if self._monotonic() >= self._resume_at:
                 self._arriving.analyse_early()
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -26,7 +26,10 @@ def wake_process(directory: Path, heard: Heard, random: Random) -> None:
 
 
 class Listener:
-    """Listens in a thread of its own from `start` to `stop`.  What it does not hear is found at the next look, as without it."""
+    """Listens in a thread of its own from `start` to `stop`, while it is wanted.
+
+    What it does not hear is found at the next look, as without it.
+    """
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class Listener:
         return self._hears
 
     def start(self) -> None:
-        """It listens as soon as the database can be had, and whenever it can."""
+        """It listens as soon as it is wanted and the database can be had, and whenever both are so."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -61,6 +64,7 @@ class Listener:
         failures = 0
         while not self._stopping.is_set():
             if not self._is_wanted():
+                failures = 0
                 self._stopping.wait(_LOOK_SECONDS)
                 continue
             try:

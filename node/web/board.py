@@ -184,8 +184,8 @@ class Board:
 
     def unsubscribe(self, mine: "asyncio.Queue[str]") -> None:
         """The queue gets nothing more."""
+        self._left_at = time.monotonic()  # before it has left: another thread asks `is_watched`
         self._waiting.discard(mine)
-        self._left_at = time.monotonic()
 
     async def watch(self, stopping: Callable[[], bool]) -> None:
         """Notifies whoever waits; goes on until cancelled.

@@ -46,9 +46,10 @@ def test_a_worker_killed_in_mid_analysis_costs_one_attempt_and_nothing_else(
 def test_a_worker_killed_in_mid_early_analysis_costs_no_attempt(
     node_in: NodeFactory, negative_series: list[Path]
 ) -> None:
-    node = node_in(start=False)
+    node = node_in(start=False, node__network_timeout_seconds="300", completion__open_association_quiet_seconds="300")
     node.environment = {"WILLIS_KILL_AT": "in_early_inference"}
     node.start()
+    wait_until(lambda: b"worker_started" in node.log.read_bytes(), 120)
     entity, killed = Entity("PACS", Timeouts(acse=3, dimse=60)), b'"process": "work", "exit_code": -9'
     for number, sent in enumerate(send_files(entity, node.address, sorted(negative_series)), 1):
         assert not sent.error

@@ -1,6 +1,7 @@
 """The worker between its claims, with a real store, real files and a network of its own."""
 
 import itertools
+import math
 import os
 import signal
 import socket
@@ -268,13 +269,14 @@ def test_a_canary_in_work_gives_way_to_a_patients_series(
     assert series_now(store, "2.25.900").attempts == 0
 
 
-@pytest.mark.parametrize("early", [True, False])
-def test_what_arrives_is_analysed_early_unless_the_configuration_says_otherwise(
-    early: bool, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("early", "is_full"), [(True, False), (False, False), (True, True)])
+def test_what_arrives_is_analysed_early_unless_the_configuration_or_a_full_disk_says_otherwise(
+    early: bool, is_full: bool, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert config.ai.early, "by default"
     keep(store, Files(config.storage.directory), clock, ct_series(6), closed=None)
     worker = Worker(config.model_copy(update={"ai": config.ai.model_copy(update={"early": early})}))
+    worker._resume_at = math.inf if is_full else 0.0
     looked: list[int] = []
 
     def look(_early: Early, ahead: Ahead) -> bool:
@@ -284,7 +286,7 @@ def test_what_arrives_is_analysed_early_unless_the_configuration_says_otherwise(
     monkeypatch.setattr(Early, "analyse", look)
     monkeypatch.setattr(worker._job, "woken_within", lambda _seconds: bool(looked) or worker._arriving.held())
     worker._work_and_read_ahead()
-    assert looked == ([1] if early else [])
+    assert looked == ([1] if early and not is_full else [])
 
 
 def test_the_heap_is_kept_from_a_series_first_slices_to_its_report(

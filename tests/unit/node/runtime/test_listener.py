@@ -83,7 +83,9 @@ def test_there_is_a_connection_only_while_it_is_wanted(
 
     def connections() -> int:
         with postgresql_store.transactions.reading() as session:
-            query = "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN willis' AND pid != pg_backend_pid()"
+            query = (
+                "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN willis' AND datname = current_database()"
+            )
             return int(session.scalar(text(query)) or 0)
 
     listens.start()
