@@ -24,7 +24,7 @@ class Load:
 
     def __init__(self, port: int) -> None:
         self.acknowledged: dict[str, bytes] = {}
-        self.stopping = threading.Event()
+        self._stopping, self._gives_up = threading.Event(), threading.Event()
         self._port = port
         self._numbers = itertools.count(1)
         self._threads = [threading.Thread(target=self._send) for _ in range(SENDERS)]
@@ -32,17 +32,23 @@ class Load:
             thread.start()
 
     def _send(self) -> None:
-        while not self.stopping.is_set():
+        while not self._stopping.is_set():
             series = small_series(next(self._numbers))
             while not send(self._port, series, self.acknowledged):
-                self.stopping.wait(0.05)  # it will be there again
+                if self._gives_up.wait(0.05):  # else it will be there again
+                    return
 
     def stop(self) -> None:
         """Every series that was begun was acknowledged."""
-        self.stopping.set()
+        self._stopping.set()
         for thread in self._threads:
             thread.join(30)
             assert not thread.is_alive()
+
+    def give_up(self) -> None:
+        """Nothing is sent any longer, acknowledged or not."""
+        self._stopping.set()
+        self._gives_up.set()
 
 
 @pytest.mark.timeout(60 + 20 * KILLS)
@@ -69,5 +75,5 @@ def test_random_kills_under_load_lose_nothing_and_make_no_second_report(tmp_path
             assert violations(node.store, node.files, load.acknowledged) == []
             print(f"{KILLS} kills, {len(load.acknowledged)} instances acknowledged, {len(peer.requests)} reports sent")
     finally:
-        load.stopping.set()
+        load.give_up()
         peer.stop()
