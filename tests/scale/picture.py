@@ -84,5 +84,5 @@ def draw_day(path: Path, played: "Played") -> None:
     waiting.set_xlim(0, len(HOURS))
     waiting.set_ylabel("angiographies on their way\nto a report")
     waiting.set_xlabel(f"hour of the day, of {played.hour_seconds:g} s (dotted: kill -9, or the object store away)")
-    waiting.legend(frameon=False, loc="upper right")
+    waiting.legend(frameon=False, loc="upper left")
     figure.savefig(path, dpi=110)
