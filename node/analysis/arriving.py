@@ -59,10 +59,12 @@ class Arriving:
 
     def analyse_early(self) -> None:
         """One series was looked at, and analysed where it shows what is wanted.  Nothing is raised."""
-        for ahead in self.held() if self._early else ():
+        if self._early is None:
+            return
+        for ahead in self.held():
             self._looked_at = self._monotonic()
             try:
-                if self._early and self._early.analyse(ahead):
+                if self._early.analyse(ahead):
                     return
             except (StopRequested, GivesWay):
                 ahead.judged, ahead.next_look_mm = 0, 0.0
