@@ -25,19 +25,23 @@ def draw(path: Path, samples: Iterable[Sample], happened: Sequence[Happened], ho
                 axes.axvline(event.begun / hour_seconds, color="#666", linewidth=0.7, linestyle=":")
             else:
                 axes.axvspan(event.begun / hour_seconds, event.ended / hour_seconds, color="#e3e3e3", linewidth=0)
-        axes.set_ylim(bottom=0)
     for (role, _), life in lives.items():
         hours = [each.at / hour_seconds for each in life]
         memory.plot(hours, [each.memory_mib for each in life], color=COLOURS[role], linewidth=1)
         descriptors.plot(hours, [each.descriptors for each in life], color=COLOURS[role], linewidth=1)
+    for axes in (memory, descriptors):
+        axes.set_ylim(bottom=0)  # when all is plotted: the top stays what it is by then
     for role, colour in COLOURS.items():
         memory.plot([], [], color=colour, label=role)
-    memory.legend(loc="upper left", ncols=4, frameon=False)
+    memory.legend(loc="lower right", ncols=4, frameon=False)
     memory.set_ylabel("resident memory, MiB")
     descriptors.set_ylabel("open descriptors")
     descriptors.set_xlabel("hour of the simulated day (dotted: kill -9 or restart; grey: an outage)")
     for event in happened:
         if not event.name.startswith("kill") and event.name != "restart":
             middle = (event.begun + event.ended) / 2 / hour_seconds
-            descriptors.text(middle, 1, event.name, rotation=90, fontsize=7, ha="center", va="bottom", color="#444")
+            descriptors.text(
+                middle, 1, event.name, rotation=90, fontsize=7, ha="center", va="bottom", color="#444",
+                transform=descriptors.get_xaxis_transform(),
+            )  # fmt: skip
     figure.savefig(path, dpi=110)
