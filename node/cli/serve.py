@@ -18,7 +18,7 @@ from node.cli.app import (
     trouble_noted,
 )
 from node.errors import ConfigError
-from node.runtime.memory import keep_few_heaps
+from node.runtime.memory import end_soon, keep_few_heaps
 
 if TYPE_CHECKING:
     from node.config.sections import Config
@@ -40,6 +40,7 @@ def serve(config: ConfigOption = None) -> None:
             from node.workflow.supervisor import serve as run
 
             status = run(checked, arguments, lambda: settings(path))
+            end_soon()
         raise typer.Exit(status)
 
 
@@ -80,6 +81,7 @@ def receive(config: ConfigOption = None) -> None:
         checked = configuration(config)
         with trouble_noted(checked, "receive"):
             run(checked, Reloading(asked, lambda: settings(config)))
+            end_soon()
 
 
 @app.command(hidden=True)
@@ -99,6 +101,7 @@ def work(config: ConfigOption = None) -> None:
             from node.analysis.worker import Worker
 
             Worker(checked, reloading=Reloading(asked, lambda: settings(config))).run()
+            end_soon()
 
 
 @config_app.command("check", epilog="Example: willis config check --config config.toml --peers")

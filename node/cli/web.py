@@ -12,6 +12,7 @@ from node.cli.app import ConfigOption, app, configuration, console, one_line_err
 from node.config.sections import Config
 from node.errors import NodeError
 from node.runtime.clock import utc_now
+from node.runtime.memory import end_soon
 from node.web.listening import listen
 from node.web.passwords import Passwords, checked_password
 from node.web.person_names import checked_person_name
@@ -52,6 +53,7 @@ def web(
             from node.web.server import serve_pages
 
             serve_pages(checked, Reloading(asked, lambda: settings(config)))
+            end_soon()
 
 
 @user_app.command("add", epilog="Example: willis user add j.doe --role reader")

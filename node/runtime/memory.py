@@ -1,6 +1,7 @@
 """Memory that a process no longer uses goes back to the system."""
 
 import ctypes
+import gc
 import os
 from contextlib import suppress
 
@@ -24,3 +25,11 @@ def give_back_memory() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def end_soon() -> None:
+    """The process is about to end, and what it holds is not searched for cycles any longer.
+
+    With torch or SQLAlchemy that search takes seconds where memory is slow, of the ten in which a node is to stop.
+    """
+    gc.freeze()
