@@ -104,7 +104,7 @@ class Killable:
     def wait(self) -> Self:
         """It listens, or has died already; killed where it does neither in time."""
         try:
-            wait_until(lambda: self._told.exists() or self.process.poll() is not None, 120, "the small node listens")
+            wait_until(lambda: self._told.exists() or self.process.poll() is not None, 30, "the small node listens")
         except BaseException:
             self.kill()  # whoever waits in vain leaves nothing running
             raise

@@ -172,7 +172,7 @@ def test_a_node_waits_for_a_database_server_that_starts_after_it(node_in: NodeFa
         node.process = subprocess.Popen(
             [sys.executable, "-m", "node", "serve", "--config", str(node.path)], cwd=ROOT, stderr=output, stdout=output
         )
-    wait_until(lambda: node.log.read_text().count("database_away") >= 2, 240, "it has tried twice")
+    wait_until(lambda: node.log.read_text().count("database_away") >= 2, 60, "it has tried twice")
     assert node.process.poll() is None
     assert "no server listens there; start the server" in node.log.read_text()
     code, said = status_of(node)

@@ -148,8 +148,8 @@ def restart(hosts: Hosts, name: str) -> None:
     assert not hosts.balancer.is_up(name)
     before = node.received()
     node.start()
-    wait_until(lambda: hosts.balancer.is_up(name), 300, "HAProxy has it back")
-    wait_until(lambda: node.received() > before, 120, "it receives again")
+    wait_until(lambda: hosts.balancer.is_up(name), 90, "HAProxy has it back")
+    wait_until(lambda: node.received() > before, 60, "it receives again")
 
 
 def readiness(node: RunningNode) -> int:

@@ -1,21 +1,33 @@
 """What errors of the system and of databases say to an administrator."""
 
 import errno
+import importlib
+import importlib.util
 import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from storage import messages
 from storage.database.engine import open_database
 from storage.errors import DatabaseAway, DatabaseUnusable
+from tests.support.absent import absent
 from tests.support.running import free_port
 
 SECRET = "hunter2"
+
+
+@pytest.fixture
+def psycopg() -> ModuleType:
+    """The driver of PostgreSQL."""
+    if importlib.util.find_spec("psycopg") is None:
+        absent("psycopg is not installed: pip install --constraint constraints.txt '.[postgresql]'")
+    return importlib.import_module("psycopg")
 
 
 def said_of(url: str) -> tuple[type[Exception], str]:
@@ -49,8 +61,8 @@ def test_what_is_no_database_error_is_none() -> None:
     assert not messages.is_away(ValueError("x"))
 
 
+@pytest.mark.usefixtures("psycopg")
 def test_no_server_and_an_unresolvable_server_are_away_and_told_apart() -> None:
-    pytest.importorskip("psycopg")
     kind, said = said_of(f"postgresql+psycopg://u:{SECRET}@127.0.0.1:{free_port()}/x")
     assert (kind, "no server listens there; start the server" in said) == (DatabaseAway, True)
     kind, said = said_of(f"postgresql+psycopg://u:{SECRET}@no.such.host.invalid/x")
@@ -96,8 +108,8 @@ def fatal(code: bytes, text: str) -> bytes:
     ],
     ids=["it closes", "it recovers", "not yet", "in German"],
 )
+@pytest.mark.usefixtures("psycopg")
 def test_a_server_that_has_crashed_and_one_that_speaks_another_language_are_away(answer: bytes, cause: str) -> None:
-    pytest.importorskip("psycopg")
 
     with server_that_answers(answer) as address:
         kind, said = said_of(f"postgresql+psycopg://u:{SECRET}@{address}/x?sslmode=disable")
@@ -118,8 +130,8 @@ def test_a_server_that_has_crashed_and_one_that_speaks_another_language_are_away
         ("sslmode=verify-full&sslrootcert=/dev/null", "the server cannot prove who it is; correct sslrootcert"),
     ],
 )
+@pytest.mark.usefixtures("psycopg")
 def test_what_is_wrong_with_the_url_is_not_taken_for_a_server_that_is_away(option: str, cause: str) -> None:
-    pytest.importorskip("psycopg")
     with server_that_answers(b"X" if option == "sslmode=require" else b"S") as address:
         kind, said = said_of(f"postgresql+psycopg://u:{SECRET}@{address}/x?{option}")
     assert (kind, cause in said) == (DatabaseUnusable, True)
@@ -140,8 +152,9 @@ def test_what_is_wrong_with_the_url_is_not_taken_for_a_server_that_is_away(optio
         ("server does not support SSL, but SSL was required", "the server speaks no TLS"),
     ],
 )
-def test_what_a_person_has_to_mend_is_away_where_one_of_several_servers_is(text: str, cause: str) -> None:
-    psycopg = pytest.importorskip("psycopg")
+def test_what_a_person_has_to_mend_is_away_where_one_of_several_servers_is(
+    psycopg: ModuleType, text: str, cause: str
+) -> None:
     here = f'connection failed: connection to server at "10.0.0.2", port 5432 failed: {text}'
     for_good = psycopg.OperationalError(here)
     assert (messages.is_away(for_good), cause in str(messages.of_database(for_good))) == (False, True)
@@ -160,8 +173,7 @@ def test_what_a_person_has_to_mend_is_away_where_one_of_several_servers_is(text:
         "Connection reset by peer",
     ],
 )
-def test_what_happens_to_a_connection_may_come_back(text: str) -> None:
-    psycopg = pytest.importorskip("psycopg")
+def test_what_happens_to_a_connection_may_come_back(psycopg: ModuleType, text: str) -> None:
     assert messages.is_away(psycopg.OperationalError(f'connection to server at "10.0.0.2", port 5432 failed: {text}'))
 
 
