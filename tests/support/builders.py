@@ -39,6 +39,15 @@ LEASE = timedelta(seconds=60)
 PROBABILITIES = tuple(round(0.01 * n, 2) for n in range(1, 14)) + (0.9,)
 
 
+class Seconds:
+    """A monotonic clock that stands still until a test moves it."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @dataclass
 class FakeClock:
     """A clock that stands still until a test moves it."""

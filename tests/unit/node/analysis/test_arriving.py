@@ -14,20 +14,11 @@ from node.config.sections import Config
 from storage.files.instances import Files
 from storage.stages import Event
 from storage.store import Store
-from tests.support.builders import LEASE, FakeClock, keep, series_now
+from tests.support.builders import LEASE, FakeClock, Seconds, keep, series_now
 from tests.support.dicom_factory import ct_series
 from tests.unit.ai.test_bundle import TINY, manifest
 
 EARLY = Config.model_validate({})
-
-
-class Seconds:
-    """A monotonic clock that stands still until a test moves it."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -18,20 +18,11 @@ from storage.queries.receiving import Settling
 from storage.records import Series
 from storage.stages import Event
 from storage.store import Store
-from tests.support.builders import FakeClock, add_instance, header, keep, open_association, stored_file
+from tests.support.builders import FakeClock, Seconds, add_instance, header, keep, open_association, stored_file
 from tests.support.compressed import by_codec
 from tests.support.dicom_factory import change, ct_series, enhanced_ct
 
 RULES = Eligibility(minimum_slices=4)
-
-
-class Seconds:
-    """A monotonic clock that stands still until a test moves it."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

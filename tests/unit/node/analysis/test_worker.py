@@ -40,19 +40,10 @@ from storage.queries.shadow import ShadowStage
 from storage.records import Claim
 from storage.stages import Event
 from storage.store import Store
-from tests.support.builders import LEASE, FakeClock, keep, ready, series_now
+from tests.support.builders import LEASE, FakeClock, Seconds, keep, ready, series_now
 from tests.support.dicom_factory import ct_series
 from tests.support.running import wait_until
 from tests.unit.ai.test_bundle import TINY, manifest
-
-
-class Seconds:
-    """A monotonic clock that stands still until a test moves it."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
