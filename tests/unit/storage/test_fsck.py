@@ -21,7 +21,6 @@ from storage.store import Store
 from tests.support.builders import LEASE, FakeClock, conclusion, keep
 from tests.support.dicom_factory import ct_series
 
-LATER = time.time() + 2 * GRACE_SECONDS
 Spoil = Callable[[Store, Files], None]
 
 
@@ -41,12 +40,17 @@ def fill(store: Store, files: Files, clock: FakeClock) -> None:
     assert store.queue.finish(claim, conclusion(), report, ["PACS"], clock())
 
 
+def after_grace() -> float:
+    """When all that lies here is old enough to be judged."""
+    return time.time() + 2 * GRACE_SECONDS
+
+
 def first(files: Files, room: str = "instances") -> Path:
     return min((files.root / room).rglob("*.dcm"))
 
 
 def found(store: Store, files: Files, repair: bool = False) -> list[tuple[Kind, bool]]:
-    said = list(check(store, files, repair, LATER))
+    said = list(check(store, files, repair, after_grace()))
     assert isinstance(said[-1], Checked)
     return [(one.kind, one.mended) for one in said if isinstance(one, Difference)]
 
@@ -87,7 +91,7 @@ def miscount(store: Store, _files: Files) -> None:
 
 
 def test_a_whole_store_has_no_difference(whole: Store, files: Files) -> None:
-    assert list(check(whole, files, now_seconds=LATER)) == [Checked(series=1, files=4)]
+    assert list(check(whole, files, now_seconds=after_grace())) == [Checked(series=1, files=4)]
 
 
 @pytest.mark.parametrize(
