@@ -1,6 +1,8 @@
 # Everything runs in .venv, made from the pinned versions in constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
+# Compiled modules are kept: torch, compiled anew, doubles the time that each process takes to start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run serve test peers test-faults soak simulate scale-demo test-viewer corpus corpus-senders lint bench-database bench-claims bench-receive bench-memory bench-latency bench-inference bench-cost bench-notification bench-decode bench-engine bench-web validate deb setup clean
 
