@@ -28,7 +28,7 @@ from node.workflow.context import Context
 from storage.files.instances import Files
 from storage.records import Received
 from storage.store import Store
-from tests.support.running import ROOT, wait_until
+from tests.support.running import ROOT, START_SECONDS, wait_until
 
 ALGORITHM = Algorithm("Willis aneurysm detection", "test", "test", derive_uid("device", "test"))
 
@@ -104,7 +104,9 @@ class Killable:
     def wait(self) -> Self:
         """It listens, or has died already; killed where it does neither in time."""
         try:
-            wait_until(lambda: self._told.exists() or self.process.poll() is not None, 30, "the small node listens")
+            wait_until(
+                lambda: self._told.exists() or self.process.poll() is not None, START_SECONDS, "the small node listens"
+            )
         except BaseException:
             self.kill()  # whoever waits in vain leaves nothing running
             raise

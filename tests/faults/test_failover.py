@@ -13,7 +13,7 @@ from tests.faults.proof import violations
 from tests.faults.senders import send, small_series
 from tests.support.node_fixtures import NodeFactory
 from tests.support.postgresql import replicated
-from tests.support.running import wait_until
+from tests.support.running import START_SECONDS, wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.postgresql]
 
@@ -43,7 +43,7 @@ def test_a_node_goes_on_with_the_promoted_standby_and_nothing_acknowledged_is_lo
         for sender in senders:
             sender.start()
         try:
-            wait_until(lambda: len(acknowledged) > 60 and node.pacs.requests, 40, "it receives and delivers")
+            wait_until(lambda: len(acknowledged) > 60 and node.pacs.requests, START_SECONDS, "it receives and delivers")
             pair.cut_off()
             time.sleep(0.5)  # what the standby does not get is not acknowledged
             before = len(acknowledged)

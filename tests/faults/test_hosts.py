@@ -36,7 +36,7 @@ from tests.support.dicom_factory import ct_series, save
 from tests.support.hosts import Hosts
 from tests.support.object_store import ObjectStore, s3_server
 from tests.support.raw_scu import RawScu, associate_rq
-from tests.support.running import RunningNode, wait_until
+from tests.support.running import START_SECONDS, RunningNode, wait_until
 
 __all__ = ["s3_server"]
 pytestmark = [pytest.mark.faults, pytest.mark.postgresql, pytest.mark.timeout(900)]
@@ -148,8 +148,8 @@ def restart(hosts: Hosts, name: str) -> None:
     assert not hosts.balancer.is_up(name)
     before = node.received()
     node.start()
-    wait_until(lambda: hosts.balancer.is_up(name), 90, "HAProxy has it back")
-    wait_until(lambda: node.received() > before, 60, "it receives again")
+    wait_until(lambda: hosts.balancer.is_up(name), START_SECONDS, "HAProxy has it back")
+    wait_until(lambda: node.received() > before, START_SECONDS, "it receives again")
 
 
 def readiness(node: RunningNode) -> int:

@@ -14,7 +14,7 @@ from node.runtime.processes import NO_MEMORY
 from node.scu.dimse import Entity, Timeouts
 from node.scu.storage_scu import send_files
 from tests.support.node_fixtures import SHIPPED, NodeFactory
-from tests.support.running import RunningNode, wait_until
+from tests.support.running import START_SECONDS, RunningNode, wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -49,12 +49,14 @@ def test_a_worker_killed_in_mid_early_analysis_costs_no_attempt(
     node = node_in(start=False, node__network_timeout_seconds="300", completion__open_association_quiet_seconds="300")
     node.environment = {"WILLIS_KILL_AT": "in_early_inference"}
     node.start()
-    wait_until(lambda: b"worker_started" in node.log.read_bytes(), 120)
+    wait_until(lambda: b"worker_started" in node.log.read_bytes(), START_SECONDS)
     entity, killed = Entity("PACS", Timeouts(acse=3, dimse=60)), b'"process": "work", "exit_code": -9'
     for number, sent in enumerate(send_files(entity, node.address, sorted(negative_series)), 1):
         assert not sent.error
         if number == len(negative_series) - 3:
-            wait_until(lambda: killed in node.log.read_bytes(), 120, "the worker dies while it analyses early")
+            wait_until(
+                lambda: killed in node.log.read_bytes(), START_SECONDS, "the worker dies while it analyses early"
+            )
     (row,) = node.wait_for_delivered()
     assert (row["outcome"], row["attempts"], row["instance_count"]) == ("negative", 1, len(negative_series))
     assert node.pacs.requests == [row["report_uid"]]
@@ -101,7 +103,7 @@ def test_an_analysis_beyond_its_time_limit_is_killed_and_ends_as_not_analysed_in
     # mirror images on one thread take longer than the limit on any machine, the report that follows does not
     node = node_in(ai__time_limit_seconds="3", ai__attempts="1", ai__flip="true", ai__threads="1", **LATE)
     node.send(negative_series)
-    (row,) = node.wait_for_delivered(seconds=180)
+    (row,) = node.wait_for_delivered()
     assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
 
 
@@ -109,12 +111,12 @@ def test_a_worker_without_memory_ends_at_once_and_its_case_ends_as_not_analysed(
     node_in: NodeFactory, negative_series: list[Path]
 ) -> None:
     node = node_in(ai__attempts="1")
-    wait_until(lambda: b"worker_started" in node.log.read_bytes())
+    wait_until(lambda: b"worker_started" in node.log.read_bytes(), START_SECONDS)
     worker = node.worker()
     mapped_bytes = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
     resource.prlimit(worker, resource.RLIMIT_AS, (mapped_bytes + (64 << 20), resource.RLIM_INFINITY))
     node.send(negative_series)
-    (row,) = node.wait_for_delivered(seconds=180)
+    (row,) = node.wait_for_delivered()
     assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
     assert row["detail"] == "1 attempt"
     assert b'"exit_code": %d' % NO_MEMORY in node.log.read_bytes()

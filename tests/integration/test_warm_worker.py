@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ai.manifest import DEFAULT_BUNDLE
 from tests.support.node_fixtures import NodeFactory
-from tests.support.running import wait_until
+from tests.support.running import START_SECONDS, wait_until
 
 
 def libraries_of(process: int) -> set[str]:
@@ -20,7 +20,7 @@ def test_the_first_series_finds_the_model_and_every_library_loaded(
     bundle = tmp_path / "bundle"
     shutil.copytree(DEFAULT_BUNDLE, bundle)
     node = node_in(ai__bundle=repr(str(bundle)))
-    wait_until(lambda: b"worker_started" in node.log.read_bytes())
+    wait_until(lambda: b"worker_started" in node.log.read_bytes(), START_SECONDS)
     shutil.rmtree(bundle)
     worker = node.worker()
     before = libraries_of(worker)

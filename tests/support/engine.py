@@ -19,7 +19,7 @@ from tests.corpus.images import cta
 from tests.support.builders import FakeClock, keep
 from tests.support.certificates import Certificates
 from tests.support.engine_parts import Part, as_toml, settings
-from tests.support.running import free_port, wait_until
+from tests.support.running import START_SECONDS, free_port, wait_until
 
 
 @dataclass
@@ -50,7 +50,7 @@ def running_cluster(
     address = f"tls://127.0.0.1:{free_port()}"
     (folder / "config.toml").write_text(as_toml(settings(folder, address, certificates)))
     with Part("scheduler", folder, module) as scheduler, Part("worker", folder, module) as worker:
-        wait_until(lambda: b"worker_started" in worker.log.read_bytes(), 60, "the worker has joined")
+        wait_until(lambda: b"worker_started" in worker.log.read_bytes(), START_SECONDS, "the worker has joined")
         yield Cluster(folder, address, certificates, scheduler, worker)
 
 
