@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Compiled modules are kept: torch, compiled anew, doubles the time that each process takes to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run serve test peers test-faults soak simulate scale-demo test-viewer corpus corpus-senders lint bench-database bench-claims bench-receive bench-memory bench-latency bench-inference bench-cost bench-notification bench-decode bench-engine bench-web validate deb setup clean
+.PHONY: run serve test peers test-faults soak simulate scale-demo test-viewer corpus corpus-senders lint bench-database bench-claims bench-receive bench-memory bench-latency bench-workers bench-inference bench-cost bench-notification bench-decode bench-engine bench-web validate deb setup clean
 
 run: setup          ## the main job on two synthetic studies, with a simulated PACS; KEEP=1 leaves the triage page open
 	@$(BIN)/willis demo $(if $(KEEP),--keep)
@@ -65,6 +65,9 @@ bench-database: setup  ## PostgreSQL with a million cases held: what a case cost
 
 bench-claims: setup  ## how many cases a second 1 to 200 workers share through one PostgreSQL
 	@$(BIN)/python -m tests.benchmarks.bench_claims
+
+bench-workers: setup  ## how many analyses an hour one worker makes, and two, on the cores of this machine
+	@$(BIN)/python -m tests.benchmarks.bench_workers
 
 bench-latency: setup  ## from the last slice to the report in the PACS
 	@$(BIN)/python -m tests.benchmarks.bench_latency

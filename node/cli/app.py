@@ -24,7 +24,7 @@ app = typer.Typer(
     name="willis",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",  # in "rich", [node] and every other section would be markup
     help="Finds intracranial aneurysms in head CT angiography and reports them to the PACS. For research; not a medical "
     "device.\n\nExit status: 0 done, 1 something failed or was refused, 2 the command or configuration cannot be used.",
 )

@@ -14,7 +14,7 @@ from node.config.sections import Config
 from node.config.sign_in import is_loopback
 from node.errors import ConfigError
 from node.runtime import log
-from node.runtime.processes import CONFIG_ERROR, Child, end_with_parent
+from node.runtime.processes import CONFIG_ERROR, NO_SPINNING, Child, end_with_parent
 
 EngineOption = Annotated[
     str | None,
@@ -75,7 +75,7 @@ def _configuration(path: Path | None, engine: str | None) -> Config:
 
 def _environment(config: Config) -> dict[str, str]:
     threads = {"OMP_NUM_THREADS": str(config.ai.threads)} if config.ai.threads else {}
-    return {"OPENBLAS_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000", **os.environ, **threads}
+    return {**NO_SPINNING, **os.environ, **threads}
 
 
 def _keep_running(child: Child) -> int:

@@ -19,6 +19,9 @@ NO_MEMORY = 12
 """The exit status of a process that ran out of memory (ENOMEM)."""
 PROGRAM = (sys.executable, "-m", "node")
 """How a process of the node is started; its role and its arguments follow."""
+NO_SPINNING = {"OPENBLAS_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
+"""The environment of a process that analyses: a network's threads wait for each other, and where others compute too, those
+that spin meanwhile take the cores from them."""
 RESTARTS = Backoff(first_seconds=1.0, longest_seconds=30.0)
 """The pauses before a process that ended is started again; one that ran for longer than the longest begins anew."""
 

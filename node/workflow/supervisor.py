@@ -25,7 +25,7 @@ from node.runtime.job import LATE_AFTER_SECONDS, Job, Progress, scheduler_of
 from node.runtime.listener import Listener, wake_process
 from node.runtime.memory import FEW_HEAPS
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
-from node.runtime.processes import CONFIG_ERROR, RESTARTS, Child, worker_name
+from node.runtime.processes import CONFIG_ERROR, NO_SPINNING, RESTARTS, Child, worker_name
 from node.runtime.service_manager import VARIABLES, ServiceManager
 from node.workflow import (
     canary,
@@ -82,8 +82,7 @@ class Supervisor:
         if config.ai.threads:
             environment["OMP_NUM_THREADS"] = str(config.ai.threads)
         few_heaps = FEW_HEAPS | environment  # 30 MiB less of the pages
-        # A network's threads wait for each other; where others compute too, those that spin meanwhile take the cores from them.
-        no_spinning = {"OPENBLAS_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000", **environment}
+        no_spinning = NO_SPINNING | environment
         self._children = [Child("receive", arguments, few_heaps), Child("work", arguments, no_spinning)]
         if config.web.enabled:
             self._children.append(Child("web", [*arguments, "--as-child"], few_heaps))

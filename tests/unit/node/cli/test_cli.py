@@ -1,10 +1,15 @@
 """The command line in this process: what it prints and how it ends."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from node.cli.app import app
+from node.cli.main import called
 from node.simulated_pacs import Fault, SimulatedPeer
 from tests.support.command_line import Run, one_line
 from tests.support.dicom_factory import ct_series, save
@@ -200,6 +205,27 @@ def test_help_is_not_cut_at_80_columns(run: Run, command: str, monkeypatch: pyte
     result = run(*command.split(), "--help")
     assert "…" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def every_command(group: Any, *before: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All commands below, each by the words that call it."""
+    for name, command in group.commands.items():
+        words = (*before, name)
+        known = called(name) if not before else command
+        yield from every_command(known, *words) if hasattr(known, "commands") else [(words, known)]
+
+
+def test_what_help_says_of_the_configuration_is_all_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    named = 0
+    for words, command in every_command(typer.main.get_group(app)):
+        texts = [command.help or "", *(getattr(each, "help", None) or "" for each in command.params)]
+        sections = {section for text in texts for section in re.findall(r"\[[a-z_.]+\]", text)}
+        shown = run(*words, "--help").stdout
+        assert {section for section in sections if section not in shown} == set(), words
+        named += len(sections)
+    assert named > 5
 
 
 def test_a_diameter_needs_an_aneurysm(run: Run, tmp_path: Path) -> None:
