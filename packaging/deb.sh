@@ -12,7 +12,7 @@ cp -r ai node storage training pyproject.toml constraints.txt README.md LICENSE 
 find "$source" -name __pycache__ -prune -exec rm -r {} +
 cp -r packaging/debian "$source/debian"
 cp packaging/systemd/willis.service "$source/debian/willis.service"
-for unit in service timer; do cp "packaging/systemd/willis-backup.$unit" "$source/debian/willis.willis-backup.$unit"; done
+for unit in packaging/systemd/willis-*; do cp "$unit" "$source/debian/willis.$(basename "$unit")"; done
 mkdir -p "$source/debian/etc"
 sed 's|^directory = "var" *#|directory = "/var/lib/willis"       #|' config.toml >"$source/debian/etc/config.toml"
 grep -q '^directory = "/var/lib/willis"' "$source/debian/etc/config.toml"

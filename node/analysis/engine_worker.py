@@ -66,8 +66,10 @@ class CannotRead(Exception):
 _served: list[Served] = []
 
 
-def run(config: Config, host: str) -> None:
+def run(config: Config, host: str, port: int) -> None:
     """A worker of the engine at the configured address, listening on `host`, until SIGTERM, or until its scheduler ends.
+
+    `port` 0 is any that is free.
 
     Raises ConfigError when bundle, device or certificates cannot be used.
     """
@@ -81,7 +83,7 @@ def run(config: Config, host: str) -> None:
     configure_library()
     _wait_for_scheduler(config)
     _wait_for_objects(means.files)
-    asyncio.run(_run(config, host, security, served.model))
+    asyncio.run(_run(config, (host, port), security, served.model))
 
 
 def _wait_for_scheduler(config: Config) -> None:
@@ -112,13 +114,14 @@ def _why_not_let_in(files: Files) -> str:
     return ""
 
 
-async def _run(config: Config, host: str, security: "Security", model: str) -> None:
+async def _run(config: Config, listening: tuple[str, int], security: "Security", model: str) -> None:
     from distributed import Worker
 
     with tempfile.TemporaryDirectory(prefix="willis-worker-") as folder:
         worker = Worker(
             config.ai.engine_address,
-            host=host,
+            host=listening[0],
+            port=listening[1],
             nthreads=1,
             security=security,
             resources={model: 1},
@@ -128,7 +131,7 @@ async def _run(config: Config, host: str, security: "Security", model: str) -> N
             local_directory=folder,
         )
         async with worker:
-            log.get().info("worker_started", pid=os.getpid(), host=host, model=model)
+            log.get().info("worker_started", pid=os.getpid(), host=listening[0], port=worker.port, model=model)
             await ended(worker, worker.close_gracefully)  # what it works on is given to another, and costs no attempt
     os._exit(0)  # an analysis that nobody waits for any longer is not waited for
 

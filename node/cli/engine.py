@@ -12,7 +12,8 @@ from node.cli.app import ConfigOption, app, config_path, one_line_errors
 from node.config.loading import load
 from node.config.sections import Config
 from node.config.sign_in import is_loopback
-from node.errors import ConfigError
+from node.errors import ConfigError, safe_message
+from node.net.ports import bound
 from node.runtime import log
 from node.runtime.processes import CONFIG_ERROR, NO_SPINNING, Child, end_with_parent
 
@@ -24,10 +25,11 @@ STOP_SECONDS = 5.0
 """A worker may take so long to leave the engine."""
 
 
-@app.command(epilog="Example: willis worker --engine tls://10.1.2.3:8786 --host 10.1.2.4")
+@app.command(epilog="Example: willis worker --engine tls://10.1.2.3:8786 --host 10.1.2.4 --port 8787")
 def worker(
     engine: EngineOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on: the scheduler connects to it.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")] = 0,
     config: ConfigOption = None,
     as_child: Annotated[
         bool, typer.Option("--as-child", hidden=True, help="End with the process that started it.")
@@ -45,11 +47,12 @@ def worker(
             from node.analysis.engine_worker import run
 
             end_with_parent()
-            run(checked, host)
+            run(checked, host, port)
         else:
+            _require_free(host, port)
             path = config_path(config)
             arguments = ["--config", str(path)] if path else []
-            arguments += ["--engine", checked.ai.engine_address, "--host", host, "--as-child"]
+            arguments += ["--engine", checked.ai.engine_address, "--host", host, "--port", str(port), "--as-child"]
             raise typer.Exit(_keep_running(Child("worker", arguments, _environment(checked))))
 
 
@@ -63,6 +66,14 @@ def scheduler(engine: EngineOption = None, config: ConfigOption = None) -> None:
 
     with one_line_errors():
         schedule(_configuration(config, engine).ai)
+
+
+def _require_free(host: str, port: int) -> None:
+    """A worker can listen there.  Raises ConfigError."""
+    try:
+        bound(host, port).close()
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"--host {host} --port {port}: {safe_message(error)}") from None
 
 
 def _configuration(path: Path | None, engine: str | None) -> Config:

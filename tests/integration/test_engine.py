@@ -184,7 +184,7 @@ def test_a_certificate_of_another_ca_lets_nobody_in_and_the_series_is_analysed_h
     assert len(said) == 1 and "it does not know our CA; give the CA of [ai.engine_tls]" in said[0]
 
 
-def test_the_engine_listens_on_loopback_alone(running: Cluster) -> None:
+def test_the_engine_listens_on_loopback_alone_and_its_worker_where_it_was_told_to(running: Cluster) -> None:
     """The scheduler and the worker, the pages that their library serves too."""
     processes = [running.scheduler.process.pid, *running.worker.children()]
     assert len(processes) == 2
@@ -199,9 +199,10 @@ def test_the_engine_listens_on_loopback_alone(running: Cluster) -> None:
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             words = line.split()
             if words[3] == "0A" and words[9] in sockets:
-                listening.append(words[1].partition(":")[0])
-    assert set(listening) == {"0100007F"}
+                listening.append(tuple(words[1].split(":")))
+    assert {host for host, _ in listening} == {"0100007F"}
     assert len(listening) >= 2
+    assert ("0100007F", f"{running.worker_port:04X}") in listening
 
 
 def test_a_scheduler_that_dies_loses_nothing_and_health_says_so(

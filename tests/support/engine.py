@@ -31,6 +31,7 @@ class Cluster:
     certificates: Certificates
     scheduler: Part
     worker: Part
+    worker_port: int
 
     @property
     def hold(self) -> Path:
@@ -47,11 +48,12 @@ def running_cluster(
     folder: Path, certificates: Certificates, module: str = "tests.support.held_worker"
 ) -> Iterator[Cluster]:
     """A scheduler and a worker; the bundle is that of the folder, or the shipped one."""
-    address = f"tls://127.0.0.1:{free_port()}"
+    address, port = f"tls://127.0.0.1:{free_port()}", free_port()
     (folder / "config.toml").write_text(as_toml(settings(folder, address, certificates)))
-    with Part("scheduler", folder, module) as scheduler, Part("worker", folder, module) as worker:
+    listening = ("--port", str(port))
+    with Part("scheduler", folder, module) as scheduler, Part("worker", folder, module, listening) as worker:
         wait_until(lambda: b"worker_started" in worker.log.read_bytes(), START_SECONDS, "the worker has joined")
-        yield Cluster(folder, address, certificates, scheduler, worker)
+        yield Cluster(folder, address, certificates, scheduler, worker, port)
 
 
 class Claimant:

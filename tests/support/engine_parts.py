@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -15,9 +16,11 @@ from tests.support.running import ROOT, wait_until
 class Part:
     """`willis scheduler` or `willis worker`, with the configuration in its folder."""
 
-    def __init__(self, command: str, folder: Path, module: str, **environment: str) -> None:
+    def __init__(
+        self, command: str, folder: Path, module: str, arguments: Sequence[str] = (), **environment: str
+    ) -> None:
         """It does not run yet."""
-        self.command, self.folder, self.module = command, folder, module
+        self.command, self.folder, self.module, self.arguments = command, folder, module, arguments
         self.log = folder / f"{command}.log"
         self._environment = {"WILLIS_TEST_HOLD": str(folder / "hold"), "WILLIS_CONFIG": str(folder / "config.toml")}
         self._environment |= environment
@@ -39,7 +42,7 @@ class Part:
         """It was started."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, self.command], cwd=ROOT, env={**os.environ, **self._environment},
+                [sys.executable, "-m", self.module, self.command, *self.arguments], cwd=ROOT, env={**os.environ, **self._environment},
                 stdout=log, stderr=log,
             )  # fmt: skip
         return self

@@ -105,7 +105,8 @@ def test_the_debian_package_s_scripts_are_shell_and_it_has_every_unit_and_what_t
     assert os.access(debian / "rules", os.X_OK)
     assert os.access(ROOT / "packaging" / "deb.sh", os.X_OK)
     for unit in UNITS:
-        assert unit.name in build or (unit.stem == "willis-backup" and "willis-backup.$unit" in build)
+        assert unit.name in build or (unit.name.startswith("willis-") and "packaging/systemd/willis-*" in build)
+        assert unit.stem == "willis" or f"--name={unit.stem} " in (debian / "rules").read_text("utf-8")
     postinst = (debian / "willis.postinst").read_text("utf-8")
     assert "adduser --system --group" in postinst and "/var/lib/willis /var/backups/willis" in postinst
     removed = re.sub(r"#.*", "", (debian / "willis.postrm").read_text("utf-8"))
