@@ -16,12 +16,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from node.errors import safe_message
-from node.rules.health import Verdict, judge
+from node.rules.health import FULL_BYTES, Verdict, judge
 from node.runtime import log
 from node.web.context import Context
 from node.web.metrics import NodeCollector
 from node.web.sign_in import hash_of
-from node.workflow.health import facts_of
+from node.workflow.health import facts_of, room_in
 from storage.queries.accounts import TokenKind
 
 Answer = Callable[[Context, Request], Response]
@@ -55,15 +55,19 @@ def _health(context: Context, request: Request) -> Response:
 
 
 def _ready(context: Context, _request: Request) -> Response:
-    """200 when this process can serve pages; 503 while its database is away, and when the node is about to stop."""
-    host, folder = socket.gethostname()[:64], str(context.config.storage.directory.absolute())
+    """Whether a sender should come to this host: 503 while its database is away or its disk full, and when it is about to stop."""
+    host, folder = socket.gethostname()[:64], context.config.storage.directory.absolute()
+    about = []
     try:
-        if context.store.processes.drains(host, folder):
-            return JSONResponse({"ready": False, "about": ["stop"]}, 503)
+        if context.store.processes.drains(host, str(folder)):
+            about.append("stop")
     except Exception as error:  # noqa: BLE001  the edge: whatever the database raises, it cannot be asked
         log.get().error("not_ready", error=safe_message(error))
-        return JSONResponse({"ready": False, "about": ["database"]}, 503)
-    return JSONResponse({"ready": True, "about": []})
+        about.append("database")
+    free_bytes, _ = room_in(folder)
+    if free_bytes is None or free_bytes < FULL_BYTES:
+        about.append("disk")
+    return JSONResponse({"ready": not about, "about": about}, 503 if about else 200)
 
 
 def _metrics(context: Context, request: Request) -> Response:

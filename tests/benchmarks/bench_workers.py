@@ -12,7 +12,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ def waiting(store: Store, files: Files, cases: int) -> None:
         print(f"  case {case} of {cases} waits", file=sys.stderr)
 
 
-def _study(case: int) -> list[Dataset]:
+def _study(case: int) -> Sequence[Dataset]:
     """One of the phantoms, as a series of its own."""
     seed = FIRST_SEED + case % PHANTOMS
     slices = [dcmread(path) for path in cached_phantom("bench", seed=seed, positive=bool(seed % 2), spacing_mm=0.5)]

@@ -16,7 +16,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families as parsed
 from sqlalchemy.exc import OperationalError
 
-from node.rules.health import ABOUT
+from node.rules.health import ABOUT, FULL_BYTES
 from node.web.sign_in import hash_of, new_token
 from storage.files.instances import Files
 from storage.queries.accounts import TokenKind
@@ -85,6 +85,14 @@ def test_a_node_that_is_about_to_stop_is_not_ready_as_its_latest_process_says(se
     clock.advance(1)
     served.context.store.processes.beat(Process("2", "serve", host, 2, folder, clock(), clock()))
     assert httpx.get(f"{served.url}/readyz").status_code == 200
+
+
+def test_a_node_whose_disk_is_full_is_not_ready(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A balancer that went on sending to it would have each instance refused, and a sender that fails soon is given more."""
+    for free_bytes, status in ((FULL_BYTES, 200), (FULL_BYTES - 1, 503), (None, 503)):
+        monkeypatch.setattr("node.web.monitoring.room_in", lambda _folder, free=free_bytes: (free, ""))
+        answer = httpx.get(f"{served.url}/readyz")
+        assert (answer.status_code, answer.json()["about"]) == (status, ["disk"] if status == 503 else [])
 
 
 def test_without_its_database_it_is_not_ready_and_health_says_why(
