@@ -208,12 +208,12 @@ def located_extent(volume: Volume, *, sure: bool = True) -> HeadExtent:
 class Window:
     """The slices `first` to `last` about the circle of Willis.
 
-    `missing`: how many must still come, at the end where most do, until one lies below and one above them.
+    `missing`: how many must still come, below and above, until one lies below and one above them.
     """
 
     first: int
     last: int
-    missing: int
+    missing: tuple[int, int]
 
 
 def window_about(volume: Volume, centre_lps_mm: tuple[float, float, float]) -> Window:
@@ -229,13 +229,13 @@ def window_about(volume: Volume, centre_lps_mm: tuple[float, float, float]) -> W
     first = math.ceil(round((level_mm - WINDOW_BELOW_MM - lowest_mm) / step_mm, 4))
     last = math.floor(round((level_mm + WINDOW_ABOVE_MM - lowest_mm) / step_mm, 4))
     top = len(volume.hu_DHW) - 1
-    return Window(max(0, first), max(-1, min(top, last)), max(0, 1 - first, last + 1 - top))
+    return Window(max(0, first), max(-1, min(top, last)), (max(0, 1 - first), max(0, last + 1 - top)))
 
 
 def steady_centre(volume: Volume, centre_lps_mm: tuple[float, float, float]) -> tuple[float, float, float]:
     """The middle of the circle as the slices about it alone show it, to 0.01 mm; as it was where these put it elsewhere.
 
-    The same bit for bit whatever else the volume holds, as long as `window_about` names the same slices.
+    The same bit for bit whatever else the volume holds, as long as `window_about` names the same slices and both looks agree.
     """
     window = window_about(volume, centre_lps_mm)
     affine = volume.affine_lps.copy()

@@ -1,8 +1,15 @@
-"""Where the network runs, and in which precision."""
+"""Where the network runs, in which precision, and what is raised when it cannot."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from ai.errors import DeviceError
+from ai.errors import DeviceError, DeviceLost
+
+_LOST = getattr(torch, "AcceleratorError", ())
+"""What newer versions of torch raise for an error of the device; earlier ones say no more than `_OF_CUDA`."""
+_OF_CUDA, _OF_MEMORY = "CUDA error", "DefaultCPUAllocator: "
 
 
 def chosen_device(name: str = "auto") -> torch.device:
@@ -20,6 +27,35 @@ def chosen_device(name: str = "auto") -> torch.device:
         if (device.index or 0) >= count:
             raise DeviceError(f"device = '{name}': the GPUs here are cuda:0 to cuda:{count - 1}; write one of them")
     return device
+
+
+@contextmanager
+def failures_by_type() -> Iterator[None]:
+    """What torch raises as RuntimeError is MemoryError where the machine's memory did not suffice, and DeviceLost where a GPU failed.
+
+    After such a failure every further call of this process to the GPU fails.  torch.OutOfMemoryError, of a GPU, stays.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if _OF_MEMORY in str(error):
+            raise MemoryError(str(error)) from error
+        if isinstance(error, _LOST) or _OF_CUDA in str(error):
+            raise DeviceLost(str(error).partition("\n")[0]) from error
+        raise
+
+
+@contextmanager
+def same_answers(precision: str, device: torch.device) -> Iterator[None]:
+    """On a GPU convolutions answer the same, bit for bit, each time, and with "float32" not in TF32."""
+    if device.type != "cuda":
+        yield
+        return
+    tf32 = precision != "float32"
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
+        yield
 
 
 def passes_in_bfloat16(precision: str, device: torch.device) -> bool:

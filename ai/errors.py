@@ -4,7 +4,8 @@ WillisAIError
 ├── NotAnalysable(reason)   the series can never be analysed; trying again will not help
 │   └── NotShownYet         of slices that are still coming: not yet
 ├── BundleError             the model bundle is missing, damaged or does not fit this version
-└── DeviceError             the device that the settings name is not there
+├── DeviceError             the device that the settings name is not there
+└── DeviceLost              it no longer answers this process; another process may have an answer
 """
 
 from enum import StrEnum
@@ -106,3 +107,7 @@ class BundleError(WillisAIError):
 
 class DeviceError(WillisAIError):
     """The device that the settings name is not there; the message says what to do."""
+
+
+class DeviceLost(WillisAIError):
+    """A GPU failed: every further call of this process to it will, too.  The message is the driver's."""

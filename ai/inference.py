@@ -139,9 +139,9 @@ def infer(
     assert total is not None
     total /= weight.to(total.device)
     return Maps(
-        total[LESION_MAP].cpu().numpy(),
+        total[LESION_MAP].clone().cpu().numpy(),  # a view would keep all maps
         total[LOCATION_MAPS].half().cpu().numpy(),
-        total[LOG_DIAMETER_MAP].cpu().numpy(),
+        total[LOG_DIAMETER_MAP].clone().cpu().numpy(),
         output_affine(region.affine_lps),
     )
 

@@ -15,7 +15,7 @@ from ai.circle import located_extent, steady_centre, window_about
 from ai.contrast import enhanced_tubes
 from ai.coverage import require_coverage
 from ai.decode import Candidate, candidates, findings, rescored
-from ai.device import chosen_device
+from ai.device import chosen_device, failures_by_type, same_answers
 from ai.errors import NotAnalysable, NotShownYet, Reason
 from ai.findings import Findings
 from ai.inference import Maps, Progress, Tiling, infer, output_affine
@@ -32,6 +32,7 @@ GROWN_VOXELS = 32
 """Added to each side of the region where the circle is placed badly: 11 mm to either side at 0.7 mm."""
 
 
+@failures_by_type()
 def analyse(
     volume: Volume,
     bundle: Bundle,
@@ -39,26 +40,23 @@ def analyse(
     *,
     require_contrast: bool = True,
     check_coverage: bool = True,
-    whole_region: bool = False,
+    open_ends: tuple[bool, bool] | None = None,
     progress: Progress | None = None,
     remembered: Remembered | None = None,
 ) -> Findings:
     """Return the findings of a head CT angiography.
 
     `device`: "auto" (a CUDA GPU when there is one, else the CPU), "cpu", "cuda" or "cuda:N".  When a GPU's memory does
-    not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  `whole_region`: of slices that
-    are not all there yet, NotShownYet until they show all that the network will read; neither contrast nor quality is
-    judged.  `progress` hears of the network's share, before it of each step (0) and after it of each candidate (1).
-    `remembered`: what was answered of this series before; the findings are the same bit for bit without it.  Raises
-    NotAnalysable(NOT_A_HEAD, COVERAGE or NO_CONTRAST), and whatever `progress` raises.
+    not suffice, smaller tiles are tried and then the CPU, and the findings' `note` says so.  `open_ends`: of slices that
+    are not all there yet, whether more may come below the first and above the last; NotShownYet until these ends show all
+    that the network will read, and neither contrast nor quality is judged.  `progress` hears of the network's share, before
+    it of each step (0) and after it of each candidate (1).  `remembered`: what was answered of this series before; the
+    findings are the same bit for bit without it.  Raises NotAnalysable(NOT_A_HEAD, COVERAGE or NO_CONTRAST), MemoryError,
+    DeviceLost, and whatever `progress` raises.
     """
-    checks = {
-        "require_contrast": require_contrast,
-        "check_coverage": check_coverage,
-        "whole_region": whole_region,
-    }
+    checks = {"require_contrast": require_contrast, "check_coverage": check_coverage}
     known, heard = remembered or Remembered(), progress or _unheard
-    region = prepared_region(volume, bundle, **checks, progress=heard)
+    region = prepared_region(volume, bundle, **checks, open_ends=open_ends, progress=heard)
     where = chosen_device(device)
     manifest = bundle.manifest
     lines = coordinates(region, manifest.preprocessing)
@@ -137,12 +135,12 @@ def prepared_region(
     *,
     require_contrast: bool = True,
     check_coverage: bool = True,
-    whole_region: bool = False,
+    open_ends: tuple[bool, bool] | None = None,
     progress: Progress = _unheard,
 ) -> Region:
     """Return what the network will read.
 
-    Raises NotAnalysable (NOT_A_HEAD, COVERAGE or NO_CONTRAST), and with `whole_region` NotShownYet.
+    Raises NotAnalysable (NOT_A_HEAD, COVERAGE or NO_CONTRAST), and with `open_ends` NotShownYet.
     """
     extent = located_extent(volume, sure=check_coverage)
     located = extent.circle_centre_lps_mm
@@ -154,15 +152,16 @@ def prepared_region(
     if extent.spread_mm > MOST_SPREAD_MM:  # a larger region, which holds the circle wherever it lies
         d, h, w = settings.size_DHW
         settings = replace(settings, size_DHW=(d + GROWN_VOXELS, h + GROWN_VOXELS, w + GROWN_VOXELS))
-    if whole_region:
-        missing = max(_missing(volume, centre, settings), window_about(volume, located).missing)
+    if open_ends is not None:
+        lacking = zip(_missing(volume, centre, settings), window_about(volume, located).missing, strict=True)
+        missing = max(max(slices) * is_open for slices, is_open in zip(lacking, open_ends, strict=True))
         if missing > 0:
             raise NotShownYet(missing * volume.spacing_mm_DHW[0])
     if check_coverage:
         require_coverage(extent)
     region = region_of_interest(volume, centre, settings)
     progress(0.0)
-    if whole_region:  # contrast and quality are judged by slices further up, which have not come
+    if open_ends is not None:  # contrast and quality are judged by slices further up, which have not come
         return region
     tubes = enhanced_tubes(volume, centre)
     progress(0.0)
@@ -173,12 +172,13 @@ def prepared_region(
     return replace(region, quality=quality)
 
 
-def _missing(volume: Volume, centre_lps_mm: tuple[float, float, float], settings: Preprocessing) -> float:
-    """How many slices must still come, at the end where most do, until all that interpolation reads for the region is shown."""
+def _missing(volume: Volume, centre_lps_mm: tuple[float, float, float], settings: Preprocessing) -> tuple[float, float]:
+    """How many slices must still come, below and above, until all that interpolation reads for the region is shown."""
     corners = np.array(list(product(*((0, side - 1) for side in settings.size_DHW))))
     slices = voxel_of(volume.affine_lps, lps_of(region_affine(centre_lps_mm, settings), corners))[:, 0]
     beyond = 1.0 + settings.spacing_mm / volume.spacing_mm_DHW[0]
-    return float(max(0.0, beyond - slices.min(), slices.max() + beyond - (len(volume.hu_DHW) - 1)))
+    last = len(volume.hu_DHW) - 1
+    return max(0.0, float(beyond - slices.min())), max(0.0, float(slices.max() + beyond - last))
 
 
 def found_candidates(
@@ -223,7 +223,8 @@ def _maps(region: Region, bundle: Bundle, device: torch.device, progress: Progre
 def _maps_on(device: torch.device, region: Region, bundle: Bundle, tiling: Tiling, progress: Progress | None) -> Maps:
     for network in bundle.networks:
         network.to(device)
-    return infer(bundle.networks, region, bundle.manifest.preprocessing, tiling, device, progress, bundle.precision)
+    with same_answers(bundle.precision, device):
+        return infer(bundle.networks, region, bundle.manifest.preprocessing, tiling, device, progress, bundle.precision)
 
 
 def predict_single_scan(model: Bundle | Path | str, series_dir: Path | str, device: str = "auto") -> dict[str, float]:

@@ -34,7 +34,7 @@ Condition = Sequence[str | int | Like | Between]
 
 
 MODALITIES_IN_STUDY = "modalities_in_study"
-"""The same, at STUDY level."""
+"""The key of a study's modalities; any one of them counts."""
 
 
 Found = Mapping[str, Any]

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ai.errors import DeviceLost
 from node.analysis.early import MOST_PASSES, Early
 from node.analysis.interruptions import LOOK_SECONDS, GivesWay, StopRequested
 from node.analysis.read_ahead import Ahead, ReadAhead
@@ -48,6 +49,10 @@ class Arriving:
         """What was read of each series that was being received when one last looked."""
         return self._ahead.held()
 
+    def forget(self) -> None:
+        """Nothing was read, and nothing answered: somebody else analyses what arrives."""
+        self._ahead.forget()
+
     @property
     def has_slices(self) -> bool:
         """Whether any was read of a series that was being received when one last looked."""
@@ -58,7 +63,7 @@ class Arriving:
         return self._ahead.read_some()
 
     def analyse_early(self) -> None:
-        """One series was looked at, and analysed where it shows what is wanted.  Nothing is raised."""
+        """One series was looked at, and analysed where it shows what is wanted.  Raises DeviceLost, and nothing else."""
         if self._early is None:
             return
         for ahead in self.held():
@@ -66,6 +71,8 @@ class Arriving:
             try:
                 if self._early.analyse(ahead):
                     return
+            except DeviceLost:
+                raise
             except (StopRequested, GivesWay):
                 ahead.judged, ahead.next_look_mm = 0, 0.0
                 return
@@ -88,6 +95,13 @@ class Arriving:
         not_begun = share == 0.0
         if not_begun or self._monotonic() - self._looked_at >= LOOK_SECONDS:
             self._looked_at = self._monotonic()
-            own = None if not_begun or ahead.passes else ahead.case
-            if self._queue.other_waits(own) or self._queue.has_left(ahead.case):
+            if self._is_due(ahead.case, None if not_begun or ahead.passes else ahead.case):
                 raise GivesWay
+
+    def _is_due(self, case: int, own: int | None) -> bool:
+        """Whether a series waits, other than `own`, or this one has a claim; or the database cannot say: it is asked again soon."""
+        try:
+            return self._queue.other_waits(own) or self._queue.has_left(case)
+        except Exception as error:  # noqa: BLE001  the edge: whatever the database raises
+            log.get().warning("read_ahead_failed", error=type(error).__name__)
+            return True

@@ -16,7 +16,7 @@ import numpy as np
 import ai
 from ai.errors import NotAnalysable, NotShownYet
 from ai.volume import ReadSlice, stack_geometry, volume_from_slices
-from node.analysis.read_ahead import Ahead
+from node.analysis.read_ahead import Ahead, Ends
 from node.config.sections import Config
 from node.rules import eligibility
 from node.rules.acquisitions import split
@@ -30,6 +30,8 @@ MOST_PASSES = 2
 LEAST_MM, EVERY_MM, AGAIN_MM = 2.0, 10.0, 40.0
 """By so much the slices must reach further until one looks again: where it was told how far, but at least this; where the
 circle could not be placed, or the series was not wanted; where the region was shown."""
+STILL_MM = 30.0
+"""An end of the stack that has not moved while it grew by so much is one of the series: it began there."""
 LEAST_FREE_BYTES = 3 << 30
 """Of memory.  Below that the claim has it all."""
 
@@ -48,11 +50,16 @@ class Early:
         self._region_mm = size[0] * spacing_mm
 
     def analyse(self, ahead: Ahead) -> bool:
-        """Whether the series was looked at.  Raises what `progress` raises, and nothing else: the claim will see whatever it is."""
-        if ahead.passes >= MOST_PASSES or len(ahead.slices) == ahead.judged:
+        """Whether the series was looked at.  Raises what `progress` and `ai.analyse` raise, but not NotAnalysable.
+
+        One that was met is left alone: it may be what ended the process before this one, and no attempt would count.
+        """
+        if ahead.was_met or ahead.passes >= MOST_PASSES or len(ahead.slices) == ahead.judged:
             return False
         slices = list(ahead.slices.values())
-        ahead.judged, reach_mm = len(slices), _reach_mm(slices)
+        ahead.judged = len(slices)
+        _move(ahead.ends, slices)
+        reach_mm = ahead.ends.reach_mm
         if reach_mm < max(ahead.next_look_mm, self._region_mm):
             return False
         self._progress(ahead, 0.0)
@@ -66,7 +73,7 @@ class Early:
                 volume_from_slices(slices, settings.ai.threads),
                 self._bundle,
                 settings.ai.device,
-                whole_region=True,
+                open_ends=ahead.ends.open_by(STILL_MM),
                 progress=partial(self._progress, ahead),
                 remembered=ahead.remembered,
             )
@@ -94,16 +101,18 @@ class Early:
         )
 
 
-def _reach_mm(slices: Sequence[ReadSlice]) -> float:
-    """From the first to the last slice of an even stack; 0 where they are none yet."""
+def _move(ends: Ends, slices: Sequence[ReadSlice]) -> None:
+    """They are those of these slices; 0 and 0 where they are no even stack yet."""
     frames = [each.frames[0] for each in slices]
     try:
         stack = stack_geometry(
             np.array([frame.position_mm for frame in frames]), np.array([frame.orientation for frame in frames])
         )
     except NotAnalysable:
-        return 0.0
-    return stack.spacing_mm * (len(stack) - 1)
+        ends.move(0.0, 0.0)
+        return
+    low_mm = float(stack.normal @ stack.origin_lps_mm)
+    ends.move(low_mm, low_mm + stack.spacing_mm * (len(stack) - 1))
 
 
 def _free_bytes() -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import ai.predict
+from ai.errors import DeviceLost
 from node.analysis.analysis import Means, work_out
 from node.analysis.bundle import algorithm_of, configured_bundle, model_name
 from node.analysis.cluster import (
@@ -34,7 +35,7 @@ from node.results.sr import read_tables
 from node.runtime import log
 from node.runtime.backoff import Backoff
 from node.runtime.clock import utc_now
-from node.runtime.processes import NO_MEMORY
+from node.runtime.processes import DEVICE_LOST, NO_MEMORY
 from storage.errors import NotStored, ObjectsAway, StorageError, StorageFull
 from storage.files.instances import Files
 from storage.records import StoredFile
@@ -168,6 +169,9 @@ def answer(model: str, packed: bytes) -> tuple[str, bytes | str]:
         return REFUSED, f"{host}: {safe_message(error)}"
     except MemoryError:
         os._exit(NO_MEMORY)
+    except DeviceLost as error:
+        log.get().error("device_lost", case=order.claim.series.id, error=str(error))
+        os._exit(DEVICE_LOST)
     except Exception as error:  # noqa: BLE001  the edge: a failed analysis costs an attempt and nothing else
         log.get().error("attempt_failed", case=order.claim.series.id, error=type(error).__name__)
         return FAILED, type(error).__name__

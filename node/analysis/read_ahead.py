@@ -29,16 +29,47 @@ AT_ONCE = 8
 """Slices between two looks at whether there is something to analyse."""
 PAUSE_SECONDS = 0.2
 """Until one looks again for slices that have come."""
+SAME_MM = 0.01
+"""By less an end of a stack has not moved."""
 FORGET_SECONDS = 10.0
 """After a series is no longer being received, if nobody has taken its slices."""
+
+
+@dataclass
+class Ends:
+    """How far the slices of a series reach, from the lowest to the highest, and for how long neither end has moved.
+
+    `low_mm` and `high_mm` along the normal.  `moved_mm`: the reach at which each end moved last.
+    """
+
+    low_mm: float = 0.0
+    high_mm: float = 0.0
+    moved_mm: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def reach_mm(self) -> float:
+        return self.high_mm - self.low_mm
+
+    def move(self, low_mm: float, high_mm: float) -> None:
+        """They reach from here to there now."""
+        reach_mm = high_mm - low_mm
+        pairs = zip((self.low_mm, self.high_mm), (low_mm, high_mm), self.moved_mm, strict=True)
+        low, high = (at if abs(now - before) < SAME_MM else reach_mm for before, now, at in pairs)
+        self.low_mm, self.high_mm, self.moved_mm = low_mm, high_mm, (low, high)
+
+    def open_by(self, still_mm: float) -> tuple[bool, bool]:
+        """Whether more may come below and above: of an end that has not moved while the reach grew by so much, none."""
+        low, high = (self.reach_mm - at < still_mm for at in self.moved_mm)
+        return low, high
 
 
 @dataclass
 class Ahead:
     """What was read of one series, and what was answered of it.
 
-    `last`: the number of the latest instance that was looked at.  `headers`: of the `slices`, in their order.  `passes`,
-    `judged` and `next_look_mm` are those of `node.analysis.early`.
+    `last`: the number of the latest instance that was looked at.  `headers`: of the `slices`, in their order.  `was_met`: it
+    was being received when this process looked for the first time.  `passes`, `judged`, `next_look_mm` and `ends` are those
+    of `node.analysis.early`.
     """
 
     case: int
@@ -51,6 +82,8 @@ class Ahead:
     passes: int = 0
     judged: int = 0
     next_look_mm: float = 0.0
+    ends: Ends = field(default_factory=Ends)
+    was_met: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -84,6 +117,7 @@ class ReadAhead:
         self._most_bytes = most_bytes
         self._series: dict[int, Ahead] = {}
         self._looked_at = 0.0
+        self._has_looked = False
 
     def take(self, case: int) -> Ahead:
         """What was read of the case, which is no longer kept here."""
@@ -92,6 +126,10 @@ class ReadAhead:
     def held(self) -> list[Ahead]:
         """What was read of each series that was being received when one last looked."""
         return [each for each in self._series.values() if each.seen_at == self._looked_at]
+
+    def forget(self) -> None:
+        """Nothing was read yet."""
+        self._series.clear()
 
     def forget_answers(self) -> None:
         """Those of every series are gone, as when another bundle is to give them; what was read stays."""
@@ -114,7 +152,8 @@ class ReadAhead:
         receiving = self._settling.receiving()
         self._looked_at = now
         for series in receiving:
-            self._series.setdefault(series.id, Ahead(series.id)).seen_at = now
+            self._series.setdefault(series.id, Ahead(series.id, was_met=not self._has_looked)).seen_at = now
+        self._has_looked = True
         self._series = {case: it for case, it in self._series.items() if now - it.seen_at <= FORGET_SECONDS}
         wanted = [series for series in receiving if self._series[series.id].is_wanted]
         more = any(self._read_of(series) for series in wanted)

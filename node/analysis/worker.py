@@ -1,8 +1,8 @@
 """The analysis process: torch lives here and nowhere else at run time.  A crash or a hang costs one attempt.
 
 The kernel ends an analysis that takes too long: the alarm's default action kills the process, whatever holds the
-interpreter.  A process without memory ends itself: nothing that it would still do can be relied upon, not even giving
-back its claim.  The supervisor starts the next one and gives back what this one held.
+interpreter.  A process without memory, or whose GPU no longer answers, ends itself: nothing that it would still do can be
+relied upon, not even giving back its claim.  The supervisor starts the next one and gives back what this one held.
 """
 
 import os
@@ -18,6 +18,7 @@ from typing import Any
 import ai.predict
 from ai import heap
 from ai.bundle import Bundle
+from ai.errors import DeviceLost
 from node.analysis.analysis import AnalysisContext, analyse, order_of, record
 from node.analysis.arriving import Arriving
 from node.analysis.bundle import algorithm_of, configured_bundle, model_name
@@ -36,7 +37,7 @@ from node.runtime.clock import utc_now
 from node.runtime.heartbeat import Heartbeat
 from node.runtime.job import Job, scheduler_of, still_working
 from node.runtime.notify import NODE_PROCESS, WORKER_PROCESS, Wakeup, wake
-from node.runtime.processes import LEASE_SLACK_SECONDS, NO_MEMORY, worker_name
+from node.runtime.processes import DEVICE_LOST, LEASE_SLACK_SECONDS, NO_MEMORY, worker_name
 from storage.errors import ObjectsAway, StorageFull
 from storage.killpoints import kill_point
 from storage.records import Claim
@@ -96,7 +97,7 @@ class Worker:
         if config.ai.engine != "local":
             self._engine = Engine(config, model_name(bundle), self._news.set, monotonic)
         longest_seconds = config.ai.time_limit_seconds + 2 * LEASE_SLACK_SECONDS
-        self._job = Job("analyse", PERIOD_SECONDS, True, self._work_and_read_ahead, longest_seconds)
+        self._job = Job("analyse", PERIOD_SECONDS, True, self._while_the_device_answers, longest_seconds)
 
     def run(self) -> None:
         """Works until SIGTERM; what it holds then is given back without counting the attempt."""
@@ -137,8 +138,7 @@ class Worker:
         }
 
     def _on_term(self, _signal: int, _frame: FrameType | None) -> None:
-        self._stopping.set()
-        self._job.stop()
+        self._stopping.set()  # nobody waits for it, and so this thread cannot hold its lock; `_listen` does the rest
 
     def _progress(self, _share: float) -> None:
         kill_point("in_inference")
@@ -148,6 +148,14 @@ class Worker:
             self._looked_at = self._monotonic()
             if self._somebody_waits():
                 raise GivesWay
+
+    def _while_the_device_answers(self) -> None:
+        """As `_work_and_read_ahead`.  A process whose GPU no longer answers would fail every further attempt of every series."""
+        try:
+            self._work_and_read_ahead()
+        except DeviceLost as error:
+            log.get().error("device_lost", device=self._device, error=str(error))
+            os._exit(DEVICE_LOST)
 
     def _work_and_read_ahead(self) -> None:
         """As `_work`; then what arrives is read and analysed until it is woken again, or would have to look without a wakeup.
@@ -161,6 +169,8 @@ class Worker:
             self._keep_heap(self._arriving.has_slices)
         self._work_in_the_shadow()
         if self._engine and self._engine.serves:
+            self._arriving.forget()
+            self._keep_heap(False)
             return
         until = self._monotonic() + LONGEST_PAUSE_SECONDS
         seconds: float | None = 0.0
@@ -168,7 +178,7 @@ class Worker:
             signal.setitimer(signal.ITIMER_REAL, self._config.ai.time_limit_seconds)
             seconds = self._arriving.read_some()
             self._keep_heap(self._arriving.has_slices)
-            if self._monotonic() >= self._resume_at:
+            if seconds is not None and self._monotonic() >= self._resume_at:
                 self._arriving.analyse_early()
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -268,7 +278,7 @@ class Worker:
     def _attempt(self, claim: Claim, run: Callable[[], object]) -> None:
         """`run` was called; whatever it raises costs this attempt, or less, and nothing else.
 
-        Raises StopRequested and MemoryError.
+        Raises StopRequested, MemoryError and DeviceLost.
         """
         queue = self._store.queue
         self._somebody_waits = (lambda: queue.other_waits(None)) if claim.series.canary else None
@@ -281,7 +291,7 @@ class Worker:
         except GivesWay:
             self._to_give_back = GiveBack(True, claim.token)
             log.get().info("canary_gives_way", case=claim.series.id)
-        except (StopRequested, MemoryError):
+        except (StopRequested, MemoryError, DeviceLost):
             raise
         except StorageFull as error:
             self._wait_for_room(claim, str(error))
@@ -375,3 +385,5 @@ class Worker:
             if wakeup.wait(LOOK_SECONDS) or self._reloading.asked.is_set():
                 self._job.wake()
                 self._news.set()
+        self._job.stop()
+        self._news.set()

@@ -2,7 +2,7 @@
 
 import re
 import signal
-import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +17,7 @@ from node.config.sections import Tls
 from node.errors import ConfigError, Refused, Unavailable
 from node.net.tls import server_context
 from node.runtime import log
+from node.runtime.processes import asked_to_stop
 from node.scu.dimse import Entity, Timeouts, our_entity
 from node.scu.remote import remote
 from node.simulated_pacs import Fault, SimulatedPeer
@@ -154,10 +155,9 @@ def peer(
         )
         pacs.start(port, host)
         console.print(f"{ae_title} listens on {host}:{port}, fault: {fault.value}; Ctrl-C ends it")
-        stopping = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _signal, _frame: stopping.set())
-        stopping.wait()
+        is_to_stop = asked_to_stop(signal.SIGTERM, signal.SIGINT)
+        while not is_to_stop():
+            time.sleep(0.1)
         pacs.stop()
 
 

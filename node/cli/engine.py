@@ -15,7 +15,7 @@ from node.config.sign_in import is_loopback
 from node.errors import ConfigError, safe_message
 from node.net.ports import bound
 from node.runtime import log
-from node.runtime.processes import CONFIG_ERROR, NO_SPINNING, Child, end_with_parent
+from node.runtime.processes import CONFIG_ERROR, NO_SPINNING, Child, asked_to_stop, end_with_parent
 
 EngineOption = Annotated[
     str | None,
@@ -91,15 +91,8 @@ def _environment(config: Config) -> dict[str, str]:
 
 def _keep_running(child: Child) -> int:
     """The process runs, and is started again when it ends, until we are to end; the exit status."""
-    stopping = False
-
-    def stop(_signal: int, _frame: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    while not stopping:
+    is_to_stop = asked_to_stop(signal.SIGTERM, signal.SIGINT)
+    while not is_to_stop():
         if child.process is None:
             if time.monotonic() >= child.start_at:
                 child.start()

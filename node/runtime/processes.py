@@ -15,6 +15,8 @@ from node.runtime.backoff import Backoff
 
 CONFIG_ERROR = 2
 """The exit status of a process that cannot use its configuration or the database."""
+DEVICE_LOST = 5
+"""The exit status of a process whose GPU no longer answers (EIO)."""
 NO_MEMORY = 12
 """The exit status of a process that ran out of memory (ENOMEM)."""
 PROGRAM = (sys.executable, "-m", "node")
@@ -96,6 +98,17 @@ class Child:
         self.pause()
         self.process = None
         return code != CONFIG_ERROR or self.starts > 1 or ran_long
+
+
+def asked_to_stop(*numbers: signal.Signals) -> Callable[[], bool]:
+    """Whether one of these signals has come since; to be called in the main thread.
+
+    A plain flag: a handler may interrupt the thread that waits, and to set an Event it would wait for a lock of that thread.
+    """
+    came: list[int] = []
+    for number in numbers:
+        signal.signal(number, lambda number, _frame: came.append(number))
+    return lambda: bool(came)
 
 
 def end_with_parent(on_reload: Callable[[], None] = lambda: None) -> None:

@@ -1,7 +1,6 @@
 """The Storage SCP: an instance is on disk and in the database before its sender reads "success"."""
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,7 +40,7 @@ from node.runtime import log
 from node.runtime.clock import utc_now as _now
 from node.runtime.heartbeat import Heartbeat
 from node.runtime.notify import NODE_PROCESS, wake
-from node.runtime.processes import has_died
+from node.runtime.processes import asked_to_stop, has_died
 from node.scp.commitment_scp import CommitmentReports, CommitmentScp
 from node.scp.gatekeeper import Gatekeeper
 from node.scp.query_scp import QueryScp
@@ -233,8 +232,7 @@ def accepted_classes(settings: Node) -> tuple[str, ...]:
 
 def receive(config: Config, reloading: Reloading) -> None:
     """The receiver process: accepts associations until SIGTERM, then lets the open ones end for a while."""
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda _signal, _frame: stopping.set())
+    is_to_stop = asked_to_stop(signal.SIGTERM)
     files, directory = files_of(config), config.storage.directory
     store = Store.open(config.storage.url, files.folder)
     trail = open_trail(config)
@@ -242,7 +240,8 @@ def receive(config: Config, reloading: Reloading) -> None:
     receiver.start()
     heartbeat = Heartbeat(store.processes, "receive", directory, lambda: receiver.details() | reloading.as_details())
     heartbeat.start()
-    while not stopping.wait(LOOK_SECONDS):
+    while not is_to_stop():
+        time.sleep(LOOK_SECONDS)
         if reloading.asked.is_set():
             config = reloading(config, receiver.reload)
             heartbeat.beat()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
+from pydicom.uid import UID
 
 from node.runtime.processes import NO_SPINNING, Child
 from storage.files.instances import Files
@@ -58,7 +59,7 @@ def _study(case: int) -> Sequence[Dataset]:
     slices = [dcmread(path) for path in cached_phantom("bench", seed=seed, positive=bool(seed % 2), spacing_mm=0.5)]
     for number, ds in enumerate(slices, 1):
         ds.StudyInstanceUID, ds.SeriesInstanceUID = f"2.25.81.{case}", f"2.25.82.{case}"
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"2.25.83.{case}.{number}"
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(f"2.25.83.{case}.{number}")
     return slices
 
 

@@ -168,6 +168,13 @@ def test_what_findings_are_read_from_equals_the_heads_one_by_one() -> None:
     assert torch.allclose(maps, torch.cat((out.lesion, out.log_diameter, out.location), dim=1), atol=1e-5)
 
 
+def test_maps_that_are_kept_keep_no_others_in_memory() -> None:
+    maps = infer([network()], region(), SETTINGS, Tiling(size=64), CPU)
+    for each in (maps.lesion_DHW, maps.location_CDHW, maps.log_diameter_DHW):
+        assert isinstance(each.base, torch.Tensor)
+        assert each.base.untyped_storage().nbytes() == each.nbytes
+
+
 def test_tiles_need_not_be_cubes() -> None:
     cut, net = region(), network()
     whole, exact = (infer([net], cut, SETTINGS, Tiling(size=size, overlap=8), CPU) for size in (64, (48, 48, 64)))

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from ai.bundle import Bundle, load_bundle, save_bundle
+from ai.errors import DeviceLost
 from ai.unet import UNet
 from node.analysis.arriving import Arriving
 from node.analysis.early import MOST_PASSES, Early
@@ -12,6 +14,7 @@ from node.analysis.interruptions import GivesWay
 from node.analysis.read_ahead import Ahead
 from node.config.sections import Config
 from storage.files.instances import Files
+from storage.queries.claims import Queue
 from storage.stages import Event
 from storage.store import Store
 from tests.support.builders import LEASE, FakeClock, Seconds, keep, series_now
@@ -35,8 +38,9 @@ def bundle(tmp_path: Path) -> Bundle:
 @pytest.fixture
 def arriving(bundle: Bundle, store: Store, files: Files, clock: FakeClock, seconds: Seconds) -> Arriving:
     """With six slices of one series, which are read."""
-    keep(store, files, clock, ct_series(6, SeriesInstanceUID="2.25.900"), closed=None)
     found = Arriving(EARLY, bundle, store, files, lambda: False, seconds)
+    found.read_some()
+    keep(store, files, clock, ct_series(6, SeriesInstanceUID="2.25.900"), closed=None)
     found.read_some()
     return found
 
@@ -108,6 +112,41 @@ def test_an_early_analysis_that_fails_is_left_for_after_the_claim(
     arriving.analyse_early()
     (ahead,) = arriving.held()
     assert ahead.passes == MOST_PASSES
+
+
+def test_a_gpu_that_no_longer_answers_ends_more_than_early_work(
+    arriving: Arriving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_early: Early, _ahead: Ahead) -> bool:
+        raise DeviceLost("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Early, "analyse", fails)
+    with pytest.raises(DeviceLost):
+        arriving.analyse_early()
+
+
+def test_while_the_database_is_away_early_work_gives_way_and_begins_anew(
+    arriving: Arriving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (held,) = arriving.held()
+
+    def analysed(early: Early, ahead: Ahead) -> bool:
+        early._progress(ahead, 0.0)
+        raise AssertionError("it goes on")
+
+    def away(*_: object) -> bool:
+        raise OperationalError("SELECT 1", {}, Exception("gone"))
+
+    monkeypatch.setattr(Early, "analyse", analysed)
+    monkeypatch.setattr(Queue, "other_waits", away)
+    arriving.analyse_early()
+    assert (held.passes, held.is_wanted) == (0, True)
+
+
+def test_what_somebody_else_analyses_is_kept_no_longer(arriving: Arriving) -> None:
+    assert arriving.has_slices
+    arriving.forget()
+    assert (arriving.held(), arriving.has_slices) == ([], False)
 
 
 def test_an_early_analysis_without_memory_lets_go_of_all_that_was_read(

@@ -23,7 +23,7 @@ from ai.unet import UNet
 from ai.volume import ReadSlice, Volume, read_slice, volume_from_slices
 from node.analysis import early as module
 from node.analysis.early import MOST_PASSES, Early, _free_of_group
-from node.analysis.read_ahead import Ahead, ReadAhead
+from node.analysis.read_ahead import Ahead, Ends, ReadAhead
 from node.config.sections import Config
 from storage.files.instances import Files
 from storage.records import Header, StoredFile
@@ -36,6 +36,8 @@ from tests.unit.ai.test_bundle import TINY, manifest
 STEP_MM = 3.0
 HEAD = head(spacing_mm_DHW=(STEP_MM,) * 3, circle_lps_mm=(3.0, -12.0, 34.0))
 COUNT = len(HEAD.hu_DHW)
+LOWEST = 8
+"""From here on it lacks the lowest slices that the network would read."""
 SECTIONS = {"eligibility": {"minimum_slices": 30, "maximum_spacing_mm": 3.5}}
 Slice = tuple[Header, StoredFile, ReadSlice]
 
@@ -206,8 +208,38 @@ def test_slices_that_show_the_circle_tell_how_far_they_must_reach_and_nothing_is
     volume = volume_from_slices([each for *_, each in slices()[:35]])
     assert not circle.located_extent(volume).covers_circle_of_willis()
     with pytest.raises(NotShownYet) as told:
-        ai.analyse(volume, bundle(), whole_region=True)
+        ai.analyse(volume, bundle(), open_ends=(True, True))
     assert told.value.missing_mm == pytest.approx(24, abs=1) and regions == []
+
+
+def test_a_head_that_begins_below_the_circle_but_in_the_region_is_analysed_early_too(passes: list[int]) -> None:
+    """From the feet the lowest slice is soon known to be the lowest of the series."""
+    those = slices()[LOWEST:]
+    ahead = arrive(an_early(), Ahead(1), those[:-2], batch=4)
+    assert ahead.passes and len(passes) == 1, "before the last slice"
+    arrive(an_early(), ahead, those[-2:])
+    found = analysed(those, ahead)
+    assert len(passes) == 1
+    same(found, analysed(those))
+
+
+def test_an_end_that_stands_still_while_the_other_moves_is_one_of_the_series() -> None:
+    ends = Ends()
+    for low_mm, high_mm, are_open in (
+        (-80.0, -60.0, (True, True)),
+        (-80.0, -55.0, (True, True)),
+        (-80.003, -31.0, (True, True)),
+        (-80.0, -30.0, (False, True)),
+        (-95.0, -30.0, (True, True)),
+        (-126.0, -30.0, (True, False)),
+    ):
+        ends.move(low_mm, high_mm)
+        assert ends.open_by(30.0) == are_open
+
+
+def test_a_series_that_was_met_is_left_for_after_the_claim(passes: list[int]) -> None:
+    arrive(an_early(), Ahead(1, was_met=True), slices())
+    assert passes == []
 
 
 def test_a_region_that_moves_is_analysed_once_more_and_no_more_often(
@@ -328,6 +360,7 @@ def test_slices_from_a_store_are_read_and_analysed_as_they_come(
 ) -> None:
     datasets = slices_of_head()
     reader, early = ReadAhead(sqlite_store.settling, files, Config.model_validate(SECTIONS).eligibility), an_early()
+    reader.read_some()
     for some in (datasets[:52], datasets[52:]):
         case = keep(sqlite_store, files, clock, some, closed=None).id
         while reader.read_some() == 0.0:

@@ -55,6 +55,19 @@ def test_what_arrives_is_read_a_few_at_a_time_until_nothing_more_waits(
     assert ahead.take(case).slices == {}
 
 
+def test_what_was_being_received_when_one_first_looked_is_known_as_that(
+    ahead: ReadAhead, arrive: Callable[..., Series]
+) -> None:
+    arrive(ct_series(3))
+    ahead.read_some()
+    later = ct_series(3, SeriesInstanceUID="2.25.901", StudyInstanceUID="2.25.902")
+    for number, ds in enumerate(later):
+        ds.SOPInstanceUID = f"2.25.903.{number}"
+    arrive(later)
+    ahead.read_some()
+    assert [(each.was_met, len(each.slices)) for each in ahead.held()] == [(True, 3), (False, 3)]
+
+
 @pytest.mark.parametrize("changes", [{}, {"slope": 0.5}, {"signed": True}, {"PixelPaddingValue": 40}])
 def test_the_volume_is_the_same_bit_for_bit(changes: dict[str, Any]) -> None:
     plain = volume_from_datasets(ct_series(7, **changes))

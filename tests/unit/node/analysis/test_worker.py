@@ -13,6 +13,8 @@ from multiprocessing import active_children
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +22,11 @@ import torch
 import ai
 from ai import heap
 from ai.bundle import save_bundle
+from ai.errors import DeviceLost
 from ai.findings import Findings
 from ai.unet import UNet
 from node.analysis import shadow
+from node.analysis import worker as module
 from node.analysis.bundle import algorithm_of
 from node.analysis.early import Early
 from node.analysis.read_ahead import Ahead
@@ -32,7 +36,8 @@ from node.cli import checks
 from node.config.reloading import Reloading
 from node.config.sections import Config
 from node.runtime.clock import utc_now
-from node.runtime.processes import NO_MEMORY
+from node.runtime.notify import WORKER_PROCESS, Wakeup
+from node.runtime.processes import DEVICE_LOST, NO_MEMORY
 from storage.errors import StorageFull
 from storage.files.instances import Files
 from storage.queries.claims import Queue
@@ -220,6 +225,52 @@ def test_a_worker_without_memory_ends_and_gives_nothing_back_itself(
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_a_worker_whose_gpu_no_longer_answers_ends_and_the_next_process_makes_the_next_attempt(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = keep(store, Files(config.storage.directory), clock, ct_series(6))
+    assert store.settling.leave(series, Event.SETTLED, "count", clock())
+
+    def lost(*_: object) -> None:
+        raise DeviceLost("CUDA error: an illegal memory access was encountered")
+
+    def end(status: int) -> None:
+        raise Ended(status)
+
+    monkeypatch.setattr(module, "analyse", lost)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(Ended, match=str(DEVICE_LOST)):
+        Worker(config)._while_the_device_answers()
+    (row,) = store.worklist.rows()
+    assert (row["stage"], row["attempts"]) == ("analysing", 1)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_while_the_engine_serves_nothing_is_kept_of_what_was_read_before(
+    config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(store, Files(config.storage.directory), clock, ct_series(6), closed=None)
+    worker = Worker(config)
+    worker._arriving.read_some()
+    worker._keep_heap(True)
+    assert worker._arriving.has_slices
+    monkeypatch.setattr(worker, "_work", lambda: None)
+    monkeypatch.setattr(worker, "_engine", SimpleNamespace(serves=True))
+    worker._work_and_read_ahead()
+    assert (worker._arriving.has_slices, worker._keeps_heap) == (False, False)
+
+
+def test_a_signal_that_interrupts_a_look_for_wakeups_does_not_wait_for_its_lock(config: Config) -> None:
+    worker = Worker(config)
+    woken: Any = worker._job._woken
+    news: Any = worker._news
+    with woken._cond, news._cond:  # as the interrupted thread may hold them
+        worker._on_term(signal.SIGTERM, None)
+    with Wakeup(config.storage.directory, WORKER_PROCESS) as wakeup:
+        worker._listen(wakeup)
+    worker._job.run()
+
+
 def test_another_model_software_or_host_is_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = (algorithm_of(manifest(version=version)) for version in ("1", "2"))
     assert one == algorithm_of(manifest(version="1"))
@@ -322,7 +373,6 @@ def test_the_heap_is_not_kept_while_the_database_is_away_or_the_second_bundle_an
 def test_a_reload_of_the_model_throws_away_what_the_old_one_answered_early(
     with_a_second_bundle: Config, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep(store, Files(config.storage.directory), clock, ct_series(6), closed=None)
     new = config.model_copy(update={"ai": config.ai.model_copy(update={"bundle": with_a_second_bundle.ai.shadow})})
     asked, models = threading.Event(), list[str]()
 
@@ -333,6 +383,8 @@ def test_a_reload_of_the_model_throws_away_what_the_old_one_answered_early(
 
     monkeypatch.setattr(Early, "analyse", analysed)
     worker = Worker(config, reloading=Reloading(asked, lambda: new))
+    worker._arriving.read_some()
+    keep(store, Files(config.storage.directory), clock, ct_series(6), closed=None)
     worker._arriving.read_some()
     worker._arriving.analyse_early()
     (ahead,) = worker._arriving.held()
