@@ -40,7 +40,7 @@ from tests.support.object_store import running_object_store
 from tests.support.running import wait_until
 
 SERIES_A_DAY = 1.5
-"""Head angiographies of a site: a tenth of what it would send, so that two processor cores keep pace with minutes for a day."""
+"""Head angiographies of a site: an eighth of what it would send, so that two processor cores keep pace with minutes for a day."""
 PLAN = (
     (6.5, happening.RECEIVER), (8.5, happening.WORKER), (9.5, happening.SCHEDULER), (10.5, happening.STORE_AWAY),
     (12.0, happening.POSTGRESQL), (13.5, happening.HOST), (15.5, happening.OWN_WORKER), (17.0, happening.WORKER),
