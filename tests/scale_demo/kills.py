@@ -193,6 +193,7 @@ def main() -> int:
     """What happens, in lines; at the end a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--each", type=int, default=50, help="kills of each part; of a host and its own worker a fifth")
+    parser.add_argument("--only", choices=KINDS, nargs="+", help="these parts, each so often")
     parser.add_argument("--minutes", type=float, default=math.inf, help="fewer kills where they would take longer")
     parser.add_argument(
         "--away-minutes", type=float, default=10.0, help="at the end, the object store is away for so long"
@@ -200,7 +201,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="0: drawn")
     options = parser.parse_args()
     seed = options.seed or Random().randrange(1 << 30)
-    wanted = dict.fromkeys(KINDS, options.each) | dict.fromkeys((HOST, OWN_WORKER), -(-options.each // 5))
+    fewer = dict.fromkeys((HOST, OWN_WORKER), -(-options.each // 5))
+    wanted = dict.fromkeys(options.only, options.each) if options.only else dict.fromkeys(KINDS, options.each) | fewer
     clock, folder = Clock(), Path(tempfile.mkdtemp(prefix="willis-kills-", dir="/tmp"))
     clock.say(f"seed {seed}, {wanted}, in {folder}")
     with (
