@@ -18,6 +18,7 @@ from typing import Any
 
 from storage.database import revision
 from storage.errors import Damaged, StorageError
+from storage.files.content import content_sha256
 from storage.files.folder_flushes import flush_folder
 from storage.files.instances import FETCHED, FOLDER_NAME
 from storage.messages import of_system
@@ -71,10 +72,14 @@ def back_up(
             continue
         try:
             fetched = root / FETCHED / path if find and not (root / FETCHED / path).exists() else None
-            hashes[path] = _copy(find(file) if find else root / path, there)
-            copied += 1
+            digest_of_copy = _copy(find(file) if find else root / path, there)
             if fetched is not None:  # for the backup alone: all at once they might fill the disk
                 fetched.unlink(missing_ok=True)
+            with there.open("rb") as stream:
+                if content_sha256(path, stream) != file.sha256:
+                    raise Damaged(path)
+            hashes[path] = digest_of_copy
+            copied += 1
         except (FileNotFoundError, Damaged):
             absent.append(path)
     if (root / FOLDER_NAME).exists():  # by which the database knows the folder, also the one that it is put back into

@@ -358,8 +358,8 @@ class Commitment:
 
     @property
     def created_at(self) -> datetime:
-        """When it began to be owed."""
-        return self.delivery.created_at
+        """When it began to be owed: when the destination had the object, however long that had taken."""
+        return self.delivery.delivered_at or self.delivery.created_at
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,17 @@ from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 
 from node.dicom.conformance import IMAGE_CLASSES
+from node.errors import safe_message
 from node.runtime import log
 from node.runtime.job import still_working
 from node.workflow.context import Context
+from node.workflow.health import GIVEN_UP_LATELY
 from storage.queries.retention import Removal, Why
 
 YOUNGEST_REMOVED = timedelta(days=1)
 """A full disk removes nothing younger: it may just have been delivered, and somebody may look into it."""
 AT_ONCE = 50
+CHECK_OWNER = "let all of [storage] directory belong to the user of the service, and look at the disk"
 ASSOCIATIONS_AT_ONCE = NOTED_AT_ONCE = 5000
 
 
@@ -25,6 +28,7 @@ def retain(context: Context) -> int:
     with ExitStack() as afterwards:  # each happens, whatever of this fails
         afterwards.callback(context.store.at_end.fold)
         afterwards.callback(_note_images, context)
+        afterwards.callback(_forget_requests, context)
         _end_earlier(context)
         return _make_room(context)
 
@@ -69,13 +73,23 @@ def _note_images(context: Context) -> None:
             still_working()
 
 
+def _forget_requests(context: Context) -> None:
+    """Of storage commitments that were asked of us nothing is kept once no answer is owed nor spoken of any longer."""
+    long_ago = context.clock() - timedelta(hours=context.config.delivery.give_up_hours) - GIVEN_UP_LATELY
+    context.store.commitment_requests.forget(long_ago)
+
+
 def remove(context: Context, case: int, why: Why, before: datetime) -> int | None:
     """How many bytes will be free here at the next run; None when the case stays."""
     still_working()
     removal = context.store.retention.begin(case, why, before, context.clock())
     if removal is None:
         return None
-    freed = context.files.move((path, _aside(removal, path)) for path in removal.paths)
+    try:
+        freed = context.files.move((path, _aside(removal, path)) for path in removal.paths)
+    except OSError as error:  # the next run but one puts back what was moved; other cases have their turn
+        _not_removed(removal, error)
+        return None
     if not context.store.retention.forget(removal, context.clock()):
         _end(context, removal, removal.paths)
         return None
@@ -84,17 +98,25 @@ def remove(context: Context, case: int, why: Why, before: datetime) -> int | Non
 
 
 def _end_earlier(context: Context) -> None:
-    for removal, known in context.store.retention.unended():
+    for removal, known in context.store.retention.unended(context.clock()):
         _end(context, removal, known)
 
 
 def _end(context: Context, removal: Removal, known: Sequence[str]) -> None:
-    """The files that the database knows are where it says; the others are deleted."""
+    """The files that the database knows are where it says; the others are deleted.  What cannot be, waits for the next run."""
     still_working()
-    context.files.move((_aside(removal, path), path) for path in known)
-    with suppress(FileNotFoundError):
-        shutil.rmtree(context.files.root / removal.folder)
+    try:
+        context.files.move((_aside(removal, path), path) for path in known)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(context.files.root / removal.folder)
+    except OSError as error:
+        _not_removed(removal, error)
+        return
     context.store.retention.end(removal, context.clock())
+
+
+def _not_removed(removal: Removal, error: OSError) -> None:
+    log.get().error("case_not_removed", case=removal.case_id, error=safe_message(error), remedy=CHECK_OWNER)
 
 
 def _aside(removal: Removal, path: str) -> str:

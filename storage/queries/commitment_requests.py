@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from storage.database.schema import CommitmentRequestRow, InstanceRow, SeriesRow
@@ -54,6 +54,14 @@ class CommitmentRequests:
     def postponed(self, request: CommitmentRequest, error: str, next_attempt_at: datetime | None) -> None:
         """The result could not be sent; it is due again at `next_attempt_at`, or (None) given up."""
         self._change(request, last_error=error, next_attempt_at=next_attempt_at)
+
+    def forget(self, before: datetime) -> int:
+        """Those that came before this time and of which nothing is owed are no longer known; returns how many."""
+        row = CommitmentRequestRow
+        old = select(row.id).where(row.next_attempt_at.is_(None), row.created_at < before).limit(_CHUNK)
+        with self._transactions.reading() as session:
+            found = session.scalars(old).all()
+        return self._transactions.change(delete(row).where(row.id.in_(found))) if found else 0
 
     def _change(self, request: CommitmentRequest, **values: str | datetime | None) -> None:
         """Nothing changes once the peer has the result."""

@@ -6,19 +6,20 @@ A removal has three steps, each a transaction, and is recorded before the first 
 2. `forget`: if that is still so, its rows are deleted.  A slice that came meanwhile has made it RECEIVING again: nothing is.
 3. `end`, at a later run: whatever the database knows of the series again was moved back; the rest of the files was deleted.
 
-A crash leaves a removal that has begun; the next run ends it, either way.
+A crash leaves a removal that has begun; a run that is not much later ends it, either way.  With an object store all three
+are made by the host whose folder holds the images.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, literal_column, or_, select, update
 from sqlalchemy.orm import Session
 
-from storage.database.running import UploadRow
+from storage.database.running import NotificationRow, UploadRow
 from storage.database.schema import (
     AssociationRow,
     CommitmentRow,
@@ -33,10 +34,13 @@ from storage.database.schema import (
 )
 from storage.database.transactions import Transactions
 from storage.files.instances import series_folder
+from storage.queries.notifications import NotificationStage
 from storage.queries.rows import alike
-from storage.queries.uploads import remove_objects
+from storage.queries.uploads import images_of, remove_objects
 from storage.stages import DeliveryStage, Outcome, Stage
 
+LEFT = timedelta(minutes=1)
+"""After so long whoever has begun a removal is not at it any longer."""
 _ACCEPTED = (DeliveryStage.DELIVERED.value, DeliveryStage.COMMITTED.value)
 
 
@@ -53,13 +57,17 @@ class Why(StrEnum):
 
 @dataclass(frozen=True)
 class Removal:
-    """A case on its way out.  `paths`: all its files, relative to the root."""
+    """A case on its way out.  `paths`: all its files, relative to the root.
+
+    `asked`: when a sender was promised last that it is kept, and when one sent it again, as it was at the beginning.
+    """
 
     id: int
     series_instance_uid: str
     case_id: int
     size_bytes: int
     paths: tuple[str, ...] = ()
+    asked: tuple[datetime | None, datetime | None] = (None, None)
 
     @property
     def folder(self) -> str:
@@ -84,18 +92,30 @@ class Retention:
         for its age alone.
         """
         others = [*_MAY_HOLD_NONE, ~_holds_one_of(kept_classes)] if why is Why.OTHER_OBJECTS else []
-        if self._folder:  # what lies in another folder alone is for whoever has that
-            of_case = exists().where(UploadRow.series_id == SeriesRow.id)
-            here = of_case.where(UploadRow.folder.in_([self._folder, ""]))
-            if why is Why.SPACE:  # nor does it make room here to remove what lies in the store alone
-                here = of_case.where(UploadRow.folder == self._folder, UploadRow.path.like("instances/%"))
-            others.append(~of_case | here)
         with self._transactions.reading() as session:
             old = (SeriesRow.ended_at < before, SeriesRow.last_instance_at < before)
             found = select(SeriesRow.id).where(
-                *old, ~SeriesRow.canary, _owes_nothing(why), _is_free(before, why), *others
+                *old, ~SeriesRow.canary, _owes_nothing(why), _is_free(before, why), self._is_for_us(why), *others
             )
             return list(session.scalars(found.order_by(SeriesRow.ended_at).limit(limit)))
+
+    def _is_for_us(self, why: Why) -> ColumnElement[bool]:
+        """Nobody is at it already.
+
+        With an object store the first of its images that lies in a folder lies in ours, or, but for SPACE, none lies in any.
+        """
+        begun = exists().where(RemovalRow.case_id == SeriesRow.id, RemovalRow.ended_at.is_(None))
+        if not self._folder:
+            return ~begun
+        first = (
+            select(UploadRow.folder)
+            .where(images_of(SeriesRow.id), UploadRow.folder != "")
+            .order_by(UploadRow.id)
+            .limit(1)
+            .scalar_subquery()
+        )
+        here = first == self._folder if why is Why.SPACE else func.coalesce(first, self._folder) == self._folder
+        return and_(~begun, here)
 
     def note_images(self, before: datetime, limit: int, kept_classes: Collection[str]) -> int:
         """What ended before this time and holds an instance of these classes is not looked at as OTHER_OBJECTS again.
@@ -114,8 +134,8 @@ class Retention:
     def begin(self, case_id: int, why: Why, before: datetime, now: datetime) -> Removal | None:
         """The removal is recorded; None when it is no longer one of the `candidates` before this time."""
         with self._transactions.writing() as session:
-            free = select(SeriesRow).where(SeriesRow.id == case_id, _owes_nothing(why), _is_free(before, why))
-            series = session.scalar(free)
+            mine = (SeriesRow.id == case_id, self._is_for_us(why))
+            series = session.scalar(select(SeriesRow).where(*mine, _owes_nothing(why), _is_free(before, why)))
             if series is None:
                 return None
             files = _files_of(session, case_id)
@@ -128,23 +148,31 @@ class Retention:
                 report_uid=session.scalar(uid),
                 instance_count=series.instance_count,
                 size_bytes=sum(size for _, size in files),
+                folder=self._folder,
                 begun_at=now,
             )
             session.add(row)
             session.flush()
-            return Removal(row.id, row.series_instance_uid, case_id, row.size_bytes, tuple(path for path, _ in files))
+            paths, asked = tuple(path for path, _ in files), (series.promised_at, series.sent_again_at)
+            return Removal(row.id, row.series_instance_uid, case_id, row.size_bytes, paths, asked)
 
     def forget(self, removal: Removal, now: datetime) -> bool:
-        """The case is no longer in the database.  False, changing nothing, when something is owed, promised or sent since."""
+        """The case is no longer in the database.  False, changing nothing, when something is owed, promised or sent since.
+
+        Nor where somebody else has ended the removal meanwhile.
+        """
         case = removal.case_id
         with self._transactions.writing() as session:
             mine = SeriesRow.series_instance_uid == removal.series_instance_uid
-            begun = session.get_one(RemovalRow, removal.id)
-            free = _is_free(begun.begun_at, Why.AGE)
-            series = session.scalar(
-                select(SeriesRow).where(SeriesRow.id == case, mine, _owes_nothing(Why.AGE), free).with_for_update()
-            )
-            if series is None or {path for path, _ in _files_of(session, case)} != set(removal.paths):
+            begun = session.get(RemovalRow, removal.id)
+            if begun is None:
+                return False
+            free = (_owes_nothing(Why.AGE), ~_is_spoken_of(begun.begun_at))
+            series = session.scalar(select(SeriesRow).where(SeriesRow.id == case, mine, *free).with_for_update())
+            # not by the time that they bear: it may be that of a clock, or a moment, before the removal began
+            if series is None or (series.promised_at, series.sent_again_at) != removal.asked:
+                return False
+            if {path for path, _ in _files_of(session, case)} != set(removal.paths):
                 return False
             reports = select(ReportRow.id).where(ReportRow.series_id == case)
             deliveries = select(DeliveryRow.id).where(DeliveryRow.report_id.in_(reports))
@@ -173,10 +201,12 @@ class Retention:
                 session.execute(delete(AssociationRow).where(AssociationRow.id.in_(found), ~brought))
         return len(found)
 
-    def unended(self) -> list[tuple[Removal, Sequence[str]]]:
-        """Removals that have begun and not ended, each with the files that the database knows of its series now."""
+    def unended(self, now: datetime) -> list[tuple[Removal, Sequence[str]]]:
+        """Removals from our folder that nobody is at, each with the files that the database knows of its series now."""
+        left = or_(RemovalRow.forgotten_at.is_not(None), RemovalRow.begun_at <= now - LEFT)
+        mine = (RemovalRow.ended_at.is_(None), RemovalRow.folder.in_([self._folder, ""]), left)
         with self._transactions.reading() as session:
-            rows = session.scalars(select(RemovalRow).where(RemovalRow.ended_at.is_(None)).order_by(RemovalRow.id))
+            rows = session.scalars(select(RemovalRow).where(*mine).order_by(RemovalRow.id))
             return [
                 (Removal(**alike(Removal, row)), _files_known(session, row.series_instance_uid)) for row in rows.all()
             ]
@@ -184,7 +214,9 @@ class Retention:
     def end(self, removal: Removal, now: datetime) -> None:
         """The files of the removal are gone or back.  One that came to nothing leaves no record."""
         with self._transactions.writing() as session:
-            row = session.get_one(RemovalRow, removal.id)
+            row = session.get(RemovalRow, removal.id)
+            if row is None:
+                return
             if row.forgotten_at is None or row.reason == Why.CANARY.value:
                 session.delete(row)
             else:
@@ -234,11 +266,18 @@ def _is_there(some: Select[Any]) -> ColumnElement[bool]:
 
 
 def _is_free(before: datetime, why: Why) -> ColumnElement[bool]:
-    """No sender was promised that it is kept, nor has sent it again, or long ago; and no review of it is still to be sent."""
+    """No sender was promised that it is kept, nor has sent it again, or long ago; and nobody is still to hear of it."""
     never = SeriesRow.promised_at.is_(None)
     unpromised = or_(never, SeriesRow.promised_at < before) if why is Why.AGE else never
-    reviewed = exists().where(ReviewRow.case_id == SeriesRow.id, ReviewRow.changed_at >= before)
-    return and_(unpromised, or_(SeriesRow.sent_again_at.is_(None), SeriesRow.sent_again_at < before), ~reviewed)
+    not_again = or_(SeriesRow.sent_again_at.is_(None), SeriesRow.sent_again_at < before)
+    return and_(unpromised, not_again, ~_is_spoken_of(before))
+
+
+def _is_spoken_of(since: datetime) -> ColumnElement[bool]:
+    """A review of it may still have to be sent, or somebody is still to be notified of it."""
+    reviewed = exists().where(ReviewRow.case_id == SeriesRow.id, ReviewRow.changed_at >= since)
+    waits = (NotificationRow.stage == NotificationStage.PENDING.value, NotificationRow.case_id.is_not(None))
+    return or_(reviewed, SeriesRow.id.in_(select(NotificationRow.case_id).where(*waits)))
 
 
 def _files_of(session: Session, case_id: int) -> list[tuple[str, int]]:

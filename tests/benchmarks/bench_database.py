@@ -119,7 +119,7 @@ def asked(store: Store, held: int) -> dict[str, Callable[[], Any]]:
         "every 10 s: deliveries due in the future": lambda: store.outbox.due.hasten(now, 2 * day),
         "every 10 s: commitments due in the future": lambda: store.commitments.due.hasten(now, 2 * day),
         "every 10 s: reviews that are owed": lambda: store.review_documents.owed(now, 50),
-        "every 60 s: removals that have begun": store.retention.unended,
+        "every 60 s: removals that have begun": lambda: store.retention.unended(now),
         "every 60 s: what is old": lambda: candidates(old, 50),
         "every 60 s: what is old, where all is": lambda: candidates(now, 50),
         "every 60 s: what the full disk may lose": lambda: candidates(now - day, 50, Why.SPACE),

@@ -201,3 +201,15 @@ def test_a_copy_of_the_database_that_breaks_off_does_not_have_the_name_of_a_whol
     assert not to.exists()
     copy_sqlite(source, to)
     assert [path.name for path in tmp_path.glob("copy.db*")] == ["copy.db"]
+
+
+def test_a_damaged_file_is_named_and_copied_again_once_it_was_mended(node: Node, tmp_path: Path) -> None:
+    [path, *_] = sorted((node.root / "instances").rglob("*.dcm"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    done = back_up(node.url, node.root, tmp_path / "backup", START)
+    assert done.missing == (str(path.relative_to(node.root)),)
+    path.write_bytes(whole)
+    again = back_up(node.url, node.root, tmp_path / "backup", START)
+    assert (again.missing, again.copied) == ((), 1)
+    assert (tmp_path / "backup" / FILES / path.relative_to(node.root)).read_bytes() == whole

@@ -226,3 +226,15 @@ def test_what_is_held_is_told_with_its_class_and_file(store: Store, clock: FakeC
 def test_a_promise_is_given_of_what_is_known_only(store: Store, clock: FakeClock) -> None:
     add(store, clock, header(1))
     assert store.commitment_requests.promise(["2.25.1002.1", "2.25.404"], clock()) == {"2.25.1002.1"}
+
+
+def test_a_commitment_is_owed_since_the_destination_has_the_object(store: Store, clock: FakeClock) -> None:
+    """However long the node was off before: else it would be given up before anybody was asked."""
+    reported(store, clock)
+    clock.advance(500_000)
+    delivery = store.outbox.due.claim(clock(), LEASE)
+    assert delivery is not None
+    store.outbox.accepted(delivery, clock(), "2.25.9")
+    commitment = store.commitments.due.claim(clock(), LEASE)
+    assert commitment is not None
+    assert (commitment.created_at, delivery.created_at) == (clock(), clock() - timedelta(seconds=500_000))

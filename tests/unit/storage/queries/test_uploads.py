@@ -3,7 +3,9 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
+from storage.database.running import UploadRow
 from storage.files.objects import Object
 from storage.queries.retention import Why
 from storage.records import Added, StoredFile
@@ -183,6 +185,7 @@ def test_a_full_disk_removes_no_case_that_lies_in_the_store_alone(hosts: Hosts, 
         assert a.uploads.evicted(found, clock())
     assert [at.retention.candidates(clock(), 9, Why.SPACE) for at in hosts] == [[], []]
     assert b.retention.candidates(clock(), 9, Why.AGE) == [case]
+    assert b.retention.begin(case, Why.SPACE, clock(), clock()) is None
 
 
 def set_aside(at: Store, clock: FakeClock) -> int:
@@ -228,3 +231,22 @@ def test_what_another_folder_has_long_had_to_upload_can_be_taken_over_but_not_wh
     b.uploads.take_over(found, clock())
     assert (waiting(a, clock), waiting(b, clock)) == ([], [found[1].path])
     assert b.queue.claim("worker:1", clock(), LEASE, 3)
+
+
+def test_a_case_goes_by_the_host_that_has_its_images_and_not_by_that_which_analysed_it(
+    hosts: Hosts, clock: FakeClock
+) -> None:
+    a, b = hosts
+    case = reported(a, clock).series.id
+    accepted(a, clock)
+    uploaded(a, clock)
+    report = b.transactions.change(update(UploadRow).where(UploadRow.path.like("reports/%")).values(folder="folder-b"))
+    assert report == 1
+    clock.advance(90_000)
+    for why in (Why.AGE, Why.CANARY):
+        assert b.retention.begin(case, why, clock(), clock()) is None
+    assert [at.retention.candidates(clock(), 9) for at in hosts] == [[case], []]
+    removal = a.retention.begin(case, Why.AGE, clock(), clock())
+    assert removal is not None and a.retention.forget(removal, clock())
+    assert b.retention.unended(clock()) == [], "its files lie in the other's folder"
+    assert [each.case_id for each, _ in a.retention.unended(clock())] == [case]
