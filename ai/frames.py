@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.charset import convert_encodings, default_encoding
@@ -79,8 +80,8 @@ def check_described(datasets: Sequence[Dataset]) -> None:
     groups, the latter holds: the Standard has it nowhere else (PS3.3 C.7.6.16).
     """
     for ds in datasets:
-        groups = _value(ds, "PerFrameFunctionalGroupsSequence")
-        if groups and len(groups) > frame_count(ds):
+        groups = items_of(ds, "PerFrameFunctionalGroupsSequence")
+        if len(groups) > frame_count(ds):
             detail = f"functional groups of {len(groups)} frames in an image of {frame_count(ds)}"
             raise NotAnalysable(Reason.CONTRADICTORY_HEADER, detail)
 
@@ -93,7 +94,7 @@ def matrix(ds: Dataset) -> tuple[int, int]:
 def frames(ds: Dataset) -> Iterator[Frame]:
     """The frames of one instance in stored order.  What the header lacks or garbles is NaN; nothing is raised."""
     shared = _item(ds, "SharedFunctionalGroupsSequence")
-    per_frame = _value(ds, "PerFrameFunctionalGroupsSequence") or []
+    per_frame = items_of(ds, "PerFrameFunctionalGroupsSequence")
     count = min(frame_count(ds), MAX_FRAMES)
     multi_frame = bool(per_frame) or count > 1
     uid, reference = text_of(ds, "SOPInstanceUID"), text_of(ds, "FrameOfReferenceUID")
@@ -276,8 +277,13 @@ def encodings_of(ds: Dataset) -> str | MutableSequence[str]:
 
 def _item(ds: Dataset | None, keyword: str) -> Dataset | None:
     """The first item of a sequence, or None."""
-    sequence = _value(ds, keyword) if ds is not None else None
-    return sequence[0] if sequence else None
+    return next(iter(items_of(ds, keyword)), None) if ds is not None else None
+
+
+def items_of(ds: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; none where it is absent, garbled, or by its VR no sequence at all."""
+    value = _value(ds, keyword)
+    return list(value) if isinstance(value, pydicom.Sequence) else []
 
 
 def _value(ds: Dataset, keyword: str) -> Any:

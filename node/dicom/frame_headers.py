@@ -8,7 +8,7 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.tag import Tag
 
-from ai.frames import GARBLED, frames
+from ai.frames import GARBLED, frame_count, frames, items_of
 from ai.wording import unpadded
 from storage.records import Header
 
@@ -51,25 +51,20 @@ def is_part_of_concatenation(ds: Dataset) -> bool:
 
 
 def _finders(ds: Dataset) -> Iterator[Any]:
-    shared = _items(ds, "SharedFunctionalGroupsSequence")[:1]
-    per_frame = _items(ds, "PerFrameFunctionalGroupsSequence")
-    for index in range(max(1, int(ds.get("NumberOfFrames") or 1))):
+    shared = items_of(ds, "SharedFunctionalGroupsSequence")[:1]
+    per_frame = items_of(ds, "PerFrameFunctionalGroupsSequence")
+    for index in range(frame_count(ds)):
         groups = [*per_frame[index : index + 1], *shared]
 
         def find(macro: str, keyword: str, groups: list[Dataset] = groups) -> list[Any]:
             """The values of the attribute; none where no group has it."""
             for group in groups:
-                for item in _items(group, macro)[:1]:
+                for item in items_of(group, macro)[:1]:
                     if (value := _value(item, keyword)) not in (None, ""):
                         return list(value) if isinstance(value, list | tuple) or hasattr(value, "append") else [value]
             return []
 
         yield find
-
-
-def _items(ds: Dataset, keyword: str) -> list[Dataset]:
-    value = _value(ds, keyword)
-    return list(value) if value else []
 
 
 def _value(ds: Dataset, keyword: str) -> Any:
@@ -84,7 +79,7 @@ _POINTERS_OF_TIME = {Tag("TemporalPositionIndex"), Tag("TemporalPositionTimeOffs
 
 def _dimensions_of_time(ds: Dataset) -> list[int]:
     """Which of a frame's Dimension Index Values count moments (PS3.3 C.7.6.17)."""
-    pointers = [_value(each, "DimensionIndexPointer") for each in _items(ds, "DimensionIndexSequence")]
+    pointers = [_value(each, "DimensionIndexPointer") for each in items_of(ds, "DimensionIndexSequence")]
     return [place for place, pointer in enumerate(pointers) if pointer in _POINTERS_OF_TIME]
 
 

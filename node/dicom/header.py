@@ -200,8 +200,13 @@ class _Found:
         return number if -(2**31) <= number < 2**31 else None
 
     def ascii(self, keyword: str) -> str:
-        """The value of an element whose VR has a header of 8 bytes, explicit or not, and no character set (DS, IS, TM …)."""
-        return self._captured.get(_TAG_OF[keyword], b"")[8:].strip(b"\0 ").decode("ascii", "replace")
+        """The value of an element whose VR has no character set (DS, IS, TM …), without NULs, which PostgreSQL cannot hold.
+
+        Its header has 8 bytes, explicit or not, but where a sender did not know its VR (UN, PS3.5 6.2.2).
+        """
+        element = self._captured.get(_TAG_OF[keyword], b"")
+        begins = 12 if not self._implicit and element[4:6] == b"UN" else 8
+        return element[begins:].replace(b"\0", b"").strip().decode("ascii", "replace")
 
 
 def _plain(keyword: str, element: bytes) -> Any:

@@ -15,6 +15,9 @@ C_STORE_RQ, C_STORE_RSP = 0x0001, 0x8001
 NO_DATASET = 0x0101
 LARGEST_COMMAND_BYTES = 16_384
 LARGEST_OTHER_DATASET_BYTES = 1 << 20
+LARGEST_LIST_BYTES = 8 << 20
+"""Of an N-ACTION or N-EVENT-REPORT request: some 80,000 instances whose storage commitment is asked for."""
+_N_EVENT_REPORT_RQ, _N_ACTION_RQ = 0x0100, 0x0130
 _COMMAND, _LAST = 0x01, 0x02
 LARGEST_DATASET_PDU_BYTES = 131_072
 _FIELD, _MESSAGE_ID, _RESPONDING_TO, _DATASET_TYPE, _STATUS = 0x0100, 0x0110, 0x0120, 0x0800, 0x0900
@@ -92,6 +95,7 @@ class _Message:
     command: bytearray = field(default_factory=bytearray)
     store: tuple[StoreRequest, Sink] | None = None
     dataset: bytearray | None = None
+    most_bytes: int = LARGEST_OTHER_DATASET_BYTES
 
 
 class Messages:
@@ -140,7 +144,7 @@ class Messages:
                 raise ProtocolViolation("command set too long")
         else:
             message.dataset += piece
-            if len(message.dataset) > LARGEST_OTHER_DATASET_BYTES:
+            if len(message.dataset) > message.most_bytes:
                 raise ProtocolViolation("dataset too long for this command")
 
     def end_fragment(self) -> Store | OtherMessage | None:
@@ -182,6 +186,8 @@ class Messages:
             message.store = request, self._begin(request)
         elif has_dataset:
             message.dataset = bytearray()
+            if _number(command, _FIELD) in (_N_EVENT_REPORT_RQ, _N_ACTION_RQ):
+                message.most_bytes = LARGEST_LIST_BYTES
         return has_dataset
 
 
@@ -212,8 +218,9 @@ def _number(command: dict[int, bytes], element: int) -> int:
 
 
 def _uid(command: dict[int, bytes], element: int) -> str:
+    """Up to the first NUL: some senders fill a field of 64 bytes, and leave what was in it behind."""
     try:
-        return command.get(element, b"").decode("ascii").rstrip("\0 ")
+        return command.get(element, b"").partition(b"\0")[0].decode("ascii").rstrip()
     except UnicodeDecodeError:
         return ""
 
@@ -251,7 +258,8 @@ def message_pdus(context_id: int, command: bytes, dataset: Readable | None, maxi
 
 
 def _fragments(context_id: int, kind: int, content: Readable, maximum_bytes: int) -> Iterator[bytes]:
-    room = max(1, min(maximum_bytes or LARGEST_DATASET_PDU_BYTES, LARGEST_DATASET_PDU_BYTES) - 6)
+    # an even number of bytes each (PS3.8 annex E.1), also where the peer names an odd maximum
+    room = max(2, (min(maximum_bytes or LARGEST_DATASET_PDU_BYTES, LARGEST_DATASET_PDU_BYTES) - 6) & ~1)
     piece, flags = content.read(room), kind
     while not flags & _LAST:
         following = content.read(room) if len(piece) == room else b""

@@ -18,6 +18,7 @@ APPLICATION_CONTEXT = UID("1.2.840.10008.3.1.1.1")
 LARGEST_CONTROL_PDU_BYTES = 1 << 20
 _LARGEST_OTHER_BYTES = 4096
 _PROTOCOL_VERSION = 1
+"""The bit of version 1, which alone is looked at (PS3.8 table 9-11)."""
 _ASSOCIATES = {Pdu.A_ASSOCIATE_RQ: pdu.A_ASSOCIATE_RQ, Pdu.A_ASSOCIATE_AC: pdu.A_ASSOCIATE_AC}
 _CLASSES = _ASSOCIATES | {
     Pdu.A_ASSOCIATE_RJ: pdu.A_ASSOCIATE_RJ,
@@ -45,7 +46,7 @@ def read_control(kind: Pdu, pdu_bytes: bytes) -> tuple[Event, Any]:
     read = _CLASSES[kind]()
     try:
         read.decode(pdu_bytes)
-        if kind is Pdu.A_ASSOCIATE_RQ and read.protocol_version != _PROTOCOL_VERSION:
+        if kind is Pdu.A_ASSOCIATE_RQ and not read.protocol_version & _PROTOCOL_VERSION:
             return Event.OTHER_VERSION, None
         return Event[kind.name], read.to_primitive()
     except Exception:  # noqa: BLE001  the edge: pynetdicom raises whatever its parser stumbles over

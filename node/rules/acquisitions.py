@@ -18,6 +18,9 @@ from ai.wording import counted, unpadded
 from node.config.spellings import DERIVED, texts
 from storage.records import Header
 
+MOST_DIGITS = 9
+"""Of an Acquisition Number; a longer one is none."""
+
 _PAUSE_SECONDS = 1.5
 """Between the slices of one pass, which may be timed to the second."""
 _EXTENT_TOLERANCE_MM = 10.0
@@ -115,7 +118,7 @@ def described(headers: Sequence[Header]) -> str:
     clock = min(header.acquired_at.partition(".")[0][-6:] for header in headers)
     kvp = _stated(header.kvp for header in headers)
     words = [
-        f"number {number}" if number.isdecimal() and len(number) < 10 else "",
+        f"number {number}" if number.isdecimal() and len(number) <= MOST_DIGITS else "",
         f"{next(iter(kvp))} kV" if len(kvp) == 1 else "",
         f"kernel {kernel.split(chr(92))[0]}" if _KERNEL.match(kernel) else "",
         f"{clock[:2]}:{clock[2:4]}:{clock[4:]}" if re.fullmatch(r"\d{6}", clock, re.ASCII) else "",
@@ -223,7 +226,7 @@ def _order(header: Header) -> tuple[float, int, str]:
     number = unpadded(header.acquisition_number)
     return (
         _acquired_seconds(header) or 0.0,
-        int(number) if number.isdecimal() else 0,
+        int(number) if number.isdecimal() and len(number) <= MOST_DIGITS else 0,
         "/".join(
             (
                 number,

@@ -21,6 +21,7 @@ from ai.wording import counted, unpadded
 from node.config.sections import Eligibility
 from node.dicom.conformance import CT_CLASSES
 from node.rules.acquisitions import Acquisition, shows_all_of, spacing_mm, split
+from node.rules.health import CLOCKS_DIFFER
 from node.rules.ineligible import Ineligible
 from storage.records import Header, Series
 from storage.stages import Outcome, Stage
@@ -189,7 +190,8 @@ def choose(
         return Turn.WAIT
     if sharp and any(not sibling.sharp and sibling.series.stage is Stage.RECEIVING for sibling in siblings):
         return Turn.WAIT
-    if sharp and now - study_quiet_since < timedelta(seconds=rules.sibling_wait_seconds):
+    # where the clock was set back, what came before that seems to come later than now
+    if sharp and -CLOCKS_DIFFER < now - study_quiet_since < timedelta(seconds=rules.sibling_wait_seconds):
         return Turn.WAIT
     return Turn.GO
 

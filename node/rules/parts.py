@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from ai.wording import counted
 from node.dicom.conformance import CT_CLASSES, STORAGE_CLASSES
+from node.dicom.header import is_uid
 from storage.records import AssociationEnd, Ending, Missing, Series
 
 _STANDARD_ROOT = "1.2.840.10008."
@@ -30,7 +31,8 @@ def classes_not_accepted(proposed: Collection[str], refused: Collection[str]) ->
     """The refused storage SOP classes of a caller that proposes what it has, and not all that it knows."""
     if len(proposed) > MOST_CLASSES_MEANT:
         return ()
-    return tuple(sorted(uid for uid in refused if uid in STORAGE_CLASSES or not uid.startswith(_STANDARD_ROOT)))
+    are_uids = (uid for uid in refused if is_uid(uid))  # PostgreSQL holds no NUL
+    return tuple(sorted(uid for uid in are_uids if uid in STORAGE_CLASSES or not uid.startswith(_STANDARD_ROOT)))
 
 
 def shortfall(how: AssociationEnd, kept: int, refused: int, last_status: int, classes: Sequence[str]) -> str:

@@ -22,9 +22,9 @@ from node.dicom.status import (
     PROCESSING_FAILURE,
     SUCCESS,
 )
+from node.errors import safe_message
 from node.runtime import log
 from node.runtime.backoff import Backoff
-from storage.errors import ObjectsAway, StorageFull
 from storage.files.instances import Files
 from storage.records import CommitmentRequest, Reported
 from storage.store import Store
@@ -68,13 +68,20 @@ class CommitmentScp:
         """The result is on its way on the association of the request; not where it cannot be said yet, but later."""
         try:
             result = result_of(request, self._store, self._files, self._clock())
-        except (ObjectsAway, StorageFull) as error:
-            log.get().warning("commitment_result_postponed", calling_ae=request.calling_ae, error=str(error))
+        except Exception as error:  # noqa: BLE001  the edge: it is due again later, and the peer may go on storing here
+            log.get().warning("commitment_result_postponed", calling_ae=request.calling_ae, error=safe_message(error))
             return
 
         def on_answer(answer: Any) -> None:
-            if answer.Status == SUCCESS:
+            if answer.Status != SUCCESS:
+                return
+            try:
                 self._store.commitment_requests.answered(request, self._clock())
+            except Exception as error:  # noqa: BLE001  the edge: the peer has it, and gets it once more
+                log.get().warning(
+                    "commitment_result_postponed", calling_ae=request.calling_ae, error=safe_message(error)
+                )
+            else:
                 log.get().info("commitment_result_sent", calling_ae=request.calling_ae, count=len(result.failed))
 
         assoc.send_request(commitment.report_of(result), context_id, commitment.result_dataset(result), on_answer)

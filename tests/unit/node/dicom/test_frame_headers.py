@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 
@@ -73,3 +73,11 @@ def test_a_concatenation_is_part_of_something_unless_it_is_the_only_part() -> No
     assert is_part_of_concatenation(made)
     made.InConcatenationTotalNumber = 1
     assert not is_part_of_concatenation(made)
+
+
+def test_functional_groups_that_are_no_sequence_say_nothing() -> None:
+    made = enhanced_ct(ct_series(2))
+    for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        made[keyword] = DataElement(keyword, "LO", "no items")
+    made.add(DataElement("DimensionIndexSequence", "DS", [1.5, 2.5]))
+    assert len(frame_headers(header(number_of_frames=2), made)) == 2

@@ -1,3 +1,4 @@
+import json
 import struct
 from dataclasses import replace
 from io import BytesIO
@@ -383,3 +384,14 @@ def test_long_texts_are_read_and_not_remembered() -> None:
         assert header_with(SeriesDescription=long).series_description == long
         remembered.append(header._decoded_text.cache_info().currsize)
     assert len(set(remembered)) == 1
+
+
+def test_a_number_whose_vr_the_sender_did_not_know_is_read_and_holds_no_nul() -> None:
+    """PS3.5 6.2.2: UN, whose header has 12 bytes where others have 8.  PostgreSQL holds no NUL."""
+    known = struct.pack("<HH2sH", 0x0020, 0x0012, b"IS", 2) + b"4 "
+    unknown = struct.pack("<HH2sHL", 0x0020, 0x0012, b"UN", 0, 2) + b"3\0"
+    sent = wire(slice_with(), ExplicitVRLittleEndian)
+    assert sent.count(known) == 1
+    found = read(sent.replace(known, unknown), ExplicitVRLittleEndian)
+    assert found.acquisition_number == "3"
+    assert "\\u0000" not in json.dumps(found.as_json())

@@ -103,3 +103,5 @@ def test_a_request_of_another_protocol_version_is_known_as_such() -> None:
     pdu = bytearray(encoded(Pdu.A_ASSOCIATE_RQ, request(build_context(Verification))))
     pdu[6:8] = b"\x00\x02"
     assert read_control(Pdu.A_ASSOCIATE_RQ, bytes(pdu))[0] is Event.OTHER_VERSION
+    pdu[6:8] = b"\x00\x03"  # version 1 among others: its bit alone is looked at (PS3.8 table 9-11)
+    assert read_control(Pdu.A_ASSOCIATE_RQ, bytes(pdu))[0] is not Event.OTHER_VERSION

@@ -216,3 +216,12 @@ def test_an_original_is_not_derived() -> None:
     assert not is_derived(
         header(image_type=("ORIGINAL", "PRIMARY", "VOLUME", "NONE"), series_description="CTA meaningful")
     )
+
+
+def test_an_acquisition_number_of_thousands_of_digits_is_none() -> None:
+    long = "1" * 5000
+    both = [
+        *slices(range(1, 31), acquisition_number=long),
+        *renumbered(100, slices(range(31, 61), acquisition_number="2")),
+    ]
+    assert sum(map(len, split(both))) == 60

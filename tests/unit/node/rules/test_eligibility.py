@@ -240,6 +240,8 @@ def test_a_soft_kernel_goes_at_once() -> None:
 def test_a_sharp_kernel_goes_only_when_the_study_has_been_quiet() -> None:
     assert turn(True, quiet_seconds=19.9) is Turn.WAIT
     assert turn(True, quiet_seconds=20) is Turn.GO
+    assert turn(True, quiet_seconds=-4) is Turn.WAIT
+    assert turn(True, quiet_seconds=-86_400) is Turn.GO, "the clock was set back"
 
 
 def test_a_sharp_kernel_waits_for_a_soft_one_that_is_still_coming() -> None:
