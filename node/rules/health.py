@@ -135,6 +135,12 @@ def _serving_hosts(facts: Facts) -> list[str]:
     return sorted({each.host for each in facts.processes if each.role == "serve" and is_alive(each, facts.now)})
 
 
+def speaks(facts: Facts) -> bool:
+    """Whether it is for this host to tell people what makes the node ill: the first by name of those on which one runs."""
+    serving = _serving_hosts(facts)
+    return facts.host not in serving or facts.host == serving[0]
+
+
 def _silent_hosts(facts: Facts) -> Iterator[Reason]:
     """A host whose node has died without a word, while that of another host works on."""
     serving = _serving_hosts(facts)
@@ -207,7 +213,8 @@ def _two_nodes(facts: Facts) -> Iterator[Reason]:
 
 
 def _disk(facts: Facts) -> Iterator[Reason]:
-    yield from _room(facts.folder, facts.free_bytes, facts.disk_error, "")
+    me = facts.host if len(_serving_hosts(facts)) > 1 else ""
+    yield from _room(facts.folder, facts.free_bytes, facts.disk_error, me)
     for each in facts.processes:
         if each.role == "serve" and each.host != facts.host and is_alive(each, facts.now):
             where = f"{facts.folder} of {each.host}"

@@ -37,8 +37,11 @@ def health_of(config: Config, now: datetime) -> Health:
     return judge(facts_of(config, now))
 
 
-def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Facts:
-    """What is known of it; `known`: its database, where that is open already and of this version."""
+def facts_of(config: Config, now: datetime, known: Reading | None = None, of_all_hosts: bool = False) -> Facts:
+    """What is known of it; `known`: its database, where that is open already and of this version.
+
+    `of_all_hosts`: of peers what any host was answered, the worst, and not this one alone.
+    """
     folder, lately = config.storage.directory, timedelta(hours=config.delivery.give_up_hours) + GIVEN_UP_LATELY
     free_bytes, disk_error = room_in(folder)
     certificates, certificate_errors = _certificates(config)
@@ -73,7 +76,7 @@ def facts_of(config: Config, now: datetime, known: Reading | None = None) -> Fac
         database_error=database_error,
         locked_by=locked_by,
         processes=[_process(each) for each in processes],
-        peers=_peers(config, peers, host, {each.host for each in processes if _serves(each, now)}),
+        peers=_peers(config, peers, host, {each.host for each in processes if _serves(each, now)}, of_all_hosts),
         certificates=certificates,
         certificate_errors=certificate_errors,
         oldest_pending_at=waiting.oldest_pending_at,
@@ -124,9 +127,11 @@ def _serves(process: Process, now: datetime) -> bool:
     return process.role == "serve" and is_alive(_process(process), now)
 
 
-def _peers(config: Config, answers: list[PeerAnswer], host: str, serving: set[str]) -> list[PeerFact]:
+def _peers(
+    config: Config, answers: list[PeerAnswer], host: str, serving: set[str], of_all_hosts: bool
+) -> list[PeerFact]:
     """What the node of this host was answered; where none runs here, what those that run elsewhere were, the worst of each peer."""
-    asking = serving if serving and host not in serving else {host}
+    asking = serving if serving and (of_all_hosts or host not in serving) else {host}
     found: dict[str, PeerFact] = {}
     for each in answers:
         if each.host in asking and each.peer in config.peers and config.node.echo_seconds:

@@ -9,7 +9,8 @@ from urllib.parse import quote
 from node.config.notifications import AlertEvent, Target
 from node.errors import Refused
 from node.results.alert import Alert, condition_of, diagnostic_report_of, finding_of, oru_of, text_of
-from node.rules.health import Reason, judge
+from node.rules.health import Reason, judge, speaks
+from node.rules.health_facts import Facts
 from node.runtime import log
 from node.scu.alerting import TIMEOUT_SECONDS, import_what_sends, send_fhir, send_hl7, send_text
 from node.workflow.context import Context
@@ -20,6 +21,8 @@ from storage.queries.notifications import Noteworthy, Notification
 CALM = timedelta(hours=1)
 """What is wrong again within this time after it was told waits: a peer that comes and goes would be told of all day."""
 KEPT = timedelta(days=30)
+TO_ANOTHER_HOST = timedelta(seconds=5)
+"""After so long what is for another host to send is due again."""
 LOOK_BACK = timedelta(hours=48)
 """What is older is not told of for the first time: who adds a target does not want the past."""
 
@@ -59,14 +62,19 @@ def _of_cases(
 
 
 def notice_health(context: Context) -> None:
-    """What makes the node ill is in the outbox, once for each time that it begins; a target hears of it after its minutes."""
+    """What makes the node ill is in the outbox, once for each time that it begins; a target hears of it after its minutes.
+
+    Of several hosts one sees to it: each sees some things otherwise, and would take what another has noticed for over.
+    """
     context.store.notifications.forget(context.clock() - KEPT)
     wanting = [target for target in context.config.notifications if AlertEvent.UNHEALTHY in target.events]
     if not wanting:
         return
     now, event, store = context.clock(), AlertEvent.UNHEALTHY.value, context.store.notifications
-    health = judge(facts_of(context.config, now, context.store.transactions.reading_plainly))
-    wrong = {_topic(reason) for reason in health.reasons}
+    facts = _facts(context)
+    if not speaks(facts):
+        return
+    wrong = {_topic(reason) for reason in judge(facts).reasons}
     going_on, notified = store.going_on(event), store.notified_since(event, now - CALM)
     for target in wanting:
         known = {what for name, what in going_on if name == target.name}
@@ -78,6 +86,10 @@ def notice_health(context: Context) -> None:
             due_at = target.not_before(at, context.config.report.zone)
             new.append(Notification(target.name, event, f"{what} {now.isoformat()}", now, due_at))
         store.add(new)
+
+
+def _facts(context: Context) -> Facts:
+    return facts_of(context.config, context.clock(), context.store.transactions.reading_plainly, of_all_hosts=True)
 
 
 def _topic(reason: Reason) -> str:
@@ -109,6 +121,9 @@ def _send_one(context: Context, notification: Notification) -> bool:
         if due_at > now:
             store.postponed(notification, "", due_at)  # the hours are quiet
             return False
+        if notification.event == AlertEvent.UNHEALTHY.value and not speaks(_facts(context)):
+            store.postponed(notification, "", now + TO_ANOTHER_HOST)
+            return False
         alert = _alert_of(context, notification, target)
         if alert is None:
             store.needless(notification, now)
@@ -129,7 +144,7 @@ def _alert_of(context: Context, notification: Notification, target: Target) -> A
     event = AlertEvent(notification.event)
     if event is AlertEvent.UNHEALTHY:
         what = notification.subject.partition(" ")[0]
-        health = judge(facts_of(context.config, context.clock(), context.store.transactions.reading_plainly))
+        health = judge(_facts(context))
         causes = tuple(reason.message for reason in health.reasons if _topic(reason) == what)
         ae_title = context.config.node.ae_title
         return Alert(key, at, f"{ae_title} is {health.verdict}: {what.partition(':')[0]}", causes) if causes else None

@@ -98,7 +98,8 @@ class Notifications:
 
     def needless(self, notification: Notification, now: datetime) -> None:
         """It is not sent: what it was about has passed."""
-        self._end(notification, NotificationStage.NEEDLESS, "", now)
+        needless = NotificationStage.NEEDLESS.value
+        self._change(notification, stage=needless, last_error="", next_attempt_at=None, ended_at=now, over_at=now)
 
     def refused(self, notification: Notification, error: str, now: datetime) -> None:
         """It will not be sent without a person: a dead letter."""

@@ -1,5 +1,6 @@
 """Notifications to a real SMTP server: who is told, when, once, and of whom; what the outbox keeps; what the configuration takes."""
 
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -168,6 +169,34 @@ def test_a_second_peer_that_goes_down_while_one_is_down_is_news(made: Make, mail
     assert look() == []
     [third] = look(reload={"error": "[ai] bundle: it is broken"})
     assert "could not reload" in third and "[ai] bundle: it is broken" in third
+
+
+def test_of_two_hosts_one_tells_what_makes_the_node_ill_and_the_other_takes_nothing_back(
+    made: Make, mailbox: Mailbox, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = {"name": "it", "kind": "apprise", "url": mailbox.start(), "events": ["unhealthy"]}
+    context = made(target)
+    peers = {"PACS 1": {"ae_title": "X", "host": "127.0.0.1", "port": 104}}
+    context.config = Config.model_validate(context.config.model_dump(exclude={"peers", "web"}) | {"peers": peers})
+    for host in ("a", "b"):
+        for role in ("serve", "receive", "work", "web"):
+            folder, name = str(context.config.storage.directory), f"{host} {role}"
+            process = Process(name, role, host, 1, folder, clock(), clock(), {"model": "0.7.0"})
+            context.store.processes.beat(process)
+    context.store.processes.peer_answered("PACS 1", "b", clock(), "connection refused")
+
+    def on(host: str) -> int:
+        monkeypatch.setattr(socket, "gethostname", lambda: host)
+        notifications.notice_health(context)
+        return a_round(context)
+
+    assert (on("b"), rows(context)) == (0, []), "it is for the other"
+    monkeypatch.setattr(socket, "gethostname", lambda: "a")
+    notifications.notice_health(context)
+    assert (on("b"), [row[:2] for row in rows(context)]) == (0, [("it", "pending")])
+    clock.advance(5)
+    assert on("a") == 1
+    assert "PACS 1 does not answer" in mailbox.texts()[0]
 
 
 def test_the_lease_of_a_message_is_longer_than_any_target_is_waited_for(made: Make) -> None:
