@@ -5,7 +5,7 @@
 | MISSING | a row whose file is not there | the sender, who sends the instance again |
 | NOT_STORED | an object that the store has not, or not as it was uploaded | uploading it again, where it lies here |
 | DAMAGED | a file that is not what was written | the same: the file is replaced, the row stays |
-| STRAY | a file that no row names: never acknowledged, or of a report that was not needed | moving it to `lost+found/` |
+| STRAY | a file that no row names: never acknowledged, or of a report that was not needed | moving it to `strays/` |
 | COUNT | a series that counts other than its rows | counting again |
 | HALF_WRITTEN | a temporary of a receiver that died | the receiver, at its next start |
 
@@ -189,5 +189,5 @@ class _Check:
             name = f"{folder}/{path.name}"
             if name not in known and is_older(path, self._before):
                 if self._repair:
-                    self._files.move([(name, f"lost+found/{name.replace('/', '_')}")])
+                    self._files.move([(name, f"strays/{name.replace('/', '_')}")])
                 yield Difference(Kind.STRAY, name, mended=self._repair and not path.exists())

@@ -17,7 +17,7 @@ _REMEDIES = {
     Kind.MISSING: "the file is not there; send the instance again",
     Kind.NOT_STORED: "the object store has it not as it was uploaded; --repair uploads it again where it lies here",
     Kind.DAMAGED: "the file is not what was written; send the instance again",
-    Kind.STRAY: "no case has this file; --repair moves it to lost+found",
+    Kind.STRAY: "no case has this file; --repair moves it to strays",
     Kind.COUNT: "the case counts wrongly; --repair counts again",
     Kind.HALF_WRITTEN: "left by a receiver that died; its next start removes it",
 }
@@ -27,7 +27,7 @@ _REMEDIES = {
 def fsck(
     config: ConfigOption = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Mend what can be mended: count again, move stray files to lost+found.")
+        bool, typer.Option("--repair", help="Mend what can be mended: count again, move stray files to strays.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
 ) -> None:

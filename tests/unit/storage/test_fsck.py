@@ -180,12 +180,12 @@ def test_the_command_tells_each_difference_and_its_remedy(
     said = run()
     assert said.exit_code == 1
     assert "stray: instances/" in said.stdout
-    assert "--repair moves it to lost+found" in said.stdout
+    assert "--repair moves it to strays" in said.stdout
     assert "1 difference remains, 0 mended" in said.stdout
     (line, summary) = run("--json").stdout.splitlines()
     assert json.loads(line)["kind"] == "stray"
     assert json.loads(summary) == {"series": 1, "files": 4}
     assert run("--repair").exit_code == 0
-    assert len(list((files.root / "lost+found").iterdir())) == 1
+    assert len(list((files.root / "strays").iterdir())) == 1
     first(files).unlink()
     assert "send the instance again" in run("--repair").stdout
