@@ -381,9 +381,11 @@ class Worker:
             self._context = replace(self._context, algorithm=algorithm_of(bundle.manifest, name))
 
     def _listen(self, wakeup: Wakeup) -> None:
-        while not self._stopping.is_set():
-            if wakeup.wait(LOOK_SECONDS) or self._reloading.asked.is_set():
-                self._job.wake()
-                self._news.set()
-        self._job.stop()
-        self._news.set()
+        try:
+            while not self._stopping.is_set():
+                if wakeup.wait(LOOK_SECONDS) or self._reloading.asked.is_set():
+                    self._job.wake()
+                    self._news.set()
+        finally:
+            self._job.stop()
+            self._news.set()

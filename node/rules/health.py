@@ -136,9 +136,13 @@ def _serving_hosts(facts: Facts) -> list[str]:
 
 
 def speaks(facts: Facts) -> bool:
-    """Whether it is for this host to tell people what makes the node ill: the first by name of those on which one runs."""
+    """Whether it is for this host to notice what people are to be told of: the first by name of those that can."""
+    late = {
+        each.host for each in facts.processes for name, _ in late_jobs(each, facts.now) if name.startswith("notify")
+    }
     serving = _serving_hosts(facts)
-    return facts.host not in serving or facts.host == serving[0]
+    able = [host for host in serving if host not in late] or serving
+    return facts.host not in serving or facts.host == able[0]
 
 
 def _silent_hosts(facts: Facts) -> Iterator[Reason]:
@@ -213,8 +217,7 @@ def _two_nodes(facts: Facts) -> Iterator[Reason]:
 
 
 def _disk(facts: Facts) -> Iterator[Reason]:
-    me = facts.host if len(_serving_hosts(facts)) > 1 else ""
-    yield from _room(facts.folder, facts.free_bytes, facts.disk_error, me)
+    yield from _room(facts.folder, facts.free_bytes, facts.disk_error, facts.host)
     for each in facts.processes:
         if each.role == "serve" and each.host != facts.host and is_alive(each, facts.now):
             where = f"{facts.folder} of {each.host}"

@@ -54,7 +54,7 @@ def look_after(context: Context) -> None:
     if run is not None and run.ended_at is None:
         _judge(context, run, now)
         return
-    left = canaries.left()
+    left = [case for case in canaries.left() if context.store.retention.is_for_us(case)]
     for case in left:
         remove(context, case, Why.CANARY, now)
     period = timedelta(minutes=context.config.canary.minutes)

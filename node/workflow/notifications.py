@@ -21,8 +21,6 @@ from storage.queries.notifications import Noteworthy, Notification
 CALM = timedelta(hours=1)
 """What is wrong again within this time after it was told waits: a peer that comes and goes would be told of all day."""
 KEPT = timedelta(days=30)
-TO_ANOTHER_HOST = timedelta(seconds=5)
-"""After so long what is for another host to send is due again."""
 LOOK_BACK = timedelta(hours=48)
 """What is older is not told of for the first time: who adds a target does not want the past."""
 
@@ -121,9 +119,6 @@ def _send_one(context: Context, notification: Notification) -> bool:
         if due_at > now:
             store.postponed(notification, "", due_at)  # the hours are quiet
             return False
-        if notification.event == AlertEvent.UNHEALTHY.value and not speaks(_facts(context)):
-            store.postponed(notification, "", now + TO_ANOTHER_HOST)
-            return False
         alert = _alert_of(context, notification, target)
         if alert is None:
             store.needless(notification, now)
@@ -144,8 +139,11 @@ def _alert_of(context: Context, notification: Notification, target: Target) -> A
     event = AlertEvent(notification.event)
     if event is AlertEvent.UNHEALTHY:
         what = notification.subject.partition(" ")[0]
-        health = judge(_facts(context))
+        facts = _facts(context)
+        health = judge(facts)
         causes = tuple(reason.message for reason in health.reasons if _topic(reason) == what)
+        if not causes and not speaks(facts):  # whether it has passed is for the host to say that noticed it
+            causes = ("another host sees it: `willis status` there says more",)
         ae_title = context.config.node.ae_title
         return Alert(key, at, f"{ae_title} is {health.verdict}: {what.partition(':')[0]}", causes) if causes else None
     if not context.store.notifications.is_open(notification):

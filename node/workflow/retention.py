@@ -87,8 +87,9 @@ def remove(context: Context, case: int, why: Why, before: datetime) -> int | Non
         return None
     try:
         freed = context.files.move((path, _aside(removal, path)) for path in removal.paths)
-    except OSError as error:  # the next run but one puts back what was moved; other cases have their turn
+    except OSError as error:  # what was moved is put back, and other cases have their turn
         _not_removed(removal, error)
+        _end(context, removal, removal.paths)
         return None
     if not context.store.retention.forget(removal, context.clock()):
         _end(context, removal, removal.paths)

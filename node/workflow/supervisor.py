@@ -280,6 +280,8 @@ def _jobs_of(context: Context, rescue: Callable[[], None]) -> list[Job]:
         one_message = notifications.lease(context).total_seconds() + LATE_AFTER_SECONDS / 4
         jobs.append(Job("notify", 2.0, True, lambda: notifications.tell(context), one_message))
         jobs.append(Job("notify_health", 5.0, False, lambda: notifications.notice_health(context)))
+    else:  # what was still to be told of when they were taken out of the configuration becomes a dead letter
+        jobs.append(Job("notify", 60.0, False, lambda: notifications.send(context)))
     if config.canary.minutes:
         jobs.append(Job("canary", 2.0, False, lambda: canary.look_after(context), one_attempt))
     if config.drift.baseline_weeks:

@@ -290,7 +290,7 @@ class RemovalRow(Base):
     report_uid: Mapped[str | None] = mapped_column(String(64))
     instance_count: Mapped[int]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    folder: Mapped[str] = mapped_column(String(32), default="")
+    folder: Mapped[str] = mapped_column(String(80), default="")
     begun_at: Mapped[datetime]
     forgotten_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None] = mapped_column(index=True)

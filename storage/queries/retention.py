@@ -16,7 +16,20 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from storage.database.running import NotificationRow, UploadRow
@@ -36,7 +49,7 @@ from storage.database.transactions import Transactions
 from storage.files.instances import series_folder
 from storage.queries.notifications import NotificationStage
 from storage.queries.rows import alike
-from storage.queries.uploads import images_of, remove_objects
+from storage.queries.uploads import IS_IMAGE, remove_objects
 from storage.stages import DeliveryStage, Outcome, Stage
 
 LEFT = timedelta(minutes=1)
@@ -99,23 +112,33 @@ class Retention:
             )
             return list(session.scalars(found.order_by(SeriesRow.ended_at).limit(limit)))
 
-    def _is_for_us(self, why: Why) -> ColumnElement[bool]:
-        """Nobody is at it already.
+    def is_for_us(self, case_id: int) -> bool:
+        """Whether it is for whoever has our folder to remove the case, once nothing is owed of it."""
+        with self._transactions.reading() as session:
+            mine = select(SeriesRow.id).where(SeriesRow.id == case_id, self._lies_with_us())
+            return session.scalar(mine) is not None
 
-        With an object store the first of its images that lies in a folder lies in ours, or, but for SPACE, none lies in any.
-        """
+    def _is_for_us(self, why: Why) -> ColumnElement[bool]:
+        """Nobody is at it already, and its files lie with us; for SPACE one of its images does."""
         begun = exists().where(RemovalRow.case_id == SeriesRow.id, RemovalRow.ended_at.is_(None))
+        ours = [~begun, self._lies_with_us()]
+        if why is Why.SPACE and self._folder:  # looked for in an index first: of what is evicted there may be very much
+            lies_here = select(UploadRow.series_id).where(UploadRow.folder == self._folder, IS_IMAGE)
+            ours.append(SeriesRow.id.in_(lies_here))
+        return and_(*ours)
+
+    def _lies_with_us(self) -> ColumnElement[bool]:
+        """With an object store: the first of its files that lies in a folder, of images before others, lies in ours, or none does."""
         if not self._folder:
-            return ~begun
+            return true()
         first = (
             select(UploadRow.folder)
-            .where(images_of(SeriesRow.id), UploadRow.folder != "")
-            .order_by(UploadRow.id)
+            .where(UploadRow.series_id == SeriesRow.id, UploadRow.folder != "")
+            .order_by(case((UploadRow.path.like("instances/%"), 0), else_=1), UploadRow.id)
             .limit(1)
             .scalar_subquery()
         )
-        here = first == self._folder if why is Why.SPACE else func.coalesce(first, self._folder) == self._folder
-        return and_(~begun, here)
+        return func.coalesce(first, self._folder) == self._folder
 
     def note_images(self, before: datetime, limit: int, kept_classes: Collection[str]) -> int:
         """What ended before this time and holds an instance of these classes is not looked at as OTHER_OBJECTS again.
@@ -204,7 +227,9 @@ class Retention:
     def unended(self, now: datetime) -> list[tuple[Removal, Sequence[str]]]:
         """Removals from our folder that nobody is at, each with the files that the database knows of its series now."""
         left = or_(RemovalRow.forgotten_at.is_not(None), RemovalRow.begun_at <= now - LEFT)
-        mine = (RemovalRow.ended_at.is_(None), RemovalRow.folder.in_([self._folder, ""]), left)
+        mine = [RemovalRow.ended_at.is_(None), left]
+        if self._folder:
+            mine.append(RemovalRow.folder.in_([self._folder, ""]))
         with self._transactions.reading() as session:
             rows = session.scalars(select(RemovalRow).where(*mine).order_by(RemovalRow.id))
             return [

@@ -22,7 +22,7 @@ from storage.records import StoredFile
 from storage.stages import Stage
 
 _NOT_UPLOADED = (UploadRow.uploaded_at.is_(None), UploadRow.removed_at.is_(None))
-_IS_IMAGE = UploadRow.path.like(literal_column("'instances/%'"))
+IS_IMAGE = UploadRow.path.like(literal_column("'instances/%'"))
 """As the index `ix_upload_image` has it."""
 _ENDED = (Stage.REPORTED.value, Stage.SET_ASIDE.value, Stage.FAILED.value)
 
@@ -68,7 +68,7 @@ class Place:
 
 def images_of(series_id: Any) -> ColumnElement[bool]:
     """The files that came of the series: what its analysis reads, and a host that is lost does not keep from others for ever."""
-    return and_(UploadRow.series_id == series_id, _IS_IMAGE)
+    return and_(UploadRow.series_id == series_id, IS_IMAGE)
 
 
 def waits_elsewhere(which: ColumnElement[bool], folder: str) -> ColumnElement[bool]:
@@ -186,7 +186,7 @@ class Uploads:
 
     def evictable(self, before: datetime, limit: int) -> list[Upload]:
         """Instances in this folder that the store has, of cases that ended, both before this time."""
-        found = select(UploadRow).where(*self._may_go(before), _IS_IMAGE).limit(limit)
+        found = select(UploadRow).where(*self._may_go(before), IS_IMAGE).limit(limit)
         with self._transactions.reading() as session:
             return [Upload(**alike(Upload, row)) for row in session.scalars(found)]
 

@@ -3,13 +3,13 @@
 import sqlalchemy as sa
 from alembic import op
 
-from storage.database.history import TOKEN, drop_columns
+from storage.database.history import NAME, drop_columns
 
 revision, down_revision = "0027", "0026"
 
 
 def upgrade() -> None:
-    op.add_column("removal", sa.Column("folder", TOKEN, nullable=False, server_default=""))
+    op.add_column("removal", sa.Column("folder", NAME, nullable=False, server_default=""))
 
 
 def downgrade() -> None:
