@@ -18,7 +18,7 @@ from tests.faults.committed import CommitsSeen, Committed
 from tests.faults.power_loss import Choice, Disk, Step, acknowledged, steps_of, strace
 from tests.faults.senders import send, small_series
 from tests.faults.small_node import configuration
-from tests.support.running import ROOT, START_SECONDS, free_port, wait_until
+from tests.support.running import ROOT, free_port, wait_until
 
 SERIES = [small_series(1), small_series(2)]
 SENT = {str(ds.SOPInstanceUID): dataset for series in SERIES for ds, dataset in series}
@@ -131,7 +131,7 @@ def _recording(
     command = [*strace(folder / "trace", flushes_take_seconds), sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) as process:
         try:
-            wait_until(lambda: send(port, [], {}), START_SECONDS, "it listens")
+            wait_until(lambda: send(port, [], {}), 180, "it listens")
             yield
         finally:
             process.send_signal(signal.SIGTERM)

@@ -95,7 +95,7 @@ def test_a_worker_that_hangs_and_one_that_dies_are_noticed(node: RunningNode) ->
         assert "has not been heard of" in noticed(node, "`willis work`", Verdict.DEGRADED)
     finally:
         os.kill(worker, signal.SIGCONT)
-    wait_until(lambda: is_well(node), START_SECONDS, "the worker is heard of again")
+    wait_until(lambda: is_well(node), 60, "the worker is heard of again")
     os.kill(worker, signal.SIGKILL)
     noticed(node, "`willis work`", Verdict.DEGRADED)
 
@@ -120,7 +120,7 @@ def test_after_kill_9_of_the_whole_node_the_status_is_down_and_of_its_end_too(no
     assert (code, said["health"]) == (2, "down")
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in killed), 60, "nothing is left of them")
     node.start()
-    wait_until(lambda: all_beat(node) and is_well(node), START_SECONDS, "the node is well again")
+    wait_until(lambda: all_beat(node) and is_well(node), 120, "the node is well again")
     node.stop()
     code, said = status_of(node)
     ended = f"no node runs on {node.config.storage.directory}"

@@ -57,7 +57,7 @@ def test_a_worker_killed_in_mid_early_analysis_costs_no_attempt(
             wait_until(
                 lambda: killed in node.log.read_bytes(), START_SECONDS, "the worker dies while it analyses early"
             )
-    (row,) = node.wait_for_delivered()
+    (row,) = node.wait_for_delivered(seconds=START_SECONDS)  # by a worker that starts first
     assert (row["outcome"], row["attempts"], row["instance_count"]) == ("negative", 1, len(negative_series))
     assert node.pacs.requests == [row["report_uid"]]
 
@@ -103,7 +103,7 @@ def test_an_analysis_beyond_its_time_limit_is_killed_and_ends_as_not_analysed_in
     # mirror images on one thread take longer than the limit on any machine, the report that follows does not
     node = node_in(ai__time_limit_seconds="3", ai__attempts="1", ai__flip="true", ai__threads="1", **LATE)
     node.send(negative_series)
-    (row,) = node.wait_for_delivered()
+    (row,) = node.wait_for_delivered(seconds=START_SECONDS)
     assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
 
 
@@ -116,7 +116,7 @@ def test_a_worker_without_memory_ends_at_once_and_its_case_ends_as_not_analysed(
     mapped_bytes = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
     resource.prlimit(worker, resource.RLIMIT_AS, (mapped_bytes + (64 << 20), resource.RLIM_INFINITY))
     node.send(negative_series)
-    (row,) = node.wait_for_delivered()
+    (row,) = node.wait_for_delivered(seconds=START_SECONDS)
     assert (row["stage"], row["outcome"], row["reason"]) == ("failed", "not_analysed", "attempts_exhausted")
     assert row["detail"] == "1 attempt"
     assert b'"exit_code": %d' % NO_MEMORY in node.log.read_bytes()

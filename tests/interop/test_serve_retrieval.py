@@ -100,7 +100,7 @@ def test_a_retrieval_in_which_the_node_is_killed_is_completed_after_its_start(
 
         monkeypatch.delenv("WILLIS_KILL_AT")
         node.start()
-        (row,) = node.wait_for_delivered()
+        (row,) = node.wait_for_delivered(seconds=240)
         assert (row["instance_count"], row["revision"], row["evidence"]) == (len(series), 1, "count")
         assert results(orthanc) == [row["report_uid"]]
         assert not wrong(node, series)

@@ -22,7 +22,7 @@ from tests.corpus.images import cta
 from tests.corpus.network import fullest
 from tests.scale.model import Arrival, Overhead
 from tests.scale.sleeper import level_hu, sleeper
-from tests.support.running import START_SECONDS, RunningNode, wait_until
+from tests.support.running import RunningNode, wait_until
 
 MODULE = "tests.scale.played"
 
@@ -39,7 +39,7 @@ def sleeping_node(folder: Path) -> Iterator[SleepingNode]:
     folder.mkdir()
     node = SleepingNode(folder, **ALWAYS)
     try:
-        wait_until(partial(_is_loaded, node.start()), START_SECONDS, "the bundle is loaded")
+        wait_until(partial(_is_loaded, node.start()), 120, "the bundle is loaded")
         yield node
     finally:
         node.close()

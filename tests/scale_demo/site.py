@@ -17,7 +17,7 @@ from tests.support.certificates import Certificates
 from tests.support.engine_parts import Part, as_toml, settings
 from tests.support.hosts import Hosts, in_bucket, running_hosts
 from tests.support.object_store import ObjectStore
-from tests.support.running import START_SECONDS, free_port, wait_until
+from tests.support.running import free_port, wait_until
 
 SITES = ("NORTH", "EAST", "SOUTH")
 """AE titles of the hospitals that send."""
@@ -122,7 +122,7 @@ def running_site(
         hosts = running.enter_context(running_hosts(folder, url, s3, **_of_hosts(engine), **more))
         say("hosts a (127.0.0.2) and b (127.0.0.3) listen, and HAProxy has found both")
         site = Site(hosts, scheduler, workers, s3, postgresql)
-        wait_until(site.joined, START_SECONDS, "both hosts know of both workers")
+        wait_until(site.joined, 120, "both hosts know of both workers")
         say("both hosts know of both workers, and the workers can read the object store")
         try:
             yield site

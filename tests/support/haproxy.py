@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.absent import absent
-from tests.support.running import ROOT, START_SECONDS, free_port, wait_until
+from tests.support.running import ROOT, free_port, wait_until
 
 DICOM_PORT, WEB_PORT = 11112, 11180
 """Those of every host in the guide."""
@@ -80,7 +80,7 @@ def balanced(folder: Path, hosts: Sequence[str], dicom_port: int, web_port: int)
     """One that has found both hosts, and is gone afterwards."""
     balancer = Balancer(folder, hosts, dicom_port, web_port)
     try:
-        wait_until(lambda: balancer.is_up("a") and balancer.is_up("b"), START_SECONDS, "HAProxy finds both hosts")
+        wait_until(lambda: balancer.is_up("a") and balancer.is_up("b"), 120, "HAProxy finds both hosts")
         yield balancer
     finally:
         balancer.stop()

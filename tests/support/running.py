@@ -26,7 +26,7 @@ from storage.store import Store
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240.0
-"""What is given to a process that starts, and to what only comes after: how fast it does is not what the test is of.
+"""What is given to a process that starts, where how fast it does is not what the test is of.
 To import torch takes two seconds on a free machine; forty were seen on one that was shared."""
 
 
@@ -182,7 +182,7 @@ class RunningNode:
         """The worklist."""
         return self.store.worklist.rows()
 
-    def wait_for_stage(self, *stages: str, count: int = 1, seconds: float = START_SECONDS) -> list[Row]:
+    def wait_for_stage(self, *stages: str, count: int = 1, seconds: float = 120.0) -> list[Row]:
         """The worklist once `count` series are in one of these stages."""
         return list(
             wait_until(
@@ -192,7 +192,7 @@ class RunningNode:
             )
         )
 
-    def wait_for_delivered(self, count: int = 1, seconds: float = START_SECONDS) -> list[Row]:
+    def wait_for_delivered(self, count: int = 1, seconds: float = 120.0) -> list[Row]:
         """The worklist once `count` reports are in the PACS."""
         return list(
             wait_until(

@@ -200,6 +200,17 @@ class Ended(BaseException):
     """Instead of the end of this process."""
 
 
+@pytest.fixture
+def not_really_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process raises Ended with the status that it would end with."""
+
+    def end(status: int) -> None:
+        raise Ended(status)
+
+    monkeypatch.setattr(os, "_exit", end)
+
+
+@pytest.mark.usefixtures("not_really_ended")
 @pytest.mark.parametrize("attempts", [0, 1])
 def test_a_worker_without_memory_ends_and_gives_nothing_back_itself(
     attempts: int, config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
@@ -213,11 +224,7 @@ def test_a_worker_without_memory_ends_and_gives_nothing_back_itself(
     def out_of_memory(*_: object) -> None:
         raise MemoryError
 
-    def end(status: int) -> None:
-        raise Ended(status)
-
     monkeypatch.setattr(Files, "write_report", out_of_memory)
-    monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(Ended, match=str(NO_MEMORY)):
         Worker(config)._work()
     (row,) = store.worklist.rows()
@@ -225,6 +232,7 @@ def test_a_worker_without_memory_ends_and_gives_nothing_back_itself(
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+@pytest.mark.usefixtures("not_really_ended")
 def test_a_worker_whose_gpu_no_longer_answers_ends_and_the_next_process_makes_the_next_attempt(
     config: Config, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,11 +242,7 @@ def test_a_worker_whose_gpu_no_longer_answers_ends_and_the_next_process_makes_th
     def lost(*_: object) -> None:
         raise DeviceLost("CUDA error: an illegal memory access was encountered")
 
-    def end(status: int) -> None:
-        raise Ended(status)
-
     monkeypatch.setattr(module, "analyse", lost)
-    monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(Ended, match=str(DEVICE_LOST)):
         Worker(config)._while_the_device_answers()
     (row,) = store.worklist.rows()
