@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A Debian package of Willis with all that it needs, for this machine's Debian and processor, in build/deb.
-# Needs: apt-get install dpkg-dev debhelper dh-virtualenv python3-venv. With a wheelhouse: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER.
+# Needs: apt-get install dpkg-dev debhelper dh-virtualenv python3-venv. With a wheelhouse: PIP_NO_INDEX=1 PIP_FIND_LINKS=/FOLDER.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)

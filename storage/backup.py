@@ -2,17 +2,19 @@
 
 The database is copied first, as of one moment, and then every file that it names: files never change once they have a
 name, so whatever the copy of the database names is there, or retention has removed it since.  The manifest names both and
-is written last: until then the backup before it stands.  Another backup into the same folder copies only what is new.
+is written last: until then the backup before it stands.  Another backup into the same folder copies only what is new, and
+removes what the database has not named for `KEPT_DAYS`: it would fill the disk, and hold what retention was to end.
 """
 
 import hashlib
 import json
 import os
+import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from storage.files.instances import FETCHED, FOLDER_NAME
 from storage.messages import of_system
 from storage.records import StoredFile
 
+KEPT_DAYS = 30
 MANIFEST, FILES = "manifest.json", "files"
 _SCHEME = "sqlite:///"
 _OF_SQLITE = ("", "-wal", "-shm", "-journal")
@@ -39,7 +42,7 @@ class NoBackup(StorageError):
 
 @dataclass(frozen=True)
 class BackedUp:
-    """How many files the backup has, how many of them are new, and how many went by retention meanwhile.
+    """How many files the backup has, how many of them are new, how many went by retention meanwhile, and how many from it.
 
     `missing`: those that the node should have and has not, relative to its folder.
     """
@@ -47,6 +50,7 @@ class BackedUp:
     files: int
     copied: int
     removed_meanwhile: int
+    removed: int
     missing: tuple[str, ...]
 
 
@@ -60,8 +64,14 @@ def back_up(
     source = sqlite_path(url)
     if not source.exists():
         raise NoBackup(f"there is no database {source}: nothing to back up")
-    to.mkdir(parents=True, exist_ok=True)
-    known = _known(to)
+    to.mkdir(0o700, parents=True, exist_ok=True)
+    before, identity = _before(to), _identity(source)
+    if before.get("database_identity", identity) != identity:
+        raise NoBackup(
+            f"{to} has the backup of another database than {source}: after a loss `willis restore` puts that back; else name "
+            "another folder"
+        )
+    known: Mapping[str, str] = before.get("files", {})
     digest = _copy_database(source, to)
     hashes: dict[str, str] = {}
     absent, copied = [], 0
@@ -85,10 +95,32 @@ def back_up(
     if (root / FOLDER_NAME).exists():  # by which the database knows the folder, also the one that it is put back into
         hashes[FOLDER_NAME] = _copy(root / FOLDER_NAME, to / FILES / FOLDER_NAME)
     missing = [path for path in absent if _is_named(source, path)]
-    _write_manifest(to, {"made_at": now.isoformat(), "database": digest, "files": hashes})
+    unnamed = _unnamed_since(to, hashes.keys() | set(missing), before.get("unnamed_since", {}), now)
+    old = [path for path, since in unnamed.items() if now - datetime.fromisoformat(since) > timedelta(days=KEPT_DAYS)]
+    kept = {path: since for path, since in unnamed.items() if path not in old}
+    manifest = {"made_at": now.isoformat(), "database": digest, "database_identity": identity}
+    _write_manifest(to, manifest | {"files": hashes, "unnamed_since": kept})
     for older in set(to.glob("willis-*.db")) - {_database(to, digest)}:
         older.unlink()
-    return BackedUp(len(hashes), copied, len(absent) - len(missing), tuple(missing))
+    for path in old:
+        (to / FILES / path).unlink()
+    return BackedUp(len(hashes), copied, len(absent) - len(missing), len(old), tuple(missing))
+
+
+def _unnamed_since(to: Path, named: Set[str], before: Mapping[str, str], now: datetime) -> dict[str, str]:
+    """The files of a backup that its database does not name any longer, each with since when."""
+    there = {str(path.relative_to(to / FILES)) for path in (to / FILES).rglob("*") if path.is_file()}
+    return {path: before.get(path, now.isoformat()) for path in sorted(there - named)}
+
+
+def _identity(source: Path) -> int:
+    """The number that a database and its copies have had since its first backup."""
+    with closing(sqlite3.connect(source, timeout=30, isolation_level=None)) as connection:
+        [(number,)] = connection.execute("PRAGMA user_version")
+        if not number:
+            number = 1 + secrets.randbelow(2**31 - 1)
+            connection.execute(f"PRAGMA user_version = {number}")
+        return int(number)
 
 
 def restore(backup: Path, url: str, root: Path) -> int:
@@ -206,13 +238,12 @@ def _hash(path: Path) -> str:
         raise NoBackup(f"{path} is not there: that is no backup, or part of one") from None
 
 
-def _known(backup: Path) -> Mapping[str, str]:
-    """The files of the backup before, none where it was not finished."""
+def _before(backup: Path) -> Mapping[str, Any]:
+    """The manifest of the backup before, an empty one where it was not finished."""
     try:
-        found: Mapping[str, str] = _read_manifest(backup)["files"]
+        return _read_manifest(backup)
     except NoBackup:
         return {}
-    return found
 
 
 def _read_manifest(backup: Path) -> Mapping[str, Any]:

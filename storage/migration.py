@@ -40,6 +40,10 @@ def plan(url: str, folder: Path, now: datetime | None) -> Plan:
     """
     found = inspect_database(url).revision
     if found is None:
+        if (path := _sqlite_path(url)) and not path.exists():
+            raise DatabaseUnusable(
+                f"there is no database {path}: name the node's configuration with --config; `willis serve` makes a new one"
+            )
         return Plan(None, revision.what_comes_after(None), None)
     if found != revision.newest() and (wrong := revision.why_not(found, may_migrate=True)):
         raise DatabaseUnusable(f"the database {make_safe(url)} {wrong}")
@@ -90,7 +94,7 @@ def _copy(url: str, to: Path) -> None:
     query = address.difference_update_query(["password"]).query
     name = URL.create("postgresql", address.username, None, address.host, address.port, address.database, query)
     environment = os.environ | ({"PGPASSWORD": str(password)} if password else {})
-    to.parent.mkdir(parents=True, exist_ok=True)
+    to.parent.mkdir(0o700, parents=True, exist_ok=True)
     new = to.with_name(f"{to.name}.new")
     command = [program, "--format=custom", f"--file={new}", f"--dbname={name.render_as_string()}"]
     ended = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)  # noqa: S603

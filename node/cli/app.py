@@ -4,6 +4,7 @@ Exit status: 0 done; 1 something failed or was refused; 2 the command or the con
 """
 
 import os
+import pwd
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,10 +44,15 @@ console = _Console(width=None if sys.stdout.isatty() else 160, markup=False, hig
 """Without markup: what is printed comes from configurations, peers and images, and `[peers.PACS]` is no colour."""
 complaints = Console(stderr=True, markup=False, highlight=False)
 
+DEFAULTS = (Path("config.toml"), Path("/etc/willis/config.toml"))
+"""Where a configuration is looked for that nobody names."""
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", envvar="WILLIS_CONFIG", help="Configuration file; without it ./config.toml, if there."
+        "--config",
+        "-c",
+        envvar="WILLIS_CONFIG",
+        help="Configuration file; without it ./config.toml, else /etc/willis/config.toml.",
     ),
 ]
 
@@ -91,7 +97,7 @@ def trouble_noted(config: "Config", role: str) -> Iterator[None]:
         from storage.store import Store
 
         with suppress(Exception):  # what is wrong may be the database itself
-            config.storage.directory.mkdir(parents=True, exist_ok=True)
+            config.storage.directory.mkdir(0o700, parents=True, exist_ok=True)
             note_trouble(Store.open(config.storage.url).processes, role, config.storage.directory, str(error))
         raise
 
@@ -130,6 +136,28 @@ def settings(path: Path | None) -> "Config":
 
 
 def config_path(path: Path | None) -> Path | None:
-    """The file that the option names, else the one in this folder, else None."""
-    default = Path("config.toml")
-    return path or (default if default.exists() else None)
+    """The file that the option names, else the one in this folder, else the one of an installed node, else None."""
+    return path or next((default for default in DEFAULTS if default.exists()), None)
+
+
+def as_owner(config: "Config") -> "Config":
+    """`config`, for a command that makes files in the storage folder.
+
+    Raises ConfigError as root where the folder is another user's: the node, which runs as that user, could not use them.
+    """
+    if owner := not_root_s(config):
+        raise ConfigError(
+            f"[storage] directory = {str(config.storage.directory)!r} belongs to {owner}, who could not use what root makes "
+            f"there: `runuser -u {owner} -- willis ...`"
+        )
+    return config
+
+
+def not_root_s(config: "Config") -> str:
+    """Whose the storage folder is, where we are root and it is not root's; else ""."""
+    folder = config.storage.directory
+    owner = folder.stat().st_uid if os.geteuid() == 0 and folder.exists() else 0
+    try:
+        return pwd.getpwuid(owner).pw_name if owner else ""
+    except KeyError:
+        return f"#{owner}"

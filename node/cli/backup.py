@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from ai.wording import counted
-from node.cli.app import ConfigOption, app, console, one_line_errors, say, settings
+from node.cli.app import ConfigOption, app, as_owner, console, one_line_errors, say, settings
 from node.config.files import files_of
 from node.runtime.clock import utc_now
-from storage.backup import back_up
+from storage.backup import KEPT_DAYS, back_up
 from storage.backup import restore as put_back
 
 
@@ -22,12 +22,16 @@ def backup(
     with one_line_errors():
         checked = settings(config)
         storage = checked.storage
-        find = files_of(checked).here if storage.objects else None
+        find = files_of(as_owner(checked)).here if storage.objects else None  # it is fetched into the storage folder
         done = back_up(storage.url, storage.directory, to, utc_now(), find)
         removed = f", {done.removed_meanwhile} removed by retention meanwhile" if done.removed_meanwhile else ""
         console.print(
             f"{counted(done.files, 'file')} and the database in {to}, {done.copied} new{removed}", soft_wrap=True
         )
+        if done.removed:
+            say(f"{counted(done.removed, 'file')} removed that no case has had for {KEPT_DAYS} days")
+        if to.stat().st_dev == storage.directory.stat().st_dev:
+            say(f"warning: {to} is on the disk of [storage] directory: whatever takes the one takes the other")
         for path in done.missing:
             say(f"missing: {path}; `willis fsck` says more")
         raise typer.Exit(1 if done.missing else 0)
@@ -39,6 +43,6 @@ def restore(
 ) -> None:
     """Put a backup back into a folder without a database; every file is compared with its SHA-256."""
     with one_line_errors():
-        storage = settings(config).storage
+        storage = as_owner(settings(config)).storage
         files = put_back(backup, storage.url, storage.directory)
         console.print(f"{counted(files, 'file')} and the database in {storage.directory}", soft_wrap=True)

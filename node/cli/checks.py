@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from node.cli.app import not_root_s
 from node.config.notifications import Target
 from node.config.peer import Peer
 from node.config.sections import Config, Tls, Web
@@ -42,6 +43,9 @@ def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
     yield from _tls(config.node.tls, config)
     folder = list(_folder(config.storage.directory))
     yield from folder
+    if owner := not_root_s(config):
+        words = f"root may what {owner}, whose [storage] directory is, may not: run `runuser -u {owner} -- willis config check`"
+        yield Problem(words, is_fatal=False)
     if config.storage.database_url or not folder:
         yield from _database(config)
     yield from _objects(config)
@@ -224,6 +228,11 @@ def _engine(config: Config) -> Iterator[Problem]:
 
 
 def _audit(config: Config) -> Iterator[Problem]:
+    file = config.storage.directory / config.audit.file
+    if config.audit.file and file.parent != config.storage.directory:
+        why = _why_not_writable(file.parent) if file.parent.is_dir() else "that folder is not there; make it"
+        if why:
+            yield Problem(f"[audit] file = {config.audit.file!r}: {why}")
     if config.audit.syslog_host:
         yield from _host("[audit] syslog_host", config.audit.syslog_host, config.audit.syslog_port)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ai.wording import counted
-from node.cli.app import ConfigOption, app, configuration, console, one_line_errors, say
+from node.cli.app import ConfigOption, app, as_owner, configuration, console, one_line_errors, say
 from node.config.files import files_of
 from storage.fsck import Checked, Difference, Kind, check
 from storage.store import Store
@@ -37,6 +37,7 @@ def fsck(
     """
     with one_line_errors():
         checked, found = configuration(config), Counter[str]()
+        checked = as_owner(checked) if repair else checked
         files = files_of(checked)
         store = Store.open(checked.storage.url, files.folder)
         for result in check(store, files, repair):

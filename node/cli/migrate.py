@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ai.wording import counted
-from node.cli.app import ConfigOption, app, one_line_errors, say, settings
+from node.cli.app import ConfigOption, app, as_owner, one_line_errors, say, settings
 from node.runtime.clock import utc_now
 
 
@@ -23,7 +23,7 @@ def migrate(
     from node.workflow import migration
 
     with one_line_errors():
-        checked = settings(config)
+        checked = settings(config) if dry_run else as_owner(settings(config))
         planned = migration.plan(checked, utc_now())
         if not planned.steps:
             say(f"the database has the tables of this version ({planned.found}): nothing to do")

@@ -9,6 +9,7 @@ from ai.wording import counted
 from node.cli.app import (
     ConfigOption,
     app,
+    as_owner,
     complain,
     config_path,
     configuration,
@@ -34,7 +35,7 @@ def serve(config: ConfigOption = None) -> None:
     with one_line_errors():
         path = config_path(config)
         arguments = ["--config", str(path)] if path else []
-        checked = configuration(path)
+        checked = as_owner(configuration(path))
         with trouble_noted(checked, "serve"):
             _require_what_is_soon_known(checked)
             from node.workflow.supervisor import serve as run

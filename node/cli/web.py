@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from node.cli.app import ConfigOption, app, configuration, console, one_line_errors, settings, trouble_noted
+from node.cli.app import ConfigOption, app, as_owner, configuration, console, one_line_errors, settings, trouble_noted
 from node.config.sections import Config
 from node.errors import NodeError
 from node.runtime.clock import utc_now
@@ -47,7 +47,7 @@ def web(
             end_with_parent(asked.set)
         elif sys.stdin is None or not sys.stdin.isatty():  # else SIGHUP says that its terminal is gone
             on_hangup(asked.set)
-        checked = configuration(config)
+        checked = as_owner(configuration(config))
         with trouble_noted(checked, "web"):
             listen(checked).close()  # before the seconds that the rest takes to be imported
             from node.web.server import serve_pages
@@ -63,7 +63,7 @@ def add(
     """Make an account; its password is asked for, or read from standard input."""
     with one_line_errors():
         checked, person = checked_name(name), checked_person_name(person_name or "")
-        accounts = _accounts(configuration(config))
+        accounts = _accounts(as_owner(configuration(config)))
         hashed = Passwords().hashed(checked_password(checked, _password()))
         accounts.add(checked, role, hashed, utc_now(), person_name=person)
         console.print(f"{checked}: {role}", highlight=False)

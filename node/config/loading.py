@@ -27,7 +27,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            values = tomllib.loads(path.read_text("utf-8"))
+            values = tomllib.loads(path.read_text("utf-8-sig"))
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}; name the file with --config") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

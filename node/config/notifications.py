@@ -66,7 +66,7 @@ class Target(Section):
         if kind == "hl7" and url and not port:
             raise wrong(f"{where}: url has no port; write mllp://HOST:2575")
         events = values.get("events", ())
-        if kind in ("hl7", "fhir") and set(events) - {AlertEvent.POSITIVE}:
+        if kind in ("hl7", "fhir") and isinstance(events, list | tuple) and set(events) - {AlertEvent.POSITIVE}:
             raise wrong(f'{where}: kind = {kind!r} carries results alone: events = ["positive"]')
         if (hours := values.get("quiet_hours", "")) and not _HOURS.fullmatch(str(hours)):
             raise wrong(f'{where}: quiet_hours = {hours!r} is no span of hours; write for example "22:00-06:30"')

@@ -3,6 +3,7 @@
 import types
 from collections.abc import Mapping
 from datetime import tzinfo
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -313,11 +314,29 @@ class Config(Section):
     def _tls_has_certificates(self) -> "Config":
         if self.audit.syslog_host and self.node.tls is None:
             raise ValueError("[audit] syslog_host needs [node.tls] with certificate, key and ca")
+        knows_callers = self.node.tls is not None and self.node.tls.require_peer_certificate
         for name, peer in self.peers.items():
             if peer.tls and self.node.tls is None:
                 raise ValueError(f"[peers.{name}] tls = true needs [node.tls] with certificate, key and ca")
-            if peer.tls_subject and not (self.node.tls and self.node.tls.require_peer_certificate):
-                raise ValueError(f"[peers.{name}] tls_subject needs [node.tls] with require_peer_certificate = true")
+            names_caller = (
+                "tls_subject" if peer.tls_subject else "tls_sha256" if peer.tls_sha256 and not peer.url else ""
+            )
+            if names_caller and not knows_callers:
+                raise ValueError(f"[peers.{name}] {names_caller} needs [node.tls] with require_peer_certificate = true")
+        return self
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> "Config":
+        ports = {"[node]": (self.node.host, self.node.port)}
+        if self.node.tls is not None:
+            ports["[node.tls]"] = (self.node.host, self.node.tls.port)
+            if self.node.tls.required:
+                del ports["[node]"]
+        if self.web.enabled:
+            ports["[web]"] = (self.web.host, self.web.port)
+        for (one, (host, port)), (other, (other_host, other_port)) in combinations(ports.items(), 2):
+            if port == other_port and (host == other_host or {host, other_host} & {"0.0.0.0", "::", ""}):  # noqa: S104
+                raise ValueError(f"{other} port = {other_port} is that of {one} too; give each a port of its own")
         return self
 
     @property

@@ -92,6 +92,8 @@ def _checked_link(template: str) -> str:
         raise ValueError("a link begins with https://, http:// or weasis://")
     if unknown := [name for name in found if name not in LINK_VALUES]:
         raise ValueError(f"{{{unknown[0]}}} is not known; known are {', '.join(LINK_VALUES)}")
+    if "{" in (rest := re.sub(r"\{.*?\}", "", template)) or "}" in rest:
+        raise ValueError("a brace stands alone; write {NAME} for a value, %7B and %7D for braces of the address")
     return template
 
 

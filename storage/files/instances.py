@@ -159,6 +159,7 @@ class Files:
         self._token, self._temporaries = secrets.token_hex(16), itertools.count()
         try:
             new = [folder for folder in (root, *root.parents) if not folder.exists()]
+            root.mkdir(0o700, parents=True, exist_ok=True)  # patients' images: nobody else's, whatever the umask
             for name in ("instances", "reports", "incoming"):
                 (root / name).mkdir(parents=True, exist_ok=True)
             for folder in (root, *(folder.parent for folder in new)):

@@ -95,6 +95,12 @@ def test_what_the_units_run_are_commands_of_ours() -> None:
                 assert line.split()[1] in COMMANDS
 
 
+def test_the_backup_s_unit_can_reach_an_object_store_and_waits_for_the_disk_that_it_writes_to() -> None:
+    unit = (ROOT / "packaging" / "systemd" / "willis-backup.service").read_text("utf-8")
+    assert "PrivateNetwork" not in unit and "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6" in unit
+    assert "RequiresMountsFor=/var/backups/willis" in unit
+
+
 def test_the_debian_package_s_scripts_are_shell_and_it_has_every_unit_and_what_the_units_need() -> None:
     debian, build = ROOT / "packaging" / "debian", (ROOT / "packaging" / "deb.sh").read_text("utf-8")
     for script in sorted(debian.glob("willis.p*")):
@@ -107,6 +113,11 @@ def test_the_debian_package_s_scripts_are_shell_and_it_has_every_unit_and_what_t
     for unit in UNITS:
         assert unit.name in build or (unit.name.startswith("willis-") and "packaging/systemd/willis-*" in build)
         assert unit.stem == "willis" or f"--name={unit.stem} " in (debian / "rules").read_text("utf-8")
+    prerm = (debian / "willis.prerm").read_text("utf-8")
+    assert '[ "$1" != remove ] || deb-systemd-invoke stop willis-backup.timer' in prerm, (
+        "an upgrade would end the backups"
+    )
+    assert "/var/lib/willis/audit.log" in (debian / "willis.logrotate").read_text("utf-8")
     postinst = (debian / "willis.postinst").read_text("utf-8")
     assert "adduser --system --group" in postinst and "/var/lib/willis /var/backups/willis" in postinst
     removed = re.sub(r"#.*", "", (debian / "willis.postrm").read_text("utf-8"))

@@ -4,6 +4,7 @@ import errno
 import shutil
 import sqlite3
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,48 @@ def test_a_backup_that_breaks_off_leaves_the_one_before_whole(
     assert restore(tmp_path / "backup", node.url, node.root) == 3
 
 
+def test_what_no_case_has_any_longer_goes_from_the_backup_too_after_a_month(
+    node: Node, tmp_path: Path, clock: FakeClock
+) -> None:
+    to = tmp_path / "backup"
+    back_up(node.url, node.root, to, START)
+    of_first = {path for path in (to / FILES).rglob("*") if path.is_file()}
+    node.take(clock, 2)
+    with sqlite3.connect(node.root / "willis.db") as connection:
+        connection.execute("DELETE FROM instance WHERE series_id = 1")
+    for days, removed in ((1, 0), (31, 0), (32, 3), (33, 0)):
+        done = back_up(node.url, node.root, to, START + timedelta(days=days))
+        assert (done.files, done.removed) == (3, removed), days
+        assert {path for path in of_first if path.exists()} == (of_first if days < 32 else set())
+    node.destroy()
+    assert restore(to, node.url, node.root) == 3
+
+
+def test_a_file_that_is_missing_here_stays_in_the_backup(node: Node, tmp_path: Path) -> None:
+    to = tmp_path / "backup"
+    back_up(node.url, node.root, to, START)
+    for path in node.root.glob("instances/*/*/*.dcm"):
+        path.unlink()
+    for days in (1, 40, 80):
+        assert back_up(node.url, node.root, to, START + timedelta(days=days)).removed == 0
+    assert len(list((to / FILES).rglob("*.dcm"))) == 3
+
+
+def test_a_new_database_does_not_take_the_place_of_the_lost_one_s_backup(
+    node: Node, tmp_path: Path, clock: FakeClock
+) -> None:
+    to = tmp_path / "backup"
+    back_up(node.url, node.root, to, START)
+    node.destroy()
+    new = Node(node.root)
+    new.take(clock, 2)
+    with pytest.raises(NoBackup, match=r"has the backup of another database than .*`willis restore` puts that back"):
+        back_up(new.url, new.root, to, START)
+    new.destroy()
+    assert restore(to, node.url, node.root) == 3
+    assert back_up(node.url, node.root, to, START).copied == 0, "what was put back is the same database"
+
+
 def test_a_backup_of_a_later_version_is_refused(node: Node, tmp_path: Path) -> None:
     node.store.close()
     with sqlite3.connect(node.root / "willis.db") as connection:
@@ -178,7 +221,8 @@ def test_the_commands_say_what_they_did_and_what_they_cannot(node: Node, tmp_pat
         return result.exit_code, result.output
 
     backup = str(tmp_path / "backup")
-    assert run("backup", backup) == (0, f"3 files and the database in {backup}, 3 new\n")
+    said = f"warning: {backup} is on the disk of [storage] directory: whatever takes the one takes the other"
+    assert run("backup", backup) == (0, f"3 files and the database in {backup}, 3 new\n{said}\n")
     assert "is there already" in run("restore", backup)[1]
     node.destroy()
     assert run("restore", backup) == (0, f"3 files and the database in {node.root}\n")

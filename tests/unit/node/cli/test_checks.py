@@ -1,6 +1,7 @@
 """`willis config check`: what it notices, and that it changes nothing."""
 
 import hashlib
+import os
 import shutil
 import socket
 import sqlite3
@@ -358,3 +359,23 @@ def test_a_provider_s_files_and_host_are_looked_at_always_and_itself_when_that_i
     assert said.startswith("warning: [web] single sign-on at 127.0.0.1:") and "cannot be reached" in said
     [said] = check(web_port + oidc(web(Said(404)).url), ask_peers=True)
     assert said.startswith("[web] single sign-on answers HTTP 404; is [web.oidc] issuer right?")
+
+
+def test_an_audit_file_that_cannot_be_written_is_an_error(check: Check, tmp_path: Path) -> None:
+    [said] = check(f'[audit]\nfile = "{tmp_path}/nowhere/audit.log"')
+    assert said == f"[audit] file = '{tmp_path}/nowhere/audit.log': that folder is not there; make it"
+    (tmp_path / "nowhere").mkdir()
+    assert check(f'[audit]\nfile = "{tmp_path}/nowhere/audit.log"') == []
+    [said] = check('[audit]\nfile = "/proc/audit.log"')
+    assert said.startswith("[audit] file = '/proc/audit.log': ")
+
+
+def test_root_is_warned_that_it_may_what_the_node_may_not(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "var").mkdir()
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "var", 1, 1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    [said] = check()
+    assert said.startswith("warning: root may what ") and "runuser -u " in said

@@ -71,6 +71,13 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(run: Run, config: P
     assert [path.name for path in database.parent.iterdir()] == ["willis.db"]
 
 
+def test_a_database_that_is_not_there_is_not_made_but_said(run: Run, config: Path) -> None:
+    for option in ([], ["--dry-run"]):
+        said = one_line(run("migrate", *option, "--config", config), 2)
+        assert "there is no database" in said and "name the node's configuration with --config" in said
+    assert not (config.parent / "var" / "willis.db").exists()
+
+
 def test_the_database_is_copied_and_then_migrated_with_what_is_in_it(run: Run, config: Path, url: str) -> None:
     said = run("migrate", "--config", config)
     assert said.exit_code == 0, said.output

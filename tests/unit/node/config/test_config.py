@@ -136,6 +136,49 @@ def test_without_peers_no_destination_can_be_named(tmp_path: Path) -> None:
     assert "peers are: none" in complaint(tmp_path, '[delivery]\ndefault_destination = "PACS"')
 
 
+TLS = '[node.tls]\ncertificate = "c"\nkey = "k"\nca = "a"\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[node]\nport = 2112\n[web]\nport = 2112", "[web] port = 2112 is that of [node] too"),
+        (f"{TLS}port = 11112", "[node.tls] port = 11112 is that of [node] too"),
+        (f'{TLS}port = 2112\n[web]\nport = 2112\nhost = "0.0.0.0"', "[web] port = 2112 is that of [node.tls] too"),
+    ],
+)
+def test_two_listeners_on_one_port_are_named(tmp_path: Path, content: str, said: str) -> None:
+    assert said in complaint(tmp_path, content)
+
+
+def test_a_port_that_only_one_listens_on_may_be_named_twice(tmp_path: Path) -> None:
+    loaded(tmp_path, "[node]\nport = 2112\n[web]\nenabled = false\nport = 2112")
+    loaded(tmp_path, f"{TLS}port = 11112\nrequired = true")
+    loaded(tmp_path, '[node]\nhost = "10.0.0.1"\nport = 2112\n[web]\nport = 2112')
+
+
+def test_a_fingerprint_without_tls_on_which_it_could_be_seen_is_named(tmp_path: Path) -> None:
+    fingerprint = f'tls_sha256 = "{"ab" * 32}"\n'
+    said = complaint(tmp_path, PACS + fingerprint)
+    assert "[peers.PACS] tls_sha256 needs [node.tls] with require_peer_certificate = true" in said
+    loaded(tmp_path, f"{TLS}\n{PACS}{fingerprint}")
+    loaded(tmp_path, f'[peers.PACS]\nae_title = "PACS"\nurl = "https://pacs/dicom-web"\n{fingerprint}')
+
+
+@pytest.mark.parametrize("link", ["https://x/{study_instance_uid", "https://x/}", "https://x/{patient_id}/{"])
+def test_a_link_with_a_brace_that_stands_alone_is_named(tmp_path: Path, link: str) -> None:
+    assert "a brace stands alone" in complaint(tmp_path, f'[web.links]\nPACS = "{link}"')
+
+
+def test_a_target_whose_events_are_no_list_is_named(tmp_path: Path) -> None:
+    content = '[[notifications]]\nname = "a"\nkind = "hl7"\nurl = "mllp://h:1"\nevents = 5'
+    assert "notifications.0.events" in complaint(tmp_path, content)
+
+
+def test_a_byte_order_mark_before_the_file_is_passed_over(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "\ufeff[node]\nport = 104\n").node.port == 104
+
+
 @pytest.mark.parametrize("content", ["[node\n", "port == 1", "[node]\nport = 1\nport = 2"])
 def test_what_is_not_toml_is_said(tmp_path: Path, content: str) -> None:
     assert complaint(tmp_path, content).startswith("config.toml: not TOML: ")
