@@ -3,6 +3,7 @@
 The only copy of these steps: training uses them through the same functions as inference.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,12 +110,16 @@ def resample(volume: Volume, affine_lps: NDArray[np.float64], size_DHW: tuple[in
 def _resample_oblique(
     hu_DHW: NDArray[np.int16], mapping: NDArray[np.float64], size_DHW: tuple[int, int, int]
 ) -> Float32Array:
-    """Trilinear interpolation on a grid that is turned or sheared (gantry tilt); float32."""
+    """Trilinear interpolation, of what is averaged before, on a grid that is turned, mirrored or sheared (gantry tilt); float32."""
+    steps = np.linalg.norm(mapping[:3, :3], axis=1)  # of the target, in voxels along each axis of the source
     ends = np.array(np.meshgrid(*((0, side - 1) for side in size_DHW), [1.0], indexing="ij")).reshape(4, -1)
     corners = (mapping @ ends)[:3]
-    low = np.clip(np.floor(corners.min(axis=1)).astype(int) - 1, 0, np.array(hu_DHW.shape) - 1)
-    high = np.clip(np.ceil(corners.max(axis=1)).astype(int) + 2, low + 1, hu_DHW.shape)
+    reach = np.ceil(steps).astype(int)
+    low = np.clip(np.floor(corners.min(axis=1)).astype(int) - reach, 0, np.array(hu_DHW.shape) - 1)
+    high = np.clip(np.ceil(corners.max(axis=1)).astype(int) + 1 + reach, low + 1, hu_DHW.shape)
     cropped = _clipped(hu_DHW[tuple(slice(a, b) for a, b in zip(low, high, strict=True))])
+    for axis in np.flatnonzero(steps > 1.0):
+        ndimage.correlate1d(cropped, _triangle(steps[axis]), axis, output=cropped, mode="nearest")
     fine: Float32Array = ndimage.affine_transform(
         cropped,
         mapping[:3, :3],
@@ -124,6 +129,19 @@ def _resample_oblique(
         cval=HU_RANGE[0],
     )
     return fine
+
+
+def _triangle(half_width: float) -> NDArray[np.float64]:
+    """Weights of neighbours in a line: with linear interpolation after them they spread as `_triangle_filter` does.
+
+    Where the half-width is a whole number that is a triangle; between two, a mixture of theirs with the same variance.
+    """
+    less = math.floor(half_width)
+    share = (half_width**2 - less**2) / ((less + 1) ** 2 - less**2)
+    away = np.abs(np.arange(-less, less + 1))
+    low, high = (np.clip(width - away, 0.0, None) / width**2 for width in (less, less + 1))
+    weights: NDArray[np.float64] = (1.0 - share) * low + share * high
+    return weights
 
 
 def _resample_aligned(

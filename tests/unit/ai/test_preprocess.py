@@ -52,6 +52,21 @@ def test_a_tilted_grid_is_resampled_to_the_same_place() -> None:
     assert np.abs(region.hu_DHW - expected(region.affine_lps, SMALL.size_DHW)).max() <= 1.5
 
 
+@pytest.mark.parametrize("step_mm", [0.5, 0.7, 1.0, 1.3])
+def test_noise_is_averaged_alike_on_a_grid_that_is_turned_or_mirrored(step_mm: float) -> None:
+    noise = np.random.default_rng(1).normal(0.0, 300.0, (140, 140, 140)).astype(np.int16)
+    straight = affine((0.4, 0.4, 0.4), (-28.0, -28.0, -28.0))
+    grid = affine((step_mm,) * 3, (-12 * step_mm,) * 3)
+    along = resample(Volume(noise, straight), grid, (24, 24, 24)).std()
+    for degrees in (1.0, 10.0, 30.0):
+        turned = np.eye(4)
+        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        turned[1:3, 1:3] = [[c, -s], [s, c]]
+        assert resample(Volume(noise, turned @ straight), grid, (24, 24, 24)).std() == pytest.approx(along, rel=0.2)
+    mirrored = np.diag([-1.0, 1.0, 1.0, 1.0]) @ straight
+    assert resample(Volume(noise, mirrored), grid, (24, 24, 24)).std() == pytest.approx(along, rel=0.2)
+
+
 @pytest.mark.parametrize("shear", [0.0, 0.2])
 def test_beyond_the_volume_there_is_air(shear: float) -> None:
     volume = Volume(np.full((10, 40, 40), 50, np.int16), affine((1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
