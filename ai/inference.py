@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ai.affine import lps_of
 from ai.device import passes_in_bfloat16
+from ai.errors import DeviceLost
 from ai.heap import kept_heap
 from ai.locations import LOCATIONS
 from ai.preprocess import Preprocessing, Region, channels, coordinates
@@ -98,7 +99,8 @@ def infer(
 ) -> Maps:
     """Return the maps of a region.  `precision`: as `ai.device.passes_in_bfloat16` reads it.
 
-    Raises what `progress` raises, and torch.OutOfMemoryError when a tile does not fit.
+    Raises what `progress` raises, torch.OutOfMemoryError when a tile does not fit, and where the network's answer is no number
+    DeviceLost of a GPU, else FloatingPointError: it would read like one of a scan without an aneurysm.
     """
     shape = region.hu_DHW.shape
     lines = coordinates(region, preprocessing)
@@ -138,6 +140,8 @@ def infer(
     tell()
     assert total is not None
     total /= weight.to(total.device)
+    if not total.isfinite().all():
+        raise (FloatingPointError if device.type == "cpu" else DeviceLost)("the network's answer is no number")
     return Maps(
         total[LESION_MAP].clone().cpu().numpy(),  # a view would keep all maps
         total[LOCATION_MAPS].half().cpu().numpy(),

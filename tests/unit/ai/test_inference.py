@@ -116,6 +116,14 @@ def test_an_ensemble_is_the_mean_of_its_networks() -> None:
     assert np.allclose(both, np.mean(each, axis=0), atol=1e-4)
 
 
+def test_an_answer_that_is_no_number_is_an_error_and_not_one_without_an_aneurysm() -> None:
+    broken = network()
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="no number"):
+        infer([broken], region(), SETTINGS, Tiling((48, 48, 64), 8), CPU)
+
+
 def test_progress_ends_at_one_and_may_cancel() -> None:
     shares: list[float] = []
     infer([network()], region(), SETTINGS, Tiling(size=32), CPU, shares.append)
