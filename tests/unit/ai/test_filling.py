@@ -19,6 +19,13 @@ def test_the_phase_whose_arteries_are_fullest_is_found_wherever_it_stands(order:
     assert order[fullest(phases[n] for n in order)] == 2
 
 
+@pytest.mark.parametrize("moved_voxels", [1, 2])
+def test_a_phase_in_which_the_head_has_moved_is_not_taken_for_filled(moved_voxels: int) -> None:
+    phases = [noisy(head(contrast_hu=hu), n) for n, hu in enumerate((None, 60.0, 280.0, 200.0, 40.0))]
+    phases[4] = replace(phases[4], hu_DHW=np.roll(phases[4].hu_DHW, moved_voxels, axis=2))
+    assert fullest(phases) == 2
+
+
 def test_a_phase_that_cannot_be_had_is_passed_over() -> None:
     assert fullest([None, head(contrast_hu=200.0), None, head(contrast_hu=350.0)]) == 3
 
