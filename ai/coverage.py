@@ -214,6 +214,8 @@ def extent_about(
     """The extent of a head whose circle of Willis is known."""
     index = np.linalg.solve(volume.affine_lps, np.append(circle_centre_lps_mm, 1.0))[:3]
     spacing = np.array(volume.spacing_mm_DHW)
+    normal = np.cross(volume.affine_lps[:3, 1], volume.affine_lps[:3, 2]) / (spacing[1] * spacing[2])
+    spacing[0] = abs(normal @ volume.affine_lps[:3, 0])  # under a tilted gantry less than from slice to slice
     before = index * spacing
     behind = (np.array(volume.hu_DHW.shape) - 1 - index) * spacing
     return HeadExtent(

@@ -1,5 +1,7 @@
 """The quality of a series, measured about its circle of Willis: metal and its streaks, steps between slices, contrast, noise."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -20,9 +22,16 @@ _SKIN_HU = -200
 
 
 def quality_of(
-    volume: Volume, circle_centre_lps_mm: tuple[float, float, float], tubes: Tubes, spread_mm: float = 0.0
+    volume: Volume,
+    circle_centre_lps_mm: tuple[float, float, float],
+    tubes: Tubes,
+    spread_mm: float = 0.0,
+    below_mm: float = math.inf,
 ) -> Quality:
-    """The quality of a series about its circle of Willis; `tubes` as `ai.contrast.enhanced_tubes` saw them."""
+    """The quality of a series about its circle of Willis; `tubes` as `ai.contrast.enhanced_tubes` saw them.
+
+    `spread_mm`, `below_mm`: as `ai.coverage.HeadExtent` has them.
+    """
     hu = region_of_interest(volume, circle_centre_lps_mm, _AROUND).hu_DHW.astype(np.float32)
     smooth = ndimage.gaussian_filter(hu, 1.5)
     metal = hu >= METAL_HU
@@ -34,6 +43,7 @@ def quality_of(
         step_mm=_step_mm(volume, circle_centre_lps_mm),
         spread_mm=spread_mm,
         unfilled_side=_unfilled_side(tubes),
+        below_mm=below_mm,
     )
 
 

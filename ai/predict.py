@@ -167,7 +167,7 @@ def prepared_region(
     progress(0.0)
     if require_contrast and not tubes.filled:
         raise NotAnalysable(Reason.NO_CONTRAST)
-    quality = quality_of(volume, centre, tubes, extent.spread_mm)
+    quality = quality_of(volume, centre, tubes, extent.spread_mm, extent.below_mm)
     progress(0.0)
     return replace(region, quality=quality)
 

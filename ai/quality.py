@@ -3,6 +3,7 @@
 The thresholds separate heads with and without each fault (`tests/unit/test_ai_quality.py`); `ai.measures` measures.
 """
 
+import math
 from dataclasses import dataclass
 
 LEAST_METAL_MM3 = 6.0
@@ -12,6 +13,8 @@ MOST_STEP_MM = 1.0
 LEAST_ARTERIAL_HU = 170.0
 """Of the brightest tenth of the tubes above the base, at 1 mm: arteries of 200 HU reach 165, of 220 HU 180."""
 MOST_NOISE_HU = 30.0
+LEAST_BELOW_MM = 45.0
+"""So far below the circle the vertebral arteries and the inferior cerebellar arteries' origins reach."""
 MOST_SPREAD_MM = 9.0
 """A region read about a circle placed worse than this is larger."""
 
@@ -23,7 +26,8 @@ class Quality:
     `noise_hu`: standard deviation in soft tissue of the slices.  `arterial_hu`: of the brightest filled tubes, nan without any.
     `metal_mm3`: as dense as metal within 40 mm of the circle.  `streak_hu`: unevenness that metal adds there.  `step_mm`: the
     largest sideways jump of the vault from one slice to the next.  `spread_mm`: how well the circle is placed.
-    `unfilled_side`: "left" or "right" where arteries are filled on the other side only, else "".
+    `unfilled_side`: "left" or "right" where arteries are filled on the other side only, else "".  `below_mm`: how far the
+    images reach below the circle.
     """
 
     noise_hu: float
@@ -33,6 +37,7 @@ class Quality:
     step_mm: float = 0.0
     spread_mm: float = 0.0
     unfilled_side: str = ""
+    below_mm: float = math.inf
 
     def __post_init__(self) -> None:
         if self.unfilled_side not in ("", "left", "right"):
@@ -57,6 +62,8 @@ class Quality:
             found.append(f"no filled arteries seen on the {self.unfilled_side}")
         if self.spread_mm > MOST_SPREAD_MM:
             found.append("uncertain position of the circle of Willis")
+        if self.below_mm < LEAST_BELOW_MM:
+            found.append(f"images end {self.below_mm:.0f} mm below the circle of Willis")
         return tuple(found)
 
     @property

@@ -80,7 +80,7 @@ def audit(seed: int, settings: Preprocessing) -> Audited:
         (float(error[2]), float(error[1]), float(error[0])),
         len(scan.lesions),
         inside,
-        quality_of(scan.volume, centre, tubes, extent.spread_mm).limits,
+        quality_of(scan.volume, centre, tubes, extent.spread_mm, extent.below_mm).limits,
     )
 
 

@@ -1,12 +1,13 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ai.coverage import HeadExtent, head_extent, require_coverage
+from ai.coverage import HeadExtent, extent_about, head_extent, require_coverage
 from ai.errors import NotAnalysable, Reason
 from ai.volume import Volume
 from tests.support.absent import absent
@@ -32,6 +33,16 @@ def test_the_circle_is_found_in_a_whole_head_at_any_spacing(spacing: tuple[float
     assert extent.vertex_inside
     assert extent.covers_circle_of_willis(margin_mm=5.0)
     assert apart_mm(extent, (3.0, -12.0, 40.0)) < 15.0
+
+
+def test_under_a_tilted_gantry_coverage_is_counted_across_the_slices_and_not_along_the_table() -> None:
+    volume = head()
+    tilted = volume.affine_lps.copy()
+    tilted[1, 0] = tilted[2, 0] * np.tan(np.radians(25.0))
+    centre = tuple((tilted @ np.array([30.0, 60.0, 60.0, 1.0]))[:3])
+    extent = extent_about(replace(volume, affine_lps=tilted), centre, vertex_inside=True)
+    assert extent.below_mm == pytest.approx(30 * tilted[2, 0])
+    assert extent.above_mm == pytest.approx((len(volume.hu_DHW) - 31) * tilted[2, 0])
 
 
 def test_the_lower_part_of_a_head_does_not_cover_the_circle() -> None:

@@ -79,6 +79,14 @@ def test_a_circle_that_is_hardly_placed_limits() -> None:
     assert quality.limits == ("uncertain position of the circle of Willis",)
 
 
+def test_images_that_end_soon_below_the_circle_limit() -> None:
+    volume = fine(350.0)
+    tubes = enhanced_tubes(volume, CIRCLE)
+    assert quality_of(volume, CIRCLE, tubes, below_mm=46.0).limits == ()
+    quality = quality_of(volume, CIRCLE, tubes, below_mm=38.4)
+    assert quality.limits == ("images end 38 mm below the circle of Willis",)
+
+
 @pytest.mark.parametrize("wrong", [{"noise_hu": -1.0}, {"step_mm": float("nan")}, {"unfilled_side": "both"}])
 def test_a_wrong_quality_cannot_be_built(wrong: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match=next(iter(wrong))):
