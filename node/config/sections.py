@@ -112,7 +112,12 @@ class Eligibility(Section):
     maximum_spacing_mm: Annotated[float, Field(gt=0, le=10)] = 1.5
     require_contrast: bool = True
     excluded_image_types: tuple[str, ...] = texts(NO_ORIGINAL)
-    excluded_descriptions: tuple[Pattern, ...] = (r"\bmip\b", r"\bmpr\b", r"\bvrt?\b", r"\b(cor|sag)(onal|ittal)?\b")
+    excluded_descriptions: tuple[Pattern, ...] = (
+        r"\bmips?\b",
+        r"\bmprs?\b",
+        r"\bvrt?\b",
+        r"\b(cor|sag)(onal|ittal)?\b",
+    )
     sharp_kernels: tuple[Pattern, ...] = texts(SHARP)
     sibling_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 20
 

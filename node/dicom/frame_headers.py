@@ -10,6 +10,7 @@ from pydicom.tag import Tag
 
 from ai.frames import GARBLED, frame_count, frames, items_of
 from ai.wording import unpadded
+from node.dicom.header import date_and_time
 from storage.records import Header
 
 
@@ -30,12 +31,14 @@ def frame_headers(header: Header, ds: Dataset) -> list[Header]:
             kvp=_number(find("CTXRayDetailsSequence", "KVP")) or header.kvp,
             acquisition_number=_text(find("FrameContentSequence", "FrameAcquisitionNumber"))
             or header.acquisition_number,
-            acquired_at=_text(find("FrameContentSequence", "FrameAcquisitionDateTime"))[:21] or header.acquired_at,
+            acquired_at=date_and_time(_text(find("FrameContentSequence", "FrameAcquisitionDateTime")))
+            or header.acquired_at,
             slice_thickness_mm=_float(find("PixelMeasuresSequence", "SliceThickness")) or header.slice_thickness_mm,
             temporal_position=_text(find("FrameContentSequence", "TemporalPositionIndex"))
             or _text(_at(find("FrameContentSequence", "DimensionIndexValues"), of_time))
             or header.temporal_position,
             stack=_text(find("FrameContentSequence", "StackID")),
+            instance_number=frame.number,
             number_of_frames=1,
         )
         for frame, find in zip(frames(ds), _finders(ds), strict=False)

@@ -246,9 +246,13 @@ def _acquisition_key(ds: _Found) -> str:
 
 def _acquired_at(ds: _Found) -> str:
     """See `Header.acquired_at`; "" where the header does not say."""
-    if at := _DATE_AND_TIME.match(ds.ascii("AcquisitionDateTime")):
-        return at[0]
-    return _date_and_time(ds, "Acquisition")
+    return date_and_time(ds.ascii("AcquisitionDateTime")) or _date_and_time(ds, "Acquisition")
+
+
+def date_and_time(text: str) -> str:
+    """The part of a DT that `Header.acquired_at` has: to the second at least, no offset from UTC; else ""."""
+    at = _DATE_AND_TIME.match(text)
+    return at[0] if at else ""
 
 
 def _date_and_time(ds: _Found, of: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
+from statistics import median
 
 import numpy as np
 
@@ -28,6 +29,10 @@ _EXTENT_TOLERANCE_MM = 10.0
 _OVERLAP_MM = 5.0
 """Steps of one acquisition meet within less."""
 _SAME_PLACE_MM = 0.02
+_NO_COARSER = 1.25
+"""An answer on slices up to so many times as thick and as far apart holds for finer ones."""
+_FEW, _FAR_MM = 3, 20.0
+"""So few slices so far from the others are no step of their acquisition: those that watch the contrast's arrival, say."""
 _DERIVED_WORDS = re.compile("|".join(texts(DERIVED)), re.IGNORECASE)
 
 
@@ -42,8 +47,8 @@ class Acquisition:
     """What the slices of a series tell of the acquisition that they show.
 
     `seconds`: when its first and its last slice were acquired, since an arbitrary moment; `content_seconds`: when their
-    pixels were made; `extent_mm`: from its lowest to its highest slice along their normal; None where nothing tells.
-    `is_one`: they are of one, see `split`.
+    pixels were made; `extent_mm`: from its lowest to its highest slice along their normal; `spacing_mm` and `thickness_mm`:
+    the usual ones; None where nothing tells.  `is_one`: they are of one, see `split`.
     """
 
     is_derived: bool = False
@@ -54,6 +59,8 @@ class Acquisition:
     contrast_agents: frozenset[str] = frozenset()
     is_one: bool = True
     content_seconds: tuple[float, float] | None = None
+    spacing_mm: float | None = None
+    thickness_mm: float | None = None
 
 
 def acquisition_of(headers: Sequence[Header]) -> Acquisition:
@@ -70,16 +77,20 @@ def acquisition_of(headers: Sequence[Header]) -> Acquisition:
         _stated(header.contrast_agent.casefold() for header in headers),
         len(split(headers)) <= 1,
         (min(made), max(made)) if made else None,
+        spacing_mm(headers),
+        thickness_mm(headers),
     )
 
 
 def shows_all_of(other: Acquisition, mine: Acquisition) -> bool:
     """Whether an answer on `other` holds for `mine`, of which the scanner says that they are one acquisition.
 
-    Not when `other` was made from other images, shows less of the patient, or any sign tells the two apart, nor where
-    one of them is several: then both are analysed.
+    Not when `other` was made from other images, shows less of the patient or shows it more coarsely, or any sign tells the
+    two apart, nor where one of them is several: then both are analysed.
     """
     if other.is_derived or not (other.is_one and mine.is_one):
+        return False
+    if _is_coarser(other.spacing_mm, mine.spacing_mm) or _is_coarser(other.thickness_mm, mine.thickness_mm):
         return False
     if (other.kvp, other.temporal_positions, other.contrast_agents) != (
         mine.kvp,
@@ -135,9 +146,24 @@ _KERNEL = re.compile(
 
 
 def spacing_mm(headers: Sequence[Header]) -> float | None:
-    """The usual distance between neighbouring slices of one acquisition; None where positions do not tell."""
+    """The usual distance between neighbouring slices of one acquisition; None where positions do not tell.
+
+    Copies of a slice, and others at its place, have none.
+    """
     places = [place for header in headers if (place := _along_normal_mm(header)) is not None]
-    return float(np.median(np.diff(np.sort(places)))) if len(places) > 1 else None
+    apart = np.diff(np.sort(places))
+    apart = apart[apart > _SAME_PLACE_MM]
+    return float(np.median(apart)) if len(apart) else None
+
+
+def thickness_mm(headers: Sequence[Header]) -> float | None:
+    """The usual thickness of slices; None where no header tells."""
+    told = [header.slice_thickness_mm for header in headers if header.slice_thickness_mm is not None]
+    return median(told) if told else None
+
+
+def _is_coarser(one_mm: float | None, other_mm: float | None) -> bool:
+    return one_mm is not None and other_mm is not None and one_mm > _NO_COARSER * other_mm
 
 
 def _main_axis(header: Header) -> str:
@@ -187,11 +213,20 @@ def _by_pass(headers: Sequence[Header], places: Sequence[float | None], part: li
     for slices in _passes(headers, places, part):
         extent = _extent(places, slices)
         assert extent is not None
-        if acquisitions and not _lies_over(extent, acquisitions[-1][1]):
+        if acquisitions and _belong_together(slices, extent, *acquisitions[-1]):
             before, reached = acquisitions.pop()
             slices, extent = [*before, *slices], (min(extent[0], reached[0]), max(extent[1], reached[1]))
         acquisitions.append((slices, extent))
     return [slices for slices, _ in acquisitions]
+
+
+def _belong_together(
+    slices: list[int], extent: tuple[float, float], before: list[int], reached: tuple[float, float]
+) -> bool:
+    """Whether a pass is a further step of the acquisition before it: beside it, and not a few slices somewhere else."""
+    gap_mm = max(extent[0] - reached[1], reached[0] - extent[1])
+    is_step = gap_mm <= _FAR_MM or min(len(slices), len(before)) >= _FEW
+    return is_step and not _lies_over(extent, reached)
 
 
 def _passes(headers: Sequence[Header], places: Sequence[float | None], part: list[int]) -> list[list[int]]:
@@ -211,7 +246,7 @@ def _passes(headers: Sequence[Header], places: Sequence[float | None], part: lis
 
 
 def _by_repetition(headers: Sequence[Header], places: Sequence[float | None], part: list[int]) -> list[list[int]]:
-    """Every place equally often, and Instance Number going through all of them as often: so many acquisitions."""
+    """Every place equally often, and Instance Number or time going through all of them as often: so many acquisitions."""
     numbers = [headers[index].instance_number for index in part]
     at = [round(place, 2) for index in part if (place := places[index]) is not None]
     count = len(set(at))
@@ -219,7 +254,21 @@ def _by_repetition(headers: Sequence[Header], places: Sequence[float | None], pa
         return [part]
     by_number = sorted(part, key=lambda index: headers[index].instance_number or 0)
     runs = [by_number[start : start + count] for start in range(0, len(part), count)]
-    return runs if all(len({round(places[index] or 0.0, 2) for index in run}) == count for run in runs) else [part]
+    if all(len({round(places[index] or 0.0, 2) for index in run}) == count for run in runs):
+        return runs
+    return _by_time_at_each_place(headers, places, part)
+
+
+def _by_time_at_each_place(
+    headers: Sequence[Header], places: Sequence[float | None], part: list[int]
+) -> list[list[int]]:
+    """The first at every place, the second at every place and so on, where times tell them apart and all have as many."""
+    at: dict[float, list[int]] = {}
+    for index in sorted(part, key=lambda index: _acquired_seconds(headers[index]) or 0.0):
+        at.setdefault(round(places[index] or 0.0, 2), []).append(index)
+    counts = {len(mine) for mine in at.values()}
+    are_timed = all(len({_acquired_seconds(headers[index]) for index in mine}) == len(mine) for mine in at.values())
+    return [list(one) for one in zip(*at.values(), strict=True)] if len(counts) == 1 and are_timed else [part]
 
 
 def _order(header: Header) -> tuple[float, int, str]:

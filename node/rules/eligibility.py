@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from statistics import median
 
 from pydicom.uid import (
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
@@ -20,7 +19,7 @@ from ai.errors import Reason
 from ai.wording import counted, unpadded
 from node.config.sections import Eligibility
 from node.dicom.conformance import CT_CLASSES
-from node.rules.acquisitions import Acquisition, shows_all_of, spacing_mm, split
+from node.rules.acquisitions import Acquisition, shows_all_of, spacing_mm, split, thickness_mm
 from node.rules.health import CLOCKS_DIFFER
 from node.rules.ineligible import Ineligible
 from storage.records import Header, Series
@@ -62,7 +61,10 @@ def ineligibility(headers: Sequence[Header], rules: Eligibility, lacking: int = 
 
 
 def ineligibility_of_one(headers: Sequence[Header], rules: Eligibility) -> NotEligible | None:
-    """As `ineligibility`, of CT slices of one acquisition of several in a series."""
+    """As `ineligibility`, of one acquisition of several in a series."""
+    if not ct_slices(headers, rules):  # of frames of one instance some may be of another kind than the instance
+        found = strays(headers, rules)
+        return NotEligible(max(Ineligible, key=lambda why: found.get(why, 0)))
     return _too_few(headers, rules) or _too_coarse(headers, rules)
 
 
@@ -79,8 +81,7 @@ def _too_coarse(headers: Sequence[Header], rules: Eligibility) -> NotEligible | 
     if apart_mm > wanted_mm + _ROUNDING_MM:
         detail = f"{apart_mm:.2f} mm apart, at most {wanted_mm:g} mm wanted"
         return NotEligible(Ineligible.SLICES_TOO_FAR_APART, detail)
-    thicknesses = [header.slice_thickness_mm for header in headers if header.slice_thickness_mm is not None]
-    thick_mm = median(thicknesses) if thicknesses else 0.0
+    thick_mm = thickness_mm(headers) or 0.0
     if thick_mm > 2.0 * wanted_mm + _ROUNDING_MM:
         return NotEligible(
             Ineligible.SLICES_TOO_THICK, f"{thick_mm:.2f} mm thick, at most {2.0 * wanted_mm:g} mm wanted"
@@ -125,11 +126,13 @@ def _is_reformat(header: Header, rules: Eligibility) -> bool:
     values = [_folded(value) for value in header.image_type]
     if any(value in excluded or value.rpartition(" ")[2] in excluded for value in values):
         return True
-    described = _THIN_FOR.sub("", header.series_description)
+    described = _THIN_FOR.sub("", header.series_description.replace("_", " "))
     return any(re.search(pattern, described, re.IGNORECASE) for pattern in rules.excluded_descriptions)
 
 
-_THIN_FOR = re.compile(r"\bfor\s+(mpr|mip|vrt?)\w*", re.IGNORECASE)
+_THIN_FOR = re.compile(
+    r"\bfor\s+(mpr|mip|vrt?)\w*|\b(mpr|mip|vrt?)s?\s+(source|src|thins?|basis|base)\b", re.IGNORECASE
+)
 """Thin slices from which others are to be made are the originals."""
 
 

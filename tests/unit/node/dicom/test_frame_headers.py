@@ -47,6 +47,18 @@ def test_a_frame_says_itself_how_it_was_made_and_before_what_all_share() -> None
     assert (one.image_type[0], two.image_type[0], two.image_type[3]) == ("ORIGINAL", "DERIVED", "MAX_IP")
 
 
+@pytest.mark.parametrize("offset", ["", "+0100", "-0530"])
+@pytest.mark.parametrize("fraction", ["", ".5"])
+def test_when_a_frame_was_acquired_is_read_without_its_offset_from_utc(fraction: str, offset: str) -> None:
+    made = enhanced_ct(ct_series(1))
+    at = f"20240101120000{fraction}"
+    made.PerFrameFunctionalGroupsSequence[0].update(
+        group("FrameContentSequence", FrameAcquisitionDateTime=f"{at}{offset}")
+    )
+    [frame] = frame_headers(header(number_of_frames=1), made)
+    assert (frame.acquired_at, frame.instance_number) == (at, 1)
+
+
 def test_what_the_groups_do_not_say_stands_in_the_instance() -> None:
     first, _ = frame_headers(header(number_of_frames=2, kvp="100"), enhanced_ct(ct_series(2)))
     assert (first.kvp, first.convolution_kernel, first.image_type) == ("100", "H20f", ("ORIGINAL", "PRIMARY", "AXIAL"))

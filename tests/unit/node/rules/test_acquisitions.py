@@ -32,6 +32,8 @@ def at(clock: str, numbers: range = range(1, 61), **changes: Any) -> list[Header
         ),
         pytest.param(at("101500", kvp="120"), at("101500", kvp="120"), id="one tube voltage"),
         pytest.param(at("101500", range(1, 70)), at("101500", range(3, 66)), id="a little more of the patient"),
+        pytest.param(slices(slice_thickness_mm=0.6), slices(slice_thickness_mm=3.0), id="thin slices for thick ones"),
+        pytest.param(slices(slice_thickness_mm=0.75), slices(slice_thickness_mm=0.6), id="nearly as thin"),
     ],
 )
 def test_an_answer_on_one_reconstruction_holds_for_another(one: list[Header], other: list[Header]) -> None:
@@ -56,6 +58,8 @@ def test_an_answer_on_one_reconstruction_holds_for_another(one: list[Header], ot
         pytest.param(slices(image_type=("ORIGINAL", "PRIMARY", "VOLUME", "RESAMPLED")), slices(), id="resampled"),
         pytest.param(slices(series_description="CTA bone removed"), slices(), id="bone removed, by its description"),
         pytest.param(slices(series_description="CTA BoneRemoval 0.75"), slices(), id="the same in one word"),
+        pytest.param(slices(slice_thickness_mm=3.0), slices(slice_thickness_mm=0.6), id="thick slices for thin ones"),
+        pytest.param(slices(range(1, 61, 2)), slices(), id="half of the slices"),
     ],
 )
 def test_an_answer_does_not_hold_for_what_may_show_something_else(other: list[Header], mine: list[Header]) -> None:
@@ -127,6 +131,19 @@ def renumbered(start: int, headers: list[Header]) -> list[Header]:
         pytest.param(
             [renumbered(100 * n, slices(temporal_position=str(n), acquired_at=f"1015{n:02d}")) for n in range(1, 4)],
             id="perfusion",
+        ),
+        pytest.param(
+            [
+                [
+                    replace(each, sop_instance_uid=f"2.25.7.{n}.{second}", instance_number=100 * n + second)
+                    for n, each in enumerate(at(f"1015{second:02d}"))
+                ]
+                for second in range(4)
+            ],
+            id="time points a second apart, numbered by place",
+        ),
+        pytest.param(
+            [renumbered(900, at("101400", range(300, 301))), at("101500")], id="a slice far off that watches the contrast"
         ),
         pytest.param(
             [

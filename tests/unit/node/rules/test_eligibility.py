@@ -79,6 +79,9 @@ def test_a_thin_axial_head_ct_is_eligible() -> None:
         ({"series_description": "sagittal 2.0"}, Ineligible.REFORMAT),
         ({"series_description": "Cor"}, Ineligible.REFORMAT),
         ({"series_description": "VRT circle"}, Ineligible.REFORMAT),
+        ({"series_description": "AX_MIP_5mm"}, Ineligible.REFORMAT),
+        ({"series_description": "CTA_HEAD_MPR_AX"}, Ineligible.REFORMAT),
+        ({"series_description": "Axial MIPs"}, Ineligible.REFORMAT),
     ],
 )
 def test_what_is_no_original_ct_volume_has_its_reason(changes: dict[str, Any], expected: Ineligible) -> None:
@@ -145,6 +148,13 @@ def test_slices_too_far_apart_are_told_in_millimetres() -> None:
     assert said == NotEligible(Ineligible.SLICES_TOO_FAR_APART, "5.00 mm apart, at most 1.5 mm wanted")
 
 
+def test_copies_of_slices_do_not_hide_how_far_apart_they_are() -> None:
+    copies = [replace(each, sop_instance_uid=f"{each.sop_instance_uid}.1") for each in spaced(5.0, 35)]
+    assert reason([*spaced(5.0, 35), *copies]) is Ineligible.SLICES_TOO_FAR_APART
+    copies = [replace(each, sop_instance_uid=f"{each.sop_instance_uid}.1") for each in spaced(1.0, 60)]
+    assert reason([*spaced(1.0, 60), *copies]) is None
+
+
 @pytest.mark.parametrize(
     ("spacing_mm", "thickness_mm", "expected"),
     [
@@ -168,6 +178,8 @@ def test_of_several_acquisitions_one_must_be_thin() -> None:
     assert ineligibility_of_one(spaced(1.0, 59), RULES) == NotEligible(
         Ineligible.TOO_FEW_SLICES, "59 slices, at least 60 wanted"
     )
+    projections = slices(60, image_type=("DERIVED", "PRIMARY", "VOLUME", "MAXIMUM"))
+    assert ineligibility_of_one(projections, RULES) == NotEligible(Ineligible.REFORMAT)
 
 
 def test_the_rules_are_those_of_the_configuration() -> None:
@@ -330,7 +342,10 @@ def test_what_is_left_beside_strays_may_be_too_little() -> None:
     assert reason([*slices(59), header(99, **STRAYS[0])]) is Ineligible.TOO_FEW_SLICES
 
 
-@pytest.mark.parametrize("description", ["THIN FOR MPR", "CTA 0.6 for MIPs", "thin  for VRT"])
+@pytest.mark.parametrize(
+    "description",
+    ["THIN FOR MPR", "CTA 0.6 for MIPs", "thin  for VRT", "CTA COW 0.5 (MIP SOURCE)", "MPR thins", "CTA_FOR_MIP"],
+)
 def test_thin_slices_for_reformats_are_no_reformat(description: str) -> None:
     assert ineligibility(slices(series_description=description), RULES) is None
 
