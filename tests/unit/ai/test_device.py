@@ -13,11 +13,12 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
         ({"amx_bf16": True}, "auto", CPU, True),
         ({"amx_bf16": True}, "float32", CPU, False),
         ({"amx_bf16": True}, "auto", GPU, False),
-        ({"amx_bf16": False, "avx512_bf16": True}, "auto", CPU, False),
+        ({"amx_bf16": False, "avx512_bf16": True}, "auto", CPU, True),
+        ({"amx_bf16": False, "avx512_bf16": False, "avx512_f": True}, "auto", CPU, False),
         ({"architecture": "aarch64"}, "auto", CPU, False),
     ],
 )
-def test_bfloat16_is_for_a_cpu_that_multiplies_tiles_of_it(
+def test_bfloat16_is_for_a_cpu_that_has_instructions_for_it(
     capabilities: dict[str, object],
     precision: str,
     device: torch.device,
