@@ -7,6 +7,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from node.audit.messages import Party, Reporter
 from node.config.sections import Config
+from node.errors import safe_message
 from node.net.tls import held_context
 from node.runtime import log
 from node.runtime.backoff import Backoff
@@ -24,6 +26,8 @@ _LAST_SECONDS = 2.0
 _TIMEOUT_SECONDS = 10.0
 _PAUSES = Backoff(first_seconds=1.0, longest_seconds=60.0)
 _MOST_AT_ONCE = 256
+_TROUBLE_SECONDS = 30.0
+"""A disk or a server may be away for a moment."""
 
 
 class Repository(Protocol):
@@ -130,6 +134,7 @@ class Lane:
         self._name, self._repository, self._pauses = name, repository, pauses
         self._queue: queue.Queue[bytes] = queue.Queue(length)
         self._dropped = 0
+        self._error, self._failing_since = "", 0.0
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._log = log.get()
@@ -142,6 +147,12 @@ class Lane:
             self._queue.put_nowait(message)
         except queue.Full:
             self._drop(1)
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing has been written for a while, "" where it is."""
+        error, since = self._error, self._failing_since
+        return f"{self._name}: {error}" if error and time.monotonic() - since > _TROUBLE_SECONDS else ""
 
     def _drop(self, count: int) -> None:
         with self._lock:
@@ -158,12 +169,15 @@ class Lane:
                 self._repository.write(held)
             except OSError as error:
                 self._log.warning("audit_delayed", where=self._name, error=type(error).__name__, count=len(held))
+                if not failures:
+                    self._failing_since = time.monotonic()
+                self._error = safe_message(error)
                 failures += 1
                 if self._stopping.wait(self._pauses.after(failures)):
                     self._drop(len(held))
                     return
                 continue
-            held, failures = [], 0
+            held, failures, self._error = [], 0, ""
             self._say_dropped()
 
     def _next(self) -> list[bytes]:
@@ -209,6 +223,11 @@ class Trail:
             message = make(self._reporter)
             for lane in self._lanes:
                 lane.put(message)
+
+    def as_details(self) -> dict[str, str]:
+        """For the heartbeat: what cannot be written to, and why; nothing as a rule."""
+        troubles = "; ".join(filter(None, (lane.trouble for lane in self._lanes)))
+        return {"audit_trouble": troubles} if troubles else {}
 
     def close(self) -> None:
         """Nothing is recorded any longer."""

@@ -85,7 +85,7 @@ _JOBS = {
 
 ABOUT = (
     "database", "processes", "disk", "instances", "model", "peers", "deliveries", "analysis", "certificates", "clock",
-    "notifications", "jobs", "canary", "drift", "objects", "engine",
+    "notifications", "jobs", "canary", "drift", "objects", "engine", "audit",
 )  # fmt: skip
 """What a reason may be about."""
 
@@ -94,7 +94,7 @@ def judge(facts: Facts) -> Health:
     """How the node is."""
     rules = (
         _database, _processes, _silent_hosts, _not_reloaded, _two_nodes, _jobs, _disk, _refused,
-        _model, _engine, _peers, _waiting, _uploads, _canary, _drift, _certificates, _clock,
+        _model, _engine, _peers, _waiting, _uploads, _canary, _drift, _certificates, _clock, _audit,
     )  # fmt: skip
     reasons = [reason for rule in rules for reason in rule(facts)]
     return Health(tuple(sorted(reasons, key=lambda one: -one.verdict.exit_status)))
@@ -263,6 +263,15 @@ def _engine(facts: Facts) -> Iterator[Reason]:
         if process.role == "work" and trouble and is_alive(process, facts.now):
             message = f"{trouble} (meanwhile `willis work` on {process.host} analyses by itself)"
             yield Reason("engine", Verdict.DEGRADED, message, process.host)
+
+
+def _audit(facts: Facts) -> Iterator[Reason]:
+    for process in facts.processes:
+        if (trouble := process.details.get("audit_trouble")) and is_alive(process, facts.now):
+            message = (
+                f"the audit trail of `willis {process.role}` is not written ({trouble}); what waits is lost at a stop"
+            )
+            yield Reason("audit", Verdict.DEGRADED, message, f"audit {process.role} {process.host}")
 
 
 def _peers(facts: Facts) -> Iterator[Reason]:

@@ -238,7 +238,9 @@ def receive(config: Config, reloading: Reloading) -> None:
     trail = open_trail(config)
     receiver = Receiver(config, store, files, lambda: wake(directory, NODE_PROCESS), trail)
     receiver.start()
-    heartbeat = Heartbeat(store.processes, "receive", directory, lambda: receiver.details() | reloading.as_details())
+    heartbeat = Heartbeat(
+        store.processes, "receive", directory, lambda: receiver.details() | reloading.as_details() | trail.as_details()
+    )
     heartbeat.start()
     while not is_to_stop():
         time.sleep(LOOK_SECONDS)

@@ -64,7 +64,10 @@ def serve_pages(config: Config, reloading: Reloading | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn has its own while it runs, and raises them again after
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     heartbeat = Heartbeat(
-        store.processes, "web", config.storage.directory, lambda: {"address": config.web.address, **held.as_details()}
+        store.processes,
+        "web",
+        config.storage.directory,
+        lambda: {"address": config.web.address, **held.as_details(), **context.trail.as_details()},
     )
     heartbeat.start()
     threading.Thread(target=held.reload_when_asked, args=(heartbeat,), name="reload", daemon=True).start()

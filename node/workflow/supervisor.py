@@ -135,7 +135,7 @@ class Supervisor:
         free_bytes, error = room_in(self._config.storage.directory)
         jobs = {each.name: each.as_details() for each in (self._progress, *(job.progress for job in self._jobs))}
         details = {"jobs": jobs, "free_bytes": free_bytes, "disk_error": error, "drains": self._stopping.is_set()}
-        return {**details, **self._held, **self._reloading.as_details()}
+        return {**details, **self._held, **self._reloading.as_details(), **self._trail.as_details()}
 
     def _supervise(self, wakeup: Wakeup) -> int:
         while not self._has_drained():

@@ -15,6 +15,7 @@ from node.audit.messages import Activity, Party, Person, Question, Reporter, Stu
 from node.audit.trail import AuditFile, Lane, Trail, syslog_frame
 from node.runtime.backoff import Backoff
 from tests.support.audit_schema import check
+from tests.support.running import wait_until
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 US, PACS, CALLER = Party("WILLIS", "willis-1"), Party("PACS", "10.0.0.7"), Party("CT9", "10.0.0.9")
@@ -203,6 +204,21 @@ def test_a_sink_that_is_away_holds_nobody_up_and_gets_what_waited_and_what_was_d
     lane.close()
     assert repository.taken == [b"first", b"0", b"1", b"2"]
     assert ("audit_messages_dropped", {"where": "syslog", "count": 7}) in said
+
+
+def test_what_cannot_be_written_for_a_while_is_told_to_whoever_asks_how_the_node_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = Lane("file", AuditFile(tmp_path / "nowhere" / "audit.log"), 10, Backoff(0.01, 0.01))
+    trail = Trail(lanes=[lane])
+    trail.record(lambda reporter: reporter.activity(Activity.START, 1, AT))
+    wait_until(lambda: lane._error != "", what="it has failed")
+    assert trail.as_details() == {}, "it may be there in a moment"
+    monkeypatch.setattr("node.audit.trail._TROUBLE_SECONDS", 0.0)
+    assert trail.as_details() == {"audit_trouble": "file: no such file or folder; create it or correct the path"}
+    (tmp_path / "nowhere").mkdir()
+    wait_until(lambda: trail.as_details() == {}, what="it was written")
+    trail.close()
 
 
 def test_what_a_sink_never_took_is_counted_at_the_end(said: list[tuple[str, dict[str, object]]]) -> None:

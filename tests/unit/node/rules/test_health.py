@@ -53,6 +53,11 @@ HELD = {"certificate_until": (START + DAY).isoformat()}
 FAR = (far("serve"), far("receive"), far("work", model="0.6.0"))
 ILL: dict[str, tuple[dict[str, Any], Verdict, str, str]] = {
     "nothing ever ran": ({"processes": ()}, DOWN, "processes", "no node runs on /var/lib/willis"),
+    "the audit trail is not written": (
+        {"processes": without("receive", process("receive", details={"audit_trouble": "file: permission denied"}))},
+        DEGRADED, "audit",
+        "the audit trail of `willis receive` is not written (file: permission denied); what waits is lost at a stop",
+    ),
     "the supervisor is gone": (
         {"processes": without("serve", process("serve", 4, is_gone=True))}, DOWN, "processes",
         "`willis serve` (pid 7) died without a word, last seen 4 s ago: nothing is settled or delivered; start it with",
