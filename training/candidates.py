@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,11 @@ class Marked:
             ],
             bool,
         )
+
+    def best(self, count: int) -> "Marked":
+        """The scan with its best `count` candidates by the first stage's score, as a bundle that looks at so many has them."""
+        scored = replace(self.scored, candidates=self.scored.candidates[:count])
+        return Marked(scored, self.measures[:count], self.places[:count], self.around[:count])
 
 
 def mark(box: Prepared, region: Region, scored: Scored) -> Marked:

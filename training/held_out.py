@@ -24,16 +24,16 @@ def held_out_scans() -> dict[int, Mapping[str, Any]]:
     return {seed: {"positive": seed in positive, "held_out": True} for seed in chain.from_iterable(rounds)}
 
 
-def real_tree_scans(anatomy: str) -> dict[int, Mapping[str, Any]]:
+def real_tree_scans(anatomy: str, *, lookalikes: bool = False) -> dict[int, Mapping[str, Any]]:
     """Return the further arguments of `make_scan` by seed for the validation set on a real head's arteries.
 
-    Every other scan has an aneurysm.  `anatomy`: the folder that `training.anatomy.read_arteries` reads.
+    Every other scan has an aneurysm.  `anatomy`: the folder that `training.anatomy.read_arteries` reads.  `lookalikes`: those of
+    the second set, of other seeds, which have harmless shapes like sacs as well.
     """
     drawn = tomllib.loads(REAL_TREE.read_text(encoding="utf-8"))
-    first, count = int(drawn["first_seed"]), int(drawn["scans"])
-    return {
-        seed: {"positive": seed % 2 == 0, "anatomy": anatomy, "unseen": True} for seed in range(first, first + count)
-    }
+    first, count = int(drawn["lookalikes_first_seed" if lookalikes else "first_seed"]), int(drawn["scans"])
+    common = {"anatomy": anatomy, "unseen": True} | ({"lookalikes": True} if lookalikes else {})
+    return {seed: {"positive": seed % 2 == 0} | common for seed in range(first, first + count)}
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,13 @@ def held_out_set(count: int | None = None) -> ScanSet:
     return ScanSet(f"{len(seeds)} held-out phantoms", seeds, drawn)
 
 
-def real_tree_set(anatomy: str, count: int | None = None) -> ScanSet:
-    """The validation set on a real head's arteries, or its first scans.  Raises ConfigError when it has fewer."""
-    drawn = real_tree_scans(anatomy)
+def real_tree_set(anatomy: str, count: int | None = None, *, lookalikes: bool = False) -> ScanSet:
+    """The validation set on a real head's arteries, without lookalikes or with, or its first scans.
+
+    Raises ConfigError when it has fewer.
+    """
+    drawn = real_tree_scans(anatomy, lookalikes=lookalikes)
     seeds = tuple(drawn)[:count]
     if count is not None and not 0 < count <= len(drawn):
         raise ConfigError(f"the real-tree set has {len(drawn)} scans, not {count}")
-    return ScanSet(f"{len(seeds)} real-tree phantoms", seeds, drawn)
+    return ScanSet(f"{len(seeds)} real-tree phantoms{' with lookalikes' * lookalikes}", seeds, drawn)

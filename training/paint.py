@@ -1,6 +1,8 @@
 """The real-tree validation set is painted into a folder: boxes as the scanner sees them, and the regions made of them.
 
-`python -m training.paint ANATOMY CACHE [--count N] [--workers N]`.  What is there is not painted again.
+`python -m training.paint ANATOMY CACHE [--lookalikes] [--count N] [--workers N]`.  What is there is not painted again.
+`--lookalikes`: the second set, of other seeds, whose scans also have harmless shapes like sacs; each names its own among its
+confounders.
 """
 
 import argparse
@@ -101,11 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.paint", description=__doc__)
     parser.add_argument("anatomy", help="folder with the arteries of a real head")
     parser.add_argument("cache", type=Path)
+    parser.add_argument("--lookalikes", action="store_true", help="the second set, with harmless shapes like sacs")
     parser.add_argument("--count", type=int, default=None)
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args(arguments)
     try:
-        scans = real_tree_set(asked.anatomy, asked.count)
+        scans = real_tree_set(asked.anatomy, asked.count, lookalikes=asked.lookalikes)
         there = sum((asked.cache / REGIONS / str(seed)).exists() for seed in scans.seeds)
         started = time.monotonic()
         for number, _ in enumerate(paint_boxes(asked.cache, scans.seeds, scans.drawn, asked.workers), start=1):

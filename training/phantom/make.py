@@ -67,6 +67,7 @@ def make_scan(
     anatomy: str = "",
     unseen: bool = False,
     like_people: bool = False,
+    lookalikes: bool = False,
 ) -> PhantomScan:
     """A synthetic head CTA; the same arguments give the same bytes.
 
@@ -82,6 +83,8 @@ def make_scan(
     `anatomy`: a folder with the arteries of a real head (`training.anatomy`), which the arteries then follow; sacs, noise and
     calibre are then drawn as they are in people.  `unseen`: with it, from families that False never draws.  `like_people`: drawn
     arteries, sacs and noise are so, too; False draws what it always drew.
+    `lookalikes`: infundibula, blunt carotid ends and forks of three are drawn in an `unseen` scan too, as in every other that is
+    varied, and named among its confounders.
     Raises ValueError for arguments that contradict each other, and ConfigError where `anatomy` lacks a file.
     """
     varied = bool(anatomy) or like_people
@@ -107,8 +110,11 @@ def make_scan(
         tree = draw_arteries(head, rng, tortuosity=tortuosity)
         if like_people:
             make_like_people(tree, np.random.default_rng([seed, 15]))
-    if varied and not unseen:
-        add_lookalikes(tree, np.random.default_rng([seed, 16]))
+    if lookalikes and not unseen:
+        raise ValueError("lookalikes=True is for unseen scans: the others that are varied have them without it")
+    resembling = (
+        add_lookalikes(tree, np.random.default_rng([seed, 16])) if varied and (lookalikes or not unseen) else ()
+    )
     scene = Scene(tree, draw_veins(head, rng), scanner)
     rng = np.random.default_rng([seed, 5])
     add_background(scene, rng)
@@ -173,7 +179,7 @@ def make_scan(
         truth,
         rendered.lesion_DHW,
         rendered.vessel_DHW,
-        tuple(scene.names),
+        (*scene.names, *(resembling if lookalikes else ())),
         settings,
     )
 

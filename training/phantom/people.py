@@ -83,8 +83,23 @@ def uneven(count: int, rng: np.random.Generator) -> FloatArray:
     return out
 
 
-def add_lookalikes(tree: Tree, rng: np.random.Generator) -> None:
-    """Infundibula, blunt carotid ends above thin branches, and forks of three, in scans with an aneurysm or without."""
+LOOKALIKES = (
+    "PCOM infundibulum",
+    "choroidal infundibulum",
+    "ophthalmic infundibulum",
+    "blunt carotid end",
+    "M1 divides into three",
+    "ICA_supra divides into three",
+)
+"""The kinds that `add_lookalikes` draws; a tree's variants name them with their side."""
+
+
+def add_lookalikes(tree: Tree, rng: np.random.Generator) -> tuple[str, ...]:
+    """Infundibula, blunt carotid ends above thin branches, and forks of three, in scans with an aneurysm or without.
+
+    Returns the kinds that were drawn, each once.
+    """
+    before = len(tree.variants)
     for side in "LR":
         for kind in ("PCOM", "choroidal", "ophthalmic"):
             if f"{side}_{kind}" in tree.tubes and rng.uniform() < 0.2:
@@ -95,6 +110,8 @@ def add_lookalikes(tree: Tree, rng: np.random.Generator) -> None:
             _third_branch(tree, side, f"{side}_M1", rng)
         if rng.uniform() < 0.12:
             _third_branch(tree, side, f"{side}_ICA_supra", rng)
+    drawn = {variant[2:] for variant in tree.variants[before:]}  # without the side
+    return tuple(kind for kind in LOOKALIKES if kind in drawn)
 
 
 def _widen_origin(tree: Tree, side: str, kind: str, rng: np.random.Generator) -> None:

@@ -1,6 +1,8 @@
 """Phantoms on the arteries of a real head: a made-up tree stands for it, the shared data where it is present."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +11,18 @@ from ai.locations import LOCATIONS, Location
 from ai.preprocess import Preprocessing
 from tests.support.absent import absent
 from tests.support.made_up_tree import write_arteries
+from training import paint
 from training.anatomy import CENTRELINE, read_arteries
 from training.config import ConfigError, Data, TrainConfig
+from training.drawn_candidates import FIRST_SEEDS
 from training.evaluate import real_tree_set
 from training.held_out import held_out_scans, real_tree_scans
 from training.paint import main, region_from, undivided
 from training.phantom import PhantomScan, make_scan
+from training.phantom.confounders import KINDS
 from training.phantom.frame import Grid
 from training.phantom.head import draw_head
+from training.phantom.people import LOOKALIKES
 from training.phantom.real_tree import draw_real_arteries
 from training.phantom.scanner import draw_scanner, resampled_noise, with_grainy_noise
 from training.phantom.tree import Tree
@@ -119,9 +125,63 @@ def test_the_validation_set_is_half_positive_and_of_seeds_that_nothing_else_has(
         real_tree_set("somewhere", 1000)
 
 
+def test_scans_with_lookalikes_name_them_and_the_others_have_none(folder: Path) -> None:
+    asked: dict[str, Any] = {
+        "extent": "native",
+        "spacing_mm": 4.0,
+        "anatomy": str(folder),
+        "unseen": True,
+        "positive": False,
+    }
+    seed = 6_100_001
+    without, with_them = (make_scan(seed, **asked, lookalikes=given) for given in (False, True))
+    assert not any(kind in str(without.settings["variants"]) for kind in ("infundibulum", "blunt", "three"))
+    kinds = {name for name in with_them.confounders if name not in KINDS}
+    assert kinds and kinds <= set(LOOKALIKES)
+    assert with_them.confounders[: len(without.confounders)] == without.confounders
+    assert without.volume.hu_DHW.tobytes() != with_them.volume.hu_DHW.tobytes()
+    assert str(with_them.settings["variants"]).startswith(str(without.settings["variants"]))
+
+
+def test_training_scans_have_lookalikes_without_calling_them_confounders(folder: Path) -> None:
+    training = make_scan(3, extent="native", spacing_mm=4.0, anatomy=str(folder), confounders=())
+    assert any(kind in str(training.settings["variants"]) for kind in ("infundibulum", "blunt", "three"))
+    assert training.confounders == ()
+
+
+def test_the_set_with_lookalikes_has_seeds_of_its_own() -> None:
+    first, second = real_tree_scans("somewhere"), real_tree_scans("somewhere", lookalikes=True)
+    assert len(second) == len(first) and sum(one["positive"] for one in second.values()) * 2 == len(second)
+    assert not set(first) & set(second) and min(second) > max(first) and max(second) < min(FIRST_SEEDS.values())
+    assert all(one == {"positive": seed % 2 == 0, "anatomy": "somewhere", "unseen": True, "lookalikes": True}
+               for seed, one in second.items())  # fmt: skip
+    assert not any("lookalikes" in one for one in first.values())
+    assert real_tree_set("somewhere", 4, lookalikes=True).description == "4 real-tree phantoms with lookalikes"
+
+
+def test_either_set_is_painted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, bool]] = []
+
+    def painted(
+        _cache: Path, seeds: Sequence[int], drawn: Mapping[int, Mapping[str, Any]], _workers: int
+    ) -> Iterator[int]:
+        asked.extend((seed, drawn[seed].get("lookalikes", False)) for seed in seeds)
+        return iter(())
+
+    monkeypatch.setattr(paint, "paint_boxes", painted)
+    assert main([str(folder), str(tmp_path), "--count", "1"]) == 0
+    assert main([str(folder), str(tmp_path), "--count", "2", "--lookalikes"]) == 0
+    assert asked == [(6_000_000, False), (6_100_000, True), (6_100_001, True)]
+
+
 def test_unseen_needs_a_tree() -> None:
     with pytest.raises(ValueError, match="anatomy"):
         make_scan(1, unseen=True)
+
+
+def test_lookalikes_are_asked_for_where_there_are_none_without() -> None:
+    with pytest.raises(ValueError, match="unseen scans"):
+        make_scan(1, like_people=True, lookalikes=True)
 
 
 def test_a_missing_file_is_named_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
