@@ -88,14 +88,6 @@ def _told(
     return seen, [one.score for one in found], [one.diameter_mm for one in found]
 
 
-def seen_by(bundle: Bundle, marked: Sequence[Marked]) -> list[NDArray[np.float64]]:
-    """The same of a bundle's second stage, if it has one."""
-    stage = bundle.manifest.second_stage
-    if stage is None:
-        return [np.zeros(len(scan.hits)) for scan in marked]
-    return seconds_of(bundle.second, marked, stage.around, bundle.fusion)
-
-
 def fitted_weights(
     marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]], *, with_place: bool = True
 ) -> Weights:
@@ -138,6 +130,14 @@ def combined(marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]], w
 
 Seen = tuple[Sequence[Marked], Sequence[NDArray[np.float64]]]
 """Scans with the second stage's log odds of each one's candidates."""
+
+
+def seen_by(bundle: Bundle, marked: Sequence[Marked]) -> Seen:
+    """The scans with as many candidates as a bundle looks at, and its second stage's log odds of those, 0 where it has none."""
+    scans, stage = [scan.best(bundle.manifest.candidates) for scan in marked], bundle.manifest.second_stage
+    if stage is None:
+        return scans, [np.zeros(len(scan.hits)) for scan in scans]
+    return scans, seconds_of(bundle.second, scans, stage.around, bundle.fusion)
 
 
 def require_unseen(bundle: Bundle, learnt: Sequence[Marked], *judged: Sequence[Marked]) -> None:
@@ -283,11 +283,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fusion, learnt = fused_out_of_fold(bundle.second, drawn) if drawn else ((), ((), ()))
     seconds = seconds_of(second, marked, fusion=fusion)
     old = bundle.manifest
+    scans, seen = seen_by(bundle, marked)
     if old.second_stage is None:
-        before = [case(scan.scored, old.calibration, old.threshold) for scan in marked]
+        before = [case(scan.scored, old.calibration, old.threshold) for scan in scans]
     else:
-        with_place = bool(old.second_stage.place_weights)
-        before, *_ = cross_fitted(marked, seen_by(bundle, marked), with_place=with_place)
+        before, *_ = cross_fitted(scans, seen, with_place=bool(old.second_stage.place_weights))
     after, report, notify = cross_fitted(marked, seconds, learnt=learnt)
     print(f"{len(marked)} scans, {sum(one.positive for one in before)} with an aneurysm")
     _print(

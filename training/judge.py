@@ -34,12 +34,12 @@ NONE = "nothing of these"
 def shipped_cases(bundle: Bundle, marked: Sequence[Marked]) -> list[Case]:
     """The scans as the bundle answers them, by the weights, calibrations and number of candidates of its manifest."""
     manifest = bundle.manifest
-    scans = [scan.best(manifest.candidates) for scan in marked]
+    scans, seconds = seen_by(bundle, marked)
     scored, stage = [scan.scored for scan in scans], manifest.second_stage
     if stage is not None:
         place = tuple(stage.place_weights.values())
         weights = Weights(stage.first_weight, stage.second_weight, place, stage.place_limit)
-        scored = combined(scans, seen_by(bundle, scans), weights)
+        scored = combined(scans, seconds, weights)
     return [case(one, manifest.calibration, manifest.threshold) for one in scored]
 
 

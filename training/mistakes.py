@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     bundle, marked = load_bundle(asked.bundle), load_marked(asked.candidates)
-    cases, thresholds, _ = cross_fitted(marked, seen_by(bundle, marked))
+    cases, thresholds, _ = cross_fitted(*seen_by(bundle, marked))
     wrong, missed = false_positives(cases, thresholds), misses(cases, thresholds)
     shown = [missed[round(at)] for at in np.linspace(0, len(missed) - 1, min(EACH, len(missed)))]
     asked.folder.mkdir(parents=True, exist_ok=True)

@@ -135,6 +135,30 @@ def test_a_scan_without_candidates_comes_back_too_and_one_of_before_is_refused(t
         load_marked(tmp_path)
 
 
+def test_a_bundle_is_judged_with_as_many_candidates_as_it_looks_at() -> None:
+    made, _ = joined(Bundle(manifest(), (UNet(TINY),)), (SECOND,), "0.1", SCANS, SECONDS)
+    stage = made.manifest.second_stage
+    assert stage is not None and stage.candidates == 3
+    fewer = replace(made, manifest=replace(made.manifest, second_stage=replace(stage, candidates=2)))
+    cut, seconds = combine.seen_by(fewer, SCANS)
+    assert {len(scan.hits) for scan in cut} == {len(odds) for odds in seconds} == {2}
+    assert cut[0].scored.candidates == SCANS[0].scored.candidates[:2]
+    cases, *_ = cross_fitted(cut, seconds)
+    assert {len(one.marks or ()) for one in cases} == {2}
+
+
+def test_one_of_one_stage_is_judged_with_ten() -> None:
+    twelve = replace(
+        SCANS[0],
+        scored=replace(SCANS[0].scored, candidates=SCANS[0].scored.candidates * 4),
+        measures=np.tile(SCANS[0].measures, (4, 1)),
+        places=np.tile(SCANS[0].places, (4, 1)),
+        around=np.tile(SCANS[0].around, (4, 1, 1)),
+    )
+    [cut], [odds] = combine.seen_by(Bundle(manifest(), (UNet(TINY),)), [twelve])
+    assert len(cut.hits) == len(odds) == 10 and not odds.any()
+
+
 def test_a_fusion_learns_what_neither_stage_knows() -> None:
     """Candidates of more than 5 mm are on an aneurysm, whatever both stages say of them."""
     rng = np.random.default_rng(0)
