@@ -4,8 +4,8 @@
     python -m training.baseline evaluate training/configs/baseline.toml FOLDER [COUNT]
 
 A U-Net of 2.4 M parameters, a little larger than ours, reads one HU window and answers with the 14 columns, without
-augmentation; the loss is binary cross-entropy.  It learns from the same phantoms as the runs it is compared with, and
-reads as many voxels as they do.
+augmentation; the loss is binary cross-entropy.  It learns from the same phantoms as the first of the runs that it is compared
+with, with the same lesions, and reads as many voxels as all of them do.
 """
 
 import hashlib
@@ -40,6 +40,7 @@ from training.evaluate import SCORES, document_of, held_out_set, score_all, scor
 from training.files import write_whole
 from training.phantom import make_scan
 from training.report import Subject, write_report
+from training.scans import drawn_scans
 
 SIZE_DHW = (64, 128, 128)
 CHECKPOINT = "checkpoint.pt"
@@ -56,7 +57,7 @@ class BaselineConfig:
 
     folder: str
     compared_with: tuple[str, ...]
-    cache: str = "runs/baseline-cache"
+    cache: str = "runs/baseline-scans"
     seed: int = 1
     device: str = "auto"
     threads: int = 2
@@ -83,7 +84,7 @@ class BaselineConfig:
 
     @property
     def training_seeds(self) -> range:
-        """The phantoms to learn from: those of the first run."""
+        """Of the phantoms to learn from: those of the first run, before `drawn_scans` tells kinds apart."""
         data = self.runs[0].data
         if data.rsna:
             raise ConfigError(f"{self.compared_with[0]} trains on the RSNA data: the baseline reads phantoms only")
@@ -150,8 +151,9 @@ def train(config: BaselineConfig, stop_after_seconds: float = math.inf, report: 
         optimiser.load_state_dict(state["optimiser"])
         first_step = int(state["step"])
         report(f"continuing at step {first_step}")
-    scans = {scan.seed: scan for scan in truths(config, config.training_seeds)}
-    seeds, late = list(config.training_seeds), False
+    drawn = drawn_scans(config.runs[0], config.training_seeds, validation=False)
+    scans = {scan.seed: scan for scan in truths(config, list(drawn), drawn)}
+    seeds, late = list(drawn), False
     volumes: dict[int, Tensor] = {}  # 4 MB each, kept where they are learned from
 
     def volume(seed: int) -> Tensor:

@@ -12,7 +12,8 @@ from tests.support.made_up_head import affine
 from tests.support.made_up_scan import scan
 from training import baseline
 from training.baseline import CHECKPOINT, SIZE_DHW, BaselineConfig, WholeVolumeNet, main, squeezed, train, truths
-from training.config import ConfigError, read_settings
+from training.config import ConfigError, read_config, read_settings
+from training.scans import drawn_scans
 
 CONFIGS = Path(baseline.__file__).parent / "configs"
 WILLIS = 'folder = "run"\n[data]\nfirst_seed = 0\nscans = 4\n[sampling]\npatch = 32\n[optimisation]\nsteps = 64\n'
@@ -109,6 +110,17 @@ def test_it_learns_what_it_is_shown(config: BaselineConfig, made: Any) -> None:
     steps = replace(config, steps=30, learning_rate=5e-3)
     train(steps, report=lambda line: losses.append(float(line.split()[-1])))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:3])
+
+
+def test_it_learns_from_the_scans_that_the_run_learns_from(
+    config: BaselineConfig, made: dict[int, dict[str, Any]], tmp_path: Path
+) -> None:
+    run = tmp_path / "willis.toml"
+    run.write_text(WILLIS.replace("scans = 4", "scans = 4\nlesions_per_scan = [0, 2, 3, 4]\nlike_people = true"))
+    assert train(replace(config, scans=3, steps=1), report=quiet)
+    wanted = drawn_scans(read_config(run), range(3), validation=False)
+    assert list(made) == list(wanted) == [20_000_000, 20_000_001, 20_000_002]
+    assert {seed: {"lesions": one["lesions"], "like_people": True} for seed, one in made.items()} == wanted
 
 
 def test_phantoms_are_whole_series_painted_once(config: BaselineConfig, made: dict[int, dict[str, Any]]) -> None:
