@@ -172,6 +172,17 @@ def prepared_region(
     return replace(region, quality=quality)
 
 
+def circle_region(volume: Volume, settings: Preprocessing) -> Region:
+    """Return the region where an analysis puts it, of the settings' size also where that reads more; contrast is not judged.
+
+    Raises NotAnalysable (NOT_A_HEAD or COVERAGE).
+    """
+    located = located_extent(volume).circle_centre_lps_mm
+    if located is None:
+        raise NotAnalysable(Reason.COVERAGE)
+    return region_of_interest(volume, steady_centre(volume, located), settings)
+
+
 def _missing(volume: Volume, centre_lps_mm: tuple[float, float, float], settings: Preprocessing) -> tuple[float, float]:
     """How many slices must still come, below and above, until all that interpolation reads for the region is shown."""
     corners = np.array(list(product(*((0, side - 1) for side in settings.size_DHW))))

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from ai.bundle import Bundle
-from ai.coverage import head_extent
 from ai.decode import Candidate
 from ai.errors import NotAnalysable
 from ai.locations import Location
-from ai.predict import found_candidates, prepared_region
-from ai.preprocess import Region, region_of_interest
+from ai.predict import circle_region, found_candidates, prepared_region
+from ai.preprocess import Region
 from ai.volume import Volume
 from training.cases import Scored, case, is_hit
 from training.config import ConfigError
@@ -137,7 +136,12 @@ def score_scans(bundle: Bundle, scans: Sequence[Prepared], device: str = "auto")
 
 
 def seen(scan: Prepared) -> tuple[TrueLesion, ...]:
-    """The lesions of which some part lies in the region."""
+    """The lesions that a phantom's region shows a part of; of a series, whose localizers have no size, all that are labelled.
+
+    What lies outside of a series' region is missed there, as it would be in an analysis, and not left out.
+    """
+    if not scan.sized:
+        return scan.lesions
     present = set(np.unique(scan.lesion_DHW).tolist())
     return tuple(lesion for number, lesion in enumerate(scan.lesions, start=1) if number in present)
 
@@ -153,9 +157,7 @@ def series_view(bundle: Bundle, scans: ScanSet, matrix: int = 512) -> Callable[[
 
     def view(seed: int) -> Region:
         volume = make_scan(seed, matrix=matrix, **scans.drawn.get(seed, {})).volume
-        centre = head_extent(volume).circle_centre_lps_mm
-        assert centre is not None  # it was analysed
-        return region_of_interest(volume, centre, bundle.manifest.preprocessing)
+        return circle_region(volume, bundle.manifest.preprocessing)
 
     return view
 

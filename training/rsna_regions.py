@@ -15,12 +15,13 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from scipy import ndimage
 
-from ai.coverage import head_extent
+from ai.affine import voxel_of
 from ai.errors import NotAnalysable, Reason
 from ai.frames import frames
 from ai.inference import output_affine
 from ai.locations import LOCATIONS, Location
-from ai.preprocess import Preprocessing, Region, region_of_interest
+from ai.predict import circle_region
+from ai.preprocess import Preprocessing, Region
 from ai.volume import volume_from_files
 from training.dataset import UNKNOWN_VESSEL, Prepared, halved, save_prepared
 from training.files import write_whole
@@ -85,7 +86,7 @@ def build_rsna_cache(
 
 
 def prepare_series(root: Path, series: RsnaSeries, preprocessing: Preprocessing) -> Prepared:
-    """Return the region of one series with its lesions, and its vessels where they are labelled.
+    """Return the region of one series, placed as in an analysis, with its lesions, and its vessels where they are labelled.
 
     Raises Unreadable.
     """
@@ -95,20 +96,24 @@ def prepare_series(root: Path, series: RsnaSeries, preprocessing: Preprocessing)
     try:
         lesions = lesions_of(files, series.localizers)
         volume = volume_from_files(files)
-        centre = head_extent(volume).circle_centre_lps_mm
-        if centre is None:
-            raise NotAnalysable(Reason.COVERAGE)
+        region = circle_region(volume, preprocessing)
     except NotAnalysable as error:
         raise Unreadable(f"{error.reason.explained} ({error})") from error
     except OSError as error:
         raise Unreadable(str(error)) from error
-    region = region_of_interest(volume, centre, preprocessing)
     shape = tuple(side // 2 for side in region.hu_DHW.shape)
     vessel = np.full(shape, UNKNOWN_VESSEL, np.uint8)
     if (path := segmentation_of(root, series)) is not None:
         vessel = vessel_labels(path, region)
     lesion = balls(lesions, output_affine(region.affine_lps), (shape[0], shape[1], shape[2]))
     return Prepared(series.number, region, lesions, lesion, vessel, (), sized=False)
+
+
+def outside_of(prepared: Prepared) -> int:
+    """How many of a scan's lesions have their centre outside its region."""
+    region = prepared.region
+    at = [voxel_of(region.affine_lps, lesion.centre_lps_mm) for lesion in prepared.lesions]
+    return sum(bool(((one < 0) | (one > np.array(region.hu_DHW.shape) - 1)).any()) for one in at)
 
 
 def lesions_of(files: Sequence[Path], localizers: Sequence[Localizer]) -> tuple[TrueLesion, ...]:

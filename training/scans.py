@@ -1,6 +1,6 @@
 """The scans of a run, phantoms or the RSNA data as its configuration says, prepared on disk."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from training.anatomy import read_arteries
 from training.config import ConfigError, TrainConfig
 from training.dataset import Prepared, build_cache, enriched_lesions, load_prepared
 from training.rsna import read_tables
-from training.rsna_regions import build_rsna_cache
+from training.rsna_regions import build_rsna_cache, outside_of
 
 PHANTOMS_ONLY = "Synthetic phantoms only: no patient data. Research use; not a medical device."
 RSNA_ONLY = "RSNA 2025 Intracranial Aneurysm Detection data ({modalities}). Research use; not a medical device."
@@ -49,6 +49,7 @@ def _scans(
         folders = sorted(built, key=lambda folder: load_prepared(folder).seed)
         if not folders:
             raise ConfigError(f"no scan of {data.rsna} can be used: the lines above say why")
+        _tell_outside(folders, report)
     else:
         drawn = drawn_scans(config, seeds, validation=validation)
         folders = build_cache(Path(data.cache), list(drawn), config.preprocessing, data.workers, drawn)
@@ -60,6 +61,17 @@ def _scans(
                 f"{data.cache} holds regions that are not at {spacing_mm:g} mm: name another [data] cache"
             )
         yield scan
+
+
+def _tell_outside(folders: Sequence[Path], report: Callable[[str], None]) -> None:
+    """Say how many localizers a model cannot learn from, or find, wherever its regions lie."""
+    outside, localizers = 0, 0
+    for scan in (load_prepared(folder) for folder in folders):
+        outside, localizers = outside + outside_of(scan), localizers + len(scan.lesions)
+    if outside:
+        report(
+            f"localizers outside the region of their series: {outside} of {localizers}; such a series counts as its labels say"
+        )
 
 
 def drawn_scans(config: TrainConfig, seeds: range, *, validation: bool) -> dict[int, dict[str, Any]]:

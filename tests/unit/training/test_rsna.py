@@ -14,14 +14,17 @@ import torch
 from pydicom import Dataset, dcmread
 
 from ai.affine import lps_of
+from ai.circle import located_extent, steady_centre
+from ai.coverage import head_extent
 from ai.locations import COLUMNS, LOCATIONS, Location
 from ai.preprocess import Preprocessing
 from ai.unet import UNetSettings
-from ai.volume import Volume
+from ai.volume import Volume, volume_from_files
 from tests.support.dicom_factory import enhanced_ct
 from tests.support.made_up_head import head
 from training.config import ConfigError, Data, Optimisation, Sampling, TrainConfig
 from training.dataset import UNKNOWN_VESSEL, load_prepared
+from training.evaluate import seen
 from training.losses import total_loss, vessel_loss
 from training.patches import cut_patch, mirrored, source_of
 from training.phantom import write_series
@@ -194,6 +197,37 @@ def test_a_series_becomes_a_region_with_a_ball_at_its_lesion_and_unknown_vessels
         assert to_lps[:3] == pytest.approx(prepared.lesions[0].centre_lps_mm, abs=1.0)
         assert (prepared.vessel_DHW == UNKNOWN_VESSEL).all() and not prepared.sized
     assert not prepare_series(root, the(PLAIN, root), SETTINGS).lesion_DHW.any()
+
+
+def test_a_region_lies_where_an_analysis_puts_it(root: Path) -> None:
+    for uid in (SINGLE, MULTI):
+        read = volume_from_files(files_of(root, the(uid, root)))
+        located = located_extent(read).circle_centre_lps_mm
+        assert located is not None
+        prepared = prepare_series(root, the(uid, root), SETTINGS).region
+        assert prepared.circle_centre_lps_mm == steady_centre(read, located)
+        assert prepared.circle_centre_lps_mm != head_extent(read).circle_centre_lps_mm
+
+
+def test_a_series_counts_as_its_labels_say_where_its_localizer_lies_outside_the_region(
+    root: Path, tmp_path: Path
+) -> None:
+    edit(root / LOCALIZERS, "'x': 40.0, 'y': 33.0}\",Left", "'x': 0.0, 'y': 0.0}\",Left")
+    prepared = prepare_series(root, the(SINGLE, root), SETTINGS)
+    assert not prepared.lesion_DHW.any() and [one.location for one in seen(prepared)] == [Location.LEFT_MCA]
+    data = Data(cache=str(tmp_path / "cache"), rsna=str(root), folds=2, fold=the(SINGLE, root).fold(2))
+    lines: list[str] = []
+    config = TrainConfig(folder="x", device="cpu", data=data, preprocessing=SETTINGS)
+    kept = validation_scans(config, lines.append)
+    lesions = sum(len(one.lesions) for one in kept)
+    said = f"localizers outside the region of their series: 1 of {lesions}; such a series counts as its labels say"
+    assert lines[-1] == said
+
+
+def test_a_phantom_has_the_lesions_that_its_region_shows(root: Path) -> None:
+    prepared = replace(prepare_series(root, the(SINGLE, root), SETTINGS), sized=True)
+    assert len(seen(prepared)) == 1
+    assert seen(replace(prepared, lesion_DHW=np.zeros_like(prepared.lesion_DHW))) == ()
 
 
 def test_overlapping_balls_belong_to_the_nearer_centre(root: Path) -> None:
