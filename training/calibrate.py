@@ -15,6 +15,8 @@ import torch
 from ai.bundle import Bundle, load_bundle
 from training.config import ConfigError, read_config
 from training.export import write_calibrated
+from training.provenance import calibrated_on
+from training.scans import trained_on
 
 
 def averaged(bundles: Sequence[Bundle]) -> Bundle:
@@ -44,10 +46,14 @@ def main(arguments: list[str]) -> int:
         return 2
     torch.set_num_threads(2)
     config, version, folder, *sources = arguments
-    bundle = averaged([load_bundle(each, any_format=True) for each in sources])
-    bundle = replace(bundle, manifest=replace(bundle.manifest, version=version))
+    bundles, settings = [load_bundle(each, any_format=True) for each in sources], read_config(config)
+    bundle = averaged(bundles)
+    said = calibrated_on(
+        [each.manifest.trained_on for each in bundles], trained_on(replace(settings, initial_weights=""))
+    )
+    bundle = replace(bundle, manifest=replace(bundle.manifest, version=version, trained_on=said))
     known = {name: value for name, value in bundle.manifest.figures.items() if name == "steps"}
-    for name, value in write_calibrated(read_config(config), bundle, Path(folder), known).items():
+    for name, value in write_calibrated(settings, bundle, Path(folder), known).items():
         print(f"{name:32s} {value:.3f}")
     return 0
 

@@ -32,6 +32,7 @@ from training.export import NOTIFY_SPECIFICITY, calibrated, least_probability
 from training.figures import headline
 from training.fusion import learned
 from training.metrics import bootstrap
+from training.provenance import with_second_stage
 from training.second_stage import trained
 from training.tuning import Learnt, tuned
 
@@ -42,10 +43,6 @@ AROUND = 5
 """So many of a scan's candidates are looked at from four more places."""
 DRAWS = 500
 """Of the bootstrap over scans."""
-TRAINED_ON = (
-    "Synthetic phantoms and cubes only, half of the cubes on the arteries of one real head (PLOS Comput Biol 2019, e1007073, "
-    "CC BY 4.0): no patient images. Research use; not a medical device."
-)
 PLACE_RIDGE = 3.0
 """How strongly the weights of a place, each for one standard deviation, are kept small."""
 PLACE_SHARE = 0.10
@@ -235,7 +232,7 @@ def joined(
     manifest = replace(
         bundle.manifest,
         version=version,
-        trained_on=TRAINED_ON,
+        trained_on=with_second_stage(bundle.manifest.trained_on),
         calibration=calibration,
         threshold=report,
         notify_threshold=max(report, least_probability(scored, calibration, NOTIFY_SPECIFICITY)),

@@ -7,12 +7,9 @@ from typing import Any
 from training.anatomy import read_arteries
 from training.config import ConfigError, TrainConfig
 from training.dataset import Prepared, build_cache, enriched_lesions, load_prepared
+from training.provenance import ON_A_TREE, PHANTOMS_ONLY, RSNA_ONLY, begun_from
 from training.rsna import read_tables
 from training.rsna_regions import build_rsna_cache, outside_of
-
-PHANTOMS_ONLY = "Synthetic phantoms only: no patient data. Research use; not a medical device."
-RSNA_ONLY = "RSNA 2025 Intracranial Aneurysm Detection data ({modalities}). Research use; not a medical device."
-
 
 REAL_TREE_SEEDS, LIKE_PEOPLE_SEEDS = 10_000_000, 20_000_000
 """Added to the seed of a scan that follows a real head's arteries, or is drawn like people, so that a cache tells them apart."""
@@ -34,7 +31,10 @@ def validation_scans(config: TrainConfig, report: Callable[[str], None] = print)
 def trained_on(config: TrainConfig) -> str:
     """What a bundle of this run must say about its origin."""
     data = config.data
-    return RSNA_ONLY.format(modalities=", ".join(data.rsna_modalities)) if data.rsna else PHANTOMS_ONLY
+    said = ON_A_TREE if data.anatomy else PHANTOMS_ONLY
+    if data.rsna:
+        said = RSNA_ONLY.format(modalities=", ".join(data.rsna_modalities))
+    return begun_from(said, config.initial_weights) if config.initial_weights else said
 
 
 def _scans(
