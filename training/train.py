@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ai.device import chosen_device
 from ai.unet import Outputs, UNet
-from training.config import TrainConfig, read_config
+from training.config import ConfigError, TrainConfig, read_config
 from training.dataset import Prepared
 from training.losses import total_loss
 from training.patches import Patch, Source, cut_patch, source_of
@@ -47,7 +47,7 @@ def train(config: TrainConfig, stop_after_seconds: float = math.inf, report: Cal
     """Train until the configured steps are done, or until time is up; return whether it is done.
 
     Continues from the checkpoint in `config.folder`.  The checkpoint is replaced atomically, so that a kill costs at most
-    `checkpoint_every` steps.
+    `checkpoint_every` steps.  Raises ConfigError where `initial_weights` holds no weight of the network.
     """
     device = chosen_device(config.device)
     with together(device) as processes:
@@ -68,7 +68,7 @@ def _train(
     torch.backends.cudnn.benchmark = True  # of a GPU: all batches have the same shape
     network = UNet(config.network).to(device, memory_format=_layout(config))  # type: ignore[call-overload]
     if config.initial_weights:
-        network.load_state_dict(load_file(config.initial_weights), strict=False)
+        _begin_with(config.initial_weights, network, report)
     forward: Callable[[Tensor], Outputs] = torch.compile(network) if config.compiled else network
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     optimiser = torch.optim.AdamW(
@@ -251,6 +251,19 @@ def _save(path: Path, network: UNet, average: dict[str, Tensor], optimiser: torc
         temporary,
     )
     os.replace(temporary, path)
+
+
+def _begin_with(weights: str, network: UNet, report: Callable[[str], None]) -> None:
+    """The network has the weights of a file by name; those that either lacks are told.  Raises ConfigError where none is its own."""
+    left = network.load_state_dict(load_file(weights), strict=False)
+    if len(left.missing_keys) == len(network.state_dict()):
+        raise ConfigError(
+            f"initial_weights: no weight of {weights} is one of this network: name a model-….safetensors of a bundle"
+        )
+    if left.missing_keys:
+        report(f"initial_weights: missing, and drawn at random: {', '.join(left.missing_keys)}")
+    if left.unexpected_keys:
+        report(f"initial_weights: not of this network, and left out: {', '.join(left.unexpected_keys)}")
 
 
 def _resume(

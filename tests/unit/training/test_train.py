@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ai.bundle import Bundle, SecondStage, load_bundle, save_bundle
 from ai.decode import Candidate, Platt
@@ -13,7 +14,7 @@ from ai.locations import Location
 from ai.predict import found_candidates
 from ai.preprocess import Preprocessing
 from ai.second_stage import ShapeNet, ShapeSettings
-from ai.unet import Outputs, UNetSettings
+from ai.unet import Outputs, UNet, UNetSettings
 from tests.support.made_up_scan import scan
 from training import dataset, losses, mine
 from training.calibrate import averaged
@@ -65,6 +66,29 @@ def test_a_run_in_pieces_ends_where_an_unbroken_one_does(config: TrainConfig) ->
     assert pieces >= 3 and any("continuing at step" in line for line in lines)
     for name, tensor in weights(whole).items():
         assert torch.allclose(tensor, weights(config)[name], atol=1e-5), name
+
+
+def test_weights_that_are_not_the_network_s_begin_no_run(config: TrainConfig, tmp_path: Path) -> None:
+    weights = tmp_path / "other.safetensors"
+    save_file({"model.conv.weight": torch.zeros(3)}, weights)
+    with pytest.raises(ConfigError, match=r"initial_weights: no weight of .*other\.safetensors is one of this network"):
+        train(replace(config, initial_weights=str(weights)))
+    assert not (Path(config.folder) / CHECKPOINT).exists()
+
+
+def test_weights_that_are_missing_or_too_many_are_named(config: TrainConfig, tmp_path: Path) -> None:
+    weights, lines = tmp_path / "some.safetensors", list[str]()
+    state = {name: tensor.contiguous() for name, tensor in UNet(config.network).state_dict().items()}
+    lost = next(iter(state))
+    save_file({name: tensor for name, tensor in state.items() if name != lost} | {"more": torch.zeros(1)}, weights)
+    train(replace(config, initial_weights=str(weights)), stop_after_seconds=0.0, report=lines.append)
+    assert f"initial_weights: missing, and drawn at random: {lost}" in lines
+    assert "initial_weights: not of this network, and left out: more" in lines
+    save_file(state, weights)
+    quiet: list[str] = []
+    fresh = replace(config, folder=str(tmp_path / "fresh"), initial_weights=str(weights))
+    train(fresh, stop_after_seconds=0.0, report=quiet.append)
+    assert not any("initial_weights" in line for line in quiet)
 
 
 def test_scans_join_over_the_first_steps_and_are_painted_no_earlier(
