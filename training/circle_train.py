@@ -59,8 +59,9 @@ def drawn(base: Base, rng: np.random.Generator) -> tuple[Tensor, FloatArray | No
     offsets = np.stack([w - centre_cell[2], h - centre_cell[1], d - centre_cell[0]], axis=-1) * np.float32(CELL_MM)
     source = (offsets @ (turn / scale).astype(np.float32)).astype(np.float32)
     source += _bend(rng) + (base.centre - base.affine[:3, 3]).astype(np.float32)
-    extent_mm = np.array(base.shares.shape[:1:-1]) * np.abs(base.affine[:3, 2::-1]).max(axis=0)
-    source *= (2.0 / extent_mm).astype(np.float32)  # x, y, z of a grid along the axes of the LPS frame
+    step_mm = np.abs(base.affine[:3, 2::-1]).max(axis=0)  # x, y, z of a grid along the axes of the LPS frame
+    source += (step_mm / 2.0).astype(np.float32)  # from the edge of the first voxel, as grid_sample counts
+    source *= (2.0 / (np.array(base.shares.shape[:1:-1]) * step_mm)).astype(np.float32)
     source -= np.float32(1.0)
     grid = torch.from_numpy(source)[None]
     unit = np.moveaxis(source, -1, 0)[::-1]

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import circle_paint
+from ai.circle import CELL_MM
+from training import circle_paint, circle_train
 from training.circle_heads import CircleHead
 from training.circle_paint import painted, save_head
 from training.circle_train import SIDE, Base, drawn, target_of
+from training.phantom.frame import FloatArray
 from training.phantom.head import Head, draw_head, with_drawn_base
 
 STEP_MM = 3.0
@@ -52,6 +54,26 @@ def test_the_cell_that_training_asks_for_is_where_the_circle_is_drawn(tmp_path: 
         target = target_of(centre)
         assert float(target.sum()) == pytest.approx(1.0, abs=1e-5)
         assert (float(target[-1]) == 1.0) == (centre is None)
+
+
+def test_what_lies_at_the_circle_is_shown_in_the_cell_that_training_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Along each axis to a fifth of half a voxel, on average over heads turned, scaled and mirrored."""
+    head = ball()
+    at = np.stack(np.meshgrid(*(np.arange(71) * STEP_MM - 105.0,) * 3, indexing="ij"), axis=-1)  # z, y, x
+    blob = np.where(np.linalg.norm(at - CENTRE[::-1], axis=-1) < 15, 150, -50).astype(np.int16)
+    save_head(tmp_path / "1.npz", CircleHead(blob, blob, head.affine_lps, CENTRE))
+    monkeypatch.setattr(circle_train, "_bend", lambda rng: np.zeros((SIDE, SIDE, SIDE, 3), np.float32))
+    base, rng = Base(tmp_path / "1.npz"), np.random.default_rng(2)
+    cells, errors = np.indices((SIDE,) * 3).reshape(3, -1), list[FloatArray]()
+    while len(errors) < 40:
+        shares, centre = drawn(base, rng)
+        weight = np.clip(shares[2].numpy().ravel() - 0.3, 0, None)
+        if centre is not None and weight.max() > 0.4:  # not a dry skull
+            errors.append((cells * weight).sum(axis=1) / weight.sum() - centre)
+    off_mm = CELL_MM * np.mean(errors, axis=0)
+    assert np.abs(off_mm[:2]).max() < 0.3 and CELL_MM * np.abs(errors).mean() < 0.5
 
 
 def test_a_head_has_an_ordinary_base_unless_a_varied_one_is_asked_for() -> None:
