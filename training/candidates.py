@@ -26,8 +26,9 @@ from ai.volume import Volume
 from training.cases import Scored, is_hit
 from training.config import ConfigError
 from training.dataset import Prepared, load_prepared
-from training.evaluate import document_of, scored_of, seen
+from training.evaluate import document_of, fitting, scored_of, seen
 from training.files import write_whole
+from training.paint import NATIVE, REGIONS
 
 MOST_MARKED = 20
 """Of a scan's candidates.  Ten hold .86 of the sacs of 3 to 4 mm and .56 of the smaller ones of real-tree phantoms, twenty .92 and .76."""
@@ -99,7 +100,7 @@ def load_marked(folder: Path) -> list[Marked]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Mark what is painted and not marked yet."""
+    """Mark what is painted and not marked yet; 2 where the regions are not those that the bundle reads."""
     parser = argparse.ArgumentParser(prog="python -m training.candidates", description=__doc__)
     for name in ("bundle", "cache", "folder"):
         parser.add_argument(name, type=Path)
@@ -109,15 +110,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(asked.threads)
     bundle = load_bundle(asked.bundle)
     asked.folder.mkdir(parents=True, exist_ok=True)
-    painted = sorted((asked.cache / "regions").iterdir(), key=lambda path: path.name)
-    for path in [path for path in painted if path.name.isdigit()][: asked.count]:
-        if (asked.folder / f"{path.name}.json").exists():
-            continue
-        scan = load_prepared(path)
-        found = found_candidates(scan.region, bundle, "cpu", most=MOST_MARKED)
-        scored = Scored(scan.seed, seen(scan), found, scan.confounders)
-        save_marked(asked.folder, mark(load_prepared(asked.cache / "native" / path.name), scan.region, scored))
-        print(path.name, flush=True)
+    painted = sorted((asked.cache / REGIONS).iterdir(), key=lambda path: path.name)
+    try:
+        for path in [path for path in painted if path.name.isdigit()][: asked.count]:
+            if (asked.folder / f"{path.name}.json").exists():
+                continue
+            scan = fitting(load_prepared(path), bundle, asked.cache)
+            found = found_candidates(scan.region, bundle, "cpu", most=MOST_MARKED)
+            scored = Scored(scan.seed, seen(scan), found, scan.confounders)
+            save_marked(asked.folder, mark(load_prepared(asked.cache / NATIVE / path.name), scan.region, scored))
+            print(path.name, flush=True)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

@@ -94,11 +94,11 @@ def box_scorer(bundle: Bundle, scans: ScanSet, cache: Path, device: str = "auto"
     """Answers from regions, which are painted where the cache lacks them; a second stage reads the boxes they are made of."""
 
     def score(seeds: Sequence[int]) -> Iterator[Scored]:
-        drawn = {seed: scans.drawn.get(seed, {}) for seed in seeds}
-        for _ in paint_boxes(cache, seeds, drawn, workers) if workers > 1 else ():
+        drawn, settings = {seed: scans.drawn.get(seed, {}) for seed in seeds}, bundle.manifest.preprocessing
+        for _ in paint_boxes(cache, seeds, drawn, settings, workers) if workers > 1 else ():
             pass
         for seed in seeds:
-            for _ in paint_boxes(cache, [seed], drawn):
+            for _ in paint_boxes(cache, [seed], drawn, settings):
                 pass
             scan = fitting(load_prepared(cache / REGIONS / str(seed)), bundle, cache)
             box = load_prepared(cache / NATIVE / str(seed)).region

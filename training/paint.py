@@ -1,6 +1,7 @@
 """The real-tree validation set is painted into a folder: boxes as the scanner sees them, and the regions made of them.
 
-`python -m training.paint ANATOMY CACHE [--lookalikes] [--count N] [--workers N]`.  What is there is not painted again.
+`python -m training.paint ANATOMY CACHE [--lookalikes] [--bundle BUNDLE] [--count N] [--workers N]`.  What is there is not
+painted again.  `--bundle`: the regions are those that it reads; without it, those of the shipped one.
 `--lookalikes`: the second set, of other seeds, whose scans also have harmless shapes like sacs; each names its own among its
 confounders.
 """
@@ -17,7 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ai.bundle import read_manifest
+from ai.errors import BundleError
 from ai.inference import output_affine
+from ai.manifest import DEFAULT_BUNDLE
 from ai.preprocess import Preprocessing, Region, region_of_interest
 from ai.volume import Volume
 from training.config import ConfigError
@@ -30,26 +34,33 @@ REGIONS, NATIVE = "regions", "native"
 
 
 def paint_boxes(
-    cache: Path, seeds: Sequence[int], drawn: Mapping[int, Mapping[str, Any]], workers: int = 1
+    cache: Path,
+    seeds: Sequence[int],
+    drawn: Mapping[int, Mapping[str, Any]],
+    settings: Preprocessing,
+    workers: int = 1,
 ) -> Iterator[int]:
-    """Yield the seed of each scan that was missing once `cache` holds its box (`native`) and its region (`regions`)."""
+    """Yield the seed of each scan that was missing once `cache` holds its box (`native`) and its region (`regions`).
+
+    `settings`: of the bundle that reads the regions; a box fits any.
+    """
     for folder in (REGIONS, NATIVE):
         (cache / folder).mkdir(parents=True, exist_ok=True)
     missing = [seed for seed in seeds if not (cache / REGIONS / str(seed)).exists()]
     if workers <= 1:
         for seed in missing:
-            yield _paint(cache, seed, drawn[seed])
+            yield _paint(cache, seed, drawn[seed], settings)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
-        for job in [pool.submit(_paint, cache, seed, drawn[seed]) for seed in missing]:
+        for job in [pool.submit(_paint, cache, seed, drawn[seed], settings) for seed in missing]:
             yield job.result()
 
 
-def _paint(cache: Path, seed: int, options: Mapping[str, Any]) -> int:
+def _paint(cache: Path, seed: int, options: Mapping[str, Any], settings: Preprocessing) -> int:
     folder = cache / NATIVE / str(seed)
     if not folder.exists():
         save_prepared(folder, undivided(make_scan(seed, extent="native", **options)))
-    save_prepared(cache / REGIONS / str(seed), region_from(load_prepared(folder), Preprocessing()))
+    save_prepared(cache / REGIONS / str(seed), region_from(load_prepared(folder), settings))
     return seed
 
 
@@ -99,22 +110,25 @@ def _nearest(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Paint what is missing and say how fast; 0 when all is there, 2 when the anatomical data cannot be read."""
+    """Paint what is missing and say how fast; 0 when all is there, 2 when the anatomical data or the bundle cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m training.paint", description=__doc__)
     parser.add_argument("anatomy", help="folder with the arteries of a real head")
     parser.add_argument("cache", type=Path)
     parser.add_argument("--lookalikes", action="store_true", help="the second set, with harmless shapes like sacs")
+    parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE, help="which is to read the regions")
     parser.add_argument("--count", type=int, default=None)
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args(arguments)
     try:
+        settings = read_manifest(asked.bundle).preprocessing
         scans = real_tree_set(asked.anatomy, asked.count, lookalikes=asked.lookalikes)
         there = sum((asked.cache / REGIONS / str(seed)).exists() for seed in scans.seeds)
         started = time.monotonic()
-        for number, _ in enumerate(paint_boxes(asked.cache, scans.seeds, scans.drawn, asked.workers), start=1):
+        painted = paint_boxes(asked.cache, scans.seeds, scans.drawn, settings, asked.workers)
+        for number, _ in enumerate(painted, start=1):
             minutes = (time.monotonic() - started) / 60
             print(f"{there + number} of {len(scans.seeds)} scans, {number / minutes:.1f} a minute", flush=True)
-    except ConfigError as error:
+    except (ConfigError, BundleError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -163,7 +163,11 @@ def test_either_set_is_painted(folder: Path, tmp_path: Path, monkeypatch: pytest
     asked: list[tuple[int, bool]] = []
 
     def painted(
-        _cache: Path, seeds: Sequence[int], drawn: Mapping[int, Mapping[str, Any]], _workers: int
+        _cache: Path,
+        seeds: Sequence[int],
+        drawn: Mapping[int, Mapping[str, Any]],
+        _settings: Preprocessing,
+        _workers: int,
     ) -> Iterator[int]:
         asked.extend((seed, drawn[seed].get("lookalikes", False)) for seed in seeds)
         return iter(())

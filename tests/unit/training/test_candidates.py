@@ -1,0 +1,63 @@
+"""Boxes are painted, and candidates marked, for a bundle's preprocessing."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ai.bundle import Bundle
+from ai.inference import Tiling
+from ai.preprocess import Preprocessing
+from ai.unet import UNet
+from tests.support.made_up_scan import scan
+from tests.unit.ai.test_bundle import TINY, manifest
+from training import candidates, paint
+from training.dataset import load_prepared
+from training.evaluate import ScanSet, box_scorer
+from training.paint import REGIONS, paint_boxes
+
+SETTINGS = Preprocessing(spacing_mm=1.0, size_DHW=(64, 64, 64))
+
+
+def bundle_of(settings: Preprocessing = SETTINGS, sha256: str = "ab") -> Bundle:
+    torch.manual_seed(0)
+    said = manifest(preprocessing=settings, tiling=Tiling(size=64), weights_sha256={"model.safetensors": sha256})
+    return Bundle(said, (UNet(TINY).eval(),))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two boxes, with the regions that `bundle_of()` reads."""
+    monkeypatch.setattr(paint, "make_scan", made_up)
+    assert list(paint_boxes(tmp_path / "cache", [1, 2], {1: {}, 2: {}}, SETTINGS)) == [1, 2]
+    return tmp_path / "cache"
+
+
+def made_up(seed: int, **_: Any) -> Any:
+    return scan(seed)
+
+
+def use(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (candidates,):
+        monkeypatch.setattr(module, "load_bundle", lambda folder: bundle)
+
+
+def test_regions_are_those_that_a_bundle_of_another_spacing_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paint, "make_scan", made_up)
+    bundle = bundle_of(Preprocessing(spacing_mm=2.0, size_DHW=(32, 32, 32)))
+    [scored] = box_scorer(bundle, ScanSet("one", (1,)), tmp_path, "cpu")([1])
+    assert scored.seed == 1
+    region = load_prepared(tmp_path / REGIONS / "1").region
+    assert region.hu_DHW.shape == (32, 32, 32) and np.abs(region.affine_lps[:3, :3]).max() == 2.0
+
+
+def test_what_a_bundle_does_not_read_is_not_marked(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(bundle_of(Preprocessing(spacing_mm=0.7, size_DHW=(64, 64, 64))), monkeypatch)
+    assert candidates.main(["bundle", str(cache), str(tmp_path / "marked")]) == 2
+    assert "holds regions at 1 mm and the bundle reads 0.7 mm" in capsys.readouterr().err
