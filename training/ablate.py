@@ -138,10 +138,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--learnt", type=Path, nargs="+", required=True)
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    drawn = {folder.name: load_marked(folder) for folder in asked.learnt}
+    bundle = load_bundle(asked.bundle)
+    drawn = {folder.name: load_marked(folder, bundle) for folder in asked.learnt}
     if len(drawn) < len(asked.learnt):
         raise ConfigError("each folder of --learnt is a kind of scans, and needs a name of its own")
-    marked, held_out, bundle = load_marked(asked.candidates), load_marked(asked.held_out), load_bundle(asked.bundle)
+    marked, held_out = (load_marked(folder, bundle) for folder in (asked.candidates, asked.held_out))
     require_unseen(bundle, [scan for scans in drawn.values() for scan in scans], marked, held_out)
     parts = Parts(bundle.second, trained(asked.run), marked, held_out, drawn)
     whole = parts.whole()

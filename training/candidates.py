@@ -8,14 +8,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ai.bundle import load_bundle
+from ai.bundle import Bundle, load_bundle
 from ai.predict import found_candidates
 from ai.preprocess import Region
 from ai.second_stage import around, cube_around
@@ -32,6 +33,12 @@ from training.paint import NATIVE, REGIONS
 
 MOST_MARKED = 20
 """Of a scan's candidates.  Ten hold .86 of the sacs of 3 to 4 mm and .56 of the smaller ones of real-tree phantoms, twenty .92 and .76."""
+
+
+MEASURED = 1
+"""Raised whenever `ai.shape` or `ai.surroundings` measure otherwise: what was measured before does not go with what is."""
+IDENTITY = "identity.json"
+"""In a folder of candidates: what these depend on.  One of before 2026-12 has none, and nothing of it is checked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +80,42 @@ def mark(box: Prepared, region: Region, scored: Scored) -> Marked:
     return Marked(scored, measures[:, 0], surroundings(region, centres), measures[:, 1:])
 
 
+def identity_of(bundle: Bundle) -> dict[str, Any]:
+    """What the candidates of a scan, and what is measured of them, depend on."""
+    manifest = bundle.manifest
+    return {
+        "first_stage": sorted(manifest.weights_sha256.values()),
+        "preprocessing": asdict(manifest.preprocessing),
+        "most_marked": MOST_MARKED,
+        "measured": MEASURED,
+    }
+
+
+def claim(folder: Path, bundle: Bundle) -> None:
+    """The folder is one for the candidates of this bundle's first stage.  Raises ConfigError where it holds those of another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    require_own(folder, bundle)
+    if not (folder / IDENTITY).exists() and not _scans_in(folder):
+        write_whole(folder / IDENTITY, json.dumps(identity_of(bundle), indent=1))
+
+
+def require_own(folder: Path, bundle: Bundle) -> None:
+    """Raises ConfigError where the folder says that its candidates are those of another first stage, or measured otherwise."""
+    path = folder / IDENTITY
+    if not path.exists():
+        return
+    there, own = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(identity_of(bundle)))
+    if others := [name for name in own if there.get(name) != own[name]]:
+        raise ConfigError(
+            f"{folder} was marked with the candidates of another model ({', '.join(others)}): mark the scans with this bundle, "
+            "into another folder"
+        )
+
+
+def _scans_in(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.json") if path.stem.isdigit()]
+
+
 def save_marked(folder: Path, marked: Marked) -> None:
     """Write a scan's candidates, with their measurements, as one file."""
     document = document_of(marked.scored)
@@ -81,9 +124,14 @@ def save_marked(folder: Path, marked: Marked) -> None:
     write_whole(folder / f"{marked.scored.seed}.json", json.dumps(document))
 
 
-def load_marked(folder: Path) -> list[Marked]:
-    """All scans of a folder, in the order of their seeds.  Raises ConfigError where only centres were measured."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+def load_marked(folder: Path, bundle: Bundle | None = None) -> list[Marked]:
+    """All scans of a folder, in the order of their seeds.
+
+    Raises ConfigError where only centres were measured, or the candidates are not those of the first stage of `bundle`.
+    """
+    if bundle is not None:
+        require_own(folder, bundle)
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in _scans_in(folder)]
     if not all("around" in each for each in found):
         raise ConfigError(
             f"{folder} is of a version that measured centres alone: mark the scans anew, into another folder"
@@ -100,7 +148,7 @@ def load_marked(folder: Path) -> list[Marked]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Mark what is painted and not marked yet; 2 where the regions are not those that the bundle reads."""
+    """Mark what is painted and not marked yet; 2 where the folder or the regions are another bundle's."""
     parser = argparse.ArgumentParser(prog="python -m training.candidates", description=__doc__)
     for name in ("bundle", "cache", "folder"):
         parser.add_argument(name, type=Path)
@@ -109,9 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(asked.threads)
     bundle = load_bundle(asked.bundle)
-    asked.folder.mkdir(parents=True, exist_ok=True)
     painted = sorted((asked.cache / REGIONS).iterdir(), key=lambda path: path.name)
     try:
+        claim(asked.folder, bundle)
         for path in [path for path in painted if path.name.isdigit()][: asked.count]:
             if (asked.folder / f"{path.name}.json").exists():
                 continue

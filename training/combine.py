@@ -274,8 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--learnt", type=Path, nargs="+", default=[])
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    bundle, second, marked = load_bundle(asked.bundle), trained(asked.run), load_marked(asked.candidates)
-    drawn = [scan for folder in asked.learnt for scan in load_marked(folder)]
+    bundle, second = load_bundle(asked.bundle), trained(asked.run)
+    marked = load_marked(asked.candidates, bundle)
+    drawn = [scan for folder in asked.learnt for scan in load_marked(folder, bundle)]
     require_unseen(bundle, drawn, marked)
     fusion, learnt = fused_out_of_fold(bundle.second, drawn) if drawn else ((), ((), ()))
     seconds = seconds_of(second, marked, fusion=fusion)

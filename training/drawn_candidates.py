@@ -17,7 +17,7 @@ import torch
 from ai.bundle import Bundle, load_bundle
 from ai.predict import found_candidates
 from training.anatomy import read_arteries
-from training.candidates import MOST_MARKED, Marked, mark, save_marked
+from training.candidates import MOST_MARKED, Marked, claim, mark, save_marked
 from training.cases import Scored
 from training.config import ConfigError
 from training.dataset import enriched_lesions
@@ -63,7 +63,7 @@ def drawn(kind: str, seed: int, bundle: Bundle, anatomy: str) -> Marked:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw and mark what is missing, and say how fast; 2 when the anatomical data cannot be read."""
+    """Draw and mark what is missing, and say how fast; 2 when the anatomical data cannot be read or the folder is another bundle's."""
     parser = argparse.ArgumentParser(prog="python -m training.drawn_candidates", description=__doc__)
     for name in ("bundle", "anatomy", "folder"):
         parser.add_argument(name, type=Path)
@@ -75,10 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         bundle = load_bundle(asked.bundle)
         read_arteries(asked.anatomy)
+        claim(asked.folder, bundle)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    asked.folder.mkdir(parents=True, exist_ok=True)
     seeds = seeds_of(asked.kind, asked.first, asked.count)
     missing = [seed for seed in seeds if not (asked.folder / f"{seed}.json").exists()]
     begun = time.monotonic()

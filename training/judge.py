@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
-        bundle, marked = load_bundle(asked.bundle), load_marked(asked.candidates)
+        bundle = load_bundle(asked.bundle)
+        marked = load_marked(asked.candidates, bundle)
         if not marked:
             raise ConfigError(
                 f"{asked.candidates} holds no marked scans: name a folder of `python -m training.candidates`"

@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(name, type=Path)
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    bundle, marked = load_bundle(asked.bundle), load_marked(asked.candidates)
+    bundle = load_bundle(asked.bundle)
+    marked = load_marked(asked.candidates, bundle)
     cases, thresholds, _ = cross_fitted(*seen_by(bundle, marked))
     wrong, missed = false_positives(cases, thresholds), misses(cases, thresholds)
     shown = [missed[round(at)] for at in np.linspace(0, len(missed) - 1, min(EACH, len(missed)))]

@@ -86,8 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", type=Path, nargs="+")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    networks = load_bundle(asked.bundle).second
-    learnt = Learnt.of([scan for folder in asked.folders for scan in load_marked(folder)])
+    bundle = load_bundle(asked.bundle)
+    networks = bundle.second
+    learnt = Learnt.of([scan for folder in asked.folders for scan in load_marked(folder, bundle)])
     unseen = learnt.scans % 5 == 0
     tried = [tuned(network, learnt.only(~unseen), seed) for seed, network in enumerate(networks)]
     print(f"{len(learnt.hits)} candidates of {learnt.scans.max() + 1} scans, {int(learnt.hits.sum())} on an aneurysm")

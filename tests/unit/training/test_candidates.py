@@ -1,5 +1,6 @@
-"""Boxes are painted, and candidates marked, for a bundle's preprocessing."""
+"""Boxes are painted for a bundle's preprocessing, and a folder of candidates says whose they are."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from ai.preprocess import Preprocessing
 from ai.unet import UNet
 from tests.support.made_up_scan import scan
 from tests.unit.ai.test_bundle import TINY, manifest
-from training import candidates, paint
+from training import candidates, drawn_candidates, paint
+from training.candidates import claim, identity_of, load_marked
+from training.config import ConfigError
 from training.dataset import load_prepared
 from training.evaluate import ScanSet, box_scorer
 from training.paint import REGIONS, paint_boxes
@@ -40,7 +43,7 @@ def made_up(seed: int, **_: Any) -> Any:
 
 
 def use(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (candidates,):
+    for module in (candidates, drawn_candidates):
         monkeypatch.setattr(module, "load_bundle", lambda folder: bundle)
 
 
@@ -61,3 +64,45 @@ def test_what_a_bundle_does_not_read_is_not_marked(
     use(bundle_of(Preprocessing(spacing_mm=0.7, size_DHW=(64, 64, 64))), monkeypatch)
     assert candidates.main(["bundle", str(cache), str(tmp_path / "marked")]) == 2
     assert "holds regions at 1 mm and the bundle reads 0.7 mm" in capsys.readouterr().err
+
+
+def test_a_folder_of_candidates_is_for_one_first_stage(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, bundle = tmp_path / "marked", bundle_of()
+    use(bundle, monkeypatch)
+    assert candidates.main(["bundle", str(cache), str(folder), "--count", "1"]) == 0
+    assert candidates.main(["bundle", str(cache), str(folder)]) == 0
+    assert [scan.scored.seed for scan in load_marked(folder, bundle)] == [1, 2]
+    later = replace(bundle, manifest=replace(bundle.manifest, version="9", threshold=0.9))  # with the same first stage
+    assert len(load_marked(folder, later)) == 2
+    other = bundle_of(sha256="cd")
+    with pytest.raises(ConfigError, match=r"marked .* of another model \(first_stage\): .* another folder"):
+        load_marked(folder, other)
+    use(other, monkeypatch)
+    assert candidates.main(["bundle", str(cache), str(folder)]) == 2
+    monkeypatch.setattr(drawn_candidates, "read_arteries", lambda folder: None)
+    assert drawn_candidates.main(["bundle", "anatomy", str(folder), "--count", "1"]) == 2
+    assert capsys.readouterr().err.count("of another model") == 2
+
+
+def test_other_measurements_or_another_number_are_others_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim(tmp_path, bundle_of())
+    for name in ("MOST_MARKED", "MEASURED"):
+        with monkeypatch.context() as changed:
+            changed.setattr(candidates, name, 1000)
+            with pytest.raises(ConfigError, match="most|measured"):
+                claim(tmp_path, bundle_of())
+    claim(tmp_path, bundle_of())
+    assert identity_of(bundle_of()) == identity_of(bundle_of())
+
+
+def test_a_folder_of_before_goes_on_and_claims_nothing(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "marked"
+    use(bundle_of(), monkeypatch)
+    candidates.main(["bundle", str(cache), str(folder), "--count", "1"])
+    (folder / "identity.json").unlink()
+    assert candidates.main(["bundle", str(cache), str(folder)]) == 0
+    assert not (folder / "identity.json").exists() and len(load_marked(folder, bundle_of(sha256="cd"))) == 2
