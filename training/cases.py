@@ -18,7 +18,7 @@ class Scored:
     """One scan: its true lesions and what a model answered, before calibration.
 
     `candidates`: what the network found.  `probabilities`: the 14 of a method that gives nothing else.  `reason`: why the
-    scan could not be analysed; there is then no answer.
+    scan could not be analysed; there is then no answer.  `sized`: whether the lesions' diameters are known.
     """
 
     seed: int
@@ -27,13 +27,15 @@ class Scored:
     confounders: tuple[str, ...] = ()
     probabilities: tuple[float, ...] | None = None
     reason: str = ""
+    sized: bool = True
 
 
 @dataclass(frozen=True)
 class Case:
     """A scan that was analysed: the 14 probabilities and every mark, calibrated, the reported ones and the others.
 
-    `marks` is None for a method that says nothing about where.
+    `marks` is None for a method that says nothing about where.  `sized`: whether the lesions' diameters are known; where they
+    are not, no figure is told apart by them.
     """
 
     seed: int
@@ -41,6 +43,7 @@ class Case:
     confounders: tuple[str, ...]
     probabilities: tuple[float, ...]
     marks: tuple[Lesion, ...] | None
+    sized: bool = True
 
     @property
     def positive(self) -> bool:
@@ -95,9 +98,9 @@ def case(scored: Scored, calibration: Calibration, threshold: float = 1.0) -> Ca
     if scored.reason:
         raise ValueError(f"scan {scored.seed} was not analysed: {scored.reason}")
     if scored.probabilities is not None:
-        return Case(scored.seed, scored.lesions, scored.confounders, scored.probabilities, None)
+        return Case(scored.seed, scored.lesions, scored.confounders, scored.probabilities, None, scored.sized)
     answer = findings(scored.candidates, calibration, threshold)
     marks = tuple(
         sorted((lesion_of(one, calibration) for one in scored.candidates), key=lambda mark: -mark.probability)
     )
-    return Case(scored.seed, scored.lesions, scored.confounders, answer.probabilities, marks)
+    return Case(scored.seed, scored.lesions, scored.confounders, answer.probabilities, marks, scored.sized)

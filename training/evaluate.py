@@ -131,7 +131,14 @@ def score_series(bundle: Bundle, scan: PhantomScan, device: str = "auto") -> Sco
 def score_scans(bundle: Bundle, scans: Sequence[Prepared], device: str = "auto") -> list[Scored]:
     """Run the network over prepared regions."""
     return [
-        Scored(scan.seed, seen(scan), found_candidates(scan.region, bundle, device), scan.confounders) for scan in scans
+        Scored(
+            scan.seed,
+            seen(scan),
+            found_candidates(scan.region, bundle, device),
+            scan.confounders,
+            sized=scan.sized,
+        )
+        for scan in scans
     ]
 
 
@@ -224,6 +231,7 @@ def document_of(scored: Scored) -> dict[str, Any]:
         ],
         "probabilities": scored.probabilities,
         "reason": scored.reason,
+        "sized": scored.sized,
     }
 
 
@@ -245,4 +253,5 @@ def scored_of(document: Mapping[str, Any]) -> Scored:
         tuple(document["confounders"]),
         None if probabilities is None else tuple(probabilities),
         document["reason"],
+        document.get("sized", True),
     )

@@ -133,11 +133,14 @@ def by_location(cases: Sequence[Case], threshold: float) -> dict[str, dict[str, 
 
 
 def localisation(cases: Sequence[Case], threshold: float) -> dict[str, float]:
-    """How well the lesions that were reported are placed, measured and named.  The bias is found minus true."""
-    pairs = [(case.best_mark(lesion, threshold), lesion) for case, lesion, _ in _lesions(cases)]
-    found = [(mark, lesion) for mark, lesion in pairs if mark is not None]
+    """How well the lesions that were reported are placed, measured (where their diameters are known) and named.
+
+    The bias is found minus true.
+    """
+    pairs = [(case.best_mark(lesion, threshold), lesion, case.sized) for case, lesion, _ in _lesions(cases)]
+    found = [(mark, lesion) for mark, lesion, _ in pairs if mark is not None]
     errors = [math.dist(mark.centre_lps_mm, lesion.centre_lps_mm) for mark, lesion in found]
-    excess = [mark.diameter_mm - lesion.diameter_mm for mark, lesion in found]
+    excess = [mark.diameter_mm - lesion.diameter_mm for mark, lesion, sized in pairs if mark is not None and sized]
     return {
         "lesions_found": len(found),
         "median_centre_error_mm": median(errors),
@@ -207,11 +210,13 @@ def _sensitivities(cases: Sequence[Case], threshold: float, lesions: Sequence[Fo
 
 
 def _lesions(cases: Sequence[Case], low_mm: float = 0.0, high_mm: float = math.inf) -> list[Found]:
+    """Those of a range of diameters; one whose diameter is not known is in the range of all alone."""
+    every = (low_mm, high_mm) == (0.0, math.inf)
     return [
         (case, lesion, score)
         for case in cases
         for lesion, score in zip(case.lesions, case.lesion_scores, strict=True)
-        if low_mm <= lesion.diameter_mm < high_mm
+        if every or (case.sized and low_mm <= lesion.diameter_mm < high_mm)
     ]
 
 

@@ -95,6 +95,7 @@ def _diameters(axes: Axes, found: Figures, cases: Sequence[Case]) -> None:
     pairs = [
         (lesion.diameter_mm, mark.diameter_mm, LOCATIONS.index(lesion.location))
         for case in cases
+        if case.sized
         for lesion in case.lesions
         if (mark := case.best_mark(lesion, found["threshold"])) is not None
     ]

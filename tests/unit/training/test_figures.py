@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,19 @@ def test_a_hit_is_within_the_radius_and_small_lesions_get_three_millimetres() ->
     large, small = TrueLesion(ACOM, (0.0, 0.0, 0.0), 8.0), TrueLesion(ACOM, (0.0, 0.0, 0.0), 2.0)
     assert is_hit((4.0, 0.0, 0.0), large) and not is_hit((4.01, 0.0, 0.0), large)
     assert is_hit((0.0, 3.0, 0.0), small) and not is_hit((0.0, 3.01, 0.0), small)
+
+
+def test_lesions_whose_size_is_not_known_are_in_no_figure_by_size() -> None:
+    cases = [replace(one, sized=False) for one in made_up_cases()]
+    found, known = (figures(each, 0.5, draws=0) for each in (cases, made_up_cases()))
+    assert found["by_size"]["all"] == known["by_size"]["all"]
+    for name, row in found["by_size"].items():
+        assert name == "all" or (row["lesions"] == 0 and math.isnan(row["at_threshold"]))
+    placed = found["localisation"]
+    assert placed["median_centre_error_mm"] == known["localisation"]["median_centre_error_mm"]
+    assert math.isnan(placed["median_absolute_diameter_error_mm"]) and math.isnan(placed["diameter_bias_mm"])
+    assert math.isnan(headline(cases, 0.5)["sensitivity_at_half_from_4mm"])
+    assert found["froc"] == known["froc"] and found["competition_score"] == known["competition_score"]
 
 
 def test_counts_and_aucs_by_hand(found: dict[str, Any]) -> None:

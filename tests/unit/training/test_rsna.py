@@ -14,17 +14,21 @@ import torch
 from pydicom import Dataset, dcmread
 
 from ai.affine import lps_of
+from ai.bundle import Bundle
 from ai.circle import located_extent, steady_centre
 from ai.coverage import head_extent
+from ai.decode import Calibration
 from ai.locations import COLUMNS, LOCATIONS, Location
 from ai.preprocess import Preprocessing
-from ai.unet import UNetSettings
+from ai.unet import UNet, UNetSettings
 from ai.volume import Volume, volume_from_files
 from tests.support.dicom_factory import enhanced_ct
 from tests.support.made_up_head import head
+from tests.unit.ai.test_bundle import TINY, manifest
+from training.cases import case
 from training.config import ConfigError, Data, Optimisation, Sampling, TrainConfig
 from training.dataset import UNKNOWN_VESSEL, load_prepared
-from training.evaluate import seen
+from training.evaluate import document_of, score_scans, scored_of, seen
 from training.losses import total_loss, vessel_loss
 from training.patches import cut_patch, mirrored, source_of
 from training.phantom import write_series
@@ -222,6 +226,19 @@ def test_a_series_counts_as_its_labels_say_where_its_localizer_lies_outside_the_
     lesions = sum(len(one.lesions) for one in kept)
     said = f"localizers outside the region of their series: 1 of {lesions}; such a series counts as its labels say"
     assert lines[-1] == said
+
+
+def test_that_a_size_is_not_known_stays_with_an_answer(root: Path) -> None:
+    prepared = prepare_series(root, the(SINGLE, root), SETTINGS)
+    torch.manual_seed(0)
+    [scored] = score_scans(Bundle(manifest(preprocessing=SETTINGS), (UNet(TINY).eval(),)), [prepared], "cpu")
+    assert not scored.sized and not scored_of(document_of(scored)).sized and not case(scored, Calibration()).sized
+    [phantom] = score_scans(
+        Bundle(manifest(preprocessing=SETTINGS), (UNet(TINY).eval(),)), [replace(prepared, sized=True)], "cpu"
+    )
+    assert phantom.sized
+    before = {key: value for key, value in document_of(phantom).items() if key != "sized"}
+    assert scored_of(before).sized
 
 
 def test_a_phantom_has_the_lesions_that_its_region_shows(root: Path) -> None:
