@@ -71,9 +71,10 @@ def build_segmentation(document: Document, findings: Findings) -> Dataset:
 
 
 def _planes(sources: Sequence[Dataset]) -> list[_Plane]:
-    """Every source frame, ordered along the normal of the first.  Raises ValueError.
+    """Every source frame, ordered along the normal of the first; of copies at one place one.  Raises ValueError.
 
-    A frame without a place in an image of several belongs to another acquisition (`node.analysis.examination`).
+    A frame without a place in an image of several belongs to another acquisition (`node.analysis.examination`).  Copies
+    are slices that came under two UIDs: of them too the volume has one, with the same pixels (`ai.volume`).
     """
     known = [(ds, frame) for ds in sources for frame in frames(ds) if frame.has_geometry or not frame.multi_frame]
     if not known:
@@ -85,7 +86,8 @@ def _planes(sources: Sequence[Dataset]) -> list[_Plane]:
     if not first.frame_of_reference_uid:
         raise ValueError("a segmentation needs the images' FrameOfReferenceUID")
     normal = np.cross(first.orientation[:3], first.orientation[3:])
-    placed = [_Plane(ds, frame, float(normal @ np.asarray(frame.position_mm))) for ds, frame in known]
+    once = {tuple(_decimals(frame.position_mm)): (ds, frame) for ds, frame in reversed(known)}
+    placed = [_Plane(ds, frame, float(normal @ np.asarray(frame.position_mm))) for ds, frame in once.values()]
     return sorted(placed, key=lambda plane: (plane.along_mm, plane.frame.sop_instance_uid, plane.frame.number))
 
 

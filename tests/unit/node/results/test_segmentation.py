@@ -1,5 +1,6 @@
 """The Segmentation of the findings' masks: where the mask lies in the patient, on whatever images, and whose it is."""
 
+import copy
 import itertools
 from dataclasses import replace
 from io import BytesIO
@@ -143,6 +144,14 @@ def test_frames_of_another_acquisition_of_the_image_are_left_out() -> None:
     both.PerFrameFunctionalGroupsSequence[:24] = [without] * 24
     with pytest.raises(ValueError, match="no frame"):
         segmentation([both], a_mask(series))
+
+
+def test_of_slices_that_came_twice_the_mask_lies_on_one() -> None:
+    series = a_series()
+    copies = [change(copy.deepcopy(ds), SOPInstanceUID=f"{ds.SOPInstanceUID}.9") for ds in series[10:14]]
+    mine, alone = segmentation([*copies, *series], a_mask(series)), segmentation(series, a_mask(series))
+    assert mine.PixelData == alone.PixelData
+    assert mine.PerFrameFunctionalGroupsSequence == alone.PerFrameFunctionalGroupsSequence
 
 
 def test_nothing_but_source_images_is_named_as_an_instance() -> None:
