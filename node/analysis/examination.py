@@ -21,7 +21,7 @@ from ai.volume import ReadSlice, Volume, volume_from_slices
 from ai.wording import counted
 from node.config.sections import Eligibility
 from node.dicom.frame_headers import frame_headers
-from node.results.document import percent
+from node.results.other_acquisitions import answer
 from node.rules.acquisitions import described, split
 from node.rules.eligibility import NotEligible, ineligibility_of_one
 from storage.records import Header
@@ -157,8 +157,4 @@ def _telling(acquisitions: Sequence[_Acquisition], look: Look, notes: list[str])
 
 
 def _found(acquisition: _Acquisition, findings: Findings) -> str:
-    lesions = "".join(
-        f", {each.location.value} {each.diameter_mm:.1f} mm {percent(each.probability)}" for each in findings.lesions
-    )
-    word = "suspected aneurysm" if findings.positive else "no aneurysm detected"
-    return f"{acquisition.words}: {word}, probability {percent(findings.present)}{lesions}"
+    return f"{acquisition.words}: {answer(findings)}"

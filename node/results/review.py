@@ -4,7 +4,8 @@ The same Comprehensive 3D SR (TID 1500) in the same series, with a higher Instan
 as its predecessor (docs/decisions/0013-reviews-in-the-pacs.md).  An accepted finding keeps its measurement group; of a rejected
 one nothing is left that a program could take for a finding: a code (which has its Observation UID) and a sentence say that
 it was rejected, and the sentence why.
-Nothing says "absent": a person who rejects findings has not said that there are no others.
+Nothing says "absent": a person who rejects findings has not said that there are no others.  What the algorithm found in other
+acquisitions of the series was shown to nobody, and is "not assessed".
 """
 
 import copy
@@ -22,6 +23,7 @@ from ai.wording import counted
 from node.results import codes as code
 from node.results.document import DISCLAIMER, NUMBERS_OF_A_REVISION, in_timezone_of, reference
 from node.results.identity import derive_uid
+from node.results.other_acquisitions import without_answers
 from node.results.plain_ascii import plain_ascii
 
 ASSESSED = "Result of a research system, assessed by a person; not a medical device."
@@ -154,12 +156,12 @@ def _evaluations(
         texts.append("That a finding was rejected does not say that there is no other.")
     if reviewed.limits:
         texts.append(f"The analysis was limited: {reviewed.limits}.")
-    return [*coded, *map(_comment, texts), *filter(_is_of_images, before), _comment(ASSESSED)]
+    texts += map(without_answers, filter(_is_of_images, (str(item.get("TextValue", "")) for item in before)))
+    return [*coded, *map(_comment, [*texts, ASSESSED])]
 
 
-def _is_of_images(item: Dataset) -> bool:
-    """Whether this is a comment that speaks of images and their analysis, and of no finding."""
-    text = str(item.get("TextValue", ""))
+def _is_of_images(text: str) -> bool:
+    """Whether this is a comment that speaks of images and their analysis, and of no finding of the report."""
     return bool(text) and not text.startswith(_OF_THE_ALGORITHM) and "\n" not in text
 
 

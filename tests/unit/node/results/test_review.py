@@ -8,9 +8,10 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from node.results.document import NUMBERS_OF_A_REVISION, encode
+from node.results.other_acquisitions import answer
 from node.results.review import Decision, Reviewed, build_review
 from tests.support.dicom_factory import ct_series, headers_of
-from tests.support.reports import POSITIVE, answers, comments, items, named, report
+from tests.support.reports import NEGATIVE, POSITIVE, answers, comments, items, named, report
 
 AT = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 REPORT = report(instance_number=NUMBERS_OF_A_REVISION)
@@ -57,6 +58,17 @@ def test_where_all_were_rejected_nothing_is_measured_and_nothing_is_called_absen
     assert answers(ds, CONTEXT) == ["410516002"] * 2
     assert "That a finding was rejected does not say that there is no other." in comments(ds)
     assert answers(ds, "111017") == []
+
+
+def test_what_was_found_in_other_acquisitions_is_not_verified() -> None:
+    first = "2 acquisitions in this series; this result is of acquisition 1 (10:15:00, 6 slices)"
+    second, third = "acquisition 2 (10:15:45, 6 slices)", "acquisition 3 (10:16:30, 5 slices)"
+    answers_of = [f"{second}: {answer(POSITIVE)}", f"{third}: {answer(NEGATIVE)}", f"{third}: not analysed: gap"]
+    of = report(outcome=replace(POSITIVE, note="; ".join([first, *answers_of])), instance_number=NUMBERS_OF_A_REVISION)
+    assert f"{'; '.join([first, *answers_of])}." in comments(of)
+    said = comments(made(replace(REVIEWED, decisions=(LOOP, LOOP)), of))
+    assert f"{first}; {second}: not assessed; {third}: not assessed; {third}: not analysed: gap." in said
+    assert not any("suspected" in text or "detected" in text or "93.1 %" in text for text in said)
 
 
 def test_it_replaces_the_report_in_its_series_and_is_shown_before_it() -> None:
