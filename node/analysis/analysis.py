@@ -26,9 +26,10 @@ from ai.volume import ReadSlice, Volume, volume_from_slices
 from ai.wording import counted
 from node.analysis.drafts import Answer, Drafts, Order, drafts_of, written
 from node.analysis.examination import Look, examine
+from node.analysis.predecessors import predecessors
 from node.analysis.read_ahead import Ahead
 from node.config.sections import Config, Eligibility
-from node.config.types import Region, ResultKind
+from node.config.types import ResultKind
 from node.results.document import Algorithm, NotAnalysed
 from node.results.identity import missing_identity
 from node.results.objects import Maker
@@ -119,19 +120,16 @@ def analyse(context: AnalysisContext, claim: Claim) -> bool:
 
 def order_of(context: AnalysisContext, claim: Claim) -> Order:
     """All that the database and the configuration say of the claimed series, but the proof that it is ours."""
-    series, queue = claim.series, context.store.queue
-    before = queue.predecessor(series.id)
-    kinds = [f"report {region}" for region in Region] if before else []
-    beside = {kind: uid for kind in kinds if (uid := queue.predecessor_beside(series.id, kind))}
-    predecessors = {"report": before[0], **beside} if before else {}
+    series = claim.series
     kinds_of_results: tuple[ResultKind, ...] = () if series.canary else ("sr", "sc", "seg")
     getting = {kind: context.config.getting(kind, series.calling_ae) for kind in kinds_of_results}
     return Order(
         replace(claim, token=""),
         tuple(context.store.settling.instances(series.id)),
-        predecessors,
+        predecessors(context.store, context.files, series.id),
         getting,
         context.config.report.zone or context.clock().astimezone().tzinfo or UTC,
+        context.config.node.ae_title,
     )
 
 
@@ -366,7 +364,11 @@ def _drafts(means: Means, order: Order, seen: Seen) -> Drafts | None:
     if (isinstance(outcome, NotAnalysed) and settings.not_analysed == "never") or missing_identity(datasets):
         return None
     created, series = means.clock().astimezone(order.zone), order.claim.series
-    maker = Maker(series, datasets, outcome, seen.volume, means.algorithm, created, settings.series_number)
+    maker = Maker(
+        *(series, datasets, outcome, seen.volume, means.algorithm, created, settings.series_number),
+        ae_title=order.ae_title,
+        predecessors=order.predecessors,
+    )
     try:
         return drafts_of(maker, order, settings.region)
     except MemoryError:

@@ -8,7 +8,7 @@ from pydicom import Dataset
 
 from node.config.sections import Config, Eligibility, Reporting
 from node.config.types import Region, ResultKind
-from node.results.document import encode
+from node.results.document import Predecessor, encode
 from node.results.objects import Maker
 from node.runtime import log
 from storage.errors import StorageFull
@@ -20,16 +20,19 @@ from storage.records import Claim, Conclusion, Header, ReportObject, ResultObjec
 class Order:
     """What the database and the configuration say of a claimed series; whoever has its files can work it out.
 
-    `claim`: without its token, so that nobody but the claimant can end it.  `predecessors`: UIDs of the latest objects by
-    kind ("report", or "report" and the region of one beside it).  `getting`: who gets which result, by region.
+    `claim`: without its token, so that nobody but the claimant can end it.  `predecessors`: the latest objects by kind
+    ("report", or "report" and the region of one beside it, "summary", "segmentation").  `getting`: who gets which result,
+    by region.
     """
 
     claim: Claim
     instances: Sequence[tuple[Header, StoredFile]]
-    predecessors: Mapping[str, str]
+    predecessors: Mapping[str, Predecessor]
     getting: Mapping[ResultKind, Mapping[Region, tuple[str, ...]]]
     zone: tzinfo
     """In which the report says when it was made: the claimant's, not that of who works it out."""
+    ae_title: str
+    """The claimant's too: whose results they are."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,7 @@ class Answer:
 def drafts_of(maker: Maker, order: Order, own: Region) -> Drafts:
     """The objects; `own`: the region of the report that is always made."""
     getting = {kind: dict(by_region) for kind, by_region in order.getting.items()}
-    before = order.predecessors.get("report")
-    report, reports, summaries = maker.report(own, own, before), getting.get("sr", {}), []
+    report, reports, summaries = maker.report(own, own), getting.get("sr", {}), []
     for region, destinations in getting.get("sc", {}).items():
         if summary := _picture("summary", maker, region, own, destinations):
             summaries.append(summary)
@@ -96,14 +98,15 @@ def drafts_of(maker: Maker, order: Order, own: Region) -> Drafts:
     beside = []
     for region, destinations in reports.items():
         if region != own:
-            kind = f"report {region}"
-            beside.append(_draft(kind, maker.report(region, own, order.predecessors.get(kind)), destinations))
+            beside.append(_draft(f"report {region}", maker.report(region, own), destinations))
     masks = [
         _picture("segmentation", maker, region, own, destinations)
         for region, destinations in getting.get("seg", {}).items()
     ]
     beside += [*summaries, *filter(None, masks)]
-    return Drafts(_draft("report", report, reports.get(own, ())), before, tuple(beside))
+    before = order.predecessors.get("report")
+    replaced_uid = before.sop_instance_uid if before else None
+    return Drafts(_draft("report", report, reports.get(own, ())), replaced_uid, tuple(beside))
 
 
 def _picture(kind: str, maker: Maker, region: Region, own: Region, destinations: tuple[str, ...]) -> Draft | None:

@@ -55,7 +55,7 @@ Outcome = Findings | NotAnalysed
 
 @dataclass(frozen=True)
 class Predecessor:
-    """An earlier report of ours that this one replaces; it is in the same study."""
+    """An earlier object of ours that another one replaces."""
 
     study_instance_uid: str
     series_instance_uid: str

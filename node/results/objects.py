@@ -1,8 +1,9 @@
 """Which objects a conclusion becomes, and what they are called: UIDs are derived, so that the same is never made twice."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from pydicom import Dataset
 
@@ -10,9 +11,10 @@ from ai.errors import Reason
 from ai.findings import Findings
 from ai.frames import text_of
 from ai.volume import Volume
+from ai.wording import unpadded
 from node.config.types import Region
 from node.results.document import NUMBERS_OF_A_REVISION, Algorithm, Document, NotAnalysed, Outcome, Predecessor
-from node.results.identity import derive_uid
+from node.results.identity import derive_uid, reported_on
 from node.results.secondary_capture import build_summary
 from node.results.segmentation import build_segmentation
 from node.results.sr import build_report
@@ -21,7 +23,10 @@ from storage.records import Series
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes the objects of one conclusion.  `own` in its methods is the region of the report that is always made."""
+    """Makes the objects of one conclusion.  `own` in its methods is the region of the report that is always made.
+
+    `ae_title`: of the node whose results they are.  `predecessors`: what was made of the case before, by kind.
+    """
 
     series: Series
     headers: Sequence[Dataset]
@@ -30,15 +35,16 @@ class Maker:
     algorithm: Algorithm
     created: datetime
     series_number: int
+    ae_title: str
+    predecessors: Mapping[str, Predecessor] = field(default_factory=dict)
 
-    def report(self, region: Region, own: Region, predecessor_uid: str | None = None) -> Dataset:
+    def report(self, region: Region, own: Region) -> Dataset:
         """The SR whose findings are marked so; as circles where the images have no frame of reference for points."""
         document = self._document("report", 0, region, own)
         spatial = all(text_of(ds, "FrameOfReferenceUID") for ds in self.headers)
         shown = region if spatial or region is not Region.POINT_3D else Region.CIRCLE_2D
-        of_series = (self.series.study_instance_uid, document.series_instance_uid)
-        predecessors = [Predecessor(*of_series, predecessor_uid)] if predecessor_uid else []
-        return build_report(document, self.outcome, predecessors=predecessors, region=shown)
+        before = self.predecessors.get("report" if region == own else f"report {region}")
+        return build_report(document, self.outcome, predecessors=[before] if before else (), region=shown)
 
     def summary(self, region: Region, own: Region) -> Dataset | None:
         """The Secondary Capture that belongs to the report whose findings are marked so; an ineligible series has none.
@@ -60,7 +66,7 @@ class Maker:
         return Document(
             self.headers,
             sop_instance_uid=self._uid(kind, region, own),
-            series_instance_uid=derive_uid(f"{kind} series", self.series.series_instance_uid),
+            series_instance_uid=self._series_uid(kind),
             series_number=self.series_number + place,
             report_uid=self._uid("report", region, own),
             created=self.created,
@@ -68,9 +74,24 @@ class Maker:
             instance_number=self.series.revision * (NUMBERS_OF_A_REVISION if kind == "report" else 1),
         )
 
-    def _uid(self, kind: str, region: Region, own: Region) -> str:
+    @cached_property
+    def _study_uid(self) -> str:
+        """Of the images that are reported on, and so of the objects."""
+        return unpadded(text_of(reported_on(self.headers)[0], "StudyInstanceUID"))
+
+    @property
+    def _case(self) -> tuple[str, str]:
         # A case that was removed begins at revision 1 when its series is sent again; the time of its first slice tells
         # them apart, or the PACS would take the new report for the old one.
-        case = (self.series.series_instance_uid, self.series.first_instance_at.isoformat())
-        parts = (kind, *case, self.series.revision, self.algorithm.version)
+        return self.series.series_instance_uid, self.series.first_instance_at.isoformat()
+
+    def _series_uid(self, kind: str) -> str:
+        """Where the case's objects of this kind are; else that of a series of this case, study and node (PS3.3 A.1.2)."""
+        before = self.predecessors.get(kind)
+        if before and before.study_instance_uid == self._study_uid:
+            return before.series_instance_uid
+        return derive_uid(f"{kind} series", self._study_uid, *self._case, self.ae_title)
+
+    def _uid(self, kind: str, region: Region, own: Region) -> str:
+        parts = (kind, *self._case, self.series.revision, self.algorithm.version)
         return derive_uid(*parts) if region == own else derive_uid(*parts, region)

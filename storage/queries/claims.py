@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from random import Random
 from typing import Any
 
@@ -185,16 +186,17 @@ class Queue:
             row = session.scalar(of_series.order_by(ReportRow.revision.desc()).limit(1))
             return (row.sop_instance_uid, row.file) if row else None
 
-    def predecessor_beside(self, series_id: int, kind: str) -> str | None:
-        """The UID of this kind of object beside the series' latest report that had one."""
+    def latest(self, series_id: int) -> dict[str, tuple[str, StoredFile]]:
+        """UID and file of the series' newest object of each kind; "report" is the report itself."""
+        of_series = ReportRow.series_id == series_id
+        joined = select(ReportRow.revision, ObjectRow).join(ObjectRow, ObjectRow.report_id == ReportRow.id)
         with self._transactions.reading() as session:
-            return session.scalar(
-                select(ObjectRow.sop_instance_uid)
-                .join(ReportRow, ReportRow.id == ObjectRow.report_id)
-                .where(ReportRow.series_id == series_id, ObjectRow.kind == kind)
-                .order_by(ReportRow.revision.desc())
-                .limit(1)
-            )
+            rows: list[tuple[tuple[int, int], str, ReportRow | ObjectRow]] = [
+                *(((row.revision, 0), "report", row) for row in session.scalars(select(ReportRow).where(of_series))),
+                *(((revision, row.id), row.kind, row) for revision, row in session.execute(joined.where(of_series))),
+            ]
+            rows.sort(key=itemgetter(0))
+            return {kind: (row.sop_instance_uid, row.file) for _, kind, row in rows}
 
     def finish(
         self,

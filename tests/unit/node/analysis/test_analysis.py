@@ -6,7 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
 import ai
 from ai.errors import NotAnalysable, Reason
@@ -236,8 +236,7 @@ def test_the_report_of_a_later_revision_names_its_predecessor_and_has_another_ui
     second = shop.report()
     assert second.SOPInstanceUID != first.SOPInstanceUID
     assert (second.SeriesInstanceUID, second.InstanceNumber) == (first.SeriesInstanceUID, 200)
-    predecessor = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
-    assert predecessor.ReferencedSOPInstanceUID == first.SOPInstanceUID
+    assert named_as_predecessor(second) == (*place(first), first.SOPInstanceUID)
     assert [report["predecessor_uid"] for report in shop.context.store.worklist.reports(1)] == [
         None, first.SOPInstanceUID,
     ]  # fmt: skip
@@ -278,6 +277,52 @@ def test_a_series_that_is_sent_again_after_its_removal_gets_a_report_of_its_own(
     second = shop.report(again.series.id)
     assert second.InstanceNumber == first.InstanceNumber == 100
     assert second.SOPInstanceUID != first.SOPInstanceUID
+    assert second.SeriesInstanceUID != first.SeriesInstanceUID, "viewers show the highest number of a series"
+
+
+def revised(shop: Workshop, **changes: Any) -> Dataset:
+    """The report of the next revision: of one more slice, or of the same ones with these changes."""
+    shop.clock.advance(60)
+    [late] = ct_series(1, origin_mm=(-20, -30, 106), SOPInstanceUID="2.25.99", **changes)
+    assert analyse(shop.context, shop.claim([late]))
+    return shop.report()
+
+
+def place(ds: Dataset) -> tuple[str, str]:
+    return str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID)
+
+
+def named_as_predecessor(ds: Dataset) -> tuple[str, str, str]:
+    [study] = ds.PredecessorDocumentsSequence
+    [series] = study.ReferencedSeriesSequence
+    [before] = series.ReferencedSOPSequence
+    return study.StudyInstanceUID, series.SeriesInstanceUID, before.ReferencedSOPInstanceUID
+
+
+def test_results_go_where_those_of_the_case_are_whatever_names_their_series_would_get_now(
+    workshop: Callable[..., Workshop],
+) -> None:
+    shop = workshop(report={"results": ["sr", "sc"]})
+    assert analyse(shop.context, shop.claim())
+    first, files = shop.report(), shop.context.files
+    config = shop.context.config
+    node = config.node.model_copy(update={"ae_title": "OTHER"})
+    shop.context.config = config.model_copy(update={"node": node})
+    second = revised(shop)
+    assert place(second) == place(first)
+    assert named_as_predecessor(second) == (*place(first), first.SOPInstanceUID)
+    summaries = [each.file for each in shop.context.store.worklist.deliveries(1) if each.kind == "summary"]
+    assert len({place(dcmread(files.path(file))) for file in summaries}) == 1 < len(summaries)
+
+
+def test_a_report_that_cannot_be_read_is_not_named_and_the_next_is_made(workshop: Callable[..., Workshop]) -> None:
+    shop = workshop()
+    assert analyse(shop.context, shop.claim())
+    [file] = (shop.context.files.root / "reports").rglob("*.dcm")
+    file.unlink()
+    second = revised(shop)
+    assert second.InstanceNumber == 200
+    assert "PredecessorDocumentsSequence" not in second
 
 
 def test_what_progress_raises_ends_the_analysis_and_changes_nothing(workshop: Callable[..., Workshop]) -> None:

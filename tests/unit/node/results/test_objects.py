@@ -1,0 +1,54 @@
+"""Which series results are put into: always the same for the same case, and never one for two."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from node.config.types import Region
+from node.results.document import Predecessor
+from node.results.objects import Maker
+from storage.records import Series
+from storage.stages import Stage
+from tests.support.dicom_factory import STUDY_UID, ct_series, headers_of
+from tests.support.reports import ALGORITHM, CREATED, NEGATIVE
+
+AT = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+SERIES = Series(1, "2.25.1002", STUDY_UID, "CT", Stage.ANALYSING, 1, 6, None, None, (), 1, AT, AT)
+HEADERS = headers_of(ct_series(6))
+MAKER = Maker(SERIES, HEADERS, NEGATIVE, None, ALGORITHM, CREATED, 9901, "WILLIS")
+FLAT = Region.CIRCLE_2D
+
+
+def series_uid(maker: Maker) -> str:
+    return str(maker.report(FLAT, FLAT).SeriesInstanceUID)
+
+
+def test_attempts_and_revisions_of_a_case_go_into_one_series() -> None:
+    others = [
+        replace(MAKER, created=CREATED + timedelta(hours=1)),
+        replace(MAKER, series=replace(SERIES, revision=2, attempts=3, instance_count=9)),
+        replace(MAKER, algorithm=replace(ALGORITHM, version="0.2.0")),
+        replace(MAKER, headers=HEADERS[::-1]),
+    ]
+    assert {series_uid(each) for each in others} == {series_uid(MAKER)}
+
+
+def test_no_two_cases_studies_or_nodes_share_a_series() -> None:
+    moved = headers_of(ct_series(6, StudyInstanceUID="2.25.5"))
+    others = [
+        replace(MAKER, series=replace(SERIES, series_instance_uid="2.25.1003")),
+        replace(MAKER, series=replace(SERIES, first_instance_at=AT + timedelta(days=1))),
+        replace(MAKER, headers=moved),
+        replace(MAKER, ae_title="OTHER"),
+    ]
+    assert len({series_uid(each) for each in (MAKER, *others)}) == 5
+
+
+@pytest.mark.parametrize("study_uid", [STUDY_UID, "2.25.5"])
+def test_a_series_of_before_is_gone_on_with_in_its_own_study_only(study_uid: str) -> None:
+    before = Predecessor(study_uid, "2.25.71", "2.25.72")
+    ds = replace(MAKER, predecessors={"report": before}).report(FLAT, FLAT)
+    assert (ds.SeriesInstanceUID == "2.25.71") == (study_uid == STUDY_UID)
+    [study] = ds.PredecessorDocumentsSequence
+    assert (study.StudyInstanceUID, study.ReferencedSeriesSequence[0].SeriesInstanceUID) == (study_uid, "2.25.71")
