@@ -15,6 +15,7 @@ from storage.database.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow,
 from storage.database.transactions import Transactions
 from storage.database.wakeups import Whom, wake_hosts
 from storage.queries.receiving import CLOCKS_DIFFER
+from storage.queries.review_documents import REVIEW
 from storage.queries.rows import as_series, reopen
 from storage.queries.tally import count_report
 from storage.queries.turns import IN_TURN, IS_READY, lowest_turn, next_turn
@@ -187,7 +188,10 @@ class Queue:
             return (row.sop_instance_uid, row.file) if row else None
 
     def latest(self, series_id: int) -> dict[str, tuple[str, StoredFile]]:
-        """UID and file of the series' newest object of each kind; "report" is the report itself."""
+        """UID and file of the series' newest object of each kind; "report" is the report itself.
+
+        A review counts as the report that it replaces: whatever comes next replaces the review.
+        """
         of_series = ReportRow.series_id == series_id
         joined = select(ReportRow.revision, ObjectRow).join(ObjectRow, ObjectRow.report_id == ReportRow.id)
         with self._transactions.reading() as session:
@@ -196,7 +200,7 @@ class Queue:
                 *(((revision, row.id), row.kind, row) for revision, row in session.execute(joined.where(of_series))),
             ]
             rows.sort(key=itemgetter(0))
-            return {kind: (row.sop_instance_uid, row.file) for _, kind, row in rows}
+            return {kind.replace(REVIEW, "report"): (row.sop_instance_uid, row.file) for _, kind, row in rows}
 
     def finish(
         self,

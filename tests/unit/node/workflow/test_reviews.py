@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 
+from node.analysis.predecessors import predecessors
+from node.results.document import Predecessor
 from node.workflow.context import Context
 from node.workflow.retention import retain
 from node.workflow.reviews import send
@@ -112,6 +114,22 @@ def test_a_changed_review_is_another_document_with_the_former_as_predecessor(
     assert [predecessor(ds) for ds in documents] == [REPORT_UID, *uids[:2]]
     assert [ds.InstanceNumber for ds in documents] == [101, 102, 103]
     assert len({ds.SeriesInstanceUID for ds in documents}) == 1
+
+
+@pytest.mark.parametrize("region", ["2d", "3d"])
+def test_the_next_revision_replaces_the_newest_review_and_not_the_report_that_it_replaced(
+    store: Store, files: Files, clock: FakeClock, region: str
+) -> None:
+    context = Context(configuration(region=region), store, files, lambda: None, clock)
+    case_with_report(store, files, clock)
+    accept_one_and_reject_one(store, clock)
+    clock.advance(QUIET_SECONDS)
+    assert send(context) == 1
+    kind = {"2d": "report", "3d": "report 3d"}[region]
+    review = context.store.worklist.deliveries(1)[-1]
+    ds = dcmread(files.path(review.file))
+    before = predecessors(store, files, 1)[kind]
+    assert before == Predecessor(str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID), review.sop_instance_uid)
 
 
 def test_a_change_that_changes_nothing_in_the_end_sends_nothing_new(context: Context, clock: FakeClock) -> None:
