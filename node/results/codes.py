@@ -6,6 +6,7 @@ Those that highdicom's templates bring along are not here.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -21,6 +22,14 @@ DEVICE = Code("121007", "DCM", "Device")
 PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")
 CT_PROCEDURE = Code("25045-6", "LN", "CT unspecified body region")
 """Of CID 100 the only plain CT; which part of the body is the target region of the images."""
+IMAGING_PROCEDURE = codes.CID100.ImagingProcedure
+PROCEDURES = {
+    "CT": CT_PROCEDURE,
+    "MR": codes.CID100.MRIUnspecifiedBodyRegion,
+    "NM": codes.CID100.NMUnspecifiedBodyRegion,
+    "PT": codes.CID100.PETUnspecifiedBodyRegion,
+}
+"""By Modality; of any other it is the imaging procedure."""
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 
 # Image library (TID 1600)
@@ -29,8 +38,21 @@ IMAGE_LIBRARY_GROUP = Code("126200", "DCM", "Image Library Group")
 SOURCE = Code("260753009", "SCT", "Source")
 MODALITY = Code("121139", "DCM", "Modality")
 CT = Code("CT", "DCM", "Computed Tomography")
+MODALITIES = {each.value: each for each in map(partial(getattr, codes.CID29), codes.CID29.dir())}
+"""Acquisition modalities (CID 29) by Modality."""
 TARGET_REGION = Code("123014", "DCM", "Target Region")
 HEAD = Code("69536005", "SCT", "Head")
+BODY_PARTS = {
+    **dict.fromkeys(("HEAD", "BRAIN", "SKULL"), HEAD),
+    "HEADNECK": codes.CID4031.HeadAndNeck,
+    "NECK": codes.CID4031.Neck,
+    "HEART": codes.CID4031.Heart,
+    "CSPINE": codes.CID4031.CervicalSpine,
+    "TSPINE": codes.CID4031.ThoracicSpine,
+    "LSPINE": codes.CID4031.LumbarSpine,
+    "WHOLEBODY": codes.CID4031.EntireBody,
+}
+"""Target regions by Body Part Examined (PS3.16 annex L).  PixelMed knows other codes for chest, abdomen and pelvis."""
 FRAME_OF_REFERENCE = Code("112227", "DCM", "Frame of Reference UID")
 PIXEL_ROWS = Code("110910", "DCM", "Pixel Data Rows")
 PIXEL_COLUMNS = Code("110911", "DCM", "Pixel Data Columns")

@@ -9,6 +9,7 @@ import numpy as np
 from pydicom import Dataset
 
 from ai.frames import MAX_FRAMES, Frame, frames, text_of
+from ai.wording import unpadded
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class KeySlice:
 
     `frame_number` counts from 1 and is None for a single-frame instance.  `column` and `row` are in pixels from the
     outer corner of the first pixel, whose centre is (0.5, 0.5), as SCOORD counts them.  `distance_mm`: from the plane.
-    `instance_number`: as the sender counts, None where it does not.
+    `instance_number`: as the sender counts, None where it does not.  `modality`, `body_part`: as the header says.
     """
 
     study_instance_uid: str
@@ -30,6 +31,8 @@ class KeySlice:
     row: float = 0.0
     distance_mm: float = 0.0
     instance_number: int | None = None
+    modality: str = ""
+    body_part: str = ""
 
     @property
     def name(self) -> str:
@@ -89,5 +92,7 @@ def _slice(ds: Dataset, frame: Frame, column: float = 0.0, row: float = 0.0, dis
         column=column,
         row=row,
         distance_mm=distance_mm,
+        modality=unpadded(text_of(ds, "Modality")).upper(),
+        body_part=unpadded(text_of(ds, "BodyPartExamined")).upper(),
         instance_number=int(number) if re.fullmatch(r"[+-]?[0-9]{1,10}", number) else None,
     )

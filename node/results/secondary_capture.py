@@ -4,6 +4,7 @@ Pure, and always the same bytes.  No name, number or date of the patient is in t
 the attributes are copied as the report copies them.
 """
 
+import re
 from collections.abc import Sequence
 
 import highdicom as hd
@@ -15,6 +16,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 from ai.findings import Findings
 from ai.frames import text_of
 from ai.volume import Volume
+from ai.wording import unpadded
 from node.results import codes as code
 from node.results.document import Document, Outcome, complete, reference
 from node.results.identity import say_whether_lossy
@@ -47,7 +49,10 @@ def build_summary(document: Document, outcome: Outcome, volume: Volume | None) -
     ds.PatientOrientation = None  # of text and of several views there is none
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
     ds.ConversionType = "WSD"
-    ds.BodyPartExamined = "HEAD"
+    if isinstance(outcome, Findings):
+        ds.BodyPartExamined = "HEAD"
+    elif re.fullmatch(r"[A-Z0-9_ ]{1,16}", said := unpadded(text_of(sources[0], "BodyPartExamined")), re.ASCII):
+        ds.BodyPartExamined = said
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.BurnedInAnnotation = "NO"
     ds.DerivationDescription = "Summary of an automatic analysis: probabilities, key images and projection"

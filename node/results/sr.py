@@ -67,7 +67,8 @@ def build_report(
     slices = key_slices(document.sources, [lesion.centre_lps_mm for lesion in lesions])
     shown = slices or representative_slices(document.sources)
     algorithm = document.algorithm
-    content = [*_context(algorithm), _image_library(shown)]
+    analysed = isinstance(outcome, Findings)
+    content = [*_context(algorithm, shown), _image_library(shown, analysed)]
     if lesions:
         groups = [
             _measurement_group(number, lesion, where, document, region)
@@ -80,7 +81,7 @@ def build_report(
     ds: Dataset = hd.sr.Comprehensive3DSR(
         evidence=_sorted(shown),
         content=_container(code.REPORT_TITLE, content, template_id="1500", relationship_type=None),
-        is_complete=isinstance(outcome, Findings),
+        is_complete=analysed,
         previous_versions=_sorted(predecessors) or None,
         **document.named(SERIES_DESCRIPTION),
     )
@@ -106,8 +107,8 @@ def _container(name: Code, items: Iterable[Any], **options: Any) -> Any:
     return container
 
 
-def _context(algorithm: Algorithm) -> list[Any]:
-    """Language (TID 1204), device observer (TID 1002, 1004) and the procedure."""
+def _context(algorithm: Algorithm, slices: Sequence[KeySlice]) -> list[Any]:
+    """Language (TID 1204), device observer (TID 1002, 1004) and the procedure of the images."""
     observer = hd.sr.DeviceObserverIdentifyingAttributes(
         algorithm.device_uid,
         name=plain_ascii(algorithm.name),
@@ -115,15 +116,19 @@ def _context(algorithm: Algorithm) -> list[Any]:
         model_name=plain_ascii(algorithm.model_name),
     )
     modifier = hd.sr.RelationshipTypeValues.HAS_CONCEPT_MOD
+    procedure = code.PROCEDURES.get(slices[0].modality, code.IMAGING_PROCEDURE)
     return [
         *hd.sr.LanguageOfContentItemAndDescendants(code.ENGLISH),
         *hd.sr.ObserverContext(code.DEVICE, observer),
-        hd.sr.CodeContentItem(code.PROCEDURE_REPORTED, code.CT_PROCEDURE, relationship_type=modifier),
+        hd.sr.CodeContentItem(code.PROCEDURE_REPORTED, procedure, relationship_type=modifier),
     ]
 
 
-def _image_library(slices: Sequence[KeySlice]) -> Any:
-    """TID 1600 with the shown slices only: with all slices a report takes 1.5 MB and viewers take many seconds."""
+def _image_library(slices: Sequence[KeySlice], analysed: bool) -> Any:
+    """TID 1600 with the shown slices only: with all slices a report takes 1.5 MB and viewers take many seconds.
+
+    The head is what was `analysed`; of other images the region is what they say, and none where they do not.
+    """
     entries = []
     for where in {(s.sop_instance_uid, s.frame_number): s for s in slices}.values():
         frame = where.frame
@@ -131,8 +136,14 @@ def _image_library(slices: Sequence[KeySlice]) -> Any:
             code.SOURCE, where.sop_class_uid, where.sop_instance_uid, where.frame_number, relationship_type=_CONTAINS
         )
         entry.ContentSequence = [
-            hd.sr.CodeContentItem(code.MODALITY, code.CT, _ACQUISITION),
-            hd.sr.CodeContentItem(code.TARGET_REGION, code.HEAD, _ACQUISITION),
+            *(
+                hd.sr.CodeContentItem(name, value, _ACQUISITION)
+                for name, value in (
+                    (code.MODALITY, code.MODALITIES.get(where.modality)),
+                    (code.TARGET_REGION, code.HEAD if analysed else code.BODY_PARTS.get(where.body_part)),
+                )
+                if value
+            ),
             *(
                 hd.sr.UIDRefContentItem(code.FRAME_OF_REFERENCE, uid, _ACQUISITION)
                 for uid in (frame.frame_of_reference_uid,)

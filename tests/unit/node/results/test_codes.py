@@ -25,10 +25,11 @@ from tests.support.reports import OUTCOMES, document, report
 
 OURS = [code for code in vars(codes).values() if isinstance(code, Code)]
 OURS += [site.anatomy for site in codes.SITES.values()]
+OURS += [*codes.PROCEDURES.values(), *codes.MODALITIES.values(), *codes.BODY_PARTS.values()]
 
 CONTEXT_GROUPS = {
-    29: [codes.CT],  # Acquisition Modality
-    100: [codes.CT_PROCEDURE],  # Quantitative Diagnostic Imaging Procedure
+    29: [codes.CT, *codes.MODALITIES.values()],  # Acquisition Modality
+    100: [codes.IMAGING_PROCEDURE, *codes.PROCEDURES.values()],  # Quantitative Diagnostic Imaging Procedure
     210: [
         Code("272741003", "SCT", "Laterality"),
         Code("106233006", "SCT", "Topographical modifier"),
@@ -42,7 +43,7 @@ CONTEXT_GROUPS = {
         codes.SUCCEEDED_WITH_FINDINGS,
         codes.NONE_SUCCEEDED,
     ],  # CAD Processing and Finding Summary
-    4031: [codes.HEAD],  # Common Anatomic Region
+    4031: [codes.HEAD, *codes.BODY_PARTS.values()],  # Common Anatomic Region
     7005: [codes.PROCESSING_EQUIPMENT],  # Contributing Equipment Purpose of Reference
     7021: [codes.REPORT_TITLE],  # Measurement Report Document Title
     7150: [codes.ABNORMAL_STRUCTURE],  # Segmentation Property Category

@@ -25,7 +25,7 @@ from node.results.plain_ascii import plain_ascii
 from node.results.secondary_capture import build_summary
 from node.results.summary_picture import LOWER, MAIN, SIDE, UPPER_LEFT, UPPER_RIGHT, points_shown, summary_picture
 from node.results.views import Box, without_bone
-from tests.support.dicom_factory import LOSSY, ct_series, headers_of
+from tests.support.dicom_factory import LOSSY, change, ct_series, headers_of
 from tests.support.made_up_head import head
 from tests.support.reports import (
     ALGORITHM,
@@ -129,6 +129,13 @@ def test_names_in_any_character_set_are_copied_byte_for_byte(character_set: byte
     assert element.value is not None
     assert element.value.rstrip() == name
     assert (ds.IssuerOfPatientID, ds.PatientID, ds.StudyInstanceUID) == ("HOSPITAL A", "P-0001", "2.25.1001")
+
+
+def test_the_body_part_is_the_head_that_was_analysed_else_what_the_images_say() -> None:
+    neck = [change(ds, BodyPartExamined="NECK") for ds in a_series()]
+    assert [summary(neck, outcome).BodyPartExamined for outcome in (POSITIVE, NOT_ANALYSED)] == ["HEAD", "NECK"]
+    for said in (None, "", "Head & neck"):
+        assert "BodyPartExamined" not in summary([change(ds, BodyPartExamined=said) for ds in a_series()], NOT_ANALYSED)
 
 
 def test_without_findings_it_refers_to_the_slice_that_it_shows() -> None:

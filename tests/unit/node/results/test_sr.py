@@ -1,6 +1,7 @@
 """The Structured Report says what was found, about whom, and nothing more; always in the same bytes."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 from highdicom.sr import Comprehensive3DSR
@@ -130,9 +131,34 @@ def test_a_slice_without_a_number_is_not_named_and_a_frame_is_named_by_its_own()
 
 @every_outcome
 def test_the_images_are_of_the_head(outcome: Outcome) -> None:
-    ds = report(outcome=outcome)
+    ds = report(headers_of(ct_series(6, BodyPartExamined="HEAD")), outcome)
     assert set(answers(ds, "123014")) == {"69536005"}
     assert len(answers(ds, "123014")) == len(answers(ds, "121139"))
+
+
+@pytest.mark.parametrize("outcome", [POSITIVE, NEGATIVE])
+def test_what_was_analysed_is_a_head_in_ct_whatever_the_images_say(outcome: Findings) -> None:
+    ds = report(headers_of(ct_series(6, BodyPartExamined="NECK")), outcome)
+    assert (set(answers(ds, "123014")), set(answers(ds, "121139"))) == ({"69536005"}, {"CT"})
+
+
+@pytest.mark.parametrize(
+    ("said", "procedure", "modality", "region"),
+    [
+        ({}, "25045-6", {"CT"}, set()),
+        ({"BodyPartExamined": "KNEE"}, "25045-6", {"CT"}, set()),
+        ({"BodyPartExamined": "NECK"}, "25045-6", {"CT"}, {"45048000"}),
+        ({"BodyPartExamined": "brain ", "Modality": "MR"}, "25056-3", {"MR"}, {"69536005"}),
+        ({"Modality": "OT"}, "363679005", set(), set()),
+        ({"Modality": None}, "363679005", set(), set()),
+    ],
+)
+def test_of_images_that_were_not_analysed_nothing_is_claimed_that_they_do_not_say(
+    said: dict[str, Any], procedure: str, modality: set[str], region: set[str]
+) -> None:
+    ds = report(headers_of(ct_series(6, **said)), NotAnalysed(Reason.NOT_ELIGIBLE))
+    assert answers(ds, "121058") == [procedure]
+    assert (set(answers(ds, "121139")), set(answers(ds, "123014"))) == (modality, region)
 
 
 def test_what_was_unusual_about_the_analysis_is_said() -> None:
