@@ -102,11 +102,12 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the analysis says, and the images that it says it of."""
+    """What the analysis says, and the images that it says it of.  `unanalysed`: of what else it says nothing, in words."""
 
     outcome: Findings | NotAnalysed
     datasets: Sequence[Dataset]
     volume: Volume | None = None
+    unanalysed: str = ""
 
 
 def analyse(context: AnalysisContext, claim: Claim) -> bool:
@@ -239,7 +240,8 @@ def _examine(context: Means, claim: Claim, headers: Sequence[Header], slices: Se
         return Seen(_not_analysed(claim, error), datasets)
     if examined.findings.note:
         log.get().warning("analysed_with_a_note", case=claim.series.id, reason=examined.findings.note)
-    return _with_note(Seen(examined.findings, examined.datasets, examined.volume), examined.note)
+    seen = Seen(examined.findings, examined.datasets, examined.volume, examined.unanalysed)
+    return _with_note(seen, examined.note)
 
 
 def _look(context: Means, watch: Stopwatch, ahead: Ahead, slices: Sequence[ReadSlice]) -> tuple[Findings, Volume]:
@@ -367,6 +369,7 @@ def _drafts(means: Means, order: Order, seen: Seen) -> Drafts | None:
     maker = Maker(
         *(series, datasets, outcome, seen.volume, means.algorithm, created, settings.series_number),
         ae_title=order.ae_title,
+        unanalysed=seen.unanalysed,
         predecessors=order.predecessors,
     )
     try:

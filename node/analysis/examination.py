@@ -35,12 +35,16 @@ Look = Callable[[Sequence[ReadSlice]], tuple[Findings, Volume]]
 
 @dataclass(frozen=True)
 class Examined:
-    """What is found, in which volume, and the images that it is found in.  `note`: on the acquisitions, where several."""
+    """What is found, in which volume, and the images that it is found in.  `note`: on the acquisitions, where several.
+
+    `unanalysed`: how many of them could not be analysed, in words; "" where all that are of the kind could.
+    """
 
     findings: Findings
     volume: Volume
     datasets: Sequence[Dataset]
     note: str = ""
+    unanalysed: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,8 @@ def _telling(acquisitions: Sequence[_Acquisition], look: Look, notes: list[str])
         )
     acquisition, findings, volume = best
     note = "; ".join([notes[0], f"this result is of {acquisition.words}", *notes[1:], *others])
-    return Examined(findings, volume, acquisition.datasets, note)
+    unanalysed = f"{len(failed)} of {counted(len(acquisitions), 'acquisition')}" if failed else ""
+    return Examined(findings, volume, acquisition.datasets, note, unanalysed)
 
 
 def _found(acquisition: _Acquisition, findings: Findings) -> str:

@@ -26,6 +26,7 @@ class Maker:
     """Makes the objects of one conclusion.  `own` in its methods is the region of the report that is always made.
 
     `ae_title`: of the node whose results they are.  `predecessors`: what was made of the case before, by kind.
+    `unanalysed`: see `build_report`.
     """
 
     series: Series
@@ -37,6 +38,7 @@ class Maker:
     series_number: int
     ae_title: str
     predecessors: Mapping[str, Predecessor] = field(default_factory=dict)
+    unanalysed: str = ""
 
     def report(self, region: Region, own: Region) -> Dataset:
         """The SR whose findings are marked so; as circles where the images have no frame of reference for points."""
@@ -44,7 +46,8 @@ class Maker:
         spatial = all(text_of(ds, "FrameOfReferenceUID") for ds in self.headers)
         shown = region if spatial or region is not Region.POINT_3D else Region.CIRCLE_2D
         before = self.predecessors.get("report" if region == own else f"report {region}")
-        return build_report(document, self.outcome, predecessors=[before] if before else (), region=shown)
+        predecessors = [before] if before else []
+        return build_report(document, self.outcome, predecessors=predecessors, region=shown, unanalysed=self.unanalysed)
 
     def summary(self, region: Region, own: Region) -> Dataset | None:
         """The Secondary Capture that belongs to the report whose findings are marked so; an ineligible series has none.

@@ -83,6 +83,8 @@ def build_review(report: Dataset, reviewed: Reviewed, created: datetime) -> Data
     ds.ContentTime = ds.InstanceCreationTime = at.strftime("%H%M%S.%f")
     ds.PredecessorDocumentsSequence = Items([_reference_within_series(report, reviewed.predecessor_uid)])
     ds.VerificationFlag, ds.PreliminaryFlag = "VERIFIED", "FINAL"
+    ds.CompletionFlag = "COMPLETE"  # of what the person says; what was not analysed is said in words
+    ds.pop("CompletionFlagDescription", None)
     ds.VerifyingObserverSequence = Items([_verifying(reviewed, in_timezone_of(ds, reviewed.at))])
     _change_content(ds, reviewed)
     return ds

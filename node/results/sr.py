@@ -1,9 +1,9 @@
 """An outcome and the headers of its series become a Comprehensive 3D SR (TID 1500): pure, and always the same bytes.
 
-Three shapes (PS3.16 TID 1500; IHE AIR 6.5.3): *positive* has one measurement group (TID 1410) a lesion; *negative* has
-no measurements and says that the finding is absent; *not analysed* says that no algorithm succeeded, and why, and says
-nothing about the finding.  Content items and the templates below TID 1410 are highdicom's; TID 1500, 1600 and 1410
-themselves are put together here, because its own have no place for what these reports say
+Three shapes (PS3.16 TID 1500; IHE AIR 6.5.3): *positive* has one measurement group (TID 1410) a lesion; *negative* has no
+measurements and says that the finding is absent, unless an acquisition of the series could not be analysed; *not analysed* says
+that no algorithm succeeded, and why, and says nothing about the finding.  Content items and the templates below TID 1410 are
+highdicom's; TID 1500, 1600 and 1410 themselves are put together here, because its own have no place for what these reports say
 (docs/decisions/0004-results-on-highdicom.md).
 """
 
@@ -40,6 +40,13 @@ from node.results.key_slices import KeySlice, key_slices, representative_slices
 from node.results.plain_ascii import plain_ascii
 
 SERIES_DESCRIPTION = "Willis intracranial aneurysm detection"
+_SUMMARIES = {
+    (True, True): code.SUCCEEDED_WITH_FINDINGS,
+    (True, False): code.SUCCEEDED_WITHOUT_FINDINGS,
+    (False, True): code.NOT_ALL_WITH_FINDINGS,
+    (False, False): code.NOT_ALL_WITHOUT_FINDINGS,
+}
+"""By whether all was analysed, and whether something was found."""
 _CONTAINS, _ACQUISITION = hd.sr.RelationshipTypeValues.CONTAINS, hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
 
 
@@ -55,10 +62,12 @@ def build_report(
     *,
     predecessors: Sequence[Predecessor] = (),
     region: Region = Region.CIRCLE_2D,
+    unanalysed: str = "",
 ) -> Dataset:
     """The report as a dataset with file meta information; `node.results.document.encode` makes the bytes.
 
     For a positive outcome all headers are needed, because the key slice of a lesion is looked for among them.
+    `unanalysed`: what of the series the findings are not of, because it could not be analysed, in words.
 
     Raises ValueError when no slice shows a lesion, or when a 3D point is asked for and the images have no frame of
     reference.
@@ -75,18 +84,20 @@ def build_report(
             for number, (lesion, where) in enumerate(zip(lesions, slices, strict=True), start=1)
         ]
         content.append(_container(code.IMAGING_MEASUREMENTS, groups))
-    evaluations = _evaluations(outcome, algorithm, slices, len(document.headers))
+    evaluations = _evaluations(outcome, algorithm, slices, len(document.headers), is_whole=not unanalysed)
     content.append(_container(code.QUALITATIVE_EVALUATIONS, evaluations))
 
     ds: Dataset = hd.sr.Comprehensive3DSR(
         evidence=_sorted(shown),
         content=_container(code.REPORT_TITLE, content, template_id="1500", relationship_type=None),
-        is_complete=analysed,
+        is_complete=analysed and not unanalysed,
         previous_versions=_sorted(predecessors) or None,
         **document.named(SERIES_DESCRIPTION),
     )
     if isinstance(outcome, NotAnalysed):
         ds.CompletionFlagDescription = f"Not analysed: {outcome.reason.value}"
+    elif unanalysed:
+        ds.CompletionFlagDescription = f"Not analysed: {unanalysed}"
     complete(ds, document)
     return ds
 
@@ -240,18 +251,21 @@ def _comment(text: str) -> Any:
     return hd.sr.TextContentItem(code.COMMENT, plain_ascii(text), _CONTAINS)
 
 
-def _evaluations(outcome: Outcome, algorithm: Algorithm, slices: Sequence[KeySlice], images: int) -> list[Any]:
-    """The outcome in codes, then in words, with what was unusual; the disclaimer is always the last."""
+def _evaluations(
+    outcome: Outcome, algorithm: Algorithm, slices: Sequence[KeySlice], images: int, is_whole: bool
+) -> list[Any]:
+    """The outcome in codes, then in words, with what was unusual; the disclaimer is always the last.
+
+    Where not all that is of the kind could be analysed, nothing is called absent.
+    """
     if isinstance(outcome, NotAnalysed):
         coded = [(code.PROCESSING_SUMMARY, code.NONE_SUCCEEDED)]
         detail = f" ({outcome.detail})" if outcome.detail else ""
         texts = [f"NOT ANALYSED: {outcome.reason.explained} [{outcome.reason.value}]{detail}"]
     else:
-        summary = code.SUCCEEDED_WITH_FINDINGS if outcome.positive else code.SUCCEEDED_WITHOUT_FINDINGS
-        coded = [
-            (code.PROCESSING_SUMMARY, summary),
-            (code.ANEURYSM, code.PRESENT if outcome.positive else code.ABSENT),
-        ]
+        coded = [(code.PROCESSING_SUMMARY, _SUMMARIES[is_whole, outcome.positive])]
+        if outcome.positive or is_whole:
+            coded.append((code.ANEURYSM, code.PRESENT if outcome.positive else code.ABSENT))
         texts = _words(outcome, slices)
     texts.append(f"{counted(images, 'image')} given to {algorithm.name} {algorithm.version}.")
     texts += remarks(outcome)

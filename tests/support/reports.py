@@ -51,7 +51,7 @@ def report(headers: Sequence[Dataset] | None = None, outcome: Outcome = POSITIVE
 def encoded(headers: Sequence[Dataset] | None = None, outcome: Outcome = POSITIVE, **changes: Any) -> bytes:
     """`changes`: to the document, or how the report is made of it."""
     sources = headers_of(ct_series(6)) if headers is None else headers
-    options = {name: changes.pop(name) for name in ("predecessors", "region") if name in changes}
+    options = {name: changes.pop(name) for name in ("predecessors", "region", "unanalysed") if name in changes}
     return encode(build_report(document(sources, **changes), outcome, **options))
 
 

@@ -13,6 +13,7 @@ from ai.errors import NotAnalysable, Reason
 from ai.findings import Findings
 from node.analysis.analysis import analyse
 from tests.support.dicom_factory import ct_series, enhanced_ct
+from tests.support.reports import answers
 from tests.unit.node.analysis.conftest import NEGATIVE, POSITIVE, Workshop, words
 
 
@@ -69,6 +70,7 @@ def test_of_several_acquisitions_the_report_is_on_the_one_with_the_highest_proba
     assert "acquisition 1 (10:15:00, 6 slices): no aneurysm detected, probability 2.0 %" in row["detail"]
     assert row["detail"] in said
     assert "6 images given to" in said
+    assert (shop.report().CompletionFlag, answers(shop.report(), "111017")) == ("COMPLETE", ["111242"])
     shown = {str(each.value) for each in shop.report().iterall() if each.keyword == "ReferencedSOPInstanceUID"}
     assert shown
     assert all(uid.startswith("2.25.2101") for uid in shown), "slices of the other phase are shown"
@@ -97,6 +99,12 @@ def test_of_three_acquisitions_the_broken_one_is_named_and_the_whole_ones_are_an
     assert len(shop.seen) == 2
     assert shop.row()["outcome"] == "negative"
     assert "acquisition 2 (10:15:45, 6 slices): not analysed: gap" in shop.row()["detail"]
+    report = shop.report()
+    assert (report.CompletionFlag, report.CompletionFlagDescription) == (
+        "PARTIAL",
+        "Not analysed: 1 of 3 acquisitions",
+    )
+    assert answers(report, "111017") == ["111243"]
 
 
 @pytest.mark.parametrize(

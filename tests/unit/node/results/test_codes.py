@@ -41,6 +41,8 @@ CONTEXT_GROUPS = {
     6047: [
         codes.SUCCEEDED_WITHOUT_FINDINGS,
         codes.SUCCEEDED_WITH_FINDINGS,
+        codes.NOT_ALL_WITHOUT_FINDINGS,
+        codes.NOT_ALL_WITH_FINDINGS,
         codes.NONE_SUCCEEDED,
     ],  # CAD Processing and Finding Summary
     4031: [codes.HEAD, *codes.BODY_PARTS.values()],  # Common Anatomic Region

@@ -71,6 +71,11 @@ def test_what_was_found_in_other_acquisitions_is_not_verified() -> None:
     assert not any("suspected" in text or "detected" in text or "93.1 %" in text for text in said)
 
 
+def test_what_a_person_says_is_complete_whatever_the_algorithm_left_out() -> None:
+    ds = made(of=report(unanalysed="1 of 2 acquisitions", instance_number=NUMBERS_OF_A_REVISION))
+    assert (ds.CompletionFlag, "CompletionFlagDescription" in ds) == ("COMPLETE", False)
+
+
 def test_it_replaces_the_report_in_its_series_and_is_shown_before_it() -> None:
     ds = made()
     [study] = ds.PredecessorDocumentsSequence

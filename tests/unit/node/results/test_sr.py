@@ -219,6 +219,16 @@ def test_a_report_without_an_analysis_says_why_and_nothing_about_an_aneurysm() -
     assert comments(ds)[0] == f"NOT ANALYSED: {Reason.GAP.explained} [gap] (about 3 slices missing above z = -41.50 mm)"
 
 
+@pytest.mark.parametrize(("outcome", "summary", "said"), [(POSITIVE, "111244", ["52101004"]), (NEGATIVE, "111243", [])])
+def test_where_not_all_could_be_analysed_the_report_is_partial_and_calls_nothing_absent(
+    outcome: Findings, summary: str, said: list[str]
+) -> None:
+    ds = report(outcome=outcome, unanalysed="1 of 2 acquisitions")
+    assert (ds.CompletionFlag, ds.CompletionFlagDescription) == ("PARTIAL", "Not analysed: 1 of 2 acquisitions")
+    assert answers(ds, "111017") == [summary]
+    assert answers(ds, "128609009") == said
+
+
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_can_be_reported(reason: Reason) -> None:
     ds = report(outcome=NotAnalysed(reason))
