@@ -71,9 +71,12 @@ def key_slices(headers: Sequence[Dataset], points_lps_mm: Sequence[tuple[float, 
 def representative_slices(headers: Sequence[Dataset]) -> list[KeySlice]:
     """The lowest, the middle and the highest frame, for a report without a lesion to show; fewer when there are fewer.
 
-    Ordered by patient z where positions are known, else as given.  Of more than `MAX_FRAMES` the first are looked at.
+    Ordered by patient z where positions are known, else as given.  Of more than `MAX_FRAMES` the first are looked at.  A
+    frame without a place in an image of several belongs to another acquisition (`node.analysis.examination`), unless
+    none has a place.
     """
-    known = list(islice(((ds, frame) for ds in headers for frame in frames(ds)), MAX_FRAMES))
+    every = list(islice(((ds, frame) for ds in headers for frame in frames(ds)), MAX_FRAMES))
+    known = [pair for pair in every if pair[1].has_geometry or not pair[1].multi_frame] or every
     if all(frame.has_geometry for _, frame in known):
         known.sort(key=lambda pair: (pair[1].position_mm[2], pair[1].sop_instance_uid))
     picked = sorted({0, len(known) // 2, len(known) - 1})
