@@ -91,7 +91,7 @@ def drafts_of(maker: Maker, order: Order, own: Region) -> Drafts:
     getting = {kind: dict(by_region) for kind, by_region in order.getting.items()}
     report, reports, summaries = maker.report(own, own), getting.get("sr", {}), []
     for region, destinations in getting.get("sc", {}).items():
-        if summary := _picture("summary", maker, region, own, destinations):
+        if summary := _picture("summary", maker, region, own, region if region in reports else own, destinations):
             summaries.append(summary)
         else:  # who gets no summary gets the report, whatever it is configured to get
             reports[region] = tuple(dict.fromkeys((*reports.get(region, ()), *destinations)))
@@ -100,7 +100,7 @@ def drafts_of(maker: Maker, order: Order, own: Region) -> Drafts:
         if region != own:
             beside.append(_draft(f"report {region}", maker.report(region, own), destinations))
     masks = [
-        _picture("segmentation", maker, region, own, destinations)
+        _picture("segmentation", maker, region, own, region if region in reports else own, destinations)
         for region, destinations in getting.get("seg", {}).items()
     ]
     beside += [*summaries, *filter(None, masks)]
@@ -109,11 +109,13 @@ def drafts_of(maker: Maker, order: Order, own: Region) -> Drafts:
     return Drafts(_draft("report", report, reports.get(own, ())), replaced_uid, tuple(beside))
 
 
-def _picture(kind: str, maker: Maker, region: Region, own: Region, destinations: tuple[str, ...]) -> Draft | None:
+def _picture(
+    kind: str, maker: Maker, region: Region, own: Region, of: Region, destinations: tuple[str, ...]
+) -> Draft | None:
     """The "summary" or "segmentation"; None where there is none or it cannot be made.  Raises StorageFull."""
     make = maker.summary if kind == "summary" else maker.segmentation
     try:
-        ds = make(region, own)
+        ds = make(region, own, of)
         return _draft(kind, ds, destinations) if ds else None
     except StorageFull:
         raise

@@ -25,6 +25,7 @@ from storage.records import Series
 class Maker:
     """Makes the objects of one conclusion.  `own` in its methods is the region of the report that is always made.
 
+    `of`: the region of the report that an object beside it belongs to, one that is made.
     `ae_title`: of the node whose results they are.  `predecessors`: what was made of the case before, by kind.
     `unanalysed`: see `build_report`.
     """
@@ -42,36 +43,36 @@ class Maker:
 
     def report(self, region: Region, own: Region) -> Dataset:
         """The SR whose findings are marked so; as circles where the images have no frame of reference for points."""
-        document = self._document("report", 0, region, own)
+        document = self._document("report", 0, region, own, region)
         spatial = all(text_of(ds, "FrameOfReferenceUID") for ds in self.headers)
         shown = region if spatial or region is not Region.POINT_3D else Region.CIRCLE_2D
         before = self.predecessors.get("report" if region == own else f"report {region}")
         predecessors = [before] if before else []
         return build_report(document, self.outcome, predecessors=predecessors, region=shown, unanalysed=self.unanalysed)
 
-    def summary(self, region: Region, own: Region) -> Dataset | None:
-        """The Secondary Capture that belongs to the report whose findings are marked so; an ineligible series has none.
+    def summary(self, region: Region, own: Region, of: Region) -> Dataset | None:
+        """The Secondary Capture for who gets findings marked so; an ineligible series has none.
 
         A summary is an image: of one that comes back, as of any image that is not analysed, none is made.
         """
         if isinstance(self.outcome, NotAnalysed) and self.outcome.reason is Reason.NOT_ELIGIBLE:
             return None
-        return build_summary(self._document("summary", 1, region, own), self.outcome, self.volume)
+        return build_summary(self._document("summary", 1, region, own, of), self.outcome, self.volume)
 
-    def segmentation(self, region: Region, own: Region) -> Dataset | None:
-        """The masks of the findings of the report whose findings are marked so; None where there are none."""
+    def segmentation(self, region: Region, own: Region, of: Region) -> Dataset | None:
+        """The masks of the findings for who gets them marked so; None where there are none."""
         if not isinstance(self.outcome, Findings) or not any(lesion.mask for lesion in self.outcome.lesions):
             return None
-        return build_segmentation(self._document("segmentation", 2, region, own), self.outcome)
+        return build_segmentation(self._document("segmentation", 2, region, own, of), self.outcome)
 
-    def _document(self, kind: str, place: int, region: Region, own: Region) -> Document:
+    def _document(self, kind: str, place: int, region: Region, own: Region, of: Region) -> Document:
         """`place`: of the kind's series among those of the study."""
         return Document(
             self.headers,
             sop_instance_uid=self._uid(kind, region, own),
             series_instance_uid=self._series_uid(kind),
             series_number=self.series_number + place,
-            report_uid=self._uid("report", region, own),
+            report_uid=self._uid("report", of, own),
             created=self.created,
             algorithm=self.algorithm,
             instance_number=self.series.revision * (NUMBERS_OF_A_REVISION if kind == "report" else 1),

@@ -138,6 +138,22 @@ def test_of_findings_alone_there_are_masks_for_those_who_want_them(
     assert len({ds.SOPInstanceUID for ds in made.values()}) == 2 + len(masks)
 
 
+def test_pictures_for_whom_no_report_is_made_belong_to_the_one_that_is(workshop: Callable[..., Workshop]) -> None:
+    peers = {
+        "CT": peer(ae_title="PACS", destination=["FLAT", "BOX", "SPATIAL"]),
+        "FLAT": peer(results=["sr"]),
+        "BOX": peer(results=["sc", "seg"], region="box"),
+        "SPATIAL": peer(results=["sr", "sc", "seg"], region="3d"),
+    }
+    shop = workshop(with_mask(POSITIVE), peers=peers)
+    assert analyse(shop.context, shop.claim())
+    made = delivered(shop)
+    for destination, report in (("BOX", made["report", "FLAT"]), ("SPATIAL", made["report 3d", "SPATIAL"])):
+        summary, seg = made["summary", destination], made["segmentation", destination]
+        assert summary.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == report.SOPInstanceUID
+        assert seg.SegmentSequence[0].TrackingUID == derive_uid("tracking", report.SOPInstanceUID, 1)
+
+
 def with_mask(outcome: Findings) -> Findings:
     """`POSITIVE` with a mask of eight cells around its lesion."""
     [lesion] = outcome.lesions
