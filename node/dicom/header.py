@@ -58,6 +58,11 @@ def is_uid(text: str) -> bool:
     return len(text) <= 64 and _has_form_of_uid(text)
 
 
+def serves_as_uid(text: str) -> bool:
+    """The same, with leading zeros or without: some send them, and what others wrote is found again under nothing else."""
+    return re.fullmatch(r"[0-9]+(\.[0-9]+)*", text, re.ASCII) is not None and len(text) <= 64
+
+
 @lru_cache(maxsize=1024)
 def _has_form_of_uid(text: str) -> bool:
     """Most that are asked for are asked for again with the next instance."""

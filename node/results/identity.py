@@ -14,6 +14,7 @@ from pydicom.valuerep import STR_VR, VR
 
 from ai.frames import GARBLED, encodings_of, text_of
 from ai.wording import unpadded
+from node.dicom.header import serves_as_uid
 
 _NAMESPACE = uuid.UUID("5f1c0a86-27c4-5c4e-9d0e-8f6f2b8a9a41")
 
@@ -76,6 +77,11 @@ def reported_on(headers: Sequence[Dataset]) -> list[Dataset]:
     most = min(counts, key=lambda identity: (-counts[identity], identity))
     kept = [ds for ds, identity in zip(headers, belongs, strict=True) if identity == most]
     return sorted(kept, key=lambda ds: text_of(ds, "SOPInstanceUID"))
+
+
+def uid_of(text: str) -> str:
+    """What the images state as a UID, "" where it can serve as none: it is nothing to be copied."""
+    return text if serves_as_uid(text) else ""
 
 
 def missing_identity(headers: Sequence[Dataset]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from ai.volume import Volume
 from ai.wording import unpadded
 from node.config.types import Region
 from node.results.document import NUMBERS_OF_A_REVISION, Algorithm, Document, NotAnalysed, Outcome, Predecessor
-from node.results.identity import derive_uid, reported_on
+from node.results.identity import derive_uid, reported_on, uid_of
 from node.results.secondary_capture import build_summary
 from node.results.segmentation import build_segmentation
 from node.results.sr import build_report
@@ -44,7 +44,7 @@ class Maker:
     def report(self, region: Region, own: Region) -> Dataset:
         """The SR whose findings are marked so; as circles where the images have no frame of reference for points."""
         document = self._document("report", 0, region, own, region)
-        spatial = all(text_of(ds, "FrameOfReferenceUID") for ds in self.headers)
+        spatial = all(uid_of(text_of(ds, "FrameOfReferenceUID")) for ds in self.headers)
         shown = region if spatial or region is not Region.POINT_3D else Region.CIRCLE_2D
         before = self.predecessors.get("report" if region == own else f"report {region}")
         predecessors = [before] if before else []

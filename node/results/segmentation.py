@@ -19,7 +19,7 @@ from ai.frames import Frame, frames, text_of
 from ai.lesion_mask import LesionMask
 from node.results import codes as code
 from node.results.document import Document, bare_instance, complete, reference
-from node.results.identity import derive_uid, say_whether_lossy
+from node.results.identity import derive_uid, say_whether_lossy, uid_of
 
 SERIES_DESCRIPTION = "Willis lesion masks, research use, not verified"
 CYAN = hd.color.CIELabColor.from_dicom_value((52372, 17476, 27242))
@@ -83,7 +83,7 @@ def _planes(sources: Sequence[Dataset]) -> list[_Plane]:
     alike = (first.rows, first.columns, first.frame_of_reference_uid)
     if any(not f.has_geometry or (f.rows, f.columns, f.frame_of_reference_uid) != alike for _, f in known):
         raise ValueError("the source images differ in matrix or frame of reference, or lack geometry")
-    if not first.frame_of_reference_uid:
+    if not uid_of(first.frame_of_reference_uid):
         raise ValueError("a segmentation needs the images' FrameOfReferenceUID")
     normal = np.cross(first.orientation[:3], first.orientation[3:])
     once = {tuple(_decimals(frame.position_mm)): (ds, frame) for ds, frame in reversed(known)}

@@ -35,7 +35,7 @@ from node.results.document import (
     percentage,
     remarks,
 )
-from node.results.identity import derive_uid
+from node.results.identity import derive_uid, uid_of
 from node.results.key_slices import KeySlice, key_slices, representative_slices
 from node.results.plain_ascii import plain_ascii
 
@@ -157,7 +157,7 @@ def _image_library(slices: Sequence[KeySlice], analysed: bool) -> Any:
             ),
             *(
                 hd.sr.UIDRefContentItem(code.FRAME_OF_REFERENCE, uid, _ACQUISITION)
-                for uid in (frame.frame_of_reference_uid,)
+                for uid in (uid_of(frame.frame_of_reference_uid),)
                 if uid
             ),
             *(
@@ -224,7 +224,7 @@ def _coordinates(lesion: Lesion, where: KeySlice, region: Region) -> dict[str, A
     PS3.3 C.18.6.1.2.
     """
     if region is Region.POINT_3D:
-        if not where.frame.frame_of_reference_uid:
+        if not uid_of(where.frame.frame_of_reference_uid):
             raise ValueError("a 3D point needs the images' FrameOfReferenceUID; use Region.CIRCLE_2D")
         return {
             "graphic_type": "POINT",

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from ai.errors import NotAnalysable, Reason
 from ai.findings import Findings
@@ -19,6 +21,7 @@ from storage.stages import Outcome
 from tests.support.builders import LEASE, keep
 from tests.support.dicom_factory import ct_series
 from tests.support.made_up_head import affine
+from tests.support.reports import named
 from tests.unit.node.analysis.conftest import NEGATIVE, POSITIVE, Workshop, words
 
 
@@ -70,13 +73,18 @@ def test_each_destination_gets_what_it_is_configured_to_get(
     assert (flat.SeriesNumber, made["summary", "PLAIN"].SeriesNumber) == (9901, 9902)
 
 
+NO_UID = pytest.mark.parametrize("uid", [None, "no uid", "1..2", "1" * 65])
+
+
+@NO_UID
 def test_a_destination_of_3d_points_gets_circles_where_there_is_no_frame_of_reference(
-    workshop: Callable[..., Workshop],
+    workshop: Callable[..., Workshop], uid: str | None
 ) -> None:
     shop = workshop(POSITIVE, report={"region": "3d"})
-    assert analyse(shop.context, shop.claim(FrameOfReferenceUID=None))
+    assert analyse(shop.context, shop.claim(received_with(uid)))
     assert shop.row()["outcome"] == "positive"
     assert "SCOORD3D" not in str(shop.report())
+    assert named(shop.report(), "112227") == []
 
 
 def test_a_finding_is_reported_even_if_it_cannot_be_drawn(
@@ -162,11 +170,21 @@ def with_mask(outcome: Findings) -> Findings:
     return replace(outcome, lesions=(replace(lesion, mask=mask),))
 
 
+def received_with(frame_of_reference_uid: str | None) -> list[Dataset]:
+    """A series whose headers have this as it stands."""
+    series = ct_series(6, FrameOfReferenceUID=None)
+    value = (frame_of_reference_uid or "").encode()
+    for ds in series if value else ():
+        ds[0x00200052] = RawDataElement(Tag(0x00200052), "UI", len(value), value, 0, False, True)
+    return series
+
+
+@NO_UID
 def test_a_finding_is_reported_even_if_its_mask_cannot_be_laid_over_the_images(
-    workshop: Callable[..., Workshop],
+    workshop: Callable[..., Workshop], uid: str | None
 ) -> None:
     shop = workshop(with_mask(POSITIVE), report={"results": ["sr", "seg"]})
-    assert analyse(shop.context, shop.claim(FrameOfReferenceUID=None))
+    assert analyse(shop.context, shop.claim(received_with(uid)))
     assert list(delivered(shop)) == [("report", "PACS")]
     assert shop.row()["outcome"] == "positive"
 
