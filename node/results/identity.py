@@ -10,9 +10,10 @@ from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 from pydicom.valuerep import STR_VR, VR
 
-from ai.frames import GARBLED, encodings_of, text_of
+from ai.frames import GARBLED, encodings_of, text_of, transfer_syntax
 from ai.wording import unpadded
 from node.dicom.header import serves_as_uid
 
@@ -56,6 +57,14 @@ _CLINICAL_TRIAL_STUDY = """
 """
 _MODULES = (_PATIENT, _CLINICAL_TRIAL_SUBJECT, _GENERAL_STUDY, _PATIENT_STUDY, _CLINICAL_TRIAL_STUDY)
 _COPIED = (*TYPE_2, *(keyword for module in _MODULES for keyword in module.split()))
+
+
+_LOSING = {
+    JPEGBaseline8Bit: "ISO_10918_1",
+    JPEGExtended12Bit: "ISO_10918_1",
+    JPEGLSNearLossless: "ISO_14495_1",
+}
+"""Transfer syntaxes that lose, and the method of each (PS3.3 C.7.6.1.1.5.1); those that may lose or not say nothing."""
 
 
 def derive_uid(*parts: str | int) -> str:
@@ -118,12 +127,16 @@ def patient_and_study(header: Dataset) -> Dataset:
 def say_whether_lossy(ds: Dataset, sources: Sequence[Dataset]) -> None:
     """`ds`, an image made of `sources`, says whether one of them was ever compressed with loss, and how.
 
-    PS3.3 C.7.6.1.1.5, C.8.20.2.2.
+    By what they say themselves, or by a transfer syntax that loses, about which some say nothing.  PS3.3 C.7.6.1.1.5,
+    C.8.20.2.2.
     """
     lossy = [source for source in sources if unpadded(text_of(source, "LossyImageCompression")) == "01"]
-    ds.LossyImageCompression = "01" if lossy else "00"
+    methods = [_LOSING[syntax] for source in sources if (syntax := transfer_syntax(source)) in _LOSING]
+    ds.LossyImageCompression = "01" if lossy or methods else "00"
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod") if lossy else ():
         _copy_element(lossy[0], ds, keyword)
+    if methods and "LossyImageCompressionMethod" not in ds:
+        ds.LossyImageCompressionMethod = methods[0]
 
 
 def _copy_element(source: Dataset, target: Dataset, keyword: str) -> None:

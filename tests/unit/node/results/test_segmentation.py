@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
+from pydicom.uid import JPEG2000, UID, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSLossless, JPEGLSNearLossless
 
 from ai.findings import Findings
 from ai.lesion_mask import LesionMask
@@ -209,6 +210,28 @@ def test_names_and_issuers_in_any_character_set_are_copied_byte_for_byte(charact
 def test_masks_over_images_of_which_one_was_compressed_with_loss_say_so() -> None:
     series = a_series()
     assert segmentation(series, a_mask(series)).LossyImageCompression == "00"
+    change(series[5], **LOSSY)
+    seg = segmentation(series, a_mask(series))
+    assert {keyword: seg[keyword].value for keyword in LOSSY} == LOSSY
+
+
+@pytest.mark.parametrize(
+    ("syntax", "method"),
+    [
+        (JPEGBaseline8Bit, "ISO_10918_1"),
+        (JPEGExtended12Bit, "ISO_10918_1"),
+        (JPEGLSNearLossless, "ISO_14495_1"),
+        (JPEGLSLossless, None),
+        (JPEG2000, None),
+    ],
+)
+def test_images_in_a_transfer_syntax_that_loses_are_lossy_whether_they_say_so_or_not(
+    syntax: str, method: str | None
+) -> None:
+    series = a_series()
+    series[5].file_meta.TransferSyntaxUID = UID(syntax)
+    seg = segmentation(series, a_mask(series))
+    assert (seg.LossyImageCompression, seg.get("LossyImageCompressionMethod")) == ("01" if method else "00", method)
     change(series[5], **LOSSY)
     seg = segmentation(series, a_mask(series))
     assert {keyword: seg[keyword].value for keyword in LOSSY} == LOSSY
