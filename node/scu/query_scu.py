@@ -15,6 +15,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove,
 )
 
+from ai.wording import unpadded
 from node.config.peer import Peer
 from node.dicom import status as dimse_status
 from node.dicom.conformance import IMAGE_CLASSES, TRANSFER_SYNTAXES
@@ -128,9 +129,15 @@ def _check(service: str, status: int, peer: Peer, entity: Entity) -> None:
     raise Busy(text) if status in _TRANSIENT else Refused(text)
 
 
+def _is_of(found: Dataset, series_instance_uid: str) -> bool:
+    """Whether the answer is about this series, or does not say about which."""
+    return unpadded(str(found.get("SeriesInstanceUID") or "")) in ("", series_instance_uid)
+
+
 def ask_count(entity: Entity, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> int | None:
     """How many instances the peer says the series has (C-FIND, PS3.4 C.3.4); None when it does not say.
 
+    An answer on another series is passed over: there are peers that answer with all of the study.
     Raises Unavailable when there is no answer, or not all of it within the time for one.
     """
     query = count_query(study_instance_uid, series_instance_uid)
@@ -139,8 +146,9 @@ def ask_count(entity: Entity, peer: Peer, study_instance_uid: str, series_instan
         count: int | None = None
         try:
             for _, found in assoc.ask(_request(C_FIND(), FIND), assoc.contexts_of(FIND)[0], query):
-                if count is None and found is not None and found.get("NumberOfSeriesRelatedInstances") is not None:
-                    count = int(found.NumberOfSeriesRelatedInstances)
+                if count is None and found is not None and _is_of(found, series_instance_uid):
+                    stated = found.get("NumberOfSeriesRelatedInstances")
+                    count = None if stated is None else int(stated)
         except Unavailable:  # of one that has answered, and not text that this was all
             if count is None:
                 raise

@@ -275,10 +275,12 @@ def answering(*answers: tuple[int, Dataset | None]) -> list[Any]:
     return [(evt.EVT_C_FIND, lambda _event: iter(answers))]
 
 
-def counted(value: Any) -> Dataset:
+def counted(value: Any, series: str = "") -> Dataset:
     ds = Dataset()
     ds.QueryRetrieveLevel = "SERIES"
     ds.NumberOfSeriesRelatedInstances = value
+    if series:
+        ds.SeriesInstanceUID = series
     return ds
 
 
@@ -288,6 +290,8 @@ def counted(value: Any) -> Dataset:
         ([(0xFF00, counted(5)), (0x0000, None)], 5),
         ([(0xFF01, counted(5)), (0x0000, None)], 5),
         ([(0xFF00, counted(None)), (0x0000, None)], None),
+        ([(0xFF00, counted(7, "2.25.12")), (0xFF00, counted(5, "2.25.11")), (0x0000, None)], 5),
+        ([(0xFF00, counted(7, "2.25.12")), (0x0000, None)], None),
         ([(0xA700, None)], None),
         ([(0x0000, None)], None),
     ],
