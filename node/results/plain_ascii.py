@@ -4,9 +4,13 @@ import unicodedata
 
 _LIKENESS = str.maketrans({
     "°": " degrees", "×": "x", "–": "-", "—": "-", "−": "-", "≥": ">=", "≤": "<=", "≈": "about ", "±": "+/-",
-    "\\": "/", "~": "-",
+    "\\": "/", "~": "-", "‘": "'", "’": "'",
+    "Æ": "AE", "æ": "ae", "Œ": "OE", "œ": "oe", "Ø": "O", "ø": "o", "ẞ": "SS", "ß": "ss", "Þ": "Th", "þ": "th",
+    "Đ": "D", "đ": "d", "Ð": "D", "ð": "d", "Ħ": "H", "ħ": "h", "ı": "i", "Ł": "L", "ł": "l", "Ŋ": "N", "ŋ": "n",
+    "Ŧ": "T", "ŧ": "t",
 })  # fmt: skip
-"""The backslash and the tilde are replaced too: ISO_IR 13 has other characters in their place."""
+"""The backslash and the tilde are replaced too: ISO_IR 13 has other characters in their place.  The letters are those of
+Latin names that are no letter with an accent, which Unicode would take off."""
 
 
 def plain_ascii(value: str) -> str:

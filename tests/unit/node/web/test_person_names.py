@@ -6,7 +6,9 @@ from node.errors import Refused
 from node.web.person_names import checked_person_name, composed_person_name
 
 
-@pytest.mark.parametrize("name", ["Doe^Jane", " Müller^Jörg^^Dr. ", "van der Berg^Jan", ""])
+@pytest.mark.parametrize(
+    "name", ["Doe^Jane", " Müller^Jörg^^Dr. ", "van der Berg^Jan", "Sørensen^Æsa", "Wałęsa^Đorđe", "Weiß^Þór", ""]
+)
 def test_a_name_in_latin_letters_is_taken(name: str) -> None:
     assert checked_person_name(name) == name.strip()
 
