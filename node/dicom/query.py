@@ -166,12 +166,16 @@ def identifier_of(query: Query, found: Found) -> Dataset:
     return ds
 
 
+_WRITTEN_OTHERWISE = ("ISO_IR 6", "ISO_IR 13")
+"""Of ISO_IR 6 pydicom says Latin-1, and it is ASCII; of ISO_IR 13 Shift JIS, but writes "?" for what is not ASCII."""
+
+
 def _character_set(asked_in: str, text: str) -> str:
     """ "" for ASCII, the query's own if it is a single one that has the characters, else Unicode."""
     if text.isascii():
         return ""
     codec = python_encoding.get(asked_in, "")
-    if asked_in and codec and not asked_in.startswith("ISO 2022"):
+    if asked_in and codec and asked_in not in _WRITTEN_OTHERWISE and not asked_in.startswith("ISO 2022"):
         try:
             text.encode(codec)
         except (UnicodeEncodeError, LookupError):

@@ -199,6 +199,13 @@ def test_the_private_block_of_somebody_else_is_not_ours() -> None:
         ("", "Müller^Jörg", "ISO_IR 192"),
         ("\\ISO 2022 IR 87", "Yamada^Tarou=山田^太郎", "ISO_IR 192"),
         ("NONSENSE", "Müller^Jörg", "ISO_IR 192"),
+        ("ISO_IR 6", "Doe^Jane", None),
+        ("ISO_IR 6", "Müller^Jörg", "ISO_IR 192"),
+        ("ISO_IR 13", "Müller^Jörg", "ISO_IR 192"),
+        ("ISO_IR 13", "ﾔﾏﾀﾞ^ﾀﾛｳ", "ISO_IR 192"),
+        ("ISO_IR 13", "Yamada^Tarou=山田^太郎", "ISO_IR 192"),
+        ("ISO_IR 144", "Иванов^Иван", "ISO_IR 144"),
+        ("GB18030", "Li^Wei=李^伟", "GB18030"),
     ],
 )
 def test_names_come_in_the_askers_character_set_or_in_unicode(
