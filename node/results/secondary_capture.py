@@ -49,10 +49,11 @@ def build_summary(document: Document, outcome: Outcome, volume: Volume | None) -
     ds.PatientOrientation = None  # of text and of several views there is none
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
     ds.ConversionType = "WSD"
-    if isinstance(outcome, Findings):
-        ds.BodyPartExamined = "HEAD"
-    elif re.fullmatch(r"[A-Z0-9_ ]{1,16}", said := unpadded(text_of(sources[0], "BodyPartExamined")), re.ASCII):
-        ds.BodyPartExamined = said
+    body_part = "HEAD" if isinstance(outcome, Findings) else unpadded(text_of(sources[0], "BodyPartExamined"))
+    if re.fullmatch(r"[A-Z0-9_ ]{1,16}", body_part, re.ASCII):
+        ds.BodyPartExamined = body_part
+    if body_part not in code.BODY_PARTS:
+        ds.Laterality = None  # type 2C: it may be one of a pair
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.BurnedInAnnotation = "NO"
     ds.DerivationDescription = "Summary of an automatic analysis: probabilities, key images and projection"

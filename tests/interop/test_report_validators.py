@@ -40,6 +40,8 @@ pytestmark = pytest.mark.interop
 PIXELMED = Path("/usr/share/java/pixelmed.jar")
 DEVICE_UID_WARNING = "ContributingEquipmentSequence(0018,a001)[1]/DeviceUID(0018,1002)> - Attribute is not present"
 """dicom3tools' edition predates Device UID there; IHE AIR requires it."""
+LATERALITY_WARNING = "</Laterality(0020,0060)> - is only permitted to be empty when actually unknown"
+"""As it is where the images do not say what they show."""
 CHARACTER_SET_WARNING = ("W: The VR checker does not support", "W: Reading unknown/unsupported SpecificCharacterSet")
 """dcmtk's dump does not know ISO 2022 code extensions, which every Japanese scanner sends."""
 ACCESSION_WARNING = "Different information entities for attribute - Element=<AccessionNumber>"
@@ -249,7 +251,7 @@ def study_contents() -> list[bytes]:
         contents.append(report(headers_of(images), outcome, report_uid=uid, series_uid=derive_uid("reports", name)))
         volume = None if isinstance(outcome, NotAnalysed) else volume_from_datasets(images)
         document = Document(
-            headers_of(images),
+            slices(BodyPartExamined="HEAD") if volume is None else headers_of(images),
             sop_instance_uid=derive_uid("summary", name),
             series_instance_uid=derive_uid("summaries", name),
             series_number=9902,
@@ -268,6 +270,24 @@ def test_dciodvfy_finds_nothing_in_a_summary_of_any_outcome_but_the_allowed_warn
         assert [line for line in lines if re.match(r"Error|Warning", line) and DEVICE_UID_WARNING not in line] == []
         assert (status, "SCImage" in lines) == (0, True)
         assert dcmread(path).pixel_array.shape == (1024, 1024, 3)
+
+
+def test_of_a_body_part_that_nobody_knows_the_side_is_unknown_too(tmp_path: Path) -> None:
+    document = Document(
+        slices(),
+        sop_instance_uid="2.25.81",
+        series_instance_uid="2.25.82",
+        series_number=9902,
+        report_uid="2.25.83",
+        created=datetime(2026, 11, 23, 9, 30, tzinfo=UTC),
+        algorithm=ALGORITHM,
+    )
+    path = tmp_path / "summary.dcm"
+    path.write_bytes(encode(build_summary(document, NotAnalysed(Reason.NOT_A_HEAD), None)))
+    status, lines = run("dciodvfy", "-new", path)
+    complaints = [line for line in lines if re.match(r"Error|Warning", line) and DEVICE_UID_WARNING not in line]
+    assert [LATERALITY_WARNING in each for each in complaints] == [True]
+    assert status == 0
 
 
 @pytest.mark.parametrize("multi_frame", [False, True])
