@@ -267,12 +267,16 @@ def _evaluations(
         if outcome.positive or is_whole:
             coded.append((code.ANEURYSM, code.PRESENT if outcome.positive else code.ABSENT))
         texts = _words(outcome, slices)
-    texts.append(f"{counted(images, 'image')} given to {algorithm.name} {algorithm.version}.")
+    reads = "" if isinstance(outcome, NotAnalysed) else _READS
+    texts.append(f"{counted(images, 'image')} given to {algorithm.name} {algorithm.version}{reads}.")
     texts += remarks(outcome)
     return [
         *(hd.sr.CodeContentItem(name, value, _CONTAINS) for name, value in coded),
         *map(_comment, [*texts, DISCLAIMER]),
     ]
+
+
+_READS = ", which reads the region around the circle of Willis and not the whole head"
 
 
 def _words(findings: Findings, slices: Sequence[KeySlice]) -> list[str]:

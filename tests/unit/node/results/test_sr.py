@@ -72,7 +72,12 @@ def test_every_report_says_that_it_is_unverified_and_no_medical_device(outcome: 
     assert ds.SOPClassUID.name == "Comprehensive 3D SR Storage"
     assert ds.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     assert answers(ds, "121058") == ["25045-6"]  # the imaging procedure, not the algorithm (IHE AIR)
-    assert f"6 images given to {ALGORITHM.name} {ALGORITHM.version}." in comments(ds)
+    [given] = [
+        text for text in comments(ds) if text.startswith(f"6 images given to {ALGORITHM.name} {ALGORITHM.version}")
+    ]
+    assert ("reads the region around the circle of Willis and not the whole head" in given) == isinstance(
+        outcome, Findings
+    )
 
 
 def test_a_positive_report_has_a_measurement_group_a_lesion_with_the_diameter_first() -> None:
