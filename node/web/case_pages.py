@@ -15,7 +15,7 @@ from node.web import wording
 from node.web.earlier_studies import HOW, changes, earlier_cases
 from node.web.report_text import Line, report_lines
 from node.web.requests import Asked
-from node.web.review_delivery import sent_back
+from node.web.review_delivery import replaced, sent_back, undelivered
 from storage.errors import StorageError
 from storage.queries.accounts import Role
 from storage.queries.review_documents import REVIEW
@@ -32,18 +32,18 @@ def case(asked: Asked) -> Response:
     if row is None:
         return asked.page("error.html", 404, message=NO_CASE)
     asked.context.record_access(row, asked.account, asked.host, changed=False)
-    return asked.page("case.html", **_shown(asked, row), links=_links(asked, row), report=_report(asked, row))
+    return asked.page("case.html", **_shown(asked, row), **_around(asked, row))
 
 
 def review(asked: Asked) -> Response:
-    """The part that changes: findings, decisions, timeline; nothing when the browser has seen it so."""
+    """The part that changes: findings, decisions, timeline, report; nothing when the browser has seen it so."""
     row = row_of(asked)
     if row is None:
         return asked.page("gone.html", message=NO_CASE)
     shown = _shown(asked, row)
     if asked.request.query_params.get("seen") == shown["state"]:
         return Response(status_code=204)
-    return asked.page("review.html", **shown)
+    return asked.page("review.html", **shown, report=_report(asked, row), is_part=True)
 
 
 def change(asked: Asked) -> Response:
@@ -62,8 +62,8 @@ def change(asked: Asked) -> Response:
         return RedirectResponse(f"/cases/{row['case_id']}", 303)
     shown = _shown(asked, row) | {"message": message}
     if asked.by_script:
-        return asked.page("review.html", status, **shown)
-    return asked.page("case.html", status, **shown, links=_links(asked, row), report=_report(asked, row))
+        return asked.page("review.html", status, **shown, report=_report(asked, row), is_part=True)
+    return asked.page("case.html", status, **shown, **_around(asked, row))
 
 
 def _answer_to_list(asked: Asked, row: Row, message: str, status: int) -> Response:
@@ -170,6 +170,9 @@ def _shown(asked: Asked, row: Row) -> dict[str, Any]:
         "has_ended": row["priority"] != 3,
         "state": f"{row['stage']}-{row['revision']}-{row['instance_count']}-{decided.version}-{len(steps)}-{row['delivery']}",
         "sent_back": sent_back(asked, row, decided),
+        "undelivered": undelivered(row, deliveries),
+        "report_state": wording.DELIVERIES.get(row["delivery"] or "", wording.NOT_SENT),
+        "replaced": replaced(asked, row, deliveries),
         "image_key": f"{row['revision']}-{row['instance_count']}-{row['report_uid'] or ''}",
         "message": "",
     }
@@ -242,6 +245,10 @@ def _timeline(row: Row, deliveries: Sequence[Delivery]) -> list[Step]:
 def _after(at: datetime, last: datetime) -> str:
     seconds = (at - last).total_seconds()
     return f"+ {wording.seconds_text(seconds)}" if seconds > 0 else ""
+
+
+def _around(asked: Asked, row: Row) -> dict[str, Any]:
+    return {"links": _links(asked, row), "report": _report(asked, row)}
 
 
 def _links(asked: Asked, row: Row) -> list[tuple[str, str]]:

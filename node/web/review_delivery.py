@@ -1,11 +1,15 @@
-"""What becomes of a review beyond the page: when it goes back to the PACS, or why it does not."""
+"""What becomes of a report and its review beyond the page: how they stand on their way, and why one does not go."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from node.web import wording
 from node.web.requests import Asked
+from storage.queries.review_documents import REVIEW
 from storage.queries.reviews import Review
 from storage.queries.worklist import Row
+from storage.records import Delivery
+from storage.stages import DeliveryStage
 
 
 def sent_back(asked: Asked, row: Row, decided: Review) -> str:
@@ -31,3 +35,27 @@ def sent_back(asked: Asked, row: Row, decided: Review) -> str:
     due_at = changed_at + timedelta(minutes=context.config.report.review_quiet_minutes)
     at = wording.clock_time(due_at, context.zone, context.clock())
     return f"A verified report goes to {to} after {at}, unless the review is changed or undone."
+
+
+def replaced(asked: Asked, row: Row, deliveries: Sequence[Delivery]) -> str:
+    """Where a verified report has taken the place of the report that is shown, and when; "" where none has."""
+    taken = {
+        each.destination: each.delivered_at
+        for each in deliveries
+        if each.revision == row["revision"] and each.kind.startswith(REVIEW) and each.delivered_at
+    }
+    now, zone = asked.context.clock(), asked.context.zone
+    places = " and ".join(f"in {name} at {wording.clock_time(at, zone, now)}" for name, at in taken.items())
+    return f"replaced by a verified report {places}" if places else ""
+
+
+def undelivered(row: Row, deliveries: Sequence[Delivery]) -> list[str]:
+    """A sentence for each object that a destination has not taken and is not sent by itself any longer."""
+    return [_undelivered(row, each) for each in deliveries if each.stage is DeliveryStage.DEAD]
+
+
+def _undelivered(row: Row, delivery: Delivery) -> str:
+    of = f" of revision {delivery.revision}" if delivery.revision != row["revision"] else ""
+    what = f"{delivery.destination} has not taken the {delivery.kind.replace('_', ' ')}{of}"
+    why = f": {delivery.last_error.rstrip('.')}" if delivery.last_error else ""
+    return f"{what}{why}. `willis retry {row['case_id']}` sends it again."

@@ -40,6 +40,8 @@ DELIVERIES = {
     "committed": "Report kept by the PACS",
     "dead": "Report not delivered",
 }
+NOT_SENT = "Report not sent anywhere"
+"""Where it has no destination."""
 
 
 def short_place(location: str | None) -> str:

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from node.web.masks import masks_on
+from node.web.wording import clock_time
 from node.workflow import context as workflow
 from node.workflow.reviews import send
-from storage.database.schema import SeriesRow
+from storage.database.schema import DeliveryRow, SeriesRow
 from storage.files.instances import Files
 from storage.queries.retention import Why
+from storage.records import Delivery
 from storage.stages import Outcome
 from storage.store import Store
 from tests.integration.web_pages import with_images
@@ -147,6 +149,57 @@ def test_the_page_says_when_a_review_goes_back_and_that_it_was_taken(
             sqlite_store.outbox.accepted(delivery, clock())
         page = client.get("/cases/1").text
         assert "Review made for PACS" in page and "PACS took the review" in page
+
+
+def test_a_case_says_where_its_report_stands_and_what_has_taken_its_place_or_was_refused(
+    sqlite_store: Store, files: Files, tmp_path: Path, clock: FakeClock
+) -> None:
+    case_with_report(sqlite_store, files, clock)
+    plain = web_context(sqlite_store, files, tmp_path, clock)
+    reviewing = configuration().model_copy(update={"web": plain.config.web, "storage": plain.config.storage})
+    outbox, context = sqlite_store.outbox, workflow.Context(reviewing, sqlite_store, files, lambda: None, clock)
+    with serving(dataclasses.replace(plain, config=reviewing)) as served:
+        client = served.signed_in("dr.b")
+
+        def caption(address: str = "/cases/1") -> str:
+            found = re.search(r"<summary>(Report .*?)</summary>", client.get(address).text)
+            return re.sub(r" ?<[^>]*>", "|", found[1]) if found else ""
+
+        def claim() -> Delivery:
+            delivery = outbox.due.claim(clock(), LEASE)
+            assert delivery is not None
+            return delivery
+
+        assert caption() == "Report on its way"
+        outbox.refused(claim(), "it refused with status C000")
+        assert caption() == "Report not delivered"
+        assert "PACS has not taken the report: it refused with status C000." in client.get("/cases/1").text
+        report = sqlite_store.worklist.reports(1)[0]
+        assert outbox.requeue(report["id"], clock()) == 1
+        outbox.accepted(claim(), clock())
+        assert caption() == "Report in the PACS"
+        accept_one_and_reject_one(sqlite_store, clock)
+        clock.advance(600)
+        assert send(context) == 1
+        outbox.refused(claim(), "it refused with status A700")
+        assert caption() == "Report in the PACS"
+        assert "PACS has not taken the review: it refused with status A700." in client.get("/cases/1").text
+        assert outbox.requeue(report["id"], clock()) == 1
+        outbox.accepted(claim(), clock())
+        at = clock_time(clock(), None, clock())
+        assert caption() == f"Report in the PACS|replaced by a verified report in PACS at {at}|"
+        assert caption("/cases/1/review?seen=nothing") == caption()
+        assert "has not taken" not in client.get("/cases/1").text
+
+
+def test_a_report_without_a_destination_is_not_said_to_be_in_the_pacs(
+    sqlite_store: Store, files: Files, tmp_path: Path, clock: FakeClock
+) -> None:
+    case_with_report(sqlite_store, files, clock)
+    with sqlite_store.transactions.writing() as session:
+        session.execute(delete(DeliveryRow))
+    with serving(web_context(sqlite_store, files, tmp_path, clock)) as served:
+        assert "<summary>Report not sent anywhere</summary>" in served.signed_in("dr.b").get("/cases/1").text
 
 
 def test_a_page_without_a_destination_that_gets_reviews_says_nothing_of_it(

@@ -42,6 +42,7 @@ document.addEventListener('htmx:beforeSwap', (event) => {
     inReview: target.id === 'review' && target.contains(document.activeElement),
     open: target.id === 'review' ? [...target.querySelectorAll('details.more')].map((each) => each.open) : [],
     finding: find('.found.current')?.dataset.finding,
+    reportIsOpen: find('#report details')?.open,
   };
 });
 document.addEventListener('htmx:afterSwap', (event) => {
@@ -53,6 +54,8 @@ document.addEventListener('htmx:afterSwap', (event) => {
   }
   if (event.detail.target.id === 'review') {
     all('#review details.more').forEach((each, index) => { each.open = Boolean(kept.open[index]); });
+    const report = find('#report details');
+    if (report && kept.reportIsOpen !== undefined) report.open = kept.reportIsOpen;
     if (kept.finding) setCurrent(find(`.found[data-finding="${kept.finding}"]`));
     if (kept.inReview) find('.found.current .show, .acknowledge button, .undo button', find('#review'))?.focus();
     document.dispatchEvent(new CustomEvent('willis:reviewed'));
