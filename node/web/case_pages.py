@@ -209,7 +209,7 @@ def _findings(row: Row, decided: Review, changed: Mapping[int, str]) -> list[dic
 
 
 def _rejection(verdict: Verdict | None) -> str:
-    return REJECTIONS[Rejection(verdict.reason)] if verdict and verdict.reason else ""
+    return REJECTIONS[Rejection(verdict.reason)] if verdict and not verdict.accepted else ""
 
 
 def _probabilities(row: Row) -> list[tuple[str, float, str]]:

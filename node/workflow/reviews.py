@@ -79,7 +79,7 @@ def _reviewed(context: Context, owed: OwedReview, kind: str, chain: list[str]) -
 
 
 def _decision(owed: OwedReview, verdict: Verdict) -> Decision:
-    reason = REJECTIONS[Rejection(verdict.reason)] if verdict.reason else ""
+    reason = REJECTIONS[Rejection(verdict.reason)] if not verdict.accepted else ""
     by = "" if verdict.by == owed.acknowledged_by else owed.names.get(verdict.by, verdict.by)
     return Decision(reason, by)
 

@@ -199,14 +199,21 @@ def _undone(session: Session, before: Review, wanted: Wanted) -> Review:
 
 
 def _finding(session: Session, series: SeriesRow, wanted: Wanted) -> tuple[dict[str, Any], ReportRow | None]:
-    """The finding as the report has it.  Raises NotChanged when there is none of this number, or the reason is none."""
+    """The finding as the report has it.  Raises NotChanged when there is none of this number, or the reason is none.
+
+    Nothing but a verdict has a finding, and nothing but a rejection a reason.
+    """
     report = session.get(ReportRow, series.report_id) if series.report_id else None
+    if wanted.reason and wanted.action is not Action.REJECTED:
+        raise NotChanged("only a rejection has a reason")
     if wanted.action not in (Action.ACCEPTED, Action.REJECTED):
+        if wanted.finding is not None:
+            raise NotChanged("only a finding that is accepted or rejected is named")
         return {}, report
     lesions = report.lesions if report else []
     if wanted.finding is None or not 1 <= wanted.finding <= len(lesions):
         raise NotChanged(f"the report has no finding {wanted.finding}")
-    if (wanted.action is Action.REJECTED) != (wanted.reason in set(Rejection)):
+    if wanted.action is Action.REJECTED and wanted.reason not in set(Rejection):
         raise NotChanged(f"a rejection has one of these reasons: {', '.join(Rejection)}")
     return lesions[wanted.finding - 1], report
 

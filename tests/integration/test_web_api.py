@@ -105,6 +105,8 @@ def test_the_api_says_and_does_what_the_pages_do(pages: Served, clock: FakeClock
         assert [each["action"] for each in client.get("/cases/1/history").json()] == ["rejected"]
         assert client.get("/cases/2").status_code == 404
         assert client.post("/cases/1/review", json={"version": 1, "action": "nothing"}).status_code == 422
+        far = client.post("/cases/1/review", json={"version": 1, "action": "acknowledged", "finding": 10**20})
+        assert (far.status_code, "only a finding that is accepted or rejected" in far.text) == (409, True)
         given = client.post("/cases/1/review", json={"version": 1, "action": "assigned", "assigned_to": "dr.b"})
         assert given.status_code == 403
 

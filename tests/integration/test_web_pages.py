@@ -212,6 +212,8 @@ def test_a_reader_takes_a_case_and_only_a_lead_gives_it_to_another(quick: Served
         {"action": "deleted", "version": "0"},
         {"action": "accepted", "version": "0", "finding": "99"},
         {"action": "rejected", "version": "0", "finding": "1", "reason": HOSTILE},
+        {"action": "accepted", "version": "0", "finding": "1", "reason": "nonsense"},
+        {"action": "acknowledged", "version": "0", "finding": "1"},
         {},
     ],
 )

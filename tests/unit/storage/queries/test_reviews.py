@@ -90,6 +90,11 @@ def test_a_finding_is_rejected_with_a_reason_and_what_the_model_had_said_is_kept
         {"action": Action.ACCEPTED, "finding": 0},
         {"action": Action.ACCEPTED, "finding": None},
         {"action": Action.ACCEPTED, "finding": 1, "reason": "vein"},
+        {"action": Action.ACCEPTED, "finding": 1, "reason": "because"},
+        {"action": Action.ACCEPTED, "finding": 10**20},
+        {"action": Action.ACKNOWLEDGED, "finding": 1},
+        {"action": Action.ACKNOWLEDGED, "finding": 10**20},
+        {"action": Action.ASSIGNED, "reason": "x" * 1000},
         {"action": Action.UNDONE},
     ],
 )
