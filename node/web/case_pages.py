@@ -1,5 +1,6 @@
 """A case: what was found, the report, the timeline, what people decided."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -137,7 +138,13 @@ def row_of(asked: Asked) -> Row | None:
 
 
 def _shown(asked: Asked, row: Row) -> dict[str, Any]:
-    context, now = asked.context, asked.context.clock()
+    """What the part that changes shows; `state` differs when any of it does."""
+    values = _values(asked, row)
+    return values | {"state": hashlib.sha256(repr(values).encode()).hexdigest()[:16], "message": ""}
+
+
+def _values(asked: Asked, row: Row) -> dict[str, Any]:
+    context = asked.context
     number = row["case_id"]
     decided = context.store.reviews.of(number) or Review(number, row["revision"])
     entries = context.store.reviews.entries(number)
@@ -154,7 +161,7 @@ def _shown(asked: Asked, row: Row) -> dict[str, Any]:
         "probability": wording.probability(row),
         "reason": wording.plain_reason(row),
         "limited": wording.limitation(row),
-        "waiting": wording.waiting(row["last_instance_at"], now),
+        "last_slice_at": _at(asked, row["last_instance_at"]),
         "findings": _findings(row, decided, changes(row, earlier)),
         "earlier": earlier_cases(earlier),
         "how_compared": HOW,
@@ -168,13 +175,11 @@ def _shown(asked: Asked, row: Row) -> dict[str, Any]:
         "is_lead": asked.account.may(Role.LEAD),
         "can_undo": _can_undo(asked, entries, row),
         "has_ended": row["priority"] != 3,
-        "state": f"{row['stage']}-{row['revision']}-{row['instance_count']}-{decided.version}-{len(steps)}-{row['delivery']}",
         "sent_back": sent_back(asked, row, decided),
         "undelivered": undelivered(row, deliveries),
         "report_state": wording.DELIVERIES.get(row["delivery"] or "", wording.NOT_SENT),
         "replaced": replaced(asked, row, deliveries),
         "image_key": f"{row['revision']}-{row['instance_count']}-{row['report_uid'] or ''}",
-        "message": "",
     }
 
 

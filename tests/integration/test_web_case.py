@@ -123,6 +123,36 @@ def test_earlier_studies_are_those_of_the_same_patient_and_issuer(pages: Served,
         assert "Earlier studies" not in client.get(f"/cases/{case}").text
 
 
+def test_an_open_case_hears_of_all_that_it_shows_and_of_nothing_else(quick: Served, clock: FakeClock) -> None:
+    store = quick.context.store
+    study: dict[str, Any] = {"study_instance_uid": "2.25.12", "issuer_of_patient_id": "HERE"}
+    reported(store, clock, **study)
+    client = quick.signed_in("dr.a")
+    page = client.get("/cases/1").text
+
+    def part() -> str:
+        found = re.search(r'hx-get="([^"]*seen=[^"]*)"', page)
+        assert found is not None
+        return client.get(found[1]).text
+
+    assert "last slice now" not in page
+    clock.advance(60)
+    assert part() == ""
+    before: dict[str, Any] = {**study, "study_instance_uid": "2.25.11", "study_date": "20250301"}
+    reported(store, clock, series="2.25.1", **before)
+    page = part()
+    assert "Earlier studies" in page
+    with store.transactions.writing() as session:
+        session.execute(update(SeriesRow).where(SeriesRow.id == 1).values(conflicts=["patient_name"]))
+    page = part()
+    assert "patient name" in page
+    assert part() == ""
+    clock.advance(26 * 3600)
+    client = quick.signed_in("dr.b")
+    last_slice_at = store.worklist.rows()[0]["last_instance_at"]
+    assert f"last slice {clock_time(last_slice_at, None, clock())}" in part(), "with the day, which is another one"
+
+
 def test_the_page_says_when_a_review_goes_back_and_that_it_was_taken(
     sqlite_store: Store, files: Files, tmp_path: Path, clock: FakeClock
 ) -> None:

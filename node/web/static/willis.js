@@ -33,6 +33,7 @@ document.addEventListener('htmx:sendError', () => setLive('lost'));
 
 // What has the focus keeps it when its part of the page is replaced; what was opened stays open.
 let kept = null;
+const title = (details) => find('summary', details).firstChild.textContent.trim();
 document.addEventListener('htmx:beforeSwap', (event) => {
   const { target } = event.detail;
   const row = document.activeElement?.closest?.('tr[data-case]');
@@ -40,7 +41,7 @@ document.addEventListener('htmx:beforeSwap', (event) => {
     caseId: row?.dataset.case,
     index: row ? all('tr[data-case]').indexOf(row) : -1,
     inReview: target.id === 'review' && target.contains(document.activeElement),
-    open: target.id === 'review' ? [...target.querySelectorAll('details.more')].map((each) => each.open) : [],
+    open: target.id === 'review' ? new Map([...target.querySelectorAll('details.more')].map((each) => [title(each), each.open])) : new Map(),
     finding: find('.found.current')?.dataset.finding,
     reportIsOpen: find('#report details')?.open,
   };
@@ -53,7 +54,7 @@ document.addEventListener('htmx:afterSwap', (event) => {
     find('.open', row)?.focus();
   }
   if (event.detail.target.id === 'review') {
-    all('#review details.more').forEach((each, index) => { each.open = Boolean(kept.open[index]); });
+    all('#review details.more').forEach((each) => { each.open = kept.open.get(title(each)) ?? each.open; });
     const report = find('#report details');
     if (report && kept.reportIsOpen !== undefined) report.open = kept.reportIsOpen;
     if (kept.finding) setCurrent(find(`.found[data-finding="${kept.finding}"]`));
