@@ -1,6 +1,6 @@
 """The same as JSON, for programs: names as in the view `worklist`; a bearer token from `willis user token`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version as version_of
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from node.web.context import Context
+from node.web.listing import ANSWERS, OUTCOMES, SHOWN
 from node.web.listing import Query as Filters
 from node.web.sign_in import hash_of
 from node.web.wording import entry_text
@@ -19,6 +20,37 @@ from storage.queries.worklist import Row
 
 _MOST_CASES = 1000
 _bearer = HTTPBearer(auto_error=False)
+
+
+def _any_of(values: Iterable[str]) -> str:
+    return f"^({'|'.join(dict.fromkeys(values))})$"
+
+
+class CasesWanted(BaseModel):
+    """Which cases are listed.  What is no filter, or no value of one, is refused: nobody gets a list of something else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    show: Annotated[
+        str,
+        Field(
+            pattern=_any_of(SHOWN),
+            description="open: not acknowledged, without what is not looked for; mine: of these, assigned to this account;"
+            " done: acknowledged; all",
+        ),
+    ] = "open"
+    outcome: Annotated[
+        str,
+        Field(
+            pattern=_any_of((*OUTCOMES, *ANSWERS)),
+            description="as the page's address has it, or as the view's column; not_eligible and covered are under `all`",
+        ),
+    ] = ""
+    q: Annotated[
+        str, Field(max_length=100, description="words that a case has: name, ID, accession number, place, date, #7")
+    ] = ""
+    limit: Annotated[int, Field(ge=1, le=_MOST_CASES)] = 100
+    offset: Annotated[int, Field(ge=0)] = 0
 
 
 class Change(BaseModel):
@@ -61,17 +93,11 @@ def make_api(context: Context) -> FastAPI:
         return RedirectResponse(f"{request.scope.get('root_path', '')}/openapi.json")
 
     @api.get("/cases", summary="The cases, the most urgent first; filters as in the page's address")
-    def cases(
-        account: Signed,
-        show: str = "open",
-        outcome: str = "",
-        q: str = "",
-        limit: Annotated[int, Query(ge=1, le=_MOST_CASES)] = 100,
-        offset: Annotated[int, Query(ge=0)] = 0,
-    ) -> dict[str, Any]:
-        query = Filters.of({"show": show, "outcome": outcome, "q": q})
+    def cases(account: Signed, wanted: Annotated[CasesWanted, Query()]) -> dict[str, Any]:
+        query = Filters(wanted.show, wanted.outcome, wanted.q)
         found = context.board.current().ranked(context.clock(), query.wanted(account.name))
-        return {"total": len(found), "cases": [dict(row) for row in found[offset : offset + limit]]}
+        part = found[wanted.offset : wanted.offset + wanted.limit]
+        return {"total": len(found), "cases": [dict(row) for row in part]}
 
     @api.get("/cases/{case_id}", summary="One case: the view's columns, and its review")
     def case(case_id: int, account: Signed, request: Request) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from node.web import wording
 from storage.queries.worklist import Row
+from storage.stages import Outcome
 
 ROWS_A_PAGE = 50
 SHOWN = {"open": "Open", "mine": "Mine", "done": "Acknowledged", "all": "All"}
@@ -20,6 +21,8 @@ OUTCOMES = {
     "negative": "No aneurysm detected",
     "other": "Not looked for",
 }
+ANSWERS = tuple(outcome.value for outcome in Outcome)
+"""What the column `outcome` of the view has, by which programs filter too."""
 _NOT_LOOKED_FOR = 5
 """The priority of what is shown under "All" alone."""
 _SEARCHED = ("patient_name", "patient_id", "accession_number", "series_description", "top_location", "study_date")
@@ -27,7 +30,7 @@ _SEARCHED = ("patient_name", "patient_id", "accession_number", "series_descripti
 
 @dataclass(frozen=True)
 class Query:
-    """The filters.  `page` counts from 1."""
+    """The filters.  `outcome` is one of `OUTCOMES` or `ANSWERS`; `page` counts from 1."""
 
     show: str = "open"
     outcome: str = ""
@@ -60,8 +63,10 @@ class Query:
         checks = [_SHOWN[self.show]] if self.show in _SHOWN else []
         if self.show == "mine":
             checks.append(lambda row: row["assigned_to"] == account)
-        if self.outcome:
+        if self.outcome in OUTCOMES and self.outcome:
             checks.append(lambda row: wording.KINDS[row["priority"]] == self.outcome)
+        elif self.outcome:
+            checks.append(lambda row: row["outcome"] == self.outcome)
         if words := self.words.casefold().split():
             checks.append(lambda row: all(word in searched_text(row) for word in words))
         return checks[0] if len(checks) == 1 else lambda row: all(check(row) for check in checks)

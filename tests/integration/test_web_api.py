@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from node.web.sign_in import hash_of, new_token
 from storage.queries.accounts import Role, TokenKind
+from storage.stages import Outcome
 from tests.support.builders import FakeClock, reported
 from tests.support.pages import PASSWORD, Served, post
 
@@ -120,6 +121,26 @@ def test_the_api_takes_no_cookie_no_old_token_and_no_session(quick: Served, cloc
     assert httpx.get(f"{quick.url}/api/cases", cookies={"willis_session": session}).status_code == 401
     clock.advance(24 * 3600 + 1)
     assert httpx.get(f"{quick.url}/api/cases", headers=headers).status_code == 401
+
+
+def test_the_api_filters_by_what_it_prints_and_refuses_what_it_does_not_know(quick: Served, clock: FakeClock) -> None:
+    outcomes = (Outcome.POSITIVE, Outcome.NOT_ANALYSED, Outcome.NEGATIVE, Outcome.NOT_ELIGIBLE)
+    for number, outcome in enumerate(outcomes, start=1):
+        reported(quick.context.store, clock, outcome, series=f"2.25.{number}")
+    with httpx.Client(base_url=f"{quick.url}/api", headers=token_of(quick, "ris")) as client:
+
+        def found(**values: str) -> list[str]:
+            answer = client.get("/cases", params=values)
+            assert answer.status_code == 200, answer.text
+            return [case["outcome"] for case in answer.json()["cases"]]
+
+        for outcome in outcomes:
+            assert found(show="all", outcome=outcome) == [outcome]
+        assert found(outcome="not-analysed") == found(outcome="not_analysed") == ["not_analysed"]
+        assert found(show="all", outcome="other") == ["not_eligible"]
+        assert found(show="done") == []
+        for values in ({"outcome": "bogus"}, {"show": "acknowledged"}, {"outcom": "positive"}, {"show": "open\n"}):
+            assert client.get("/cases", params=values).status_code == 422, values
 
 
 def test_the_api_describes_itself(quick: Served) -> None:
