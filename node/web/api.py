@@ -10,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from node.web.context import Context
+from node.web.failures import ApiFailures
 from node.web.listing import ANSWERS, OUTCOMES, SHOWN
 from node.web.listing import Query as Filters
 from node.web.sign_in import hash_of
@@ -68,6 +69,7 @@ class Change(BaseModel):
 def make_api(context: Context) -> FastAPI:
     """The API; its description is at its root."""
     api = FastAPI(title="Willis", version=version_of("willis"), docs_url=None, redoc_url=None)
+    api.add_middleware(ApiFailures, context=context)
 
     def account_of(
         given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],

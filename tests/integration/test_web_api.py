@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from node.web.sign_in import hash_of, new_token
 from storage.queries.accounts import Role, TokenKind
@@ -47,21 +48,52 @@ def test_who_has_not_signed_in_hears_nothing(quick: Served) -> None:
     assert quick.client().get("/events").status_code == 204
 
 
+def away(served: Served) -> str:
+    raise OperationalError("", {}, served.context.store.transactions.engine.dialect.loaded_dbapi.OperationalError())
+
+
 def test_without_a_database_the_page_says_so_and_recovers(
     quick: Served, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = quick.signed_in("dr.a")
 
-    def away() -> str:
-        raise OperationalError("", {}, quick.context.store.transactions.engine.dialect.loaded_dbapi.OperationalError())
-
     with monkeypatch.context() as patched:
-        patched.setattr(quick.context.store.changes, "stamp", away)
+        patched.setattr(quick.context.store.changes, "stamp", lambda: away(quick))
         answer = client.get("/")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         assert "tries again by itself" in answer.text
         assert answer.headers["Content-Security-Policy"]
     assert client.get("/").status_code == 200
+
+
+def test_what_failed_is_in_the_log_with_what_was_asked_for_and_programs_are_told_in_json(
+    quick: Served, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported(quick.context.store, clock)
+    browser = quick.signed_in("dr.a")
+
+    def broken(_case: str) -> None:
+        raise ValueError("Doe^Jane")
+
+    with httpx.Client(base_url=f"{quick.url}/api", headers=token_of(quick, "ris")) as program:
+        with monkeypatch.context() as patched, capture_logs() as logs:
+            patched.setattr(quick.context.store.worklist, "case", broken)
+            assert browser.get("/cases/1/review?seen=Doe").status_code == 500
+            answer = program.get("/cases/1")
+            assert (answer.status_code, "node's log" in answer.json()["detail"]) == (500, True)
+        where = ["GET /cases/(case)/review", "GET /api/cases/(case_id)"]
+        assert [(log["event"], log["where"], log["error"]) for log in logs] == [
+            ("page_failed", each, "ValueError") for each in where
+        ]
+        assert all(log["evidence"].startswith("test_web_api.py:") and int(log["case"]) == 1 for log in logs)
+        assert "Doe" not in str(logs)
+        with monkeypatch.context() as patched, capture_logs() as logs:
+            patched.setattr(quick.context.store.changes, "stamp", lambda: away(quick))
+            answer = program.get("/cases")
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert answer.headers["content-type"] == "application/json"
+        assert logs[0]["error"].startswith("the database failed")
+        assert program.get("/cases").status_code == 200
 
 
 def test_the_audit_trail_tells_who_signed_in_saw_and_changed(quick: Served, clock: FakeClock, tmp_path: Path) -> None:
