@@ -125,6 +125,8 @@ def _faster(asked: Asked, last: Entry | None) -> str:
     if last is None:
         return "The case has changed meanwhile; what you see now is up to date."
     at = wording.clock_time(last.at, asked.context.zone, asked.context.clock())
+    if last.account == asked.account.name:
+        return f"You {wording.entry_text(last)} at {at}, before this. What you see now is up to date."
     return f"{last.account} was faster: {wording.entry_text(last)} at {at}. What you see now is up to date."
 
 

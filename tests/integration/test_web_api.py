@@ -66,6 +66,18 @@ def test_without_a_database_the_page_says_so_and_recovers(
     assert client.get("/").status_code == 200
 
 
+def test_a_page_that_comes_while_the_database_is_away_hears_so_at_once(
+    quick: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = quick.signed_in("dr.a")
+    with monkeypatch.context() as patched:
+        patched.setattr(quick.context.store.changes, "stamp", lambda: away(quick))
+        assert events_of(client, 2, threading.Event()) == ["changed", "away"]
+        assert events_of(client, 1, threading.Event()) == ["away"]
+    assert events_of(client, 2, threading.Event()) == ["away", "changed"]
+    assert events_of(client, 1, threading.Event()) == ["changed"]
+
+
 def test_what_failed_is_in_the_log_with_what_was_asked_for_and_programs_are_told_in_json(
     quick: Served, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

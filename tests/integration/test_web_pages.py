@@ -159,6 +159,15 @@ def test_a_form_that_is_not_from_a_page_of_ours_changes_nothing(pages: Served, c
     assert pages.client().post("/sign-in", data={"name": "dr.a", "password": PASSWORD}).status_code == 403
 
 
+def test_who_decides_the_same_twice_is_not_told_of_somebody_faster(quick: Served, clock: FakeClock) -> None:
+    reported(quick.context.store, clock)
+    client = quick.signed_in("dr.a")
+    for _ in range(2):
+        answer = post(client, "/cases/1", "/cases/1/review", version="0", action="acknowledged")
+    assert (answer.status_code, "You acknowledged the case at" in answer.text) == (409, True)
+    assert "faster" not in answer.text
+
+
 def test_a_form_of_ten_megabytes_is_not_read_to_its_end(quick: Served) -> None:
     client = quick.signed_in("dr.a")
     try:

@@ -125,7 +125,21 @@ const KEYS = {
   '?': () => find('#help').showModal(),
   Escape: () => { if (find('.back')) location.assign(find('.back').href); },
 };
+// One key, one decision: a key that is held and the second click of two would decide on what has moved up meanwhile.
+const DECIDING = new Set(['a', 'y', 'r', 'u']);
+const decides = (element) => Boolean(element?.closest?.('form[hx-post] button'));
+let hasDecided = false; // by a click before this one of the same series
+document.addEventListener('click', (event) => {
+  if (event.detail === 1) hasDecided = false;
+  if (event.detail === 0 || !decides(event.target)) return; // 0: by a key
+  if (hasDecided) { event.preventDefault(); event.stopPropagation(); }
+  hasDecided = true;
+}, true);
 document.addEventListener('keydown', (event) => {
+  if (event.repeat && (DECIDING.has(event.key) || (event.key === 'Enter' && decides(event.target)))) {
+    if (decides(event.target)) event.preventDefault();
+    return;
+  }
   const typing = event.target.matches?.('input:not([type=range]):not([type=checkbox]), textarea, select');
   if (event.key === 'Escape' && event.target.id === 'q') event.target.blur();
   if (typing || event.ctrlKey || event.metaKey || event.altKey || find('dialog[open]')) return;
