@@ -132,6 +132,8 @@ class Board:
         self._lock = threading.Lock()
         self._waiting: set[asyncio.Queue[str]] = set()
         self._left_at = -WATCHED_SECONDS
+        self.is_away = False
+        """Whether the cases could not be read when they were last looked at."""
 
     def current(self) -> Snapshot:
         """The cases as the database has them now.  Raises the database's errors."""
@@ -193,7 +195,7 @@ class Board:
         "changed": the cases have.  "grown 7 12": only these, which are in work, have got on.  "away": they cannot be read.
         "end": all is to end.
         """
-        shown, changed_at, is_away, looked_at = Snapshot(-1, -1, {}), 0.0, False, 0.0
+        shown, changed_at, looked_at = Snapshot(-1, -1, {}), 0.0, 0.0
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if stopping():
@@ -206,16 +208,16 @@ class Board:
             try:
                 found = await asyncio.to_thread(self.current)
             except Exception as error:  # noqa: BLE001  the edge: the pages outlive the database
-                if not is_away:
+                if not self.is_away:
                     log.get().error("database_away", error=type(error).__name__)
                     self._notify("away")
-                is_away = True
+                self.is_away = True
                 continue
-            is_news = found.news != shown.news or is_away
+            is_news = found.news != shown.news or self.is_away
             has_grown = found.number != shown.number and time.monotonic() - changed_at >= GROWTH_SECONDS
             if is_news or has_grown:
                 self._notify("changed" if is_news else " ".join(("grown", *map(str, shown.differing(found)))))
-                shown, changed_at, is_away = found, time.monotonic(), False
+                shown, changed_at, self.is_away = found, time.monotonic(), False
                 await asyncio.sleep(PAUSE_SECONDS)
 
     def _notify(self, event: str) -> None:

@@ -17,6 +17,7 @@ from node.web.earlier_studies import HOW, changes, earlier_cases
 from node.web.report_text import Line, report_lines
 from node.web.requests import Asked
 from node.web.review_delivery import replaced, sent_back, undelivered
+from node.web.sign_in import form_key
 from storage.errors import StorageError
 from storage.queries.accounts import Role
 from storage.queries.review_documents import REVIEW
@@ -140,9 +141,10 @@ def row_of(asked: Asked) -> Row | None:
 
 
 def _shown(asked: Asked, row: Row) -> dict[str, Any]:
-    """What the part that changes shows; `state` differs when any of it does."""
+    """What the part that changes shows; `state` differs when any of it does, and for another sign-in, which has other forms."""
     values = _values(asked, row)
-    return values | {"state": hashlib.sha256(repr(values).encode()).hexdigest()[:16], "message": ""}
+    state = hashlib.sha256(f"{form_key(asked.token)}{values!r}".encode()).hexdigest()[:16]
+    return values | {"state": state, "message": ""}
 
 
 def _values(asked: Asked, row: Row) -> dict[str, Any]:

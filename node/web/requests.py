@@ -106,7 +106,7 @@ def _answered(request: Request, page: Page, needs_account: bool, body: bytes) ->
         key: values[-1] for key, values in parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True).items()
     }
     if request.method == "POST" and not is_form_key(
-        form_token, request.headers.get("X-Form-Key") or form.get("form_key", "")
+        form_token, form.get("form_key") or request.headers.get("X-Form-Key", "")
     ):
         log.get().warning("form_refused", where=request.url.path)
         asked = Asked(request, context, templates, account or _NOBODY, form_token, {})

@@ -58,7 +58,7 @@ def _listing(asked: Asked) -> dict[str, Any]:
 
 
 def events(stopping: Callable[[], bool]) -> Callable[[Request], Any]:
-    """The endpoint of server-sent events: "changed" at once, and those of `Board.watch`; the data of "grown" are the cases."""
+    """The endpoint of server-sent events: "changed" or "away" at once, and those of `Board.watch`; the data of "grown" are the cases."""
 
     async def endpoint(request: Request) -> Response:
         context: Context = request.app.state.context
@@ -82,7 +82,8 @@ def _is_session(context: Context, token: str) -> bool:
 async def _events(context: Context, token: str, stopping: Callable[[], bool]) -> AsyncIterator[str]:
     queue = context.board.subscribe()
     try:
-        yield f"retry: {_RETRY_MS}\nevent: changed\ndata: now\n\n"
+        first = "away" if context.board.is_away else "changed"
+        yield f"retry: {_RETRY_MS}\nevent: {first}\ndata: now\n\n"
         while not stopping():
             try:
                 event = await asyncio.wait_for(queue.get(), KEEP_ALIVE_SECONDS)

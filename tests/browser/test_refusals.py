@@ -1,11 +1,65 @@
 """What is refused, not answered, or asked for twice: the page says so, and nothing is done that nobody wanted."""
 
+from typing import Any
+
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import People
 from tests.browser.test_triage_page import GONE, clock  # noqa: F401  clock: a fixture
 from tests.support.builders import FakeClock, reported
 from tests.support.pages import Served
+
+REFUSED = ["403 (Forbidden)", "500 (Internal Server Error)", "Error Code 403", "Error Code 500"]
+"""What browser and htmx note of such answers."""
+
+
+def two_cases(pages: Served, clock: FakeClock) -> None:  # noqa: F811
+    for number, name in enumerate(("Calm^Carl", "Doe^Jane"), start=1):
+        reported(pages.context.store, clock, series=f"2.25.{number}", patient_name=name)
+
+
+def test_a_decision_that_is_refused_is_said_not_to_be_done(
+    people: People,
+    pages: Served,
+    clock: FakeClock,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    people.expected = [GONE, *REFUSED]
+    two_cases(pages, clock)
+    page = people.sign_in("dr.a")
+    page.evaluate("document.querySelectorAll('[name=form_key]').forEach((each) => { each.value = 'old'; })")
+    page.locator('tr[data-case="1"] form.acknowledge button').click()
+    expect(page.locator("#notice")).to_contain_text("Not done: This form is not from a page of this sign-in")
+    page.goto(f"{pages.url}/cases/1")
+    page.locator("#live[data-state=live]").wait_for()
+
+    def broken(*_: Any) -> None:
+        raise ValueError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pages.context.store.reviews, "change", broken)
+        page.keyboard.press("a")
+        expect(page.locator("#notice")).to_contain_text("Not done: That went wrong")
+    page.keyboard.press("a")
+    expect(page.locator("#review .decide")).to_contain_text("Acknowledged by dr.a")
+
+
+def test_a_list_that_cannot_be_had_anew_is_not_called_live(
+    people: People,
+    pages: Served,
+    clock: FakeClock,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    people.expected = [GONE, *REFUSED]
+    page = people.sign_in("dr.a")
+    with monkeypatch.context() as patched:
+        patched.setattr(pages.context.board, "deliveries", lambda _: 1 // 0)
+        reported(pages.context.store, clock)
+        expect(page.locator("#live")).to_contain_text("Update failed, this list may be old")
+    reported(pages.context.store, clock, series="2.25.2")
+    expect(page.locator("#live")).to_contain_text("Live")
+    expect(page.locator("tr[data-case]")).to_have_count(2)
 
 
 def test_a_held_key_and_a_double_click_decide_once(people: People, pages: Served, clock: FakeClock) -> None:  # noqa: F811
@@ -29,3 +83,22 @@ def test_a_held_key_and_a_double_click_decide_once(people: People, pages: Served
     page.wait_for_load_state("networkidle")
     assert acknowledged() == 2
     assert "faster" not in page.locator("#notice").inner_text()
+
+
+def test_what_was_opened_on_a_case_stays_open_when_an_earlier_study_appears(
+    people: People,
+    pages: Served,
+    clock: FakeClock,  # noqa: F811
+) -> None:
+    people.expected = [GONE]
+    study: dict[str, Any] = {"study_instance_uid": "2.25.12", "issuer_of_patient_id": "HERE"}
+    reported(pages.context.store, clock, **study)
+    page = people.sign_in("dr.a")
+    page.goto(f"{pages.url}/cases/1")
+    page.locator("#live[data-state=live]").wait_for()
+    page.get_by_text("Timeline").click()
+    before = {**study, "study_instance_uid": "2.25.11", "study_date": "20250301"}
+    reported(pages.context.store, clock, series="2.25.1", **before)
+    expect(page.get_by_text("Earlier studies")).to_be_visible()
+    opened = page.locator("#review details.more[open] summary")
+    expect(opened).to_contain_text(["Earlier studies", "Timeline"])

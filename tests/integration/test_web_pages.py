@@ -159,6 +159,20 @@ def test_a_form_that_is_not_from_a_page_of_ours_changes_nothing(pages: Served, c
     assert pages.client().post("/sign-in", data={"name": "dr.a", "password": PASSWORD}).status_code == 403
 
 
+def test_a_form_counts_by_its_own_key_however_old_the_page_around_it_is(quick: Served, clock: FakeClock) -> None:
+    reported(quick.context.store, clock)
+    client = quick.signed_in("dr.a")
+    old = form_key_of(before := client.get("/cases/1"))
+    seen = re.search(r'hx-get="([^"]*seen=[^"]*)"', before.text)
+    assert seen is not None and client.get(seen[1]).status_code == 204
+    post(client, "/accounts", "/sign-out")
+    post(client, "/sign-in", "/sign-in", name="dr.a", password=PASSWORD)
+    new = form_key_of(client.get(seen[1]))
+    form, header = {"version": "0", "action": "acknowledged"}, {"X-Form-Key": old, "HX-Request": "true"}
+    assert client.post("/cases/1/review", data={"form_key": old, **form}, headers=header).status_code == 403
+    assert client.post("/cases/1/review", data={"form_key": new, **form}, headers=header).status_code == 200
+
+
 def test_who_decides_the_same_twice_is_not_told_of_somebody_faster(quick: Served, clock: FakeClock) -> None:
     reported(quick.context.store, clock)
     client = quick.signed_in("dr.a")

@@ -2,15 +2,25 @@
 const find = (selector, within = document) => within.querySelector(selector);
 const all = (selector) => [...document.querySelectorAll(selector)];
 
-// The stream of events: a page that hears nothing must not look as if nothing had happened.
-const LIVE = { live: 'Live', away: 'Database away', lost: 'Connection lost, this list may be old', waiting: 'Connecting' };
+// The stream of events: a page that hears nothing must not look as if nothing had happened, nor one that gets no answer.
+const LIVE = {
+  live: 'Live', away: 'Database away', lost: 'Connection lost, this list may be old', waiting: 'Connecting',
+  failed: 'Update failed, this list may be old',
+};
 const SILENT_MS = 40000;
 let silence;
-function setLive(state) {
+let stream = 'waiting';
+let unanswered = ''; // what the mark says instead of "Live" since what is shown could not be had anew
+function showLive() {
   const mark = find('#live');
+  const state = stream === 'live' && unanswered ? unanswered : stream;
   if (!mark || mark.dataset.state === state) return;
   mark.dataset.state = state;
   find('.words', mark).textContent = LIVE[state];
+}
+function setLive(state) {
+  stream = state;
+  showLive();
 }
 function heard(state) {
   setLive(state);
@@ -25,11 +35,37 @@ document.addEventListener('htmx:sseOpen', (event) => {
     heard('live');
     if (data.split(' ').some((caseId) => find(`[data-case="${caseId}"]`))) htmx.trigger(document.body, 'grown');
   });
-  source.addEventListener('alive', () => heard(find('#live').dataset.state));
+  source.addEventListener('alive', () => heard(stream));
   source.addEventListener('away', () => heard('away'));
 });
 document.addEventListener('htmx:sseError', () => setLive('lost'));
-document.addEventListener('htmx:sendError', () => setLive('lost'));
+
+// What was refused, or not answered, is said: a page on which nothing happens looks as if it were done.
+function sayInstead(words) {
+  const line = document.createElement('p');
+  line.className = 'wrong';
+  line.textContent = words;
+  find('#notice')?.replaceChildren(line);
+}
+function reasonOf(xhr) {
+  const page = new DOMParser().parseFromString(xhr.responseText, 'text/html');
+  return find('[role=alert]', page)?.textContent ?? `Willis answers ${xhr.status}.`;
+}
+document.addEventListener('htmx:responseError', ({ detail: { xhr, requestConfig } }) => {
+  if (requestConfig.verb !== 'get') { sayInstead(`Not done: ${reasonOf(xhr)}`); return; }
+  unanswered = xhr.status === 503 ? 'away' : 'failed';
+  showLive();
+});
+document.addEventListener('htmx:sendError', ({ detail: { requestConfig } }) => {
+  unanswered = 'lost';
+  showLive();
+  if (requestConfig.verb !== 'get') sayInstead('Willis does not answer: whether this was done is not known.');
+});
+document.addEventListener('htmx:afterRequest', ({ detail: { successful, requestConfig } }) => {
+  if (!successful || requestConfig.verb !== 'get') return;
+  unanswered = '';
+  showLive();
+});
 
 // What has the focus keeps it when its part of the page is replaced; what was opened stays open.
 let kept = null;
