@@ -26,6 +26,7 @@ def images(asked: Asked) -> Response:
         return JSONResponse({"message": str(error)}, 410)
     return JSONResponse(
         {
+            "key": key_of(row),
             "slices": len(series.places),
             "rows": series.frame.rows,
             "columns": series.frame.columns,
@@ -40,6 +41,11 @@ def images(asked: Asked) -> Response:
     )
 
 
+def key_of(row: Row) -> str:
+    """Another one where the numbers of the slices mean others."""
+    return f"{row['revision']}-{row['instance_count']}"
+
+
 def _masks(asked: Asked, row: Row, series: Series) -> dict[int, list[Run]]:
     deliveries = asked.context.store.worklist.deliveries(row["case_id"])
     mine = [each for each in deliveries if each.kind == "segmentation" and each.revision == row["revision"]]
@@ -52,10 +58,16 @@ def _masks(asked: Asked, row: Row, series: Series) -> dict[int, list[Run]]:
 
 
 def image(asked: Asked) -> Response:
-    """One slice: its HU row by row, little endian, 16 bits each, with sign."""
+    """One slice: its HU row by row, little endian, 16 bits each, with sign.
+
+    With a `key` in the address, that of `images`, the slice that had this number then, or 409.
+    """
     row, number = row_of(asked), int(asked.request.path_params["number"])
     if row is None:
         return Response(NO_CASE, 404, media_type="text/plain")
+    key = asked.request.query_params.get("key")
+    if key not in (None, key_of(row)):
+        return Response("The images have changed.", 409, media_type="text/plain")
     try:
         series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
         if not 0 <= number < len(series.places):
@@ -66,7 +78,9 @@ def image(asked: Asked) -> Response:
     packed = gzip.compress(hu.astype("<i2").tobytes(), compresslevel=1)
     size = {"X-Rows": str(hu.shape[0]), "X-Columns": str(hu.shape[1])}
     return Response(
-        packed, media_type="application/octet-stream", headers={"Content-Encoding": "gzip", **size, **_kept()}
+        packed,
+        media_type="application/octet-stream",
+        headers={"Content-Encoding": "gzip", **size, **(_kept() if key else {})},
     )
 
 

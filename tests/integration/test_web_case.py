@@ -88,6 +88,21 @@ def test_a_case_that_retention_removes_while_it_is_open_is_said_to_be_gone(
     assert store.reviews.entries(1) == []
 
 
+def test_a_slice_of_images_that_have_changed_is_not_given_for_another(
+    quick: Served, files: Files, clock: FakeClock
+) -> None:
+    with_images(quick, files, clock)
+    client = quick.signed_in("dr.a")
+    before = {"key": client.get("/cases/1/images").json()["key"]}
+    assert client.get("/cases/1/images/3", params=before).status_code == 200
+    with quick.context.store.transactions.writing() as session:
+        session.execute(update(SeriesRow).values(revision=SeriesRow.revision + 1))
+    refused = client.get("/cases/1/images/3", params=before)
+    assert (refused.status_code, refused.headers["cache-control"]) == (409, "no-store")
+    now = {"key": client.get("/cases/1/images").json()["key"]}
+    assert client.get("/cases/1/images/3", params=now).status_code == 200
+
+
 def test_slices_that_do_not_lie_above_each_other_are_not_shown_across(
     quick: Served, files: Files, clock: FakeClock
 ) -> None:

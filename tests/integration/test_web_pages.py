@@ -297,6 +297,9 @@ def test_a_slice_is_in_hounsfield_units_and_the_finding_is_where_the_report_says
     [found] = about["findings"]
     assert 0 <= found["slice"] < 8
     assert client.get("/cases/1/images/8").status_code == 404
+    kept = client.get("/cases/1/images/3", params={"key": about["key"]})
+    assert (kept.content, "max-age" in kept.headers["cache-control"]) == (answer.content, True)
+    assert answer.headers["cache-control"] == "no-store"
     assert client.get("/cases/1/thumbnail").content[:4] == b"\x89PNG"
 
 
