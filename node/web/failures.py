@@ -35,8 +35,20 @@ def failed(request: Request, error: Exception) -> Response:
     context: Context = request.app.state.context
     _note(request, error)
     if context.store.transactions.concerns_everybody(error):
-        return _error_page(request, 503, "The database does not answer. This page tries again by itself.", retry=True)
-    return _error_page(request, 500, "That went wrong; the administrator finds more in the node's log.")
+        words = "The database does not answer. This page tries again by itself."
+        return no_page(request, 503, words) or _error_page(request, 503, words, retry=True)
+    words = "That went wrong; the administrator finds more in the node's log."
+    return no_page(request, 500, words) or _error_page(request, 500, words)
+
+
+def no_page(request: Request, status: int, words: str) -> Response | None:
+    """The words for what a script or an image asks for, as it takes them; None where a page is asked for."""
+    path = request.url.path
+    if path.endswith("/images"):
+        return JSONResponse({"message": words}, status)
+    if path.endswith(("/thumbnail", "/events")) or "/images/" in path:
+        return PlainTextResponse(words, status)
+    return None
 
 
 class ApiFailures:

@@ -12,7 +12,7 @@ from starlette.templating import Jinja2Templates
 
 from node.runtime import log
 from node.web.context import Context
-from node.web.failures import failed
+from node.web.failures import failed, no_page
 from node.web.sign_in import form_key, hash_of, is_form_key, new_token
 from storage.queries.accounts import Account, Role, TokenKind
 
@@ -130,8 +130,8 @@ def set_cookie(response: Response, context: Context, name: str, token: str) -> N
 def _to_sign_in(request: Request) -> Response:
     if "HX-Request" in request.headers:
         return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
-    if request.url.path.endswith(("/images", "/thumbnail", "/events")) or "/images/" in request.url.path:
-        return Response(status_code=401)
+    if (answer := no_page(request, 401, "Nobody is signed in any longer; sign in again.")) is not None:
+        return answer
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return RedirectResponse(f"/sign-in?next={quote(wanted)}" if wanted != "/" else "/sign-in", 303)
 

@@ -3,11 +3,13 @@
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
+from storage.files.instances import Files
 from tests.browser.conftest import People
-from tests.browser.test_triage_page import GONE, clock  # noqa: F401  clock: a fixture
+from tests.browser.test_triage_page import GONE, clock, drawn  # noqa: F401  clock: a fixture
 from tests.support.builders import FakeClock, reported
+from tests.support.case_with_masks import with_masks
 from tests.support.pages import Served
 
 REFUSED = ["403 (Forbidden)", "500 (Internal Server Error)", "Error Code 403", "Error Code 500"]
@@ -83,6 +85,45 @@ def test_a_held_key_and_a_double_click_decide_once(people: People, pages: Served
     page.wait_for_load_state("networkidle")
     assert acknowledged() == 2
     assert "faster" not in page.locator("#notice").inner_text()
+
+
+def test_a_slice_that_cannot_be_shown_leaves_no_other_on_the_canvas_and_is_asked_for_again(
+    people: People,
+    pages: Served,
+    files: Files,
+    clock: FakeClock,  # noqa: F811
+) -> None:
+    people.expected = [*REFUSED, "503 (Service Unavailable)", GONE]
+    with_masks(pages.context.store, files, clock)
+    page = people.sign_in("dr.a")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/images/7" in request.url else None)
+    answers = {"/images/7": (503, "Busy."), "/images/8": (410, "It is gone.")}
+
+    def refuse(route: Route) -> None:
+        status, words = next(answer for part, answer in answers.items() if part in route.request.url)
+        route.fulfill(status=status, body=words, content_type="text/plain")
+
+    for part in answers:
+        page.route(f"**{part}?*", refuse)
+    page.goto(f"{pages.url}/cases/1")
+    drawn(page, 5)
+    page.keyboard.press("ArrowUp")
+    drawn(page, 6)
+    page.keyboard.press("ArrowUp")
+    expect(page.locator("#viewer-message")).to_have_text("Slice 8 cannot be shown: Busy.")
+    black = "[...document.getElementById('slices').getContext('2d').getImageData(300, 300, 1, 1).data].join()"
+    assert page.evaluate(black) == "0,0,0,255"
+    page.keyboard.press("ArrowUp")
+    expect(page.locator("#viewer-message")).to_have_text("Slice 9 cannot be shown: It is gone.")
+    page.keyboard.press("ArrowUp")
+    drawn(page, 9)
+    expect(page.locator("#viewer-message")).to_be_hidden()
+    page.unroute("**/images/7?*")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    drawn(page, 7)
+    assert len(asked) > 1
 
 
 def test_what_was_opened_on_a_case_stays_open_when_an_earlier_study_appears(

@@ -103,6 +103,22 @@ def test_a_slice_of_images_that_have_changed_is_not_given_for_another(
     assert client.get("/cases/1/images/3", params=now).status_code == 200
 
 
+def test_an_image_that_failed_is_answered_in_words_and_no_page(
+    quick: Served, files: Files, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_images(quick, files, clock)
+    client = quick.signed_in("dr.a")
+    with monkeypatch.context() as patched:
+        patched.setattr(quick.context.images, "series", lambda *_: 1 // 0)
+        answer = client.get("/cases/1/images/3")
+        assert (answer.status_code, answer.text.startswith("That went wrong;")) == (500, True)
+        answer = client.get("/cases/1/images")
+        assert (answer.status_code, answer.json()["message"].startswith("That went wrong;")) == (500, True)
+    client.cookies.clear()
+    answer = client.get("/cases/1/images/3")
+    assert (answer.status_code, "sign in again" in answer.text) == (401, True)
+
+
 def test_slices_that_do_not_lie_above_each_other_are_not_shown_across(
     quick: Served, files: Files, clock: FakeClock
 ) -> None:

@@ -16,6 +16,8 @@ const WINDOWS = { // [level, width] in HU
 };
 const VIEWS = ['axial', 'coronal', 'sagittal', 'oblique'];
 const TURN_DEGREES = 5;
+const LATE_MS = 200; // so long another slice stays on the canvas
+const AGAIN_MS = 3000;
 const base = `/cases/${viewer.dataset.case}/images`;
 const state = {
   view: 'axial', at: Object.fromEntries(VIEWS.map((view) => [view, 0])), turned: { yaw: 0, pitch: 0, centre: [0, 0, 0] },
@@ -26,6 +28,9 @@ let volume = null;
 let key = '';
 let direction = 1;
 let wanted = false;
+let gone = ''; // why there are no images
+let opening = 0; // a timer, until it is tried again
+let late = 0; // a timer, while what should be on the canvas is not here
 
 const say = (words) => { message.textContent = words; message.hidden = !words; };
 const here = () => state.at[state.view];
@@ -33,7 +38,8 @@ const half = () => halfSlab(volume, state.view, state.mip);
 const slices = new Slices(
   base,
   (slice) => { if (state.view !== 'axial' || Math.abs(slice - here()) <= half()) draw(); },
-  (slice, words) => { if (slice === state.at.axial) say(words); },
+  (slice) => { if (state.view === 'axial' && Math.abs(slice - here()) <= half()) draw(); },
+  () => { key = ''; open(); },
 );
 
 async function open() {
@@ -44,12 +50,15 @@ async function open() {
   const found = await answer?.json().catch(() => null);
   if (!answer?.ok || !found) {
     slices.open('', 0, 0); // slices of the new state would be drawn at the old one's positions, under its circles
-    say(found?.message ?? 'The images cannot be shown.');
+    [key, gone] = ['', found?.message ?? 'The images cannot be shown.'];
+    paintNothing();
+    clearTimeout(opening);
+    if (![404, 410].includes(answer?.status)) opening = setTimeout(open, AGAIN_MS);
     return;
   }
-  key = newKey;
+  [key, gone] = [newKey, ''];
   volume = { ...found, levels: levelsOf(found) };
-  slices.open(key, volume.slices, volume.rows * volume.columns);
+  slices.open(found.key, volume.slices, volume.rows * volume.columns);
   viewer.querySelector('#view').hidden = !volume.is_stack;
   viewer.querySelector('#masks').hidden = !Object.keys(volume.masks).length;
   if (first) {
@@ -116,19 +125,39 @@ function paint() {
   const [from, to] = [here() - half(), here() + half()];
   const values = valuesOn(volume, slices.kept, state.view, state.turned, from, to);
   words();
-  if (!values) return;
+  if (gone || !values) { paintNothing(); return; }
+  clearTimeout(late);
+  late = 0;
   say('');
   const masked = state.masks ? maskedPixels(volume, state.view, state.turned, plane.width, from, to) : new Set();
   if (state.masks) viewer.dataset.masked = masked.size;
   paintPlane(plane, values, state.window, masked);
+  blacken();
   const pen = canvas.getContext('2d');
   const { scale, left, top, aspect } = placed();
-  pen.fillStyle = '#000';
-  pen.fillRect(0, 0, width, height);
   pen.imageSmoothingEnabled = true;
   pen.drawImage(plane, left, top, plane.width * scale, plane.height * scale * aspect);
   if (state.circles) volume.findings.forEach((finding, index) => circle(pen, finding, index + 1, ratio));
   viewer.dataset.drawn = here();
+}
+
+// Another slice is not left under the words of this one.
+function paintNothing() {
+  const why = () => gone || (slices.lost.has(here()) ? `Slice ${here() + 1} cannot be shown: ${slices.lost.get(here())}` : '');
+  const nothing = () => {
+    clearTimeout(late);
+    late = 0;
+    blacken();
+    say(why() || 'Loading images…');
+  };
+  if (why()) nothing();
+  else late ||= setTimeout(nothing, LATE_MS);
+}
+function blacken() {
+  const pen = canvas.getContext('2d');
+  pen.fillStyle = '#000';
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  delete viewer.dataset.drawn;
 }
 
 function placed() {
@@ -154,8 +183,10 @@ function circle(pen, finding, number, ratio) {
 function words() {
   const at = state.view === 'axial' ? volume.positions_mm[here()] : undefined;
   const loaded = state.view !== 'axial' && slices.kept.size < volume.slices ? `   ${slices.kept.size} of ${volume.slices} slices loaded` : '';
+  const missing = [...slices.lost.keys()].filter((slice) => half() && state.view === 'axial' && Math.abs(slice - here()) <= half());
+  const without = missing.length ? `   without slice ${missing.map((slice) => slice + 1).sort((a, b) => a - b).join(', ')}` : '';
   const name = { axial: '', oblique: `oblique ${state.turned.yaw}° ${state.turned.pitch}°  ` }[state.view] ?? `${state.view} `;
-  sliceWords.textContent = `${name}${here() + 1} / ${geometry(volume, state.view).planes}${at === undefined ? '' : `   ${at.toFixed(1)} mm`}${loaded}`;
+  sliceWords.textContent = `${name}${here() + 1} / ${geometry(volume, state.view).planes}${at === undefined ? '' : `   ${at.toFixed(1)} mm`}${loaded}${without}`;
   const [level, width] = state.window.map(Math.round);
   windowWords.textContent = `L ${level}  W ${width}${half() ? `  MIP ${MIP_MM} mm` : ''}`;
 }
