@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
+from node.runtime.clock import utc_now
 from storage.files.instances import Files
 from storage.queries.accounts import Role
 from storage.store import Store
 from tests.support.absent import absent
+from tests.support.builders import FakeClock
 from tests.support.pages import PASSWORD, Served, serving, web_context
 from tests.support.unmeasured import unmeasured  # noqa: F401  fixture
 
@@ -37,6 +39,14 @@ def chromium() -> Iterator[Browser]:
 def pages(sqlite_store: Store, files: Files, tmp_path: Path) -> Iterator[Served]:
     with serving(web_context(sqlite_store, files, tmp_path)) as served:
         yield served
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """It stands still a few minutes ago."""
+    clock = FakeClock(utc_now())
+    clock.advance(-300)
+    return clock
 
 
 class People:

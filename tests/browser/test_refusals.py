@@ -7,7 +7,7 @@ from playwright.sync_api import Route, expect
 
 from storage.files.instances import Files
 from tests.browser.conftest import People
-from tests.browser.test_triage_page import GONE, clock, drawn  # noqa: F401  clock: a fixture
+from tests.browser.test_triage_page import GONE, drawn
 from tests.support.builders import FakeClock, reported
 from tests.support.case_with_masks import with_masks
 from tests.support.pages import Served
@@ -16,7 +16,7 @@ REFUSED = ["403 (Forbidden)", "500 (Internal Server Error)", "Error Code 403", "
 """What browser and htmx note of such answers."""
 
 
-def two_cases(pages: Served, clock: FakeClock) -> None:  # noqa: F811
+def two_cases(pages: Served, clock: FakeClock) -> None:
     for number, name in enumerate(("Calm^Carl", "Doe^Jane"), start=1):
         reported(pages.context.store, clock, series=f"2.25.{number}", patient_name=name)
 
@@ -24,7 +24,7 @@ def two_cases(pages: Served, clock: FakeClock) -> None:  # noqa: F811
 def test_a_decision_that_is_refused_is_said_not_to_be_done(
     people: People,
     pages: Served,
-    clock: FakeClock,  # noqa: F811
+    clock: FakeClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     people.expected = [GONE, *REFUSED]
@@ -50,7 +50,7 @@ def test_a_decision_that_is_refused_is_said_not_to_be_done(
 def test_a_list_that_cannot_be_had_anew_is_not_called_live(
     people: People,
     pages: Served,
-    clock: FakeClock,  # noqa: F811
+    clock: FakeClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     people.expected = [GONE, *REFUSED]
@@ -64,7 +64,7 @@ def test_a_list_that_cannot_be_had_anew_is_not_called_live(
     expect(page.locator("tr[data-case]")).to_have_count(2)
 
 
-def test_a_held_key_and_a_double_click_decide_once(people: People, pages: Served, clock: FakeClock) -> None:  # noqa: F811
+def test_a_held_key_and_a_double_click_decide_once(people: People, pages: Served, clock: FakeClock) -> None:
     people.expected = [GONE]
     for number in range(1, 6):
         reported(pages.context.store, clock, series=f"2.25.{number}")
@@ -91,7 +91,7 @@ def test_a_slice_that_cannot_be_shown_leaves_no_other_on_the_canvas_and_is_asked
     people: People,
     pages: Served,
     files: Files,
-    clock: FakeClock,  # noqa: F811
+    clock: FakeClock,
 ) -> None:
     people.expected = [*REFUSED, "503 (Service Unavailable)", GONE]
     with_masks(pages.context.store, files, clock)
@@ -129,7 +129,7 @@ def test_a_slice_that_cannot_be_shown_leaves_no_other_on_the_canvas_and_is_asked
 def test_what_was_opened_on_a_case_stays_open_when_an_earlier_study_appears(
     people: People,
     pages: Served,
-    clock: FakeClock,  # noqa: F811
+    clock: FakeClock,
 ) -> None:
     people.expected = [GONE]
     study: dict[str, Any] = {"study_instance_uid": "2.25.12", "issuer_of_patient_id": "HERE"}

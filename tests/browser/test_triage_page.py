@@ -31,16 +31,6 @@ GONE = "410 (Gone)"
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    """It stands still a few minutes ago."""
-    from node.runtime.clock import utc_now
-
-    clock = FakeClock(utc_now())
-    clock.advance(-300)
-    return clock
-
-
 def names(page: Page) -> list[str]:
     return page.locator("tr[data-case] .name").all_inner_texts()
 
