@@ -13,12 +13,16 @@ from node.web.requests import SESSION_COOKIE, Asked, inside, set_cookie
 from node.web.sign_in import SigningIn, checked_name, hash_of
 from storage.queries.accounts import NameTaken, Role
 
+NOT_DONE = "Your session had ended: what you asked for last was not done. Sign in, and do it again."
+
 
 def show_sign_in(asked: Asked) -> Response:
-    """The form; whoever has signed in goes on."""
+    """The form; whoever has signed in goes on to where he wanted to go."""
+    values = asked.request.query_params
+    goal = inside(values.get("next", "/"))
     if asked.account.id:
-        return RedirectResponse("/", 303)
-    return sign_in_page(asked, 200, inside(asked.request.query_params.get("next", "/")))
+        return RedirectResponse(goal, 303)
+    return sign_in_page(asked, 200, goal, NOT_DONE if "not_done" in values else "")
 
 
 def sign_in_page(asked: Asked, status: int, goal: str, message: str = "", name: str = "") -> Response:

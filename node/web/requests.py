@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -128,12 +128,31 @@ def set_cookie(response: Response, context: Context, name: str, token: str) -> N
 
 
 def _to_sign_in(request: Request) -> Response:
-    if "HX-Request" in request.headers:
-        return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
-    if (answer := no_page(request, 401, "Nobody is signed in any longer; sign in again.")) is not None:
+    """The way back in, and from there to the page that was shown; what was posted is not kept, and the login page says so."""
+    is_part, is_post = "HX-Request" in request.headers, request.method == "POST"
+    if not is_part and (answer := no_page(request, 401, "Nobody is signed in any longer; sign in again.")) is not None:
         return answer
-    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return RedirectResponse(f"/sign-in?next={quote(wanted)}" if wanted != "/" else "/sign-in", 303)
+    query = f"?{request.url.query}" if request.url.query else ""
+    wanted = _shown_before(request) if is_part or is_post else f"{request.url.path}{query}"
+    values = {"next": wanted} if wanted != "/" else {}
+    if request.url.path == "/sign-out":
+        values = {}
+    elif is_post:
+        values["not_done"] = "1"
+    way = f"/sign-in?{urlencode(values, safe='/')}" if values else "/sign-in"
+    return Response(status_code=401, headers={"HX-Redirect": way}) if is_part else RedirectResponse(way, 303)
+
+
+def _shown_before(request: Request) -> str:
+    """The page of ours on which the browser asked for this; the first page where it does not say so."""
+    context: Context = request.app.state.context
+    try:
+        page = urlsplit(request.headers.get("Referer", ""))
+    except ValueError:
+        return "/"
+    if page.netloc not in (request.headers.get("Host"), urlsplit(context.config.web.address).netloc):
+        return "/"
+    return inside(page.path + (f"?{page.query}" if page.query else ""))
 
 
 def inside(path: str) -> str:

@@ -45,6 +45,42 @@ def test_signing_in_leads_where_one_wanted_to_go_and_signing_out_ends_it(pages: 
     assert "Password" in httpx.get(pages.url, cookies={"willis_session": session}, follow_redirects=True).text
 
 
+@pytest.mark.parametrize("by_script", [False, True])
+def test_who_decides_after_his_session_ended_is_told_so_and_comes_back_to_the_case(
+    quick: Served, clock: FakeClock, by_script: bool
+) -> None:
+    reported(quick.context.store, clock)
+    client = quick.signed_in("dr.a")
+    form = {"form_key": form_key_of(client.get("/cases/1")), "version": "0", "action": "acknowledged"}
+    clock.advance(13 * 3600)
+    headers = {"Referer": f"{quick.url}/cases/1"} | ({"HX-Request": "true"} if by_script else {})
+    answer = client.post("/cases/1/review", data=form, headers=headers, follow_redirects=False)
+    way = answer.headers["HX-Redirect" if by_script else "Location"]
+    page = client.get(way)
+    assert "what you asked for last was not done" in page.text
+    values = {"form_key": form_key_of(page), "name": "dr.a", "password": PASSWORD, "next": "/cases/1"}
+    assert f'name="next" value="{values["next"]}"' in page.text
+    assert client.post("/sign-in", data=values).url.path == "/cases/1"
+    assert client.get(way).url.path == "/cases/1", "who has signed in meanwhile"
+    assert quick.context.store.reviews.entries(1) == []
+
+
+def test_a_session_that_ended_leads_to_no_part_of_a_page_and_to_none_of_elsewhere(
+    quick: Served, clock: FakeClock
+) -> None:
+    client = quick.signed_in("dr.a")
+    key = form_key_of(client.get("/"))
+    clock.advance(13 * 3600)
+    signing_out = client.post("/sign-out", data={"form_key": key}, follow_redirects=False)
+    assert signing_out.headers["Location"] == "/sign-in"
+    part = client.get("/rows", headers={"HX-Request": "true", "Referer": f"{quick.url}/?q=a%26b"})
+    assert part.headers["HX-Redirect"] == "/sign-in?next=/%3Fq%3Da%2526b"
+    for elsewhere in ("https://elsewhere.example/cases/1", "http://[", ""):
+        headers = {"Referer": elsewhere}
+        answer = client.post("/cases/1/review", data={}, headers=headers, follow_redirects=False)
+        assert answer.headers["Location"] == "/sign-in?not_done=1"
+
+
 def test_no_link_leads_out_of_the_pages_after_signing_in(quick: Served) -> None:
     quick.account("dr.a")
     for goal in ("https://elsewhere.example/", "//elsewhere.example/", "/\\elsewhere.example"):
