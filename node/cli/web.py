@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +16,7 @@ from node.runtime.memory import end_soon
 from node.web.listening import listen
 from node.web.passwords import Passwords, checked_password
 from node.web.person_names import checked_person_name
-from node.web.sign_in import checked_name, hash_of, new_token
+from node.web.sign_in import checked_name, hash_of, is_locked, new_token
 from storage.queries.accounts import Account, Accounts, Role, TokenKind
 from storage.store import Store
 
@@ -103,9 +103,12 @@ def list_(config: ConfigOption = None) -> None:
     """List the accounts."""
     with one_line_errors():
         table = Table("Name", "Person", "Role", "Since", "Signs in", "State")
+        now = utc_now()
         for account in _accounts(configuration(config)).all():
             since = f"{account.created_at:%Y-%m-%d}"
-            table.add_row(account.name, account.person_name, account.role, since, account.provider, _state(account))
+            table.add_row(
+                account.name, account.person_name, account.role, since, account.provider, _state(account, now)
+            )
         console.print(table)
 
 
@@ -121,6 +124,10 @@ def token(
         account = accounts.named(checked_name(name))
         if account is None:
             raise NodeError(f"no account {name!r}; `willis user list` lists them")
+        if account.disabled_at is not None:
+            raise NodeError(
+                f"{account.name} is disabled: a token would not work; `willis user set {account.name} --enable`"
+            )
         made = new_token()
         accounts.give_token(account, hash_of(made), TokenKind.API, now, now + timedelta(days=days))
         sys.stdout.write(f"{made}\n")
@@ -137,7 +144,7 @@ def _password() -> str:
     return sys.stdin.readline().rstrip("\r\n")
 
 
-def _state(account: Account) -> str:
+def _state(account: Account, now: datetime) -> str:
     if account.disabled_at is not None:
         return "disabled"
-    return f"locked until {account.locked_until:%H:%M} UTC" if account.locked_until else ""
+    return f"locked until {account.locked_until:%H:%M} UTC" if is_locked(account, now) else ""

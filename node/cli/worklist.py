@@ -104,7 +104,7 @@ def worklist_table(rows: Iterable[Row]) -> Table:
         table.add_column(
             column.heading,
             justify="right" if column.is_number else "left",
-            no_wrap=column.is_number or column.heading in ("Report", "Last slice"),
+            no_wrap=column.is_number or column.heading in ("Report", _LAST_SLICE),
             overflow="fold",
         )
     for row in rows:
@@ -143,6 +143,7 @@ def _last_slice(row: Row, is_narrow: bool) -> str:
     return f"{row['last_instance_at']:{'%m-%d %H:%M' if is_narrow else '%Y-%m-%d %H:%M:%S'}}"
 
 
+_LAST_SLICE = "Last slice\nUTC"
 _COLUMNS = (
     _Column("Case", lambda row, _: str(row["case_id"]), True),
     _Column("Patient", lambda row, _: row["patient_name"] or row["patient_id"]),
@@ -154,7 +155,7 @@ _COLUMNS = (
     _Column("Where", lambda row, is_narrow: _where(row["top_location"], is_narrow)),
     _Column("mm", lambda row, _: _number(row["diameter_mm"], 1), True),
     _Column("Report", lambda row, _: row["delivery"] or ""),
-    _Column("Last slice", _last_slice),
+    _Column(_LAST_SLICE, _last_slice),
 )
 """P is the probability that there is any aneurysm; Where and mm are those of the most probable finding."""
 _ONLY_WHERE_WIDE = ("Accession", "Series", "Slices")
@@ -288,8 +289,8 @@ def _queues(state: Status, now: datetime) -> dict[str, Any]:
         "deliveries": {stage.value: state.deliveries.get(stage, 0) for stage in DeliveryStage},
         "oldest_ready_seconds": _age(state.oldest_ready_at, now),
         "oldest_pending_delivery_seconds": _age(state.oldest_pending_at, now),
-        "last_errors": [f"{at:%Y-%m-%d %H:%M:%S} {error}" for at, error in state.errors],
-        "more_may_not_have_come": [f"{at:%Y-%m-%d %H:%M:%S} {what}" for at, what in state.shortfalls],
+        "last_errors": [f"{at:%Y-%m-%d %H:%M:%S} UTC {error}" for at, error in state.errors],
+        "more_may_not_have_come": [f"{at:%Y-%m-%d %H:%M:%S} UTC {what}" for at, what in state.shortfalls],
         "last_slice_to_report_seconds": percentiles(state.clocks),
     }
 

@@ -82,7 +82,7 @@ def test_status_is_json_for_programs(run: Run, config: Path, store: Store, clock
         4,
         {"pending": 0, "delivered": 3, "committed": 0, "dead": 1},
     )
-    assert status["last_errors"] == ["2026-11-23 09:00:09 PACS: status 0x0122"]
+    assert status["last_errors"] == ["2026-11-23 09:00:09 UTC PACS: status 0x0122"]
     assert status["last_slice_to_report_seconds"]["total"] == {"median": 2.0, "p95": 8.3}
     assert status["last_slice_to_report_seconds"]["delivery"]["median"] == 2.0
 

@@ -131,7 +131,7 @@ def test_the_worklist_fits_80_columns_and_cuts_nothing(
     output = narrow.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, output.splitlines())) <= 80
     assert "…" not in output
-    for word in ("Doe^Jane", "positive", "0.90", "left mca", "6.5", "pending", "11-23 09:00"):
+    for word in ("Doe^Jane", "positive", "0.90", "left mca", "6.5", "pending", "11-23 09:00", "UTC"):
         assert word in output, word
 
 
