@@ -1,13 +1,20 @@
 """The pages for people, and who may use them: web, user."""
 
+import getpass
+import os
+import socket
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from node.audit.messages import Person
+from node.audit.trail import open_trail
 from node.cli.app import ConfigOption, app, as_owner, configuration, console, one_line_errors, settings, trouble_noted
 from node.config.sections import Config
 from node.errors import NodeError
@@ -63,9 +70,11 @@ def add(
     """Make an account; its password is asked for, or read from standard input."""
     with one_line_errors():
         checked, person = checked_name(name), checked_person_name(person_name or "")
-        accounts = _accounts(as_owner(configuration(config)))
+        accounts = _accounts(read := as_owner(configuration(config)))
         hashed = Passwords().hashed(checked_password(checked, _password()))
-        accounts.add(checked, role, hashed, utc_now(), person_name=person)
+        with _recording(read) as record:
+            accounts.add(checked, role, hashed, utc_now(), person_name=person)
+            record(checked, f"made, {role}")
         console.print(f"{checked}: {role}", highlight=False)
 
 
@@ -82,19 +91,26 @@ def set_(
 ) -> None:
     """Change an account.  It is unlocked, its sessions end, and its tokens are void."""
     values: dict[str, Any] = {}
+    done: list[str] = []
     with one_line_errors():
         checked = checked_name(name)
         if role is not None:
             values["role"] = role.value
+            done.append(f"role {role}")
         if person_name is not None:
-            values["person_name"] = checked_person_name(person_name)
+            values["person_name"] = person = checked_person_name(person_name)
+            done.append(f"person's name {person}" if person else "no person's name")
         if enabled is not None:
             values["disabled_at"] = None if enabled else utc_now()
-        accounts = _accounts(configuration(config))
+            done.append("enabled" if enabled else "disabled")
+        accounts = _accounts(read := as_owner(configuration(config)))
         if password:
             values["password_hash"] = Passwords().hashed(checked_password(checked, _password()))
-        if not accounts.change(checked, **values):
-            raise NodeError(f"no account {checked!r}; `willis user list` lists them")
+            done.append("password set")
+        with _recording(read) as record:
+            if not accounts.change(checked, **values):
+                raise NodeError(f"no account {checked!r}; `willis user list` lists them")
+            record(checked, ", ".join(done) or "unlocked")
         console.print(f"{checked}: changed", highlight=False)
 
 
@@ -120,7 +136,7 @@ def token(
 ) -> None:
     """Print a token with which a program uses the API as this account; it is shown once."""
     with one_line_errors():
-        accounts, now = _accounts(configuration(config)), utc_now()
+        accounts, now = _accounts(read := as_owner(configuration(config))), utc_now()
         account = accounts.named(checked_name(name))
         if account is None:
             raise NodeError(f"no account {name!r}; `willis user list` lists them")
@@ -129,12 +145,30 @@ def token(
                 f"{account.name} is disabled: a token would not work; `willis user set {account.name} --enable`"
             )
         made = new_token()
-        accounts.give_token(account, hash_of(made), TokenKind.API, now, now + timedelta(days=days))
+        with _recording(read) as record:
+            accounts.give_token(account, hash_of(made), TokenKind.API, now, now + timedelta(days=days))
+            record(account.name, f"token for {days:g} days")
         sys.stdout.write(f"{made}\n")
 
 
 def _accounts(config: Config) -> Accounts:
     return Store.open(config.storage.url).accounts
+
+
+@contextmanager
+def _recording(config: Config) -> Iterator[Callable[[str, str], None]]:
+    """What an account and what was done to it are given to is the audit trail, which says that who runs the command did it."""
+    with closing(open_trail(config)) as trail:
+        person = Person(_who(), socket.gethostname())
+        yield lambda name, done: trail.record(lambda made: made.account_changed(name, done, person, utc_now()))
+
+
+def _who() -> str:
+    """The system's name of who runs the command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have none
+        return f"uid {os.getuid()}"
 
 
 def _password() -> str:

@@ -7,7 +7,7 @@ from starlette.responses import RedirectResponse, Response
 from node.audit.messages import SignIn
 from node.errors import ConfigError, Refused
 from node.runtime import log
-from node.web.identity import LOCAL_GO_ON, NotAdmitted, Reason
+from node.web.identity import LOCAL_GO_ON, NotAdmitted, Note, Reason
 from node.web.passwords import checked_password
 from node.web.requests import SESSION_COOKIE, Asked, inside, set_cookie
 from node.web.sign_in import SigningIn, checked_name, hash_of
@@ -100,6 +100,7 @@ def make_first(asked: Asked) -> Response:
             name=asked.form.get("name", ""),
         )
     context.first_start.token = ""
+    context.record_account_change(account.name, f"made, {account.role}", account, asked.host)
     context.record_sign_in(SignIn.LOGIN, account.name, asked.host)
     return enter(asked, signing_in(asked).session(account), "/")
 
@@ -115,7 +116,13 @@ def signing_in(asked: Asked) -> SigningIn:
         context.clock,
         context.strangers,
         context.outside,
+        noting(asked),
     )
+
+
+def noting(asked: Asked) -> Note:
+    """Has what a provider's answer makes of an account in the audit trail, by the person himself, who signs in."""
+    return lambda account, done: asked.context.record_account_change(account.name, done, account, asked.host)
 
 
 def enter(asked: Asked, token: str, goal: str) -> Response:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 
@@ -55,17 +55,26 @@ def account_name(wanted: str, subject: str) -> str:
     return name or f"person-{hashlib.sha256(subject.encode()).hexdigest()[:12]}"
 
 
-def admitted(accounts: Accounts, identity: Identity, role: Role | None, remedy: str, now: datetime) -> Account:
+Note = Callable[[Account, str], None]
+"""Is told of an account what was done to it."""
+
+
+def admitted(
+    accounts: Accounts, identity: Identity, role: Role | None, remedy: str, now: datetime, note: Note
+) -> Account:
     """The person's account, made at his first sign-in, with the role that the provider gives him now.
 
-    Raises NotAdmitted: without a role (then his sessions and tokens are void too), or where the account is disabled.
+    `note` is told that it was made, or has another role.  Raises NotAdmitted: without a role (then his sessions and tokens
+    are void too), or where the account is disabled.
     """
+    known = accounts.with_subject(identity.provider, identity.subject)
     if role is None:
-        known = accounts.with_subject(identity.provider, identity.subject)
         if known is not None:
             accounts.sign_out_everywhere(known)
         raise NotAdmitted(Reason.NO_ROLE, f"No group of {identity.name} has a role in Willis; {remedy}.")
     account = accounts.of_identity(identity, role, now)
     if account.disabled_at is not None:
         raise NotAdmitted(Reason.DISABLED, f"The account {account.name} is disabled; an administrator can enable it.")
+    if known is None or known.role is not account.role:
+        note(account, f"{'made,' if known is None else 'role'} {account.role} by {identity.provider.upper()}")
     return account

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from node.audit.messages import SignIn
 from node.config.sign_in import Oidc
 from node.errors import ConfigError
-from node.web.account_pages import enter, refused, sign_in_page, signing_in
+from node.web.account_pages import enter, noting, refused, sign_in_page, signing_in
 from node.web.context import Context
 from node.web.identity import LOCAL_GO_ON, NotAdmitted, Reason, admitted, highest_role
 from node.web.requests import FORM_COOKIE, SESSION_COOKIE, Asked, inside, open_to_all
@@ -71,7 +71,7 @@ def _answer(asked: Asked, settings: Oidc) -> Response:
             code = query.get("error", "no code")
             why = "access was denied there" if code == "access_denied" else f"it says {code[:60]!r}"
             raise NotAdmitted(Reason.REFUSED, f"{settings.name} did not let you in: {why}; sign in again.")
-        account = _account(context, settings, query["code"], request)
+        account = _account(asked, settings, query["code"], request)
         token = signing_in(asked).session(account, asked.request.cookies.get(SESSION_COOKIE, ""))
         context.record_sign_in(SignIn.LOGIN, account.name, asked.host)
         return enter(asked, token, goal)
@@ -79,14 +79,15 @@ def _answer(asked: Asked, settings: Oidc) -> Response:
     return _guarded(asked, goal, answer)
 
 
-def _account(context: Context, settings: Oidc, code: str, request: SignInRequest) -> Account:
+def _account(asked: Asked, settings: Oidc, code: str, request: SignInRequest) -> Account:
     from node.web.oidc import OpenIdProvider
 
+    context = asked.context
     provider = OpenIdProvider(settings, context.config.web.address + ANSWER, context.clock)
     person = provider.person(code, request.code_verifier, request.nonce)
     role = highest_role(person.groups, settings.roles, settings.default_role)
     remedy = f"an administrator gives one to a group of {settings.name} in [web.oidc] roles"
-    return admitted(context.store.accounts, person.identity, role, remedy, context.clock())
+    return admitted(context.store.accounts, person.identity, role, remedy, context.clock(), noting(asked))
 
 
 def _guarded(asked: Asked, goal: str, act: Callable[[], Response]) -> Response:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from node.config.sections import Web
 from node.config.sign_in import Ldap
 from node.errors import Refused
-from node.web.identity import LOCAL_GO_ON, NotAdmitted, Reason, admitted, highest_role
+from node.web.identity import LOCAL_GO_ON, NotAdmitted, Note, Reason, admitted, highest_role
 from node.web.passwords import Passwords
 from storage.queries.accounts import Account, Accounts, Provider, TokenKind
 
@@ -118,6 +118,8 @@ class SigningIn:
     clock: Callable[[], datetime]
     strangers: Strangers
     outside: threading.BoundedSemaphore
+    note: Note
+    """Is told what the directory's answer makes of an account."""
 
     def sign_in(self, name: str, password: str, host: str, instead_of: str = "") -> tuple[Account, str]:
         """The account, and a new token for its session.  Raises Refused; which of name and password was wrong stays unsaid.
@@ -181,7 +183,7 @@ class SigningIn:
             self.outside.release()
         role = highest_role(found.groups, settings.roles, settings.default_role)
         remedy = "an administrator gives one to a group of the directory in [web.ldap] roles"
-        return admitted(self.accounts, found.identity, role, remedy, now)
+        return admitted(self.accounts, found.identity, role, remedy, now, self.note)
 
     def session(self, account: Account, instead_of: str = "") -> str:
         """A new session of the account; the one before is void."""

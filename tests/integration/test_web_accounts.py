@@ -8,9 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from node.cli.main import app
+from node.web.sign_in import new_token
 from storage.queries.accounts import Account, Identity, Provider, Role
 from tests.support.builders import FakeClock
-from tests.support.pages import PASSWORD, Served, form_key_of, post
+from tests.support.pages import PASSWORD, Served, account_changes, form_key_of, post
 
 NEW = {"action": "add", "name": "dr.new", "role": "lead", "password": PASSWORD, "again": PASSWORD}
 
@@ -160,3 +161,10 @@ def test_the_audit_trail_tells_who_changed_which_account(quick: Served, clock: F
     [line] = [line for line in trail.splitlines() if "110137" in line]
     assert 'UserID="root"' in line and 'ParticipantObjectID="dr.new"' in line
     assert PASSWORD not in trail
+
+
+def test_the_audit_trail_tells_of_the_first_account_too(quick: Served) -> None:
+    quick.context.first_start.token = token = new_token()
+    values = {"token": token, "name": "chief", "password": PASSWORD, "again": PASSWORD}
+    assert "Sign out" in post(quick.client(), f"/first?token={token}", "/first", **values).text
+    assert account_changes(quick) == [("chief", "chief", "made, administrator")]

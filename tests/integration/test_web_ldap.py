@@ -23,7 +23,7 @@ from storage.queries.accounts import Identity, Provider, Role
 from storage.store import Store
 from tests.support.builders import FakeClock
 from tests.support.certificates import Certificates, certificates
-from tests.support.pages import PASSWORD, Served, post, serving, web_context
+from tests.support.pages import PASSWORD, Served, account_changes, post, serving, web_context
 from tests.support.running import free_port
 from tests.support.slapd import BASE, LEADS, PERSON_PASSWORD, READERS, Slapd, running_slapd
 
@@ -63,6 +63,7 @@ def test_a_person_of_the_directory_gets_an_account_with_the_role_of_his_highest_
     pages.context.trail.close()
     trail = (pages.context.config.storage.directory / "audit.log").read_text("utf-8")
     assert 'UserID="dr.kim"' in trail and "No group of clerk" in trail and PERSON_PASSWORD not in trail
+    assert account_changes(pages)[1] == ("dr.lead", "dr.lead", "made, lead by LDAP")
 
 
 def test_a_role_that_the_directory_takes_away_is_gone_at_the_next_sign_in(pages: Served, slapd: Slapd) -> None:

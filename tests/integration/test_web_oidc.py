@@ -14,7 +14,7 @@ from storage.queries.accounts import Provider, Role
 from storage.store import Store
 from tests.support.builders import FakeClock
 from tests.support.openid_provider import PERSON_PASSWORD, OpenIdProvider, running_provider
-from tests.support.pages import PASSWORD, Served, post, serving, web_context
+from tests.support.pages import PASSWORD, Served, account_changes, post, serving, web_context
 
 _HIDDEN = re.compile(r'name="?(csrfmiddlewaretoken|next)"? value="([^"]*)"')
 
@@ -87,6 +87,8 @@ def test_the_role_is_taken_anew_at_each_sign_in_and_a_disabled_account_stays_out
         403,
         True,
     )
+    by_himself = ("dr.lead", "dr.lead")
+    assert account_changes(pages) == [(*by_himself, "made, lead by OIDC"), (*by_himself, "role lead by OIDC")]
 
 
 def test_a_local_account_of_the_same_name_stays_what_it_is(pages: Served) -> None:

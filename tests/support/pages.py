@@ -2,6 +2,7 @@
 
 import re
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from tests.support.running import free_port, wait_until
 
 PASSWORD = "correct horse"
 _QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+_USER_ID, _CHANGED = re.compile(r'UserID="([^"]*)"'), re.compile(r'ParticipantObjectID="([^"]*)"')
+_DONE = re.compile(r'type="Alert Description" value="([^"]*)"')
 _KEY = re.compile(r'name="form_key" value="([0-9a-f]{64})"')
 
 
@@ -120,3 +123,14 @@ def form_key_of(page: httpx.Response) -> str:
 def post(client: httpx.Client, page: str, address: str, **values: Any) -> httpx.Response:
     """The answer to a form of the page."""
     return client.post(address, data={"form_key": form_key_of(client.get(page)), **values})
+
+
+def account_changes(served: Served) -> list[tuple[str, str, str]]:
+    """By whom, which account and what was done to it, as the audit trail has it, which is closed."""
+    served.context.trail.close()
+    trail = (served.context.config.storage.directory / "audit.log").read_text("utf-8")
+    lines = [line for line in trail.splitlines() if "110137" in line]
+    return [
+        (_USER_ID.findall(line)[0], _CHANGED.findall(line)[0], b64decode(_DONE.findall(line)[0]).decode())
+        for line in lines
+    ]

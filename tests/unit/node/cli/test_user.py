@@ -1,5 +1,8 @@
 """`willis user`: who may use the pages."""
 
+import getpass
+import re
+from base64 import b64decode
 from datetime import timedelta
 from pathlib import Path
 
@@ -43,3 +46,22 @@ def test_no_token_is_made_for_a_disabled_account(sqlite_store: Store, tmp_path: 
     assert "ris is disabled" in refused.stderr and "--enable" in refused.stderr
     assert willis(tmp_path, sqlite_store, "set", "ris", "--enable").exit_code == 0
     assert willis(tmp_path, sqlite_store, "token", "ris").stdout.strip()
+
+
+def test_what_the_command_does_to_an_account_is_in_the_audit_trail(sqlite_store: Store, tmp_path: Path) -> None:
+    password = "correct horse"
+    assert willis(tmp_path, sqlite_store, "add", "dr.new", "--role", "lead", typed=f"{password}\n").exit_code == 0
+    changes = ("--role", "administrator", "--person-name", "Doe^Jane", "--password")
+    assert willis(tmp_path, sqlite_store, "set", "dr.new", *changes, typed=f"{password} two\n").exit_code == 0
+    assert willis(tmp_path, sqlite_store, "set", "dr.nobody", "--disable").exit_code == 1
+    token = willis(tmp_path, sqlite_store, "token", "dr.new", "--days", "7").stdout.strip()
+    trail = (tmp_path / "audit.log").read_text("utf-8")
+    lines = [line for line in trail.splitlines() if "110137" in line]
+    assert all('ParticipantObjectID="dr.new"' in line and f'UserID="{getpass.getuser()}"' in line for line in lines)
+    done = [
+        b64decode(value).decode()
+        for line in lines
+        for value in re.findall(r'type="Alert Description" value="([^"]*)"', line)
+    ]
+    assert done == ["made, lead", "role administrator, person's name Doe^Jane, password set", "token for 7 days"]
+    assert password not in trail and token not in trail
