@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
+from node.web.assignees import no_assignee
 from node.web.context import Context
 from node.web.failures import ApiFailures
 from node.web.listing import ANSWERS, OUTCOMES, SHOWN
@@ -144,8 +145,8 @@ def _check_assignment(context: Context, wanted: Change, account: Account) -> Non
         return
     if not account.may(Role.LEAD):
         raise HTTPException(403, "only a lead may give a case to somebody else")
-    if context.store.accounts.named(wanted.assigned_to) is None:
-        raise HTTPException(422, "no such account")
+    if why := no_assignee(context.store.accounts, wanted.assigned_to):
+        raise HTTPException(422, why)
 
 
 def _review(context: Context, case_id: int) -> Mapping[str, Any]:

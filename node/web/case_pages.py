@@ -13,6 +13,7 @@ from ai.locations import Location
 from node.config.types import LINK_VALUES
 from node.results.rejections import REJECTIONS
 from node.web import wording
+from node.web.assignees import choices, no_assignee
 from node.web.earlier_studies import HOW, changes, earlier_cases
 from node.web.report_text import Line, report_lines
 from node.web.requests import Asked
@@ -97,8 +98,8 @@ def _changed(asked: Asked, row: Row) -> str:
     if action == Action.ASSIGNED and to not in ("", account.name):
         if not account.may(Role.LEAD):
             return "Only a lead may give a case to somebody else."
-        if asked.context.store.accounts.named(to) is None:
-            return f"There is no account {to}."
+        if why := no_assignee(asked.context.store.accounts, to):
+            return f"{why}."
     version = _whole(form.get("version", ""))
     if version is None:
         return "It is not known on which state of the case this was decided: load the page again."
@@ -175,7 +176,7 @@ def _values(asked: Asked, row: Row) -> dict[str, Any]:
         "steps": [(each, _at(asked, each.at)) for each in steps],
         "acknowledged_at": _at(asked, decided.acknowledged_at),
         "rejections": [(code.value, text) for code, text in REJECTIONS.items()],
-        "accounts": [each.name for each in context.store.accounts.all() if each.disabled_at is None],
+        "assignees": choices(context.store.accounts.all(), decided.assigned_to),
         "is_lead": asked.account.may(Role.LEAD),
         "can_undo": _can_undo(asked, entries, row),
         "has_ended": row["priority"] != 3,

@@ -263,6 +263,27 @@ def test_a_reader_takes_a_case_and_only_a_lead_gives_it_to_another(quick: Served
     assert "Doe, Jane" not in lead.get("/?show=mine").text
 
 
+def test_a_case_of_a_disabled_account_is_said_to_be_his_and_none_is_given_to_him(
+    quick: Served, clock: FakeClock
+) -> None:
+    reported(quick.context.store, clock)
+    quick.account("bob")
+    lead = quick.signed_in("lead", Role.LEAD)
+    assigned = {"action": "assigned", "assigned_to": "bob"}
+    assert (
+        '<option value="bob" selected>bob</option>'
+        in post(lead, "/cases/1", "/cases/1/review", version="0", **assigned).text
+    )
+    assert quick.context.store.accounts.change("bob", disabled_at=clock())
+    assert '<option value="bob" selected>bob, disabled</option>' in lead.get("/cases/1").text
+    post(lead, "/cases/1", "/cases/1/review", version="1", action="assigned", assigned_to="")
+    assert "bob, disabled" not in lead.get("/cases/1").text
+    refused = post(lead, "/cases/1", "/cases/1/review", version="2", **assigned)
+    assert (refused.status_code, "The account bob is disabled." in refused.text) == (409, True)
+    review = quick.context.store.reviews.of(1)
+    assert review is not None and review.assigned_to == ""
+
+
 @pytest.mark.parametrize(
     "values",
     [
