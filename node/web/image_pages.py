@@ -23,7 +23,7 @@ def images(asked: Asked) -> Response:
     try:
         series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
     except NoImages as error:
-        return JSONResponse({"message": str(error)}, 410)
+        return JSONResponse({"message": str(error)}, error.status)
     return JSONResponse(
         {
             "key": key_of(row),
@@ -74,7 +74,7 @@ def image(asked: Asked) -> Response:
             return Response("There is no such slice.", 404, media_type="text/plain")
         hu = hounsfield(series.places[number])
     except NoImages as error:
-        return Response(str(error), 410, media_type="text/plain")
+        return Response(str(error), error.status, media_type="text/plain")
     packed = gzip.compress(hu.astype("<i2").tobytes(), compresslevel=1)
     size = {"X-Rows": str(hu.shape[0]), "X-Columns": str(hu.shape[1])}
     return Response(

@@ -26,6 +26,14 @@ _CASES_KEPT = 8
 class NoImages(Exception):
     """There is nothing to show; the message says why, for people."""
 
+    status = 410
+
+
+class ImagesAway(NoImages):
+    """They cannot be had now; to ask again may help."""
+
+    status = 503
+
 
 @dataclass(frozen=True)
 class Place:
@@ -143,7 +151,7 @@ def _dataset(find: Callable[[], Path], stop_before_pixels: bool) -> Dataset:
     try:
         return dcmread(find(), stop_before_pixels=stop_before_pixels, force=True)
     except (NotStored, ObjectsAway):
-        raise NoImages("The images of this case lie on another machine, and cannot be had now.") from None
+        raise ImagesAway("The images of this case lie on another machine, and cannot be had now.") from None
     except (FileNotFoundError, StorageError):
         raise NoImages("The images of this case are no longer on this machine.") from None
     except (*GARBLED, InvalidDicomError, OSError):

@@ -14,6 +14,7 @@ from node.web.wording import clock_time
 from node.workflow import context as workflow
 from node.workflow.reviews import send
 from storage.database.schema import DeliveryRow, SeriesRow
+from storage.errors import ObjectsAway
 from storage.files.instances import Files
 from storage.queries.retention import Why
 from storage.records import Delivery
@@ -114,6 +115,17 @@ def test_an_image_that_failed_is_answered_in_words_and_no_page(
         assert (answer.status_code, answer.text.startswith("That went wrong;")) == (500, True)
         answer = client.get("/cases/1/images")
         assert (answer.status_code, answer.json()["message"].startswith("That went wrong;")) == (500, True)
+
+    def away(*_: object) -> Path:
+        raise ObjectsAway("the object store does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Files, "here", away)
+        quick.context.images._kept.clear()
+        for address in ("/cases/1/images", "/cases/1/images/3"):
+            answer = client.get(address)
+            assert (answer.status_code, "cannot be had now" in answer.text) == (503, True), "which is asked for again"
+    assert client.get("/cases/1/images/3").status_code == 200
     client.cookies.clear()
     answer = client.get("/cases/1/images/3")
     assert (answer.status_code, "sign in again" in answer.text) == (401, True)
