@@ -11,9 +11,15 @@ from tests.browser.test_triage_page import GONE, drawn
 from tests.support.builders import FakeClock, reported
 from tests.support.case_with_masks import with_masks
 from tests.support.pages import Served
+from tests.support.running import wait_until
 
 REFUSED = ["403 (Forbidden)", "500 (Internal Server Error)", "Error Code 403", "Error Code 500"]
 """What browser and htmx note of such answers."""
+
+DRAWN = """
+!document.querySelector('.htmx-request')
+    && [...document.querySelectorAll('form.acknowledge')].every((each) => each['htmx-internal-data'])
+"""
 
 
 def two_cases(pages: Served, clock: FakeClock) -> None:
@@ -73,6 +79,9 @@ def test_a_held_key_and_a_double_click_decide_once(people: People, pages: Served
     def acknowledged() -> int:
         return sum(row["acknowledged_at"] is not None for row in store.worklist.rows())
 
+    with page.expect_response("**/rows?*"):  # of the first event
+        page.goto(pages.url)
+    wait_until(lambda: page.evaluate(DRAWN), 20, "the list is drawn anew, and its forms are the script's")
     page.keyboard.press("j")
     page.keyboard.down("a")
     for left in (4, 4, 4):
