@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from storage.files.instances import Files
 from tests.browser.conftest import People
@@ -22,6 +22,13 @@ DRAWN = """
 """
 
 
+def open_list(page: Page, pages: Served) -> None:
+    """The page has the list as the first events have had it drawn, whose forms are the script's."""
+    page.goto(pages.url)
+    page.wait_for_load_state("networkidle")
+    wait_until(lambda: page.evaluate(DRAWN), 20, "the list is drawn anew")
+
+
 def two_cases(pages: Served, clock: FakeClock) -> None:
     for number, name in enumerate(("Calm^Carl", "Doe^Jane"), start=1):
         reported(pages.context.store, clock, series=f"2.25.{number}", patient_name=name)
@@ -36,11 +43,17 @@ def test_a_decision_that_is_refused_is_said_not_to_be_done(
     people.expected = [GONE, *REFUSED]
     two_cases(pages, clock)
     page = people.sign_in("dr.a")
-    page.evaluate("document.querySelectorAll('[name=form_key]').forEach((each) => { each.value = 'old'; })")
+    open_list(page, pages)
+
+    def with_another_key(route: Route) -> None:
+        route.continue_(post_data=(route.request.post_data or "").replace("form_key=", "form_key=old"))
+
+    page.route("**/cases/1/review", with_another_key)
     page.locator('tr[data-case="1"] form.acknowledge button').click()
     expect(page.locator("#notice")).to_contain_text("Not done: This form is not from a page of this sign-in")
+    page.unroute("**/cases/1/review")
     page.goto(f"{pages.url}/cases/1")
-    page.locator("#live[data-state=live]").wait_for()
+    page.wait_for_load_state("networkidle")
 
     def broken(*_: Any) -> None:
         raise ValueError
@@ -79,9 +92,7 @@ def test_a_held_key_and_a_double_click_decide_once(people: People, pages: Served
     def acknowledged() -> int:
         return sum(row["acknowledged_at"] is not None for row in store.worklist.rows())
 
-    with page.expect_response("**/rows?*"):  # of the first event
-        page.goto(pages.url)
-    wait_until(lambda: page.evaluate(DRAWN), 20, "the list is drawn anew, and its forms are the script's")
+    open_list(page, pages)
     page.keyboard.press("j")
     page.keyboard.down("a")
     for left in (4, 4, 4):
