@@ -1,5 +1,6 @@
 """The frozen values that cross between the packages.  Times are aware `datetime`s in UTC."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -296,11 +297,23 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class ReportObject:
-    """A DICOM report that is durable on disk."""
+    """A DICOM report that is durable on disk.
+
+    `ae_title`: that by which the series of it and of what is beside it are named; "" for those of before there was one.
+    """
 
     sop_instance_uid: str
     file: StoredFile
     predecessor_uid: str | None = None
+    ae_title: str = ""
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was made of a series before: the UID of the newest object of each kind, and `ReportObject.ae_title`."""
+
+    uids: Mapping[str, str]
+    ae_title: str
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from ai.volume import ReadSlice, Volume, volume_from_slices
 from ai.wording import counted
 from node.analysis.drafts import Answer, Drafts, Order, drafts_of, written
 from node.analysis.examination import Look, examine
-from node.analysis.predecessors import predecessors
 from node.analysis.read_ahead import Ahead
 from node.config.sections import Config, Eligibility
 from node.config.types import ResultKind
@@ -127,7 +126,7 @@ def order_of(context: AnalysisContext, claim: Claim) -> Order:
     return Order(
         replace(claim, token=""),
         tuple(context.store.settling.instances(series.id)),
-        predecessors(context.store, context.files, series.id),
+        context.store.queue.before(series.id),
         getting,
         context.config.report.zone or context.clock().astimezone().tzinfo or UTC,
         context.config.node.ae_title,
@@ -370,7 +369,7 @@ def _drafts(means: Means, order: Order, seen: Seen) -> Drafts | None:
         *(series, datasets, outcome, seen.volume, means.algorithm, created, settings.series_number),
         ae_title=order.ae_title,
         unanalysed=seen.unanalysed,
-        predecessors=order.predecessors,
+        before=order.before,
     )
     try:
         return drafts_of(maker, order, settings.region)

@@ -8,26 +8,25 @@ from pydicom import Dataset
 
 from node.config.sections import Config, Eligibility, Reporting
 from node.config.types import Region, ResultKind
-from node.results.document import Predecessor, encode
+from node.results.document import encode
 from node.results.objects import Maker
 from node.runtime import log
 from storage.errors import StorageFull
 from storage.files.instances import Files
-from storage.records import Claim, Conclusion, Header, ReportObject, ResultObject, StoredFile
+from storage.records import Before, Claim, Conclusion, Header, ReportObject, ResultObject, StoredFile
 
 
 @dataclass(frozen=True)
 class Order:
     """What the database and the configuration say of a claimed series; whoever has its files can work it out.
 
-    `claim`: without its token, so that nobody but the claimant can end it.  `predecessors`: the latest objects by kind
-    ("report", or "report" and the region of one beside it, "summary", "segmentation").  `getting`: who gets which result,
-    by region.
+    `claim`: without its token, so that nobody but the claimant can end it.  `before`: what was made of the series before, by
+    kind ("report", or "report" and the region of one beside it).  `getting`: who gets which result, by region.
     """
 
     claim: Claim
     instances: Sequence[tuple[Header, StoredFile]]
-    predecessors: Mapping[str, Predecessor]
+    before: Before | None
     getting: Mapping[ResultKind, Mapping[Region, tuple[str, ...]]]
     zone: tzinfo
     """In which the report says when it was made: the claimant's, not that of who works it out."""
@@ -75,6 +74,7 @@ class Drafts:
 
     report: Draft
     predecessor_uid: str | None
+    ae_title: str
     beside: tuple[Draft, ...]
 
 
@@ -104,9 +104,8 @@ def drafts_of(maker: Maker, order: Order, own: Region) -> Drafts:
         for region, destinations in getting.get("seg", {}).items()
     ]
     beside += [*summaries, *filter(None, masks)]
-    before = order.predecessors.get("report")
-    replaced_uid = before.sop_instance_uid if before else None
-    return Drafts(_draft("report", report, reports.get(own, ())), replaced_uid, tuple(beside))
+    replaced_uid = order.before.uids["report"] if order.before else None
+    return Drafts(_draft("report", report, reports.get(own, ())), replaced_uid, maker.named_by, tuple(beside))
 
 
 def _picture(
@@ -141,6 +140,7 @@ def written(files: Files, claim: Claim, drafts: Drafts | None) -> Written:
             drafts.report.sop_instance_uid,
             files.write_report(drafts.report.sop_instance_uid, drafts.report.content),
             drafts.predecessor_uid,
+            drafts.ae_title,
         )
         beside = tuple(
             ResultObject(

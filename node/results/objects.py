@@ -1,7 +1,7 @@
 """Which objects a conclusion becomes, and what they are called: UIDs are derived, so that the same is never made twice."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from node.results.identity import derive_uid, reported_on, uid_of
 from node.results.secondary_capture import build_summary
 from node.results.segmentation import build_segmentation
 from node.results.sr import build_report
-from storage.records import Series
+from storage.records import Before, Series
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Maker:
     """Makes the objects of one conclusion.  `own` in its methods is the region of the report that is always made.
 
     `of`: the region of the report that an object beside it belongs to, one that is made.
-    `ae_title`: of the node whose results they are.  `predecessors`: what was made of the case before, by kind.
+    `ae_title`: of the node whose results they are.  `before`: what was made of the case before.
     `unanalysed`: see `build_report`.
     """
 
@@ -38,7 +38,7 @@ class Maker:
     created: datetime
     series_number: int
     ae_title: str
-    predecessors: Mapping[str, Predecessor] = field(default_factory=dict)
+    before: Before | None = None
     unanalysed: str = ""
 
     def report(self, region: Region, own: Region) -> Dataset:
@@ -46,8 +46,8 @@ class Maker:
         document = self._document("report", 0, region, own, region)
         spatial = all(uid_of(text_of(ds, "FrameOfReferenceUID")) for ds in self.headers)
         shown = region if spatial or region is not Region.POINT_3D else Region.CIRCLE_2D
-        before = self.predecessors.get("report" if region == own else f"report {region}")
-        predecessors = [before] if before else []
+        replaced = self.before.uids.get("report" if region == own else f"report {region}") if self.before else None
+        predecessors = [Predecessor(self._study_uid, document.series_instance_uid, replaced)] if replaced else []
         return build_report(document, self.outcome, predecessors=predecessors, region=shown, unanalysed=self.unanalysed)
 
     def summary(self, region: Region, own: Region, of: Region) -> Dataset | None:
@@ -89,12 +89,16 @@ class Maker:
         # them apart, or the PACS would take the new report for the old one.
         return self.series.series_instance_uid, self.series.first_instance_at.isoformat()
 
+    @property
+    def named_by(self) -> str:
+        """The AE title by which the series of the case's results are named: of the node that made its first."""
+        return self.ae_title if self.before is None else self.before.ae_title
+
     def _series_uid(self, kind: str) -> str:
-        """Where the case's objects of this kind are; else that of a series of this case, study and node (PS3.3 A.1.2)."""
-        before = self.predecessors.get(kind)
-        if before and before.study_instance_uid == self._study_uid:
-            return before.series_instance_uid
-        return derive_uid(f"{kind} series", self._study_uid, *self._case, self.ae_title)
+        """That of a series of this case, study and node (PS3.3 A.1.2); where a case began earlier, as it was named then."""
+        if not self.named_by:
+            return derive_uid(f"{kind} series", self.series.series_instance_uid)
+        return derive_uid(f"{kind} series", self._study_uid, *self._case, self.named_by)
 
     def _uid(self, kind: str, region: Region, own: Region) -> str:
         parts = (kind, *self._case, self.series.revision, self.algorithm.version)

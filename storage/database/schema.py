@@ -209,6 +209,7 @@ class ReportRow(OfFile, Base):
     detail: Mapped[str] = mapped_column(Text)
     model: Mapped[str] = mapped_column(Text)
     predecessor_uid: Mapped[str | None] = mapped_column(String(64))
+    ae_title: Mapped[str] = mapped_column(String(16), server_default="")
     lesions: Mapped[list[Any]]
     top_location: Mapped[str | None] = mapped_column(Text)
     diameter_mm: Mapped[float | None]

@@ -4,7 +4,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from operator import itemgetter
 from random import Random
 from typing import Any
 
@@ -20,7 +19,7 @@ from storage.queries.rows import as_series, reopen
 from storage.queries.tally import count_report
 from storage.queries.turns import IN_TURN, IS_READY, lowest_turn, next_turn
 from storage.queries.uploads import images_of, lies_elsewhere, new_values, waits_elsewhere
-from storage.records import Claim, Conclusion, ReportObject, ResultObject, Series, StoredFile
+from storage.records import Before, Claim, Conclusion, ReportObject, ResultObject, Series, StoredFile
 from storage.stages import DeliveryStage, Event, Stage, advance, sources
 
 STAT_SHARE = 0.75
@@ -187,20 +186,21 @@ class Queue:
             row = session.scalar(of_series.order_by(ReportRow.revision.desc()).limit(1))
             return (row.sop_instance_uid, row.file) if row else None
 
-    def latest(self, series_id: int) -> dict[str, tuple[str, StoredFile]]:
-        """UID and file of the series' newest object of each kind; "report" is the report itself.
+    def before(self, series_id: int) -> Before | None:
+        """What was made of the series before, "report" being the report itself; None where nothing was.
 
         A review counts as the report that it replaces: whatever comes next replaces the review.
         """
         of_series = ReportRow.series_id == series_id
-        joined = select(ReportRow.revision, ObjectRow).join(ObjectRow, ObjectRow.report_id == ReportRow.id)
+        reports = select(ReportRow.revision, ReportRow.sop_instance_uid, ReportRow.ae_title).where(of_series)
+        beside = select(ReportRow.revision, ObjectRow.id, ObjectRow.kind, ObjectRow.sop_instance_uid)
+        joined = beside.join(ObjectRow, ObjectRow.report_id == ReportRow.id).where(of_series)
         with self._transactions.reading() as session:
-            rows: list[tuple[tuple[int, int], str, ReportRow | ObjectRow]] = [
-                *(((row.revision, 0), "report", row) for row in session.scalars(select(ReportRow).where(of_series))),
-                *(((revision, row.id), row.kind, row) for revision, row in session.execute(joined.where(of_series))),
-            ]
-            rows.sort(key=itemgetter(0))
-            return {kind.replace(REVIEW, "report"): (row.sop_instance_uid, row.file) for _, kind, row in rows}
+            made = session.execute(reports.order_by(ReportRow.revision)).all()
+            rows = [(revision, 0, "report", uid) for revision, uid, _ in made]
+            rows += [(revision, number, kind, uid) for revision, number, kind, uid in session.execute(joined)]
+        uids = {kind.replace(REVIEW, "report"): uid for _, _, kind, uid in sorted(rows)}
+        return Before(uids, made[-1].ae_title) if made else None
 
     def finish(
         self,
@@ -283,6 +283,7 @@ def _report_row(series: Series, conclusion: Conclusion, report: ReportObject, no
         detail=conclusion.detail,
         model=conclusion.model,
         predecessor_uid=report.predecessor_uid,
+        ae_title=report.ae_title,
         lesions=[asdict(lesion) for lesion in conclusion.lesions],
         top_location=top and top.location,
         diameter_mm=top and top.diameter_mm,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from node.workflow import retention, uploads
 from node.workflow.health import health_of
 from storage.backup import back_up, restore
 from storage.errors import Damaged, NotStored, ObjectsAway
-from storage.files.instances import FETCHED_KEPT_SECONDS, Files
+from storage.files.instances import FETCHED, FETCHED_KEPT_SECONDS, Files
 from storage.fsck import Difference, Kind, check
 from storage.records import Added, ReportObject, StoredFile
 from storage.stages import DeliveryStage, Event
@@ -274,6 +275,7 @@ def test_a_host_analyses_what_another_received_once_the_store_has_it_all(
         a.files.here(found[1])
     assert b.upload() == 1
     a.files.verify(found[1])
+    shutil.rmtree(a.files.root / FETCHED)
     s3.stop()
     assert b.store.queue.retry(1)
     b.store.queue.lies_here_only = True

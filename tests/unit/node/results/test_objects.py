@@ -3,12 +3,10 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from node.config.types import Region
-from node.results.document import Predecessor
+from node.results.identity import derive_uid
 from node.results.objects import Maker
-from storage.records import Series
+from storage.records import Before, Series
 from storage.stages import Stage
 from tests.support.dicom_factory import STUDY_UID, ct_series, headers_of
 from tests.support.reports import ALGORITHM, CREATED, NEGATIVE
@@ -45,10 +43,14 @@ def test_no_two_cases_studies_or_nodes_share_a_series() -> None:
     assert len({series_uid(each) for each in (MAKER, *others)}) == 5
 
 
-@pytest.mark.parametrize("study_uid", [STUDY_UID, "2.25.5"])
-def test_a_series_of_before_is_gone_on_with_in_its_own_study_only(study_uid: str) -> None:
-    before = Predecessor(study_uid, "2.25.71", "2.25.72")
-    ds = replace(MAKER, predecessors={"report": before}).report(FLAT, FLAT)
-    assert (ds.SeriesInstanceUID == "2.25.71") == (study_uid == STUDY_UID)
-    [study] = ds.PredecessorDocumentsSequence
-    assert (study.StudyInstanceUID, study.ReferencedSeriesSequence[0].SeriesInstanceUID) == (study_uid, "2.25.71")
+def test_a_case_that_began_at_a_node_of_another_name_or_before_series_had_one_goes_on_in_its_series() -> None:
+    first = replace(MAKER, ae_title="OTHER")
+    again = replace(MAKER, series=replace(SERIES, revision=2), before=Before({"report": "2.25.72"}, "OTHER"))
+    assert series_uid(again) == series_uid(first)
+    [study] = again.report(FLAT, FLAT).PredecessorDocumentsSequence
+    [named] = study.ReferencedSeriesSequence
+    assert (study.StudyInstanceUID, named.SeriesInstanceUID) == (STUDY_UID, series_uid(first))
+    assert named.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "2.25.72"
+    old = replace(again, before=Before({"report": "2.25.72"}, ""))
+    assert series_uid(old) == derive_uid("report series", SERIES.series_instance_uid)
+    assert old.named_by == "", "the revision after it, too"

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 
-from node.analysis.predecessors import predecessors
-from node.results.document import Predecessor
 from node.workflow.context import Context
 from node.workflow.retention import retain
 from node.workflow.reviews import send
@@ -127,9 +125,8 @@ def test_the_next_revision_replaces_the_newest_review_and_not_the_report_that_it
     assert send(context) == 1
     kind = {"2d": "report", "3d": "report 3d"}[region]
     review = context.store.worklist.deliveries(1)[-1]
-    ds = dcmread(files.path(review.file))
-    before = predecessors(store, files, 1)[kind]
-    assert before == Predecessor(str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID), review.sop_instance_uid)
+    before = store.queue.before(1)
+    assert before is not None and before.uids[kind] == review.sop_instance_uid
 
 
 def test_a_change_that_changes_nothing_in_the_end_sends_nothing_new(context: Context, clock: FakeClock) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from storage.records import Claim, ResultObject
+from storage.records import Before, Claim, ResultObject
 from storage.stages import DeliveryStage, Event, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import (
@@ -218,7 +218,7 @@ def test_the_predecessor_is_the_latest_report(store: Store, clock: FakeClock) ->
 
 def test_a_series_without_report_has_no_predecessor(store: Store, clock: FakeClock) -> None:
     assert store.queue.predecessor(ready(store, clock).id) is None
-    assert store.queue.latest(1) == {}
+    assert store.queue.before(1) is None
 
 
 def test_of_each_kind_the_newest_object_is_the_latest(store: Store, clock: FakeClock) -> None:
@@ -228,16 +228,14 @@ def test_of_each_kind_the_newest_object_is_the_latest(store: Store, clock: FakeC
     )
     claim = claimed(store, clock)
     for uid, beside in (("2.25.1", [summary, masks]), ("2.25.2", [later])):
-        assert store.queue.finish(claim, conclusion(), report_object(uid), (), clock(), beside)
+        report = replace(report_object(uid), ae_title="WILLIS")
+        assert store.queue.finish(claim, conclusion(), report, (), clock(), beside)
         assert store.queue.retry(claim.series.id)
         again = store.queue.claim("worker:1", clock(), LEASE, 3)
         assert again is not None
         claim = again
-    assert store.queue.latest(claim.series.id) == {
-        "report": ("2.25.2", report_object("2.25.2").file),
-        "segmentation": (masks.sop_instance_uid, masks.file),
-        "summary": (later.sop_instance_uid, later.file),
-    }
+    uids = {"report": "2.25.2", "segmentation": masks.sop_instance_uid, "summary": later.sop_instance_uid}
+    assert store.queue.before(claim.series.id) == Before(uids, "WILLIS")
 
 
 def test_a_retry_makes_a_new_revision_that_waits_from_when_it_was_ready(store: Store, clock: FakeClock) -> None:
