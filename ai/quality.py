@@ -63,7 +63,7 @@ class Quality:
         if self.spread_mm > MOST_SPREAD_MM:
             found.append("uncertain position of the circle of Willis")
         if self.below_mm < LEAST_BELOW_MM:
-            found.append(f"images end {self.below_mm:.0f} mm below the circle of Willis")
+            found.append(f"vertebral arteries not shown whole (images end {self.below_mm:.0f} mm below the circle)")
         return tuple(found)
 
     @property

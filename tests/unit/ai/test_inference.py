@@ -44,16 +44,16 @@ def test_an_analysis_joins_the_levels_as_training_does_only_with_fewer_multiplic
         torch.testing.assert_close(net.finding_maps(channels), learned_from.detach(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("precision", "has_tiles"), [("float32", True), ("auto", False), ("auto", True)])
-def test_a_pass_is_in_bfloat16_where_the_processor_multiplies_tiles_of_it_and_nobody_asks_for_float32(
-    precision: str, has_tiles: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("precision", "is_able"), [("float32", True), ("auto", False), ("auto", True)])
+def test_a_pass_is_in_bfloat16_where_the_processor_multiplies_it_and_nobody_asks_for_float32(
+    precision: str, is_able: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "_multiplies_tiles", lambda: has_tiles)
+    monkeypatch.setattr(device, "_multiplies_bfloat16", lambda: is_able)
     cut, net = region(), network()
     exact = infer([net], cut, SETTINGS, Tiling(size=64), CPU)
     maps = infer([net], cut, SETTINGS, Tiling(size=64), CPU, None, precision)
     apart = np.abs(maps.lesion_DHW - exact.lesion_DHW)
-    assert (apart.max() > 0) == (precision == "auto" and has_tiles)
+    assert (apart.max() > 0) == (precision == "auto" and is_able)
     assert apart.max() < 0.05 and apart.mean() < 0.01
     assert maps.lesion_DHW.dtype == np.float32
 

@@ -84,7 +84,7 @@ def test_images_that_end_soon_below_the_circle_limit() -> None:
     tubes = enhanced_tubes(volume, CIRCLE)
     assert quality_of(volume, CIRCLE, tubes, below_mm=46.0).limits == ()
     quality = quality_of(volume, CIRCLE, tubes, below_mm=38.4)
-    assert quality.limits == ("images end 38 mm below the circle of Willis",)
+    assert quality.limits == ("vertebral arteries not shown whole (images end 38 mm below the circle)",)
 
 
 @pytest.mark.parametrize("wrong", [{"noise_hu": -1.0}, {"step_mm": float("nan")}, {"unfilled_side": "both"}])
