@@ -31,8 +31,8 @@ _OVERLAP_MM = 5.0
 _SAME_PLACE_MM = 0.02
 _NO_COARSER = 1.25
 """An answer on slices up to so many times as thick and as far apart holds for finer ones."""
-_FEW, _FAR_MM = 3, 20.0
-"""So few slices so far from the others are no step of their acquisition: those that watch the contrast's arrival, say."""
+_FAR_MM = 20.0
+"""Slices at one place so far from the others are no step of their acquisition: those that watch the contrast's arrival, say."""
 _DERIVED_WORDS = re.compile("|".join(texts(DERIVED)), re.IGNORECASE)
 
 
@@ -213,20 +213,18 @@ def _by_pass(headers: Sequence[Header], places: Sequence[float | None], part: li
     for slices in _passes(headers, places, part):
         extent = _extent(places, slices)
         assert extent is not None
-        if acquisitions and _belong_together(slices, extent, *acquisitions[-1]):
+        if acquisitions and _belong_together(extent, acquisitions[-1][1]):
             before, reached = acquisitions.pop()
             slices, extent = [*before, *slices], (min(extent[0], reached[0]), max(extent[1], reached[1]))
         acquisitions.append((slices, extent))
     return [slices for slices, _ in acquisitions]
 
 
-def _belong_together(
-    slices: list[int], extent: tuple[float, float], before: list[int], reached: tuple[float, float]
-) -> bool:
-    """Whether a pass is a further step of the acquisition before it: beside it, and not a few slices somewhere else."""
+def _belong_together(extent: tuple[float, float], reached: tuple[float, float]) -> bool:
+    """Whether a pass is a further step of the acquisition before it: beside it, and not at one place somewhere else."""
     gap_mm = max(extent[0] - reached[1], reached[0] - extent[1])
-    is_step = gap_mm <= _FAR_MM or min(len(slices), len(before)) >= _FEW
-    return is_step and not _lies_over(extent, reached)
+    smaller_mm = min(extent[1] - extent[0], reached[1] - reached[0])
+    return (gap_mm <= _FAR_MM or smaller_mm > _OVERLAP_MM) and not _lies_over(extent, reached)
 
 
 def _passes(headers: Sequence[Header], places: Sequence[float | None], part: list[int]) -> list[list[int]]:

@@ -126,12 +126,13 @@ def _is_reformat(header: Header, rules: Eligibility) -> bool:
     values = [_folded(value) for value in header.image_type]
     if any(value in excluded or value.rpartition(" ")[2] in excluded for value in values):
         return True
-    described = _THIN_FOR.sub("", header.series_description.replace("_", " "))
-    return any(re.search(pattern, described, re.IGNORECASE) for pattern in rules.excluded_descriptions)
+    said = header.series_description
+    described = [_THIN_FOR.sub("", text) for text in (said, said.replace("_", " "))]
+    return any(re.search(pattern, text, re.IGNORECASE) for pattern in rules.excluded_descriptions for text in described)
 
 
 _THIN_FOR = re.compile(
-    r"\bfor\s+(mpr|mip|vrt?)\w*|\b(mpr|mip|vrt?)s?\s+(source|src|thins?|basis|base)\b", re.IGNORECASE
+    r"\bfor[\s_]+(mpr|mip|vrt?)\w*|(?<![a-z])(mpr|mip|vrt?)s?[\s_]+(source|src|basis)\b", re.IGNORECASE
 )
 """Thin slices from which others are to be made are the originals."""
 

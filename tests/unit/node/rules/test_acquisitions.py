@@ -142,8 +142,18 @@ def renumbered(start: int, headers: list[Header]) -> list[Header]:
             ],
             id="time points a second apart, numbered by place",
         ),
-        pytest.param(
-            [renumbered(900, at("101400", range(300, 301))), at("101500")], id="a slice far off that watches the contrast"
+        *(
+            pytest.param(
+                [
+                    [
+                        replace(header(300, acquired_at="20261123101400"), sop_instance_uid=f"2.25.8.{n}", instance_number=n)
+                        for n in range(900, 900 + count)
+                    ],
+                    at("101500"),
+                ],
+                id=f"{count} slices at one place far off that watch the contrast",
+            )
+            for count in (1, 2, 8)
         ),
         pytest.param(
             [

@@ -82,6 +82,8 @@ def test_a_thin_axial_head_ct_is_eligible() -> None:
         ({"series_description": "AX_MIP_5mm"}, Ineligible.REFORMAT),
         ({"series_description": "CTA_HEAD_MPR_AX"}, Ineligible.REFORMAT),
         ({"series_description": "Axial MIPs"}, Ineligible.REFORMAT),
+        ({"series_description": "AX MIP THIN 5mm"}, Ineligible.REFORMAT),
+        ({"series_description": "MIP Base of skull"}, Ineligible.REFORMAT),
     ],
 )
 def test_what_is_no_original_ct_volume_has_its_reason(changes: dict[str, Any], expected: Ineligible) -> None:
@@ -344,10 +346,16 @@ def test_what_is_left_beside_strays_may_be_too_little() -> None:
 
 @pytest.mark.parametrize(
     "description",
-    ["THIN FOR MPR", "CTA 0.6 for MIPs", "thin  for VRT", "CTA COW 0.5 (MIP SOURCE)", "MPR thins", "CTA_FOR_MIP"],
+    ["THIN FOR MPR", "CTA 0.6 for MIPs", "thin  for VRT", "CTA COW 0.5 (MIP SOURCE)", "COW_MIP_SOURCE", "THIN_FOR_MIP"],
 )
 def test_thin_slices_for_reformats_are_no_reformat(description: str) -> None:
     assert ineligibility(slices(series_description=description), RULES) is None
+
+
+@pytest.mark.parametrize("pattern", ["^CTA_5MM", "cta 5mm", r"\bthick\b"])
+def test_a_pattern_of_the_site_may_have_underscores_or_spaces(pattern: str) -> None:
+    rules = Eligibility(excluded_descriptions=(pattern,))
+    assert ineligibility(slices(series_description="CTA_5MM_THICK"), rules) == NotEligible(Ineligible.REFORMAT)
 
 
 def test_sop_classes_of_ct_are_eligible() -> None:
