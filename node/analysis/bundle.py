@@ -46,8 +46,12 @@ def algorithm_of(manifest: Manifest, model: str = "") -> Algorithm:
     return Algorithm(manifest.name, model, software, device_uid)
 
 
+PROTOCOL = 2
+"""Raised whenever `node.analysis.drafts.Order`, its `Answer` or what is made of them changes between two releases."""
+
+
 def model_name(bundle: Bundle) -> str:
     """What a claimant and a worker must have in common: the same Willis and the same weights, read alike."""
-    named = f"Willis {version('willis')} with model {bundle.manifest.version}"
+    named = f"Willis {version('willis')}/{PROTOCOL} with model {bundle.manifest.version}"
     flipped, precise = bundle.manifest.tiling.flip, bundle.precision == "float32"
     return f"{named} ({bundle.sha256[:12]}{', flipped too' if flipped else ''}{', in float32' if precise else ''})"

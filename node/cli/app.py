@@ -137,7 +137,7 @@ def settings(path: Path | None) -> "Config":
 
 def config_path(path: Path | None) -> Path | None:
     """The file that the option names, else the one in this folder, else the one of an installed node, else None."""
-    return path or next((default for default in DEFAULTS if default.exists()), None)
+    return path or next((default for default in DEFAULTS if os.access(default, os.R_OK)), None)
 
 
 def as_owner(config: "Config") -> "Config":
@@ -148,9 +148,16 @@ def as_owner(config: "Config") -> "Config":
     if owner := not_root_s(config):
         raise ConfigError(
             f"[storage] directory = {str(config.storage.directory)!r} belongs to {owner}, who could not use what root makes "
-            f"there: `runuser -u {owner} -- willis ...`"
+            f"there: {as_user(owner)}"
         )
     return config
+
+
+def as_user(owner: str) -> str:
+    """What root types to run a command as that user; one that has no name is told by number, `#1000`."""
+    if owner.startswith("#"):
+        return f"`setpriv --reuid {owner[1:]} --clear-groups willis ...`"
+    return f"`runuser -u {owner} -- willis ...`"
 
 
 def not_root_s(config: "Config") -> str:

@@ -22,7 +22,9 @@ def backup(
     with one_line_errors():
         checked = settings(config)
         storage = checked.storage
-        find = files_of(as_owner(checked)).here if storage.objects else None  # it is fetched into the storage folder
+        if storage.objects or (to.exists() and to.stat().st_uid):  # what is fetched lies in the storage folder
+            as_owner(checked)
+        find = files_of(checked).here if storage.objects else None
         done = back_up(storage.url, storage.directory, to, utc_now(), find)
         removed = f", {done.removed_meanwhile} removed by retention meanwhile" if done.removed_meanwhile else ""
         console.print(

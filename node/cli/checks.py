@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from node.cli.app import not_root_s
+from node.cli.app import as_user, not_root_s
 from node.config.notifications import Target
 from node.config.peer import Peer
 from node.config.sections import Config, Tls, Web
@@ -44,7 +44,9 @@ def problems(config: Config, ask_peers: bool = False) -> Iterator[Problem]:
     folder = list(_folder(config.storage.directory))
     yield from folder
     if owner := not_root_s(config):
-        words = f"root may what {owner}, whose [storage] directory is, may not: run `runuser -u {owner} -- willis config check`"
+        words = (
+            f"root may what {owner}, whose [storage] directory is, may not: check again as that user, {as_user(owner)}"
+        )
         yield Problem(words, is_fatal=False)
     if config.storage.database_url or not folder:
         yield from _database(config)

@@ -8,7 +8,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from node.audit.trail import Trail, open_trail
-from node.cli.app import ConfigOption, app, complaints, configuration, console, one_line_errors
+from node.cli.app import ConfigOption, app, as_owner, complaints, configuration, console, one_line_errors
 from node.config.files import files_of
 from node.config.peer import Peer
 from node.config.sections import Config
@@ -62,7 +62,7 @@ def fetch(
 ) -> None:
     """Fetch the CT series of a study from a peer; exit status 1 when an instance did not come."""
     with one_line_errors():
-        settings = configuration(config)
+        settings = as_owner(configuration(config))
         peer = peer_called(settings, source_ae)
         files = files_of(settings)
         with closing(open_trail(settings)) as trail:

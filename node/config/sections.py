@@ -247,6 +247,14 @@ class Drift(Section):
     baseline_weeks: Annotated[float, Field(ge=0, le=520)] = 4
 
 
+def _overlap(host: str, other: str) -> bool:
+    """Whether nobody else can listen at the one address where somebody does at the other, as far as names tell."""
+    one, two = ({"localhost": "127.0.0.1"}.get(each, each) for each in (host, other))
+    if (":" in one) != (":" in two):
+        return False
+    return one == two or bool({one, two} & {"0.0.0.0", "::"})  # noqa: S104
+
+
 class Config(Section):
     """The whole file."""
 
@@ -323,11 +331,10 @@ class Config(Section):
         for name, peer in self.peers.items():
             if peer.tls and self.node.tls is None:
                 raise ValueError(f"[peers.{name}] tls = true needs [node.tls] with certificate, key and ca")
-            names_caller = (
-                "tls_subject" if peer.tls_subject else "tls_sha256" if peer.tls_sha256 and not peer.url else ""
-            )
-            if names_caller and not knows_callers:
-                raise ValueError(f"[peers.{name}] {names_caller} needs [node.tls] with require_peer_certificate = true")
+            if peer.tls_subject and not knows_callers:
+                raise ValueError(f"[peers.{name}] tls_subject needs [node.tls] with require_peer_certificate = true")
+            if peer.tls_sha256 and not peer.url and self.node.tls is None:
+                raise ValueError(f"[peers.{name}] tls_sha256 needs [node.tls]: without TLS no certificate is seen")
         return self
 
     @model_validator(mode="after")
@@ -340,7 +347,7 @@ class Config(Section):
         if self.web.enabled:
             ports["[web]"] = (self.web.host, self.web.port)
         for (one, (host, port)), (other, (other_host, other_port)) in combinations(ports.items(), 2):
-            if port == other_port and (host == other_host or {host, other_host} & {"0.0.0.0", "::", ""}):  # noqa: S104
+            if port == other_port and _overlap(host, other_host):
                 raise ValueError(f"{other} port = {other_port} is that of {one} too; give each a port of its own")
         return self
 

@@ -143,6 +143,7 @@ TLS = '[node.tls]\ncertificate = "c"\nkey = "k"\nca = "a"\n'
     ("content", "said"),
     [
         ("[node]\nport = 2112\n[web]\nport = 2112", "[web] port = 2112 is that of [node] too"),
+        ('[node]\nport = 2112\n[web]\nhost = "localhost"\nport = 2112', "[web] port = 2112 is that of [node] too"),
         (f"{TLS}port = 11112", "[node.tls] port = 11112 is that of [node] too"),
         (f'{TLS}port = 2112\n[web]\nport = 2112\nhost = "0.0.0.0"', "[web] port = 2112 is that of [node.tls] too"),
     ],
@@ -155,13 +156,14 @@ def test_a_port_that_only_one_listens_on_may_be_named_twice(tmp_path: Path) -> N
     loaded(tmp_path, "[node]\nport = 2112\n[web]\nenabled = false\nport = 2112")
     loaded(tmp_path, f"{TLS}port = 11112\nrequired = true")
     loaded(tmp_path, '[node]\nhost = "10.0.0.1"\nport = 2112\n[web]\nport = 2112')
+    loaded(tmp_path, '[node]\nhost = "0.0.0.0"\nport = 2112\n[web]\nhost = "::1"\nport = 2112')
 
 
 def test_a_fingerprint_without_tls_on_which_it_could_be_seen_is_named(tmp_path: Path) -> None:
     fingerprint = f'tls_sha256 = "{"ab" * 32}"\n'
     said = complaint(tmp_path, PACS + fingerprint)
-    assert "[peers.PACS] tls_sha256 needs [node.tls] with require_peer_certificate = true" in said
-    loaded(tmp_path, f"{TLS}\n{PACS}{fingerprint}")
+    assert "[peers.PACS] tls_sha256 needs [node.tls]: without TLS no certificate is seen" in said
+    loaded(tmp_path, f"{TLS}require_peer_certificate = false\n{PACS}{fingerprint}tls = true")
     loaded(tmp_path, f'[peers.PACS]\nae_title = "PACS"\nurl = "https://pacs/dicom-web"\n{fingerprint}')
 
 
