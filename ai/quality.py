@@ -1,6 +1,6 @@
 """What in the images limits an answer: metal, motion, poor contrast, noise.  A negative under a limit is a limited one.
 
-The thresholds separate heads with and without each fault (`tests/unit/test_ai_quality.py`); `ai.measures` measures.
+The thresholds separate heads with and without each fault (`tests/unit/ai/test_quality.py`); `ai.measures` measures.
 """
 
 import math
