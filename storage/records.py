@@ -310,9 +310,12 @@ class ReportObject:
 
 @dataclass(frozen=True)
 class Before:
-    """What was made of a series before: the UID of the newest object of each kind, and `ReportObject.ae_title`."""
+    """What was made of a series before: UIDs of the newest object of each kind, as `Queue.before` has them, and whose name it has.
 
-    uids: Mapping[str, str]
+    `ae_title`: as `ReportObject` has it.
+    """
+
+    uids: Mapping[str, tuple[str, ...]]
     ae_title: str
 
 

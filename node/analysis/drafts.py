@@ -104,7 +104,7 @@ def drafts_of(maker: Maker, order: Order, own: Region) -> Drafts:
         for region, destinations in getting.get("seg", {}).items()
     ]
     beside += [*summaries, *filter(None, masks)]
-    replaced_uid = order.before.uids["report"] if order.before else None
+    replaced_uid = order.before.uids["report"][-1] if order.before else None
     return Drafts(_draft("report", report, reports.get(own, ())), replaced_uid, maker.named_by, tuple(beside))
 
 

@@ -46,8 +46,8 @@ class Maker:
         document = self._document("report", 0, region, own, region)
         spatial = all(uid_of(text_of(ds, "FrameOfReferenceUID")) for ds in self.headers)
         shown = region if spatial or region is not Region.POINT_3D else Region.CIRCLE_2D
-        replaced = self.before.uids.get("report" if region == own else f"report {region}") if self.before else None
-        predecessors = [Predecessor(self._study_uid, document.series_instance_uid, replaced)] if replaced else []
+        replaced = self.before.uids.get("report" if region == own else f"report {region}", ()) if self.before else ()
+        predecessors = [Predecessor(self._study_uid, document.series_instance_uid, uid) for uid in replaced]
         return build_report(document, self.outcome, predecessors=predecessors, region=shown, unanalysed=self.unanalysed)
 
     def summary(self, region: Region, own: Region, of: Region) -> Dataset | None:

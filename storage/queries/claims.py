@@ -189,7 +189,7 @@ class Queue:
     def before(self, series_id: int) -> Before | None:
         """What was made of the series before, "report" being the report itself; None where nothing was.
 
-        A review counts as the report that it replaces: whatever comes next replaces the review.
+        Of a report that was reviewed its own UID and that of the newest review, which replaces it where somebody gets reviews.
         """
         of_series = ReportRow.series_id == series_id
         reports = select(ReportRow.revision, ReportRow.sop_instance_uid, ReportRow.ae_title).where(of_series)
@@ -199,7 +199,10 @@ class Queue:
             made = session.execute(reports.order_by(ReportRow.revision)).all()
             rows = [(revision, 0, "report", uid) for revision, uid, _ in made]
             rows += [(revision, number, kind, uid) for revision, number, kind, uid in session.execute(joined)]
-        uids = {kind.replace(REVIEW, "report"): uid for _, _, kind, uid in sorted(rows)}
+        uids: dict[str, tuple[str, ...]] = {}
+        for _, _, kind, uid in sorted(rows):
+            replaced = kind.replace(REVIEW, "report")
+            uids[replaced] = (uid,) if kind == replaced else (*uids.get(replaced, ())[:1], uid)
         return Before(uids, made[-1].ae_title) if made else None
 
     def finish(

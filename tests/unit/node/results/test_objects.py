@@ -45,12 +45,15 @@ def test_no_two_cases_studies_or_nodes_share_a_series() -> None:
 
 def test_a_case_that_began_at_a_node_of_another_name_or_before_series_had_one_goes_on_in_its_series() -> None:
     first = replace(MAKER, ae_title="OTHER")
-    again = replace(MAKER, series=replace(SERIES, revision=2), before=Before({"report": "2.25.72"}, "OTHER"))
+    again = replace(
+        MAKER, series=replace(SERIES, revision=2), before=Before({"report": ("2.25.72", "2.25.73")}, "OTHER")
+    )
     assert series_uid(again) == series_uid(first)
     [study] = again.report(FLAT, FLAT).PredecessorDocumentsSequence
     [named] = study.ReferencedSeriesSequence
     assert (study.StudyInstanceUID, named.SeriesInstanceUID) == (STUDY_UID, series_uid(first))
-    assert named.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "2.25.72"
-    old = replace(again, before=Before({"report": "2.25.72"}, ""))
+    uids = [each.ReferencedSOPInstanceUID for each in named.ReferencedSOPSequence]
+    assert uids == ["2.25.72", "2.25.73"], "the report and its review: who gets no reviews has the report alone"
+    old = replace(again, before=Before({"report": ("2.25.72",)}, ""))
     assert series_uid(old) == derive_uid("report series", SERIES.series_instance_uid)
     assert old.named_by == "", "the revision after it, too"

@@ -234,7 +234,7 @@ def test_of_each_kind_the_newest_object_is_the_latest(store: Store, clock: FakeC
         again = store.queue.claim("worker:1", clock(), LEASE, 3)
         assert again is not None
         claim = again
-    uids = {"report": "2.25.2", "segmentation": masks.sop_instance_uid, "summary": later.sop_instance_uid}
+    uids = {"report": ("2.25.2",), "segmentation": (masks.sop_instance_uid,), "summary": (later.sop_instance_uid,)}
     assert store.queue.before(claim.series.id) == Before(uids, "WILLIS")
 
 
