@@ -176,7 +176,7 @@ def _values(asked: Asked, row: Row) -> dict[str, Any]:
         "steps": [(each, _at(asked, each.at)) for each in steps],
         "acknowledged_at": _at(asked, decided.acknowledged_at),
         "rejections": [(code.value, text) for code, text in REJECTIONS.items()],
-        "assignees": choices(context.store.accounts.all(), decided.assigned_to),
+        "assignees": choices(context.store.accounts.all(), decided.assigned_to) if asked.account.may(Role.LEAD) else [],
         "is_lead": asked.account.may(Role.LEAD),
         "can_undo": _can_undo(asked, entries, row),
         "has_ended": row["priority"] != 3,

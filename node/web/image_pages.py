@@ -1,6 +1,7 @@
 """A case's images: what the viewer needs to know of them, one slice at a time, the masks of the findings, the thumbnail."""
 
 import gzip
+import hashlib
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -21,7 +22,7 @@ def images(asked: Asked) -> Response:
     if row is None:
         return JSONResponse({"message": NO_CASE}, 404)
     try:
-        series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
+        series = asked.context.images.series(row["case_id"], key_of(row))
     except NoImages as error:
         return JSONResponse({"message": str(error)}, error.status)
     return JSONResponse(
@@ -42,8 +43,9 @@ def images(asked: Asked) -> Response:
 
 
 def key_of(row: Row) -> str:
-    """Another one where the numbers of the slices mean others."""
-    return f"{row['revision']}-{row['instance_count']}"
+    """Another one where the numbers of the slices mean others; SQLite gives a removed case's number to another series."""
+    series = hashlib.sha256(row["series_instance_uid"].encode()).hexdigest()[:12]
+    return f"{row['revision']}-{row['instance_count']}-{series}"
 
 
 def _masks(asked: Asked, row: Row, series: Series) -> dict[int, list[Run]]:
@@ -69,7 +71,7 @@ def image(asked: Asked) -> Response:
     if key not in (None, key_of(row)):
         return Response("The images have changed.", 409, media_type="text/plain")
     try:
-        series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
+        series = asked.context.images.series(row["case_id"], key_of(row))
         if not 0 <= number < len(series.places):
             return Response("There is no such slice.", 404, media_type="text/plain")
         hu = hounsfield(series.places[number])
@@ -90,7 +92,7 @@ def small_image(asked: Asked) -> Response:
     if row is None:
         return Response(status_code=404)
     try:
-        series = asked.context.images.series(row["case_id"], (row["revision"], row["instance_count"]))
+        series = asked.context.images.series(row["case_id"], key_of(row))
         return Response(thumbnail(series, row), media_type="image/png", headers=_kept())
     except NoImages:
         return RedirectResponse("/static/no-image.svg", 303)

@@ -56,7 +56,7 @@ class Series:
     places: tuple[Place, ...]
     frame: Frame
     has_geometry: bool
-    key: tuple[int, int]
+    key: str
 
     @property
     def is_stack(self) -> bool:
@@ -92,8 +92,8 @@ class Images:
         self._kept: OrderedDict[int, Series] = OrderedDict()
         self._lock = threading.Lock()
 
-    def series(self, case_id: int, key: tuple[int, int]) -> Series:
-        """The case's frames in order.  `key` (revision, number of instances): what was kept for another is read anew.
+    def series(self, case_id: int, key: str) -> Series:
+        """The case's frames in order.  `key`: of these instances, what was kept for another is read anew.
 
         Raises NoImages.
         """
@@ -109,7 +109,7 @@ class Images:
                 self._kept.popitem(last=False)
         return made
 
-    def _read(self, case_id: int, key: tuple[int, int]) -> Series:
+    def _read(self, case_id: int, key: str) -> Series:
         instances = [(head, file) for head, file in self._settling.instances(case_id) if head.has_pixels]
         if not instances:
             raise NoImages("There are no images of this case.")

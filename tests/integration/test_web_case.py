@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy import delete, update
 
+from node.web.image_pages import key_of
 from node.web.masks import masks_on
 from node.web.wording import clock_time
 from node.workflow import context as workflow
@@ -60,7 +61,7 @@ def test_a_mask_is_on_the_phase_that_it_was_drawn_on(quick: Served, files: Files
     [path] = [files.path(e.file) for e in quick.context.store.worklist.deliveries(case) if e.kind == "segmentation"]
     row = quick.context.store.worklist.case(str(case))
     assert row is not None
-    series = quick.context.images.series(case, (row["revision"], row["instance_count"]))
+    series = quick.context.images.series(case, key_of(row))
     assert len(series.places) == 48
     of_first = {number for number, place in enumerate(series.places) if not place.sop_instance_uid.startswith("2.25.4")}
     masked = set(masks_on(series, path))
@@ -281,3 +282,11 @@ def test_a_page_without_a_destination_that_gets_reviews_says_nothing_of_it(
     case_with_report(sqlite_store, files, clock)
     with serving(web_context(sqlite_store, files, tmp_path, clock)) as served:
         assert "sent-back" not in served.signed_in("dr.b").get("/cases/1").text
+
+
+def test_a_series_that_gets_the_number_of_a_removed_case_has_another_key() -> None:
+    row = {"revision": 1, "instance_count": 300, "series_instance_uid": "2.25.1"}
+    assert key_of(row) == key_of(dict(row))
+    assert (
+        len({key_of(row), key_of(row | {"series_instance_uid": "2.25.2"}), key_of(row | {"instance_count": 301})}) == 3
+    )

@@ -30,6 +30,8 @@ let direction = 1;
 let wanted = false;
 let gone = ''; // why there are no images
 let opening = 0; // a timer, until it is tried again
+let isOpening = false;
+let opened = -Infinity; // when the list was asked for, in ms
 let late = 0; // a timer, while what should be on the canvas is not here
 
 const say = (words) => { message.textContent = words; message.hidden = !words; };
@@ -39,12 +41,24 @@ const slices = new Slices(
   base,
   (slice) => { if (state.view !== 'axial' || Math.abs(slice - here()) <= half()) draw(); },
   (slice) => { if (state.view === 'axial' && Math.abs(slice - here()) <= half()) draw(); },
-  () => { key = ''; open(); },
+  () => { key = ''; openSoon(); },
 );
+
+// While slices come, each makes the list of them an old one: it is read again at once, and then every few seconds.
+function openSoon() {
+  clearTimeout(opening);
+  opening = setTimeout(open, Math.max(0, opened + AGAIN_MS - performance.now()));
+}
 
 async function open() {
   const newKey = document.getElementById('review')?.dataset.images ?? '';
   if (volume && newKey === key) return;
+  if (isOpening) { openSoon(); return; }
+  [isOpening, opened] = [true, performance.now()];
+  try { await read(newKey); } finally { isOpening = false; }
+}
+
+async function read(newKey) {
   const first = !volume;
   const answer = await fetch(base).catch(() => null);
   const found = await answer?.json().catch(() => null);
@@ -52,8 +66,7 @@ async function open() {
     slices.open('', 0, 0); // slices of the new state would be drawn at the old one's positions, under its circles
     [key, gone] = ['', found?.message ?? 'The images cannot be shown.'];
     paintNothing();
-    clearTimeout(opening);
-    if (![404, 410].includes(answer?.status)) opening = setTimeout(open, AGAIN_MS);
+    if (![404, 410].includes(answer?.status)) openSoon();
     return;
   }
   [key, gone] = [newKey, ''];

@@ -97,6 +97,7 @@ document.addEventListener('htmx:afterSwap', (event) => {
     if (kept.inReview) find('.found.current .show, .acknowledge button, .undo button', find('#review'))?.focus();
     document.dispatchEvent(new CustomEvent('willis:reviewed'));
   }
+  kept = null; // the event comes again for what was replaced beside it
 });
 document.addEventListener('htmx:configRequest', (event) => {
   if (event.detail.elt.id === 'filters' && event.detail.parameters.q === '') delete event.detail.parameters.q;

@@ -15,13 +15,14 @@ export class Slices {
     this.lost = new Map(); // slice -> why it cannot be shown
     this.resting = new Set(); // of the lost ones: what is not asked for now, or never again
     this.isPaused = false; // nobody answers
+    this.isOutdated = false; // the slices are others by now
     [this.key, this.count, this.length] = ['', 0, 0];
     [this.middle, this.direction, this.all] = [0, 1, false];
   }
 
   // Nothing is kept; slices are those of this state of the case.
   open(key, count, length) {
-    [this.key, this.count, this.length] = [key, count, length];
+    [this.key, this.count, this.length, this.isOutdated] = [key, count, length, false];
     for (const abort of this.asked.values()) abort.abort();
     for (const known of [this.kept, this.asked, this.lost, this.resting]) known.clear();
   }
@@ -33,7 +34,7 @@ export class Slices {
   }
 
   next() {
-    if (this.isPaused) return;
+    if (this.isPaused || this.isOutdated) return;
     const { middle, direction } = this;
     const around = this.count <= MOST_KEPT ? this.count : MOST_KEPT / 2 - 1;
     const [ahead, behind] = this.all ? [around, around] : [AHEAD, AHEAD / 2];
@@ -65,7 +66,10 @@ export class Slices {
       else if (answer.ok || [404, 409, 410].includes(answer.status)) this.lose(slice, why, Infinity);
       else if ([401, 503].includes(answer.status)) this.pause(slice, why);
       else this.lose(slice, why, FAILED_AGAIN_MS);
-      if (answer.status === 409) this.outdated();
+      if (answer.status === 409 && !this.isOutdated) {
+        this.isOutdated = true;
+        this.outdated();
+      }
     } catch (error) {
       if (error.name === 'AbortError' || mine !== this.key) return;
       this.pause(slice, 'Willis does not answer.');
