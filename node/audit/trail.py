@@ -135,6 +135,7 @@ class Lane:
         self._queue: queue.Queue[bytes] = queue.Queue(length)
         self._dropped = 0
         self._error, self._failing_since = "", 0.0
+        self._held: list[bytes] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._log = log.get()
@@ -160,24 +161,22 @@ class Lane:
 
     def _run(self) -> None:
         failures = 0
-        held: list[bytes] = []
         while True:
-            held = held or self._next()
-            if not held:
+            self._held = self._held or self._next()
+            if not self._held:
                 return
             try:
-                self._repository.write(held)
+                self._repository.write(self._held)
             except OSError as error:
-                self._log.warning("audit_delayed", where=self._name, error=type(error).__name__, count=len(held))
+                self._log.warning("audit_delayed", where=self._name, error=type(error).__name__, count=len(self._held))
                 if not failures:
                     self._failing_since = time.monotonic()
                 self._error = safe_message(error)
                 failures += 1
                 if self._stopping.wait(self._pauses.after(failures)):
-                    self._drop(len(held))
                     return
                 continue
-            held, failures, self._error = [], 0, ""
+            self._held, failures, self._error = [], 0, ""
             self._say_dropped()
 
     def _next(self) -> list[bytes]:
@@ -204,7 +203,7 @@ class Lane:
         """What could be written in a moment is; the rest is counted as dropped."""
         self._stopping.set()
         self._thread.join(_LAST_SECONDS)
-        self._drop(self._queue.qsize())
+        self._drop(self._queue.qsize() + len(self._held))
         self._say_dropped()
         self._repository.close()
 

@@ -1,7 +1,7 @@
 """The pages for people, and who may use them: web, user."""
 
-import getpass
 import os
+import pwd
 import socket
 import sys
 import threading
@@ -164,10 +164,10 @@ def _recording(config: Config) -> Iterator[Callable[[str, str], None]]:
 
 
 def _who() -> str:
-    """The system's name of who runs the command."""
+    """The system's name of who runs the command, whatever the environment says."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have none
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user may have none
         return f"uid {os.getuid()}"
 
 

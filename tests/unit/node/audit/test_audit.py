@@ -230,6 +230,28 @@ def test_what_a_sink_never_took_is_counted_at_the_end(said: list[tuple[str, dict
     assert said[-1] == ("audit_messages_dropped", {"where": "syslog", "count": 5})
 
 
+def test_what_a_sink_is_still_at_in_the_end_is_counted_too(
+    said: list[tuple[str, dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, free = threading.Event(), threading.Event()
+
+    class Slow:
+        def write(self, messages: Sequence[bytes]) -> None:
+            begun.set()
+            free.wait(10)
+            raise OSError("away")
+
+        def close(self) -> None:
+            free.set()
+
+    monkeypatch.setattr("node.audit.trail._LAST_SECONDS", 0.05)
+    lane = Lane("syslog", Slow(), 10)
+    lane.put(b"x")
+    assert begun.wait(5)
+    lane.close()
+    assert said[-1] == ("audit_messages_dropped", {"where": "syslog", "count": 1})
+
+
 def test_the_file_is_for_its_owner_is_appended_to_and_made_anew_when_logrotate_has_moved_it(tmp_path: Path) -> None:
     path = tmp_path / "audit.log"
     trail = Trail(Reporter(US), [Lane("file", AuditFile(path), 100)])

@@ -1,6 +1,7 @@
 """`willis user`: who may use the pages."""
 
-import getpass
+import os
+import pwd
 import re
 from base64 import b64decode
 from datetime import timedelta
@@ -57,7 +58,10 @@ def test_what_the_command_does_to_an_account_is_in_the_audit_trail(sqlite_store:
     token = willis(tmp_path, sqlite_store, "token", "dr.new", "--days", "7").stdout.strip()
     trail = (tmp_path / "audit.log").read_text("utf-8")
     lines = [line for line in trail.splitlines() if "110137" in line]
-    assert all('ParticipantObjectID="dr.new"' in line and f'UserID="{getpass.getuser()}"' in line for line in lines)
+    assert all(
+        'ParticipantObjectID="dr.new"' in line and f'UserID="{pwd.getpwuid(os.getuid()).pw_name}"' in line
+        for line in lines
+    )
     done = [
         b64decode(value).decode()
         for line in lines
