@@ -38,7 +38,7 @@ MOST_MARKED = 20
 MEASURED = 1
 """Raised whenever `ai.shape` or `ai.surroundings` measure otherwise: what was measured before does not go with what is."""
 IDENTITY = "identity.json"
-"""In a folder of candidates: what these depend on.  One of before 2026-12 has none, and nothing of it is checked."""
+"""In a folder of candidates: what these depend on.  One of before 2026-12 has none: it is read as it is, and nothing is added."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,11 @@ def claim(folder: Path, bundle: Bundle) -> None:
     """The folder is one for the candidates of this bundle's first stage.  Raises ConfigError where it holds those of another."""
     folder.mkdir(parents=True, exist_ok=True)
     require_own(folder, bundle)
-    if not (folder / IDENTITY).exists() and not _scans_in(folder):
+    if not (folder / IDENTITY).exists():
+        if _scans_in(folder):
+            raise ConfigError(
+                f"{folder} does not say of which model its candidates are: mark the scans into another folder"
+            )
         write_whole(folder / IDENTITY, json.dumps(identity_of(bundle), indent=1))
 
 

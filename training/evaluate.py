@@ -202,12 +202,15 @@ def _common(scans: ScanSet) -> dict[str, Any]:
 
 
 def fitting(scan: Prepared, bundle: Bundle, cache: Path) -> Prepared:
-    """The scan, when its region has the spacing that the bundle reads.  Raises ConfigError."""
+    """The scan, when its region has the spacing and the size that the bundle reads.  Raises ConfigError."""
     spacing_mm, wanted_mm = float(scan.region.affine_lps[0, 2]), bundle.manifest.preprocessing.spacing_mm
     if abs(spacing_mm - wanted_mm) > 1e-6:
         raise ConfigError(
             f"{cache} holds regions at {spacing_mm:g} mm and the bundle reads {wanted_mm:g} mm: name another --cache"
         )
+    size, wanted = scan.region.hu_DHW.shape, tuple(bundle.manifest.preprocessing.size_DHW)
+    if size != wanted:
+        raise ConfigError(f"{cache} holds regions of {size} voxels and the bundle reads {wanted}: name another --cache")
     return scan
 
 

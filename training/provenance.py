@@ -44,7 +44,8 @@ def calibrated_on(trained: Sequence[str], scans: str) -> str:
     said = trained[-1]
     for each in trained[:-1]:
         said = _with(said, _origin(each))
-    return said if _origin(scans) in said or scans == PHANTOMS_ONLY else _with(said, f"Calibrated on: {_origin(scans)}")
+    is_said = _origin(scans) in said or (scans == PHANTOMS_ONLY and said.startswith("Synthetic phantoms"))
+    return said if is_said else _with(said, f"Calibrated on: {_origin(scans)}")
 
 
 def _origin(said: str) -> str:

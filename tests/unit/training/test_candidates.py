@@ -97,12 +97,12 @@ def test_other_measurements_or_another_number_are_others_too(tmp_path: Path, mon
     assert identity_of(bundle_of()) == identity_of(bundle_of())
 
 
-def test_a_folder_of_before_goes_on_and_claims_nothing(
+def test_a_folder_of_before_is_read_and_nothing_is_added_to_it(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "marked"
     use(bundle_of(), monkeypatch)
     candidates.main(["bundle", str(cache), str(folder), "--count", "1"])
     (folder / "identity.json").unlink()
-    assert candidates.main(["bundle", str(cache), str(folder)]) == 0
-    assert not (folder / "identity.json").exists() and len(load_marked(folder, bundle_of(sha256="cd"))) == 2
+    assert candidates.main(["bundle", str(cache), str(folder)]) == 2
+    assert not (folder / "identity.json").exists() and len(load_marked(folder, bundle_of(sha256="cd"))) == 1
