@@ -23,7 +23,7 @@ from storage.records import Header
 pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 
 MAXIMUM_INFLATED_BYTES = 1 << 31
-_UID = re.compile(r"\d+(\.\d+)*\Z", re.ASCII)
+_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*\Z", re.ASCII)
 _DATE_AND_TIME, _TIME, _DATE = (
     re.compile(each, re.ASCII) for each in (r"\d{14}(\.\d+)?", r"\d{6}(\.\d+)?", r"\d{8}\Z")
 )
@@ -54,12 +54,13 @@ _MOST_KEPT_BYTES = 1024
 
 
 def is_uid(text: str) -> bool:
-    """Whether `text`, which others wrote, serves as a UID (PS3.5 9.1): digits and dots, at most 64 characters.
-
-    With leading zeros too, which the Standard forbids and some send: PACS keep such instances and know them by no other
-    name.  The UIDs that we make have none.
-    """
+    """Whether `text` is a UID (PS3.5 9.1): digits and dots, at most 64 characters, no leading zeros."""
     return len(text) <= 64 and _has_form_of_uid(text)
+
+
+def serves_as_uid(text: str) -> bool:
+    """The same, with leading zeros or without: some send them, and what others wrote is found again under nothing else."""
+    return re.fullmatch(r"[0-9]+(\.[0-9]+)*", text, re.ASCII) is not None and len(text) <= 64
 
 
 @lru_cache(maxsize=1024)

@@ -15,7 +15,7 @@ from pydicom.valuerep import STR_VR, VR
 
 from ai.frames import GARBLED, encodings_of, text_of, transfer_syntax
 from ai.wording import unpadded
-from node.dicom.header import is_uid
+from node.dicom.header import serves_as_uid
 
 _NAMESPACE = uuid.UUID("5f1c0a86-27c4-5c4e-9d0e-8f6f2b8a9a41")
 
@@ -90,7 +90,7 @@ def reported_on(headers: Sequence[Dataset]) -> list[Dataset]:
 
 def uid_of(text: str) -> str:
     """What the images state as a UID, "" where it can serve as none: it is nothing to be copied."""
-    return text if is_uid(text) else ""
+    return text if serves_as_uid(text) else ""
 
 
 def missing_identity(headers: Sequence[Dataset]) -> tuple[str, ...]:

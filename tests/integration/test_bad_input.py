@@ -129,12 +129,6 @@ def test_a_slice_without_series_uid_or_with_a_path_for_a_uid_is_refused_alone(no
     assert [row["instance_count"] for row in rows_of(node, series)] == [2]
 
 
-def test_a_slice_whose_uids_have_leading_zeros_is_taken(node: RunningNode, series: int) -> None:
-    uid = f"1.2.0{series}.00"
-    assert [status for status, _ in store(node, small_slice(1, series, SOPInstanceUID=uid))] == [0x0000]
-    assert [row["instance_count"] for row in rows_of(node, series)] == [1]
-
-
 def test_the_same_uid_with_other_bytes_keeps_the_first_and_warns(node: RunningNode, series: int) -> None:
     first = small_slice(1, series)
     answers = store(node, first, first, small_slice(1, series, PixelData=b"\1" * 512))

@@ -10,7 +10,6 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import UID
 
 from ai.errors import NotAnalysable, Reason
 from ai.findings import Findings
@@ -86,22 +85,6 @@ def test_a_destination_of_3d_points_gets_circles_where_there_is_no_frame_of_refe
     assert shop.row()["outcome"] == "positive"
     assert "SCOORD3D" not in str(shop.report())
     assert named(shop.report(), "112227") == []
-
-
-def test_results_name_images_whose_uids_have_leading_zeros_as_they_are(workshop: Callable[..., Workshop]) -> None:
-    shop = workshop(with_mask(POSITIVE), report={"results": ["sr", "sc", "seg"]})
-    study, series_uid = "1.2.03", "1.2.03.04"
-    series = ct_series(6, StudyInstanceUID=study, SeriesInstanceUID=series_uid, FrameOfReferenceUID="1.2.03.05")
-    for number, ds in enumerate(series):
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(f"1.2.03.04.00{number}")
-    assert analyse(shop.context, shop.claim(series))
-    made = delivered(shop)
-    assert list(made) == [("report", "PACS"), ("summary", "PACS"), ("segmentation", "PACS")]
-    for ds in made.values():
-        assert ds.StudyInstanceUID == study
-        named_images = {str(each.value) for each in ds.iterall() if each.keyword == "ReferencedSOPInstanceUID"}
-        assert any(uid.startswith("1.2.03.04.00") for uid in named_images)
-    assert made["segmentation", "PACS"].FrameOfReferenceUID == "1.2.03.05"
 
 
 def test_a_finding_is_reported_even_if_it_cannot_be_drawn(
