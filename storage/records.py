@@ -1,6 +1,5 @@
 """The frozen values that cross between the packages.  Times are aware `datetime`s in UTC."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -306,17 +305,6 @@ class ReportObject:
     file: StoredFile
     predecessor_uid: str | None = None
     ae_title: str = ""
-
-
-@dataclass(frozen=True)
-class Before:
-    """What was made of a series before: UIDs of the newest object of each kind, as `Queue.before` has them, and whose name it has.
-
-    `ae_title`: as `ReportObject` has it.
-    """
-
-    uids: Mapping[str, tuple[str, ...]]
-    ae_title: str
 
 
 @dataclass(frozen=True)

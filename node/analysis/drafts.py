@@ -11,9 +11,10 @@ from node.config.types import Region, ResultKind
 from node.results.document import encode
 from node.results.objects import Maker
 from node.runtime import log
+from storage.before import Before
 from storage.errors import StorageFull
 from storage.files.instances import Files
-from storage.records import Before, Claim, Conclusion, Header, ReportObject, ResultObject, StoredFile
+from storage.records import Claim, Conclusion, Header, ReportObject, ResultObject, StoredFile
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from node.results.identity import derive_uid, reported_on, uid_of
 from node.results.secondary_capture import build_summary
 from node.results.segmentation import build_segmentation
 from node.results.sr import build_report
-from storage.records import Before, Series
+from storage.before import Before
+from storage.records import Series
 
 
 @dataclass(frozen=True)

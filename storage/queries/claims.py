@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import func, null, select, update
 
+from storage.before import Before
 from storage.database.running import MeasuredRow, UploadRow
 from storage.database.schema import PROBABILITY_COLUMNS, DeliveryRow, ObjectRow, ReportRow, SeriesRow
 from storage.database.transactions import Transactions
@@ -19,7 +20,7 @@ from storage.queries.rows import as_series, reopen
 from storage.queries.tally import count_report
 from storage.queries.turns import IN_TURN, IS_READY, lowest_turn, next_turn
 from storage.queries.uploads import images_of, lies_elsewhere, new_values, waits_elsewhere
-from storage.records import Before, Claim, Conclusion, ReportObject, ResultObject, Series, StoredFile
+from storage.records import Claim, Conclusion, ReportObject, ResultObject, Series, StoredFile
 from storage.stages import DeliveryStage, Event, Stage, advance, sources
 
 STAT_SHARE = 0.75

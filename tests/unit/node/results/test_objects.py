@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from node.config.types import Region
 from node.results.identity import derive_uid
 from node.results.objects import Maker
-from storage.records import Before, Series
+from storage.before import Before
+from storage.records import Series
 from storage.stages import Stage
 from tests.support.dicom_factory import STUDY_UID, ct_series, headers_of
 from tests.support.reports import ALGORITHM, CREATED, NEGATIVE

@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from storage.records import Before, Claim, ResultObject
+from storage.before import Before
+from storage.records import Claim, ResultObject
 from storage.stages import DeliveryStage, Event, Outcome, Stage
 from storage.store import Store
 from tests.support.builders import (
