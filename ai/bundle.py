@@ -7,6 +7,7 @@ threshold or calibration.  Weights are safetensors: no code is ever unpickled.
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,7 +16,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import nn
 
+from ai.cube_net import TURNINGS, CubeNet, CubeSettings
 from ai.decode import MOST_PEAKS, Calibration, Platt
 from ai.errors import BundleError
 from ai.findings import MAX_LESIONS
@@ -27,7 +30,7 @@ from ai.surroundings import NAMES as PLACES
 from ai.unet import UNet, UNetSettings
 
 T = TypeVar("T")
-N = TypeVar("N", UNet, ShapeNet, FusionNet)
+N = TypeVar("N", UNet, ShapeNet, FusionNet, CubeNet)
 
 FORMAT = 3
 """In format 1 the calibration of the locations was fitted to other scores; format 2 had one operating point and one stage."""
@@ -41,6 +44,7 @@ ADDED_LATER = (
     "second_stage.candidates",
     "second_stage.around",
     "second_stage.fusion",
+    "second_stage.cubes",
     "second_stage.shape.layers",
 )
 """Keys that older manifests may lack: their defaults are what older bundles meant."""
@@ -58,6 +62,26 @@ class Fusion:
 
 
 @dataclass(frozen=True)
+class Cubes:
+    """What a bundle says of the networks that look at the cube around a candidate themselves.
+
+    `weight`: of their log odds in a candidate's score.  `views`: from so many sides each cube is looked at, and the mean counts.
+    """
+
+    network: CubeSettings
+    weight: float
+    views: int
+    weights_sha256: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.weight) and self.weight >= 0.0):
+            raise ValueError(f"the weight of cubes must be a number from 0 on, got {self.weight}")
+        if type(self.views) is not int or self.views not in range(1, len(TURNINGS) + 1):
+            raise ValueError(f"views must be a whole number from 1 to {len(TURNINGS)}, got {self.views}")
+        _check_names(self.weights_sha256)
+
+
+@dataclass(frozen=True)
 class SecondStage:
     """What a bundle's second stage reads of a cube, and what its log odds and those of the first stage weigh in a candidate's
     score.
@@ -66,6 +90,7 @@ class SecondStage:
     must reach for a place to take nothing from the score.  `candidates`: so many of the first stage's are looked at at most; 10
     in older bundles.  `around`: so many of these, the best ones, are looked at from four more places about their centres, and the
     mean counts; none in older bundles.  `fusion`: it answers in place of the mean; none in older bundles.
+    `cubes`: what looks at the cubes themselves; none in older bundles.
     """
 
     shape: ShapeSettings
@@ -77,6 +102,7 @@ class SecondStage:
     candidates: int = MAX_LESIONS
     around: int = 0
     fusion: Fusion | None = None
+    cubes: Cubes | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.around, int) and self.around >= 0):
@@ -163,12 +189,14 @@ class Bundle:
     networks: tuple[UNet, ...]
     second: tuple[ShapeNet, ...] = ()
     fusion: tuple[FusionNet, ...] = ()
+    cubes: tuple[CubeNet, ...] = ()
     sha256: str = ""
     precision: str = "float32"
 
     def __post_init__(self) -> None:
         stage = self.manifest.second_stage
-        if bool(self.second) != (stage is not None) or bool(self.fusion) != bool(stage and stage.fusion):
+        described = stage is not None, bool(stage and stage.fusion), bool(stage and stage.cubes)
+        if (bool(self.second), bool(self.fusion), bool(self.cubes)) != described:
             raise ValueError("networks of a second stage need a manifest that describes them, and the other way round")
 
 
@@ -190,6 +218,7 @@ def load_bundle(
     )
     second: tuple[ShapeNet, ...] = ()
     fusion: tuple[FusionNet, ...] = ()
+    cubes: tuple[CubeNet, ...] = ()
     if (stage := manifest.second_stage) is not None:
         second = tuple(
             _filled(ShapeNet(stage.shape), folder / name, digest) for name, digest in stage.weights_sha256.items()
@@ -197,9 +226,15 @@ def load_bundle(
         if (fuses := stage.fusion) is not None:
             files = fuses.weights_sha256.items()
             fusion = tuple(_filled(FusionNet(fuses.network), folder / name, digest) for name, digest in files)
+        if (looks := stage.cubes) is not None:
+            files = looks.weights_sha256.items()
+            cubes = tuple(
+                _filled(CubeNet(looks.network), folder / name, digest).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+                for name, digest in files
+            )
     if flip:
         manifest = replace(manifest, tiling=replace(manifest.tiling, flip=True))
-    return Bundle(manifest, networks, second, fusion, sha256, precision)
+    return Bundle(manifest, networks, second, fusion, cubes, sha256, precision)
 
 
 def read_manifest(folder: Path | str, *, any_format: bool = False) -> Manifest:
@@ -226,6 +261,7 @@ def save_bundle(
     networks: tuple[UNet, ...],
     second: tuple[ShapeNet, ...] = (),
     fusion: tuple[FusionNet, ...] = (),
+    cubes: tuple[CubeNet, ...] = (),
 ) -> Manifest:
     """Write a bundle, its weights first and its manifest last, each file replaced in one step; return the final manifest.
 
@@ -241,6 +277,10 @@ def save_bundle(
             digests = _written(folder, "fusion", fusion)
             stage = replace(stage, fusion=replace(stage.fusion, weights_sha256=digests))
             kept |= set(digests)
+        if stage.cubes is not None:
+            digests = _written(folder, "cubes", cubes)
+            stage = replace(stage, cubes=replace(stage.cubes, weights_sha256=digests))
+            kept |= set(digests)
         final = replace(final, second_stage=stage)
     text = json.dumps({"format": FORMAT, **asdict(final)}, indent=2) + "\n"
     _replace(folder / MANIFEST, text.encode())
@@ -250,9 +290,7 @@ def save_bundle(
     return final
 
 
-def _written(
-    folder: Path, title: str, networks: tuple[UNet, ...] | tuple[ShapeNet, ...] | tuple[FusionNet, ...]
-) -> dict[str, str]:
+def _written(folder: Path, title: str, networks: Sequence[nn.Module]) -> dict[str, str]:
     """The names and digests of the files that now hold the networks' weights."""
     digests: dict[str, str] = {}
     for number, network in enumerate(networks):
@@ -325,7 +363,7 @@ def _second_stage(values: dict[str, Any] | None) -> SecondStage | None:
     fusion = _fusion(values.get("fusion"))
     if fusion and "candidates" not in values:  # older fusions read every candidate from around, whatever `around` said
         values = {**values, "around": MAX_LESIONS}
-    return SecondStage(**{**values, "shape": shape, "fusion": fusion})
+    return SecondStage(**{**values, "shape": shape, "fusion": fusion, "cubes": _cubes(values.get("cubes"))})
 
 
 def _fusion(values: dict[str, Any] | None) -> Fusion | None:
@@ -334,6 +372,13 @@ def _fusion(values: dict[str, Any] | None) -> Fusion | None:
     _only(values, Fusion, "second_stage.fusion.")
     network = _settings(FusionSettings, values["network"], "second_stage.fusion.network.")
     return Fusion(network, values["weights_sha256"])
+
+
+def _cubes(values: dict[str, Any] | None) -> Cubes | None:
+    if values is None:
+        return None
+    _only(values, Cubes, "second_stage.cubes.")
+    return Cubes(**{**values, "network": _settings(CubeSettings, values["network"], "second_stage.cubes.network.")})
 
 
 def _settings(kind: type[T], values: dict[str, Any], prefix: str) -> T:

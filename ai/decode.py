@@ -138,15 +138,15 @@ def rescored(
     seconds: Sequence[float],
     first_weight: float,
     second_weight: float,
-    places: Sequence[float],
+    added: Sequence[float],
 ) -> tuple[Candidate, ...]:
-    """At most `MAX_LESIONS` candidates, best first: the score is the weighted sum of both stages' log odds, and what a place adds.
+    """At most `MAX_LESIONS` candidates, best first: the score is the weighted sum of both stages' log odds, and what is added to it.
 
     Those of little probability that come behind would only blur where an aneurysm is said to lie.
     """
     scored = [
-        replace(candidate, score=first_weight * candidate.score + second_weight * second + place)
-        for candidate, second, place in zip(found, seconds, places, strict=True)
+        replace(candidate, score=first_weight * candidate.score + second_weight * second + more)
+        for candidate, second, more in zip(found, seconds, added, strict=True)
     ]
     return tuple(sorted(scored, key=lambda candidate: -candidate.score)[:MAX_LESIONS])
 

@@ -14,6 +14,7 @@ from ai.bundle import Bundle, load_bundle
 from ai.circle import located_extent, steady_centre, window_about
 from ai.contrast import enhanced_tubes
 from ai.coverage import require_coverage
+from ai.cube_net import odds_around
 from ai.decode import Candidate, candidates, findings, rescored
 from ai.device import chosen_device, failures_by_type, same_answers
 from ai.errors import NotAnalysable, NotShownYet, Reason
@@ -104,7 +105,31 @@ def looked_at_again(
     seconds = opinions(bundle.second, bundle.fusion, seen, *first)
     measures = surroundings(region, [one.centre_lps_mm for one in found], volume)
     places = place_scores(measures, tuple(stage.place_weights.values()), stage.place_limit)
-    return rescored(found, seconds, stage.first_weight, stage.second_weight, places)
+    added = [
+        place + cube
+        for place, cube in zip(places, _cube_scores(found, volume, bundle, progress, remembered), strict=True)
+    ]
+    return rescored(found, seconds, stage.first_weight, stage.second_weight, added)
+
+
+def _cube_scores(
+    found: tuple[Candidate, ...],
+    volume: Volume,
+    bundle: Bundle,
+    progress: Progress,
+    remembered: Remembered | None,
+) -> list[float]:
+    """What the networks that look at the cubes themselves add to each candidate's score; nothing where a bundle has none."""
+    stage = bundle.manifest.second_stage
+    if stage is None or stage.cubes is None:
+        return [0.0] * len(found)
+    looks = stage.cubes
+    scores = []
+    for one in found:
+        progress(1.0)
+        odds = odds_around(bundle.cubes, volume, one.centre_lps_mm, looks.views, bundle.precision, remembered)
+        scores.append(looks.weight * odds)
+    return scores
 
 
 def _looked_at(

@@ -20,7 +20,7 @@ from ai.bundle import Bundle, load_bundle
 from ai.predict import found_candidates
 from ai.preprocess import Region
 from ai.second_stage import around, cube_around
-from ai.shape import NAMES, measured
+from ai.shape import NAMES, SIDE, measured
 from ai.surroundings import NAMES as PLACES
 from ai.surroundings import surroundings
 from ai.volume import Volume
@@ -46,13 +46,16 @@ class Marked:
     """A scan with the first stage's candidates and what is measured around them, in the same order.
 
     `measures`: (N, M) of `ai.shape`.  `places`: (N, P) of `ai.surroundings`.  `around`: (N, 4, M), the first from the four places
-    about each.
+    about each.  `cubes`: (N, D, H, W) HU about each, of `ai.shape.SIDE` voxels; none in folders of before 0.15.0.  `cube_odds`: (N), what
+    networks say of them, where they were asked.
     """
 
     scored: Scored
     measures: NDArray[np.float32]
     places: NDArray[np.float32]
     around: NDArray[np.float32]
+    cubes: NDArray[np.int16] | None = None
+    cube_odds: NDArray[np.float64] | None = None
 
     @property
     def hits(self) -> NDArray[np.bool_]:
@@ -68,16 +71,23 @@ class Marked:
     def best(self, count: int) -> "Marked":
         """The scan with its best `count` candidates by the first stage's score, as a bundle that looks at so many has them."""
         scored = replace(self.scored, candidates=self.scored.candidates[:count])
-        return Marked(scored, self.measures[:count], self.places[:count], self.around[:count])
+        cubes = None if self.cubes is None else self.cubes[:count]
+        odds = None if self.cube_odds is None else self.cube_odds[:count]
+        return Marked(scored, self.measures[:count], self.places[:count], self.around[:count], cubes, odds)
 
 
 def mark(box: Prepared, region: Region, scored: Scored) -> Marked:
     """Return the candidates with the shape of what lies around them in the box, and where they lie in the region."""
     volume = Volume(np.asarray(box.region.hu_DHW), box.region.affine_lps)
     centres = [one.centre_lps_mm for one in scored.candidates]
-    found = [[measured(cube_around(volume, place)) for place in (centre, *around(centre))] for centre in centres]
+    cubes = [cube_around(volume, centre) for centre in centres]
+    found = [
+        [measured(cube), *(measured(cube_around(volume, place)) for place in around(centre))]
+        for cube, centre in zip(cubes, centres, strict=True)
+    ]
     measures = np.array(found, np.float32).reshape(len(centres), 5, len(NAMES))
-    return Marked(scored, measures[:, 0], surroundings(region, centres), measures[:, 1:])
+    seen = np.array(cubes, np.int16).reshape(len(centres), SIDE, SIDE, SIDE)
+    return Marked(scored, measures[:, 0], surroundings(region, centres), measures[:, 1:], seen)
 
 
 def identity_of(bundle: Bundle) -> dict[str, Any]:
@@ -121,7 +131,9 @@ def _scans_in(folder: Path) -> list[Path]:
 
 
 def save_marked(folder: Path, marked: Marked) -> None:
-    """Write a scan's candidates, with their measurements, as one file."""
+    """Write a scan's candidates: their cubes, then all else as one file, with which the scan is there."""
+    if marked.cubes is not None:
+        np.save(folder / f"{marked.scored.seed}.npy", marked.cubes)
     document = document_of(marked.scored)
     for name, measures in (("measures", marked.measures), ("places", marked.places), ("around", marked.around)):
         document |= {name: measures.astype(float).round(5).tolist()}
@@ -146,6 +158,7 @@ def load_marked(folder: Path, bundle: Bundle | None = None) -> list[Marked]:
             np.array(each["measures"], np.float32).reshape(-1, len(NAMES)),
             np.array(each["places"], np.float32).reshape(-1, len(PLACES)),
             np.array(each["around"], np.float32).reshape(-1, 4, len(NAMES)),
+            np.load(cubes, mmap_mode="r") if (cubes := folder / f"{each['seed']}.npy").exists() else None,
         )
         for each in sorted(found, key=lambda one: one["seed"])
     ]

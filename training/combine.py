@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from ai.bundle import Bundle, Fusion, SecondStage, load_bundle, save_bundle
+from ai.bundle import Bundle, Cubes, Fusion, Manifest, SecondStage, load_bundle, save_bundle
+from ai.cube_net import SIDE, CubeNet, cube_odds
 from ai.decode import rescored
 from ai.second_stage import FusionNet, ShapeNet, fused, fusion_input, looked_at, opinions
 from ai.surroundings import NAMES, place_scores
@@ -55,13 +56,15 @@ its favour: what lies in clear brain is not to be believed for that.
 class Weights:
     """What the first and the second stage's log odds weigh in a score, and each of `ai.surroundings.NAMES`; none: the place counts nothing.
 
-    `limit`: the sum of the latter from which a place takes nothing from a score.
+    `limit`: the sum of the latter from which a place takes nothing from a score.  `cube`: of the log odds of the networks that look
+    at the cubes themselves.
     """
 
     first: float
     second: float
     place: tuple[float, ...] = ()
     limit: float = 0.0
+    cube: float = 0.0
 
 
 def seconds_of(
@@ -91,12 +94,15 @@ def fitted_weights(
     """What stages and place weigh in a logistic regression of "on an aneurysm"; neither stage weighs less than 0."""
     first = np.concatenate([[one.score for one in scan.scored.candidates] for scan in marked])
     hit = np.concatenate([scan.hits for scan in marked]).astype(float)
-    read, spread = np.stack([np.ones(len(hit)), first, np.concatenate(list(seconds))], axis=1), np.ones(0)
+    odds = [np.ones(len(hit)), first, np.concatenate(list(seconds))]
+    if with_cubes := all(scan.cube_odds is not None for scan in marked):
+        odds.append(np.concatenate([cube_odds_of(scan) for scan in marked]))
+    read, spread = np.stack(odds, axis=1), np.ones(0)
     if with_place:
         places = np.concatenate([scan.places for scan in marked]).astype(np.float64)
         spread = places.std(axis=0) + 1e-3
         read = np.concatenate([read, (places - places.mean(axis=0)) / spread], axis=1)
-    ridge = np.array([0.0, 0.05, 0.05, *(PLACE_RIDGE for _ in spread)])
+    ridge = np.array([0.0, *(0.05 for _ in odds[1:]), *(PLACE_RIDGE for _ in spread)])
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         logit = read @ weights
@@ -104,25 +110,31 @@ def fitted_weights(
         value = (np.logaddexp(0.0, logit) - hit * logit).sum() + (ridge * weights**2).sum()
         return float(value), read.T @ wrong + 2.0 * ridge * weights
 
-    start = np.array([-1.0, 0.5, 0.3, *(0.0 for _ in spread)])
-    bounds = [(None, None), (0.02, None), (0.0, None), *((None, None) for _ in spread)]
+    start = np.array([-1.0, 0.5, *(0.3 for _ in odds[2:]), *(0.0 for _ in spread)])
+    bounds = [(None, None), (0.02, None), *((0.0, None) for _ in odds[2:]), *((None, None) for _ in spread)]
     found = minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds).x
+    cube = float(found[3]) if with_cubes else 0.0
     if not with_place:
-        return Weights(float(found[1]), float(found[2]))
-    place = found[3:] / spread
+        return Weights(float(found[1]), float(found[2]), cube=cube)
+    place = found[len(odds) :] / spread
     on_aneurysms = np.concatenate([scan.places[scan.hits] for scan in marked]) @ place
     limit = float(np.quantile(on_aneurysms, PLACE_SHARE))
-    return Weights(float(found[1]), float(found[2]), tuple(float(x) for x in place), limit)
+    return Weights(float(found[1]), float(found[2]), tuple(float(x) for x in place), limit, cube)
 
 
 def combined(marked: Sequence[Marked], seconds: Sequence[NDArray[np.float64]], weights: Weights) -> list[Scored]:
-    """The scans with their candidates scored by both stages and their places."""
+    """The scans with their candidates scored by both stages, their cubes and their places."""
     scored = []
     for scan, second in zip(marked, seconds, strict=True):
-        place = place_scores(scan.places, weights.place, weights.limit)
-        both = [float(x) for x in second], weights.first, weights.second, place
+        added = place_scores(scan.places, weights.place, weights.limit) + weights.cube * cube_odds_of(scan)
+        both = [float(x) for x in second], weights.first, weights.second, added.tolist()
         scored.append(replace(scan.scored, candidates=rescored(scan.scored.candidates, *both)))
     return scored
+
+
+def cube_odds_of(scan: Marked) -> NDArray[np.float64]:
+    """What networks said of the cubes of a scan; 0 where none were asked."""
+    return np.zeros(len(scan.places)) if scan.cube_odds is None else scan.cube_odds
 
 
 Seen = tuple[Sequence[Marked], Sequence[NDArray[np.float64]]]
@@ -130,22 +142,44 @@ Seen = tuple[Sequence[Marked], Sequence[NDArray[np.float64]]]
 
 
 def seen_by(bundle: Bundle, marked: Sequence[Marked]) -> Seen:
-    """The scans with as many candidates as a bundle looks at, and its second stage's log odds of those, 0 where it has none."""
+    """The scans with as many candidates as a bundle looks at, and its second stage's log odds of those, 0 where it has none.
+
+    Raises ConfigError where it looks at cubes, and a scan has none.
+    """
     scans, stage = [scan.best(bundle.manifest.candidates) for scan in marked], bundle.manifest.second_stage
     if stage is None:
         return scans, [np.zeros(len(scan.hits)) for scan in scans]
+    views = stage.cubes.views if stage.cubes else 0
+    scans = [looked_into(scan, bundle.cubes, views) for scan in scans]
     return scans, seconds_of(bundle.second, scans, stage.around, bundle.fusion)
+
+
+def looked_into(scan: Marked, cubes: Sequence[CubeNet], views: int) -> Marked:
+    """The scan with what networks say of its cubes, or of none where there is no network.  Raises ConfigError without cubes."""
+    if not cubes:
+        return replace(scan, cube_odds=None)
+    if scan.cubes is None:
+        raise ConfigError(f"scan {scan.scored.seed} was marked without cubes: mark the scans anew, into another folder")
+    low = (scan.cubes.shape[-1] - SIDE) // 2
+    middle = slice(low, low + SIDE)
+    odds = [cube_odds(cubes, cube[middle, middle, middle], views, "auto") for cube in scan.cubes]
+    return replace(scan, cube_odds=np.array(odds, float))
 
 
 def require_unseen(bundle: Bundle, learnt: Sequence[Marked], *judged: Sequence[Marked]) -> None:
     """No scan is judged that is learned from, and the bundle has not learned from any yet.  Raises ConfigError."""
-    seeds = {scan.scored.seed for scan in learnt}
-    if both := sorted(seeds & {scan.scored.seed for scans in judged for scan in scans}):
-        raise ConfigError(f"scan {both[0]} is learned from and judged ({len(both)} such scans): name other folders")
+    require_apart(learnt, *judged)
     if learnt and bundle.fusion:
         raise ConfigError(
             f"{bundle.manifest.version} has learned from drawn scans already: begin with the bundle before its tuning"
         )
+
+
+def require_apart(learnt: Sequence[Marked], *judged: Sequence[Marked]) -> None:
+    """No scan is judged that is learned from.  Raises ConfigError."""
+    seeds = {scan.scored.seed for scan in learnt}
+    if both := sorted(seeds & {scan.scored.seed for scans in judged for scan in scans}):
+        raise ConfigError(f"scan {both[0]} is learned from and judged ({len(both)} such scans): name other folders")
 
 
 def tuned_without(networks: Sequence[ShapeNet], marked: Sequence[Marked]) -> Iterator[tuple[list[ShapeNet], int]]:
@@ -219,10 +253,14 @@ def joined(
     seconds: Sequence[NDArray[np.float64]],
     learnt: Seen = ((), ()),
     fusion: tuple[FusionNet, ...] = (),
+    cubes: tuple[CubeNet, ...] = (),
+    views: int = 1,
+    around: int = AROUND,
 ) -> tuple[Bundle, list[Scored]]:
     """The bundle with its second stage, fitted to all scans and those `learnt`, and the scans as it scores them.
 
-    It looks at as many candidates as the scans have at most.
+    It looks at as many candidates as the scans have at most.  `cubes`: what was asked of their cubes, from so many `views`.
+    `around`: of so many each was seen from around.
     """
     fitted = [*marked, *learnt[0]], [*seconds, *learnt[1]]
     weights = fitted_weights(*fitted)
@@ -244,11 +282,12 @@ def joined(
             dict(zip(NAMES, weights.place, strict=True)),
             weights.limit,
             max(len(scan.hits) for scan in fitted[0]),
-            AROUND,
+            around,
             Fusion(fusion[0].settings, {"unsaved.safetensors": ""}) if fusion else None,
+            Cubes(cubes[0].settings, weights.cube, views, {"unsaved.safetensors": ""}) if cubes else None,
         ),
     )
-    return Bundle(manifest, bundle.networks, second, fusion), scored[: len(marked)]
+    return Bundle(manifest, bundle.networks, second, fusion, cubes), scored[: len(marked)]
 
 
 def compared(before: Sequence[Case], after: Sequence[Case], threshold: float) -> dict[str, tuple[float, float, float]]:
@@ -287,7 +326,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         before, *_ = cross_fitted(scans, seen, with_place=bool(old.second_stage.place_weights))
     after, report, notify = cross_fitted(marked, seconds, learnt=learnt)
-    print(f"{len(marked)} scans, {sum(one.positive for one in before)} with an aneurysm")
+    tell(old, asked.version, before, after, report, notify)
+    final, scored = joined(bundle, second, asked.version, marked, seconds, learnt, fusion)
+    print(weighed(final.manifest))
+    if asked.folder:
+        write(asked.folder, final, scored)
+    return 0
+
+
+def weighed(manifest: Manifest) -> str:
+    """What each part weighs in a candidate's score."""
+    stage = manifest.second_stage
+    assert stage is not None
+    cubes = f", cubes {stage.cubes.weight:.3f}" if stage.cubes else ""
+    return f"weights: first stage {stage.first_weight:.3f}, second {stage.second_weight:.3f}{cubes}"
+
+
+def write(folder: Path, final: Bundle, scored: Sequence[Scored]) -> None:
+    """Write a bundle that was joined, with its figures on the scans that it was fitted to and the steps of its first stage."""
+    figures = measure(scored, final) | {"steps": final.manifest.figures.get("steps", float("nan"))}
+    kept = {name: round(value, 4) for name, value in figures.items() if np.isfinite(value)}
+    manifest = replace(final.manifest, figures=kept)
+    save_bundle(folder, manifest, final.networks, final.second, final.fusion, final.cubes)
+
+
+def tell(
+    old: Manifest,
+    version: str,
+    before: Sequence[Case],
+    after: Sequence[Case],
+    report: Sequence[float],
+    notify: Sequence[float],
+) -> None:
+    """Print the figures of two bundles on the same scans, and the gains; `report` and `notify` are the new one's thresholds by scan."""
+    print(f"{len(before)} scans, {sum(one.positive for one in before)} with an aneurysm")
     _print(
         f"{old.version} at {old.threshold:.2f}",
         headline(before, old.threshold),
@@ -295,7 +367,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     middle = float(np.median(report))
     _print(
-        f"{version_of(asked)} at about {middle:.2f}",
+        f"{version} at about {middle:.2f}",
         headline(after, middle),
         bootstrap(lambda s: headline(s, middle), after, DRAWS),
     )
@@ -306,18 +378,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: sensitivity {np.mean(right):.3f} specificity {1 - np.mean(wrong):.3f}")
     for name, (value, low, high) in compared(before, after, middle).items():
         print(f"gain of {name:32s} {value:+.3f} ({low:+.3f} to {high:+.3f})")
-    final, scored = joined(bundle, second, asked.version, marked, seconds, learnt, fusion)
-    print(f"weights {final.manifest.second_stage.first_weight:.3f} {final.manifest.second_stage.second_weight:.3f}")  # type: ignore[union-attr]
-    if asked.folder:
-        figures = measure(scored, final) | {"steps": old.figures.get("steps", float("nan"))}
-        kept = {name: round(value, 4) for name, value in figures.items() if np.isfinite(value)}
-        save_bundle(asked.folder, replace(final.manifest, figures=kept), final.networks, second, fusion)
-    return 0
-
-
-def version_of(asked: argparse.Namespace) -> str:
-    """The version that the new bundle is to have."""
-    return str(asked.version)
 
 
 def _print(title: str, values: dict[str, float], intervals: dict[str, tuple[float, float]]) -> None:

@@ -12,10 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ai.bundle import Bundle, load_bundle
 from ai.predict import found_candidates
+from ai.second_stage import cube_around
+from ai.shape import SIDE
+from ai.volume import Volume
 from training.anatomy import read_arteries
 from training.candidates import MOST_MARKED, Marked, claim, mark, save_marked
 from training.cases import Scored
@@ -53,13 +58,24 @@ def options_of(kind: str, seed: int, anatomy: str) -> dict[str, Any]:
     return arteries | {"positive": seed % 3 == 1}
 
 
-def drawn(kind: str, seed: int, bundle: Bundle, anatomy: str) -> Marked:
-    """The candidates of a scan that is painted for them."""
+def drawn(kind: str, seed: int, bundle: Bundle, anatomy: str) -> tuple[Marked, NDArray[np.int16]]:
+    """The candidates of a scan that is painted for them, and the cubes about the middles of its aneurysms, (L, D, H, W) HU."""
     box = undivided(make_scan(seed, extent="native", **options_of(kind, seed, anatomy)))
     scan = region_from(box, bundle.manifest.preprocessing)
     found = found_candidates(scan.region, bundle, "cpu", most=MOST_MARKED)
     scored = Scored(seed, seen(scan), found, scan.confounders)
-    return mark(box, scan.region, scored)
+    volume = Volume(box.region.hu_DHW, box.region.affine_lps)
+    middles = [cube_around(volume, lesion.centre_lps_mm) for lesion in scored.lesions]
+    return mark(box, scan.region, scored), np.array(middles, np.int16).reshape(-1, SIDE, SIDE, SIDE)
+
+
+def sacs_of(folder: Path, marked: Marked) -> NDArray[np.int16]:
+    """The cubes about the middles of a drawn scan's aneurysms.  Raises ConfigError where these, or its candidates', were not kept."""
+    path = folder / f"{marked.scored.seed}.sacs.npy"
+    if marked.cubes is None or not path.exists():
+        raise ConfigError(f"{folder} is of a version that kept no cubes: draw the scans anew, into another folder")
+    found: NDArray[np.int16] = np.load(path, mmap_mode="r")
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = [seed for seed in seeds if not (asked.folder / f"{seed}.json").exists()]
     begun = time.monotonic()
     for number, seed in enumerate(missing, start=1):
-        save_marked(asked.folder, drawn(asked.kind, seed, bundle, str(asked.anatomy)))
+        marked, middles = drawn(asked.kind, seed, bundle, str(asked.anatomy))
+        np.save(asked.folder / f"{seed}.sacs.npy", middles)
+        save_marked(asked.folder, marked)
         minutes = (time.monotonic() - begun) / 60
         print(
             f"{len(seeds) - len(missing) + number} of {len(seeds)} scans, {number / minutes:.1f} a minute", flush=True

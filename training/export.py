@@ -75,6 +75,7 @@ def write_calibrated(config: TrainConfig, bundle: Bundle, folder: Path, known: M
         bundle.networks,
         bundle.second,
         bundle.fusion,
+        bundle.cubes,
     )
     return figures
 

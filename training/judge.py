@@ -38,7 +38,8 @@ def shipped_cases(bundle: Bundle, marked: Sequence[Marked]) -> list[Case]:
     scored, stage = [scan.scored for scan in scans], manifest.second_stage
     if stage is not None:
         place = tuple(stage.place_weights.values())
-        weights = Weights(stage.first_weight, stage.second_weight, place, stage.place_limit)
+        cube = stage.cubes.weight if stage.cubes else 0.0
+        weights = Weights(stage.first_weight, stage.second_weight, place, stage.place_limit, cube)
         scored = combined(scans, seconds, weights)
     return [case(one, manifest.calibration, manifest.threshold) for one in scored]
 

@@ -11,6 +11,7 @@ import torch
 from ai.bundle import Bundle
 from ai.inference import Tiling
 from ai.preprocess import Preprocessing
+from ai.shape import SIDE
 from ai.unet import UNet
 from tests.support.made_up_scan import scan
 from tests.unit.ai.test_bundle import TINY, manifest
@@ -106,3 +107,19 @@ def test_a_folder_of_before_is_read_and_nothing_is_added_to_it(
     (folder / "identity.json").unlink()
     assert candidates.main(["bundle", str(cache), str(folder)]) == 2
     assert not (folder / "identity.json").exists() and len(load_marked(folder, bundle_of(sha256="cd"))) == 1
+
+
+def test_drawn_scans_keep_the_cubes_of_their_candidates_and_of_their_aneurysms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(bundle_of(), monkeypatch)
+    monkeypatch.setattr(drawn_candidates, "make_scan", made_up)
+    monkeypatch.setattr(drawn_candidates, "read_arteries", lambda folder: None)
+    assert drawn_candidates.main(["bundle", "anatomy", str(tmp_path), "--kind", "plain", "--count", "2"]) == 0
+    assert "2 of 2 scans" in capsys.readouterr().out
+    found = load_marked(tmp_path, bundle_of())
+    middles = [drawn_candidates.sacs_of(tmp_path, each) for each in found]
+    for each, about in zip(found, middles, strict=True):
+        assert each.cubes is not None and each.cubes.shape == (len(each.hits), SIDE, SIDE, SIDE)
+        assert about.shape == (len(each.scored.lesions), SIDE, SIDE, SIDE)
+    assert np.concatenate(middles)[:, 18:22, 18:22, 18:22].mean() > 200.0  # filled

@@ -1,0 +1,138 @@
+"""The cube network learns, goes on after a kill, and joins a bundle."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ai.bundle import Bundle, load_bundle
+from ai.cube_net import SIDE, CubeNet, CubeSettings
+from ai.unet import UNet, UNetSettings
+from tests.unit.ai.test_bundle import TINY, manifest
+from tests.unit.training.test_combine import SCANS, SECOND, SECONDS
+from training import combine, cube_join, cube_net
+from training.candidates import Marked, save_marked
+from training.config import ConfigError
+from training.cube_net import Lessons, begun, is_unseen, load_network, save_network
+
+KEPT = SIDE + 8
+
+
+def cube(rng: np.random.Generator, sac: bool) -> np.ndarray:
+    """Noise, and in the middle of one of a sac a bright ball."""
+    hu = rng.normal(40.0, 10.0, (KEPT,) * 3)
+    if sac:
+        line = np.arange(KEPT) - (KEPT - 1) / 2
+        hu[line[:, None, None] ** 2 + line[:, None] ** 2 + line**2 < 36.0] += 300.0
+    return hu.astype(np.int16)
+
+
+def with_cubes(scan: Marked) -> Marked:
+    rng = np.random.default_rng(scan.scored.seed)
+    return replace(scan, cubes=np.stack([cube(rng, bool(hit)) for hit in scan.hits]))
+
+
+SEEN = [with_cubes(scan) for scan in SCANS]
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A bundle, drawn cubes, a run, and a folder of drawn scans."""
+    (tmp_path / "cubes").mkdir()
+    rng = np.random.default_rng(1)
+    kinds = ["sac", "bend"] * 6
+    np.save(tmp_path / "cubes" / "0000000.npy", np.stack([cube(rng, kind == "sac") for kind in kinds]))
+    (tmp_path / "cubes" / "0000000.json").write_text(json.dumps([[kind, "made up", 5.0] for kind in kinds]))
+    (tmp_path / "drawn").mkdir()
+    for scan in SEEN[:40]:
+        assert scan.cubes is not None
+        np.save(tmp_path / "drawn" / f"{scan.scored.seed}.sacs.npy", scan.cubes[scan.hits])
+        save_marked(tmp_path / "drawn", scan)
+    bundle, _ = combine.joined(Bundle(manifest(), (UNet(TINY),)), (SECOND,), "0.1", SCANS, SECONDS)
+    for module in (cube_net, cube_join):
+        monkeypatch.setattr(module, "load_bundle", lambda _folder: bundle)
+    monkeypatch.setattr(cube_net, "EVERY", 2)
+    return ["bundle", str(tmp_path / "cubes"), str(tmp_path / "run.safetensors"), str(tmp_path / "drawn")]
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(
+    folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cube_net.main([*folders, "--steps", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "step 2 of 4, loss" in said and f"on {sum(map(is_unseen, SEEN[:40]))} scans left out, AUC: cubes" in said
+    broken = [*folders[:2], str(tmp_path / "broken.safetensors"), *folders[3:], "--steps", "4"]
+    looked, batch = iter(range(4)), Lessons.batch
+    with monkeypatch.context() as until_killed:
+        until_killed.setattr(
+            Lessons, "batch", lambda one, rng: batch(one, rng) if next(looked) < 3 else pytest.fail("killed")
+        )
+        with pytest.raises(pytest.fail.Exception, match="killed"):
+            cube_net.main(broken)
+    capsys.readouterr()
+    assert cube_net.main(broken) == 0
+    assert "step 2 of 4" not in capsys.readouterr().out
+    whole, pieces = (load_network(Path(run)).state_dict() for run in (folders[2], broken[2]))
+    assert all(torch.equal(whole[name], pieces[name]) for name in whole)
+
+
+def test_what_is_random_at_a_step_is_drawn_from_its_number(folders: list[str]) -> None:
+    lessons = Lessons.of(
+        Path(folders[1]), [(scan, scan.cubes[scan.hits]) for scan in SEEN[:10] if scan.cubes is not None]
+    )
+    one, other = (lessons.batch(np.random.default_rng([0, 7])) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    hu, is_sac, kinds = one
+    assert hu.shape == (20, SIDE, SIDE, SIDE) and len(is_sac) == 20 and len(kinds) == cube_net.OF_CUBES
+    bright = hu[:, 12:20, 12:20, 12:20].mean(dim=(1, 2, 3)) > 150.0
+    assert torch.equal(bright, is_sac > 0)
+
+
+def test_a_network_begins_with_what_the_first_stage_sees() -> None:
+    torch.manual_seed(0)
+    first = UNet(UNetSettings(in_channels=6, widths=(16, 32, 64, 96, 128), convolutions=(1, 2, 2, 2, 2)))
+    network = begun(CubeNet(CubeSettings()), Bundle(manifest(network=first.settings), (first,)))
+    own, theirs = network.state_dict(), first.state_dict()
+    assert torch.equal(own["blocks.0.0.weight"][:, :3], theirs["levels.0.0.0.weight"][:, :3])
+    assert torch.equal(own["blocks.6.0.weight"], theirs["levels.3.1.0.weight"])
+    other = begun(CubeNet(CubeSettings()), Bundle(manifest(), (UNet(TINY),)))  # of other widths: as it was made
+    assert torch.isfinite(other.state_dict()["blocks.0.0.weight"]).all()
+
+
+def test_a_cube_network_joins_a_bundle_and_is_what_decides(
+    folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(combine, "DRAWS", 20)
+    monkeypatch.setattr(combine, "cube_odds", lambda _networks, hu, _views, _precision: 8.0 if hu.max() > 250 else -8.0)
+    save_network(tmp_path / "net.safetensors", CubeNet(CubeSettings()))
+    (tmp_path / "judged").mkdir()
+    for scan in SEEN[40:]:
+        save_marked(tmp_path / "judged", scan)
+    asked = ["bundle", str(tmp_path / "net.safetensors"), str(tmp_path / "judged"), "0.2", str(tmp_path / "joined")]
+    assert cube_join.main([*asked, "--learnt", folders[3], "--views", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "0.2 at about" in said and "gain of auc_present" in said and ", cubes " in said
+    made = load_bundle(tmp_path / "joined")
+    stage = made.manifest.second_stage
+    assert stage is not None and stage.cubes is not None
+    assert stage.cubes.weight > 0.1 and stage.cubes.views == 3 and made.manifest.version == "0.2"
+    assert len(made.cubes) == 1 and made.cubes[0].settings == CubeSettings()
+    assert cube_join.main([*asked[:2], str(tmp_path / "drawn"), "0.2", "--learnt", folders[3]]) == 2
+    assert "is learned from and judged" in capsys.readouterr().err
+
+
+def test_folders_without_cubes_say_what_to_do(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "older").mkdir()
+    save_marked(tmp_path / "older", SCANS[0])
+    assert cube_net.main([*folders, str(tmp_path / "older")]) == 2
+    assert "kept no cubes: draw the scans anew, into another folder" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="marked without cubes: mark the scans anew"):
+        combine.looked_into(SCANS[0], (CubeNet(CubeSettings()),), 1)
+    (tmp_path / "empty").mkdir()
+    assert cube_net.main([folders[0], str(tmp_path / "empty"), *folders[2:]]) == 2
+    assert "must hold cubes and scans" in capsys.readouterr().err

@@ -1,0 +1,265 @@
+"""The cube network learns from drawn cubes and from what the first stage marks on drawn scans.
+
+`python -m training.cube_net BUNDLE CUBES RUN FOLDER [FOLDER ...] [--steps N] [--seed K]`: CUBES is a folder of
+`python -m training.cubes.store`, the others are of `python -m training.drawn_candidates`, RUN the file that the weights are written
+to.  It begins with the convolutions of the bundle's first stage.  The same command goes on after a kill.  A fifth of the scans is
+left out, for `python -m training.cube_join` to fit to, and how well aneurysms are told from the rest there is printed now and
+then: by the network, by the bundle's second stage, and by the sum of both.
+"""
+
+import argparse
+import copy
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ai.bundle import Bundle, load_bundle
+from ai.cube_net import SIDE, TURNINGS, WINDOWS_HU, CubeNet, CubeSettings, turned
+from ai.device import passes_in_bfloat16
+from ai.second_stage import sac_logits
+from training.candidates import Marked, load_marked
+from training.combine import cube_odds_of, looked_into, seen_by
+from training.config import ConfigError
+from training.cubes.store import read_shards
+from training.drawn_candidates import sacs_of
+from training.metrics import auc
+from training.second_stage import label
+
+OF_CUBES, OF_SACS, OF_OTHERS = 6, 5, 9
+"""In a batch: drawn cubes, candidates on an aneurysm or middles of one, and other candidates."""
+STEPS, RATE, WARMING, DECAY, DROPPED = 10_000, 1.5e-3, 300, 0.05, 0.1
+KINDS_WEIGHT = 0.15
+"""Of telling all kinds of drawn cubes apart, beside telling sacs from the rest."""
+AVERAGED = 0.998
+EVERY = 500
+FARTHEST_VOXELS = 2
+"""A cube is cut so far off its place at most, along each axis."""
+UNSEEN_OF = 5
+Cut = tuple[NDArray[np.int16], int]
+"""A file of cubes, and which of them."""
+
+
+def is_unseen(marked: Marked) -> bool:
+    """Whether a scan is left out, whatever kind of scan its seed makes it."""
+    return marked.scored.seed // 3 % UNSEEN_OF == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """What there is to learn from: drawn cubes with the index of their kind, places on aneurysms, and other candidates.
+
+    `odds`: how often each of the others is drawn, relative to one another: as often as the first stage takes it for an aneurysm,
+    and all now and then.
+    """
+
+    cubes: list[Cut]
+    kinds: NDArray[np.int64]
+    sacs: list[Cut]
+    others: list[Cut]
+    odds: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, cubes: Path, scans: Sequence[tuple[Marked, NDArray[np.int16]]]) -> "Lessons":
+        """Those of a folder of drawn cubes and of scans, each with the cubes at the middles of its aneurysms.  Raises ConfigError."""
+        shards = read_shards(cubes)
+        if not shards or not scans:
+            raise ConfigError(f"{cubes} and the folders of scans must hold cubes and scans: draw them first")
+        sacs: list[Cut] = []
+        others: list[Cut] = []
+        scores: list[float] = []
+        for scan, middles in scans:
+            assert scan.cubes is not None
+            sacs += [(middles, number) for number in range(len(middles))]
+            for number, (hit, one) in enumerate(zip(scan.hits, scan.scored.candidates, strict=True)):
+                (sacs if hit else others).append((scan.cubes, number))
+                scores += [] if hit else [one.score]
+        odds = 1.0 / (1.0 + np.exp(-(np.array(scores) + 2.0))) + 0.1
+        return cls(
+            [(shard.hu, number) for shard in shards for number in range(len(shard.kinds))],
+            np.array([label(kind) for shard in shards for kind in shard.kinds]),
+            sacs,
+            others,
+            odds / odds.sum(),
+        )
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """HU of N cubes of `SIDE`, laid and shifted at random, which are sacs (N), and the kinds of the first `OF_CUBES`."""
+        drawn = rng.integers(len(self.cubes), size=OF_CUBES)
+        sacs = rng.integers(len(self.sacs), size=OF_SACS)
+        others = rng.choice(len(self.others), size=OF_OTHERS, p=self.odds)
+        cuts = [self.cubes[i] for i in drawn] + [self.sacs[i] for i in sacs] + [self.others[i] for i in others]
+        kinds = torch.from_numpy(self.kinds[drawn])
+        is_sac = torch.cat([(kinds == 0).float(), torch.ones(OF_SACS), torch.zeros(OF_OTHERS)])
+        return torch.stack([_cut(each, rng) for each in cuts]), is_sac, kinds
+
+
+def _cut(cut: Cut, rng: np.random.Generator) -> Tensor:
+    cubes, number = cut
+    middle = (cubes.shape[-1] - SIDE) // 2
+    low = middle + rng.integers(-FARTHEST_VOXELS, FARTHEST_VOXELS + 1, size=3)
+    box = tuple(slice(start, start + SIDE) for start in low)
+    hu = torch.from_numpy(cubes[number][box].astype(np.float32))[None]
+    return turned(hu, int(rng.integers(len(TURNINGS))))[0]
+
+
+def otherwise(hu: Tensor, rng: np.random.Generator) -> Tensor:
+    """The cubes with other contrast, some of them blurred, some with more noise, as coarse as a scanner's."""
+    count = len(hu)
+    scale, shift, noise = (
+        torch.from_numpy(rng.uniform(low, high, (count, 1, 1, 1)).astype(np.float32))
+        for low, high in ((0.85, 1.18), (-20.0, 20.0), (0.0, 20.0))
+    )
+    hu = hu * scale + shift
+    blurred, noisy = (
+        torch.from_numpy((rng.random(count) < part).astype(np.float32))[:, None, None, None] for part in (0.2, 0.4)
+    )
+    line = torch.tensor([0.2, 0.6, 0.2])
+    kernel = torch.einsum("a,b,c->abc", line, line, line)[None, None]
+    soft = F.conv3d(F.pad(hu[:, None], (1,) * 6, mode="replicate"), kernel)[:, 0]
+    grains = torch.from_numpy(rng.standard_normal(hu.shape, dtype=np.float32))
+    coarse = F.avg_pool3d(grains[:, None], 3, 1, 1)[:, 0] * 4.5
+    return hu + blurred * (soft - hu) + noisy * noise * coarse
+
+
+def begun(network: CubeNet, bundle: Bundle) -> CubeNet:
+    """The network with the convolutions of the bundle's first stage where they have the same shape, but for its coordinates."""
+    levels = bundle.networks[0].levels
+    theirs = [part for part in levels.modules() if isinstance(part, (nn.Conv3d, nn.GroupNorm))]
+    own = [part for part in network.blocks.modules() if isinstance(part, (nn.Conv3d, nn.BatchNorm3d))]
+    with torch.no_grad():
+        own[0].weight[:, len(WINDOWS_HU) :] *= 0.3  # the density, which the first stage does not read
+        for part, known in zip(own, theirs, strict=False):
+            into = part.weight[:, : len(WINDOWS_HU)] if part is own[0] else part.weight
+            taken = known.weight[:, : into.shape[1]] if part is own[0] else known.weight
+            if into.shape != taken.shape:
+                break
+            into.copy_(taken)
+            if part.bias is not None and known.bias is not None:
+                part.bias.copy_(known.bias)
+    return network
+
+
+def learn(
+    lessons: Lessons, network: CubeNet, run: Path, steps: int, seed: int, told: Sequence[Marked], bundle: Bundle
+) -> CubeNet:
+    """Return the average of the weights on the way; what was learned before a kill is gone on with.
+
+    What is random at a step is drawn from the seed and its number.
+    """
+    network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    averaged = copy.deepcopy(network).requires_grad_(False)
+    optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY)
+    checkpoint, done, begun_at = run.with_suffix(".checkpoint.pt"), 0, time.monotonic()
+    if checkpoint.exists():
+        kept = torch.load(checkpoint, weights_only=True)
+        parts: tuple[Any, ...] = (network, averaged, optimiser)
+        for part, state in zip(parts, kept["parts"], strict=True):
+            part.load_state_dict(state)
+        done = kept["step"]
+    bfloat16, lost = passes_in_bfloat16("auto", torch.device("cpu")), 0.0
+    for step in range(done, steps):
+        rate = RATE * min(1.0, (step + 1) / WARMING) * max(0.01, 0.5 * (1.0 + math.cos(math.pi * step / steps)))
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        rng = np.random.default_rng([seed, step])
+        torch.manual_seed(seed * 1_000_003 + step)
+        hu, is_sac, kinds = lessons.batch(rng)
+        network.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            read = network.read(otherwise(hu, rng))
+        answered = network.kinds(F.dropout(read, DROPPED))
+        loss = F.binary_cross_entropy_with_logits(sac_logits(answered), is_sac)
+        loss = loss + KINDS_WEIGHT * F.cross_entropy(answered[:OF_CUBES], kinds)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        _average(averaged, network, min(AVERAGED, (step + 1) / (step + 11)))
+        lost += float(loss.detach())
+        if (step + 1) % EVERY == 0 or step + 1 == steps:
+            each = len(is_sac) * (step + 1 - done) / (time.monotonic() - begun_at)
+            print(
+                f"step {step + 1} of {steps}, loss {lost / ((step % EVERY) + 1):.3f}, {each:.0f} cubes a second",
+                flush=True,
+            )
+            lost = 0.0
+            states = [network.state_dict(), averaged.state_dict(), optimiser.state_dict()]
+            torch.save({"step": step + 1, "parts": states}, checkpoint.with_suffix(".tmp"))
+            checkpoint.with_suffix(".tmp").replace(checkpoint)
+            if (step + 1) % (4 * EVERY) == 0 or step + 1 == steps:
+                print(_told_apart(averaged.eval(), told, bundle), flush=True)
+    return averaged.eval()
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, network: nn.Module, kept: float) -> None:
+    for mean, newest in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(newest, 1.0 - kept)
+        else:
+            mean.copy_(newest)
+
+
+def _told_apart(network: CubeNet, told: Sequence[Marked], bundle: Bundle) -> str:
+    """How well candidates on an aneurysm are told from the rest of scans that are left out."""
+    scans, seconds = seen_by(bundle, told)
+    cubes = np.concatenate([cube_odds_of(looked_into(scan, (network,), 1)) for scan in scans])
+    second, hits = np.concatenate(seconds), np.concatenate([scan.hits for scan in scans]).tolist()
+    if not any(hits):
+        return "  no aneurysm on the scans that are left out"
+    found = {"cubes": cubes, "second stage": second, "both": cubes + second}
+    return f"  on {len(scans)} scans left out, AUC: " + ", ".join(
+        f"{name} {auc(odds.tolist(), hits):.3f}" for name, odds in found.items()
+    )
+
+
+def save_network(path: Path, network: CubeNet) -> None:
+    """Write the weights."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
+
+
+def load_network(path: Path) -> CubeNet:
+    """The network of a file of `save_network`, in evaluation mode."""
+    network = CubeNet(CubeSettings())
+    network.load_state_dict(load_file(path))
+    return network.requires_grad_(False).eval()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Learn; 2 where there is nothing to learn from."""
+    parser = argparse.ArgumentParser(prog="python -m training.cube_net", description=__doc__)
+    for name in ("bundle", "cubes", "run"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    bundle = load_bundle(asked.bundle)
+    try:
+        scans = [(scan, sacs_of(folder, scan)) for folder in asked.folders for scan in load_marked(folder, bundle)]
+        lessons = Lessons.of(asked.cubes, [(scan, middles) for scan, middles in scans if not is_unseen(scan)])
+        told = [scan for scan, _ in scans if is_unseen(scan)]
+        torch.manual_seed(asked.seed)
+        network = begun(CubeNet(CubeSettings()), bundle)
+        asked.run.parent.mkdir(parents=True, exist_ok=True)
+        save_network(asked.run, learn(lessons, network, asked.run, asked.steps, asked.seed, told, bundle))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
