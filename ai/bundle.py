@@ -74,8 +74,8 @@ class Cubes:
     weights_sha256: dict[str, str]
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.weight) and self.weight >= 0.0):
-            raise ValueError(f"the weight of cubes must be a number from 0 on, got {self.weight}")
+        if not (np.isfinite(self.weight) and self.weight > 0.0):
+            raise ValueError(f"the weight of cubes must be a number above 0, got {self.weight}")
         if type(self.views) is not int or self.views not in range(1, len(TURNINGS) + 1):
             raise ValueError(f"views must be a whole number from 1 to {len(TURNINGS)}, got {self.views}")
         _check_names(self.weights_sha256)
@@ -282,12 +282,20 @@ def save_bundle(
             stage = replace(stage, cubes=replace(stage.cubes, weights_sha256=digests))
             kept |= set(digests)
         final = replace(final, second_stage=stage)
-    text = json.dumps({"format": FORMAT, **asdict(final)}, indent=2) + "\n"
+    text = json.dumps({"format": FORMAT, **_said(final)}, indent=2) + "\n"
     _replace(folder / MANIFEST, text.encode())
     for old in folder.glob("*.safetensors"):
         if old.name not in kept:
             old.unlink()
     return final
+
+
+def _said(manifest: Manifest) -> dict[str, Any]:
+    """What is written of a manifest: of a second stage only the parts that it has, so that an older Willis can read it."""
+    said = asdict(manifest)
+    if said["second_stage"] is not None:
+        said["second_stage"] = {key: value for key, value in said["second_stage"].items() if value is not None}
+    return said
 
 
 def _written(folder: Path, title: str, networks: Sequence[nn.Module]) -> dict[str, str]:
@@ -330,6 +338,8 @@ def _filled(network: N, path: Path, sha256: str) -> N:
             raise BundleError(f"{path} holds values in {name} that are not finite: train and export the bundle again")
         if name == "spread" and not bool((tensor > 0).all()):
             raise BundleError(f"{path} holds a spread that is not above 0: train and export the bundle again")
+        if name.endswith("running_var") and not bool((tensor >= 0).all()):
+            raise BundleError(f"{path} holds a variance below 0 in {name}: train and export the bundle again")
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network.eval()

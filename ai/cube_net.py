@@ -5,6 +5,7 @@
 It sees what nobody thought to measure; `ai.shape` measures what a network of its size would need many more cubes to learn.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,11 +33,19 @@ TURNINGS = tuple(product(permutations(range(3)), product((False, True), repeat=3
 
 @dataclass(frozen=True)
 class CubeSettings:
-    """What decides the shape of the weights; kept in a bundle's manifest.  `widths`: channels per level from full resolution down."""
+    """What the weights depend on; kept in a bundle's manifest.
+
+    `widths`: channels per level from full resolution down.  `side`, `spacing_mm`, `windows_hu`: what is read, and how.
+    """
 
     widths: tuple[int, ...] = (16, 32, 64, 96)
+    side: int = SIDE
+    spacing_mm: float = SPACING_MM
+    windows_hu: tuple[tuple[float, float], ...] = WINDOWS_HU
 
     def __post_init__(self) -> None:
+        if (self.side, self.spacing_mm, self.windows_hu) != (SIDE, SPACING_MM, WINDOWS_HU):
+            raise ValueError("cubes are not read as this version of Willis does: export the bundle again")
         if not self.widths or any(type(width) is not int or width < 1 for width in self.widths):
             raise ValueError(f"widths must be whole numbers from 1 on, got {self.widths}")
         if SIDE % 2 ** (len(self.widths) + 1):
@@ -122,10 +131,14 @@ def odds_around(
 def cube_odds(networks: Sequence[CubeNet], hu_DHW: NDArray[np.int16], views: int, precision: str = "float32") -> float:
     """The log odds that the middle of one cube is an aneurysm: the mean over the networks and over so many of `TURNINGS`.
 
-    Within ±`LARGEST_LOGIT`, and always those of this cube alone, whatever else is looked at.
+    Within ±`LARGEST_LOGIT`, and always those of this cube alone, whatever else is looked at.  Raises FloatingPointError when the
+    networks' answer is no number.
     """
     hu = torch.from_numpy(hu_DHW.astype(np.float32))[None]
     laid = torch.cat([turned(hu, len(TURNINGS) // views * view) for view in range(views)])
     with torch.autocast("cpu", torch.bfloat16, enabled=passes_in_bfloat16(precision, torch.device("cpu"))):
         logits = [sac_logits(network(laid)).mean() for network in networks]
-    return float(torch.stack(logits).mean().clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
+    odds = float(torch.stack(logits).mean().clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
+    if not math.isfinite(odds):
+        raise FloatingPointError("the answer of a network that looks at cubes is no number")
+    return odds

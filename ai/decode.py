@@ -49,7 +49,7 @@ class Calibration:
 class Candidate:
     """A peak of the lesion map before calibration.
 
-    `score`: mean lesion logit over the peak's core, or what both stages' log odds and its place together come to.
+    `score`: mean lesion logit over the peak's core, or what all that is known of it comes to (`rescored`).
     `location_shares`: 13 float, sum 1.  `mask`: of the cells as near as the diameter is measured
     in, those connected to the peak with at least half of its probability.
     """

@@ -14,7 +14,7 @@ from ai.bundle import Bundle, load_bundle
 from ai.circle import located_extent, steady_centre, window_about
 from ai.contrast import enhanced_tubes
 from ai.coverage import require_coverage
-from ai.cube_net import odds_around
+from ai.cube_net import SIDE, cube_odds, odds_around
 from ai.decode import Candidate, candidates, findings, rescored
 from ai.device import chosen_device, failures_by_type, same_answers
 from ai.errors import NotAnalysable, NotShownYet, Reason
@@ -237,6 +237,8 @@ def found_candidates(
 
 def warm(bundle: Bundle, device: str = "auto") -> None:
     """The networks are on the device and have run once, on nothing: the first scan waits for neither."""
+    if bundle.cubes:
+        cube_odds(bundle.cubes, np.zeros((SIDE,) * 3, np.int16), 1, bundle.precision)
     size = bundle.manifest.preprocessing.size_DHW
     _maps(Region(np.zeros(size, np.int16), np.eye(4), (0.0, 0.0, 0.0)), bundle, chosen_device(device), None)
 

@@ -31,7 +31,7 @@ from training.combine import (
     seconds_of,
     tuned_without,
 )
-from training.config import ConfigError
+from training.config import ConfigError, exits_2
 from training.export import calibrated
 from training.figures import headline
 from training.second_stage import trained
@@ -130,6 +130,7 @@ def row(title: str, judged: Judged, whole: Judged) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+@exits_2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, row by row."""
     parser = argparse.ArgumentParser(prog="python -m training.ablate", description=__doc__)

@@ -140,13 +140,14 @@ def save_marked(folder: Path, marked: Marked) -> None:
     write_whole(folder / f"{marked.scored.seed}.json", json.dumps(document))
 
 
-def load_marked(folder: Path, bundle: Bundle | None = None) -> list[Marked]:
-    """All scans of a folder, in the order of their seeds.
+def load_marked(folder: Path, bundle: Bundle | None = None, *, cubes: bool = False) -> list[Marked]:
+    """All scans of a folder, in the order of their seeds; the cubes too where they are asked for, or `bundle` looks at them.
 
     Raises ConfigError where only centres were measured, or the candidates are not those of the first stage of `bundle`.
     """
     if bundle is not None:
         require_own(folder, bundle)
+    wanted = cubes or (bundle is not None and bool(bundle.cubes))
     found = [json.loads(path.read_text(encoding="utf-8")) for path in _scans_in(folder)]
     if not all("around" in each for each in found):
         raise ConfigError(
@@ -158,7 +159,7 @@ def load_marked(folder: Path, bundle: Bundle | None = None) -> list[Marked]:
             np.array(each["measures"], np.float32).reshape(-1, len(NAMES)),
             np.array(each["places"], np.float32).reshape(-1, len(PLACES)),
             np.array(each["around"], np.float32).reshape(-1, 4, len(NAMES)),
-            np.load(cubes, mmap_mode="r") if (cubes := folder / f"{each['seed']}.npy").exists() else None,
+            np.load(kept) if wanted and (kept := folder / f"{each['seed']}.npy").exists() else None,
         )
         for each in sorted(found, key=lambda one: one["seed"])
     ]

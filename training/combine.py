@@ -27,7 +27,7 @@ from ai.second_stage import FusionNet, ShapeNet, fused, fusion_input, looked_at,
 from ai.surroundings import NAMES, place_scores
 from training.candidates import Marked, load_marked
 from training.cases import Case, Scored, case
-from training.config import ConfigError
+from training.config import ConfigError, exits_2
 from training.evaluate import measure
 from training.export import NOTIFY_SPECIFICITY, calibrated, least_probability
 from training.figures import headline
@@ -150,11 +150,11 @@ def seen_by(bundle: Bundle, marked: Sequence[Marked]) -> Seen:
     if stage is None:
         return scans, [np.zeros(len(scan.hits)) for scan in scans]
     views = stage.cubes.views if stage.cubes else 0
-    scans = [looked_into(scan, bundle.cubes, views) for scan in scans]
+    scans = [looked_into(scan, bundle.cubes, views, bundle.precision) for scan in scans]
     return scans, seconds_of(bundle.second, scans, stage.around, bundle.fusion)
 
 
-def looked_into(scan: Marked, cubes: Sequence[CubeNet], views: int) -> Marked:
+def looked_into(scan: Marked, cubes: Sequence[CubeNet], views: int, precision: str = "float32") -> Marked:
     """The scan with what networks say of its cubes, or of none where there is no network.  Raises ConfigError without cubes."""
     if not cubes:
         return replace(scan, cube_odds=None)
@@ -162,14 +162,14 @@ def looked_into(scan: Marked, cubes: Sequence[CubeNet], views: int) -> Marked:
         raise ConfigError(f"scan {scan.scored.seed} was marked without cubes: mark the scans anew, into another folder")
     low = (scan.cubes.shape[-1] - SIDE) // 2
     middle = slice(low, low + SIDE)
-    odds = [cube_odds(cubes, cube[middle, middle, middle], views, "auto") for cube in scan.cubes]
+    odds = [cube_odds(cubes, cube[middle, middle, middle], views, precision) for cube in scan.cubes]
     return replace(scan, cube_odds=np.array(odds, float))
 
 
 def require_unseen(bundle: Bundle, learnt: Sequence[Marked], *judged: Sequence[Marked]) -> None:
     """No scan is judged that is learned from, and the bundle has not learned from any yet.  Raises ConfigError."""
     require_apart(learnt, *judged)
-    if learnt and bundle.fusion:
+    if learnt and (bundle.fusion or bundle.cubes):
         raise ConfigError(
             f"{bundle.manifest.version} has learned from drawn scans already: begin with the bundle before its tuning"
         )
@@ -255,18 +255,18 @@ def joined(
     fusion: tuple[FusionNet, ...] = (),
     cubes: tuple[CubeNet, ...] = (),
     views: int = 1,
-    around: int = AROUND,
 ) -> tuple[Bundle, list[Scored]]:
     """The bundle with its second stage, fitted to all scans and those `learnt`, and the scans as it scores them.
 
-    It looks at as many candidates as the scans have at most.  `cubes`: what was asked of their cubes, from so many `views`.
-    `around`: of so many each was seen from around.
+    It looks at as many candidates as the scans have at most.  `cubes`: what was asked of their cubes, from so many `views`;
+    where there are any, the bundle's own second stage has measured them.
     """
     fitted = [*marked, *learnt[0]], [*seconds, *learnt[1]]
     weights = fitted_weights(*fitted)
     scored = combined(*fitted, weights)
     calibration = calibrated(scored)
     report = least_probability(scored, calibration, REPORT_SPECIFICITY)
+    counted = cubes if weights.cube > 0.0 else ()
     manifest = replace(
         bundle.manifest,
         version=version,
@@ -282,12 +282,12 @@ def joined(
             dict(zip(NAMES, weights.place, strict=True)),
             weights.limit,
             max(len(scan.hits) for scan in fitted[0]),
-            around,
+            bundle.manifest.second_stage.around if cubes and bundle.manifest.second_stage else AROUND,
             Fusion(fusion[0].settings, {"unsaved.safetensors": ""}) if fusion else None,
-            Cubes(cubes[0].settings, weights.cube, views, {"unsaved.safetensors": ""}) if cubes else None,
+            Cubes(cubes[0].settings, weights.cube, views, {"unsaved.safetensors": ""}) if counted else None,
         ),
     )
-    return Bundle(manifest, bundle.networks, second, fusion, cubes), scored[: len(marked)]
+    return Bundle(manifest, bundle.networks, second, fusion, counted), scored[: len(marked)]
 
 
 def compared(before: Sequence[Case], after: Sequence[Case], threshold: float) -> dict[str, tuple[float, float, float]]:
@@ -303,6 +303,7 @@ def compared(before: Sequence[Case], after: Sequence[Case], threshold: float) ->
     return {name: (value, *intervals[name]) for name, value in gain(pairs).items() if name in intervals}
 
 
+@exits_2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit, compare, and write the bundle where a folder is named."""
     parser = argparse.ArgumentParser(prog="python -m training.combine", description=__doc__)
@@ -314,6 +315,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     bundle, second = load_bundle(asked.bundle), trained(asked.run)
+    if bundle.cubes:
+        raise ConfigError(
+            f"{bundle.manifest.version} looks at cubes already: begin with the bundle before training.cube_join"
+        )
     marked = load_marked(asked.candidates, bundle)
     drawn = [scan for folder in asked.learnt for scan in load_marked(folder, bundle)]
     require_unseen(bundle, drawn, marked)

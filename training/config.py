@@ -1,10 +1,13 @@
 """A training run as values, read once from TOML."""
 
 import json
+import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -12,10 +15,25 @@ from ai.preprocess import Preprocessing
 from ai.unet import UNetSettings
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class ConfigError(Exception):
     """A training configuration that cannot be used; the message names the key."""
+
+
+def exits_2(main: Callable[P, int]) -> Callable[P, int]:
+    """A command that says a ConfigError and exits with 2 in place of raising it."""
+
+    @wraps(main)
+    def said(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            return 2
+
+    return said
 
 
 @dataclass(frozen=True)

@@ -15,25 +15,33 @@ from pathlib import Path
 import torch
 
 from ai.bundle import Bundle, load_bundle
-from training.candidates import load_marked
-from training.combine import cross_fitted, joined, looked_into, require_apart, seen_by, tell, weighed, write
-from training.config import ConfigError
-from training.cube_net import is_unseen, load_network
+from ai.cube_net import TURNINGS
+from ai.decode import MOST_PEAKS
+from training.candidates import Marked, load_marked
+from training.combine import Seen, cross_fitted, joined, looked_into, require_apart, seen_by, tell, weighed, write
+from training.config import ConfigError, exits_2
+from training.cube_net import load_network
 
 VIEWS = 4
 """From so many sides each cube is looked at."""
-AROUND = 2
-"""So many of a scan's candidates are measured from four more places."""
 
 
-def seen_from(bundle: Bundle, around: int) -> Bundle:
-    """The bundle as it measures so many candidates from around.  Raises ConfigError where it has no second stage."""
+def seen_from(bundle: Bundle, around: int | None) -> Bundle:
+    """The bundle as it measures so many candidates from around, as many as it says where that is None.
+
+    Raises ConfigError where it has no second stage, or looks at cubes already.
+    """
     stage = bundle.manifest.second_stage
     if stage is None:
         raise ConfigError(f"{bundle.manifest.version} has no second stage: join that first, with training.combine")
+    if stage.cubes is not None:
+        raise ConfigError(f"{bundle.manifest.version} looks at cubes already: name the bundle that it was made of")
+    if around is None:
+        return bundle
     return replace(bundle, manifest=replace(bundle.manifest, second_stage=replace(stage, around=around)))
 
 
+@exits_2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit, compare, and write the bundle where a folder is named; 2 where that cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m training.cube_join", description=__doc__)
@@ -42,27 +50,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("version")
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--learnt", type=Path, nargs="+", required=True)
-    parser.add_argument("--views", type=int, default=VIEWS)
-    parser.add_argument("--around", type=int, default=AROUND)
+    parser.add_argument("--views", type=int, choices=range(1, len(TURNINGS) + 1), default=VIEWS, metavar="1..48")
+    parser.add_argument("--around", type=int, choices=range(MOST_PEAKS + 1), default=None, metavar="0..30")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    bundle, cubes = load_bundle(asked.bundle), (load_network(asked.run),)
-    try:
-        marked = load_marked(asked.candidates, bundle)
-        drawn = [scan for folder in asked.learnt for scan in load_marked(folder, bundle)]
-        require_apart(drawn, marked)
-        left_out = [scan for scan in drawn if is_unseen(scan)]
-        before, fewer = seen_by(bundle, marked), seen_from(bundle, asked.around)
-        (scans, seconds), (others, of_others) = seen_by(fewer, marked), seen_by(fewer, left_out)
-        scans, others = ([looked_into(scan, cubes, asked.views) for scan in each] for each in (scans, others))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    learnt = others, of_others
-    cases, *_ = cross_fitted(*before, learnt=seen_by(bundle, left_out))
+    bundle, (network, learned_from) = load_bundle(asked.bundle), load_network(asked.run)
+    before, after = seen_from(bundle, None), seen_from(bundle, asked.around)
+    marked = load_marked(asked.candidates, bundle, cubes=True)
+    drawn = [scan for folder in asked.learnt for scan in load_marked(folder, bundle, cubes=True)]
+    left_out = [scan for scan in drawn if scan.scored.seed not in learned_from]
+    require_apart(left_out, marked)
+    if learned := [scan.scored.seed for scan in marked if scan.scored.seed in learned_from]:
+        raise ConfigError(f"scan {learned[0]} was learned from ({len(learned)} such scans): name other CANDIDATES")
+
+    def looked(scans: Sequence[Marked]) -> Seen:
+        measured, seconds = seen_by(after, scans)
+        return [looked_into(scan, (network,), asked.views) for scan in measured], seconds
+
+    (scans, seconds), learnt = looked(marked), looked(left_out)
+    placed = bool(before.manifest.second_stage and before.manifest.second_stage.place_weights)
+    cases, *_ = cross_fitted(*seen_by(before, marked), with_place=placed, learnt=seen_by(before, left_out))
     tell(bundle.manifest, asked.version, cases, *cross_fitted(scans, seconds, learnt=learnt))
     stages = bundle.second, asked.version, scans, seconds, learnt, bundle.fusion
-    final, scored = joined(bundle, *stages, cubes, asked.views, asked.around)
+    final, scored = joined(after, *stages, (network,), asked.views)
     print(weighed(final.manifest))
     if asked.folder:
         write(asked.folder, final, scored)

@@ -9,10 +9,11 @@ then: by the network, by the bundle's second stage, and by the sum of both.
 
 import argparse
 import copy
+import hashlib
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,9 +32,10 @@ from ai.device import passes_in_bfloat16
 from ai.second_stage import sac_logits
 from training.candidates import Marked, load_marked
 from training.combine import cube_odds_of, looked_into, seen_by
-from training.config import ConfigError
+from training.config import ConfigError, exits_2
 from training.cubes.store import read_shards
 from training.drawn_candidates import sacs_of
+from training.held_out import held_out_set
 from training.metrics import auc
 from training.second_stage import label
 
@@ -45,14 +48,14 @@ AVERAGED = 0.998
 EVERY = 500
 FARTHEST_VOXELS = 2
 """A cube is cut so far off its place at most, along each axis."""
-UNSEEN_OF = 5
+LEFT_OUT_OF = 5
 Cut = tuple[NDArray[np.int16], int]
 """A file of cubes, and which of them."""
 
 
-def is_unseen(marked: Marked) -> bool:
-    """Whether a scan is left out, whatever kind of scan its seed makes it."""
-    return marked.scored.seed // 3 % UNSEEN_OF == 0
+def is_left_out(marked: Marked) -> bool:
+    """Whether a scan is not learned from, whatever kind of scan its seed makes it."""
+    return marked.scored.seed // 3 % LEFT_OUT_OF == 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +76,6 @@ class Lessons:
     def of(cls, cubes: Path, scans: Sequence[tuple[Marked, NDArray[np.int16]]]) -> "Lessons":
         """Those of a folder of drawn cubes and of scans, each with the cubes at the middles of its aneurysms.  Raises ConfigError."""
         shards = read_shards(cubes)
-        if not shards or not scans:
-            raise ConfigError(f"{cubes} and the folders of scans must hold cubes and scans: draw them first")
         sacs: list[Cut] = []
         others: list[Cut] = []
         scores: list[float] = []
@@ -84,6 +85,10 @@ class Lessons:
             for number, (hit, one) in enumerate(zip(scan.hits, scan.scored.candidates, strict=True)):
                 (sacs if hit else others).append((scan.cubes, number))
                 scores += [] if hit else [one.score]
+        if not (shards and sacs and others):
+            raise ConfigError(
+                f"{cubes} and the folders of scans must hold cubes, aneurysms and other candidates: draw more"
+            )
         odds = 1.0 / (1.0 + np.exp(-(np.array(scores) + 2.0))) + 0.1
         return cls(
             [(shard.hu, number) for shard in shards for number in range(len(shard.kinds))],
@@ -151,18 +156,29 @@ def begun(network: CubeNet, bundle: Bundle) -> CubeNet:
 
 
 def learn(
-    lessons: Lessons, network: CubeNet, run: Path, steps: int, seed: int, told: Sequence[Marked], bundle: Bundle
+    lessons: Lessons,
+    network: CubeNet,
+    checkpoint: Path,
+    identity: str,
+    steps: int,
+    seed: int,
+    tell: Callable[[CubeNet], str],
 ) -> CubeNet:
     """Return the average of the weights on the way; what was learned before a kill is gone on with.
 
-    What is random at a step is drawn from the seed and its number.
+    What is random at a step is drawn from the seed and its number.  `identity`: of the run, which a checkpoint must have.
+    `tell`: what is said of the network now and then.  Raises ConfigError.
     """
     network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     averaged = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY)
-    checkpoint, done, begun_at = run.with_suffix(".checkpoint.pt"), 0, time.monotonic()
+    done, begun_at = 0, time.monotonic()
     if checkpoint.exists():
         kept = torch.load(checkpoint, weights_only=True)
+        if kept["identity"] != identity:
+            raise ConfigError(
+                f"{checkpoint} is of a run with other scans, cubes, steps, seed or first stage: name another RUN"
+            )
         parts: tuple[Any, ...] = (network, averaged, optimiser)
         for part, state in zip(parts, kept["parts"], strict=True):
             part.load_state_dict(state)
@@ -194,10 +210,10 @@ def learn(
             )
             lost = 0.0
             states = [network.state_dict(), averaged.state_dict(), optimiser.state_dict()]
-            torch.save({"step": step + 1, "parts": states}, checkpoint.with_suffix(".tmp"))
+            torch.save({"identity": identity, "step": step + 1, "parts": states}, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
             if (step + 1) % (4 * EVERY) == 0 or step + 1 == steps:
-                print(_told_apart(averaged.eval(), told, bundle), flush=True)
+                print(tell(averaged.eval()), flush=True)
     return averaged.eval()
 
 
@@ -213,29 +229,34 @@ def _average(averaged: nn.Module, network: nn.Module, kept: float) -> None:
 def _told_apart(network: CubeNet, told: Sequence[Marked], bundle: Bundle) -> str:
     """How well candidates on an aneurysm are told from the rest of scans that are left out."""
     scans, seconds = seen_by(bundle, told)
-    cubes = np.concatenate([cube_odds_of(looked_into(scan, (network,), 1)) for scan in scans])
-    second, hits = np.concatenate(seconds), np.concatenate([scan.hits for scan in scans]).tolist()
+    hits = [bool(hit) for scan in scans for hit in scan.hits]
     if not any(hits):
         return "  no aneurysm on the scans that are left out"
+    cubes = np.concatenate([cube_odds_of(looked_into(scan, (network,), 1, "auto")) for scan in scans])
+    second = np.concatenate(seconds)
     found = {"cubes": cubes, "second stage": second, "both": cubes + second}
     return f"  on {len(scans)} scans left out, AUC: " + ", ".join(
         f"{name} {auc(odds.tolist(), hits):.3f}" for name, odds in found.items()
     )
 
 
-def save_network(path: Path, network: CubeNet) -> None:
-    """Write the weights."""
+def save_network(path: Path, network: CubeNet, seeds: Iterable[int]) -> None:
+    """Write the weights, and the seeds of the scans that they learned from."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, path, {"learned_from": " ".join(map(str, seeds))})
 
 
-def load_network(path: Path) -> CubeNet:
-    """The network of a file of `save_network`, in evaluation mode."""
+def load_network(path: Path) -> tuple[CubeNet, frozenset[int]]:
+    """The network of a file of `save_network`, in evaluation mode, and the seeds of the scans that it learned from."""
     network = CubeNet(CubeSettings())
     network.load_state_dict(load_file(path))
-    return network.requires_grad_(False).eval()
+    with safe_open(path, "pt") as file:
+        seeds = file.metadata()["learned_from"].split()
+    return network.requires_grad_(False).eval(), frozenset(map(int, seeds))
 
 
+@exits_2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Learn; 2 where there is nothing to learn from."""
     parser = argparse.ArgumentParser(prog="python -m training.cube_net", description=__doc__)
@@ -247,17 +268,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     bundle = load_bundle(asked.bundle)
-    try:
-        scans = [(scan, sacs_of(folder, scan)) for folder in asked.folders for scan in load_marked(folder, bundle)]
-        lessons = Lessons.of(asked.cubes, [(scan, middles) for scan, middles in scans if not is_unseen(scan)])
-        told = [scan for scan, _ in scans if is_unseen(scan)]
-        torch.manual_seed(asked.seed)
-        network = begun(CubeNet(CubeSettings()), bundle)
-        asked.run.parent.mkdir(parents=True, exist_ok=True)
-        save_network(asked.run, learn(lessons, network, asked.run, asked.steps, asked.seed, told, bundle))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    scans = [
+        (scan, sacs_of(folder, scan)) for folder in asked.folders for scan in load_marked(folder, bundle, cubes=True)
+    ]
+    learned = [(scan, middles) for scan, middles in scans if not is_left_out(scan)]
+    left_out = [scan for scan, _ in scans if is_left_out(scan)]
+    seeds = sorted(scan.scored.seed for scan, _ in learned)
+    if held_out := {scan.scored.seed for scan, _ in scans} & set(held_out_set().seeds):
+        raise ConfigError(
+            f"scan {min(held_out)} is one of the held-out ones, which nothing learns from: name other folders"
+        )
+    lessons = Lessons.of(asked.cubes, learned)
+    about = (seeds, len(lessons.cubes), asked.steps, asked.seed, sorted(bundle.manifest.weights_sha256.values()))
+    checkpoint = asked.run.with_name(f"{asked.run.name}.checkpoint")
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(asked.seed)
+    network = begun(CubeNet(CubeSettings()), bundle)
+    network = learn(
+        lessons,
+        network,
+        checkpoint,
+        hashlib.sha256(repr(about).encode()).hexdigest(),
+        asked.steps,
+        asked.seed,
+        lambda averaged: _told_apart(averaged, left_out, bundle),
+    )
+    save_network(asked.run, network, seeds)
     return 0
 
 

@@ -74,7 +74,7 @@ def sacs_of(folder: Path, marked: Marked) -> NDArray[np.int16]:
     path = folder / f"{marked.scored.seed}.sacs.npy"
     if marked.cubes is None or not path.exists():
         raise ConfigError(f"{folder} is of a version that kept no cubes: draw the scans anew, into another folder")
-    found: NDArray[np.int16] = np.load(path, mmap_mode="r")
+    found: NDArray[np.int16] = np.load(path)
     return found
 
 

@@ -15,7 +15,7 @@ from ai.bundle import Bundle, Manifest, load_bundle
 from training.candidates import Marked, load_marked
 from training.cases import Case, case
 from training.combine import DRAWS, Weights, combined, seen_by
-from training.config import ConfigError
+from training.config import ConfigError, exits_2
 from training.figures import at_threshold, headline
 from training.metrics import bootstrap, share
 
@@ -74,6 +74,7 @@ def specificities(cases: Sequence[Case], thresholds: Mapping[str, float]) -> dic
     }
 
 
+@exits_2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures; 2 where the folder holds nothing to judge by."""
     parser = argparse.ArgumentParser(prog="python -m training.judge", description=__doc__)
@@ -81,16 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(name, type=Path)
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    try:
-        bundle = load_bundle(asked.bundle)
-        marked = load_marked(asked.candidates, bundle)
-        if not marked:
-            raise ConfigError(
-                f"{asked.candidates} holds no marked scans: name a folder of `python -m training.candidates`"
-            )
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    bundle = load_bundle(asked.bundle)
+    marked = load_marked(asked.candidates, bundle)
+    if not marked:
+        raise ConfigError(f"{asked.candidates} holds no marked scans: name a folder of `python -m training.candidates`")
     cases, thresholds = shipped_cases(bundle, marked), thresholds_of(bundle.manifest)
     points = ", ".join(f"{name} from {limit:.2f} on" for name, limit in thresholds.items())
     print(

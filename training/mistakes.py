@@ -21,6 +21,7 @@ from ai.volume import Volume
 from training.candidates import load_marked
 from training.cases import Case
 from training.combine import cross_fitted, seen_by
+from training.config import exits_2
 from training.dataset import load_prepared
 from training.paint import NATIVE
 
@@ -78,6 +79,7 @@ def sheet(cache: Path, mistakes: Sequence[Mistake]) -> Image.Image:
     return whole
 
 
+@exits_2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw both sheets."""
     parser = argparse.ArgumentParser(prog="python -m training.mistakes", description=__doc__)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ai.bundle import load_bundle
 from ai.second_stage import ShapeNet, log_odds, sac_logits
 from training.candidates import Marked, load_marked
+from training.config import exits_2
 from training.metrics import auc
 from training.second_stage import DROPPED, save_trained, with_dropout
 
@@ -78,6 +79,7 @@ def tuned(network: ShapeNet, learnt: Learnt, seed: int, epochs: int = EPOCHS) ->
     return tuning.requires_grad_(False).eval()
 
 
+@exits_2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tune, and say what it was worth."""
     parser = argparse.ArgumentParser(prog="python -m training.tuning", description=__doc__)

@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from tests.unit.ai.test_bundle import TINY, manifest
 from tests.unit.ai.test_second_stage import REGION, STAGE, candidate, second
 
 SETTINGS = CubeSettings(widths=(4, 8))
+READ = json.loads(json.dumps(asdict(SETTINGS)))
 CUBES = Cubes(SETTINGS, 0.5, 2, {"unsaved.safetensors": ""})
 
 
@@ -113,11 +114,15 @@ def test_a_bundle_keeps_its_cube_networks(tmp_path: Path, bundle: Bundle) -> Non
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"weight": -1.0}, "the weight of cubes must be a number from 0 on, got -1.0"),
+        ({"weight": 0.0}, "the weight of cubes must be a number above 0, got 0.0"),
+        (
+            {"network": {"widths": [4, 8], "side": 30, "spacing_mm": 0.5, "windows_hu": []}},
+            "cubes are not read as this version",
+        ),
         ({"views": 0}, "views must be a whole number from 1 to 48, got 0"),
         ({"views": 49}, "views must be a whole number from 1 to 48, got 49"),
-        ({"network": {"widths": [4, 0]}}, r"widths must be whole numbers from 1 on, got \(4, 0\)"),
-        ({"network": {"widths": [4] * 5}}, "widths must name at most 4 levels"),
+        ({"network": READ | {"widths": [4, 0]}}, r"widths must be whole numbers from 1 on, got \(4, 0\)"),
+        ({"network": READ | {"widths": [4] * 5}}, "widths must name at most 4 levels"),
         ({"color": 1}, "unknown key second_stage.cubes.color"),
     ],
 )
@@ -135,3 +140,29 @@ def test_a_manifest_that_cannot_be_meant_is_refused(
 def test_networks_and_manifest_go_together(bundle: Bundle) -> None:
     with pytest.raises(ValueError, match="need a manifest that describes them"):
         replace(bundle, cubes=())
+
+
+def test_an_answer_that_is_no_number_is_none(tmp_path: Path, bundle: Bundle) -> None:
+    broken = network()
+    with torch.no_grad():
+        broken.state_dict()["blocks.0.1.running_var"][0] = -1.0
+    with pytest.raises(FloatingPointError, match="looks at cubes is no number"):
+        cube_odds((broken,), cube(), 1)
+    save_bundle(tmp_path, bundle.manifest, bundle.networks, bundle.second, cubes=(broken,))
+    with pytest.raises(BundleError, match=r"variance below 0 in blocks.0.1.running_var"):
+        load_bundle(tmp_path)
+
+
+def test_whoever_waits_hears_of_each_cube_and_can_stop(bundle: Bundle) -> None:
+    found, heard = (candidate(2.0, x=1.0), candidate(1.0, x=3.0)), [0]
+
+    def count(_share: float) -> None:
+        heard[0] += 1
+
+    predict.looked_at_again(found, REGION, head(), bundle, count)
+    with_cubes, heard[0] = heard[0], 0
+    stage = bundle.manifest.second_stage
+    assert stage is not None
+    alone = replace(bundle, manifest=replace(bundle.manifest, second_stage=replace(stage, cubes=None)), cubes=())
+    predict.looked_at_again(found, REGION, head(), alone, count)
+    assert with_cubes == heard[0] + len(found)

@@ -8,15 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from ai.bundle import Bundle, load_bundle
+from ai.bundle import Bundle, Cubes, SecondStage, load_bundle
 from ai.cube_net import SIDE, CubeNet, CubeSettings
+from ai.decode import Candidate
+from ai.predict import looked_at_again
+from ai.preprocess import Region
+from ai.surroundings import NAMES as PLACES
 from ai.unet import UNet, UNetSettings
+from tests.support.made_up_head import head
 from tests.unit.ai.test_bundle import TINY, manifest
+from tests.unit.ai.test_second_stage import REGION
 from tests.unit.training.test_combine import SCANS, SECOND, SECONDS
 from training import combine, cube_join, cube_net
-from training.candidates import Marked, save_marked
+from training.candidates import Marked, load_marked, mark, save_marked
+from training.cases import Scored
 from training.config import ConfigError
-from training.cube_net import Lessons, begun, is_unseen, load_network, save_network
+from training.cube_net import Lessons, begun, is_left_out, load_network, save_network
+from training.dataset import Prepared
+from training.evaluate import ScanSet
+from training.judge import shipped_cases
 
 KEPT = SIDE + 8
 
@@ -63,7 +73,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
 ) -> None:
     assert cube_net.main([*folders, "--steps", "4"]) == 0
     said = capsys.readouterr().out
-    assert "step 2 of 4, loss" in said and f"on {sum(map(is_unseen, SEEN[:40]))} scans left out, AUC: cubes" in said
+    assert "step 2 of 4, loss" in said and f"on {sum(map(is_left_out, SEEN[:40]))} scans left out, AUC: cubes" in said
     broken = [*folders[:2], str(tmp_path / "broken.safetensors"), *folders[3:], "--steps", "4"]
     looked, batch = iter(range(4)), Lessons.batch
     with monkeypatch.context() as until_killed:
@@ -75,7 +85,9 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
     capsys.readouterr()
     assert cube_net.main(broken) == 0
     assert "step 2 of 4" not in capsys.readouterr().out
-    whole, pieces = (load_network(Path(run)).state_dict() for run in (folders[2], broken[2]))
+    (one, learned), (other, _) = (load_network(Path(run)) for run in (folders[2], broken[2]))
+    whole, pieces = one.state_dict(), other.state_dict()
+    assert learned == {scan.scored.seed for scan in SEEN[:40] if not is_left_out(scan)}
     assert all(torch.equal(whole[name], pieces[name]) for name in whole)
 
 
@@ -107,7 +119,8 @@ def test_a_cube_network_joins_a_bundle_and_is_what_decides(
 ) -> None:
     monkeypatch.setattr(combine, "DRAWS", 20)
     monkeypatch.setattr(combine, "cube_odds", lambda _networks, hu, _views, _precision: 8.0 if hu.max() > 250 else -8.0)
-    save_network(tmp_path / "net.safetensors", CubeNet(CubeSettings()))
+    learned = [scan.scored.seed for scan in SEEN[:40] if not is_left_out(scan)]
+    save_network(tmp_path / "net.safetensors", CubeNet(CubeSettings()), learned)
     (tmp_path / "judged").mkdir()
     for scan in SEEN[40:]:
         save_marked(tmp_path / "judged", scan)
@@ -135,4 +148,47 @@ def test_folders_without_cubes_say_what_to_do(
         combine.looked_into(SCANS[0], (CubeNet(CubeSettings()),), 1)
     (tmp_path / "empty").mkdir()
     assert cube_net.main([folders[0], str(tmp_path / "empty"), *folders[2:]]) == 2
-    assert "must hold cubes and scans" in capsys.readouterr().err
+    assert "must hold cubes, aneurysms and other candidates" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_gone_on_with_by_its_own_run_alone(
+    folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cube_net.main([*folders, "--steps", "2"]) == 0
+    assert cube_net.main([*folders, "--steps", "2", "--seed", "1"]) == 2
+    assert "run.safetensors.checkpoint is of a run with other scans" in capsys.readouterr().err
+
+
+def test_nothing_is_learned_from_what_is_judged(
+    folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cube_net, "held_out_set", lambda: ScanSet("held out", (SEEN[1].scored.seed,)))
+    assert cube_net.main([*folders, "--steps", "1"]) == 2
+    assert "scan 1 is one of the held-out ones" in capsys.readouterr().err
+    save_network(tmp_path / "net.safetensors", CubeNet(CubeSettings()), [1, 2])
+    (tmp_path / "other").mkdir()
+    save_marked(tmp_path / "other", SEEN[50])
+    asked = ["bundle", str(tmp_path / "net.safetensors"), folders[3], "0.2", "--learnt", str(tmp_path / "other")]
+    assert cube_join.main(asked) == 2
+    assert "scan 1 was learned from (2 such scans): name other CANDIDATES" in capsys.readouterr().err
+
+
+def test_marked_scans_are_scored_as_an_analysis_scores_them(tmp_path: Path) -> None:
+    cta, places = head(), [(0.0, 0.0, 0.0), (9.0, 3.0, 2.0)]
+    found = tuple(Candidate(2.0 - place[0], place, 5.0, np.full(13, 1 / 13)) for place in places)
+    torch.manual_seed(3)
+    cubes = CubeNet(CubeSettings()).requires_grad_(False).eval()
+    stage = SecondStage(
+        SECOND.settings, 0.5, 0.25, {"unsaved.safetensors": ""},
+        dict.fromkeys(PLACES, 0.1), 5.0, around=1, cubes=Cubes(cubes.settings, 0.7, 3, {"unsaved.safetensors": ""}),
+    )  # fmt: skip
+    bundle = Bundle(manifest(second_stage=stage), (UNet(TINY),), (SECOND,), cubes=(cubes,))
+    box = Prepared(
+        1, Region(cta.hu_DHW, cta.affine_lps, (0.0, 0.0, 0.0)), (), np.zeros(1, np.uint8), np.zeros(1, np.uint8), ()
+    )
+    save_marked(tmp_path, mark(box, REGION, Scored(1, (), found)))
+    [case] = shipped_cases(bundle, load_marked(tmp_path, bundle))
+    scored = looked_at_again(found, REGION, cta, bundle)
+    assert case.marks is not None and len(scored) == 2
+    expected = {one.centre_lps_mm: bundle.manifest.calibration.present(one.score) for one in scored}
+    assert {mark.centre_lps_mm: mark.probability for mark in case.marks} == pytest.approx(expected, abs=1e-5)
