@@ -117,7 +117,7 @@ def test_drawn_scans_keep_the_cubes_of_their_candidates_and_of_their_aneurysms(
     monkeypatch.setattr(drawn_candidates, "read_arteries", lambda folder: None)
     assert drawn_candidates.main(["bundle", "anatomy", str(tmp_path), "--kind", "plain", "--count", "2"]) == 0
     assert "2 of 2 scans" in capsys.readouterr().out
-    found = load_marked(tmp_path, bundle_of())
+    found = load_marked(tmp_path, bundle_of(), cubes=True)
     middles = [drawn_candidates.sacs_of(tmp_path, each) for each in found]
     for each, about in zip(found, middles, strict=True):
         assert each.cubes is not None and each.cubes.shape == (len(each.hits), SIDE, SIDE, SIDE)
