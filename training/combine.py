@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 
 from ai.bundle import Bundle, Cubes, Fusion, Manifest, SecondStage, load_bundle, save_bundle
 from ai.cube_net import SIDE, CubeNet, cube_odds
-from ai.decode import rescored
+from ai.decode import Calibration, rescored
 from ai.second_stage import FusionNet, ShapeNet, fused, fusion_input, looked_at, opinions
 from ai.surroundings import NAMES, place_scores
 from training.candidates import Marked, load_marked
@@ -231,13 +231,22 @@ def cross_fitted(
         weights = fitted_weights(*fitted, with_place=with_place)
         rest = combined(*fitted, weights)
         calibration = calibrated(rest)
-        low = least_probability(rest, calibration, REPORT_SPECIFICITY)
-        high = max(low, least_probability(rest, calibration, NOTIFY_SPECIFICITY))
+        low, high = operating_points([rest[: len(others)], rest[len(others) :]], calibration)
         for i, scored in zip(
             mine, combined([marked[i] for i in mine], [seconds[i] for i in mine], weights), strict=True
         ):
             cases[i], report[i], notify[i] = case(scored, calibration, low), low, high
     return [one for one in cases if one is not None], report, notify
+
+
+def operating_points(kinds: Sequence[Sequence[Scored]], calibration: Calibration) -> tuple[float, float]:
+    """The report and the notify threshold: what they aim at is kept on each kind of scans by itself, not on all together."""
+    some = [kind for kind in kinds if any(not scan.lesions for scan in kind)]
+    report, notify = (
+        max(least_probability(kind, calibration, specificity) for kind in some)
+        for specificity in (REPORT_SPECIFICITY, NOTIFY_SPECIFICITY)
+    )
+    return report, max(report, notify)
 
 
 def _fold(marked: Marked) -> int:
@@ -265,7 +274,7 @@ def joined(
     weights = fitted_weights(*fitted)
     scored = combined(*fitted, weights)
     calibration = calibrated(scored)
-    report = least_probability(scored, calibration, REPORT_SPECIFICITY)
+    report, notify = operating_points([scored[: len(marked)], scored[len(marked) :]], calibration)
     counted = cubes if weights.cube > 0.0 else ()
     manifest = replace(
         bundle.manifest,
@@ -273,7 +282,7 @@ def joined(
         trained_on=with_second_stage(bundle.manifest.trained_on),
         calibration=calibration,
         threshold=report,
-        notify_threshold=max(report, least_probability(scored, calibration, NOTIFY_SPECIFICITY)),
+        notify_threshold=notify,
         second_stage=SecondStage(
             second[0].settings,
             weights.first,

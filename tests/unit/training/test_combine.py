@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ai.bundle import Bundle, load_bundle
-from ai.decode import Candidate
+from ai.decode import Calibration, Candidate
 from ai.locations import Location
 from ai.second_stage import ShapeSettings, fused, log_odds
 from ai.shape import NAMES
@@ -18,7 +18,16 @@ from tests.unit.training.test_cubes import made_up_shapes
 from training import combine
 from training.candidates import Marked, load_marked, save_marked
 from training.cases import Scored
-from training.combine import Weights, combined, cross_fitted, fitted_weights, fused_out_of_fold, joined, require_unseen
+from training.combine import (
+    Weights,
+    combined,
+    cross_fitted,
+    fitted_weights,
+    fused_out_of_fold,
+    joined,
+    operating_points,
+    require_unseen,
+)
 from training.config import ConfigError
 from training.fusion import learned
 from training.metrics import auc
@@ -222,3 +231,16 @@ def test_the_command_says_what_is_gained_and_writes_the_bundle(
     assert "gain of auc_present" in capsys.readouterr().out
     written = load_bundle(tmp_path / "new")
     assert written.manifest.version == "0.2" and len(written.fusion) == (4 if learnt else 0)
+
+
+def test_the_thresholds_keep_what_they_aim_at_on_each_kind_of_scans() -> None:
+    def healthy(scores: list[float]) -> list[Scored]:
+        return [
+            Scored(seed, (), (Candidate(score, (0.0, 0.0, 0.0), 5.0, np.full(13, 1 / 13)),))
+            for seed, score in enumerate(scores)
+        ]
+
+    calm, wild = healthy([-3.0] * 400), healthy([0.0] * 30 + [1.5] * 10)
+    together, _ = operating_points([calm + wild], Calibration())
+    apart, alerts = operating_points([calm, wild, []], Calibration())
+    assert together < 0.6 < Calibration().present(1.5) < apart == alerts
