@@ -7,7 +7,7 @@ threshold or calibration.  Weights are safetensors: no code is ever unpickled.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -212,26 +212,16 @@ def load_bundle(
     document = read_document(folder)
     sha256 = sha256_of(document)
     manifest = _checked(folder / MANIFEST, document, any_format)
-    networks = tuple(
-        _filled(UNet(manifest.network), folder / name, digest).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        for name, digest in manifest.weights_sha256.items()
-    )
+    networks = _filled(folder, manifest.weights_sha256, lambda: _last(UNet(manifest.network)))
     second: tuple[ShapeNet, ...] = ()
     fusion: tuple[FusionNet, ...] = ()
     cubes: tuple[CubeNet, ...] = ()
     if (stage := manifest.second_stage) is not None:
-        second = tuple(
-            _filled(ShapeNet(stage.shape), folder / name, digest) for name, digest in stage.weights_sha256.items()
-        )
+        second = _filled(folder, stage.weights_sha256, lambda: ShapeNet(stage.shape))
         if (fuses := stage.fusion) is not None:
-            files = fuses.weights_sha256.items()
-            fusion = tuple(_filled(FusionNet(fuses.network), folder / name, digest) for name, digest in files)
+            fusion = _filled(folder, fuses.weights_sha256, lambda: FusionNet(fuses.network))
         if (looks := stage.cubes) is not None:
-            files = looks.weights_sha256.items()
-            cubes = tuple(
-                _filled(CubeNet(looks.network), folder / name, digest).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-                for name, digest in files
-            )
+            cubes = _filled(folder, looks.weights_sha256, lambda: _last(CubeNet(looks.network)))
     if flip:
         manifest = replace(manifest, tiling=replace(manifest.tiling, flip=True))
     return Bundle(manifest, networks, second, fusion, cubes, sha256, precision)
@@ -273,14 +263,11 @@ def save_bundle(
     if (stage := final.second_stage) is not None:
         stage = replace(stage, weights_sha256=_written(folder, "second-stage", second))
         kept |= set(stage.weights_sha256)
-        if stage.fusion is not None:
-            digests = _written(folder, "fusion", fusion)
-            stage = replace(stage, fusion=replace(stage.fusion, weights_sha256=digests))
-            kept |= set(digests)
-        if stage.cubes is not None:
-            digests = _written(folder, "cubes", cubes)
-            stage = replace(stage, cubes=replace(stage.cubes, weights_sha256=digests))
-            kept |= set(digests)
+        for name, networks_of in (("fusion", fusion), ("cubes", cubes)):
+            if (part := getattr(stage, name)) is not None:
+                part = replace(part, weights_sha256=_written(folder, name, networks_of))
+                stage = replace(stage, **{name: part})
+                kept |= set(part.weights_sha256)
         final = replace(final, second_stage=stage)
     text = json.dumps({"format": FORMAT, **_said(final)}, indent=2) + "\n"
     _replace(folder / MANIFEST, text.encode())
@@ -316,7 +303,17 @@ def _replace(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
-def _filled(network: N, path: Path, sha256: str) -> N:
+def _last(network: N) -> N:
+    """The network with its channels last in memory, where convolutions on a CPU run fastest."""
+    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
+
+
+def _filled(folder: Path, digests: dict[str, str], empty: Callable[[], N]) -> tuple[N, ...]:
+    """One network for each weight set of a bundle's folder.  Raises BundleError."""
+    return tuple(_filled_one(empty(), folder / name, digest) for name, digest in digests.items())
+
+
+def _filled_one(network: N, path: Path, sha256: str) -> N:
     """The network with one weight set.  Raises BundleError when it is missing, altered, misshapen or not finite."""
     try:
         data = path.read_bytes()
@@ -370,25 +367,19 @@ def _second_stage(values: dict[str, Any] | None) -> SecondStage | None:
         return None
     _only(values, SecondStage, "second_stage.")
     shape = _settings(ShapeSettings, values["shape"], "second_stage.shape.")
-    fusion = _fusion(values.get("fusion"))
+    fusion = _part(Fusion, FusionSettings, values.get("fusion"), "second_stage.fusion.")
+    cubes = _part(Cubes, CubeSettings, values.get("cubes"), "second_stage.cubes.")
     if fusion and "candidates" not in values:  # older fusions read every candidate from around, whatever `around` said
         values = {**values, "around": MAX_LESIONS}
-    return SecondStage(**{**values, "shape": shape, "fusion": fusion, "cubes": _cubes(values.get("cubes"))})
+    return SecondStage(**{**values, "shape": shape, "fusion": fusion, "cubes": cubes})
 
 
-def _fusion(values: dict[str, Any] | None) -> Fusion | None:
+def _part(kind: type[T], network: type[Any], values: dict[str, Any] | None, prefix: str) -> T | None:
+    """A part with networks of its own, whose shape `network` describes; None where a bundle has none."""
     if values is None:
         return None
-    _only(values, Fusion, "second_stage.fusion.")
-    network = _settings(FusionSettings, values["network"], "second_stage.fusion.network.")
-    return Fusion(network, values["weights_sha256"])
-
-
-def _cubes(values: dict[str, Any] | None) -> Cubes | None:
-    if values is None:
-        return None
-    _only(values, Cubes, "second_stage.cubes.")
-    return Cubes(**{**values, "network": _settings(CubeSettings, values["network"], "second_stage.cubes.network.")})
+    _only(values, kind, prefix)
+    return kind(**{**values, "network": _settings(network, values["network"], f"{prefix}network.")})
 
 
 def _settings(kind: type[T], values: dict[str, Any], prefix: str) -> T:

@@ -20,20 +20,16 @@ from ai.second_stage import ShapeNet
 from training.candidates import Marked, load_marked
 from training.cases import Case, case
 from training.combine import (
-    AROUND,
-    Seen,
-    combined,
     compared,
     cross_fitted,
-    fitted_weights,
     fused_out_of_fold,
     require_unseen,
-    seconds_of,
     tuned_without,
 )
 from training.config import ConfigError, exits_2
 from training.export import calibrated
 from training.figures import headline
+from training.scoring import AROUND, Seen, combined, fitted_weights, seconds_of
 from training.second_stage import trained
 from training.tuning import Learnt, tuned
 

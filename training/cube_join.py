@@ -6,7 +6,6 @@ CANDIDATES a folder of `python -m training.candidates` that nothing has learned 
 CANDIDATES, with everything fitted on the other four fifths of them; without FOLDER nothing is written.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,9 +17,10 @@ from ai.bundle import Bundle, load_bundle
 from ai.cube_net import TURNINGS
 from ai.decode import MOST_PEAKS
 from training.candidates import Marked, load_marked
-from training.combine import Seen, cross_fitted, joined, looked_into, require_apart, seen_by, tell, weighed, write
+from training.combine import cross_fitted, joined, joining, require_apart, tell, weighed, write
 from training.config import ConfigError, exits_2
 from training.cube_net import load_network
+from training.scoring import Seen, looked_into, seen_by
 
 VIEWS = 4
 """From so many sides each cube is looked at."""
@@ -44,11 +44,7 @@ def seen_from(bundle: Bundle, around: int | None) -> Bundle:
 @exits_2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit, compare, and write the bundle where a folder is named; 2 where that cannot be done."""
-    parser = argparse.ArgumentParser(prog="python -m training.cube_join", description=__doc__)
-    for name in ("bundle", "run", "candidates"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("version")
-    parser.add_argument("folder", type=Path, nargs="?")
+    parser = joining("cube_join", __doc__)
     parser.add_argument("--learnt", type=Path, nargs="+", required=True)
     parser.add_argument("--views", type=int, choices=range(1, len(TURNINGS) + 1), default=VIEWS, metavar="1..48")
     parser.add_argument("--around", type=int, choices=range(MOST_PEAKS + 1), default=None, metavar="0..30")

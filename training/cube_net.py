@@ -31,12 +31,12 @@ from ai.cube_net import SIDE, TURNINGS, WINDOWS_HU, CubeNet, CubeSettings, turne
 from ai.device import passes_in_bfloat16
 from ai.second_stage import sac_logits
 from training.candidates import Marked, load_marked
-from training.combine import cube_odds_of, looked_into, seen_by
 from training.config import ConfigError, exits_2
 from training.cubes.store import read_shards
 from training.drawn_candidates import sacs_of
 from training.held_out import held_out_set
 from training.metrics import auc
+from training.scoring import cube_odds_of, looked_into, seen_by
 from training.second_stage import label
 
 OF_CUBES, OF_SACS, OF_OTHERS = 6, 5, 9

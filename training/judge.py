@@ -14,10 +14,11 @@ import torch
 from ai.bundle import Bundle, Manifest, load_bundle
 from training.candidates import Marked, load_marked
 from training.cases import Case, case
-from training.combine import DRAWS, Weights, combined, seen_by
+from training.combine import DRAWS
 from training.config import ConfigError, exits_2
 from training.figures import at_threshold, headline
 from training.metrics import bootstrap, share
+from training.scoring import Weights, combined, seen_by
 
 RANKED = (
     "auc_present",

@@ -20,10 +20,11 @@ from ai.second_stage import Place, cube_around
 from ai.volume import Volume
 from training.candidates import load_marked
 from training.cases import Case
-from training.combine import cross_fitted, seen_by
+from training.combine import cross_fitted
 from training.config import exits_2
 from training.dataset import load_prepared
 from training.paint import NATIVE
+from training.scoring import seen_by
 
 EACH = 10
 SIDE, SPACING_MM = 83, 0.3

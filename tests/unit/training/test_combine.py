@@ -15,14 +15,11 @@ from ai.surroundings import place_scores
 from ai.unet import UNet
 from tests.unit.ai.test_bundle import TINY, manifest
 from tests.unit.training.test_cubes import made_up_shapes
-from training import combine
+from training import combine, scoring
 from training.candidates import Marked, load_marked, save_marked
 from training.cases import Scored
 from training.combine import (
-    Weights,
-    combined,
     cross_fitted,
-    fitted_weights,
     fused_out_of_fold,
     joined,
     operating_points,
@@ -32,6 +29,7 @@ from training.config import ConfigError
 from training.fusion import learned
 from training.metrics import auc
 from training.phantom.scan import TrueLesion
+from training.scoring import Weights, combined, fitted_weights
 from training.second_stage import save_trained, train
 
 SECOND = train(made_up_shapes(400, 0), ShapeSettings(hidden=8), 0, epochs=200)
@@ -53,14 +51,14 @@ def marked(seed: int) -> Marked:
 
 
 SCANS = [marked(seed) for seed in range(60)]
-SECONDS = combine.seconds_of((SECOND,), SCANS, 0)
+SECONDS = scoring.seconds_of((SECOND,), SCANS, 0)
 
 
 def test_the_best_candidates_count_by_the_mean_of_five_places() -> None:
     around = SCANS[0].around.copy()
     around[:, :, 1] += 300.0
     seen_otherwise = replace(SCANS[0], around=around)
-    [alone], [all_five] = (combine.seconds_of((SECOND,), [seen_otherwise], count) for count in (0, 1))
+    [alone], [all_five] = (scoring.seconds_of((SECOND,), [seen_otherwise], count) for count in (0, 1))
     assert alone.tolist() == SECONDS[0].tolist()
     best = int(alone.argmax())
     odds = log_odds((SECOND,), around[best])
@@ -149,7 +147,7 @@ def test_a_bundle_is_judged_with_as_many_candidates_as_it_looks_at() -> None:
     stage = made.manifest.second_stage
     assert stage is not None and stage.candidates == 3
     fewer = replace(made, manifest=replace(made.manifest, second_stage=replace(stage, candidates=2)))
-    cut, seconds = combine.seen_by(fewer, SCANS)
+    cut, seconds = scoring.seen_by(fewer, SCANS)
     assert {len(scan.hits) for scan in cut} == {len(odds) for odds in seconds} == {2}
     assert cut[0].scored.candidates == SCANS[0].scored.candidates[:2]
     cases, *_ = cross_fitted(cut, seconds)
@@ -164,7 +162,7 @@ def test_one_of_one_stage_is_judged_with_ten() -> None:
         places=np.tile(SCANS[0].places, (4, 1)),
         around=np.tile(SCANS[0].around, (4, 1, 1)),
     )
-    [cut], [odds] = combine.seen_by(Bundle(manifest(), (UNet(TINY),)), [twelve])
+    [cut], [odds] = scoring.seen_by(Bundle(manifest(), (UNet(TINY),)), [twelve])
     assert len(cut.hits) == len(odds) == 10 and not odds.any()
 
 
@@ -184,7 +182,7 @@ def test_a_scan_is_fused_by_what_learned_from_others() -> None:
     told, untold = (fused_out_of_fold((SECOND,), [first, *SCANS[1:]]) for first in (SCANS[0], hidden))
     assert np.abs(told[1][1][0] - untold[1][1][0]).max() < 0.01  # what the others were read by has seen it
     assert np.abs(told[1][1][1] - untold[1][1][1]).max() > 0.01
-    with_it, without = (combine.seconds_of((SECOND,), SCANS[:1], 0, fusion)[0] for fusion in (told[0], untold[0]))
+    with_it, without = (scoring.seconds_of((SECOND,), SCANS[:1], 0, fusion)[0] for fusion in (told[0], untold[0]))
     assert np.abs(with_it - without).max() > 0.02
 
 
@@ -197,7 +195,7 @@ def test_a_scan_without_a_candidate_has_none_to_fuse() -> None:
     )
     fusion, (_, seconds) = fused_out_of_fold((SECOND,), [none, *SCANS[:20]])
     assert len(seconds[0]) == 0
-    assert [len(each) for each in combine.seconds_of((SECOND,), [none], 0, fusion)] == [0]
+    assert [len(each) for each in scoring.seconds_of((SECOND,), [none], 0, fusion)] == [0]
 
 
 def test_what_is_judged_is_not_learned_from() -> None:

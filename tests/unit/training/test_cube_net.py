@@ -19,7 +19,7 @@ from tests.support.made_up_head import head
 from tests.unit.ai.test_bundle import TINY, manifest
 from tests.unit.ai.test_second_stage import REGION
 from tests.unit.training.test_combine import SCANS, SECOND, SECONDS
-from training import combine, cube_join, cube_net
+from training import combine, cube_join, cube_net, scoring
 from training.candidates import Marked, load_marked, mark, save_marked
 from training.cases import Scored
 from training.config import ConfigError
@@ -118,7 +118,7 @@ def test_a_cube_network_joins_a_bundle_and_is_what_decides(
     folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(combine, "DRAWS", 20)
-    monkeypatch.setattr(combine, "cube_odds", lambda _networks, hu, _views, _precision: 8.0 if hu.max() > 250 else -8.0)
+    monkeypatch.setattr(scoring, "cube_odds", lambda _networks, hu, _views, _precision: 8.0 if hu.max() > 250 else -8.0)
     learned = [scan.scored.seed for scan in SEEN[:40] if not is_left_out(scan)]
     save_network(tmp_path / "net.safetensors", CubeNet(CubeSettings()), learned)
     (tmp_path / "judged").mkdir()
@@ -145,7 +145,7 @@ def test_folders_without_cubes_say_what_to_do(
     assert cube_net.main([*folders, str(tmp_path / "older")]) == 2
     assert "kept no cubes: draw the scans anew, into another folder" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="marked without cubes: mark the scans anew"):
-        combine.looked_into(SCANS[0], (CubeNet(CubeSettings()),), 1)
+        scoring.looked_into(SCANS[0], (CubeNet(CubeSettings()),), 1)
     (tmp_path / "empty").mkdir()
     assert cube_net.main([folders[0], str(tmp_path / "empty"), *folders[2:]]) == 2
     assert "must hold cubes, aneurysms and other candidates" in capsys.readouterr().err
