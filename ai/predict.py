@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from ai.affine import lps_of, voxel_of
 from ai.bundle import Bundle, load_bundle
@@ -272,19 +273,22 @@ def predict_single_scan(model: Bundle | Path | str, series_dir: Path | str, devi
     without DICOM files.
     """
     bundle = model if isinstance(model, Bundle) else load_bundle(model)
-    result = analyse(_volume_in(Path(series_dir)), bundle, device)
+    result = analyse(volume_in(Path(series_dir)), bundle, device)
     return dict(zip(COLUMNS, result.probabilities, strict=True))
 
 
-def _volume_in(series_dir: Path) -> Volume:
+def volume_in(series_dir: Path) -> Volume:
+    """The one series in a folder of DICOM files, a directory of them (DICOMDIR) left out.
+
+    Raises NotAnalysable, and FileNotFoundError for a folder without DICOM files.
+    """
     import pydicom
 
     from ai.volume import volume_from_datasets
 
-    datasets = []
-    for path in sorted(series_dir.rglob("*")):
-        if path.is_file() and pydicom.misc.is_dicom(path):
-            datasets.append(pydicom.dcmread(path))
+    paths = [path for path in sorted(series_dir.rglob("*")) if path.is_file() and pydicom.misc.is_dicom(path)]
+    datasets = [pydicom.dcmread(path) for path in paths]
+    datasets = [ds for ds in datasets if ds.file_meta.get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage]
     if not datasets:
         raise FileNotFoundError(f"{series_dir} holds no DICOM files: name a folder with the slices of one series")
     return volume_from_datasets(datasets)

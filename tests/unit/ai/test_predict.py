@@ -1,8 +1,10 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pydicom.fileset import FileSet
 
 import ai
 from ai import predict
@@ -11,6 +13,7 @@ from ai.errors import NotAnalysable, Reason
 from ai.locations import COLUMNS
 from ai.unet import UNet
 from ai.volume import Volume
+from tests.support.dicom_factory import ct_series
 from tests.support.made_up_head import affine, head
 from tests.unit.ai.test_bundle import TINY, manifest
 
@@ -68,10 +71,22 @@ def test_a_folder_of_slices_gives_the_fourteen_columns(
     bundle: Bundle, cta: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_bundle(tmp_path / "model", bundle.manifest, bundle.networks)
-    monkeypatch.setattr(predict, "_volume_in", lambda folder: cta)
+    monkeypatch.setattr(predict, "volume_in", lambda folder: cta)
     for model in (bundle, tmp_path / "model", str(tmp_path / "model")):
         columns = ai.predict_single_scan(model, tmp_path, "cpu")
         assert tuple(columns) == COLUMNS and all(0 <= value <= 1 for value in columns.values())
+
+
+def test_a_directory_of_files_among_the_slices_is_none_of_them(tmp_path: Path) -> None:
+    series = ct_series(4)
+    for number, ds in enumerate(series):
+        ds.save_as(tmp_path / f"I{number}", enforce_file_format=True)
+    directory = FileSet()
+    directory.add(series[0])
+    directory.write(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "DICOMDIR", tmp_path / "DIRFILE")
+    shutil.rmtree(tmp_path / "other")
+    assert predict.volume_in(tmp_path).hu_DHW.shape[0] == 4
 
 
 def test_a_folder_without_dicom_files_is_named(bundle: Bundle, tmp_path: Path) -> None:
