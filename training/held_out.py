@@ -24,15 +24,22 @@ def held_out_scans() -> dict[int, Mapping[str, Any]]:
     return {seed: {"positive": seed in positive, "held_out": True} for seed in chain.from_iterable(rounds)}
 
 
-def real_tree_scans(anatomy: str, *, lookalikes: bool = False) -> dict[int, Mapping[str, Any]]:
+def real_tree_scans(anatomy: str, *, lookalikes: bool = False, skull: str = "") -> dict[int, Mapping[str, Any]]:
     """Return the further arguments of `make_scan` by seed for the validation set on a real head's arteries.
 
     Every other scan has an aneurysm.  `anatomy`: the folder that `training.anatomy.read_arteries` reads.  `lookalikes`: those of
-    the second set, of other seeds, which have harmless shapes like sacs as well.
+    the second set, of other seeds, which have harmless shapes like sacs as well.  `skull`: those of the third, which are painted
+    into the dry skull of that folder, with such shapes too.
     """
     drawn = tomllib.loads(REAL_TREE.read_text(encoding="utf-8"))
-    first, count = int(drawn["lookalikes_first_seed" if lookalikes else "first_seed"]), int(drawn["scans"])
-    common = {"anatomy": anatomy, "unseen": True} | ({"lookalikes": True} if lookalikes else {})
+    first, count = int(drawn["first_seed"]), int(drawn["scans"])
+    common: dict[str, Any] = {"anatomy": anatomy, "unseen": True}
+    if skull:
+        first, count = int(drawn["skull_first_seed"]), int(drawn["skull_scans"])
+        common |= {"lookalikes": True, "skull": skull}
+    elif lookalikes:
+        first = int(drawn["lookalikes_first_seed"])
+        common |= {"lookalikes": True}
     return {seed: {"positive": seed % 2 == 0} | common for seed in range(first, first + count)}
 
 
@@ -58,13 +65,14 @@ def held_out_set(count: int | None = None) -> ScanSet:
     return ScanSet(f"{len(seeds)} held-out phantoms", seeds, drawn)
 
 
-def real_tree_set(anatomy: str, count: int | None = None, *, lookalikes: bool = False) -> ScanSet:
-    """The validation set on a real head's arteries, without lookalikes or with, or its first scans.
+def real_tree_set(anatomy: str, count: int | None = None, *, lookalikes: bool = False, skull: str = "") -> ScanSet:
+    """The validation set on a real head's arteries, without lookalikes or with, or in a real skull; or its first scans.
 
     Raises ConfigError when it has fewer.
     """
-    drawn = real_tree_scans(anatomy, lookalikes=lookalikes)
+    drawn = real_tree_scans(anatomy, lookalikes=lookalikes, skull=skull)
     seeds = tuple(drawn)[:count]
     if count is not None and not 0 < count <= len(drawn):
         raise ConfigError(f"the real-tree set has {len(drawn)} scans, not {count}")
-    return ScanSet(f"{len(seeds)} real-tree phantoms{' with lookalikes' * lookalikes}", seeds, drawn)
+    kind = " in a real skull" if skull else " with lookalikes" * lookalikes
+    return ScanSet(f"{len(seeds)} real-tree phantoms{kind}", seeds, drawn)

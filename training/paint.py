@@ -1,9 +1,9 @@
 """The real-tree validation set is painted into a folder: boxes as the scanner sees them, and the regions made of them.
 
-`python -m training.paint ANATOMY CACHE [--lookalikes] [--bundle BUNDLE] [--count N] [--workers N]`.  What is there is not
+`python -m training.paint ANATOMY CACHE [--lookalikes | --skull SERIES] [--bundle BUNDLE] [--count N] [--workers N]`.  What is there is not
 painted again.  `--bundle`: the regions are those that it reads; without it, those of the shipped one.
 `--lookalikes`: the second set, of other seeds, whose scans also have harmless shapes like sacs; each names its own among its
-confounders.
+confounders.  `--skull`: the third, painted into a dry skull as a real scanner saw it; SERIES is a folder with one series of it.
 """
 
 import argparse
@@ -114,14 +114,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.paint", description=__doc__)
     parser.add_argument("anatomy", help="folder with the arteries of a real head")
     parser.add_argument("cache", type=Path)
-    parser.add_argument("--lookalikes", action="store_true", help="the second set, with harmless shapes like sacs")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--lookalikes", action="store_true", help="the second set, with harmless shapes like sacs")
+    other.add_argument("--skull", default="", help="the third set, in the dry skull of this folder")
     parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE, help="which is to read the regions")
     parser.add_argument("--count", type=int, default=None)
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args(arguments)
     try:
         settings = read_manifest(asked.bundle).preprocessing
-        scans = real_tree_set(asked.anatomy, asked.count, lookalikes=asked.lookalikes)
+        scans = real_tree_set(asked.anatomy, asked.count, lookalikes=asked.lookalikes, skull=asked.skull)
         there = sum((asked.cache / REGIONS / str(seed)).exists() for seed in scans.seeds)
         started = time.monotonic()
         painted = paint_boxes(asked.cache, scans.seeds, scans.drawn, settings, asked.workers)

@@ -24,6 +24,7 @@ from training.phantom.lesions import (
 )
 from training.phantom.painting import segments_of
 from training.phantom.people import add_lookalikes, freed_from_bone, make_like_people
+from training.phantom.real_skull import RealSkull, read_skull
 from training.phantom.real_tree import draw_real_arteries
 from training.phantom.render import Posed, render
 from training.phantom.scan import PhantomScan, TrueLesion
@@ -68,6 +69,7 @@ def make_scan(
     unseen: bool = False,
     like_people: bool = False,
     lookalikes: bool = False,
+    skull: str = "",
 ) -> PhantomScan:
     """A synthetic head CTA; the same arguments give the same bytes.
 
@@ -85,11 +87,16 @@ def make_scan(
     arteries, sacs and noise are so, too; False draws what it always drew.
     `lookalikes`: infundibula, blunt carotid ends and forks of three are drawn in an `unseen` scan too, as in every other that is
     varied, and named among its confounders.
-    Raises ValueError for arguments that contradict each other, and ConfigError where `anatomy` lacks a file.
+    `skull`: a folder with a real scanner's series of a dry skull (`training.phantom.real_skull`), which a "native" scan is then
+    painted into, in the scanner's own voxels.
+    Raises ValueError for arguments that contradict each other, and ConfigError where `anatomy` lacks a file or
+    `skull` cannot be used.
     """
     varied = bool(anatomy) or like_people
     if unseen and not anatomy:
         raise ValueError("unseen=True needs the arteries of a real head: give anatomy, the folder that holds them")
+    if skull and extent != "native":
+        raise ValueError('a real skull has voxels of its own: give extent="native"')
     size = draw_small_diameter_mm if varied else draw_diameter_mm
     wanted = draw_lesions(
         np.random.default_rng([seed, 1]), lesions, location, diameter_mm, positive, contrast=contrast, size=size
@@ -102,6 +109,9 @@ def make_scan(
     scanner = draw_scanner(np.random.default_rng([seed, 4]), held_out=held_out, contrast=contrast)
     if varied:
         scanner = with_grainy_noise(scanner, np.random.default_rng([seed, 13]))
+    real = None
+    if skull:
+        real, pose, scanner = _in_real_skull(read_skull(Path(skull)), pose, scanner, np.random.default_rng([seed, 17]))
     low, high = HELD_OUT_TORTUOSITY if held_out else TORTUOSITY
     tortuosity = float(rng.uniform(low, high))
     if anatomy:
@@ -148,8 +158,12 @@ def make_scan(
         grid = _full_grid(pose, scanner, matrix, cropped, np.random.default_rng([seed, 7]))
     else:
         rng = np.random.default_rng([seed, 8])
-        native = extent == "native"
-        grid = _native_grid(tree, pose, scanner, pixel, rng) if native else _roi_grid(pose, spacing, rng)
+        if extent == "native":
+            centre = _native_centre(tree, pose, rng)
+            steps = (scanner.slice_spacing_mm, pixel, pixel)
+            grid = real.box(centre, NATIVE_MM_DHW) if real else _box(centre, NATIVE_MM_DHW, steps)
+        else:
+            grid = _roi_grid(pose, spacing, rng)
     low_lps = np.array([grid.axis(2)[0], grid.axis(1)[0], grid.axis(0)[0]])
     high_lps = np.array([grid.axis(2)[-1], grid.axis(1)[-1], grid.axis(0)[-1]])
     drawn = [one for one in drawn if np.all((low_lps <= one[1].centre_lps_mm) & (high_lps >= one[1].centre_lps_mm))]
@@ -164,7 +178,8 @@ def make_scan(
         (*(blob.posed(pose) for blob in scene.blobs), *_calcified([sac for sac, _ in drawn], lesion_rng)),
         seed,
     )
-    rendered = render(posed, grid, scanner, (scanner.slice_spacing_mm, pixel) if extent == "roi" else (0.0, 0.0))
+    interpolated = (scanner.slice_spacing_mm, pixel) if extent == "roi" else (0.0, 0.0)
+    rendered = render(posed, grid, scanner, interpolated, real.within(grid) if real else None)
     _add_noise(rendered.hu_DHW, grid, scanner, pose, extent, pixel, np.random.default_rng([seed, 10]))
     truth = tuple(lesion for _, lesion in drawn)
     settings: dict[str, float | str] = {
@@ -250,11 +265,25 @@ def _roi_grid(pose: Pose, spacing_mm: float, rng: np.random.Generator) -> Grid:
     return _box(centre, ROI_MM_DHW, (spacing_mm,) * 3)
 
 
-def _native_grid(tree: Tree, pose: Pose, scanner: Scanner, pixel_mm: float, rng: np.random.Generator) -> Grid:
-    """The scanner's slices and pixels in a box about the middle of the two supraclinoid carotids, placed likewise."""
+def _native_centre(tree: Tree, pose: Pose, rng: np.random.Generator) -> FloatArray:
+    """The middle of a box of the scanner's slices and pixels: that of the two supraclinoid carotids, placed likewise."""
     supra = [pose.to_lps(tree.tubes[f"{side}_ICA_supra"].points).mean(axis=0) for side in "LR"]
-    centre = (supra[0] + supra[1]) / 2 + [0.0, 1.0, -6.0] + np.clip(rng.normal(0, 3, 3), -8, 8)
-    return _box(centre, NATIVE_MM_DHW, (scanner.slice_spacing_mm, pixel_mm, pixel_mm))
+    centre: FloatArray = (supra[0] + supra[1]) / 2 + [0.0, 1.0, -6.0] + np.clip(rng.normal(0, 3, 3), -8, 8)
+    return centre
+
+
+def _in_real_skull(
+    skull: RealSkull, pose: Pose, scanner: Scanner, rng: np.random.Generator
+) -> tuple[RealSkull, Pose, Scanner]:
+    """The skull, in half of all scans mirrored, the pose of arteries about its circle of Willis, and the scanner with its voxels.
+
+    The circle lies as far off as it is found badly: 3 mm an axis, one standard deviation.  The skull has noise of its own.
+    """
+    skull = skull.mirrored() if rng.integers(2) else skull
+    slices, pixel, _ = skull.grid.spacing_DHW
+    pose = replace(pose, centre_lps=skull.circle_lps + rng.normal(0, 3, 3))
+    scanner = replace(scanner, slice_spacing_mm=slices, slice_thickness_mm=slices, field_of_view_mm=512 * pixel)
+    return skull, pose, replace(scanner, noise_hu=0.7 * scanner.noise_hu)
 
 
 def _box(centre_lps: FloatArray, size_mm_DHW: tuple[float, ...], steps_mm_DHW: tuple[float, float, float]) -> Grid:

@@ -41,10 +41,17 @@ class Rendered:
     vessel_DHW: NDArray[np.uint8]
 
 
-def render(scene: Posed, grid: Grid, scanner: Scanner, interpolated_mm: tuple[float, float] = (0.0, 0.0)) -> Rendered:
+def render(
+    scene: Posed,
+    grid: Grid,
+    scanner: Scanner,
+    interpolated_mm: tuple[float, float] = (0.0, 0.0),
+    head_DHW: Float32Array | None = None,
+) -> Rendered:
     """The scene on `grid` with the scanner's blur.
 
-    `interpolated_mm`: slice spacing and pixel of the native grid, when `grid` stands for a scan that was resampled.
+    `interpolated_mm`: slice spacing and pixel of the native grid, when `grid` stands for a scan that was resampled.  `head_DHW`: HU of
+    a head in place of the scene's tissues, which is blurred already, as it is; only what is put into it is blurred.
     """
     shape = grid.shape_DHW
     hu = np.empty(shape, np.int16)
@@ -60,18 +67,21 @@ def render(scene: Posed, grid: Grid, scanner: Scanner, interpolated_mm: tuple[fl
         near = slice(used[0], used[-1] + 1)
         rows = (np.ascontiguousarray(rows[0][:, near]), matrices[1], matrices[2])
         slab = grid.slab(first, last)
-        image = _tissue(scene, near, rows)
+        image = _tissue(scene, near, rows) if head_DHW is None else head_DHW[first:last].copy()
         _vessels(scene, slab, image, lesion[first:last], vessel[first:last])
         image += resample(np.ascontiguousarray(scene.shade_hu[near]), rows)
         _streaks(scene, slab, image)
+        if head_DHW is not None:
+            image -= head_DHW[first:last]
         image = filtered(filtered(image, in_plane, 2), in_plane, 1)
         if scanner.ghost_mm:
             shift = max(round(scanner.ghost_mm / grid.spacing_DHW[2]), 1)
             image[:, :, shift:] = 0.72 * image[:, :, shift:] + 0.28 * image[:, :, :-shift]
-        hu[first:last] = np.clip(image, -1024, 8000)
+        hu[first:last] = np.clip(image, -1024 if head_DHW is None else -8000, 8000)
     for top in range(0, shape[1], 64):
         part = slice(top, top + 64)
-        hu[:, part] = filtered(hu[:, part].astype(np.float32), through, 0)
+        blurred = filtered(hu[:, part].astype(np.float32), through, 0)
+        hu[:, part] = np.clip(blurred if head_DHW is None else blurred + head_DHW[:, part], -1024, 8000)
     return Rendered(hu, lesion, vessel)
 
 
