@@ -36,6 +36,7 @@ from training.cubes.store import read_shards
 from training.drawn_candidates import sacs_of
 from training.held_out import held_out_set
 from training.metrics import auc
+from training.phantom.frame import rotation_matrix
 from training.scoring import cube_odds_of, looked_into, seen_by
 from training.second_stage import label
 
@@ -48,6 +49,8 @@ AVERAGED = 0.998
 EVERY = 500
 FARTHEST_VOXELS = 2
 """A cube is cut so far off its place at most, along each axis."""
+BENT, MOST_TURNED, STRETCHED = 0.5, 25.0, (0.85, 1.18)
+"""So many cubes are turned further, by up to so many degrees about each axis, and stretched along any three axes."""
 LEFT_OUT_OF = 5
 Cut = tuple[NDArray[np.int16], int]
 """A file of cubes, and which of them."""
@@ -111,30 +114,48 @@ class Lessons:
 
 def _cut(cut: Cut, rng: np.random.Generator) -> Tensor:
     cubes, number = cut
-    middle = (cubes.shape[-1] - SIDE) // 2
-    low = middle + rng.integers(-FARTHEST_VOXELS, FARTHEST_VOXELS + 1, size=3)
-    box = tuple(slice(start, start + SIDE) for start in low)
-    hu = torch.from_numpy(cubes[number][box].astype(np.float32))[None]
-    return turned(hu, int(rng.integers(len(TURNINGS))))[0]
+    side = cubes.shape[-1]
+    off = rng.integers(-FARTHEST_VOXELS, FARTHEST_VOXELS + 1, size=3)
+    turning = int(rng.integers(len(TURNINGS)))
+    if rng.random() < BENT:
+        hu = bent(torch.from_numpy(cubes[number].astype(np.float32)), off, rng)
+    else:
+        box = tuple(slice(start, start + SIDE) for start in (side - SIDE) // 2 + off)
+        hu = torch.from_numpy(cubes[number][box].astype(np.float32))
+    return turned(hu[None], turning)[0]
+
+
+def bent(hu: Tensor, off: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+    """A cube of `SIDE` out of a larger one, `off` voxels from its middle, turned, stretched and sheared: none of it is as it was drawn."""
+    # in the order x, y, z of `affine_grid`
+    turn, along = (rotation_matrix(tuple(rng.uniform(-most, most, 3))) for most in (MOST_TURNED, 180.0))
+    stretch = along * rng.uniform(*STRETCHED, 3) @ along.T
+    larger = np.concatenate([turn @ stretch * SIDE, 2.0 * off[::-1, None]], axis=1) / hu.shape[-1]
+    grid = F.affine_grid(
+        torch.from_numpy(larger.astype(np.float32))[None], [1, 1, SIDE, SIDE, SIDE], align_corners=False
+    )
+    return F.grid_sample(hu[None, None], grid, padding_mode="border", align_corners=False)[0, 0]
 
 
 def otherwise(hu: Tensor, rng: np.random.Generator) -> Tensor:
-    """The cubes with other contrast, some of them blurred, some with more noise, as coarse as a scanner's."""
+    """The cubes with other contrast; half of them as other kernels and slices show them, some with more noise, as coarse as a scanner's."""
     count = len(hu)
     scale, shift, noise = (
         torch.from_numpy(rng.uniform(low, high, (count, 1, 1, 1)).astype(np.float32))
-        for low, high in ((0.85, 1.18), (-20.0, 20.0), (0.0, 20.0))
+        for low, high in ((0.75, 1.3), (-20.0, 20.0), (0.0, 20.0))
     )
     hu = hu * scale + shift
-    blurred, noisy = (
-        torch.from_numpy((rng.random(count) < part).astype(np.float32))[:, None, None, None] for part in (0.2, 0.4)
-    )
-    line = torch.tensor([0.2, 0.6, 0.2])
-    kernel = torch.einsum("a,b,c->abc", line, line, line)[None, None]
-    soft = F.conv3d(F.pad(hu[:, None], (1,) * 6, mode="replicate"), kernel)[:, 0]
+    filtered, noisy = ((rng.random(count) < part).astype(np.float32)[:, None, None, None] for part in (0.5, 0.4))
+    for axis in (1, 2, 3):  # three taps each: below 1 in the middle it blurs, above it sharpens
+        middle = torch.from_numpy(1.0 + filtered * rng.uniform(-0.5, 0.25, filtered.shape).astype(np.float32))
+        first, last = hu.narrow(axis, 0, 1), hu.narrow(axis, SIDE - 1, 1)
+        beside = torch.cat([first, hu.narrow(axis, 0, SIDE - 1)], axis) + torch.cat(
+            [hu.narrow(axis, 1, SIDE - 1), last], axis
+        )
+        hu = middle * hu + (1.0 - middle) / 2.0 * beside
     grains = torch.from_numpy(rng.standard_normal(hu.shape, dtype=np.float32))
     coarse = F.avg_pool3d(grains[:, None], 3, 1, 1)[:, 0] * 4.5
-    return hu + blurred * (soft - hu) + noisy * noise * coarse
+    return hu + torch.from_numpy(noisy) * noise * coarse
 
 
 def begun(network: CubeNet, bundle: Bundle) -> CubeNet:
@@ -162,6 +183,7 @@ def learn(
     identity: str,
     steps: int,
     seed: int,
+    highest_rate: float,
     tell: Callable[[CubeNet], str],
 ) -> CubeNet:
     """Return the average of the weights on the way; what was learned before a kill is gone on with.
@@ -171,7 +193,7 @@ def learn(
     """
     network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     averaged = copy.deepcopy(network).requires_grad_(False)
-    optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY)
+    optimiser = torch.optim.AdamW(network.parameters(), highest_rate, weight_decay=DECAY)
     done, begun_at = 0, time.monotonic()
     if checkpoint.exists():
         kept = torch.load(checkpoint, weights_only=True)
@@ -185,7 +207,7 @@ def learn(
         done = kept["step"]
     bfloat16, lost = passes_in_bfloat16("auto", torch.device("cpu")), 0.0
     for step in range(done, steps):
-        rate = RATE * min(1.0, (step + 1) / WARMING) * max(0.01, 0.5 * (1.0 + math.cos(math.pi * step / steps)))
+        rate = highest_rate * min(1.0, (step + 1) / WARMING) * max(0.01, 0.5 * (1.0 + math.cos(math.pi * step / steps)))
         for group in optimiser.param_groups:
             group["lr"] = rate
         rng = np.random.default_rng([seed, step])
@@ -265,8 +287,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, default=None, help="a RUN whose weights are gone on with")
+    parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    torch.set_num_threads(asked.threads)
     bundle = load_bundle(asked.bundle)
     scans = [
         (scan, sacs_of(folder, scan)) for folder in asked.folders for scan in load_marked(folder, bundle, cubes=True)
@@ -279,11 +304,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"scan {min(held_out)} is one of the held-out ones, which nothing learns from: name other folders"
         )
     lessons = Lessons.of(asked.cubes, learned)
-    about = (seeds, len(lessons.cubes), asked.steps, asked.seed, sorted(bundle.manifest.weights_sha256.values()))
+    start = hashlib.sha256(asked.start.read_bytes()).hexdigest() if asked.start else ""
+    own = sorted(bundle.manifest.weights_sha256.values())
+    about = (seeds, len(lessons.cubes), asked.steps, asked.seed, asked.rate, start, own)
     checkpoint = asked.run.with_name(f"{asked.run.name}.checkpoint")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(asked.seed)
-    network = begun(CubeNet(CubeSettings()), bundle)
+    network = (
+        load_network(asked.start)[0].requires_grad_(True) if asked.start else begun(CubeNet(CubeSettings()), bundle)
+    )
     network = learn(
         lessons,
         network,
@@ -291,6 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hashlib.sha256(repr(about).encode()).hexdigest(),
         asked.steps,
         asked.seed,
+        asked.rate,
         lambda averaged: _told_apart(averaged, left_out, bundle),
     )
     save_network(asked.run, network, seeds)
