@@ -24,13 +24,14 @@ from ai.errors import BundleError
 from ai.findings import MAX_LESIONS
 from ai.inference import Tiling
 from ai.manifest import DEFAULT_BUNDLE, MANIFEST, read_document, sha256_of
+from ai.naming import NamingNet, NamingSettings
 from ai.preprocess import Preprocessing
 from ai.second_stage import FusionNet, FusionSettings, ShapeNet, ShapeSettings
 from ai.surroundings import NAMES as PLACES
 from ai.unet import UNet, UNetSettings
 
 T = TypeVar("T")
-N = TypeVar("N", UNet, ShapeNet, FusionNet, CubeNet)
+N = TypeVar("N", UNet, ShapeNet, FusionNet, CubeNet, NamingNet)
 
 FORMAT = 3
 """In format 1 the calibration of the locations was fitted to other scores; format 2 had one operating point and one stage."""
@@ -45,6 +46,7 @@ ADDED_LATER = (
     "second_stage.around",
     "second_stage.fusion",
     "second_stage.cubes",
+    "second_stage.naming",
     "second_stage.shape.layers",
 )
 """Keys that older manifests may lack: their defaults are what older bundles meant."""
@@ -82,6 +84,17 @@ class Cubes:
 
 
 @dataclass(frozen=True)
+class Naming:
+    """What a bundle says of the networks that name the location of a candidate."""
+
+    network: NamingSettings
+    weights_sha256: dict[str, str]
+
+    def __post_init__(self) -> None:
+        _check_names(self.weights_sha256)
+
+
+@dataclass(frozen=True)
 class SecondStage:
     """What a bundle's second stage reads of a cube, and what its log odds and those of the first stage weigh in a candidate's
     score.
@@ -90,7 +103,8 @@ class SecondStage:
     must reach for a place to take nothing from the score.  `candidates`: so many of the first stage's are looked at at most; 10
     in older bundles.  `around`: so many of these, the best ones, are looked at from four more places about their centres, and the
     mean counts; none in older bundles.  `fusion`: it answers in place of the mean; none in older bundles.
-    `cubes`: what looks at the cubes themselves; none in older bundles.
+    `cubes`: what looks at the cubes themselves; none in older bundles.  `naming`: what names locations in place of the first stage;
+    none in older bundles.
     """
 
     shape: ShapeSettings
@@ -103,6 +117,7 @@ class SecondStage:
     around: int = 0
     fusion: Fusion | None = None
     cubes: Cubes | None = None
+    naming: Naming | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.around, int) and self.around >= 0):
@@ -190,13 +205,15 @@ class Bundle:
     second: tuple[ShapeNet, ...] = ()
     fusion: tuple[FusionNet, ...] = ()
     cubes: tuple[CubeNet, ...] = ()
+    naming: tuple[NamingNet, ...] = ()
     sha256: str = ""
     precision: str = "float32"
 
     def __post_init__(self) -> None:
         stage = self.manifest.second_stage
-        described = stage is not None, bool(stage and stage.fusion), bool(stage and stage.cubes)
-        if (bool(self.second), bool(self.fusion), bool(self.cubes)) != described:
+        parts = (stage, stage and stage.fusion, stage and stage.cubes, stage and stage.naming)
+        networks = (self.second, self.fusion, self.cubes, self.naming)
+        if [bool(part) for part in networks] != [part is not None for part in parts]:
             raise ValueError("networks of a second stage need a manifest that describes them, and the other way round")
 
 
@@ -216,15 +233,18 @@ def load_bundle(
     second: tuple[ShapeNet, ...] = ()
     fusion: tuple[FusionNet, ...] = ()
     cubes: tuple[CubeNet, ...] = ()
+    naming: tuple[NamingNet, ...] = ()
     if (stage := manifest.second_stage) is not None:
         second = _filled(folder, stage.weights_sha256, lambda: ShapeNet(stage.shape))
         if (fuses := stage.fusion) is not None:
             fusion = _filled(folder, fuses.weights_sha256, lambda: FusionNet(fuses.network))
         if (looks := stage.cubes) is not None:
             cubes = _filled(folder, looks.weights_sha256, lambda: _last(CubeNet(looks.network)))
+        if (names := stage.naming) is not None:
+            naming = _filled(folder, names.weights_sha256, lambda: NamingNet(names.network))
     if flip:
         manifest = replace(manifest, tiling=replace(manifest.tiling, flip=True))
-    return Bundle(manifest, networks, second, fusion, cubes, sha256, precision)
+    return Bundle(manifest, networks, second, fusion, cubes, naming, sha256, precision)
 
 
 def read_manifest(folder: Path | str, *, any_format: bool = False) -> Manifest:
@@ -252,6 +272,7 @@ def save_bundle(
     second: tuple[ShapeNet, ...] = (),
     fusion: tuple[FusionNet, ...] = (),
     cubes: tuple[CubeNet, ...] = (),
+    naming: tuple[NamingNet, ...] = (),
 ) -> Manifest:
     """Write a bundle, its weights first and its manifest last, each file replaced in one step; return the final manifest.
 
@@ -263,7 +284,7 @@ def save_bundle(
     if (stage := final.second_stage) is not None:
         stage = replace(stage, weights_sha256=_written(folder, "second-stage", second))
         kept |= set(stage.weights_sha256)
-        for name, networks_of in (("fusion", fusion), ("cubes", cubes)):
+        for name, networks_of in (("fusion", fusion), ("cubes", cubes), ("naming", naming)):
             if (part := getattr(stage, name)) is not None:
                 part = replace(part, weights_sha256=_written(folder, name, networks_of))
                 stage = replace(stage, **{name: part})
@@ -369,9 +390,10 @@ def _second_stage(values: dict[str, Any] | None) -> SecondStage | None:
     shape = _settings(ShapeSettings, values["shape"], "second_stage.shape.")
     fusion = _part(Fusion, FusionSettings, values.get("fusion"), "second_stage.fusion.")
     cubes = _part(Cubes, CubeSettings, values.get("cubes"), "second_stage.cubes.")
+    naming = _part(Naming, NamingSettings, values.get("naming"), "second_stage.naming.")
     if fusion and "candidates" not in values:  # older fusions read every candidate from around, whatever `around` said
         values = {**values, "around": MAX_LESIONS}
-    return SecondStage(**{**values, "shape": shape, "fusion": fusion, "cubes": cubes})
+    return SecondStage(**{**values, "shape": shape, "fusion": fusion, "cubes": cubes, "naming": naming})
 
 
 def _part(kind: type[T], network: type[Any], values: dict[str, Any] | None, prefix: str) -> T | None:

@@ -181,7 +181,7 @@ def _candidate(maps: Maps, logit_DHW: Float32Array, at: NDArray[np.intp]) -> Can
     shares = np.exp(location - location.max(axis=0))
     shares = (shares / shares.sum(axis=0) * weight).sum(axis=(1, 2, 3)) / total
     midline_x_mm = lps_of(maps.affine_lps, (np.array(logit_DHW.shape) - 1) / 2.0)[0]
-    shares = _on_its_side(shares, float(centre[0] - midline_x_mm))
+    shares = on_its_side(shares, float(centre[0] - midline_x_mm))
     core = np.sort(logit[apart <= 2.0])[-_CORE_CELLS:]
     diameter_mm = math.exp(float((maps.log_diameter_DHW[box] * weight).sum() / total))
     return Candidate(
@@ -193,7 +193,7 @@ def _candidate(maps: Maps, logit_DHW: Float32Array, at: NDArray[np.intp]) -> Can
     )
 
 
-def _on_its_side(shares: NDArray[np.float64], left_of_midline_mm: float) -> NDArray[np.float64]:
+def on_its_side(shares: NDArray[np.float64], left_of_midline_mm: float) -> NDArray[np.float64]:
     """`shares` with those of the other side given to their mirror images, for what lies clearly to one side.
 
     A small patch does not show which side it is from; the position in the patient does.

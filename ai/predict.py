@@ -23,6 +23,7 @@ from ai.findings import Findings
 from ai.inference import Maps, Progress, Tiling, infer, output_affine
 from ai.locations import COLUMNS
 from ai.measures import quality_of
+from ai.naming import named
 from ai.preprocess import Preprocessing, Region, coordinates, region_affine, region_of_interest
 from ai.quality import MOST_SPREAD_MM
 from ai.remembered import Remembered
@@ -110,7 +111,8 @@ def looked_at_again(
         place + cube
         for place, cube in zip(places, _cube_scores(found, volume, bundle, progress, remembered), strict=True)
     ]
-    return rescored(found, seconds, stage.first_weight, stage.second_weight, added)
+    scored = rescored(found, seconds, stage.first_weight, stage.second_weight, added)
+    return named(scored, region.circle_centre_lps_mm, bundle.naming)
 
 
 def _cube_scores(

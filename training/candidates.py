@@ -47,7 +47,8 @@ class Marked:
 
     `measures`: (N, M) of `ai.shape`.  `places`: (N, P) of `ai.surroundings`.  `around`: (N, 4, M), the first from the four places
     about each.  `cubes`: (N, D, H, W) HU about each, of `ai.shape.SIDE` voxels; none in folders of before 0.15.0.  `cube_odds`: (N), what
-    networks say of them, where they were asked.
+    networks say of them, where they were asked.  `circle_lps_mm`: where the middle of the circle of Willis is taken to be; None in
+    folders of before 0.16.0.
     """
 
     scored: Scored
@@ -56,6 +57,7 @@ class Marked:
     around: NDArray[np.float32]
     cubes: NDArray[np.int16] | None = None
     cube_odds: NDArray[np.float64] | None = None
+    circle_lps_mm: tuple[float, float, float] | None = None
 
     @property
     def hits(self) -> NDArray[np.bool_]:
@@ -73,7 +75,8 @@ class Marked:
         scored = replace(self.scored, candidates=self.scored.candidates[:count])
         cubes = None if self.cubes is None else self.cubes[:count]
         odds = None if self.cube_odds is None else self.cube_odds[:count]
-        return Marked(scored, self.measures[:count], self.places[:count], self.around[:count], cubes, odds)
+        measured = self.measures[:count], self.places[:count], self.around[:count]
+        return Marked(scored, *measured, cubes, odds, self.circle_lps_mm)
 
 
 def mark(box: Prepared, region: Region, scored: Scored) -> Marked:
@@ -87,7 +90,8 @@ def mark(box: Prepared, region: Region, scored: Scored) -> Marked:
     ]
     measures = np.array(found, np.float32).reshape(len(centres), 5, len(NAMES))
     seen = np.array(cubes, np.int16).reshape(len(centres), SIDE, SIDE, SIDE)
-    return Marked(scored, measures[:, 0], surroundings(region, centres), measures[:, 1:], seen)
+    places = surroundings(region, centres)
+    return Marked(scored, measures[:, 0], places, measures[:, 1:], seen, circle_lps_mm=region.circle_centre_lps_mm)
 
 
 def identity_of(bundle: Bundle) -> dict[str, Any]:
@@ -134,7 +138,7 @@ def save_marked(folder: Path, marked: Marked) -> None:
     """Write a scan's candidates: their cubes, then all else as one file, with which the scan is there."""
     if marked.cubes is not None:
         np.save(folder / f"{marked.scored.seed}.npy", marked.cubes)
-    document = document_of(marked.scored)
+    document = document_of(marked.scored) | {"circle_lps_mm": marked.circle_lps_mm}
     for name, measures in (("measures", marked.measures), ("places", marked.places), ("around", marked.around)):
         document |= {name: measures.astype(float).round(5).tolist()}
     write_whole(folder / f"{marked.scored.seed}.json", json.dumps(document))
@@ -160,6 +164,7 @@ def load_marked(folder: Path, bundle: Bundle | None = None, *, cubes: bool = Fal
             np.array(each["places"], np.float32).reshape(-1, len(PLACES)),
             np.array(each["around"], np.float32).reshape(-1, 4, len(NAMES)),
             np.load(kept) if wanted and (kept := folder / f"{each['seed']}.npy").exists() else None,
+            circle_lps_mm=tuple(circle) if (circle := each.get("circle_lps_mm")) else None,
         )
         for each in sorted(found, key=lambda one: one["seed"])
     ]

@@ -245,7 +245,7 @@ def write(folder: Path, final: Bundle, scored: Sequence[Scored]) -> None:
     figures = measure(scored, final) | {"steps": final.manifest.figures.get("steps", float("nan"))}
     kept = {name: round(value, 4) for name, value in figures.items() if np.isfinite(value)}
     manifest = replace(final.manifest, figures=kept)
-    save_bundle(folder, manifest, final.networks, final.second, final.fusion, final.cubes)
+    save_bundle(folder, manifest, final.networks, final.second, final.fusion, final.cubes, final.naming)
 
 
 def tell(

@@ -1,7 +1,9 @@
-"""A cube network joins a bundle of two stages: what it weighs, the calibrations and both operating points are fitted.
+"""A cube network joins a bundle of two stages: what it weighs, the calibrations and both operating points are fitted, and what names
+locations learns.
 
-`python -m training.cube_join BUNDLE RUN CANDIDATES VERSION [FOLDER] --learnt DRAWN [DRAWN ...]`: RUN is a file of
-`python -m training.cube_net`, DRAWN the folders that it learned from, of which it is fitted to the scans that were left out, and
+`python -m training.cube_join BUNDLE RUN CANDIDATES VERSION [FOLDER] --learnt DRAWN [DRAWN ...] [--mean RUN ...]`: RUN is a file of
+`python -m training.cube_net`, DRAWN the folders that it learned from, of which it is fitted to the scans that were left out, `--mean`
+names other runs from the same start, the mean of whose weights and its joins, and
 CANDIDATES a folder of `python -m training.candidates` that nothing has learned from.  Prints the figures of both bundles on
 CANDIDATES, with everything fitted on the other four fifths of them; without FOLDER nothing is written.
 """
@@ -14,13 +16,14 @@ from pathlib import Path
 import torch
 
 from ai.bundle import Bundle, load_bundle
-from ai.cube_net import TURNINGS
+from ai.cube_net import TURNINGS, CubeNet
 from ai.decode import MOST_PEAKS
 from training.candidates import Marked, load_marked
 from training.combine import cross_fitted, joined, joining, require_apart, tell, weighed, write
 from training.config import ConfigError, exits_2
 from training.cube_net import load_network
-from training.scoring import Seen, looked_into, seen_by
+from training.naming import fitted_names, named_right, naming
+from training.scoring import Seen, looked_into, renamed, seen_by
 
 VIEWS = 4
 """From so many sides each cube is looked at."""
@@ -41,6 +44,16 @@ def seen_from(bundle: Bundle, around: int | None) -> Bundle:
     return replace(bundle, manifest=replace(bundle.manifest, second_stage=replace(stage, around=around)))
 
 
+def mean_of(runs: Sequence[Path]) -> tuple[CubeNet, frozenset[int]]:
+    """The network with the mean of several runs' weights, and the seeds that any of them learned from."""
+    networks, seeds = zip(*(load_network(run) for run in runs), strict=True)
+    mean = networks[0]
+    with torch.no_grad():
+        for name, values in mean.state_dict().items():
+            values.copy_(torch.stack([each.state_dict()[name].double() for each in networks]).mean(dim=0))
+    return mean, frozenset().union(*seeds)
+
+
 @exits_2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit, compare, and write the bundle where a folder is named; 2 where that cannot be done."""
@@ -48,9 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--learnt", type=Path, nargs="+", required=True)
     parser.add_argument("--views", type=int, choices=range(1, len(TURNINGS) + 1), default=VIEWS, metavar="1..48")
     parser.add_argument("--around", type=int, choices=range(MOST_PEAKS + 1), default=None, metavar="0..30")
+    parser.add_argument("--mean", type=Path, nargs="+", default=[], help="further RUNs")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    bundle, (network, learned_from) = load_bundle(asked.bundle), load_network(asked.run)
+    bundle, (network, learned_from) = load_bundle(asked.bundle), mean_of([asked.run, *asked.mean])
     before, after = seen_from(bundle, None), seen_from(bundle, asked.around)
     marked = load_marked(asked.candidates, bundle, cubes=True)
     drawn = [scan for folder in asked.learnt for scan in load_marked(folder, bundle, cubes=True)]
@@ -59,9 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if learned := [scan.scored.seed for scan in marked if scan.scored.seed in learned_from]:
         raise ConfigError(f"scan {learned[0]} was learned from ({len(learned)} such scans): name other CANDIDATES")
 
+    names = fitted_names([scan for scan in drawn if scan.scored.seed in learned_from])
+
     def looked(scans: Sequence[Marked]) -> Seen:
         measured, seconds = seen_by(after, scans)
-        return [looked_into(scan, (network,), asked.views) for scan in measured], seconds
+        return [renamed(looked_into(scan, (network,), asked.views), (names,)) for scan in measured], seconds
 
     (scans, seconds), learnt = looked(marked), looked(left_out)
     placed = bool(before.manifest.second_stage and before.manifest.second_stage.place_weights)
@@ -70,8 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stages = bundle.second, asked.version, scans, seconds, learnt, bundle.fusion
     final, scored = joined(after, *stages, (network,), asked.views)
     print(weighed(final.manifest))
+    print(f"candidates on aneurysms that are named right: {named_right(marked):.3f}, now {named_right(scans):.3f}")
     if asked.folder:
-        write(asked.folder, final, scored)
+        write(asked.folder, naming(final, names), scored)
     return 0
 
 

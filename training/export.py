@@ -76,6 +76,7 @@ def write_calibrated(config: TrainConfig, bundle: Bundle, folder: Path, known: M
         bundle.second,
         bundle.fusion,
         bundle.cubes,
+        bundle.naming,
     )
     return figures
 

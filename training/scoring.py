@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from ai.bundle import Bundle
 from ai.cube_net import SIDE, CubeNet, cube_odds
 from ai.decode import rescored
+from ai.naming import NamingNet, named
 from ai.second_stage import FusionNet, ShapeNet, fusion_input, looked_at, opinions
 from ai.surroundings import place_scores
 from training.candidates import Marked
@@ -118,13 +119,14 @@ Seen = tuple[Sequence[Marked], Sequence[NDArray[np.float64]]]
 def seen_by(bundle: Bundle, marked: Sequence[Marked]) -> Seen:
     """The scans with as many candidates as a bundle looks at, and its second stage's log odds of those, 0 where it has none.
 
-    Raises ConfigError where it looks at cubes, and a scan has none.
+    Their locations are those that its networks name.  Raises ConfigError where it looks at cubes, and a scan has none, or names
+    locations, and a scan does not say where the circle is.
     """
     scans, stage = [scan.best(bundle.manifest.candidates) for scan in marked], bundle.manifest.second_stage
     if stage is None:
         return scans, [np.zeros(len(scan.hits)) for scan in scans]
     views = stage.cubes.views if stage.cubes else 0
-    scans = [looked_into(scan, bundle.cubes, views, bundle.precision) for scan in scans]
+    scans = [renamed(looked_into(scan, bundle.cubes, views, bundle.precision), bundle.naming) for scan in scans]
     return scans, seconds_of(bundle.second, scans, stage.around, bundle.fusion)
 
 
@@ -138,3 +140,20 @@ def looked_into(scan: Marked, cubes: Sequence[CubeNet], views: int, precision: s
     middle = slice(low, low + SIDE)
     odds = [cube_odds(cubes, cube[middle, middle, middle], views, precision) for cube in scan.cubes]
     return replace(scan, cube_odds=np.array(odds, float))
+
+
+def renamed(scan: Marked, networks: Sequence[NamingNet]) -> Marked:
+    """The scan with the locations that networks name, as they are where there is none.  Raises ConfigError."""
+    if not networks:
+        return scan
+    found = named(scan.scored.candidates, circle_of(scan), networks)
+    return replace(scan, scored=replace(scan.scored, candidates=found))
+
+
+def circle_of(scan: Marked) -> tuple[float, float, float]:
+    """Where the middle of the circle of Willis is taken to be.  Raises ConfigError for scans that were marked before that was kept."""
+    if scan.circle_lps_mm is None:
+        raise ConfigError(
+            f"scan {scan.scored.seed} was marked without the place of the circle: mark the scans anew, into another folder"
+        )
+    return scan.circle_lps_mm

@@ -42,7 +42,8 @@ def cube(rng: np.random.Generator, sac: bool) -> np.ndarray:
 
 def with_cubes(scan: Marked) -> Marked:
     rng = np.random.default_rng(scan.scored.seed)
-    return replace(scan, cubes=np.stack([cube(rng, bool(hit)) for hit in scan.hits]))
+    cubes = np.stack([cube(rng, bool(hit)) for hit in scan.hits])
+    return replace(scan, cubes=cubes, circle_lps_mm=(0.0, 0.0, 0.0))
 
 
 SEEN = [with_cubes(scan) for scan in SCANS]
@@ -128,13 +129,59 @@ def test_a_cube_network_joins_a_bundle_and_is_what_decides(
     assert cube_join.main([*asked, "--learnt", folders[3], "--views", "3"]) == 0
     said = capsys.readouterr().out
     assert "0.2 at about" in said and "gain of auc_present" in said and ", cubes " in said
+    assert "candidates on aneurysms that are named right: 1.000, now 1.000" in said
     made = load_bundle(tmp_path / "joined")
     stage = made.manifest.second_stage
     assert stage is not None and stage.cubes is not None
     assert stage.cubes.weight > 0.1 and stage.cubes.views == 3 and made.manifest.version == "0.2"
-    assert len(made.cubes) == 1 and made.cubes[0].settings == CubeSettings()
+    assert len(made.cubes) == 1 and made.cubes[0].settings == CubeSettings() and len(made.naming) == 1
     assert cube_join.main([*asked[:2], str(tmp_path / "drawn"), "0.2", "--learnt", folders[3]]) == 2
     assert "is learned from and judged" in capsys.readouterr().err
+
+
+def test_runs_from_one_start_are_averaged_and_all_that_they_learned_from_is_known(tmp_path: Path) -> None:
+    networks = [CubeNet(CubeSettings()), CubeNet(CubeSettings())]
+    for number, one in enumerate(networks):
+        save_network(tmp_path / f"{number}.safetensors", one, [number, 5])
+    mean, seeds = cube_join.mean_of([tmp_path / "0.safetensors", tmp_path / "1.safetensors"])
+    assert seeds == {0, 1, 5}
+    for name, values in mean.state_dict().items():
+        both = [one.state_dict()[name].double() for one in networks]
+        torch.testing.assert_close(values.double(), (both[0] + both[1]) / 2, rtol=0, atol=1e-6)
+
+
+def test_a_run_goes_on_with_what_another_learned(folders: list[str], tmp_path: Path) -> None:
+    assert cube_net.main([*folders, "--steps", "2"]) == 0
+    longer = [*folders[:2], str(tmp_path / "longer.safetensors"), *folders[3:], "--start", folders[2]]
+    assert cube_net.main([*longer, "--steps", "1", "--rate", "1e-9"]) == 0
+    (first, _), (second, _) = (load_network(Path(run)) for run in (folders[2], longer[2]))
+    name = "kinds.weight"
+    torch.testing.assert_close(first.state_dict()[name], second.state_dict()[name], rtol=0, atol=1e-6)
+
+
+def test_a_cube_that_is_bent_is_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = np.arange(KEPT, dtype=np.float32)
+    hu = torch.from_numpy(10.0 * line[:, None, None] + 3.0 * line[:, None] + line)  # straight lines stay straight
+    off, low = np.array([1, -2, 0]), (KEPT - SIDE) // 2
+    monkeypatch.setattr(cube_net, "MOST_TURNED", 0.0)
+    monkeypatch.setattr(cube_net, "STRETCHED", (1.0, 1.0))
+    expected = hu[low + 1 : low + 1 + SIDE, low - 2 : low - 2 + SIDE, low : low + SIDE]
+    torch.testing.assert_close(cube_net.bent(hu, off, np.random.default_rng(0)), expected, rtol=0, atol=0.01)
+    monkeypatch.setattr(cube_net, "STRETCHED", (1.1, 1.1))
+    larger = cube_net.bent(hu, off, np.random.default_rng(0))
+    middle = slice(SIDE // 2 - 1, SIDE // 2 + 1)
+    torch.testing.assert_close(larger[(middle,) * 3].mean(), expected[(middle,) * 3].mean(), rtol=0, atol=0.01)
+    assert float(larger[20, 16, 16] - larger[12, 16, 16]) == pytest.approx(1.1 * 80.0, abs=0.1)
+
+
+def test_other_kernels_blur_and_sharpen_and_keep_what_is_even() -> None:
+    hu = torch.full((40, SIDE, SIDE, SIDE), 100.0)
+    hu[:, 10] = 300.0
+    changed = cube_net.otherwise(hu, np.random.default_rng(3)).mean(dim=(2, 3))
+    beside = (changed[:, 11] - changed[:, 20]) / (changed[:, 10] - changed[:, 20])
+    assert float(beside.min()) < -0.04 and float(beside.max()) > 0.3
+    assert 0.2 < float((beside.abs() < 0.02).float().mean()) < 0.8  # the others are as they were
+    assert changed[:, 20].sub(100.0).abs().max() < 55.0
 
 
 def test_folders_without_cubes_say_what_to_do(
