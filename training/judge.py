@@ -16,12 +16,14 @@ from training.candidates import Marked, load_marked
 from training.cases import Case, case
 from training.combine import DRAWS
 from training.config import ConfigError, exits_2
-from training.figures import at_threshold, headline
+from training.figures import at_threshold, headline, localisation
 from training.metrics import bootstrap, share
 from training.scoring import Weights, combined, seen_by
 
 RANKED = (
     "auc_present",
+    "auc_locations",
+    "competition_score",
     "cpm",
     "sensitivity_at_half_all",
     "sensitivity_at_half_from_4mm",
@@ -57,7 +59,7 @@ def chief_figures(cases: Sequence[Case], thresholds: Mapping[str, float]) -> dic
     for name, threshold in thresholds.items():
         called = at_threshold(cases, threshold)
         found |= {f"{name}_{each}": called[each] for each in ("specificity", "sensitivity")}
-    return found
+    return found | {"right_location": localisation(cases, thresholds["report"])["right_location"]}
 
 
 def specificities(cases: Sequence[Case], thresholds: Mapping[str, float]) -> dict[str, tuple[int, dict[str, float]]]:

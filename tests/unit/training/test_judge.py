@@ -67,7 +67,13 @@ def test_the_command_prints_the_figures_and_those_by_kind(
     assert main(["bundle", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert said.startswith("0.2 on 60 scans, 30 with an aneurysm; report from ")
-    for name in ("auc_present", "sensitivity_at_half_all", "report_specificity", "notify_sensitivity"):
+    for name in (
+        "auc_present",
+        "sensitivity_at_half_all",
+        "report_specificity",
+        "notify_sensitivity",
+        "right_location",
+    ):
         [line] = [line for line in said.splitlines() if line.split()[0] == name]
         assert " to " in line
     [line] = [line for line in said.splitlines() if BLUNT in line]
