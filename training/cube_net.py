@@ -1,6 +1,7 @@
 """The cube network learns from drawn cubes and from what the first stage marks on drawn scans.
 
-`python -m training.cube_net BUNDLE CUBES RUN FOLDER [FOLDER ...] [--steps N] [--seed K]`: CUBES is a folder of
+`python -m training.cube_net BUNDLE CUBES RUN FOLDER [FOLDER ...] [--steps N] [--seed K] [--rate R]
+[--start RUN]`: CUBES is a folder of
 `python -m training.cubes.store`, the others are of `python -m training.drawn_candidates`, RUN the file that the weights are written
 to.  It begins with the convolutions of the bundle's first stage.  The same command goes on after a kill.  A fifth of the scans is
 left out, for `python -m training.cube_join` to fit to, and how well aneurysms are told from the rest there is printed now and
@@ -289,9 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, default=None, help="a RUN whose weights are gone on with")
     parser.add_argument("--rate", type=float, default=RATE)
-    parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args(arguments)
-    torch.set_num_threads(asked.threads)
+    torch.set_num_threads(1)
     bundle = load_bundle(asked.bundle)
     scans = [
         (scan, sacs_of(folder, scan)) for folder in asked.folders for scan in load_marked(folder, bundle, cubes=True)
