@@ -1,11 +1,10 @@
 """The cube network learns from drawn cubes and from what the first stage marks on drawn scans.
 
-`python -m training.cube_net BUNDLE CUBES RUN FOLDER [FOLDER ...] [--steps N] [--seed K] [--rate R]
-[--start RUN]`: CUBES is a folder of
-`python -m training.cubes.store`, the others are of `python -m training.drawn_candidates`, RUN the file that the weights are written
-to.  It begins with the convolutions of the bundle's first stage.  The same command goes on after a kill.  A fifth of the scans is
-left out, for `python -m training.cube_join` to fit to, and how well aneurysms are told from the rest there is printed now and
-then: by the network, by the bundle's second stage, and by the sum of both.
+`python -m training.cube_net BUNDLE CUBES RUN FOLDER [FOLDER ...] [--steps N] [--seed K] [--rate R] [--start RUN]`: CUBES is a folder
+of `python -m training.cubes.store`, the others are of `python -m training.drawn_candidates`, RUN the file that the weights are written
+to.  It begins with the convolutions of the bundle's first stage, or with what another RUN learned.  The same command goes on after a
+kill.  A fifth of the scans is left out, for `python -m training.cube_join` to fit to, and how well aneurysms are told from the rest
+there is printed now and then: by the network, by the bundle's second stage, and by the sum of both.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -271,11 +270,17 @@ def save_network(path: Path, network: CubeNet, seeds: Iterable[int]) -> None:
 
 
 def load_network(path: Path) -> tuple[CubeNet, frozenset[int]]:
-    """The network of a file of `save_network`, in evaluation mode, and the seeds of the scans that it learned from."""
+    """The network of a file of `save_network`, in evaluation mode, and the seeds of the scans that it learned from.
+
+    Raises ConfigError.
+    """
     network = CubeNet(CubeSettings())
-    network.load_state_dict(load_file(path))
-    with safe_open(path, "pt") as file:
-        seeds = file.metadata()["learned_from"].split()
+    try:
+        network.load_state_dict(load_file(path))
+        with safe_open(path, "pt") as file:
+            seeds = file.metadata()["learned_from"].split()
+    except (OSError, SafetensorError, RuntimeError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path} is missing or no file of python -m training.cube_net: name another RUN") from error
     return network.requires_grad_(False).eval(), frozenset(map(int, seeds))
 
 
@@ -304,18 +309,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"scan {min(held_out)} is one of the held-out ones, which nothing learns from: name other folders"
         )
     lessons = Lessons.of(asked.cubes, learned)
-    start = hashlib.sha256(asked.start.read_bytes()).hexdigest() if asked.start else ""
+    torch.manual_seed(asked.seed)
+    network, known, start = begun(CubeNet(CubeSettings()), bundle), frozenset[int](), ""
+    if asked.start:
+        network, known = load_network(asked.start)
+        start = hashlib.sha256(asked.start.read_bytes()).hexdigest()
     own = sorted(bundle.manifest.weights_sha256.values())
     about = (seeds, len(lessons.cubes), asked.steps, asked.seed, asked.rate, start, own)
     checkpoint = asked.run.with_name(f"{asked.run.name}.checkpoint")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(asked.seed)
-    network = (
-        load_network(asked.start)[0].requires_grad_(True) if asked.start else begun(CubeNet(CubeSettings()), bundle)
-    )
     network = learn(
         lessons,
-        network,
+        network.requires_grad_(True),
         checkpoint,
         hashlib.sha256(repr(about).encode()).hexdigest(),
         asked.steps,
@@ -323,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.rate,
         lambda averaged: _told_apart(averaged, left_out, bundle),
     )
-    save_network(asked.run, network, seeds)
+    save_network(asked.run, network, sorted({*seeds, *known}))
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ai.bundle import Bundle, Cubes, SecondStage, load_bundle
 from ai.cube_net import SIDE, CubeNet, CubeSettings
@@ -153,10 +154,23 @@ def test_runs_from_one_start_are_averaged_and_all_that_they_learned_from_is_know
 def test_a_run_goes_on_with_what_another_learned(folders: list[str], tmp_path: Path) -> None:
     assert cube_net.main([*folders, "--steps", "2"]) == 0
     longer = [*folders[:2], str(tmp_path / "longer.safetensors"), *folders[3:], "--start", folders[2]]
+    (first, seeds), start = load_network(Path(folders[2])), Path(folders[2])
+    save_network(start, first, [*seeds, 999])
     assert cube_net.main([*longer, "--steps", "1", "--rate", "1e-9"]) == 0
-    (first, _), (second, _) = (load_network(Path(run)) for run in (folders[2], longer[2]))
+    second, learned = load_network(Path(longer[2]))
+    assert learned == {*seeds, 999}  # what the other learned from is learned from
     name = "kinds.weight"
     torch.testing.assert_close(first.state_dict()[name], second.state_dict()[name], rtol=0, atol=1e-6)
+
+
+def test_a_run_that_is_not_there_is_named(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cube_net.main([*folders, "--start", str(tmp_path / "none.safetensors")]) == 2
+    assert "none.safetensors is missing or no file of python -m training.cube_net" in capsys.readouterr().err
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match=r"other.safetensors is missing or no file of .*: name another RUN"):
+        load_network(tmp_path / "other.safetensors")
 
 
 def test_a_cube_that_is_bent_is_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
