@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydicom.uid import MediaStorageDirectoryStorage
 
 from ai.affine import lps_of, voxel_of
 from ai.bundle import Bundle, load_bundle
@@ -286,11 +285,11 @@ def volume_in(series_dir: Path) -> Volume:
     """
     import pydicom
 
-    from ai.volume import volume_from_datasets
+    from ai.volume import is_directory, volume_from_datasets
 
     paths = [path for path in sorted(series_dir.rglob("*")) if path.is_file() and pydicom.misc.is_dicom(path)]
     datasets = [pydicom.dcmread(path) for path in paths]
-    datasets = [ds for ds in datasets if ds.file_meta.get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage]
+    datasets = [ds for ds in datasets if not is_directory(ds)]
     if not datasets:
         raise FileNotFoundError(f"{series_dir} holds no DICOM files: name a folder with the slices of one series")
     return volume_from_datasets(datasets)

@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
 
 from ai.errors import NotAnalysable, Reason
 from ai.frames import AIR_HU, GARBLED, Frame, check_described, frame_count, frame_hu, frames, text_of, transfer_syntax
@@ -192,6 +197,11 @@ def subsampled_volume(
     turn, affine = _patient_axes(affine, rows, columns)
     hu = np.stack([turn(plane) for plane in planes])
     return Volume(hu, affine, tuple(f.sop_instance_uid for f in kept), tuple(f.number for f in kept))
+
+
+def is_directory(ds: Dataset) -> bool:
+    """Whether a file's dataset is a directory of files (DICOMDIR), not one of them."""
+    return bool(ds.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage)
 
 
 def _read_uncompressed(path: str | os.PathLike[str]) -> Dataset:

@@ -106,9 +106,16 @@ def identity_of(bundle: Bundle) -> dict[str, Any]:
 
 
 def claim(folder: Path, bundle: Bundle) -> None:
-    """The folder is one for the candidates of this bundle's first stage.  Raises ConfigError where it holds those of another."""
+    """The folder is one for the candidates of this bundle's first stage.
+
+    Raises ConfigError where it holds those of another, or such as were marked without the place of the circle.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     require_own(folder, bundle)
+    if (there := _scans_in(folder)) and "circle_lps_mm" not in json.loads(there[0].read_text(encoding="utf-8")):
+        raise ConfigError(
+            f"{folder} is of a version that kept no place of the circle: mark the scans into another folder"
+        )
     if not (folder / IDENTITY).exists():
         if _scans_in(folder):
             raise ConfigError(

@@ -47,7 +47,7 @@ DRAWS = 500
 def require_unseen(bundle: Bundle, learnt: Sequence[Marked], *judged: Sequence[Marked]) -> None:
     """No scan is judged that is learned from, and the bundle has not learned from any yet.  Raises ConfigError."""
     require_apart(learnt, *judged)
-    if learnt and (bundle.fusion or bundle.cubes):
+    if learnt and (bundle.fusion or bundle.cubes or bundle.naming):
         raise ConfigError(
             f"{bundle.manifest.version} has learned from drawn scans already: begin with the bundle before its tuning"
         )
@@ -208,9 +208,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     bundle, second = load_bundle(asked.bundle), trained(asked.run)
-    if bundle.cubes:
+    if bundle.cubes or bundle.naming:
         raise ConfigError(
-            f"{bundle.manifest.version} looks at cubes already: begin with the bundle before training.cube_join"
+            f"{bundle.manifest.version} looks at cubes or names locations already: begin with the bundle before training.cube_join"
         )
     marked = load_marked(asked.candidates, bundle)
     drawn = [scan for folder in asked.learnt for scan in load_marked(folder, bundle)]

@@ -21,7 +21,7 @@ from ai.decode import MOST_PEAKS
 from training.candidates import Marked, load_marked
 from training.combine import cross_fitted, joined, joining, require_apart, tell, weighed, write
 from training.config import ConfigError, exits_2
-from training.cube_net import load_network
+from training.cube_net import load_network, start_of
 from training.naming import fitted_names, named_right, naming
 from training.scoring import Seen, looked_into, renamed, seen_by
 
@@ -32,21 +32,28 @@ VIEWS = 4
 def seen_from(bundle: Bundle, around: int | None) -> Bundle:
     """The bundle as it measures so many candidates from around, as many as it says where that is None.
 
-    Raises ConfigError where it has no second stage, or looks at cubes already.
+    Raises ConfigError where it has no second stage, or one that has been joined here.
     """
     stage = bundle.manifest.second_stage
     if stage is None:
         raise ConfigError(f"{bundle.manifest.version} has no second stage: join that first, with training.combine")
-    if stage.cubes is not None:
-        raise ConfigError(f"{bundle.manifest.version} looks at cubes already: name the bundle that it was made of")
+    if stage.cubes is not None or stage.naming is not None:
+        raise ConfigError(
+            f"{bundle.manifest.version} looks at cubes or names locations already: name the bundle that it was made of"
+        )
     if around is None:
         return bundle
     return replace(bundle, manifest=replace(bundle.manifest, second_stage=replace(stage, around=around)))
 
 
 def mean_of(runs: Sequence[Path]) -> tuple[CubeNet, frozenset[int]]:
-    """The network with the mean of several runs' weights, and the seeds that any of them learned from."""
+    """The network with the mean of several runs' weights, and the seeds that any of them learned from.
+
+    Raises ConfigError where they did not begin alike: the mean of such weights knows nothing.
+    """
     networks, seeds = zip(*(load_network(run) for run in runs), strict=True)
+    if len({start_of(run) for run in runs}) > 1:
+        raise ConfigError(f"{', '.join(map(str, runs))} did not begin with the same weights: name runs of one --start")
     mean = networks[0]
     with torch.no_grad():
         for name, values in mean.state_dict().items():
@@ -81,12 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     (scans, seconds), learnt = looked(marked), looked(left_out)
     placed = bool(before.manifest.second_stage and before.manifest.second_stage.place_weights)
-    cases, *_ = cross_fitted(*seen_by(before, marked), with_place=placed, learnt=seen_by(before, left_out))
+    seen = seen_by(before, marked)
+    cases, *_ = cross_fitted(*seen, with_place=placed, learnt=seen_by(before, left_out))
     tell(bundle.manifest, asked.version, cases, *cross_fitted(scans, seconds, learnt=learnt))
     stages = bundle.second, asked.version, scans, seconds, learnt, bundle.fusion
     final, scored = joined(after, *stages, (network,), asked.views)
     print(weighed(final.manifest))
-    print(f"candidates on aneurysms that are named right: {named_right(marked):.3f}, now {named_right(scans):.3f}")
+    print(f"candidates on aneurysms that are named right: {named_right(seen[0]):.3f}, now {named_right(scans):.3f}")
     if asked.folder:
         write(asked.folder, naming(final, names), scored)
     return 0

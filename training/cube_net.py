@@ -37,7 +37,7 @@ from training.drawn_candidates import sacs_of
 from training.held_out import held_out_set
 from training.metrics import auc
 from training.phantom.frame import rotation_matrix
-from training.scoring import cube_odds_of, looked_into, seen_by
+from training.scoring import circle_of, cube_odds_of, looked_into, seen_by
 from training.second_stage import label
 
 OF_CUBES, OF_SACS, OF_OTHERS = 6, 5, 9
@@ -126,7 +126,10 @@ def _cut(cut: Cut, rng: np.random.Generator) -> Tensor:
 
 
 def bent(hu: Tensor, off: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-    """A cube of `SIDE` out of a larger one, `off` voxels from its middle, turned, stretched and sheared: none of it is as it was drawn."""
+    """A cube of `SIDE` out of a larger one, `off` voxels from its middle, turned, stretched and sheared.
+
+    Where that asks for more than the larger one holds, its edge goes on.
+    """
     # in the order x, y, z of `affine_grid`
     turn, along = (rotation_matrix(tuple(rng.uniform(-most, most, 3))) for most in (MOST_TURNED, 180.0))
     stretch = along * rng.uniform(*STRETCHED, 3) @ along.T
@@ -199,7 +202,7 @@ def learn(
         kept = torch.load(checkpoint, weights_only=True)
         if kept["identity"] != identity:
             raise ConfigError(
-                f"{checkpoint} is of a run with other scans, cubes, steps, seed or first stage: name another RUN"
+                f"{checkpoint} is of a run with other scans, cubes, steps, seed, rate, start or first stage: name another RUN"
             )
         parts: tuple[Any, ...] = (network, averaged, optimiser)
         for part, state in zip(parts, kept["parts"], strict=True):
@@ -262,11 +265,11 @@ def _told_apart(network: CubeNet, told: Sequence[Marked], bundle: Bundle) -> str
     )
 
 
-def save_network(path: Path, network: CubeNet, seeds: Iterable[int]) -> None:
-    """Write the weights, and the seeds of the scans that they learned from."""
+def save_network(path: Path, network: CubeNet, seeds: Iterable[int], start: str = "") -> None:
+    """Write the weights, the seeds of the scans that they learned from, and what they began with."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, path, {"learned_from": " ".join(map(str, seeds))})
+    save_file(tensors, path, {"learned_from": " ".join(map(str, seeds)), "start": start})
 
 
 def load_network(path: Path) -> tuple[CubeNet, frozenset[int]]:
@@ -282,6 +285,12 @@ def load_network(path: Path) -> tuple[CubeNet, frozenset[int]]:
     except (OSError, SafetensorError, RuntimeError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} is missing or no file of python -m training.cube_net: name another RUN") from error
     return network.requires_grad_(False).eval(), frozenset(map(int, seeds))
+
+
+def start_of(path: Path) -> str:
+    """What the weights of a file of `save_network` began with; the same for two that did so alike."""
+    with safe_open(path, "pt") as file:
+        return str(file.metadata().get("start", ""))
 
 
 @exits_2
@@ -301,6 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scans = [
         (scan, sacs_of(folder, scan)) for folder in asked.folders for scan in load_marked(folder, bundle, cubes=True)
     ]
+    for scan, _ in scans:
+        circle_of(scan)  # which training.cube_join will ask for
     learned = [(scan, middles) for scan, middles in scans if not is_left_out(scan)]
     left_out = [scan for scan, _ in scans if is_left_out(scan)]
     seeds = sorted(scan.scored.seed for scan, _ in learned)
@@ -310,11 +321,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     lessons = Lessons.of(asked.cubes, learned)
     torch.manual_seed(asked.seed)
-    network, known, start = begun(CubeNet(CubeSettings()), bundle), frozenset[int](), ""
+    own = sorted(bundle.manifest.weights_sha256.values())
+    network, known, start = begun(CubeNet(CubeSettings()), bundle), frozenset[int](), f"{own} {asked.seed}"
     if asked.start:
         network, known = load_network(asked.start)
         start = hashlib.sha256(asked.start.read_bytes()).hexdigest()
-    own = sorted(bundle.manifest.weights_sha256.values())
     about = (seeds, len(lessons.cubes), asked.steps, asked.seed, asked.rate, start, own)
     checkpoint = asked.run.with_name(f"{asked.run.name}.checkpoint")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -328,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.rate,
         lambda averaged: _told_apart(averaged, left_out, bundle),
     )
-    save_network(asked.run, network, sorted({*seeds, *known}))
+    save_network(asked.run, network, sorted({*seeds, *known}), start)
     return 0
 
 

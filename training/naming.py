@@ -15,6 +15,7 @@ from ai.naming import NamingNet, NamingSettings, naming_input
 from training.candidates import Marked
 from training.cases import is_hit
 from training.config import ConfigError
+from training.metrics import share
 from training.scoring import circle_of
 
 RIDGE = 20.0
@@ -70,7 +71,7 @@ def _on_aneurysms(scan: Marked) -> list[tuple[Candidate, Location]]:
 def named_right(scans: Sequence[Marked]) -> float:
     """Of the candidates on aneurysms, the share whose most probable location is the right one."""
     pairs = [pair for scan in scans for pair in _on_aneurysms(scan)]
-    return float(np.mean([LOCATIONS[int(np.argmax(one.location_shares))] is where for one, where in pairs]))
+    return share([LOCATIONS[int(np.argmax(one.location_shares))] is where for one, where in pairs])
 
 
 def naming(bundle: Bundle, network: NamingNet) -> Bundle:

@@ -14,7 +14,7 @@ from ai.bundle import Bundle
 from ai.errors import NotAnalysable
 from ai.locations import COLUMNS
 from ai.predict import analyse
-from ai.volume import volume_from_files
+from ai.volume import is_directory, volume_from_files
 from training.files import write_whole
 from training.phantom.lesions import RSNA_POSITIVES
 
@@ -37,13 +37,16 @@ class Row:
 
 
 def series_in(root: Path) -> dict[str, list[Path]]:
-    """The DICOM files below a folder by Series Instance UID, in order of path; what is not DICOM is left out."""
+    """The DICOM files below a folder by Series Instance UID, in order of path; what is not DICOM, or a directory of it, is left out."""
     found: dict[str, list[Path]] = {}
     for path in sorted(entry for entry in root.rglob("*") if entry.is_file()):
         if not is_dicom(path):
             continue
         try:
-            uid = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"]).get("SeriesInstanceUID")
+            ds = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+            if is_directory(ds):
+                continue
+            uid = ds.get("SeriesInstanceUID")
         except (InvalidDicomError, EOFError, ValueError):
             uid = None
         found.setdefault(str(uid or path.parent.name), []).append(path)

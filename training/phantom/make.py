@@ -128,7 +128,9 @@ def make_scan(
     scene = Scene(tree, draw_veins(head, rng), scanner)
     rng = np.random.default_rng([seed, 5])
     add_background(scene, rng)
-    if varied:
+    if real:
+        scene.blobs = [blob for blob in scene.blobs if blob.over]  # no drawn crumbs of bone
+    elif varied:
         scene.blobs += freed_from_bone(tree, np.random.default_rng([seed, 14]))
     if confounders is not None:
         add_confounders(scene, rng, tuple(confounders))
@@ -277,13 +279,13 @@ def _in_real_skull(
 ) -> tuple[RealSkull, Pose, Scanner]:
     """The skull, in half of all scans mirrored, the pose of arteries about its circle of Willis, and the scanner with its voxels.
 
-    The circle lies as far off as it is found badly: 3 mm an axis, one standard deviation.  The skull has noise of its own.
+    The circle lies as far off as it is found badly: 3 mm an axis, one standard deviation.
     """
     skull = skull.mirrored() if rng.integers(2) else skull
     slices, pixel, _ = skull.grid.spacing_DHW
     pose = replace(pose, centre_lps=skull.circle_lps + rng.normal(0, 3, 3))
     scanner = replace(scanner, slice_spacing_mm=slices, slice_thickness_mm=slices, field_of_view_mm=512 * pixel)
-    return skull, pose, replace(scanner, noise_hu=0.7 * scanner.noise_hu)
+    return skull, pose, scanner
 
 
 def _box(centre_lps: FloatArray, size_mm_DHW: tuple[float, ...], steps_mm_DHW: tuple[float, float, float]) -> Grid:

@@ -1,6 +1,6 @@
 """A dry skull as a real scanner saw it, with soft tissue put in where air was, for arteries to be painted into.
 
-Bone, marrow, noise and the scanner's sharpness are then real; brain, cisterns and sinuses are one grey.
+Bone, marrow and how sharp they are are then real; brain, cisterns and sinuses are one grey, whose noise is drawn like other scans'.
 """
 
 from dataclasses import dataclass, replace
@@ -37,15 +37,14 @@ class RealSkull:
         return replace(self, hu_DHW=self.hu_DHW[:, :, ::-1], circle_lps=circle)
 
     def box(self, centre_lps: FloatArray, size_mm_DHW: tuple[float, ...]) -> Grid:
-        """The grid of its own voxels about a place, moved where the skull would end within it."""
+        """The grid of its own voxels about a place, which is its middle, as large as the skull is shown to both sides."""
         origin, shape = [], []
-        for axis, (size, step, count) in enumerate(
-            zip(size_mm_DHW, self.grid.spacing_DHW, self.grid.shape_DHW, strict=True)
-        ):
-            side = min(round(size / step), count)
-            first = round((centre_lps[2 - axis] - self.grid.origin_DHW[axis]) / step - (side - 1) / 2)
-            origin.append(self.grid.origin_DHW[axis] + step * min(max(first, 0), count - side))
-            shape.append(side)
+        for axis, size in enumerate(size_mm_DHW):
+            start, step, count = self.grid.origin_DHW[axis], self.grid.spacing_DHW[axis], self.grid.shape_DHW[axis]
+            middle = round(float(centre_lps[2 - axis] - start) / step)
+            half = min(round(size / step / 2), middle, count - 1 - middle)
+            origin.append(start + step * (middle - half))
+            shape.append(2 * half + 1)
         return Grid((origin[0], origin[1], origin[2]), self.grid.spacing_DHW, (shape[0], shape[1], shape[2]))
 
     def within(self, box: Grid) -> Float32Array:
@@ -77,17 +76,14 @@ def read_skull(folder: Path) -> RealSkull:
 
 
 def _without_plastic(hu: Float32Array) -> Float32Array:
-    """The targets of plastic in the skull become air, as noisy as the rest of it."""
+    """The targets of plastic in the skull become air."""
     smooth = ndimage.uniform_filter(hu, 3)
     plastic = ndimage.binary_erosion((smooth > _PLASTIC_HU[0]) & (smooth < _PLASTIC_HU[1]), iterations=_EDGE_VOXELS)
     plastic = ndimage.binary_dilation(plastic, iterations=_EDGE_VOXELS + 3) & (smooth < _BONE_HU)
-    noise = np.random.default_rng(0).normal(0.0, 40.0, int(plastic.sum()))
-    out = hu.copy()
-    out[plastic] = _AIR_HU + np.abs(noise)
-    return out
+    return np.where(plastic, np.float32(_AIR_HU), hu)
 
 
 def _filled(hu: Float32Array) -> Float32Array:
-    """Soft tissue in place of air: what is less dense than bone is mapped between the two, its noise with it."""
+    """Soft tissue in place of air: what is less dense than bone is mapped between the two."""
     share = (np.maximum(hu, _AIR_HU) - _AIR_HU) / (_BONE_HU - _AIR_HU)
     return np.where(hu < _BONE_HU, _TISSUE_HU + share * (_BONE_HU - _TISSUE_HU), hu).astype(np.float32)

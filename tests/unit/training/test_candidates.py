@@ -1,5 +1,6 @@
 """Boxes are painted for a bundle's preprocessing, and a folder of candidates says whose they are."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,22 @@ def test_a_folder_of_before_is_read_and_nothing_is_added_to_it(
     (folder / "identity.json").unlink()
     assert candidates.main(["bundle", str(cache), str(folder)]) == 2
     assert not (folder / "identity.json").exists() and len(load_marked(folder, bundle_of(sha256="cd"))) == 1
+
+
+def test_nothing_is_added_to_a_folder_that_kept_no_place_of_the_circle(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(bundle_of(), monkeypatch)
+    asked = ["bundle", str(cache), str(tmp_path)]
+    assert candidates.main([*asked, "--count", "1"]) == 0
+    [path] = [path for path in tmp_path.glob("*.json") if path.stem.isdigit()]
+    older = json.loads(path.read_text())
+    assert len(older.pop("circle_lps_mm")) == 3
+    path.write_text(json.dumps(older))
+    assert candidates.main(asked) == 2
+    assert "kept no place of the circle: mark the scans into another folder" in capsys.readouterr().err
+    [read] = load_marked(tmp_path, bundle_of())
+    assert read.circle_lps_mm is None
 
 
 def test_drawn_scans_keep_the_cubes_of_their_candidates_and_of_their_aneurysms(

@@ -136,6 +136,8 @@ def test_a_cube_network_joins_a_bundle_and_is_what_decides(
     assert stage is not None and stage.cubes is not None
     assert stage.cubes.weight > 0.1 and stage.cubes.views == 3 and made.manifest.version == "0.2"
     assert len(made.cubes) == 1 and made.cubes[0].settings == CubeSettings() and len(made.naming) == 1
+    with pytest.raises(ConfigError, match=r"0.2 looks at cubes or names locations already: name the bundle"):
+        cube_join.seen_from(made, None)
     assert cube_join.main([*asked[:2], str(tmp_path / "drawn"), "0.2", "--learnt", folders[3]]) == 2
     assert "is learned from and judged" in capsys.readouterr().err
 
@@ -146,6 +148,9 @@ def test_runs_from_one_start_are_averaged_and_all_that_they_learned_from_is_know
         save_network(tmp_path / f"{number}.safetensors", one, [number, 5])
     mean, seeds = cube_join.mean_of([tmp_path / "0.safetensors", tmp_path / "1.safetensors"])
     assert seeds == {0, 1, 5}
+    save_network(tmp_path / "2.safetensors", networks[0], [2], "something else")
+    with pytest.raises(ConfigError, match=r"1.safetensors, .*2.safetensors did not begin with the same weights"):
+        cube_join.mean_of([tmp_path / "1.safetensors", tmp_path / "2.safetensors"])
     for name, values in mean.state_dict().items():
         both = [one.state_dict()[name].double() for one in networks]
         torch.testing.assert_close(values.double(), (both[0] + both[1]) / 2, rtol=0, atol=1e-6)
@@ -159,6 +164,7 @@ def test_a_run_goes_on_with_what_another_learned(folders: list[str], tmp_path: P
     assert cube_net.main([*longer, "--steps", "1", "--rate", "1e-9"]) == 0
     second, learned = load_network(Path(longer[2]))
     assert learned == {*seeds, 999}  # what the other learned from is learned from
+    assert cube_net.start_of(Path(longer[2])) not in ("", cube_net.start_of(start))
     name = "kinds.weight"
     torch.testing.assert_close(first.state_dict()[name], second.state_dict()[name], rtol=0, atol=1e-6)
 
@@ -207,6 +213,11 @@ def test_folders_without_cubes_say_what_to_do(
     assert "kept no cubes: draw the scans anew, into another folder" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="marked without cubes: mark the scans anew"):
         scoring.looked_into(SCANS[0], (CubeNet(CubeSettings()),), 1)
+    (tmp_path / "old").mkdir()
+    save_marked(tmp_path / "old", replace(SEEN[0], circle_lps_mm=None))
+    np.save(tmp_path / "old" / "0.sacs.npy", np.zeros((0, KEPT, KEPT, KEPT), np.int16))
+    assert cube_net.main([*folders, str(tmp_path / "old")]) == 2
+    assert "scan 0 was marked without the place of the circle" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert cube_net.main([folders[0], str(tmp_path / "empty"), *folders[2:]]) == 2
     assert "must hold cubes, aneurysms and other candidates" in capsys.readouterr().err

@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from ai.preprocess import Preprocessing
 from tests.support.absent import absent
 from tests.support.dicom_factory import PHILIPS_STUDY, ct_series
 from tests.support.made_up_tree import write_arteries
 from training.config import ConfigError
 from training.held_out import real_tree_scans, real_tree_set
+from training.paint import region_from, undivided
 from training.phantom import make, make_scan
 from training.phantom.frame import Grid
 from training.phantom.real_skull import RealSkull, read_skull
@@ -26,12 +29,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_arteries(tmp_path_factory.mktemp("anatomy"))
 
 
-def test_a_box_is_of_the_skulls_own_voxels_and_lies_within_it() -> None:
-    box = SKULL.box(np.array([0.0, 0.0, 0.0]), (60.0, 50.0, 50.0))
-    assert vars(box) == vars(Grid((-30.0, -24.0, -24.0), GRID.spacing_DHW, (30, 50, 50)))
-    assert np.array_equal(SKULL.within(box), SKULL.hu_DHW[20:50, 56:106, 66:116])
-    beyond = SKULL.box(np.array([500.0, -500.0, 0.0]), (60.0, 50.0, 500.0))
-    assert vars(beyond) == vars(Grid((-30.0, -80.0, -90.0), GRID.spacing_DHW, (30, 50, 180)))
+def test_a_box_is_of_the_skulls_own_voxels_about_a_place_and_no_larger_than_is_shown() -> None:
+    box = SKULL.box(np.array([0.2, -0.3, 0.9]), (60.0, 50.0, 50.0))
+    assert vars(box) == vars(Grid((-30.0, -25.0, -25.0), GRID.spacing_DHW, (31, 51, 51)))
+    assert np.array_equal(SKULL.within(box), SKULL.hu_DHW[20:51, 55:106, 65:116])
+    near_the_end = SKULL.box(np.array([0.0, 0.0, -50.0]), (60.0, 50.0, 500.0))
+    assert vars(near_the_end) == vars(Grid((-70.0, -25.0, -89.0), GRID.spacing_DHW, (21, 51, 179)))
+
+
+def test_a_region_lies_about_the_circle_although_the_skull_ends_below(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low = replace(SKULL, circle_lps=np.array([3.0, 1.0, -40.0]))
+    monkeypatch.setattr(make, "read_skull", lambda _folder: low)
+    off = []
+    for seed in range(6_200_000, 6_200_004):
+        asked: dict[str, Any] = {
+            "anatomy": str(folder),
+            "unseen": True,
+            "positive": False,
+            "confounders": (),
+            "skull": "there",
+        }
+        scan = undivided(make_scan(seed, extent="native", **asked))
+        region = region_from(scan, replace(Preprocessing(), size_DHW=(16, 16, 16))).region
+        off.append(np.array(region.circle_centre_lps_mm) - scan.region.circle_centre_lps_mm)
+    assert np.abs(np.mean(off, axis=0)).max() < 5.0
 
 
 def test_mirrored_left_is_right() -> None:
@@ -64,7 +87,7 @@ def test_a_real_skull_has_voxels_of_its_own() -> None:
 def test_the_set_in_a_skull_has_seeds_of_its_own() -> None:
     others = {seed for lookalikes in (False, True) for seed in real_tree_scans("somewhere", lookalikes=lookalikes)}
     third = real_tree_scans("somewhere", skull="there")
-    assert len(third) >= 200 and not others & set(third)
+    assert len(third) >= 100 and not others & set(third)
     assert all(one["skull"] == "there" and one["lookalikes"] and one["unseen"] for one in third.values())
     assert real_tree_set("somewhere", 4, skull="there").description == "4 real-tree phantoms in a real skull"
 
@@ -84,5 +107,7 @@ def test_air_and_plastic_in_the_shared_skull_become_tissue_and_bone_stays() -> N
     skull = read_skull(PHILIPS_STUDY / "S2020")
     d, h, w = np.rint((skull.circle_lps[::-1] - skull.grid.origin_DHW) / skull.grid.spacing_DHW).astype(int)
     brain = skull.hu_DHW[d + 20 : d + 50, h - 20 : h + 60, w - 50 : w + 50]
-    assert np.median(brain) == pytest.approx(40.0, abs=4.0) and 4.0 < brain.std() < 16.0  # a scanner's noise
+    assert np.quantile(np.abs(brain - 38.0), [0.99, 0.999]) == pytest.approx(
+        [0.0, 0.0], abs=50.0
+    )  # specks of plastic are left
     assert (skull.hu_DHW > 700.0).mean() > 0.02

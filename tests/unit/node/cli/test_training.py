@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.fileset import FileSet
 from typer.testing import CliRunner, Result
 
 from ai.bundle import save_bundle
@@ -15,13 +17,14 @@ from ai.locations import COLUMNS
 from ai.preprocess import Preprocessing
 from ai.unet import UNet
 from node.cli.main import app
+from tests.support.dicom_factory import ct_series
 from tests.support.made_up_head import head
 from tests.support.made_up_scan import scan
 from tests.unit.ai.test_bundle import TINY, manifest
 from training import dataset, evaluate
 from training.phantom import write_series
 from training.phantom.scan import PhantomScan
-from training.submit import FREQUENCIES
+from training.submit import FREQUENCIES, series_in
 
 CONFIG = """
 folder = "run"
@@ -190,3 +193,14 @@ def test_a_folder_without_series_is_named(kill_point: Path, bundle: Path) -> Non
     assert "nowhere is not a folder" in complaint(run("submit", "nowhere"), 2)
     (kill_point / "empty").mkdir()
     assert "empty holds no DICOM files" in complaint(run("submit", "empty"), 2)
+
+
+def test_a_directory_of_files_is_of_no_series(tmp_path: Path) -> None:
+    [ds] = ct_series(1)
+    ds.save_as(tmp_path / "I1", enforce_file_format=True)
+    files = FileSet()
+    files.add(ds)
+    files.write(tmp_path / "written")
+    (tmp_path / "written" / "DICOMDIR").rename(tmp_path / "DICOMDIR")
+    shutil.rmtree(tmp_path / "written")
+    assert series_in(tmp_path) == {ds.SeriesInstanceUID: [tmp_path / "I1"]}
