@@ -27,6 +27,7 @@ from ai.surroundings import NAMES
 from training.candidates import Marked, load_marked
 from training.cases import Case, Scored, case
 from training.config import ConfigError, exits_2
+from training.drawn_candidates import kind_of
 from training.evaluate import measure
 from training.export import NOTIFY_SPECIFICITY, calibrated, least_probability
 from training.figures import headline
@@ -109,7 +110,7 @@ def cross_fitted(
         weights = fitted_weights(*fitted, with_place=with_place)
         rest = combined(*fitted, weights)
         calibration = calibrated(rest)
-        low, high = operating_points([rest[: len(others)], rest[len(others) :]], calibration)
+        low, high = operating_points(rest, calibration)
         for i, scored in zip(
             mine, combined([marked[i] for i in mine], [seconds[i] for i in mine], weights), strict=True
         ):
@@ -117,11 +118,14 @@ def cross_fitted(
     return [one for one in cases if one is not None], report, notify
 
 
-def operating_points(kinds: Sequence[Sequence[Scored]], calibration: Calibration) -> tuple[float, float]:
+def operating_points(scans: Sequence[Scored], calibration: Calibration) -> tuple[float, float]:
     """The report and the notify threshold: what they aim at is kept on each kind of scans by itself, not on all together."""
-    some = [kind for kind in kinds if any(not scan.lesions for scan in kind)]
+    kinds: dict[str, list[Scored]] = {}
+    for scan in scans:
+        kinds.setdefault(kind_of(scan.seed), []).append(scan)
+    healthy = [kind for kind in kinds.values() if any(not scan.lesions for scan in kind)]
     report, notify = (
-        max(least_probability(kind, calibration, specificity) for kind in some)
+        max(least_probability(kind, calibration, specificity) for kind in healthy)
         for specificity in (REPORT_SPECIFICITY, NOTIFY_SPECIFICITY)
     )
     return report, max(report, notify)
@@ -152,7 +156,7 @@ def joined(
     weights = fitted_weights(*fitted)
     scored = combined(*fitted, weights)
     calibration = calibrated(scored)
-    report, notify = operating_points([scored[: len(marked)], scored[len(marked) :]], calibration)
+    report, notify = operating_points(scored, calibration)
     counted = cubes if weights.cube > 0.0 else ()
     manifest = replace(
         bundle.manifest,

@@ -1,8 +1,8 @@
 """What the first stage marks on scans that are drawn for the second stage to learn from; the scans themselves are not kept.
 
-`python -m training.drawn_candidates BUNDLE ANATOMY FOLDER [--kind KIND] [--count N] [--first K]`: N scans as training draws them, on
-arteries that follow a real head's (tree), that are drawn like people's (people), or as they were first drawn (plain); or N of the
-held-out scans (held-out), to judge by.  What is in FOLDER is not drawn again.
+`python -m training.drawn_candidates BUNDLE ANATOMY FOLDER [--kind KIND] [--count N] [--first K] [--every E]`: N scans as training
+draws them, on arteries that follow a real head's (tree), that are drawn like people's (people), or as they were first drawn (plain);
+or N of the held-out scans (held-out), to judge by.  What is in FOLDER is not drawn again.
 """
 
 import argparse
@@ -33,15 +33,25 @@ from training.phantom import make_scan
 
 FIRST_SEEDS = {"tree": 8_000_000, "people": 8_500_000, "plain": 8_600_000}
 """Of each kind; neither training, validation, the held-out set nor the demo draws from here on."""
+LAST_SEED = 9_000_000
+"""None of them is as high."""
 LESIONS = (2, 3, 4)
 HELD_OUT = "held-out"
 
 
-def seeds_of(kind: str, first: int, count: int) -> Sequence[int]:
-    """Those of so many scans, after so many others of their kind."""
+def seeds_of(kind: str, first: int, count: int, every: int = 1) -> Sequence[int]:
+    """Those of so many scans, after so many others of their kind; of every so many the first."""
     if kind == HELD_OUT:
-        return held_out_set().seeds[first : first + count]
-    return range(FIRST_SEEDS[kind] + first, FIRST_SEEDS[kind] + first + count)
+        return held_out_set().seeds[first : first + count * every : every]
+    start = FIRST_SEEDS[kind] + first
+    return range(start, start + count * every, every)
+
+
+def kind_of(seed: int) -> str:
+    """Of which kind a scan was drawn to be learned from; empty for those of other sets."""
+    if seed >= LAST_SEED:
+        return ""
+    return max(((first, kind) for kind, first in FIRST_SEEDS.items() if first <= seed), default=(0, ""))[1]
 
 
 def options_of(kind: str, seed: int, anatomy: str) -> dict[str, Any]:
@@ -86,6 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kind", choices=(*FIRST_SEEDS, HELD_OUT), default="tree")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--first", type=int, default=0, help="so many scans are left out before them")
+    parser.add_argument(
+        "--every", type=int, default=1, help="one of so many; 15 may be all without an aneurysm and not learned from"
+    )
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
@@ -95,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    seeds = seeds_of(asked.kind, asked.first, asked.count)
+    seeds = seeds_of(asked.kind, asked.first, asked.count, asked.every)
     missing = [seed for seed in seeds if not (asked.folder / f"{seed}.json").exists()]
     begun = time.monotonic()
     for number, seed in enumerate(missing, start=1):

@@ -19,6 +19,7 @@ from tests.unit.ai.test_bundle import TINY, manifest
 from training import candidates, drawn_candidates, paint
 from training.candidates import claim, identity_of, load_marked
 from training.config import ConfigError
+from training.cube_net import LEFT_OUT_OF
 from training.dataset import load_prepared
 from training.evaluate import ScanSet, box_scorer
 from training.paint import REGIONS, paint_boxes
@@ -108,6 +109,16 @@ def test_a_folder_of_before_is_read_and_nothing_is_added_to_it(
     (folder / "identity.json").unlink()
     assert candidates.main(["bundle", str(cache), str(folder)]) == 2
     assert not (folder / "identity.json").exists() and len(load_marked(folder, bundle_of(sha256="cd"))) == 1
+
+
+def test_every_fifteenth_seed_is_healthy_and_left_out_where_the_first_is() -> None:
+    for kind, first in (("tree", 10), ("people", 5), ("plain", 10)):
+        for seed in drawn_candidates.seeds_of(kind, first, 4, every=15):
+            assert seed // 3 % LEFT_OUT_OF == 0 and not drawn_candidates.options_of(kind, seed, "there").get(
+                "positive", True
+            )
+            assert drawn_candidates.kind_of(seed) == kind
+    assert [drawn_candidates.kind_of(seed) for seed in (7_999_999, 9_000_000, 5_000_000)] == ["", "", ""]
 
 
 def test_nothing_is_added_to_a_folder_that_kept_no_place_of_the_circle(

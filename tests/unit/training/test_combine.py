@@ -26,6 +26,7 @@ from training.combine import (
     require_unseen,
 )
 from training.config import ConfigError
+from training.drawn_candidates import FIRST_SEEDS
 from training.fusion import learned
 from training.metrics import auc
 from training.phantom.scan import TrueLesion
@@ -239,6 +240,7 @@ def test_the_thresholds_keep_what_they_aim_at_on_each_kind_of_scans() -> None:
         ]
 
     calm, wild = healthy([-3.0] * 400), healthy([0.0] * 30 + [1.5] * 10)
-    together, _ = operating_points([calm + wild], Calibration())
-    apart, alerts = operating_points([calm, wild, []], Calibration())
+    together, _ = operating_points(calm + wild, Calibration())
+    plain = [replace(scan, seed=FIRST_SEEDS["plain"] + scan.seed) for scan in wild]
+    apart, alerts = operating_points(calm + plain, Calibration())
     assert together < 0.6 < Calibration().present(1.5) < apart == alerts
