@@ -112,7 +112,7 @@ def claim(folder: Path, bundle: Bundle) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     require_own(folder, bundle)
-    if (there := _scans_in(folder)) and "circle_lps_mm" not in json.loads(there[0].read_text(encoding="utf-8")):
+    if not all('"circle_lps_mm"' in path.read_text(encoding="utf-8") for path in _scans_in(folder)):
         raise ConfigError(
             f"{folder} is of a version that kept no place of the circle: mark the scans into another folder"
         )

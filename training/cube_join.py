@@ -2,10 +2,10 @@
 locations learns.
 
 `python -m training.cube_join BUNDLE RUN CANDIDATES VERSION [FOLDER] --learnt DRAWN [DRAWN ...] [--mean RUN ...]`: RUN is a file of
-`python -m training.cube_net`, DRAWN the folders that it learned from, of which it is fitted to the scans that were left out, `--mean`
-names other runs from the same start, the mean of whose weights and its joins, and
-CANDIDATES a folder of `python -m training.candidates` that nothing has learned from.  Prints the figures of both bundles on
-CANDIDATES, with everything fitted on the other four fifths of them; without FOLDER nothing is written.
+`python -m training.cube_net`, `--mean` names other runs from the same start, so that the mean of all their weights joins.  DRAWN are
+the folders that they learned from; it is fitted to the scans of these that were left out.  CANDIDATES is a folder of `python -m
+training.candidates` that nothing has learned from.  Prints the figures of both bundles on CANDIDATES, with everything fitted on the
+other four fifths of them; without FOLDER nothing is written.
 """
 
 import sys

@@ -100,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--every", type=int, default=1, help="one of so many; 15 may be all without an aneurysm and not learned from"
     )
     asked = parser.parse_args(arguments)
+    if asked.every < 1:
+        parser.error(f"--every must be a whole number from 1 on, got {asked.every}")
     torch.set_num_threads(1)
     try:
         bundle = load_bundle(asked.bundle)
