@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ai.bundle import Bundle, Cubes, Fusion, Manifest, SecondStage, load_bundle, save_bundle
+from ai.bundle import Bundle, Manifest, load_bundle, save_bundle
 from ai.cube_net import CubeNet
 from ai.decode import Calibration
+from ai.parts import Cubes, Fusion, SecondStage
 from ai.second_stage import FusionNet, ShapeNet, fused
 from ai.surroundings import NAMES
 from training.candidates import Marked, load_marked

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ai.bundle import Bundle, Naming
+from ai.bundle import Bundle
 from ai.decode import Candidate
 from ai.locations import LOCATIONS, Location
 from ai.naming import NamingNet, NamingSettings, naming_input
+from ai.parts import Naming
 from training.candidates import Marked
 from training.cases import is_hit
 from training.config import ConfigError

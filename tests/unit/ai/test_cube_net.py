@@ -8,10 +8,11 @@ import torch
 
 import ai
 from ai import predict
-from ai.bundle import Bundle, Cubes, load_bundle, save_bundle
+from ai.bundle import Bundle, load_bundle, save_bundle
 from ai.cube_net import SIDE, TURNINGS, CubeNet, CubeSettings, channels, cube_odds, turned
 from ai.errors import BundleError
 from ai.manifest import MANIFEST
+from ai.parts import Cubes
 from ai.remembered import Remembered
 from ai.second_stage import KINDS, LARGEST_LOGIT, cube_around
 from ai.unet import UNet

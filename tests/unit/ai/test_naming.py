@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from ai import predict
-from ai.bundle import Bundle, Naming, load_bundle, save_bundle
+from ai.bundle import Bundle, load_bundle, save_bundle
 from ai.decode import Candidate
 from ai.errors import BundleError
 from ai.locations import LOCATIONS, Location
 from ai.manifest import MANIFEST
 from ai.naming import READ, NamingNet, NamingSettings, named, naming_input
+from ai.parts import Naming
 from ai.unet import UNet
 from tests.support.made_up_head import head
 from tests.unit.ai.test_bundle import TINY, manifest

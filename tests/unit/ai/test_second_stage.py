@@ -8,10 +8,11 @@ import torch
 
 import ai
 from ai import predict, second_stage
-from ai.bundle import Bundle, Fusion, SecondStage, load_bundle, save_bundle
+from ai.bundle import Bundle, load_bundle, save_bundle
 from ai.decode import Candidate, rescored
 from ai.errors import BundleError
 from ai.manifest import MANIFEST
+from ai.parts import Fusion, SecondStage
 from ai.preprocess import Region
 from ai.second_stage import (
     LARGEST_LOGIT,

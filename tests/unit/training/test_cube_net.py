@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ai.bundle import Bundle, Cubes, SecondStage, load_bundle
+from ai.bundle import Bundle, load_bundle
 from ai.cube_net import SIDE, CubeNet, CubeSettings
 from ai.decode import Candidate
+from ai.parts import Cubes, SecondStage
 from ai.predict import looked_at_again
 from ai.preprocess import Region
 from ai.surroundings import NAMES as PLACES

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ai.bundle import Bundle, SecondStage
+from ai.bundle import Bundle
 from ai.decode import Candidate
 from ai.locations import LOCATIONS, Location
+from ai.parts import SecondStage
 from ai.shape import NAMES
 from ai.surroundings import NAMES as PLACES
 from ai.unet import UNet

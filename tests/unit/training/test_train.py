@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ai.bundle import Bundle, SecondStage, load_bundle, save_bundle
+from ai.bundle import Bundle, load_bundle, save_bundle
 from ai.decode import Candidate, Platt
 from ai.inference import Tiling
 from ai.locations import Location
+from ai.parts import SecondStage
 from ai.predict import found_candidates
 from ai.preprocess import Preprocessing
 from ai.second_stage import ShapeNet, ShapeSettings
