@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 from numpy.typing import NDArray
@@ -282,7 +284,7 @@ def _fill(headers: Sequence[Frame], stack: Stack, instance: Callable[[int], Read
     stride = plane_stride([(len(stack), first.rows, first.columns)])
     affine[:3, 3] += affine[:3, 1:3].sum(axis=1) * (stride - 1) / 2.0
     affine[:3, 1:3] *= stride
-    planes = (_averaged(turn(plane), stride) for plane in _decoded_planes(pairs, threads or os.cpu_count() or 1))
+    planes = (_averaged(turn(plane), stride) for plane in _decoded_planes(pairs, threads))
     lowest = next(planes)  # before the large array is made: a header may claim any matrix, pixels prove it
     hu = np.empty((len(stack), *lowest.shape), dtype=np.int16)
     hu[0] = lowest
@@ -304,9 +306,29 @@ def _averaged(plane: NDArray[np.int16], stride: int) -> NDArray[np.int16]:
 
 def _decoded_planes(pairs: Iterator[tuple[ReadSlice, Frame]], threads: int) -> Iterator[NDArray[np.int16]]:
     """The planes in HU, in order.  Compressed ones are decoded on several cores; only a few are held at a time."""
-    with ThreadPoolExecutor(threads) as pool:
-        while batch := list(islice(pairs, 2 * threads)):
-            yield from pool.map(_plane, batch)
+    pool = decoders(threads)
+    while batch := list(islice(pairs, 2 * (threads or _cores()))):
+        yield from pool.map(_plane, batch)
+
+
+@lru_cache(maxsize=1)
+def decoders(threads: int) -> ThreadPoolExecutor:
+    """So many threads that decode, all of them running, for as long as the process; 0: as many as there are cores.
+
+    Whoever may run out of memory calls this before: a thread that has none to begin with is waited for without end
+    (CPython's issue 140746).
+    """
+    count = threads or _cores()
+    pool, all_run = ThreadPoolExecutor(count, "decoder"), Barrier(count)
+    list(pool.map(lambda _: all_run.wait(), range(count)))
+    return pool
+
+
+os.register_at_fork(after_in_child=decoders.cache_clear)  # a child has none of its parent's threads
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
 
 
 def _plane(pair: tuple[ReadSlice, Frame]) -> NDArray[np.int16]:

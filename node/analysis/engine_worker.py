@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import ai.predict
 from ai.errors import DeviceLost
+from ai.volume import decoders
 from node.analysis.analysis import Means, work_out
 from node.analysis.bundle import algorithm_of, configured_bundle, model_name
 from node.analysis.cluster import (
@@ -80,6 +81,7 @@ def run(config: Config, host: str, port: int) -> None:
     served = Served(model_name(bundle), means, _say_begun)
     ai.predict.warm(bundle, config.ai.device)
     read_tables()
+    decoders(config.ai.threads)
     _served[:] = [served]
     configure_library()
     _wait_for_scheduler(config)

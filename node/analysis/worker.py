@@ -19,6 +19,7 @@ import ai.predict
 from ai import heap
 from ai.bundle import Bundle
 from ai.errors import DeviceLost
+from ai.volume import decoders
 from node.analysis.analysis import AnalysisContext, analyse, order_of, record
 from node.analysis.arriving import Arriving
 from node.analysis.bundle import algorithm_of, configured_bundle, model_name
@@ -105,6 +106,7 @@ class Worker:
         scheduler = scheduler_of([self._job])
         scheduler.start()
         read_tables()
+        decoders(self._config.ai.threads)
         directory = self._config.storage.directory
         with Wakeup(directory, WORKER_PROCESS) as wakeup:
             listener = threading.Thread(target=self._listen, args=(wakeup,))

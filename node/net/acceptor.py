@@ -11,6 +11,7 @@ from node.net.association import Association, Gate, Services
 from node.net.negotiation import Entity
 from node.net.ports import bound
 from node.runtime import log
+from node.runtime.threads import start
 
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
@@ -49,7 +50,7 @@ class Acceptor:
         association = Association(connection, host, self._entity, self._services, self.gate, self._associations)
         self._associations.add(association)
         try:
-            association.start()
+            start(association)
         except BaseException:
             self._associations.discard(association)
             raise

@@ -122,6 +122,12 @@ def test_a_worker_without_memory_ends_at_once_and_its_case_ends_as_not_analysed(
     assert b'"exit_code": %d' % NO_MEMORY in node.log.read_bytes()
 
 
+def test_the_threads_that_decode_run_before_memory_can_be_short(node_in: NodeFactory) -> None:
+    node = node_in(ai__threads="24")
+    wait_until(lambda: b"worker_started" in node.log.read_bytes(), START_SECONDS)
+    assert len(list(Path(f"/proc/{node.worker()}/task").iterdir())) > 24
+
+
 def test_a_clean_stop_in_mid_analysis_gives_the_claim_back_within_ten_seconds(
     node_in: NodeFactory, negative_series: list[Path], without_finding: dict[str, str]
 ) -> None:

@@ -19,6 +19,7 @@ from node.net.dimse_messages import Sink, StoreRequest
 from node.net.dimse_primitives import Request
 from node.net.negotiation import Entity, offered
 from node.net.services import Handlers
+from node.runtime import threads
 from tests.support.raw_scu import (
     ABORT,
     COMMAND,
@@ -182,6 +183,24 @@ def test_an_association_that_fails_and_whose_end_cannot_be_recorded_is_gone_all_
         wait_until(lambda: acceptor is not None and not acceptor.associations, 5)
     failures = [each["error"] for each in logs if each["event"] == "association_failed"]
     assert failures == ["AssertionError", "RuntimeError"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_connection_for_whose_thread_there_is_no_memory_is_closed_and_the_next_is_served(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(_thread: threading.Thread) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as short_of_memory:
+        short_of_memory.setattr(threads, "LONGEST_SECONDS", 0.05)
+        short_of_memory.setattr(Association, "_bootstrap", out_of_memory, raising=False)
+        with RawScu(peer.port) as refused:
+            assert refused.ended() == 0
+    assert peer.acceptor is not None
+    assert peer.acceptor.associations == []
+    with peer.scu() as scu:
+        scu.release()
 
 
 def test_a_command_set_with_an_element_of_another_group_is_aborted(peer: Peer) -> None:

@@ -32,6 +32,7 @@ def node_in(tmp_path: Path, without_finding: dict[str, str]) -> Iterator[NodeFac
     yield make
     for node in made:
         node.close()
+        print(f"{node.log}, its end:", node.log_tail(), sep="\n")  # shown where the test fails
 
 
 @pytest.fixture(scope="session")

@@ -174,6 +174,11 @@ class RunningNode:
         if self._store is not None:
             self._store.close()
 
+    def log_tail(self, lines: int = 40) -> str:
+        """What it said last."""
+        said = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+        return "\n".join(said.splitlines()[-lines:])
+
     def send(self, paths: Iterable[Path], calling: str = "PACS") -> list[Sent]:
         """What became of each file, sent on one association."""
         return list(send_files(Entity(calling, Timeouts(acse=30, dimse=60)), self.address, list(paths)))

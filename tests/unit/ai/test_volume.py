@@ -1,11 +1,15 @@
 """Slices become a volume in the patient's frame, or the reason why not, with a number a person can act on."""
 
+import threading
 import tracemalloc
+from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomFileLike
 from pydicom.filewriter import write_file_meta_info
@@ -13,7 +17,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLE
 
 from ai.errors import Reason
 from ai.frames import AIR_HU
-from ai.volume import Volume, subsampled_volume, volume_from_datasets, volume_from_files
+from ai.volume import Volume, decoders, subsampled_volume, volume_from_datasets, volume_from_files
 from tests.support.absent import absent
 from tests.support.dicom_factory import (
     AXIAL,
@@ -137,6 +141,27 @@ def test_a_multi_frame_image_that_describes_more_frames_than_it_has_is_refused()
 
 
 # Files
+
+
+def test_once_the_threads_that_decode_run_no_further_one_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = volume_from_datasets(ct_series(5)).hu_DHW
+
+    def no_memory(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    assert decoders(0) is decoders(0)
+    monkeypatch.setattr(threading.Thread, "start", no_memory)
+    assert np.array_equal(volume_from_datasets(ct_series(5)).hu_DHW, expected)
+
+
+def test_a_child_process_has_threads_of_its_own_that_decode() -> None:
+    expected = volume_from_datasets(ct_series(5)).hu_DHW
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        assert np.array_equal(pool.submit(_volume_of_five).result(60), expected)
+
+
+def _volume_of_five() -> NDArray[np.int16]:
+    return volume_from_datasets(ct_series(5)).hu_DHW
 
 
 def test_files_give_the_same_volume_as_datasets(tmp_path: Path) -> None:
