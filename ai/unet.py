@@ -160,7 +160,10 @@ class UNet(nn.Module):
         nn.init.constant_(_bias(self.log_diameter), 1.6)  # 5 mm, the median
 
     def forward(self, channels: Tensor) -> Outputs:
-        x = self.features(channels)
+        return self.heads(self.features(channels))
+
+    def heads(self, x: Tensor) -> Outputs:
+        """What is read of the `features`."""
         return Outputs(self.lesion(x), self.vessel(x), self.location(x), self.log_diameter(x))
 
     def finding_maps(self, channels: Tensor, bfloat16: bool = False) -> Tensor:

@@ -46,7 +46,8 @@ class Data:
     scan has one of these numbers of lesions, at random; empty: as often as in patients, which teaches less, since most
     scans then show one lesion or none.
     `anatomy`: the folder of a real head's arteries (`training.anatomy`), which every other scan then follows; empty: none does.
-    `like_people`: drawn arteries, sacs and noise vary as they do in people, which older phantoms do not.
+    `like_people`: drawn arteries, sacs and noise vary as they do in people, which older phantoms do not; of `plain_every` scans
+    one is drawn as in those all the same, 0: none.
     `rsna`: the folder of the RSNA data, whose series of `rsna_modalities` then take the place of the phantoms; of `folds`
     folds, `fold` is for validation.
     """
@@ -61,6 +62,7 @@ class Data:
     lesions_per_scan: tuple[int, ...] = ()
     anatomy: str = ""
     like_people: bool = False
+    plain_every: int = 0
     rsna: str = ""
     rsna_modalities: tuple[str, ...] = ("CTA",)
     folds: int = 5
@@ -102,7 +104,7 @@ class Loss:
     """Weights of the parts; 0 leaves a part out.  `bce`, `focal`, `tversky` and `dice` all teach the lesion map: choose any.
 
     `hardest`: share of voxels that the BCE sees; `small`: how much more it sees of small lesions (see `lesion_weight`).
-    Tversky: `alpha` weighs false positives, `beta` misses.
+    Tversky: `alpha` weighs false positives, `beta` misses.  `distance` to the nearest artery: see `training.distance`.
     """
 
     bce: float = 1.0
@@ -115,6 +117,7 @@ class Loss:
     focal: float = 0.0
     dice: float = 0.0
     vessel: float = 0.5
+    distance: float = 0.0
     location: float = 0.2
     diameter: float = 0.2
 
@@ -136,7 +139,8 @@ class Optimisation:
 class TrainConfig:
     """One training run.  `folder` holds its checkpoints and TensorBoard events.
 
-    `precision`: "auto" passes through the network in bfloat16 on CUDA; on a CPU, and with "float32", all is float32.
+    `precision`: "auto" passes through the network in bfloat16 on CUDA, and on a CPU with instructions for it; "float32" does
+    not.
     `compiled`: let torch.compile fuse the network, which pays from a few thousand steps on.  `channels_last`: how activations lie
     in memory; the faster way on a CPU.
     """

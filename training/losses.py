@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from ai.unet import Outputs
 from training.config import Loss
 from training.dataset import UNKNOWN_VESSEL
+from training.distance import Taught, distance_loss
 
 MEDIAN_LOG_MM = 1.6
 """Logarithm of the median diameter of an aneurysm, 5 mm."""
@@ -66,7 +67,7 @@ def vessel_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def total_loss(
-    outputs: Outputs, lesion: Tensor, vessel: Tensor, location: Tensor, log_diameter: Tensor, settings: Loss
+    outputs: Outputs | Taught, lesion: Tensor, vessel: Tensor, location: Tensor, log_diameter: Tensor, settings: Loss
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the weighted sum and its parts by name, none of which was waited for.
 
@@ -77,6 +78,8 @@ def total_loss(
     parts = {}
     if settings.vessel:
         parts["vessel"] = settings.vessel * vessel_loss(outputs.vessel, vessel)
+    if isinstance(outputs, Taught):
+        parts["distance"] = settings.distance * distance_loss(outputs.distance, vessel)
     if settings.bce:
         weight = lesion_weight(lesion, log_diameter, settings.small)
         parts["bce"] = settings.bce * hardest_bce(logits, lesion, settings.hardest, weight)

@@ -77,6 +77,7 @@ def _tell_outside(folders: Sequence[Path], report: Callable[[str], None]) -> Non
 def drawn_scans(config: TrainConfig, seeds: range, *, validation: bool) -> dict[int, dict[str, Any]]:
     """The further arguments of `make_scan` by seed: every other scan follows a real head's arteries where there are some."""
     counts = () if validation else config.data.lesions_per_scan
+    plain_every = config.data.plain_every
     if config.data.anatomy:
         read_arteries(Path(config.data.anatomy))  # what is missing is said before anything is painted
     drawn: dict[int, dict[str, Any]] = {}
@@ -84,7 +85,7 @@ def drawn_scans(config: TrainConfig, seeds: range, *, validation: bool) -> dict[
         options: dict[str, Any] = {"lesions": enriched_lesions(seed, counts)} if counts else {}
         if config.data.anatomy and seed % 2 == 1:
             drawn[seed + REAL_TREE_SEEDS] = options | {"anatomy": config.data.anatomy}
-        elif config.data.like_people:
+        elif config.data.like_people and not (plain_every and seed % plain_every == 0):
             drawn[seed + LIKE_PEOPLE_SEEDS] = options | {"like_people": True}
         else:
             drawn[seed] = options

@@ -22,10 +22,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from ai.device import chosen_device
+from ai.device import chosen_device, passes_in_bfloat16
 from ai.unet import Outputs, UNet
 from training.config import ConfigError, TrainConfig, read_config
 from training.dataset import Prepared
+from training.distance import DistanceTaught, Taught
 from training.losses import total_loss
 from training.patches import Patch, Source, cut_patch, source_of
 from training.processes import Processes, together
@@ -66,10 +67,10 @@ def _train(
     folder = Path(config.folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.backends.cudnn.benchmark = True  # of a GPU: all batches have the same shape
-    network = UNet(config.network).to(device, memory_format=_layout(config))  # type: ignore[call-overload]
+    network = _network(config).to(device, memory_format=_layout(config))  # type: ignore[call-overload]
     if config.initial_weights:
         _begin_with(config.initial_weights, network, report)
-    forward: Callable[[Tensor], Outputs] = torch.compile(network) if config.compiled else network
+    forward: Callable[[Tensor], Outputs | Taught] = torch.compile(network) if config.compiled else network
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     optimiser = torch.optim.AdamW(
         network.parameters(),
@@ -125,8 +126,12 @@ def averaged_network(config: TrainConfig) -> tuple[UNet, int]:
     """
     state = torch.load(Path(config.folder) / CHECKPOINT, map_location="cpu", weights_only=True)
     network = UNet(config.network)
-    network.load_state_dict(state["average"])
+    network.load_state_dict({name: state["average"][name] for name in network.state_dict()})
     return network.eval().to(memory_format=torch.channels_last_3d), int(state["step"])  # type: ignore[call-overload]
+
+
+def _network(config: TrainConfig) -> UNet:
+    return DistanceTaught(config.network) if config.loss.distance else UNet(config.network)
 
 
 def _layout(config: TrainConfig) -> torch.memory_format:
@@ -134,7 +139,7 @@ def _layout(config: TrainConfig) -> torch.memory_format:
 
 
 def _step(
-    forward: Callable[[Tensor], Outputs],
+    forward: Callable[[Tensor], Outputs | Taught],
     network: UNet,
     average: dict[str, Tensor],
     optimiser: torch.optim.Optimizer,
@@ -148,9 +153,10 @@ def _step(
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(config, step)
     channels, lesion, vessel, location, log_diameter = batch
-    with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda" and config.precision == "auto"):
+    bfloat16 = passes_in_bfloat16(config.precision, device) or (device.type == "cuda" and config.precision == "auto")
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         outputs = forward(channels.contiguous(memory_format=_layout(config)))
-    outputs = Outputs(*(output.float() for output in outputs))
+    outputs = type(outputs)(*(output.float() for output in outputs))
     loss, parts = total_loss(outputs, lesion, vessel, location, log_diameter, config.loss)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]

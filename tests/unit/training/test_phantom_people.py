@@ -1,6 +1,7 @@
 """Drawn arteries as in people: what changes, what does not, and which scans of a training run are so."""
 
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -93,5 +94,9 @@ def test_every_other_scan_of_a_run_follows_the_real_tree_and_has_a_seed_of_its_o
     ]  # fmt: skip
     assert [one.get("anatomy", "") for one in drawn.values()] == ["", str(folder), "", str(folder)]
     assert not any("unseen" in one for one in drawn.values())
+    mixed = TrainConfig(folder="x", data=replace(data, plain_every=4))
+    assert list(drawn_scans(mixed, range(10, 14), validation=False)) == [
+        10 + LIKE_PEOPLE_SEEDS, 11 + REAL_TREE_SEEDS, 12, 13 + REAL_TREE_SEEDS
+    ]  # fmt: skip
     older = drawn_scans(TrainConfig(folder="x"), range(10, 12), validation=False)
     assert older == {10: {}, 11: {}}

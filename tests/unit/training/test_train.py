@@ -15,32 +15,17 @@ from ai.parts import SecondStage
 from ai.predict import found_candidates
 from ai.preprocess import Preprocessing
 from ai.second_stage import ShapeNet, ShapeSettings
-from ai.unet import Outputs, UNet, UNetSettings
+from ai.unet import Outputs, UNet
 from tests.support.made_up_scan import scan
 from training import dataset, losses, mine
 from training.calibrate import averaged
 from training.calibrate import main as calibrate
-from training.config import ConfigError, Data, Loss, Optimisation, Sampling, TrainConfig, read_config
+from training.config import ConfigError, Data, Loss, Optimisation, TrainConfig, read_config
 from training.evaluate import ScanSet, Score, Scored, is_hit, measure, score_scans
 from training.export import export, platt
 from training.phantom.scan import TrueLesion
 from training.scans import validation_scans
 from training.train import CHECKPOINT, HARD_CELLS, averaged_network, hard_cells, joined, learning_rate, main, train
-
-
-@pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
-    monkeypatch.setattr(dataset, "make_scan", scan)
-    return TrainConfig(
-        folder=str(tmp_path / "run"),
-        device="cpu",
-        threads=1,
-        data=Data(cache=str(tmp_path / "cache"), first_seed=0, scans=4, validation_first_seed=100, validation_scans=4),
-        network=UNetSettings(widths=(8, 16, 16), convolutions=(1, 1, 1), groups=4),
-        preprocessing=Preprocessing(spacing_mm=1.0, size_DHW=(64, 64, 64)),
-        sampling=Sampling(patch=32),
-        optimisation=Optimisation(steps=6, warmup_steps=2, checkpoint_every=2),
-    )
 
 
 def weights(config: TrainConfig) -> dict[str, torch.Tensor]:
