@@ -260,9 +260,18 @@ def _save(path: Path, network: UNet, average: dict[str, Tensor], optimiser: torc
 
 
 def _begin_with(weights: str, network: UNet, report: Callable[[str], None]) -> None:
-    """The network has the weights of a file by name; those that either lacks are told.  Raises ConfigError where none is its own."""
-    left = network.load_state_dict(load_file(weights), strict=False)
-    if len(left.missing_keys) == len(network.state_dict()):
+    """The network has the weights of a file by name; those that either lacks are told.
+
+    Raises ConfigError where none is its own, or one of another shape.
+    """
+    read, own = load_file(weights), network.state_dict()
+    if other := [name for name in read if name in own and read[name].shape != own[name].shape]:
+        shapes = f"{list(read[other[0]].shape)} there and {list(own[other[0]].shape)} here"
+        raise ConfigError(
+            f"initial_weights: {other[0]} of {weights} is {shapes}: give [network] the widths of those weights"
+        )
+    left = network.load_state_dict(read, strict=False)
+    if len(left.missing_keys) == len(own):
         raise ConfigError(
             f"initial_weights: no weight of {weights} is one of this network: name a model-….safetensors of a bundle"
         )

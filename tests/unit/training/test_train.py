@@ -62,6 +62,14 @@ def test_weights_that_are_not_the_network_s_begin_no_run(config: TrainConfig, tm
     assert not (Path(config.folder) / CHECKPOINT).exists()
 
 
+def test_weights_of_another_shape_begin_no_run(config: TrainConfig, tmp_path: Path) -> None:
+    weights = tmp_path / "wide.safetensors"
+    save_file(UNet(replace(config.network, widths=(8, 16, 32))).state_dict(), weights)
+    wanted = r"initial_weights: decoders\.0\.narrow\.weight of .*wide\.safetensors is \[16, 32, .* there and \[16, 16, .* here: give"
+    with pytest.raises(ConfigError, match=wanted):
+        train(replace(config, initial_weights=str(weights)), report=quiet)
+
+
 def test_weights_that_are_missing_or_too_many_are_named(config: TrainConfig, tmp_path: Path) -> None:
     weights, lines = tmp_path / "some.safetensors", list[str]()
     state = {name: tensor.contiguous() for name, tensor in UNet(config.network).state_dict().items()}
