@@ -6,7 +6,7 @@ kept as the true, sheared affine: whoever resamples uses the affine and is right
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -308,19 +308,30 @@ def _decoded_planes(pairs: Iterator[tuple[ReadSlice, Frame]], threads: int) -> I
     """The planes in HU, in order.  Compressed ones are decoded on several cores; only a few are held at a time."""
     pool = decoders(threads)
     while batch := list(islice(pairs, 2 * (threads or _cores()))):
-        yield from pool.map(_plane, batch)
+        planes = [pool.submit(_plane, pair) for pair in batch]
+        try:
+            yield from (plane.result() for plane in planes)
+        finally:
+            for plane in planes:
+                plane.cancel()
+            wait(planes)
 
 
 @lru_cache(maxsize=1)
 def decoders(threads: int) -> ThreadPoolExecutor:
     """So many threads that decode, all of them running, for as long as the process; 0: as many as there are cores.
 
-    Whoever may run out of memory calls this before: a thread that has none to begin with is waited for without end
-    (CPython's issue 140746).
+    Whoever may run out of memory calls this before: for a thread that begins without any, CPython waits for ever (its issue
+    140746).  Raises RuntimeError where the system gives no more threads.
     """
     count = threads or _cores()
     pool, all_run = ThreadPoolExecutor(count, "decoder"), Barrier(count)
-    list(pool.map(lambda _: all_run.wait(), range(count)))
+    try:
+        list(pool.map(lambda _: all_run.wait(), range(count)))
+    except BaseException:
+        all_run.abort()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
     return pool
 
 

@@ -46,8 +46,8 @@ class Data:
     scan has one of these numbers of lesions, at random; empty: as often as in patients, which teaches less, since most
     scans then show one lesion or none.
     `anatomy`: the folder of a real head's arteries (`training.anatomy`), which every other scan then follows; empty: none does.
-    `like_people`: drawn arteries, sacs and noise vary as they do in people, which older phantoms do not; of `plain_every` scans
-    one is drawn as in those all the same, 0: none.
+    `like_people`: drawn arteries, sacs and noise vary as they do in people, which older phantoms do not.  `plain_every`: those
+    without a real head's arteries whose seed is a multiple of it stay as older phantoms are; 0: none.
     `rsna`: the folder of the RSNA data, whose series of `rsna_modalities` then take the place of the phantoms; of `folds`
     folds, `fold` is for validation.
     """
@@ -73,6 +73,8 @@ class Data:
         validation = range(self.validation_first_seed, self.validation_first_seed + self.validation_scans)
         if self.scans < 1 or max(training.start, validation.start) < min(training.stop, validation.stop):
             raise ValueError("training and validation seeds overlap, or there are none")
+        if self.plain_every < 0 or (self.plain_every and not self.like_people):
+            raise ValueError(f"plain_every = {self.plain_every}: a number from 1 on where like_people is true, or 0")
         if self.folds < 2 or not 0 <= self.fold < self.folds:
             raise ValueError(f"fold must lie in 0..folds-1 of two or more folds, got {self.fold} of {self.folds}")
 
@@ -139,8 +141,7 @@ class Optimisation:
 class TrainConfig:
     """One training run.  `folder` holds its checkpoints and TensorBoard events.
 
-    `precision`: "auto" passes through the network in bfloat16 on CUDA, and on a CPU with instructions for it; "float32" does
-    not.
+    `precision`: with "auto" a network learns in bfloat16 on CUDA and on a CPU with instructions for it, with "float32" nowhere.
     `compiled`: let torch.compile fuse the network, which pays from a few thousand steps on.  `channels_last`: how activations lie
     in memory; the faster way on a CPU.
     """

@@ -1,6 +1,6 @@
 """How far each cell lies from the nearest artery: a network may be taught it beside what it is asked, and loses it when exported.
 
-Aneurysms sit on arteries, and a label says "artery" of a few cells only; the distance says where they are of all around.
+Aneurysms sit on arteries.  A vessel label says so of few cells; the distance says of all around where the arteries are.
 """
 
 from typing import NamedTuple
@@ -15,6 +15,8 @@ from training.phantom.scan import VEIN
 
 FARTHEST_CELLS = 6
 """8.4 mm of cells of 1.4 mm; what lies farther off is as far as this."""
+HEAD = "distance."
+"""What the names of the head's weights begin with."""
 
 
 class Taught(NamedTuple):
@@ -42,22 +44,28 @@ class DistanceTaught(UNet):
 def distance_loss(distance: Tensor, vessel: Tensor) -> Tensor:
     """The mean error of what the head says; `distance` N×1×D×H×W, `vessel` N×D×H×W labels.
 
-    Cells count whose distance the patch tells: an artery beyond its edge might be nearer to the others.  Where nobody
-    labelled vessels none does, and the loss is 0.
+    Cells count that have nothing unlabelled, and no border of the patch, nearer than the farthest distance.  Where there is
+    none, the loss is 0.
     """
-    truth = distance_to_arteries(vessel)
-    sides = (torch.arange(side, device=vessel.device) for side in vessel.shape[1:])
-    edge = torch.stack(torch.meshgrid(*(torch.minimum(line, line.flip(0)) for line in sides), indexing="ij")).amin(0)
-    told = ((truth <= edge) & (vessel != UNKNOWN_VESSEL)).float()
-    error = (distance[:, 0] - truth / FARTHEST_CELLS).abs()
-    return (told * error).sum() / told.sum().clamp_min(1.0)
+    counts = _known_around(vessel)
+    error = (distance[:, 0] - distance_to_arteries(vessel) / FARTHEST_CELLS).abs()
+    return (counts * error).sum() / counts.sum().clamp_min(1.0)
 
 
 def distance_to_arteries(vessel: Tensor) -> Tensor:
-    """In cells, the longest of the three offsets, `FARTHEST_CELLS` at most; `vessel` and the answer N×D×H×W."""
+    """The Chebyshev distance in cells, `FARTHEST_CELLS` at most; `vessel` and the answer N×D×H×W."""
     reached = ((vessel > 0) & (vessel < VEIN)).float()
     away = torch.zeros_like(reached)
     for _ in range(FARTHEST_CELLS):
         away += 1.0 - reached
         reached = F.max_pool3d(reached, 3, stride=1, padding=1)
     return away
+
+
+def _known_around(vessel: Tensor) -> Tensor:
+    """1.0 where the distance follows from the labels alone."""
+    reach = FARTHEST_CELLS - 1
+    unknown = F.pad((vessel == UNKNOWN_VESSEL).float(), (reach,) * 6, value=1.0)
+    for _ in range(reach):
+        unknown = F.max_pool3d(unknown, 3, stride=1)
+    return 1.0 - unknown

@@ -26,7 +26,7 @@ from ai.device import chosen_device, passes_in_bfloat16
 from ai.unet import Outputs, UNet
 from training.config import ConfigError, TrainConfig, read_config
 from training.dataset import Prepared
-from training.distance import DistanceTaught, Taught
+from training.distance import HEAD, DistanceTaught, Taught
 from training.losses import total_loss
 from training.patches import Patch, Source, cut_patch, source_of
 from training.processes import Processes, together
@@ -48,7 +48,7 @@ def train(config: TrainConfig, stop_after_seconds: float = math.inf, report: Cal
     """Train until the configured steps are done, or until time is up; return whether it is done.
 
     Continues from the checkpoint in `config.folder`.  The checkpoint is replaced atomically, so that a kill costs at most
-    `checkpoint_every` steps.  Raises ConfigError where `initial_weights` holds no weight of the network.
+    `checkpoint_every` steps.  Raises ConfigError where `initial_weights` or the checkpoint is of another network.
     """
     device = chosen_device(config.device)
     with together(device) as processes:
@@ -126,8 +126,12 @@ def averaged_network(config: TrainConfig) -> tuple[UNet, int]:
     """
     state = torch.load(Path(config.folder) / CHECKPOINT, map_location="cpu", weights_only=True)
     network = UNet(config.network)
-    network.load_state_dict({name: state["average"][name] for name in network.state_dict()})
+    network.load_state_dict({name: each for name, each in state["average"].items() if not name.startswith(HEAD)})
     return network.eval().to(memory_format=torch.channels_last_3d), int(state["step"])  # type: ignore[call-overload]
+
+
+def _learns_in_bfloat16(config: TrainConfig, device: torch.device) -> bool:
+    return passes_in_bfloat16(config.precision, device) or (config.precision == "auto" and device.type == "cuda")
 
 
 def _network(config: TrainConfig) -> UNet:
@@ -153,8 +157,7 @@ def _step(
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(config, step)
     channels, lesion, vessel, location, log_diameter = batch
-    bfloat16 = passes_in_bfloat16(config.precision, device) or (device.type == "cuda" and config.precision == "auto")
-    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=_learns_in_bfloat16(config, device)):
         outputs = forward(channels.contiguous(memory_format=_layout(config)))
     outputs = type(outputs)(*(output.float() for output in outputs))
     loss, parts = total_loss(outputs, lesion, vessel, location, log_diameter, config.loss)
@@ -268,7 +271,7 @@ def _begin_with(weights: str, network: UNet, report: Callable[[str], None]) -> N
     if other := [name for name in read if name in own and read[name].shape != own[name].shape]:
         shapes = f"{list(read[other[0]].shape)} there and {list(own[other[0]].shape)} here"
         raise ConfigError(
-            f"initial_weights: {other[0]} of {weights} is {shapes}: give [network] the widths of those weights"
+            f"initial_weights: {other[0]} of {weights} is {shapes}: give [network] the settings of those weights"
         )
     left = network.load_state_dict(read, strict=False)
     if len(left.missing_keys) == len(own):
@@ -284,10 +287,12 @@ def _begin_with(weights: str, network: UNet, report: Callable[[str], None]) -> N
 def _resume(
     path: Path, network: UNet, average: dict[str, Tensor], optimiser: torch.optim.Optimizer, device: torch.device
 ) -> int:
-    """Load a checkpoint when there is one; return the steps already done."""
+    """Load a checkpoint when there is one; return the steps already done.  Raises ConfigError for one of another network."""
     if not path.exists():
         return 0
     state = torch.load(path, map_location=device, weights_only=True)
+    if state["network"].keys() != network.state_dict().keys():
+        raise ConfigError(f"{path} is of another [network] or [loss] distance: write those, or name another folder")
     network.load_state_dict(state["network"])
     optimiser.load_state_dict(state["optimiser"])
     for group in optimiser.param_groups:  # the checkpoint may be another device's

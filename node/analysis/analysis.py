@@ -234,7 +234,7 @@ def _examine(context: Means, claim: Claim, headers: Sequence[Header], slices: Se
     try:
         if missing := missing_identity(datasets):
             raise NotAnalysable(Reason.MISSING_IDENTITY, ", ".join(missing))
-        examined = examine(headers, slices, context.config.eligibility, look)
+        examined = examine(headers, slices, context.config.eligibility, look, context.config.ai.threads)
     except NotAnalysable as error:
         return Seen(_not_analysed(claim, error), datasets)
     if examined.findings.note:

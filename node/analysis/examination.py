@@ -61,8 +61,13 @@ class _Acquisition:
         return f"acquisition {self.place} ({described(self.headers)})"
 
 
-def examine(headers: Sequence[Header], slices: Sequence[ReadSlice], rules: Eligibility, look: Look) -> Examined:
-    """What the CT slices of a series show.  Raises NotAnalysable when none of its acquisitions can be analysed."""
+def examine(
+    headers: Sequence[Header], slices: Sequence[ReadSlice], rules: Eligibility, look: Look, threads: int = 0
+) -> Examined:
+    """What the CT slices of a series show.  `threads`: as `volume_from_slices` takes them.
+
+    Raises NotAnalysable when none of its acquisitions can be analysed.
+    """
     acquisitions = list(_acquisitions(headers, slices))
     if len(acquisitions) < 2:
         findings, volume = look(slices)
@@ -71,7 +76,7 @@ def examine(headers: Sequence[Header], slices: Sequence[ReadSlice], rules: Eligi
     eligible = [each for each in acquisitions if each.place not in ineligible]
     notes = [f"{len(acquisitions)} acquisitions in this series"]
     if len(eligible) > MOST_ANALYSED:
-        best = eligible[ai.fullest(_volumes(eligible))]
+        best = eligible[ai.fullest(_volumes(eligible, threads))]
         notes.append(f"of {len(eligible)} only that whose arteries are filled best was analysed")
         eligible = [best]
     return _telling(eligible, look, [*notes, *_set_aside(acquisitions, ineligible)])
@@ -116,10 +121,10 @@ def _with_only(ds: Dataset, chosen: Sequence[Frame]) -> Dataset:
     return header
 
 
-def _volumes(acquisitions: Sequence[_Acquisition]) -> Iterator[Volume | None]:
+def _volumes(acquisitions: Sequence[_Acquisition], threads: int) -> Iterator[Volume | None]:
     for each in acquisitions:
         try:
-            yield volume_from_slices(each.slices)
+            yield volume_from_slices(each.slices, threads)
         except NotAnalysable:
             yield None
 

@@ -46,7 +46,10 @@ class Acceptor:
         return list(self._associations)
 
     def serve(self, connection: socket.socket, host: str) -> None:
-        """The connection is an association's, which closes it, and there is one more until then."""
+        """The connection is an association's, which closes it, and there is one more until then.
+
+        Raises RuntimeError where there is no memory for its thread.
+        """
         association = Association(connection, host, self._entity, self._services, self.gate, self._associations)
         self._associations.add(association)
         try:

@@ -3,24 +3,31 @@
 import threading
 
 LONGEST_SECONDS = 10.0
-"""A thread that does not run by then never will."""
+"""A thread that has not begun by then is given up."""
 
 
 class _Begun(threading.Event):
-    """What `Thread.start` waits for, without end if it is not stopped."""
+    """What `Thread.start` waits for; `came` says whether it was told."""
+
+    came = False
 
     def wait(self, timeout: float | None = None) -> bool:
-        return super().wait(LONGEST_SECONDS if timeout is None else timeout)
+        self.came = super().wait(LONGEST_SECONDS if timeout is None else timeout)
+        return self.came
 
 
 def start(thread: threading.Thread) -> None:
-    """The thread runs.  Raises RuntimeError where it does not: there is no memory for it.
+    """The thread runs.  Raises RuntimeError where it does not, which then never will: there is no memory for it.
 
-    `Thread.start` alone would wait for ever for a thread that has no memory to begin with (CPython's issue 140746), and who
-    accepts connections would accept no further one.
+    For a thread that begins without memory `Thread.start` waits for ever (CPython's issue 140746): a port's thread would
+    accept no further connection.
     """
-    begun = _Begun()
-    thread._started = begun  # type: ignore[attr-defined]  # noqa: SLF001  nothing public says for how long
+    if not hasattr(thread, "_started"):  # a Python that waits otherwise
+        thread.start()
+        return
+    begun = thread._started = _Begun()  # noqa: SLF001  nothing public says how long to wait
     thread.start()
-    if not begun.is_set():
+    if not begun.came:
+        with threading._active_limbo_lock:  # type: ignore[attr-defined]  # noqa: SLF001
+            threading._limbo.pop(thread, None)  # type: ignore[attr-defined]  # noqa: SLF001  it would be kept, and run if it is only late
         raise RuntimeError("there is no memory for a new thread")

@@ -1,6 +1,9 @@
 """Slices become a volume in the patient's frame, or the reason why not, with a number a person can act on."""
 
+import subprocess
+import sys
 import threading
+import time
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
@@ -16,7 +19,7 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from ai.errors import Reason
-from ai.frames import AIR_HU
+from ai.frames import AIR_HU, Frame
 from ai.volume import Volume, decoders, subsampled_volume, volume_from_datasets, volume_from_files
 from tests.support.absent import absent
 from tests.support.dicom_factory import (
@@ -152,6 +155,41 @@ def test_once_the_threads_that_decode_run_no_further_one_is_started(monkeypatch:
     assert decoders(0) is decoders(0)
     monkeypatch.setattr(threading.Thread, "start", no_memory)
     assert np.array_equal(volume_from_datasets(ct_series(5)).hu_DHW, expected)
+
+
+def test_where_the_system_gives_no_more_threads_a_process_ends_all_the_same() -> None:
+    program = """
+import threading
+from ai.volume import decoders
+real, started = threading.Thread.start, []
+def start(thread):
+    started.append(thread)
+    if len(started) == 3:
+        raise RuntimeError("can't start new thread")
+    real(thread)
+threading.Thread.start = start
+decoders(4)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (1, "RuntimeError: can't start new thread")
+
+
+def test_when_a_plane_cannot_be_decoded_nothing_is_decoded_any_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = ct_series(5)
+    begun, ended = [], []
+
+    def plane(pair: tuple[object, Frame]) -> NDArray[np.int16]:
+        begun.append(pair)
+        if len(begun) == 1:
+            raise ValueError("broken")
+        time.sleep(0.2)
+        ended.append(pair)
+        return np.zeros((8, 9), np.int16)
+
+    monkeypatch.setattr("ai.volume._plane", plane)
+    with pytest.raises(ValueError, match="broken"):
+        volume_from_datasets(series, 2)
+    assert len(ended) == len(begun) - 1
 
 
 def test_a_child_process_has_threads_of_its_own_that_decode() -> None:

@@ -77,6 +77,7 @@ def test_the_document_has_the_commands_of_every_ablation(name: str) -> None:
             '[optimisation]\nlearning_rate = "fast"',
             'optimisation.learning_rate = "fast": input should be a valid number',
         ),
+        ("[data]\nplain_every = 4", "plain_every = 4: a number from 1 on where like_people is true, or 0"),
         ("[data]\nlike_people = 1", "data.like_people = 1: input should be a valid boolean"),
     ],
 )
