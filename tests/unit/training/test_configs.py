@@ -10,7 +10,7 @@ from training.config import ConfigError, read_config, read_settings
 from training.held_out import held_out_scans
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
-ABLATIONS = CONFIGS / "ablations"
+ABLATIONS, FIRST_STAGE = CONFIGS / "ablations", CONFIGS / "first_stage"
 DIFFERENCES = {
     "no_vessel_head": {"loss.vessel"},
     "coarse_1_2mm": {"preprocessing.spacing_mm", "preprocessing.size_DHW", "data.cache"},
@@ -30,7 +30,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def test_every_run_in_the_repository_reads_and_its_network_fits_its_channels() -> None:
-    runs = [*CONFIGS.glob("willis*.toml"), *ABLATIONS.glob("*.toml")]
+    runs = [*CONFIGS.glob("willis*.toml"), *ABLATIONS.glob("*.toml"), *FIRST_STAGE.glob("*.toml")]
     for path in runs:
         config = read_config(path)
         assert config.network.in_channels == config.preprocessing.channel_count, path.name
@@ -49,6 +49,18 @@ def test_every_ablation_is_named_here_and_has_a_folder_of_its_own() -> None:
 def test_an_ablation_differs_from_the_reference_in_what_it_names_and_nothing_else(name: str) -> None:
     reference, ablation = (flat(asdict(read_config(ABLATIONS / f"{each}.toml"))) for each in ("reference", name))
     assert {key for key in reference if reference[key] != ablation[key]} == DIFFERENCES[name] | {"folder"}
+
+
+def test_a_first_stage_that_goes_on_differs_from_the_others_in_one_thing() -> None:
+    runs = {path.stem: flat(asdict(read_config(path))) for path in FIRST_STAGE.glob("*.toml")}
+    went_on = runs["went_on"]
+    differs = {name: {key for key in run if run[key] != went_on[key]} for name, run in runs.items()}
+    assert differs == {
+        "went_on": set(),
+        "distance": {"folder", "loss.distance"},
+        "true_centre": {"folder", "sampling.coordinate_jitter_mm"},
+    }
+    assert (CONFIGS.parents[1] / str(went_on["initial_weights"])).is_file()
 
 
 def test_an_ablation_reads_the_scans_that_the_shipped_run_has_in_the_same_cache() -> None:
