@@ -12,7 +12,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +35,36 @@ RATES = (0.5, 4.0)
 """False positives a scan at which the sensitivity is said."""
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """One scan's candidates.  `lesions`: the diameter in mm and the best score on each aneurysm, −inf where none hits it.
+
+    `false`: the scores of those that hit none.
+    """
+
+    lesions: tuple[tuple[float, float], ...]
+    false: tuple[float, ...]
+
+    @property
+    def highest(self) -> float:
+        """What the scan as a whole is ranked by."""
+        return max((NO_LESION_SCORE, *self.false, *(score for _, score in self.lesions)))
+
+
+def ranked(scan: Scored) -> Ranked:
+    """Which of the scan's candidates hit what."""
+    hits = [[is_hit(one.centre_lps_mm, lesion) for lesion in scan.lesions] for one in scan.candidates]
+    scores = [one.score for one in scan.candidates]
+    best = [
+        max((score for score, hit in zip(scores, hits, strict=True) if hit[number]), default=-math.inf)
+        for number in range(len(scan.lesions))
+    ]
+    return Ranked(
+        tuple(zip((lesion.diameter_mm for lesion in scan.lesions), best, strict=True)),
+        tuple(score for score, hit in zip(scores, hits, strict=True) if not any(hit)),
+    )
+
+
 def prepared_scans(folder: Path) -> Iterator[Prepared]:
     """Those of a folder, in the order of their seeds.  Raises ConfigError where there is none."""
     found = sorted((each for each in folder.glob("*") if each.name.isdigit()), key=lambda each: int(each.name))
@@ -43,46 +73,37 @@ def prepared_scans(folder: Path) -> Iterator[Prepared]:
     return map(load_prepared, found)
 
 
-def marks(bundle: Bundle, scans: Iterator[Prepared], report: Callable[[str], None]) -> list[Scored]:
+def marks(bundle: Bundle, scans: Iterator[Prepared], report: Callable[[str], None]) -> list[Ranked]:
     """The candidates of the first stage alone on each scan, in bfloat16 where the CPU has instructions for it."""
-    answered: list[Scored] = []
+    answered: list[Ranked] = []
     for scan in scans:
-        answered += score_scans(bundle, [scan], "cpu")
+        answered += map(ranked, score_scans(bundle, [scan], "cpu"))
         if len(answered) % 20 == 0:
             report(f"{len(answered)} scans")
     return answered
 
 
-def figures(scans: Sequence[Scored]) -> dict[str, float]:
+def figures(scans: Sequence[Ranked]) -> dict[str, float]:
     """What the candidates of the scans are worth, by name; nan of what there is none of."""
-    best: list[tuple[float, float]] = []
-    false: list[float] = []
-    for scan in scans:
-        for lesion in scan.lesions:
-            hits = [one.score for one in scan.candidates if is_hit(one.centre_lps_mm, lesion)]
-            best.append((lesion.diameter_mm, max(hits, default=-math.inf)))
-        false += [
-            one.score
-            for one in scan.candidates
-            if not any(is_hit(one.centre_lps_mm, lesion) for lesion in scan.lesions)
-        ]
-    limits = {rate: threshold_at(false, len(scans), rate) for rate in RATES}
-    found: dict[str, float] = {}
-    for size in SIZES:
-        low, high = SIZES_MM[size]
-        scores = [score for diameter, score in best if low <= diameter < high]
-        found[f"marked, {size}"] = sensitivity_above(scores, -math.inf)
-        found |= {f"at {rate:g}, {size}": sensitivity_above(scores, limit) for rate, limit in limits.items()}
-    found["CPM"] = cpm([score for _, score in best], false, len(scans))
-    highest = [max((one.score for one in scan.candidates), default=NO_LESION_SCORE) for scan in scans]
-    found["AUC"] = auc(highest, [bool(scan.lesions) for scan in scans])
-    return dict(sorted(found.items(), key=lambda each: not each[0].startswith("marked")))
+    lesions, false = [each for scan in scans for each in scan.lesions], [each for scan in scans for each in scan.false]
+    by_size = {
+        size: [score for diameter, score in lesions if low <= diameter < high]
+        for size, (low, high) in SIZES_MM.items()
+        if size in SIZES
+    }
+    found = {f"marked, {size}": sensitivity_above(by_size[size], -math.inf) for size in SIZES}
+    for rate in RATES:
+        limit = threshold_at(false, len(scans), rate)
+        found |= {f"at {rate:g}, {size}": sensitivity_above(by_size[size], limit) for size in SIZES}
+    found["CPM"] = cpm(by_size["all"], false, len(scans))
+    found["AUC"] = auc([scan.highest for scan in scans], [bool(scan.lesions) for scan in scans])
+    return found
 
 
-def compared(one: Sequence[Scored], other: Sequence[Scored]) -> dict[str, tuple[float, float]]:
+def compared(one: Sequence[Ranked], other: Sequence[Ranked]) -> dict[str, tuple[float, float]]:
     """The 95 % interval of each figure of `other` less that of `one`; both answered the same scans."""
 
-    def gained(pairs: Sequence[tuple[Scored, Scored]]) -> dict[str, float]:
+    def gained(pairs: Sequence[tuple[Ranked, Ranked]]) -> dict[str, float]:
         before, after = (figures(each) for each in zip(*pairs, strict=True))
         return {name: after[name] - before[name] for name in before}
 
@@ -109,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     firsts = {asked.bundle.name: bundle}
     for run in asked.runs:
         firsts[run.stem] = replace(bundle, networks=(_network_of(run),))
-    answers: dict[str, list[Scored]] = {}
+    answers: dict[str, list[Ranked]] = {}
     for name, first in firsts.items():
         answers[name] = marks(first, prepared_scans(asked.scans), partial(print, f"{name}:", flush=True))
     baseline = answers[asked.bundle.name]

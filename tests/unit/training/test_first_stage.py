@@ -13,7 +13,7 @@ from ai.manifest import DEFAULT_BUNDLE
 from training.cases import Scored
 from training.config import TrainConfig
 from training.dataset import build_cache
-from training.first_stage import compared, figures, main
+from training.first_stage import Ranked, compared, figures, main, ranked
 from training.phantom.scan import TrueLesion
 from training.train import train
 
@@ -30,10 +30,10 @@ def candidate(score: float, x_mm: float) -> Candidate:
     return Candidate(score, (x_mm, 0.0, 0.0), 5.0, np.full(len(LOCATIONS), 1.0 / len(LOCATIONS)))
 
 
-def answered(seed: int, diameter_mm: float, *candidates: Candidate) -> Scored:
+def answered(seed: int, diameter_mm: float, *candidates: Candidate) -> Ranked:
     """A scan with one aneurysm at the origin, or none where its diameter is 0."""
     lesion = TrueLesion(Location.BASILAR_TIP, (0.0, 0.0, 0.0), diameter_mm)
-    return Scored(seed, (lesion,) if diameter_mm else (), candidates)
+    return ranked(Scored(seed, (lesion,) if diameter_mm else (), candidates))
 
 
 SCANS = (
@@ -55,7 +55,7 @@ def test_what_is_marked_is_counted_by_size_and_ranked_among_the_false_marks() ->
 
 
 def test_the_difference_is_of_the_same_scans() -> None:
-    better = [replace(scan, candidates=(candidate(4.0, 0.0), *scan.candidates)) for scan in SCANS]
+    better = [replace(scan, lesions=tuple((mm, 4.0) for mm, _ in scan.lesions)) for scan in SCANS]
     low, high = compared(SCANS, better)["marked, 3_to_4mm"]
     assert (low, high) == (1.0, 1.0)
     assert set(compared(SCANS, SCANS)["CPM"]) == {0.0}
