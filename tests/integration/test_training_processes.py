@@ -15,6 +15,7 @@ RUN = """
 folder = "{folder}"
 device = "cpu"
 threads = 1
+precision = "float32"           # whose rounding is small enough to compare
 seed = 28                       # at the first step only the second process has a lesion in its patch
 
 [data]
