@@ -127,13 +127,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     bundle = load_bundle(asked.bundle, precision="auto")
-    firsts = {asked.bundle.name: bundle}
+    firsts = {str(asked.bundle): bundle}
     for run in asked.runs:
-        firsts[run.stem] = replace(bundle, networks=(_network_of(run),))
+        firsts[str(run)] = replace(bundle, networks=(_network_of(run),))
     answers: dict[str, list[Ranked]] = {}
     for name, first in firsts.items():
         answers[name] = marks(first, prepared_scans(asked.scans), partial(print, f"{name}:", flush=True))
-    baseline = answers[asked.bundle.name]
+    baseline = answers[str(asked.bundle)]
     aneurysms = sum(len(scan.lesions) for scan in baseline)
     print(f"{len(baseline)} scans, {aneurysms} aneurysms, {bundle.manifest.candidates} candidates a scan")
     for name, scans in answers.items():

@@ -70,10 +70,12 @@ def test_a_run_is_compared_with_a_bundle(
     assert main([str(scans), str(DEFAULT_BUNDLE), str(run)]) == 2
     assert f"{run} has no checkpoint yet" in capsys.readouterr().err
     train(config, report=lambda _: None)
-    assert main([str(scans), str(DEFAULT_BUNDLE), str(run)]) == 0
+    (again := tmp_path / "again" / run.name).parent.mkdir()
+    again.write_text(run.read_text())
+    assert main([str(scans), str(DEFAULT_BUNDLE), str(run), str(again)]) == 0
     said = capsys.readouterr().out
     assert "2 scans, 1 aneurysms, 20 candidates a scan" in said
-    assert "went_on\n  marked, all" in said and " to " in said
+    assert all(f"{each}\n  marked, all" in said for each in (DEFAULT_BUNDLE, run, again)) and " to " in said
 
 
 def test_a_folder_without_scans_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
