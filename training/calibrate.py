@@ -1,8 +1,7 @@
 """A bundle from other bundles: the mean of their weights, with calibrations and a threshold fitted anew.
 
 `python -m training.calibrate CONFIG.toml VERSION FOLDER BUNDLE [BUNDLE ...]`: the validation scans are those of the
-configuration.  Of one bundle the weights stay as they are.  Of rounds that continue each other, the mean is often better
-than the last (Wortsman et al., "Model soups", ICML 2022), and costs an analysis nothing, unlike an ensemble.
+configuration.  Of one bundle the weights stay as they are.
 """
 
 import sys
@@ -15,6 +14,7 @@ import torch
 from ai.bundle import Bundle, load_bundle
 from training.config import ConfigError, read_config
 from training.export import write_calibrated
+from training.mean import mean_network
 from training.provenance import calibrated_on
 from training.scans import trained_on
 
@@ -33,9 +33,8 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
     alike = {(each.manifest.network, each.manifest.preprocessing, len(each.networks)) for each in bundles}
     if len(bundles) > 1 and (len(alike) > 1 or len(last.networks) > 1):
         raise ConfigError("only bundles of one network each, with the same [network] and [preprocessing], have a mean")
-    states = [each.networks[0].state_dict() for each in bundles]
-    if len(states) > 1:
-        last.networks[0].load_state_dict({name: torch.stack([s[name] for s in states]).mean(0) for name in states[0]})
+    if len(bundles) > 1:
+        mean_network([each.networks[0] for each in bundles])
     return last
 
 

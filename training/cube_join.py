@@ -22,6 +22,7 @@ from training.candidates import Marked, load_marked
 from training.combine import cross_fitted, joined, joining, require_apart, tell, weighed, write
 from training.config import ConfigError, exits_2
 from training.cube_net import load_network, start_of
+from training.mean import mean_network
 from training.naming import fitted_names, named_right, naming
 from training.scoring import Seen, looked_into, renamed, seen_by
 
@@ -54,11 +55,7 @@ def mean_of(runs: Sequence[Path]) -> tuple[CubeNet, frozenset[int]]:
     networks, seeds = zip(*(load_network(run) for run in runs), strict=True)
     if len({start_of(run) for run in runs}) > 1:
         raise ConfigError(f"{', '.join(map(str, runs))} did not begin with the same weights: name runs of one --start")
-    mean = networks[0]
-    with torch.no_grad():
-        for name, values in mean.state_dict().items():
-            values.copy_(torch.stack([each.state_dict()[name].double() for each in networks]).mean(dim=0))
-    return mean, frozenset().union(*seeds)
+    return mean_network(networks), frozenset().union(*seeds)
 
 
 @exits_2

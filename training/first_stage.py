@@ -110,9 +110,10 @@ def compared(one: Sequence[Ranked], other: Sequence[Ranked]) -> dict[str, tuple[
     return bootstrap(gained, list(zip(one, other, strict=True)), DRAWS)
 
 
-def _network_of(run: Path) -> UNet:
+def network_of(run: Path) -> tuple[UNet, int]:
+    """The averaged weights of a run, by its configuration, and the step they are from.  Raises ConfigError without a checkpoint."""
     try:
-        return averaged_network(read_config(run))[0]
+        return averaged_network(read_config(run))
     except FileNotFoundError as error:
         raise ConfigError(f"{run} has no checkpoint yet ({error.filename}): train it first") from error
 
@@ -129,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bundle = load_bundle(asked.bundle, precision="auto")
     firsts = {str(asked.bundle): bundle}
     for run in asked.runs:
-        firsts[str(run)] = replace(bundle, networks=(_network_of(run),))
+        firsts[str(run)] = replace(bundle, networks=network_of(run)[:1])
     answers: dict[str, list[Ranked]] = {}
     for name, first in firsts.items():
         answers[name] = marks(first, prepared_scans(asked.scans), partial(print, f"{name}:", flush=True))
