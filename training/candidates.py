@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args(arguments)
     torch.set_num_threads(asked.threads)
-    bundle = load_bundle(asked.bundle)
+    bundle = load_bundle(asked.bundle, precision="auto")
     painted = sorted((asked.cache / REGIONS).iterdir(), key=lambda path: path.name)
     try:
         claim(asked.folder, bundle)

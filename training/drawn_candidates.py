@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--every must be a whole number from 1 on, got {asked.every}")
     torch.set_num_threads(1)
     try:
-        bundle = load_bundle(asked.bundle)
+        bundle = load_bundle(asked.bundle, precision="auto")
         read_arteries(asked.anatomy)
         claim(asked.folder, bundle)
     except ConfigError as error:
