@@ -47,7 +47,7 @@ def made_up(seed: int, **_: Any) -> Any:
 
 def use(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (candidates, drawn_candidates):
-        monkeypatch.setattr(module, "load_bundle", lambda folder: bundle)
+        monkeypatch.setattr(module, "load_bundle", lambda folder, **_: bundle)
 
 
 def test_regions_are_those_that_a_bundle_of_another_spacing_reads(

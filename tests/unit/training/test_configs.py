@@ -51,7 +51,7 @@ def test_an_ablation_differs_from_the_reference_in_what_it_names_and_nothing_els
     assert {key for key in reference if reference[key] != ablation[key]} == DIFFERENCES[name] | {"folder"}
 
 
-def test_a_first_stage_that_goes_on_differs_from_the_others_in_one_thing() -> None:
+def test_first_stages_that_go_on_differ_in_what_they_say() -> None:
     runs = {path.stem: flat(asdict(read_config(path))) for path in FIRST_STAGE.glob("*.toml")}
     went_on = runs["went_on"]
     differs = {name: {key for key in run if run[key] != went_on[key]} for name, run in runs.items()}
@@ -59,6 +59,10 @@ def test_a_first_stage_that_goes_on_differs_from_the_others_in_one_thing() -> No
         "went_on": set(),
         "distance": {"folder", "loss.distance"},
         "true_centre": {"folder", "sampling.coordinate_jitter_mm"},
+        "longer": (
+            longer := {"folder", "seed", "initial_weights", "data.scans", "optimisation.steps", "loss.distance"}
+        ),
+        "longer_again": longer,
     }
     assert (CONFIGS.parents[1] / str(went_on["initial_weights"])).is_file()
 

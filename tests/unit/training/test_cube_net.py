@@ -66,7 +66,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         save_marked(tmp_path / "drawn", scan)
     bundle, _ = combine.joined(Bundle(manifest(), (UNet(TINY),)), (SECOND,), "0.1", SCANS, SECONDS)
     for module in (cube_net, cube_join):
-        monkeypatch.setattr(module, "load_bundle", lambda _folder: bundle)
+        monkeypatch.setattr(module, "load_bundle", lambda _folder, **_: bundle)
     monkeypatch.setattr(cube_net, "EVERY", 2)
     return ["bundle", str(tmp_path / "cubes"), str(tmp_path / "run.safetensors"), str(tmp_path / "drawn")]
 
