@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from ai.errors import BundleError
 from ai.preprocess import Preprocessing
 from ai.unet import UNetSettings
 
@@ -23,13 +24,13 @@ class ConfigError(Exception):
 
 
 def exits_2(main: Callable[P, int]) -> Callable[P, int]:
-    """A command that says a ConfigError and exits with 2 in place of raising it."""
+    """A command that says a ConfigError or a BundleError and exits with 2 in place of raising it."""
 
     @wraps(main)
     def said(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
             return main(*args, **kwargs)
-        except ConfigError as error:
+        except (ConfigError, BundleError) as error:
             print(error, file=sys.stderr)
             return 2
 

@@ -1,8 +1,8 @@
-"""What first stages mark, beside each other: `python -m training.first_stage SCANS BUNDLE [RUN.toml ...]`.
+"""What first stages mark, beside each other: `python -m training.first_stage SCANS BUNDLE [RUN ...]`.
 
 SCANS is a folder of prepared regions, as `willis evaluate --cache` and `training.candidates` leave them; BUNDLE has the first
-stage that the others are compared with; each RUN is a configuration of `willis train`, whose averaged weights are read.  Nothing
-after the first stage is asked: what it does not mark, nothing later finds.
+stage that the others are compared with; each RUN is a configuration of `willis train`, whose averaged weights are read, or the folder
+of a bundle.  Nothing after the first stage is asked: what it does not mark, nothing later finds.
 
 Prints the share of aneurysms that are among the candidates, by size, then how well the first stage alone ranks them, and for each
 RUN the difference to BUNDLE with its 95 % interval over scans.
@@ -130,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bundle = load_bundle(asked.bundle, precision="auto")
     firsts = {str(asked.bundle): bundle}
     for run in asked.runs:
-        firsts[str(run)] = replace(bundle, networks=network_of(run)[:1])
+        networks = load_bundle(run).networks if run.is_dir() else network_of(run)[:1]
+        firsts[str(run)] = replace(bundle, networks=networks)
     answers: dict[str, list[Ranked]] = {}
     for name, first in firsts.items():
         answers[name] = marks(first, prepared_scans(asked.scans), partial(print, f"{name}:", flush=True))

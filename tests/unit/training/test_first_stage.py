@@ -72,12 +72,19 @@ def test_a_run_is_compared_with_a_bundle(
     train(config, report=lambda _: None)
     (again := tmp_path / "again" / run.name).parent.mkdir()
     again.write_text(run.read_text())
-    assert main([str(scans), str(DEFAULT_BUNDLE), str(run), str(again)]) == 0
+    link = tmp_path / "another"
+    link.symlink_to(DEFAULT_BUNDLE.resolve())
+    assert main([str(scans), str(DEFAULT_BUNDLE), str(run), str(again), str(link)]) == 0
     said = capsys.readouterr().out
     assert "2 scans, 1 aneurysms, 20 candidates a scan" in said
-    assert all(f"{each}\n  marked, all" in said for each in (DEFAULT_BUNDLE, run, again)) and " to " in said
+    assert all(f"{each}\n  marked, all" in said for each in (DEFAULT_BUNDLE, run, again, link)) and " to " in said
 
 
 def test_a_folder_without_scans_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), str(DEFAULT_BUNDLE)]) == 2
     assert "holds no prepared scans: name a --cache" in capsys.readouterr().err
+
+
+def test_a_folder_that_holds_no_bundle_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), str(tmp_path / "none")]) == 2
+    assert str(tmp_path / "none") in capsys.readouterr().err
