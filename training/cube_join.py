@@ -5,9 +5,11 @@ locations learns.
 `python -m training.cube_net`, `--mean` names other runs from the same start, so that the mean of all their weights joins.  DRAWN are
 the folders that they learned from; it is fitted to the scans of these that were left out.  CANDIDATES is a folder of `python -m
 training.candidates` that nothing has learned from.  Prints the figures of both bundles on CANDIDATES, with everything fitted on the
-other four fifths of them; without FOLDER nothing is written.
+other four fifths of them; without FOLDER nothing is written.  `--most`: so many candidates of a scan are looked at, `--around`: so
+many of them from four more places, both as many as in BUNDLE unless named.  `--no-naming`: locations stay as the first stage has them.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +20,7 @@ import torch
 from ai.bundle import Bundle, load_bundle
 from ai.cube_net import TURNINGS, CubeNet
 from ai.decode import MOST_PEAKS
-from training.candidates import Marked, load_marked
+from training.candidates import MOST_MARKED, Marked, load_marked
 from training.combine import cross_fitted, joined, joining, require_apart, tell, weighed, write
 from training.config import ConfigError, exits_2
 from training.cube_net import load_network, start_of
@@ -30,8 +32,8 @@ VIEWS = 4
 """From so many sides each cube is looked at."""
 
 
-def seen_from(bundle: Bundle, around: int | None) -> Bundle:
-    """The bundle as it measures so many candidates from around, as many as it says where that is None.
+def looking_at(bundle: Bundle, most: int | None, around: int | None) -> Bundle:
+    """The bundle as it looks at so many candidates of a scan, and from around, as many as it says where that is None.
 
     Raises ConfigError where it has no second stage, or one that has been joined here.
     """
@@ -42,9 +44,12 @@ def seen_from(bundle: Bundle, around: int | None) -> Bundle:
         raise ConfigError(
             f"{bundle.manifest.version} looks at cubes or names locations already: name the bundle that it was made of"
         )
-    if around is None:
-        return bundle
-    return replace(bundle, manifest=replace(bundle.manifest, second_stage=replace(stage, around=around)))
+    stage = replace(
+        stage,
+        candidates=stage.candidates if most is None else most,
+        around=stage.around if around is None else around,
+    )
+    return replace(bundle, manifest=replace(bundle.manifest, second_stage=stage))
 
 
 def mean_of(runs: Sequence[Path]) -> tuple[CubeNet, frozenset[int]]:
@@ -65,11 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--learnt", type=Path, nargs="+", required=True)
     parser.add_argument("--views", type=int, choices=range(1, len(TURNINGS) + 1), default=VIEWS, metavar="1..48")
     parser.add_argument("--around", type=int, choices=range(MOST_PEAKS + 1), default=None, metavar="0..30")
+    parser.add_argument(
+        "--most", type=int, choices=range(1, MOST_MARKED + 1), default=None, metavar=f"1..{MOST_MARKED}"
+    )
     parser.add_argument("--mean", type=Path, nargs="+", default=[], help="further RUNs")
+    parser.add_argument("--naming", action=argparse.BooleanOptionalAction, default=True)
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     bundle, (network, learned_from) = load_bundle(asked.bundle), mean_of([asked.run, *asked.mean])
-    before, after = seen_from(bundle, None), seen_from(bundle, asked.around)
+    before, after = looking_at(bundle, None, None), looking_at(bundle, asked.most, asked.around)
     marked = load_marked(asked.candidates, bundle, cubes=True)
     drawn = [scan for folder in asked.learnt for scan in load_marked(folder, bundle, cubes=True)]
     left_out = [scan for scan in drawn if scan.scored.seed not in learned_from]
@@ -77,11 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if learned := [scan.scored.seed for scan in marked if scan.scored.seed in learned_from]:
         raise ConfigError(f"scan {learned[0]} was learned from ({len(learned)} such scans): name other CANDIDATES")
 
-    names = fitted_names([scan for scan in drawn if scan.scored.seed in learned_from])
+    names = (fitted_names([scan for scan in drawn if scan.scored.seed in learned_from]),) if asked.naming else ()
 
     def looked(scans: Sequence[Marked]) -> Seen:
         measured, seconds = seen_by(after, scans)
-        return [renamed(looked_into(scan, (network,), asked.views), (names,)) for scan in measured], seconds
+        return [renamed(looked_into(scan, (network,), asked.views), names) for scan in measured], seconds
 
     (scans, seconds), learnt = looked(marked), looked(left_out)
     placed = bool(before.manifest.second_stage and before.manifest.second_stage.place_weights)
@@ -93,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(weighed(final.manifest))
     print(f"candidates on aneurysms that are named right: {named_right(seen[0]):.3f}, now {named_right(scans):.3f}")
     if asked.folder:
-        write(asked.folder, naming(final, names), scored)
+        write(asked.folder, naming(final, *names) if names else final, scored)
     return 0
 
 

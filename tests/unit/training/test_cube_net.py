@@ -138,9 +138,16 @@ def test_a_cube_network_joins_a_bundle_and_is_what_decides(
     assert stage.cubes.weight > 0.1 and stage.cubes.views == 3 and made.manifest.version == "0.2"
     assert len(made.cubes) == 1 and made.cubes[0].settings == CubeSettings() and len(made.naming) == 1
     with pytest.raises(ConfigError, match=r"0.2 looks at cubes or names locations already: name the bundle"):
-        cube_join.seen_from(made, None)
+        cube_join.looking_at(made, None, None)
     assert cube_join.main([*asked[:2], str(tmp_path / "drawn"), "0.2", "--learnt", folders[3]]) == 2
     assert "is learned from and judged" in capsys.readouterr().err
+
+    assert stage.candidates > 2
+    few = ["--most", "2", "--around", "1", "--no-naming"]
+    assert cube_join.main([*asked[:4], str(tmp_path / "few"), "--learnt", folders[3], *few]) == 0
+    made = load_bundle(tmp_path / "few")
+    stage = made.manifest.second_stage
+    assert stage is not None and (stage.candidates, stage.around, stage.naming, made.naming) == (2, 1, None, ())
 
 
 def test_runs_from_one_start_are_averaged_and_all_that_they_learned_from_is_known(tmp_path: Path) -> None:
