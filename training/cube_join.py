@@ -2,11 +2,12 @@
 locations learns.
 
 `python -m training.cube_join BUNDLE RUN CANDIDATES VERSION [FOLDER] --learnt DRAWN [DRAWN ...] [--mean RUN ...]`: RUN is a file of
-`python -m training.cube_net`, `--mean` names other runs from the same start, so that the mean of all their weights joins.  DRAWN are
-the folders that they learned from; it is fitted to the scans of these that were left out.  CANDIDATES is a folder of `python -m
-training.candidates` that nothing has learned from.  Prints the figures of both bundles on CANDIDATES, with everything fitted on the
-other four fifths of them; without FOLDER nothing is written.  `--most`: so many candidates of a scan are looked at, `--around`: so
-many of them from four more places, both as many as in BUNDLE unless named.  `--no-naming`: locations stay as the first stage has them.
+`python -m training.cube_net`, `--mean` names other runs from the same start, or from one of these, so that the mean of all their
+weights joins.  DRAWN are the folders that they learned from; it is fitted to the scans of these that were left out.  CANDIDATES is a
+folder of `python -m training.candidates` that nothing has learned from.  Prints the figures of both bundles on CANDIDATES, with
+everything fitted on the other four fifths of them; without FOLDER nothing is written.  `--most`: so many candidates of a scan are
+looked at, `--around`: so many of them from four more places, both as many as in BUNDLE unless named.  `--no-naming`: locations stay as
+the first stage has them.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from ai.decode import MOST_PEAKS
 from training.candidates import MOST_MARKED, Marked, load_marked
 from training.combine import cross_fitted, joined, joining, require_apart, tell, weighed, write
 from training.config import ConfigError, exits_2
-from training.cube_net import load_network, start_of
+from training.cube_net import digest_of, load_network, start_of
 from training.mean import mean_network
 from training.naming import fitted_names, named_right, naming
 from training.scoring import Seen, looked_into, renamed, seen_by
@@ -55,11 +56,13 @@ def looking_at(bundle: Bundle, most: int | None, around: int | None) -> Bundle:
 def mean_of(runs: Sequence[Path]) -> tuple[CubeNet, frozenset[int]]:
     """The network with the mean of several runs' weights, and the seeds that any of them learned from.
 
-    Raises ConfigError where they did not begin alike: the mean of such weights knows nothing.
+    Raises ConfigError unless they all began with the same weights, or with those of one of them: the mean of others knows nothing.
     """
     networks, seeds = zip(*(load_network(run) for run in runs), strict=True)
-    if len({start_of(run) for run in runs}) > 1:
-        raise ConfigError(f"{', '.join(map(str, runs))} did not begin with the same weights: name runs of one --start")
+    if len({start_of(run) for run in runs} - {digest_of(run) for run in runs}) > 1:
+        raise ConfigError(
+            f"{', '.join(map(str, runs))} did not begin with the same weights: name runs of one --start, or that one and runs of it"
+        )
     return mean_network(networks), frozenset().union(*seeds)
 
 

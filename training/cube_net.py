@@ -287,6 +287,11 @@ def load_network(path: Path) -> tuple[CubeNet, frozenset[int]]:
     return network.requires_grad_(False).eval(), frozenset(map(int, seeds))
 
 
+def digest_of(path: Path) -> str:
+    """How runs that begin with the weights of a file of `save_network` name them."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def start_of(path: Path) -> str:
     """What the weights of a file of `save_network` began with; the same for two that did so alike."""
     with safe_open(path, "pt") as file:
@@ -325,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     network, known, start = begun(CubeNet(CubeSettings()), bundle), frozenset[int](), f"{own} {asked.seed}"
     if asked.start:
         network, known = load_network(asked.start)
-        start = hashlib.sha256(asked.start.read_bytes()).hexdigest()
+        start = digest_of(asked.start)
     about = (seeds, len(lessons.cubes), asked.steps, asked.seed, asked.rate, start, own)
     checkpoint = asked.run.with_name(f"{asked.run.name}.checkpoint")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)

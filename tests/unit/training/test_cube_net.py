@@ -159,6 +159,11 @@ def test_runs_from_one_start_are_averaged_and_all_that_they_learned_from_is_know
     save_network(tmp_path / "2.safetensors", networks[0], [2], "something else")
     with pytest.raises(ConfigError, match=r"1.safetensors, .*2.safetensors did not begin with the same weights"):
         cube_join.mean_of([tmp_path / "1.safetensors", tmp_path / "2.safetensors"])
+    later = tmp_path / "later.safetensors"
+    save_network(later, networks[1], [7], cube_net.digest_of(tmp_path / "1.safetensors"))
+    assert cube_join.mean_of([tmp_path / "0.safetensors", tmp_path / "1.safetensors", later])[1] == {0, 1, 5, 7}
+    with pytest.raises(ConfigError, match="name runs of one --start, or that one and runs of it"):
+        cube_join.mean_of([tmp_path / "0.safetensors", later])
     for name, values in mean.state_dict().items():
         both = [one.state_dict()[name].double() for one in networks]
         torch.testing.assert_close(values.double(), (both[0] + both[1]) / 2, rtol=0, atol=1e-6)
