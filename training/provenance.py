@@ -13,7 +13,7 @@ PHANTOMS_ONLY = f"Synthetic phantoms only: no patient data. {RESEARCH}"
 ON_A_TREE = f"Synthetic phantoms only, half of them on {_TREE}: no patient images. {RESEARCH}"
 RSNA_ONLY = f"RSNA 2025 Intracranial Aneurysm Detection data ({{modalities}}). {RESEARCH}"
 PHANTOMS_AND_CUBES = f"Synthetic phantoms and cubes only, half of the cubes on {_TREE}: no patient images. {RESEARCH}"
-_SECOND = f"Second stage: drawn cubes, half of them on {_TREE}."
+_SECOND = "Second stage: drawn cubes, half of them on {arteries}."
 
 
 def begun_from(said: str, weights: str) -> str:
@@ -29,6 +29,8 @@ def begun_from(said: str, weights: str) -> str:
         return _with(said, f"Begun from the weights {path.name}, of which nothing is known.")
     if before == said:
         return _with(said, f"Begun from the weights of {named}, trained likewise.")
+    if before in (PHANTOMS_ONLY, PHANTOMS_AND_CUBES):  # cubes are the second stage's
+        return _with(said, f"Begun from the weights of {named}, which learned from phantoms only.")
     return _with(said, f"Begun from the weights of {named}: {_origin(before)}")
 
 
@@ -36,7 +38,9 @@ def with_second_stage(said: str) -> str:
     """The sentences of a bundle of both stages, from those of its first."""
     if said in (PHANTOMS_ONLY, PHANTOMS_AND_CUBES):
         return PHANTOMS_AND_CUBES
-    return _with(said, _SECOND)
+    if "Second stage:" in said:
+        return said
+    return _with(said, _SECOND.format(arteries="the same arteries" if _TREE in said else _TREE))
 
 
 def calibrated_on(trained: Sequence[str], scans: str) -> str:

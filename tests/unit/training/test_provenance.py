@@ -13,7 +13,7 @@ from tests.unit.training.test_combine import SCANS, SECOND, SECONDS
 from training.calibrate import averaged
 from training.combine import joined
 from training.config import Data, TrainConfig
-from training.provenance import PHANTOMS_AND_CUBES, PHANTOMS_ONLY, RESEARCH, calibrated_on, with_second_stage
+from training.provenance import ON_A_TREE, PHANTOMS_AND_CUBES, PHANTOMS_ONLY, RESEARCH, calibrated_on, with_second_stage
 from training.scans import trained_on
 
 CITED = "PLOS Comput Biol 2019, e1007073, CC BY 4.0"
@@ -36,6 +36,8 @@ def test_weights_to_begin_with_are_named_with_what_they_learned_from(tmp_path: P
     assert "Begun from the weights of other 7: RSNA 2025 Intracranial Aneurysm Detection data (CTA)." in said
     save_bundle(tmp_path, manifest(version="8", trained_on=PHANTOMS_ONLY), (UNet(TINY),))
     assert "Begun from the weights of tiny 8, trained likewise." in trained_on(replace(PLAIN, initial_weights=weights))
+    said = trained_on(replace(RSNA, initial_weights=weights))
+    assert "Begun from the weights of tiny 8, which learned from phantoms only." in said
     unknown = trained_on(replace(PLAIN, initial_weights="nowhere/some.safetensors"))
     assert "Begun from the weights some.safetensors, of which nothing is known." in unknown
 
@@ -50,9 +52,11 @@ def test_a_second_stage_adds_to_what_the_first_was_trained_on(before: str) -> No
     assert again.manifest.trained_on == said
 
 
-def test_the_shipped_sentence_is_still_the_one_of_phantoms_and_cubes() -> None:
+def test_the_shipped_sentences_name_every_source_once() -> None:
     assert with_second_stage(PHANTOMS_ONLY) == with_second_stage(PHANTOMS_AND_CUBES) == PHANTOMS_AND_CUBES
-    assert load_bundle(Path("ai/models/willis")).manifest.trained_on == PHANTOMS_AND_CUBES
+    first = f"{ON_A_TREE.removesuffix(RESEARCH)}Begun from the weights of willis 0.16.0, which learned from phantoms only. {RESEARCH}"
+    said = load_bundle(Path("ai/models/willis")).manifest.trained_on
+    assert said == with_second_stage(first) and said.count(CITED) == 1 and "half of them on the same arteries" in said
 
 
 def test_a_calibration_says_what_it_was_fitted_to_where_that_is_something_else() -> None:
