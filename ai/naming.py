@@ -4,6 +4,7 @@
 
 A network that sees a few centimetres takes the anterior communicating artery for an anterior cerebral one, and of two sides that
 touch the midline always the same: its mistakes are alike, so that a logistic regression undoes many of them.
+Of the shipped bundles 0.16.0 alone has one.
 """
 
 from collections.abc import Sequence

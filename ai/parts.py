@@ -64,8 +64,8 @@ class SecondStage:
     must reach for a place to take nothing from the score.  `candidates`: so many of the first stage's are looked at at most; 10
     in older bundles.  `around`: so many of these, the best ones, are looked at from four more places about their centres, and the
     mean counts; none in older bundles.  `fusion`: it answers in place of the mean; none in older bundles.
-    `cubes`: what looks at the cubes themselves; none in older bundles.  `naming`: what names locations in place of the first stage;
-    none in older bundles.
+    `cubes`: what looks at the cubes themselves; none in older bundles.  `naming`: what names locations in place of the first stage, which
+    0.16.0 alone of the shipped bundles has.
     """
 
     shape: ShapeSettings

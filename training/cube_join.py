@@ -36,7 +36,7 @@ VIEWS = 4
 def looking_at(bundle: Bundle, most: int | None, around: int | None) -> Bundle:
     """The bundle as it looks at so many candidates of a scan, and from around, as many as it says where that is None.
 
-    Raises ConfigError where it has no second stage, or one that has been joined here.
+    Raises ConfigError where it has no second stage, or one that has been joined here, and for more from around than are looked at.
     """
     stage = bundle.manifest.second_stage
     if stage is None:
@@ -50,6 +50,10 @@ def looking_at(bundle: Bundle, most: int | None, around: int | None) -> Bundle:
         candidates=stage.candidates if most is None else most,
         around=stage.around if around is None else around,
     )
+    if around is not None and around > stage.candidates:
+        raise ConfigError(
+            f"{around} candidates cannot be measured from around where {stage.candidates} are looked at: name a smaller --around"
+        )
     return replace(bundle, manifest=replace(bundle.manifest, second_stage=stage))
 
 
@@ -103,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stages = bundle.second, asked.version, scans, seconds, learnt, bundle.fusion
     final, scored = joined(after, *stages, (network,), asked.views)
     print(weighed(final.manifest))
-    print(f"candidates on aneurysms that are named right: {named_right(seen[0]):.3f}, now {named_right(scans):.3f}")
+    by_first = named_right([scan.best(after.manifest.candidates) for scan in marked])
+    print(f"candidates on aneurysms that are named right: {by_first:.3f}, now {named_right(scans):.3f}")
     if asked.folder:
         write(asked.folder, naming(final, *names) if names else final, scored)
     return 0

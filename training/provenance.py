@@ -13,7 +13,7 @@ PHANTOMS_ONLY = f"Synthetic phantoms only: no patient data. {RESEARCH}"
 ON_A_TREE = f"Synthetic phantoms only, half of them on {_TREE}: no patient images. {RESEARCH}"
 RSNA_ONLY = f"RSNA 2025 Intracranial Aneurysm Detection data ({{modalities}}). {RESEARCH}"
 PHANTOMS_AND_CUBES = f"Synthetic phantoms and cubes only, half of the cubes on {_TREE}: no patient images. {RESEARCH}"
-_SECOND = "Second stage: drawn cubes, half of them on {arteries}."
+_SECOND_STAGE = "Second stage:"
 
 
 def begun_from(said: str, weights: str) -> str:
@@ -31,16 +31,20 @@ def begun_from(said: str, weights: str) -> str:
         return _with(said, f"Begun from the weights of {named}, trained likewise.")
     if before in (PHANTOMS_ONLY, PHANTOMS_AND_CUBES):  # cubes are the second stage's
         return _with(said, f"Begun from the weights of {named}, which learned from phantoms only.")
-    return _with(said, f"Begun from the weights of {named}: {_origin(before)}")
+    first = (
+        _origin(before).partition(_SECOND_STAGE)[0].rstrip()
+    )  # with its weights a run goes on, not with the second's
+    return _with(said, f"Begun from the weights of {named}: {first}")
 
 
 def with_second_stage(said: str) -> str:
     """The sentences of a bundle of both stages, from those of its first."""
     if said in (PHANTOMS_ONLY, PHANTOMS_AND_CUBES):
         return PHANTOMS_AND_CUBES
-    if "Second stage:" in said:
+    if _SECOND_STAGE in said:
         return said
-    return _with(said, _SECOND.format(arteries="the same arteries" if _TREE in said else _TREE))
+    arteries = "the same arteries" if _TREE in said else _TREE
+    return _with(said, f"{_SECOND_STAGE} drawn cubes, half of them on {arteries}.")
 
 
 def calibrated_on(trained: Sequence[str], scans: str) -> str:

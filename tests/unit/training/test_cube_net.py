@@ -143,6 +143,8 @@ def test_a_cube_network_joins_a_bundle_and_is_what_decides(
     assert "is learned from and judged" in capsys.readouterr().err
 
     assert stage.candidates > 2
+    assert cube_join.main([*asked[:4], "--learnt", folders[3], "--most", "2", "--around", "3"]) == 2
+    assert "3 candidates cannot be measured from around where 2 are looked at: name a" in capsys.readouterr().err
     few = ["--most", "2", "--around", "1", "--no-naming"]
     assert cube_join.main([*asked[:4], str(tmp_path / "few"), "--learnt", folders[3], *few]) == 0
     made = load_bundle(tmp_path / "few")

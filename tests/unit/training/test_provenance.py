@@ -38,6 +38,13 @@ def test_weights_to_begin_with_are_named_with_what_they_learned_from(tmp_path: P
     assert "Begun from the weights of tiny 8, trained likewise." in trained_on(replace(PLAIN, initial_weights=weights))
     said = trained_on(replace(RSNA, initial_weights=weights))
     assert "Begun from the weights of tiny 8, which learned from phantoms only." in said
+    save_bundle(tmp_path, manifest(version="9", trained_on=PHANTOMS_AND_CUBES), (UNet(TINY),))
+    said = trained_on(replace(PLAIN, data=Data(anatomy="there"), initial_weights=weights))
+    assert said.removesuffix(RESEARCH).endswith("Begun from the weights of tiny 9, which learned from phantoms only. ")
+    save_bundle(tmp_path, manifest(version="10", trained_on=with_second_stage(said)), (UNet(TINY),))
+    first = trained_on(replace(RSNA, initial_weights=weights))
+    assert "Begun from the weights of tiny 10: Synthetic phantoms only, half of them on" in first
+    assert "Second stage:" not in first and with_second_stage(first).count("Second stage:") == 1
     unknown = trained_on(replace(PLAIN, initial_weights="nowhere/some.safetensors"))
     assert "Begun from the weights some.safetensors, of which nothing is known." in unknown
 
