@@ -31,9 +31,7 @@ def begun_from(said: str, weights: str) -> str:
         return _with(said, f"Begun from the weights of {named}, trained likewise.")
     if before in (PHANTOMS_ONLY, PHANTOMS_AND_CUBES):  # cubes are the second stage's
         return _with(said, f"Begun from the weights of {named}, which learned from phantoms only.")
-    first = (
-        _origin(before).partition(_SECOND_STAGE)[0].rstrip()
-    )  # with its weights a run goes on, not with the second's
+    first = _origin(before).partition(_SECOND_STAGE)[0].rstrip()  # the run has nothing of the second
     return _with(said, f"Begun from the weights of {named}: {first}")
 
 
