@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ai.bundle import Bundle, load_bundle
-from training.config import ConfigError, read_config
+from training.config import ConfigError, exits_2, read_config
 from training.export import write_calibrated
 from training.mean import mean_network
 from training.provenance import calibrated_on
@@ -38,6 +38,7 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
     return last
 
 
+@exits_2
 def main(arguments: list[str]) -> int:
     """`CONFIG VERSION FOLDER BUNDLE...`: write the bundle and print its figures."""
     if len(arguments) < 4:

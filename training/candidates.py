@@ -25,7 +25,7 @@ from ai.surroundings import NAMES as PLACES
 from ai.surroundings import surroundings
 from ai.volume import Volume
 from training.cases import Scored, is_hit
-from training.config import ConfigError
+from training.config import ConfigError, exits_2
 from training.dataset import Prepared, load_prepared
 from training.evaluate import document_of, fitting, scored_of, seen
 from training.files import write_whole
@@ -177,6 +177,7 @@ def load_marked(folder: Path, bundle: Bundle | None = None, *, cubes: bool = Fal
     ]
 
 
+@exits_2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Mark what is painted and not marked yet; 2 where the folder or the regions are another bundle's."""
     parser = argparse.ArgumentParser(prog="python -m training.candidates", description=__doc__)
@@ -187,20 +188,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(asked.threads)
     bundle = load_bundle(asked.bundle, precision="auto")
-    painted = sorted((asked.cache / REGIONS).iterdir(), key=lambda path: path.name)
-    try:
-        claim(asked.folder, bundle)
-        for path in [path for path in painted if path.name.isdigit()][: asked.count]:
-            if (asked.folder / f"{path.name}.json").exists():
-                continue
-            scan = fitting(load_prepared(path), bundle, asked.cache)
-            found = found_candidates(scan.region, bundle, "cpu", most=MOST_MARKED)
-            scored = Scored(scan.seed, seen(scan), found, scan.confounders)
-            save_marked(asked.folder, mark(load_prepared(asked.cache / NATIVE / path.name), scan.region, scored))
-            print(path.name, flush=True)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    if not (regions := asked.cache / REGIONS).is_dir():
+        raise ConfigError(f"{regions} is no folder: name one of `python -m training.paint`")
+    claim(asked.folder, bundle)
+    painted = sorted(regions.iterdir(), key=lambda path: path.name)
+    for path in [path for path in painted if path.name.isdigit()][: asked.count]:
+        if (asked.folder / f"{path.name}.json").exists():
+            continue
+        scan = fitting(load_prepared(path), bundle, asked.cache)
+        found = found_candidates(scan.region, bundle, "cpu", most=MOST_MARKED)
+        scored = Scored(scan.seed, seen(scan), found, scan.confounders)
+        save_marked(asked.folder, mark(load_prepared(asked.cache / NATIVE / path.name), scan.region, scored))
+        print(path.name, flush=True)
     return 0
 
 

@@ -24,7 +24,7 @@ from ai.volume import Volume
 from training.anatomy import read_arteries
 from training.candidates import MOST_MARKED, Marked, claim, mark, save_marked
 from training.cases import Scored
-from training.config import ConfigError
+from training.config import ConfigError, exits_2
 from training.dataset import enriched_lesions
 from training.evaluate import seen
 from training.held_out import held_out_set
@@ -88,6 +88,7 @@ def sacs_of(folder: Path, marked: Marked) -> NDArray[np.int16]:
     return found
 
 
+@exits_2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw and mark what is missing, and say how fast; 2 when the anatomical data cannot be read or the folder is another bundle's."""
     parser = argparse.ArgumentParser(prog="python -m training.drawn_candidates", description=__doc__)
@@ -103,13 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.every < 1:
         parser.error(f"--every must be a whole number from 1 on, got {asked.every}")
     torch.set_num_threads(1)
-    try:
-        bundle = load_bundle(asked.bundle, precision="auto")
-        read_arteries(asked.anatomy)
-        claim(asked.folder, bundle)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    bundle = load_bundle(asked.bundle, precision="auto")
+    read_arteries(asked.anatomy)
+    claim(asked.folder, bundle)
     seeds = seeds_of(asked.kind, asked.first, asked.count, asked.every)
     missing = [seed for seed in seeds if not (asked.folder / f"{seed}.json").exists()]
     begun = time.monotonic()

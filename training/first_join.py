@@ -2,7 +2,7 @@
 
 `python -m training.first_join BUNDLE VERSION FOLDER RUN.toml [RUN.toml ...]`: BUNDLE is one whose second stage learned from drawn cubes
 alone.  RUN is a configuration of `willis train`; of several that began with the same weights the mean of their averaged weights is
-taken.  Calibrations and thresholds stay those of BUNDLE until `python -m training.combine` fits them.
+taken.  What both stages weigh, calibrations and thresholds stay those of BUNDLE until `python -m training.combine` fits them.
 """
 
 import argparse
@@ -20,10 +20,11 @@ from training.scans import trained_on
 
 
 def first_joined(bundle: Bundle, version: str, runs: Sequence[Path]) -> Bundle:
-    """The bundle with the mean first stage of the runs, and without figures.
+    """The bundle with the mean first stage of the runs, and with no figures but the steps of all of them.
 
-    Raises ConfigError where a part of the bundle has learned from another first stage's candidates, where a run reads otherwise or
-    has no checkpoint, and where the runs did not begin with the same weights: their mean would know nothing.
+    Raises ConfigError where a part of the bundle has learned from another first stage's candidates (of a second stage that was tuned
+    without a fusion, as in 0.12.0, that cannot be told), where a run reads otherwise or has no checkpoint, where they learned from
+    different kinds of scans, and where they did not begin with the same weights, by name: their mean would know nothing.
     """
     manifest, configs = bundle.manifest, [read_config(run) for run in runs]
     if bundle.fusion or bundle.cubes or bundle.naming:
@@ -34,8 +35,12 @@ def first_joined(bundle: Bundle, version: str, runs: Sequence[Path]) -> Bundle:
         raise ConfigError(f"the runs must have the [network] and [preprocessing] of {manifest.version}")
     if len({each.initial_weights or each.folder for each in configs}) > 1:
         raise ConfigError("the runs did not begin with the same weights: name such as have one initial_weights")
+    if len(origins := {trained_on(each) for each in configs}) > 1:
+        raise ConfigError(
+            f"the runs learned from different scans: name such as have one [data], not {' and '.join(sorted(origins))}"
+        )
     networks, steps = zip(*map(network_of, runs), strict=True)
-    said = trained_on(configs[0])
+    said = origins.pop()
     return replace(
         bundle,
         manifest=replace(
@@ -57,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
     asked = parser.parse_args(arguments)
-    joined = first_joined(load_bundle(asked.bundle, any_format=True), asked.version, asked.runs)
+    joined = first_joined(load_bundle(asked.bundle), asked.version, asked.runs)
     save_bundle(asked.folder, joined.manifest, joined.networks, joined.second)
     return 0
 

@@ -111,11 +111,15 @@ def compared(one: Sequence[Ranked], other: Sequence[Ranked]) -> dict[str, tuple[
 
 
 def network_of(run: Path) -> tuple[UNet, int]:
-    """The averaged weights of a run, by its configuration, and the step they are from.  Raises ConfigError without a checkpoint."""
+    """The averaged weights of a run, by its configuration, and the step they are from.  Raises ConfigError without a fitting checkpoint."""
     try:
         return averaged_network(read_config(run))
     except FileNotFoundError as error:
         raise ConfigError(f"{run} has no checkpoint yet ({error.filename}): train it first") from error
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{run} has a checkpoint of another [network]: name the configuration that it was trained with"
+        ) from error
 
 
 @exits_2

@@ -13,7 +13,7 @@ from ai.affine import voxel_of
 from ai.bundle import Bundle, load_bundle
 from ai.inference import output_affine
 from ai.predict import found_candidates
-from training.config import ConfigError, TrainConfig, read_config
+from training.config import ConfigError, TrainConfig, exits_2, read_config
 from training.dataset import Prepared
 from training.evaluate import is_hit
 from training.files import write_whole
@@ -53,6 +53,7 @@ def mistaken_cells(scan: Prepared, bundle: Bundle, device: str = "auto") -> list
     return cells
 
 
+@exits_2
 def main(arguments: list[str]) -> int:
     """`CONFIG BUNDLE`: mine and say how many mistakes were found."""
     if len(arguments) != 2:

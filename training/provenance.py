@@ -27,11 +27,13 @@ def begun_from(said: str, weights: str) -> str:
         named, before = f"{bundle['name']} {bundle['version']}", str(bundle["trained_on"])
     except (BundleError, KeyError):
         return _with(said, f"Begun from the weights {path.name}, of which nothing is known.")
+    first = _origin(before).partition(_SECOND_STAGE)[0].rstrip()  # the run has nothing of the second
+    if first != _origin(said) and first.startswith(_origin(said)):  # trained likewise, and begun from others
+        return f"{first} {RESEARCH}"
     if before == said:
         return _with(said, f"Begun from the weights of {named}, trained likewise.")
     if before in (PHANTOMS_ONLY, PHANTOMS_AND_CUBES):  # cubes are the second stage's
         return _with(said, f"Begun from the weights of {named}, which learned from phantoms only.")
-    first = _origin(before).partition(_SECOND_STAGE)[0].rstrip()  # the run has nothing of the second
     return _with(said, f"Begun from the weights of {named}: {first}")
 
 

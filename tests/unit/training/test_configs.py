@@ -64,6 +64,9 @@ def test_first_stages_that_go_on_differ_in_what_they_say() -> None:
         ),
         "longer_again": longer,
     }
+    again = {key for key in runs["longer"] if runs["longer"][key] != runs["longer_again"][key]}
+    assert again == {"folder", "seed", "optimisation.steps"}
+    assert all(run["folder"] == f"runs/first-stage/{name}" for name, run in runs.items())
 
 
 def test_an_ablation_reads_the_scans_that_the_shipped_run_has_in_the_same_cache() -> None:

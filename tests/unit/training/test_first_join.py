@@ -100,3 +100,20 @@ def test_a_bundle_that_learned_from_candidates_is_refused(
         assert main([str(folder), "0.2", str(tmp_path / "after"), str(run)]) == 2
         assert "name a bundle of before training.tuning" in capsys.readouterr().err
     assert main([str(tmp_path / "before"), "0.2", str(tmp_path / "after"), str(tmp_path / "none.toml")]) == 2
+
+
+def test_runs_that_learned_from_different_scans_or_have_another_s_checkpoint_are_refused(
+    before: Bundle, config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = Path(config.folder) / CHECKPOINT
+    one, other = (run_of(tmp_path / name, 0.0, checkpoint) for name in "ab")
+    other.write_text(f'{other.read_text()}[data]\nrsna = "there"\n')
+    asked = [str(tmp_path / "before"), "0.2", str(tmp_path / "after")]
+    assert main([*asked, str(one), str(other)]) == 2
+    said = capsys.readouterr().err
+    assert "the runs learned from different scans" in said and "RSNA" in said and "Synthetic phantoms" in said
+    state = torch.load(checkpoint, weights_only=True)
+    state["average"].popitem()
+    torch.save(state, one.parent / CHECKPOINT)
+    assert main([*asked, str(one)]) == 2
+    assert "has a checkpoint of another [network]" in capsys.readouterr().err and not (tmp_path / "after").exists()

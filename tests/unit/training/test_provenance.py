@@ -42,6 +42,9 @@ def test_weights_to_begin_with_are_named_with_what_they_learned_from(tmp_path: P
     said = trained_on(replace(PLAIN, data=Data(anatomy="there"), initial_weights=weights))
     assert said.removesuffix(RESEARCH).endswith("Begun from the weights of tiny 9, which learned from phantoms only. ")
     save_bundle(tmp_path, manifest(version="10", trained_on=with_second_stage(said)), (UNet(TINY),))
+    assert trained_on(replace(PLAIN, data=Data(anatomy="there"), initial_weights=weights)) == said, (
+        "and goes on once more"
+    )
     first = trained_on(replace(RSNA, initial_weights=weights))
     assert "Begun from the weights of tiny 10: Synthetic phantoms only, half of them on" in first
     assert "Second stage:" not in first and with_second_stage(first).count("Second stage:") == 1
