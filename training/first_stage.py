@@ -118,7 +118,7 @@ def network_of(run: Path) -> tuple[UNet, int]:
         raise ConfigError(f"{run} has no checkpoint yet ({error.filename}): train it first") from error
     except RuntimeError as error:
         raise ConfigError(
-            f"{run} has a checkpoint of another [network]: name the configuration that it was trained with"
+            f"{run} has a checkpoint that is damaged or of another [network]: name the configuration that it was trained with"
         ) from error
 
 

@@ -28,7 +28,7 @@ def begun_from(said: str, weights: str) -> str:
     except (BundleError, KeyError):
         return _with(said, f"Begun from the weights {path.name}, of which nothing is known.")
     first = _origin(before).partition(_SECOND_STAGE)[0].rstrip()  # the run has nothing of the second
-    if first != _origin(said) and first.startswith(_origin(said)):  # trained likewise, and begun from others
+    if first.startswith(f"{_origin(said)} Begun from "):  # trained likewise, and begun from others
         return f"{first} {RESEARCH}"
     if before == said:
         return _with(said, f"Begun from the weights of {named}, trained likewise.")

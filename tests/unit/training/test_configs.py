@@ -64,6 +64,7 @@ def test_first_stages_that_go_on_differ_in_what_they_say() -> None:
         ),
         "longer_again": longer,
     }
+    assert went_on["initial_weights"] == "runs/bundle-0.16.0/model-3a36af9f.safetensors"
     again = {key for key in runs["longer"] if runs["longer"][key] != runs["longer_again"][key]}
     assert again == {"folder", "seed", "optimisation.steps"}
     assert all(run["folder"] == f"runs/first-stage/{name}" for name, run in runs.items())

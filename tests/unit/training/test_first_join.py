@@ -116,4 +116,7 @@ def test_runs_that_learned_from_different_scans_or_have_another_s_checkpoint_are
     state["average"].popitem()
     torch.save(state, one.parent / CHECKPOINT)
     assert main([*asked, str(one)]) == 2
-    assert "has a checkpoint of another [network]" in capsys.readouterr().err and not (tmp_path / "after").exists()
+    assert (
+        "has a checkpoint that is damaged or of another [network]" in capsys.readouterr().err
+        and not (tmp_path / "after").exists()
+    )

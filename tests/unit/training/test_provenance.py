@@ -45,6 +45,10 @@ def test_weights_to_begin_with_are_named_with_what_they_learned_from(tmp_path: P
     assert trained_on(replace(PLAIN, data=Data(anatomy="there"), initial_weights=weights)) == said, (
         "and goes on once more"
     )
+    calibrated = calibrated_on([PHANTOMS_ONLY], trained_on(RSNA))
+    save_bundle(tmp_path, manifest(version="11", trained_on=calibrated), (UNet(TINY),))
+    assert "Begun from the weights of tiny 11: Synthetic" in trained_on(replace(PLAIN, initial_weights=weights))
+    save_bundle(tmp_path, manifest(version="10", trained_on=with_second_stage(said)), (UNet(TINY),))
     first = trained_on(replace(RSNA, initial_weights=weights))
     assert "Begun from the weights of tiny 10: Synthetic phantoms only, half of them on" in first
     assert "Second stage:" not in first and with_second_stage(first).count("Second stage:") == 1
